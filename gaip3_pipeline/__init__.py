@@ -1,0 +1,1 @@
+"""From a folder of face photographs to a face generator with sliders."""

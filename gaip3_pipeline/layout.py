@@ -1,0 +1,162 @@
+"""Every path of a data root, by name. No other module spells a path.
+
+A data root holds all the state of one data set. The root ``data/`` of the repository uses the repository's own
+``dagster.yaml``; any other root keeps its Dagster home and its MLflow store in ``ROOT/.gaip3/``, so that two roots
+never disturb each other. This is the only module that knows that a root is a local folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ATTRIBUTES = ("eyes", "mouth", "hair_color", "background", "head")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One of the three source sets: its short id, its folder among the processed images, and where originals lie."""
+
+    id: str
+    folder: str
+    original: str
+    sex: str | None
+
+
+IMAGE_SETS = (
+    ImageSet("d1", "10k-images", "thispersondoesnotexist.10k", None),
+    ImageSet("d2_female", "female", "ThisPersonDoesNotExist/Female", "female"),
+    ImageSet("d2_male", "male", "ThisPersonDoesNotExist/Male", "male"),
+)
+KINDS = ("resized", "augmented")
+
+
+@dataclass(frozen=True)
+class DataRoot:
+    """The paths of one data root."""
+
+    path: Path
+
+    @property
+    def is_repository_data(self) -> bool:
+        return self.path.resolve() == (REPOSITORY / "data").resolve()
+
+    # state
+    @property
+    def state(self) -> Path:
+        """Dagster's storage, MLflow's store, hash caches: everything that is not an artefact."""
+        return REPOSITORY / ".gaip3" if self.is_repository_data else self.path / ".gaip3"
+
+    @property
+    def dagster_home(self) -> Path:
+        return REPOSITORY if self.is_repository_data else self.state
+
+    @property
+    def mlflow_db(self) -> Path:
+        return self.state / "mlflow.db"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.state / "mlartifacts"
+
+    @property
+    def hash_cache(self) -> Path:
+        return self.state / "hashes.sqlite"
+
+    @property
+    def settings_file(self) -> Path:
+        """The root's own settings, laid over the repository's; the repository's data uses gaip3.toml itself."""
+        return REPOSITORY / "gaip3.toml" if self.is_repository_data else self.path / "gaip3.toml"
+
+    # images
+    def original(self, image_set: ImageSet) -> Path:
+        return self.path / "original" / image_set.original
+
+    def processed(self, kind: str, image_set: ImageSet) -> Path:
+        """``resized/{folder}`` or ``augmented/{folder}``."""
+        return self.path / kind / image_set.folder
+
+    @property
+    def truth(self) -> Path:
+        """The painter's exact values; read by tests and reports only."""
+        return self.path / "original" / "truth.csv"
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+    @property
+    def packed_final(self) -> Path:
+        """``(N, H, W, 3) uint8`` of the final images in the order of the final dataset's manifest."""
+        return self.path / "packed" / "final.npy"
+
+    def manifest(self, asset: str) -> Path:
+        return self.path / "manifests" / f"{asset}.parquet"
+
+    # tables
+    def hand_labels(self, attribute: str) -> Path:
+        return self.path / "labels" / f"train_output_{attribute}.csv"
+
+    def checked_labels(self, attribute: str) -> Path:
+        return self.path / "labels" / "checked" / f"{attribute}.csv"
+
+    @property
+    def gender_probabilities(self) -> Path:
+        return self.path / "predictions" / "all_output_decide_train_data.csv"
+
+    def input_values(self, attribute: str) -> Path:
+        return self.path / "predictions" / f"all_output_{attribute}.csv"
+
+    # models
+    @property
+    def gender_model(self) -> Path:
+        return self.path / "models" / "decide_train_data"
+
+    def input_model(self, attribute: str) -> Path:
+        return self.path / "models" / f"input_{attribute}"
+
+    @property
+    def nvae(self) -> Path:
+        return self.path / "models" / "nvae"
+
+    @property
+    def critic(self) -> Path:
+        return self.path / "models" / "critic"
+
+    @property
+    def judge(self) -> Path:
+        return self.path / "models" / "judge"
+
+    # pictures made
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def samples_table(self) -> Path:
+        return self.samples / "samples.csv"
+
+    @property
+    def retouched(self) -> Path:
+        return self.path / "retouched"
+
+    @property
+    def retouched_table(self) -> Path:
+        return self.retouched / "samples.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report" / "report.html"
+
+    # logs
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def training_log(self, name: str) -> Path:
+        """``name`` is ``train_data_decide_model``, ``input_decide_model``, ``nvae`` or ``critic``."""
+        return self.logs / f"trainlog_{name}.md"
+
+    def relative(self, path: Path) -> str:
+        """``path`` as the contracts write it: relative to the root, with ``/``."""
+        return path.relative_to(self.path).as_posix()

@@ -1,0 +1,221 @@
+"""Typed, frozen settings with their defaults; ``gaip3.toml`` holds presets and the user's changes.
+
+Resolution, later wins: the defaults below, the preset's tables in the repository's ``gaip3.toml`` (``[presets.NAME.SECTION]``),
+the preset's tables in the root's file, and the ``[SECTION]`` tables of the file that belongs to the root. A model's
+``code_version`` holds the hash of its *resolved* section, so that editing one preset leaves the others alone.
+"""
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gaip3_pipeline.layout import ATTRIBUTES, REPOSITORY, DataRoot
+
+
+class SettingsError(ValueError):
+    """A settings file that cannot be used: names the file, the key and the remedy."""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The built-in synthetic faces (``gaip3 demo``)."""
+
+    d1: int = 600
+    female: int = 400
+    male: int = 300
+    size: int = 256  # side of the square originals in pixels
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class Images:
+    """Cutting, resizing and brightness copies."""
+
+    crop: float = 0.09375  # share of the width cut off each side
+    height: int = 128
+    width: int = 104
+    jpeg_quality: int = 95
+    max_pixels: int = 100_000_000  # larger files are refused before they are decoded
+    max_unusable_share: float = 0.05  # more than this fails the check
+
+
+@dataclass(frozen=True)
+class FinalDataset:
+    """Which images train the generator."""
+
+    threshold: float = 0.9999  # P(female), read as float64 from the CSV
+
+
+@dataclass(frozen=True)
+class GenderModel:
+    """The classifier of sex: ``folds`` models, each trained on the other folds."""
+
+    height: int = 64
+    width: int = 52
+    folds: int = 3
+    epochs: int = 25
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    width_multiplier: float = 1.0
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class InputModel:
+    """A regressor of one value."""
+
+    height: int = 64
+    width: int = 52
+    epochs: int = 25
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    width_multiplier: float = 1.0
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Nvae:
+    """The generator (models/nvae)."""
+
+    height: int = 64
+    width: int = 52
+    epochs: int = 60
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is drawn from the generator."""
+
+    n: int = 64
+    temperature: float = 0.8
+    guidance: float = 1.0
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class Critic:
+    """The classifiers of real against generated: the guide and the judge."""
+
+    epochs: int = 12
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    width_multiplier: float = 1.0
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Retouch:
+    """Critic-guided refinement in latent space."""
+
+    steps: int = 12
+    step_size: float = 0.1
+    batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """MLflow. An empty ``uri`` means the root's own sqlite store."""
+
+    enabled: bool = True
+    uri: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All sections, resolved."""
+
+    preset: str = "seed"
+    faces: Faces = Faces()
+    images: Images = Images()
+    gender_model: GenderModel = GenderModel()
+    final_dataset: FinalDataset = FinalDataset()
+    input_model: dict[str, InputModel] = field(default_factory=lambda: {a: InputModel() for a in ATTRIBUTES})
+    nvae: Nvae = Nvae()
+    samples: Samples = Samples()
+    critic: Critic = Critic()
+    retouch: Retouch = Retouch()
+    tracking: Tracking = Tracking()
+
+    def section_for(self, attribute: str) -> InputModel:
+        return self.input_model[attribute]
+
+
+SECTIONS: dict[str, type] = {
+    f.name: f.type for f in dataclasses.fields(Settings) if f.name not in ("preset", "input_model") and isinstance(f.type, type)
+} | {"input_model": InputModel, **{f"input_model_{a}": InputModel for a in ATTRIBUTES}}
+
+
+def load(root: DataRoot) -> Settings:
+    """The settings in force for ``root``. Raises :class:`SettingsError`."""
+    shared = _read(REPOSITORY / "gaip3.toml")
+    own = shared if root.settings_file == REPOSITORY / "gaip3.toml" else _read(root.settings_file)
+    preset = own.get("preset", "seed")
+    tables = [shared.get("presets", {}).get(preset, {}), own.get("presets", {}).get(preset, {}), _sections(own)]
+    if preset not in {**shared.get("presets", {}), **own.get("presets", {})}:
+        raise SettingsError(f"{root.settings_file}: preset {preset!r} is not defined; use one of {sorted(shared.get('presets', {}))}")
+    return resolve(preset, tables, root.settings_file)
+
+
+def resolve(preset: str, tables: list[dict[str, Any]], source: Path | str = "settings") -> Settings:
+    """Lay ``tables`` (section name to key to value) over the defaults, later ones winning. Raises :class:`SettingsError`."""
+    merged: dict[str, dict[str, Any]] = {}
+    for table in tables:
+        for name, values in table.items():
+            if name not in SECTIONS:
+                raise SettingsError(f"{source}: unknown section [{name}]; known: {', '.join(sorted(SECTIONS))}")
+            merged.setdefault(name, {}).update(values)
+    plain = {n: _section(SECTIONS[n], merged.get(n, {}), n, source) for n in SECTIONS if not n.startswith("input_model")}
+    common = merged.get("input_model", {})
+    inputs = {a: _section(InputModel, common | merged.get(f"input_model_{a}", {}), f"input_model_{a}", source) for a in ATTRIBUTES}
+    return Settings(preset=preset, input_model=inputs, **plain)
+
+
+def section_hash(*sections: Any) -> str:
+    """Eight hex digits of the resolved values of one or more sections (dataclass instances)."""
+    text = json.dumps([dataclasses.asdict(s) for s in sections], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def flatten(section: Any, prefix: str = "") -> dict[str, Any]:
+    """A section as flat parameters, ``name.name`` to value, as MLflow wants them."""
+    flat: dict[str, Any] = {}
+    for key, value in dataclasses.asdict(section).items():
+        flat |= {f"{prefix}{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _sections(table: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in table.items() if k not in ("preset", "presets")}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SettingsError(f"{path}: not valid TOML: {e}") from e
+
+
+def _section(kind: type, values: dict[str, Any], name: str, source: Path | str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    out = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise SettingsError(f"{source}: [{name}] has no setting {key!r}; known: {', '.join(fields)}")
+        default = fields[key].default
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if isinstance(default, tuple) and isinstance(value, list):
+            value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
+        if type(value) is not type(default):
+            raise SettingsError(f"{source}: [{name}] {key} = {value!r} must be of type {type(default).__name__}, such as {default!r}")
+        out[key] = value
+    return kind(**out)
