@@ -1,0 +1,96 @@
+"""One way to train: ``fit`` with checkpoints, resumption, progress and a callable that takes the figures of each epoch."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from gaip3_pipeline.training import checkpoint
+from gaip3_pipeline.training.batches import ArrayBatches
+from gaip3_pipeline.training.progress import Progress
+
+Log = Callable[[int, dict[str, float]], None]
+
+
+class DivergedError(RuntimeError):
+    """The loss of a training is no longer a number."""
+
+
+def fit(
+    model: keras.Model,
+    batches: ArrayBatches,
+    *,
+    epochs: int,
+    checkpoints: Path,
+    fingerprint: str,
+    log: Log,
+    progress: Progress | None = None,
+    validation: Any = None,
+    callbacks: tuple[keras.callbacks.Callback, ...] = (),
+) -> list[dict[str, float]]:
+    """Train the compiled, built ``model`` for ``epochs`` epochs in all and return the figures of each.
+
+    A checkpoint is written after every epoch; a training that was killed goes on after the last one that carries the same
+    ``fingerprint`` (settings, data and code), with the same batches as if nothing had happened. ``log(epoch, figures)`` is
+    called for the epochs trained here. Raises :class:`DivergedError` when the loss is not finite.
+    """
+    position = checkpoint.restore(checkpoints, model, fingerprint)
+    if position.epoch >= epochs:
+        return position.history
+    batches.start_at(position.epoch)
+    keeper = _Keeper(batches, epochs, checkpoints, fingerprint, log, progress, position)
+    model.fit(
+        batches,
+        epochs=epochs,
+        initial_epoch=position.epoch,
+        validation_data=validation,
+        callbacks=[*callbacks, keeper],
+        verbose=0,
+        shuffle=False,  # the batches shuffle themselves, by seed and epoch
+    )
+    return keeper.history
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Checkpoints, logs and shows each epoch."""
+
+    def __init__(
+        self,
+        batches: ArrayBatches,
+        epochs: int,
+        folder: Path,
+        fingerprint: str,
+        log: Log,
+        progress: Progress | None,
+        position: checkpoint.Position,
+    ) -> None:
+        super().__init__()
+        self._steps = len(batches)
+        self._folder = folder
+        self._fingerprint = fingerprint
+        self._log = log
+        self._progress = progress
+        self._epoch = position.epoch
+        self.history = list(position.history)
+        if progress:
+            progress.total = epochs * self._steps
+            progress.update(self._epoch * self._steps)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if self._progress:
+            self._progress.update(self._epoch * self._steps + batch + 1, **_shown(logs))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        figures = {k: float(v) for k, v in (logs or {}).items()}
+        if not math.isfinite(figures["loss"]):
+            raise DivergedError(f"the loss is {figures['loss']} in epoch {epoch + 1}: lower the learning rate; the last checkpoint is kept")
+        self._epoch = epoch + 1
+        self.history.append(figures)
+        checkpoint.save(self._folder, self.model, self._fingerprint, checkpoint.Position(self._epoch, self.history))
+        self._log(self._epoch, figures)
+
+
+def _shown(logs: dict[str, float] | None) -> dict[str, float]:
+    return {"loss": float(logs["loss"])} if logs and "loss" in logs else {}
