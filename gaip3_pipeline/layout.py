@@ -1,8 +1,8 @@
 """Every path of a data root, by name. No other module spells a path.
 
-A data root holds all the state of one data set. The root ``data/`` of the repository uses the repository's own
-``dagster.yaml``; any other root keeps its Dagster home and its MLflow store in ``ROOT/.gaip3/``, so that two roots
-never disturb each other. This is the only module that knows that a root is a local folder.
+A data root holds all the state of one data set, with its Dagster home and its MLflow store in ``ROOT/.gaip3/`` (for the
+root ``data/``: in the repository's ``.gaip3/``, which ``dagster.yaml`` names too), so that two roots never disturb each
+other. This is the only module that knows that a root is a local folder.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class DataRoot:
 
     @property
     def dagster_home(self) -> Path:
-        return REPOSITORY if self.is_repository_data else self.state
+        return self.state
 
     @property
     def mlflow_db(self) -> Path:
