@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def save(folder: Path, model: keras.Model, fingerprint: str, position: Position)
         "fingerprint": fingerprint,
         "epoch": position.epoch,
         "history": position.history,
-        "variables": [[v.path, list(v.shape)] for v in variables],
+        "variables": _signature(variables),
     }
     arrays = {f"v{i}": np.asarray(keras.ops.convert_to_numpy(v.value)) for i, v in enumerate(variables)}
     with writing(folder / FILE) as temporary, temporary.open("wb") as f:
@@ -46,10 +47,10 @@ def restore(folder: Path, model: keras.Model, fingerprint: str) -> Position:
         with np.load(folder / FILE, allow_pickle=False) as data:
             about: dict[str, Any] = json.loads(data["about"].tobytes().decode())
             variables = _variables(model)
-            if about["fingerprint"] != fingerprint or about["variables"] != [[v.path, list(v.shape)] for v in variables]:
+            if about["fingerprint"] != fingerprint or about["variables"] != _signature(variables):
                 return Position(0, [])
             arrays = [data[f"v{i}"] for i in range(len(variables))]
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return Position(0, [])
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
@@ -65,3 +66,8 @@ def _variables(model: keras.Model) -> list[Any]:
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     return [*model.variables, *model.optimizer.variables]
+
+
+def _signature(variables: list[Any]) -> list[list[Any]]:
+    # Paths carry counters of the process ("dense_3"), so shapes and dtypes in order stand for the architecture.
+    return [[str(v.dtype), list(v.shape)] for v in variables]

@@ -1,0 +1,104 @@
+"""A training that is interrupted ends as if it had not been."""
+
+import keras
+import numpy as np
+import pytest
+
+from gaip3_pipeline.training import checkpoint
+from gaip3_pipeline.training.batches import ArrayBatches
+from gaip3_pipeline.training.fit import DivergedError, fit
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(70, 6)).astype("float32")
+    return {"x": x, "y": (x[:, :1] * 2 - x[:, 1:2]).astype("float32")}
+
+
+def noisy(batch, generator):
+    return batch["x"] + generator.normal(0, 0.01, batch["x"].shape).astype("float32"), batch["y"]
+
+
+def make_model(loss="mse"):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.2), keras.layers.Dense(1)])
+    model.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss, jit_compile=False)
+    return model
+
+
+def train(model, data, folder, epochs=5, fingerprint="a", log=lambda epoch, figures: None):
+    return fit(
+        model, ArrayBatches(data, 16, seed=1, transform=noisy), epochs=epochs, checkpoints=folder, fingerprint=fingerprint, log=log
+    )
+
+
+def weights(model):
+    return [np.asarray(w) for w in model.get_weights()]
+
+
+def test_a_training_killed_between_epochs_ends_with_the_weights_of_an_unbroken_one(data, tmp_path):
+    unbroken = make_model()
+    history = train(unbroken, data, tmp_path / "unbroken")
+
+    def killed_in_epoch_3(epoch, figures):
+        if epoch == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(make_model(), data, tmp_path / "killed", log=killed_in_epoch_3)
+    trained = []
+    resumed = make_model()
+    resumed_history = train(resumed, data, tmp_path / "killed", log=lambda epoch, figures: trained.append(epoch))
+
+    assert trained == [4, 5]
+    assert len(resumed_history) == len(history) == 5
+    for a, b in zip(weights(unbroken), weights(resumed), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_of_another_training_is_not_used(data, tmp_path):
+    train(make_model(), data, tmp_path, epochs=2)
+    trained = []
+    train(make_model(), data, tmp_path, epochs=2, fingerprint="other data", log=lambda epoch, figures: trained.append(epoch))
+    assert trained == [1, 2]
+
+
+def test_a_torn_checkpoint_is_not_used(data, tmp_path):
+    train(make_model(), data, tmp_path, epochs=1)
+    file = tmp_path / checkpoint.FILE
+    file.write_bytes(file.read_bytes()[:200])
+    trained = []
+    train(make_model(), data, tmp_path, epochs=1, log=lambda epoch, figures: trained.append(epoch))
+    assert trained == [1]
+
+
+def test_a_finished_training_is_not_trained_again(data, tmp_path):
+    first = make_model()
+    train(first, data, tmp_path, epochs=2)
+    again = make_model()
+    train(again, data, tmp_path, epochs=2, log=lambda epoch, figures: pytest.fail("trained again"))
+    for a, b in zip(weights(first), weights(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_diverging_training_stops_with_its_remedy_and_keeps_the_last_good_checkpoint(data, tmp_path):
+    train(make_model(), data, tmp_path, epochs=1)
+    data["y"][0] = np.nan
+    with pytest.raises(DivergedError, match="lower the learning rate"):
+        train(make_model(), data, tmp_path, epochs=3)
+    assert checkpoint.restore(tmp_path, make_model(), "a").epoch == 1
+
+
+def test_every_example_is_seen_once_an_epoch_in_an_order_of_its_own(data):
+    rows = {"x": np.arange(64), "y": np.arange(64)}
+    batches = ArrayBatches(rows, 16, seed=1, transform=lambda batch, generator: batch["x"])
+    first = np.concatenate([batches[i] for i in range(len(batches))])
+    batches.on_epoch_end()
+    second = np.concatenate([batches[i] for i in range(len(batches))])
+    assert sorted(first) == sorted(second) == list(range(64))
+    assert list(first) != list(second)
