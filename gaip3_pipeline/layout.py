@@ -63,6 +63,15 @@ class DataRoot:
     def hash_cache(self) -> Path:
         return self.state / "hashes.sqlite"
 
+    def server_log(self, name: str) -> Path:
+        """What a server of ``gaip3 ui`` prints: ``code``, ``dagster``, ``daemon`` or ``mlflow``."""
+        return self.state / "ui" / f"{name}.log"
+
+    @property
+    def ui_lock(self) -> Path:
+        """Locked while ``gaip3 ui`` serves the root; holds the links."""
+        return self.state / "ui" / "lock"
+
     @property
     def settings_file(self) -> Path:
         """The root's own settings, laid over the repository's; the repository's data uses gaip3.toml itself."""
@@ -147,6 +156,14 @@ class DataRoot:
     @property
     def report(self) -> Path:
         return self.path / "report" / "report.html"
+
+    def figures(self, asset: str) -> Path:
+        """The figures of an asset as JSON, for checks and the report."""
+        return self.path / "report" / "figures" / f"{asset}.json"
+
+    def picture(self, asset: str) -> Path:
+        """The contact sheet or curve of an asset."""
+        return self.path / "report" / "pictures" / f"{asset}.jpg"
 
     # logs
     @property

@@ -1,0 +1,49 @@
+# Needs Python 3.11, 3.12 or 3.13 with venv, and git. Everything else is brought here: uv into .uv/, the locked packages into .venv/.
+#   make demo   make test   make ui [ROOT=demo]   make lint
+# Another Python:  make test PYTHON=python3.12
+
+PYTHON ?= python3
+ROOT ?= data
+UV := .uv/bin/uv
+BIN := .venv/bin
+READY := .venv/.installed
+
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+export DAGSTER_DISABLE_TELEMETRY := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test ui lint install
+
+help:
+	@sed -n '1,/^$$/s/^# //p' Makefile
+
+demo: $(READY)
+	@$(BIN)/gaip3 demo
+
+ui: $(READY)
+	@$(BIN)/gaip3 ui --root $(ROOT)
+
+test: lint
+	@$(BIN)/pytest
+
+lint: $(READY)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --no-cache
+
+install: $(READY)
+
+$(READY): uv.lock pyproject.toml | $(UV)
+	@echo "Installing the locked packages into .venv (about 2 GB; minutes the first time) …"
+	@$(UV) sync --quiet --frozen --all-groups --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+	@touch $@
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "gaip3 needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv .uv || \
+	  { rm -rf .uv; echo "$(PYTHON) has no venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'

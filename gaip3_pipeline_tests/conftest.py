@@ -1,0 +1,49 @@
+"""What every test may use."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+# Before anything imports TensorFlow, Dagster or MLflow: quiet, no GPU, nothing asked outside.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["DO_NOT_TRACK"] = "1"
+
+SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _away_from_the_users_own_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may write into the data root or the stores of whoever runs it."""
+    for name in ("DAGSTER_HOME", "GAIP3_ROOT", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def real_faces() -> Path:
+    """Photographs with hand labels in the layout of a data root, which must not be written to."""
+    return _beside("faces")
+
+
+@pytest.fixture(scope="session")
+def first_run_tables() -> Path:
+    """The first run's hand labels and predictions."""
+    return _beside("gaip3_original")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of Chromium; the test skips without it, unless GAIP3_REQUIRE_BROWSER says that it may not."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not found and os.environ.get("GAIP3_REQUIRE_BROWSER"):
+        pytest.fail("GAIP3_REQUIRE_BROWSER is set, but there is no Chromium: apt-get install chromium")
+    return found or pytest.skip("needs Chromium: apt-get install chromium")
+
+
+def _beside(name: str) -> Path:
+    folder = SHARED_DATA / name
+    return folder if folder.is_dir() else pytest.skip(f"needs {name} among the shared data beside the repository")

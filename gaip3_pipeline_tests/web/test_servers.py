@@ -1,0 +1,121 @@
+"""The pages of Dagster and MLflow, really served."""
+
+import json
+import os
+import re
+import signal
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from gaip3_pipeline.dagster_home import ensure_dagster_home
+from gaip3_pipeline.layout import REPOSITORY, DataRoot
+from gaip3_pipeline.web.servers import ServerError, choose_ports, port_is_free, serve
+from gaip3_pipeline_tests.web.processes import processes_of, start, wait_for, wait_until_gone
+
+SERVE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.web.servers import serve
+serve(DataRoot(Path(sys.argv[1])), dagster_port=int(sys.argv[3]), mlflow_port=int(sys.argv[3]) + 100, module=sys.argv[4])
+"""
+DEFINITIONS = """
+import dagster as dg
+
+@dg.asset(group_name="faces")
+def portraits() -> None: ...
+
+defs = dg.Definitions(assets=[portraits])
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> DataRoot:
+    return DataRoot(tmp_path / "얼굴 data")
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "portrait_definitions.py").write_text(DEFINITIONS)
+    (folder / "broken_definitions.py").write_text("raise ValueError('learning_rate must be positive')\n")
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{REPOSITORY}")
+    return folder
+
+
+def listening() -> socket.socket:
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    return taken
+
+
+def test_both_pages_are_served_until_sigterm_and_then_no_process_is_left(root: DataRoot, modules: Path, tmp_path: Path) -> None:
+    log = tmp_path / "ui.log"
+    with listening() as taken:
+        busy = taken.getsockname()[1]
+        process = start(SERVE, log, str(root.path), str(modules), str(busy), "portrait_definitions")
+        printed = wait_for("Ctrl-C stops both.", log, process)
+        assert f"Port {busy} is in use; dagster gets {busy + 1}." in printed
+
+        dagster, mlflow = re.findall(r"http://127\.0\.0\.1:\d+", printed)
+        query = json.dumps({"query": "{ assetNodes { groupName assetKey { path } } }"}).encode()
+        request = urllib.request.Request(f"{dagster}/graphql", query, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            assert json.load(answer)["data"]["assetNodes"] == [{"groupName": "faces", "assetKey": {"path": ["portraits"]}}]
+        with urllib.request.urlopen(f"{mlflow}/") as answer:
+            assert b"<title>MLflow</title>" in answer.read()
+        assert root.mlflow_db.exists()
+        assert len(processes_of(root.path)) >= 5
+
+        with pytest.raises(ServerError, match=r"is served already: .*Stop that one first"):
+            serve(root)
+
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    assert processes_of(root.path) == []
+    assert log.read_text(encoding="utf-8").endswith("Stopped.\n")
+
+
+def test_definitions_that_do_not_load_are_reported_and_a_killed_parent_leaves_no_process(
+    root: DataRoot, modules: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "ui.log"
+    process = start(SERVE, log, str(root.path), str(modules), "23400", "broken_definitions")
+    printed = wait_for("Ctrl-C stops both.", log, process)
+    assert "The definitions do not load:" in printed
+    assert "learning_rate must be positive" in printed
+
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    assert wait_until_gone(root.path) == []
+
+
+def test_a_port_in_use_is_replaced_by_the_next_free_one_that_no_other_server_gets(capsys: pytest.CaptureFixture[str]) -> None:
+    with listening() as taken:
+        busy = taken.getsockname()[1]
+        assert not port_is_free(busy)
+        ports = choose_ports(dagster=busy, mlflow=busy)
+    assert busy < ports["dagster"] < ports["mlflow"]
+    assert f"Port {busy} is in use; dagster gets {ports['dagster']}." in capsys.readouterr().out
+
+
+def test_a_port_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ServerError, match="No free port from 70000"):
+        choose_ports(dagster=70000)
+
+
+def test_another_root_keeps_dagsters_storage_inside_itself(root: DataRoot) -> None:
+    home = ensure_dagster_home(root)
+    written = (home / "dagster.yaml").read_text(encoding="utf-8")
+    assert written.count(f'base_dir: "{root.path}/.gaip3/dagster') == 3
+    assert "base_dir: .gaip3" not in written
+
+    before = (home / "dagster.yaml").stat().st_mtime_ns
+    assert ensure_dagster_home(root) == home
+    assert (home / "dagster.yaml").stat().st_mtime_ns == before
