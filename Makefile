@@ -37,7 +37,7 @@ lint: $(READY)
 install: $(READY)
 
 $(READY): uv.lock pyproject.toml | $(UV)
-	@echo "Installing the locked packages into .venv (about 2 GB; minutes the first time) …"
+	@echo "Installing the locked packages into .venv (3 GB; minutes the first time) …"
 	@$(UV) sync --quiet --frozen --all-groups --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 	@touch $@
 

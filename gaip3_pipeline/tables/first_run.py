@@ -1,0 +1,148 @@
+"""The tree of the first run, moved to where its files belong in a data root.
+
+======================================= =====================================
+first run                               data root
+======================================= =====================================
+``dataset/original/…`` and its siblings ``original/…``, ``resized/…``, …
+``models/data/train_output_*``          ``labels/``
+``models/data/all_output*``             ``predictions/``
+``models/…``, ``logs/…``                as they were
+======================================= =====================================
+"""
+
+import errno
+import filecmp
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.tables.files import writing
+
+FOLDERS = ("dataset", "models", "logs")
+IMAGE_FOLDERS = ("original", "resized", "augmented", "final")
+_NO_HARD_LINKS = {errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
+
+
+class FirstRunError(ValueError):
+    """A folder that cannot be imported: names it and what was expected."""
+
+
+@dataclass
+class ImportReport:
+    """What became of each file of the first run, as paths relative to its folder."""
+
+    moved: list[PurePosixPath] = field(default_factory=list)
+    copied: list[PurePosixPath] = field(default_factory=list)  # another file system: the source stays
+    present: list[PurePosixPath] = field(default_factory=list)  # the root has the same bytes already
+    different: list[PurePosixPath] = field(default_factory=list)  # the root has other bytes there, which stay; so does the source
+    links: list[PurePosixPath] = field(default_factory=list)  # symbolic links are left alone
+
+    @property
+    def complete(self) -> bool:
+        return not self.different and not self.links
+
+
+def import_first_run(source: Path, root: DataRoot, dry_run: bool = False) -> ImportReport:
+    """Move the files of the first run at ``source`` into ``root``; copy them when it is on another file system.
+
+    Each file appears whole; one that exists is never overwritten. An import that was cut off goes on where it ended when it
+    is called again. ``dry_run`` reports the same and touches nothing. Raises :class:`FirstRunError`.
+    """
+    source = source.resolve()
+    if not source.is_dir():
+        raise FirstRunError(f"{source} is not a folder")
+    target = root.path.resolve()
+    if target == source or any(target.is_relative_to(source / name) for name in FOLDERS):
+        raise FirstRunError(f"{root.path} lies inside the tree to import: choose another root with --root")
+    if not any((source / name).is_dir() for name in FOLDERS):
+        raise FirstRunError(f"{source} has none of dataset/, models/ and logs/: name the folder that holds them")
+    same_file_system = _device(target) == source.stat().st_dev
+    report = ImportReport()
+    for file in _files(source):
+        name = PurePosixPath(file.relative_to(source).as_posix())
+        place = new_place(name)
+        if place is not None:
+            _import(file, root.path / place, name, report, same_file_system, dry_run)
+    if not dry_run:
+        _remove_empty_folders(source)
+    return report
+
+
+def new_place(name: PurePosixPath) -> PurePosixPath | None:
+    """Where a file of the first run belongs, both relative to their folders; None for what does not belong to the data."""
+    match name.parts:
+        case ("dataset", folder, _, *_) if folder in IMAGE_FOLDERS:
+            return PurePosixPath(*name.parts[1:])
+        case ("models", "data", file) if file.startswith("train_output_"):
+            return PurePosixPath("labels", file)
+        case ("models", "data", file) if file.startswith("all_output"):
+            return PurePosixPath("predictions", file)
+        case ("models" | "logs", _, *_):
+            return name
+    return None
+
+
+def _import(file: Path, place: Path, name: PurePosixPath, report: ImportReport, same_file_system: bool, dry_run: bool) -> None:
+    if file.is_symlink():
+        report.links.append(name)
+    elif place.exists() and place.samefile(file):
+        # Linked, and then cut off before the old name was removed.
+        if not dry_run:
+            file.unlink()
+        report.moved.append(name)
+    elif place.exists() or place.is_symlink():
+        same = place.is_file() and filecmp.cmp(file, place, shallow=False)
+        (report.present if same else report.different).append(name)
+    elif same_file_system:
+        if not dry_run:
+            _move(file, place)
+        report.moved.append(name)
+    else:
+        if not dry_run:
+            _copy(file, place)
+        report.copied.append(name)
+
+
+def _move(file: Path, place: Path) -> None:
+    """A link fails where a file exists, which a rename would replace."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file, place)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        os.rename(file, place)
+    else:
+        file.unlink()
+
+
+def _copy(file: Path, place: Path) -> None:
+    with writing(place) as temporary:
+        shutil.copyfile(file, temporary)
+        if not filecmp.cmp(file, temporary, shallow=False):
+            raise OSError(errno.EIO, "the copy differs from its source", str(place))
+
+
+def _files(source: Path) -> Iterator[Path]:
+    """Every file, and every link to a folder, in the order of names."""
+    for folder, folders, files in os.walk(source):
+        folders.sort()
+        here = Path(folder)
+        yield from sorted([here / name for name in files] + [here / name for name in folders if (here / name).is_symlink()])
+
+
+def _remove_empty_folders(source: Path) -> None:
+    for top in FOLDERS:
+        for folder, _, _ in os.walk(source / top, topdown=False):
+            if not os.listdir(folder):
+                os.rmdir(folder)
+
+
+def _device(path: Path) -> int:
+    """The file system that ``path`` is or would be on."""
+    while not path.exists():
+        path = path.parent
+    return path.stat().st_dev
