@@ -68,6 +68,11 @@ class DataRoot:
         return self.state / "ui" / f"{name}.log"
 
     @property
+    def downloads(self) -> Path:
+        """Archives on their way to ``original/``."""
+        return self.state / "downloads"
+
+    @property
     def ui_lock(self) -> Path:
         """Locked while ``gaip3 ui`` serves the root; holds the links."""
         return self.state / "ui" / "lock"
@@ -101,6 +106,10 @@ class DataRoot:
 
     def manifest(self, asset: str) -> Path:
         return self.path / "manifests" / f"{asset}.parquet"
+
+    def journal(self, asset: str) -> Path:
+        """What an unfinished run of ``asset`` has done so far."""
+        return self.path / "manifests" / f"{asset}.journal"
 
     # tables
     def hand_labels(self, attribute: str) -> Path:

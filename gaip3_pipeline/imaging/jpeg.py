@@ -1,0 +1,130 @@
+"""The marker structure of a JPEG file: whether the file is whole, and the part of it that an eighth of its size needs.
+
+At 1/8 every 8x8 block of luma becomes one pixel, its mean, which is the DC coefficient alone. A progressive file keeps the other (AC)
+coefficients in scans of their own, the greater part of its bytes, and those of luma need not be decoded at all. Entropy decoding is
+what a progressive JPEG costs, so this saves most of the time and changes no pixel. In a baseline file DC and AC are interleaved and
+nothing can be left out. Markers and segments: ITU-T T.81, annex B.
+"""
+
+import re
+from dataclasses import dataclass
+
+EOI, SOS, DQT = 0xD9, 0xDA, 0xDB
+SOF_PROGRESSIVE = 0xC2
+_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# what may end a scan: tables for the next one (DHT, DAC, DQT, DNL, DRI), the next scan, the end, APPn, COM
+_AFTER_SCAN = frozenset({0xC4, 0xCC, DQT, 0xDC, 0xDD, SOS, EOI, 0xFE}) | frozenset(range(0xE0, 0xF0))
+# In a scan 0xFF is data when 0x00 follows; D0..D7 are restart markers; a second 0xFF is fill. A literal first byte keeps this fast.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+
+
+class BrokenJpeg(ValueError):
+    """The marker structure shows that the file is cut off or damaged."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One colour component: its id, horizontal and vertical sampling factors and quantisation table."""
+
+    id: int
+    horizontal: int
+    vertical: int
+    table: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Bytes ``start:end``: an SOS segment with its entropy-coded data, its components' ids and its first coefficient (0 is DC)."""
+
+    start: int
+    end: int
+    components: tuple[int, ...]
+    first: int
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Frame marker (SOFn), components, scans in file order, and where each quantisation table segment's payload lies."""
+
+    frame: int
+    components: tuple[Component, ...]
+    scans: tuple[Scan, ...]
+    tables: tuple[tuple[int, int], ...]
+
+
+def structure(data: bytes) -> Structure:
+    """Walk the markers of a JPEG file without decoding it. Raises :class:`BrokenJpeg` when it is cut off or damaged."""
+    truncated = BrokenJpeg(f"truncated: {len(data)} bytes and no end marker")
+    frame = 0
+    components: tuple[Component, ...] = ()
+    scans: list[Scan] = []
+    tables: list[tuple[int, int]] = []
+    at = 2
+    while True:
+        while data[at : at + 2] == b"\xff\xff":
+            at += 1
+        if at + 2 > len(data):
+            raise truncated
+        if data[at] != 0xFF:
+            raise BrokenJpeg(f"damaged: no marker where one belongs, at byte {at} of {len(data)}")
+        marker = data[at + 1]
+        if marker == EOI:
+            break
+        payload, end = at + 4, at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if end > len(data):
+            raise truncated
+        body = data[payload:end]
+        if marker in _SOF:
+            if len(body) < 6 or len(body) < 6 + 3 * body[5]:
+                raise BrokenJpeg(f"damaged: frame header at byte {at}")
+            frame = marker
+            entries = [body[k : k + 3] for k in range(6, 6 + 3 * body[5], 3)]
+            components = tuple(Component(e[0], e[1] >> 4, e[1] & 15, e[2]) for e in entries)
+        elif marker == DQT:
+            tables.append((payload, end))
+        elif marker == SOS:
+            if not body or len(body) != 4 + 2 * body[0]:
+                raise BrokenJpeg(f"damaged: scan header at byte {at}")
+            following = _MARKER.search(data, end)
+            if following is None:
+                raise truncated
+            if following[0][1] not in _AFTER_SCAN:
+                raise BrokenJpeg(f"damaged: marker {following[0][1]:#x} inside the picture's data, at byte {following.start()}")
+            end = following.start()
+            scans.append(Scan(at, end, tuple(body[1 : 1 + 2 * body[0] : 2]), body[-3]))
+        at = end
+    if not frame or not scans:
+        raise BrokenJpeg("damaged: no picture in it")
+    return Structure(frame, components, tuple(scans), tuple(tables))
+
+
+def for_an_eighth(data: bytes, parts: Structure) -> bytes:
+    """A JPEG that decodes at 1/8 to the same pixels as ``data``, without the scans that such a decode leaves unused.
+
+    Subsampled chroma is decoded at 2/8 or more, so its AC scans stay. ``data`` itself comes back where nothing can be left out.
+
+    libjpeg smooths blocks whose AC coefficients have not arrived, and the DC values with them, but not where a quantisation table has
+    a zero among its low frequencies (``smoothing_ok`` in jdcoefct.c); so the first AC entry of the tables of components that lose
+    their AC scans is set to 0. It scales only coefficients that are no longer there.
+    """
+    if parts.frame != SOF_PROGRESSIVE or any(start > parts.scans[0].start for start, _ in parts.tables):
+        return data
+    widest, tallest = max(c.horizontal for c in parts.components), max(c.vertical for c in parts.components)
+    dropped = {c.id: c.table for c in parts.components if (c.horizontal, c.vertical) == (widest, tallest)}
+    if {c.table for c in parts.components if c.id not in dropped} & set(dropped.values()):
+        return data
+    head = bytearray(data[: parts.scans[0].start])
+    for start, end in parts.tables:
+        at = start
+        while at < end:
+            size = 2 if head[at] >> 4 else 1
+            if head[at] & 15 in dropped.values():
+                head[at + 1 + size : at + 1 + 2 * size] = bytes(size)
+            at += 1 + 64 * size
+    kept = [bytes(head)]
+    for scan, following in zip(parts.scans, [*parts.scans[1:], None], strict=True):
+        if scan.first == 0 or not dropped.keys() >= set(scan.components):
+            kept.append(data[scan.start : scan.end])
+        if following is not None:
+            kept.append(data[scan.end : following.start])  # the Huffman tables of later scans
+    return b"".join([*kept, b"\xff\xd9"])

@@ -1,0 +1,292 @@
+"""The processed image sets: originals to resized pictures, resized pictures to brightness copies, each with its manifest.
+
+A run redoes only what is missing or changed. A picture is new when its source's size, mtime_ns or inode *and* its content differ from
+what the manifest, or the journal of a killed run, recorded; other settings redo all. Pictures are written beside their place and
+renamed, never in place, because ``final/`` hard-links them. Decoding, encoding and hashing release the GIL, so threads use all cores,
+also in a process that holds TensorFlow; a bounded number of pictures is in memory at any time.
+"""
+
+import hashlib
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+
+from gaip3_pipeline.imaging.decode import Target, UnusableImage, decode
+from gaip3_pipeline.imaging.transform import RATIOS, brighten, brightness_ratio, encode_jpeg, resize
+from gaip3_pipeline.layout import IMAGE_SUFFIXES, DataRoot, ImageSet
+from gaip3_pipeline.settings import Images
+from gaip3_pipeline.tables import manifests
+from gaip3_pipeline.tables.files import write_bytes_atomically
+from gaip3_pipeline.tables.hashing import file_sha256, stat_key
+from gaip3_pipeline.tables.manifests import Journal, Row, manifest_version
+
+Progress = Callable[[int, int], None]
+_Make = Callable[[bytes, Path], tuple[bytes, tuple[str, ...]]]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_BYTES_PER_PIXEL = 8  # of the largest file that a picture could need: 16-bit RGBA, not compressed
+
+
+class MissingSource(FileNotFoundError):
+    """There is nothing to process; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class ProcessedSet:
+    """What a run did: ``done`` pictures made, ``reused`` kept, ``removed`` files whose original is gone, ``unusable`` originals."""
+
+    manifest: pd.DataFrame
+    done: int
+    reused: int
+    removed: int
+    unusable: int
+
+    @property
+    def version(self) -> str:
+        """The content hash of the set (:func:`gaip3_pipeline.tables.manifests.manifest_version`)."""
+        return manifest_version(self.manifest)
+
+
+def asset_name(kind: str, image_set: ImageSet) -> str:
+    """The name of a processed set's asset and manifest: ``resized_d1``."""
+    return f"{kind}_{image_set.id}"
+
+
+def resize_picture(
+    data: bytes, name: str, settings: Images, large: AbstractContextManager[object] | None = None
+) -> tuple[bytes, tuple[str, ...]]:
+    """An original file's bytes to those of its resized JPEG, and notes. Raises :class:`UnusableImage`."""
+    target = Target(settings.height, settings.width, settings.crop)
+    picture = decode(data, name, target, settings.max_pixels, large)
+    return encode_jpeg(resize(picture, target), settings.jpeg_quality), picture.notes
+
+
+def brightness_copy(data: bytes, stem: str, settings: Images) -> bytes:
+    """One resized JPEG's bytes to the bytes of its brightness copy. Raises :class:`UnusableImage`."""
+    picture = decode(data, f"{stem}.jpg", Target(settings.height, settings.width), settings.max_pixels)
+    return encode_jpeg(brighten(picture.pixels, brightness_ratio(stem)), settings.jpeg_quality)
+
+
+def resize_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: Progress | None = None) -> ProcessedSet:
+    """Crop and area-resize every original of ``image_set`` into ``resized/`` and write the manifest.
+
+    Raises :class:`MissingSource` (nothing is removed then), :class:`~gaip3_pipeline.tables.manifests.DuplicateStems`, and OSError when
+    a picture cannot be written; what was finished until then is kept and not done again.
+    """
+    folder = root.original(image_set)
+    sources = manifests.by_stem(manifests.list_images(folder))
+    if not sources:
+        raise MissingSource(f"no pictures in {folder}: put the {image_set.id} originals there, or run `gaip3 fetch`")
+    large = threading.Lock()
+    made_by = {"height": settings.height, "width": settings.width, "crop": settings.crop}
+    return _process(
+        root,
+        "resized",
+        image_set,
+        sources,
+        {},
+        {**made_by, "jpeg_quality": settings.jpeg_quality, "max_pixels": settings.max_pixels},
+        settings,
+        lambda data, path: resize_picture(data, path.name, settings, large),
+        progress,
+    )
+
+
+def augment_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: Progress | None = None) -> ProcessedSet:
+    """Make one brightness copy of every resized picture of ``image_set`` into ``augmented/`` and write the manifest.
+
+    Originals that gave no resized picture keep their row and reason. Raises as :func:`resize_set`.
+    """
+    made_from = root.manifest(asset_name("resized", image_set))
+    if not made_from.exists():
+        raise MissingSource(f"{made_from} is missing: make resized_{image_set.id} first")
+    resized = manifests.read_manifest(made_from)
+    usable = resized["status"] != manifests.UNUSABLE
+    sources = manifests.by_stem(root.path / p for p in resized["path"][usable])
+    columns = (resized.loc[~usable, c] for c in ("path", "source", "reason"))
+    refused = {Path(path).stem: (source, reason) for path, source, reason in zip(*columns, strict=True)}
+    made_by = {"ratios": RATIOS, "jpeg_quality": settings.jpeg_quality, "max_pixels": settings.max_pixels}
+
+    def copy(data: bytes, path: Path) -> tuple[bytes, tuple[str, ...]]:
+        return brightness_copy(data, path.stem, settings), ()
+
+    return _process(root, "augmented", image_set, sources, refused, made_by, settings, copy, progress)
+
+
+def in_order(work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None) -> Iterator[_Result]:
+    """``map`` on all cores in the order of ``items``, holding a bounded number of results; the first error ends it."""
+    workers = workers or cores() + 1  # one more, so that a core is not idle while a thread waits for the disk
+    waiting: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _process(
+    root: DataRoot,
+    kind: str,
+    image_set: ImageSet,
+    sources: dict[str, Path],
+    refused: dict[str, tuple[str, str]],
+    made_by: dict[str, object],
+    settings: Images,
+    make: _Make,
+    progress: Progress | None,
+) -> ProcessedSet:
+    output, asset = root.processed(kind, image_set), asset_name(kind, image_set)
+    _keep_apart(root.original(image_set), output)
+    output.mkdir(parents=True, exist_ok=True)
+    for leftover in output.glob(".writing-*"):  # of a killed run
+        leftover.unlink()
+    fingerprint = json.dumps({"kind": kind, **made_by}, sort_keys=True)
+    journal = Journal(root.journal(asset), fingerprint)
+    before = manifests.manifest_rows(root.manifest(asset), fingerprint)
+    known = {row.path: row for row in [*before, *journal.rows()]}
+
+    rows: dict[str, Row] = {
+        stem: Row(_output(root, output, stem), 0, "", manifests.UNUSABLE, reason, source, 0, 0, 0, "", 0)
+        for stem, (source, reason) in refused.items()
+    }
+    todo: list[tuple[str, Path]] = []
+    for stem, path in sources.items():
+        row = known.get(_output(root, output, stem))
+        if row is not None and _is_current(root, path, row):
+            rows[stem] = row
+        else:
+            todo.append((stem, path))
+    reused, total = len(sources) - len(todo), len(sources)
+    if progress:
+        progress(reused, total)
+
+    def work(item: tuple[str, Path]) -> tuple[str, Row, bool]:
+        stem, path = item
+        place = _output(root, output, stem)
+        return stem, *_one(root, path, place, known.get(place), settings, make)
+
+    done = 0
+    try:
+        for number, (stem, row, made) in enumerate(in_order(work, todo), reused + 1):
+            rows[stem] = row
+            journal.append(row)
+            done += made
+            if progress:
+                progress(number, total)
+    finally:
+        journal.close()
+    after = [rows[stem] for stem in sorted(rows)]
+    removed = _remove_others(root, output, {row.path for row in after if row.usable})
+    if after != before:
+        table = manifests.write_manifest(root.manifest(asset), manifests.table_of(after), fingerprint)
+    else:
+        table = manifests.read_manifest(root.manifest(asset))
+    journal.discard()
+    unusable = sum(not row.usable for row in after)
+    return ProcessedSet(table, done, sum(r.usable for r in after) - done, removed, unusable)
+
+
+def _one(root: DataRoot, path: Path, place: str, known: Row | None, settings: Images, make: _Make) -> tuple[Row, bool]:
+    """The row of one picture, and whether its file was made now. Effects: writes or removes the file at ``place``."""
+    row = Row(place, 0, "", manifests.UNUSABLE, "", _source(root, path), 0, 0, 0, "", 0)
+    target = root.path / place
+    try:
+        data, stat = _read(path, settings.max_pixels)
+        size, mtime_ns, inode = stat_key(stat)
+        row = replace(row, source_size=size, source_mtime_ns=mtime_ns, source_inode=inode, source_sha256=hashlib.sha256(data).hexdigest())
+        if known and known.source_sha256 == row.source_sha256 and known.usable and _holds(target, known):
+            mtime_ns = target.stat().st_mtime_ns
+            return replace(row, size=known.size, sha256=known.sha256, status=known.status, reason=known.reason, mtime_ns=mtime_ns), False
+        made, notes = make(data, path)
+    except UnusableImage as e:
+        target.unlink(missing_ok=True)
+        return replace(row, reason=str(e)), False
+    row = replace(row, size=len(made), sha256=hashlib.sha256(made).hexdigest(), reason="; ".join(notes))
+    if not _holds(target, row):  # equal bytes stay, with their hard links
+        write_bytes_atomically(target, made)
+    return replace(row, status=manifests.NOTED if notes else manifests.OK, mtime_ns=target.stat().st_mtime_ns), True
+
+
+def _read(path: Path, max_pixels: int) -> tuple[bytes, os.stat_result]:
+    """A file's bytes, and its status at that time. Raises :class:`UnusableImage`."""
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise UnusableImage("the file name is not valid UTF-8: rename the file") from e
+    try:
+        with path.open("rb") as f:
+            stat = os.fstat(f.fileno())
+            if stat.st_size > _BYTES_PER_PIXEL * max_pixels:
+                raise UnusableImage(f"too large: a file of {stat.st_size:,} bytes")
+            return f.read(), stat
+    except OSError as e:
+        raise UnusableImage(f"cannot be read: {e.strerror or e}") from e
+
+
+def _is_current(root: DataRoot, source: Path, row: Row) -> bool:
+    """Whether neither the source nor the file made from it has been touched since ``row`` was written."""
+    try:
+        if row.source != _source(root, source) or stat_key(source.stat()) != (row.source_size, row.source_mtime_ns, row.source_inode):
+            return False
+        if not row.usable:
+            return True
+        stat = (root.path / row.path).stat()
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime_ns) == (row.size, row.mtime_ns)
+
+
+def _holds(path: Path, row: Row) -> bool:
+    """Whether the file at ``path`` has the content that ``row`` says."""
+    try:
+        return path.stat().st_size == row.size and file_sha256(path) == row.sha256
+    except OSError:
+        return False
+
+
+def _keep_apart(originals: Path, output: Path) -> None:
+    """Refuse to write where originals lie, whatever links there are, since files are removed from the output folder."""
+    source, target = originals.resolve(), output.resolve()
+    if source.is_relative_to(target) or target.is_relative_to(source):
+        raise ValueError(f"{output} and {originals} are the same place or one within the other: {target}")
+
+
+def _remove_others(root: DataRoot, output: Path, wanted: set[str]) -> int:
+    """Remove the pictures in ``output`` that no original stands behind."""
+    others = [p for p in output.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir() and root.relative(p) not in wanted]
+    for path in others:
+        path.unlink()
+    return len(others)
+
+
+def _output(root: DataRoot, output: Path, stem: str) -> str:
+    return _printable(root.relative(output / f"{stem}.jpg"))
+
+
+def _source(root: DataRoot, path: Path) -> str:
+    return _printable(root.relative(path))
+
+
+def _printable(path: str) -> str:
+    """``path`` with bytes that are not UTF-8 written as ``\\xNN``, since tables hold UTF-8 only."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,0 +1,68 @@
+"""Cropping, area resizing, brightness copies and JPEG encoding of single pictures. Pure functions of arrays."""
+
+import zlib
+
+import cv2
+import numpy as np
+
+from gaip3_pipeline.imaging.decode import Picture, Target
+
+RATIOS = (0.84, 0.864, 0.888, 0.912, 0.936, 0.96, 1.04, 1.064, 1.088, 1.112, 1.136, 1.16)
+
+
+def resize(picture: Picture, target: Target) -> np.ndarray:
+    """Crop and area-resize to ``(target.height, target.width, 3) uint8``: every output pixel is the mean of the area it covers."""
+    left, right = target.columns(picture.width)
+    factor = picture.reduction
+    if not (left % factor or picture.width % factor or picture.height % factor):
+        cropped = picture.pixels[:, left // factor : right // factor]
+        return area_resize(cropped, target.height, target.width)
+    rows = _area_weights(0, picture.height / factor, picture.pixels.shape[0], target.height)
+    columns = _area_weights(left / factor, right / factor, picture.pixels.shape[1], target.width)
+    return _weighted(picture.pixels, rows, columns)
+
+
+def area_resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``(h, w, 3) uint8`` to ``(height, width, 3) uint8`` by the mean of the area that each output pixel covers."""
+    if pixels.shape[:2] == (height, width):
+        return np.ascontiguousarray(pixels)
+    if pixels.shape[0] >= height and pixels.shape[1] >= width:
+        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    # INTER_AREA interpolates when it enlarges
+    rows = _area_weights(0, pixels.shape[0], pixels.shape[0], height)
+    return _weighted(pixels, rows, _area_weights(0, pixels.shape[1], pixels.shape[1], width))
+
+
+def brightness_ratio(stem: str) -> float:
+    """The ratio of the brightness copy of the picture whose file stem is ``stem``; by name, so that it never changes with others."""
+    return RATIOS[zlib.crc32(stem.encode("utf-8")) % len(RATIOS)]
+
+
+def brighten(pixels: np.ndarray, ratio: float) -> np.ndarray:
+    """``uint8`` to ``uint8``: x·r below 1, x·(2−r) + 255·(r−1) above, rounded."""
+    levels = np.arange(256)
+    table = levels * ratio if ratio < 1 else levels * (2 - ratio) + 255 * (ratio - 1)
+    return np.rint(table).astype(np.uint8)[pixels]
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """``(H, W, 3) uint8`` RGB as a baseline JPEG with full-resolution colour, since halved colour shows in pictures this small."""
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), parameters)
+    if not done:
+        raise ValueError(f"cannot encode an array of shape {pixels.shape} as JPEG")
+    return encoded.tobytes()
+
+
+def _weighted(pixels: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    mixed = np.tensordot(rows, pixels.astype(np.float32), (1, 0))
+    return np.rint(np.tensordot(columns, mixed, (1, 1)).transpose(1, 0, 2)).astype(np.uint8)
+
+
+def _area_weights(start: float, stop: float, size: int, count: int) -> np.ndarray:
+    """``(count, size) float32``: the share of each of ``size`` pixels in each of ``count`` equal parts of ``start..stop``."""
+    edges = np.linspace(start, stop, count + 1)
+    pixel = np.arange(size)
+    covered = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    weights = np.clip(covered, 0, None)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,113 @@
+"""Content hashes of files and folders, remembered by size, mtime_ns and inode."""
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from gaip3_pipeline.tables.manifests import content_version, list_images
+
+_BATCH = 512  # files hashed between two writes to the cache, which is also what a killed run loses
+_KEY = tuple[int, int, int]
+
+
+class FolderVersion(NamedTuple):
+    """``hash`` of the names and contents of a folder's pictures, how many there are, and their bytes together."""
+
+    hash: str
+    files: int
+    bytes: int
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's content in hexadecimal."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def stat_key(stat: os.stat_result) -> _KEY:
+    """Size, mtime_ns and inode: while these stay, a file is taken to hold what it held."""
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino & (2**63 - 1)  # some file systems' inodes exceed a signed 64-bit column
+
+
+def folder_version(folder: Path, cache: Path, verify: bool = False) -> FolderVersion:
+    """The version of the picture files below ``folder``: sha256 over sorted (relative path, size, sha256).
+
+    A file is read again only if its size, mtime_ns or inode differs from what the SQLite file ``cache`` remembers, or with ``verify``.
+    Several processes may share the cache. A missing or empty folder has the version of no files. A file that cannot be read counts
+    with the hash ``unreadable``.
+    """
+    paths = list_images(folder)
+    known = {} if verify else _remembered(cache, folder)
+    entries: list[tuple[str, int, str]] = []
+    unknown: list[tuple[Path, bytes, _KEY]] = []
+    for path in paths:
+        name = os.fsencode(path.absolute())
+        try:
+            stat = path.stat()
+        except OSError:
+            entries.append((path.relative_to(folder).as_posix(), 0, "unreadable"))
+            continue
+        key = stat_key(stat)
+        remembered = known.get(name)
+        if remembered and remembered[0] == key:
+            entries.append((path.relative_to(folder).as_posix(), stat.st_size, remembered[1]))
+        else:
+            unknown.append((path, name, key))
+    todo = iter(unknown)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for batch in iter(lambda: list(islice(todo, _BATCH)), []):
+            hashes = list(pool.map(_readable_sha256, (path for path, _, _ in batch)))
+            _remember(cache, ((name, *key, sha) for (_, name, key), sha in zip(batch, hashes, strict=True) if sha != "unreadable"))
+            entries += [(path.relative_to(folder).as_posix(), key[0], sha) for (path, _, key), sha in zip(batch, hashes, strict=True)]
+    return FolderVersion(content_version(entries), len(entries), sum(size for _, size, _ in entries))
+
+
+def _readable_sha256(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError:
+        return "unreadable"
+
+
+def _open(cache: Path) -> sqlite3.Connection:
+    """The cache, made anew if it is not a database: it holds nothing that cannot be had again."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(2):
+        connection = sqlite3.connect(cache, timeout=60)
+        try:
+            # paths are bytes, since a file name need not be valid UTF-8
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, sha256 TEXT)"
+            )
+            return connection
+        except sqlite3.OperationalError:
+            connection.close()
+            raise
+        except sqlite3.DatabaseError:
+            connection.close()
+            if attempt:
+                raise
+            cache.unlink(missing_ok=True)
+    raise AssertionError
+
+
+def _remembered(cache: Path, folder: Path) -> dict[bytes, tuple[_KEY, str]]:
+    if not cache.exists():
+        return {}
+    below = os.fsencode(folder.absolute()) + b"/"
+    with closing(_open(cache)) as connection:
+        rows = connection.execute(
+            "SELECT path, size, mtime_ns, inode, sha256 FROM files WHERE path >= ? AND path < ?", (below, below[:-1] + b"0")
+        )
+        return {path: ((size, mtime_ns, inode), sha) for path, size, mtime_ns, inode, sha in rows}
+
+
+def _remember(cache: Path, rows: Iterator[tuple[bytes, int, int, int, str]]) -> None:
+    with closing(_open(cache)) as connection, connection:
+        connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)

@@ -1,0 +1,168 @@
+"""Manifests: a Parquet table per processed set with a row for every original, the unusable ones included.
+
+Columns of the contract: ``path`` (relative to the root; of an unusable original the path that its picture would have), ``size`` and
+``sha256`` of the file at ``path``, ``status`` and ``reason``. The columns after them say what a later run needs in order to redo only
+what changed. While a set is being made, finished rows go to a journal of JSON lines, which a killed run leaves behind.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TextIO
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gaip3_pipeline.layout import IMAGE_SUFFIXES
+from gaip3_pipeline.tables.files import writing
+
+OK, NOTED, UNUSABLE = "ok", "ok_with_note", "unusable"
+
+
+class DuplicateStems(ValueError):
+    """Two originals of one set would give files of one name; the message names both."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One original. ``source*`` describe the file that was read; ``mtime_ns`` is that of the file at ``path``."""
+
+    path: str
+    size: int
+    sha256: str
+    status: str
+    reason: str
+    source: str
+    source_size: int
+    source_mtime_ns: int
+    source_inode: int
+    source_sha256: str
+    mtime_ns: int
+
+    @property
+    def usable(self) -> bool:
+        return self.status != UNUSABLE
+
+
+_SCHEMA = pa.schema([(f.name, pa.int64() if f.type is int else pa.string()) for f in fields(Row)])
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The picture files below ``folder`` in plain string order of their names; hidden files and folders and other suffixes are left out.
+
+    A folder that is missing has none. Raises OSError for one that cannot be read.
+    """
+    found: list[tuple[str, str]] = []
+    folders = [str(folder)] if folder.is_dir() else []
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.is_dir():
+                    found.append((entry.name, entry.path))
+    return [Path(path) for _, path in sorted(found)]
+
+
+def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Each path under its stem, order kept. Raises :class:`DuplicateStems`."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        other = named.setdefault(path.stem, path)
+        if other is not path:
+            raise DuplicateStems(f"two originals are called {path.stem!r}: {other} and {path}; rename or remove one of them")
+    return named
+
+
+def table_of(rows: Iterable[Row]) -> pd.DataFrame:
+    """``rows`` as a table with the columns of :class:`Row`."""
+    return pa.Table.from_pylist([asdict(r) for r in rows], schema=_SCHEMA).to_pandas()
+
+
+def write_manifest(path: Path, table: pd.DataFrame, fingerprint: str = "") -> pd.DataFrame:
+    """Write ``table`` (the contract's columns and any others) to the Parquet file ``path``, with the ``fingerprint`` of what made it."""
+    written = pa.Table.from_pandas(table, preserve_index=False)
+    with writing(path) as temporary:
+        pq.write_table(written.replace_schema_metadata({**(written.schema.metadata or {}), "fingerprint": fingerprint}), temporary)
+    return table
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """The manifest at ``path``, a row per original."""
+    return pd.read_parquet(path)
+
+
+def manifest_rows(path: Path, fingerprint: str) -> list[Row]:
+    """The rows of the manifest at ``path``; none if it is missing, damaged or was made under another ``fingerprint``."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        return []
+    if (table.schema.metadata or {}).get(b"fingerprint") != fingerprint.encode() or table.schema.names != _SCHEMA.names:
+        return []
+    return [Row(**r) for r in table.to_pylist()]
+
+
+def manifest_version(manifest: pd.DataFrame) -> str:
+    """sha256 over sorted (path, size, sha256) of the usable rows: what the set's files hold, whenever they were made."""
+    usable = manifest[manifest["status"] != UNUSABLE]
+    return content_version(zip(usable["path"], usable["size"], usable["sha256"], strict=True))
+
+
+def content_version(files: Iterable[tuple[str, int, str]]) -> str:
+    """sha256 over sorted (path, size, sha256). Paths may hold undecodable bytes as surrogates."""
+    digest = hashlib.sha256()
+    for path, size, sha256 in sorted(files):
+        digest.update(json.dumps([path, int(size), sha256]).encode("ascii") + b"\n")
+    return digest.hexdigest()
+
+
+class Journal:
+    """Rows finished since the last manifest, one JSON line each; a torn last line is ignored on reading."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path = path
+        self.fingerprint = fingerprint
+        self._file: TextIO | None = None
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of a run that was killed, if it ran under the same fingerprint."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as lines:
+            for number, line in enumerate(lines):
+                try:
+                    entry: Any = json.loads(line)
+                    row = None if number == 0 else Row(**entry)
+                except (ValueError, TypeError):
+                    continue
+                if number == 0 and entry != {"fingerprint": self.fingerprint}:
+                    return
+                if row is not None:
+                    yield row
+
+    def append(self, row: Row) -> None:
+        """Add a row; it survives the death of the process."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            going_on = any(True for _ in self.rows())
+            self._file = self.path.open("a" if going_on else "w", encoding="utf-8")
+            self._file.write("\n" if going_on else json.dumps({"fingerprint": self.fingerprint}) + "\n")  # ends a torn line
+        self._file.write(json.dumps(asdict(row)) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def discard(self) -> None:
+        """Remove the journal once the manifest holds its rows."""
+        self.close()
+        self.path.unlink(missing_ok=True)
