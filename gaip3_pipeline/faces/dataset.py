@@ -1,0 +1,158 @@
+"""The embedded default data set: painted originals in the three source folders, hand-like labels, and the exact values."""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from gaip3_pipeline.faces.painter import Face, paint, random_face
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot, ImageSet
+from gaip3_pipeline.settings import Faces
+from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
+
+JPEG_QUALITY = 92
+LABELLED = 1000  # the first so many of each sex, in plain string order of file names
+MISSING = 0.02  # share of rows that a labeller skipped
+SLIP = 0.008  # share of rows with a value that is plainly wrong
+
+_CHUNK = 8
+TRUTH_COLUMNS = ("set", "file", "sex", *ATTRIBUTES)
+
+Progress = Callable[[int, int], None]
+
+
+class DatasetError(ValueError):
+    """A folder that holds pictures painted with other settings."""
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One picture of the data set: its set, file name and face."""
+
+    image_set: ImageSet
+    file: str
+    face: Face
+
+
+def write_dataset(root: DataRoot, settings: Faces, progress: Progress | None = None) -> None:
+    """Fill ``root`` with originals, the five hand-label CSVs and ``truth.csv`` (DESIGN §1).
+
+    The same bytes for the same settings, in any order and on any number of processes. What exists is kept: pictures are not
+    painted again, and label CSVs, which a person may have edited, are never written over. ``progress`` is called with the
+    pictures done so far and their total. Raises :class:`DatasetError` if ``root`` was painted with another seed.
+    """
+    wanted = portraits(settings)
+    _write_truth(root, wanted)
+    for attribute in ATTRIBUTES:
+        path = root.hand_labels(attribute)
+        if not path.exists():
+            write_text_atomically(path, _csv(hand_labels(wanted, attribute, settings.seed)))
+    missing = [(root.original(p.image_set) / p.file, p.face) for p in wanted]
+    missing = [(path, face) for path, face in missing if not path.exists()]
+    done, total = len(wanted) - len(missing), len(wanted)
+    if progress:
+        progress(done, total)
+    for count in _paint_all(missing, settings.size):
+        done += count
+        if progress:
+            progress(done, total)
+
+
+def portraits(settings: Faces) -> list[Portrait]:
+    """Every picture of the data set. A picture depends on the seed, its set and its number only, not on how many there are."""
+    out = []
+    for k, (image_set, n) in enumerate(zip(IMAGE_SETS, (settings.d1, settings.female, settings.male), strict=True)):
+        for i in range(n):
+            rng = np.random.default_rng([settings.seed, k, i])
+            sex = image_set.sex or ("female" if rng.random() < 0.5 else "male")
+            file = f"seed_{i + 1:04d}.jpg" if image_set.sex else f"{i:06d}.jpg"
+            out.append(Portrait(image_set, file, random_face(rng, sex)))
+    return out
+
+
+def hand_labels(wanted: list[Portrait], attribute: str, seed: int) -> pd.DataFrame:
+    """What a person would have written down: columns ``gender, img_id, path, value``; rounded, a little noisy, rows missing."""
+    rows = []
+    for sex in ("female", "male"):
+        ours = sorted((p for p in wanted if p.image_set.sex == sex), key=lambda p: p.file)[:LABELLED]
+        for i, p in enumerate(ours):
+            number = int(Path(p.file).stem.removeprefix("seed_"))
+            rng = np.random.default_rng([seed, 100 + ATTRIBUTES.index(attribute), sex == "male", number])
+            if rng.random() >= MISSING:
+                value = _as_labelled(attribute, getattr(p.face, attribute), rng)
+                rows.append((sex, i, f"resized/{p.image_set.folder}/{p.file}", value))
+    return pd.DataFrame(rows, columns=["gender", "img_id", "path", "value"])
+
+
+def _as_labelled(attribute: str, exact: float, rng: np.random.Generator) -> float:
+    seen = exact + rng.normal(0, 0.06)
+    fine, slip = rng.random() < 0.15, rng.random() < SLIP
+    if attribute == "head":
+        value = 0.0 if seen < 0.32 else 1.0 if seen > 0.68 else 0.5
+        step = 0.5
+    elif attribute in ("eyes", "mouth"):
+        step = 0.25 if fine else 0.5
+        value = round(seen / step) * step
+    else:
+        step = 0.25
+        value = round(seen / step) * step
+    if slip:
+        value += step if value < 0.5 else -step
+    return float(np.clip(value, 0, 1))
+
+
+def _write_truth(root: DataRoot, wanted: list[Portrait]) -> None:
+    rows = [(p.image_set.id, p.file, p.face.sex, *(getattr(p.face, a) for a in ATTRIBUTES)) for p in wanted]
+    text = _csv(pd.DataFrame(rows, columns=list(TRUTH_COLUMNS)))
+    if root.truth.exists():
+        before = root.truth.read_text(encoding="utf-8")
+        if before == text:
+            return
+        old = {tuple(line.split(",")[:2]): line for line in before.splitlines()[1:]}
+        for line in text.splitlines()[1:]:
+            if old.get(tuple(line.split(",")[:2]), line) != line:
+                raise DatasetError(f"{root.truth}: painted with another seed; use an empty folder, or remove {root.path / 'original'}")
+    write_text_atomically(root.truth, text)
+
+
+def _csv(table: pd.DataFrame) -> str:
+    out = io.StringIO()
+    table.to_csv(out, index=False, lineterminator="\n")
+    return out.getvalue()
+
+
+def _paint_all(missing: list[tuple[Path, Face]], size: int) -> Iterator[int]:
+    """Paint and write; yields how many more are done. Few chunks are in flight at a time, so memory does not grow with the number."""
+    chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
+    workers = min(len(os.sched_getaffinity(0)), len(chunks))
+    if workers <= 1 or len(missing) < 64:
+        for chunk in chunks:
+            yield _paint_chunk(chunk, size)
+        return
+    # Not fork: the caller may hold threads (TensorFlow's, Dagster's) that a forked child would find dead.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        waiting = iter(chunks)
+        running = {pool.submit(_paint_chunk, chunk, size) for chunk in islice(waiting, 3 * workers)}
+        while running:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            running |= {pool.submit(_paint_chunk, chunk, size) for chunk in islice(waiting, len(finished))}
+            for f in finished:
+                yield f.result()
+
+
+def _paint_chunk(chunk: list[tuple[Path, Face]], size: int) -> int:
+    for path, face in chunk:
+        picture = cv2.cvtColor(paint(face, size), cv2.COLOR_RGB2BGR)
+        ok, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not ok:
+            raise OSError(f"{path}: the JPEG encoder failed")
+        write_bytes_atomically(path, data.tobytes())
+    return len(chunk)
