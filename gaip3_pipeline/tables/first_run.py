@@ -14,11 +14,13 @@ import errno
 import filecmp
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.tables.contracts import ContractError
 from gaip3_pipeline.tables.files import writing
 
 FOLDERS = ("dataset", "models", "logs")
@@ -26,7 +28,7 @@ IMAGE_FOLDERS = ("original", "resized", "augmented", "final")
 _NO_HARD_LINKS = {errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
 
 
-class FirstRunError(ValueError):
+class FirstRunError(ContractError):
     """A folder that cannot be imported: names it and what was expected."""
 
 
@@ -43,6 +45,16 @@ class ImportReport:
     @property
     def complete(self) -> bool:
         return not self.different and not self.links
+
+    def __str__(self) -> str:
+        """Where each file goes, folder by folder; the files that stayed behind one by one."""
+        lines = []
+        for verb, names in (("moved", self.moved), ("copied", self.copied), ("there already", self.present)):
+            places = Counter((name.parent, (new_place(name) or name).parent) for name in names)
+            lines += [f"{verb:13} {count:7,}  {old}/ -> {new}/" for (old, new), count in sorted(places.items())]
+        lines += [f"kept apart    {name}: the root has another {new_place(name)}; remove one of the two" for name in self.different]
+        lines += [f"left          {name}: a symbolic link; move what it points to yourself" for name in self.links]
+        return "\n".join(lines) or "nothing to move"
 
 
 def import_first_run(source: Path, root: DataRoot, dry_run: bool = False) -> ImportReport:

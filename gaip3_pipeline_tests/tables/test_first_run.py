@@ -53,6 +53,7 @@ def test_every_file_moves_to_its_new_place_and_the_rest_stays(source: Path, root
     assert not (source / "dataset").exists()
     assert len(report.moved) == len(FILES)
     assert report.complete
+    assert "moved               1  models/data/ -> labels/" in str(report).splitlines()
 
 
 def test_a_dry_run_lists_the_same_and_touches_nothing(source: Path, root: DataRoot) -> None:
@@ -68,6 +69,7 @@ def test_a_different_file_is_named_and_neither_is_touched(source: Path, root: Da
     report = import_first_run(source, root)
     assert report.different == [PurePosixPath("models/data/train_output_eyes.csv")]
     assert not report.complete
+    assert "the root has another labels/train_output_eyes.csv" in str(report)
     assert root.hand_labels("eyes").read_text() == "corrected since"
     assert (source / "models/data/train_output_eyes.csv").exists()
     assert len(report.moved) == len(FILES) - 1
