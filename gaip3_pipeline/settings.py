@@ -61,6 +61,9 @@ class GenderModel:
     batch_size: int = 32
     learning_rate: float = 1e-3
     width_multiplier: float = 1.0
+    dropout: float = 0.3
+    shift: int = 2  # augmentation: up to so many pixels at the model's size
+    jitter: float = 0.1  # augmentation: contrast, and half of it brightness
     seed: int = 1
 
 
@@ -74,18 +77,34 @@ class InputModel:
     batch_size: int = 32
     learning_rate: float = 1e-3
     width_multiplier: float = 1.0
+    dropout: float = 0.3
+    shift: int = 2  # augmentation: up to so many pixels at the model's size
+    jitter: float = 0.1  # augmentation: contrast, and half of it brightness
     seed: int = 1
 
 
 @dataclass(frozen=True)
 class Nvae:
-    """The generator (models/nvae)."""
+    """The generator (models/nvae). Tuples hold one number per scale, 1×1 first."""
 
     height: int = 64
     width: int = 52
+    stem: int = 2  # the finest scale is the picture divided by this
+    channels: tuple = (192, 128, 128, 96, 64, 32)
+    latents: tuple = (96, 0, 8, 2, 1, 0)  # channels of z; few on fine scales, since a short training cannot learn their prior
+    groups: tuple = (1, 1, 1, 1, 1, 1)  # latent groups at a scale that has latents
+    kl_weights: tuple = (1.0, 1.0, 1.0, 4.0, 8.0, 1.0)  # kept to the end: what fine scales say is held dear
+    mixtures: int = 2  # discretised logistics per pixel
+    condition_width: int = 64
+    condition_dropout: float = 0.1  # share of training pictures shown with the null condition
     epochs: int = 60
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
+    warmup: float = 0.05  # share of the steps in which the learning rate rises
+    kl_warmup: float = 0.3  # share of the steps in which the weight of the KL rises
+    clip_norm: float = 1.0  # of the whole gradient
+    spectral: float = 0.01  # weight of the spectral regularisation, per picture in nats
+    ema: float = 0.995
     seed: int = 1
 
 

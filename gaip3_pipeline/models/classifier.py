@@ -1,0 +1,38 @@
+"""The plain convolutional classifier of small pictures, and the trunk that the regressors share with it."""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+Tensor = Any
+FEATURES = "features"
+CHANNELS = (32, 64, 96, 128)
+
+
+def trunk(pictures: Tensor, width_multiplier: float, dropout: float) -> Tensor:
+    """Four convolutions, each halving the picture, and one dense layer: ``(B, H, W, 3) float32 in 0..1 -> (B, F) float32``.
+
+    The first convolution strides, since at full resolution it would cost more than all others together on a CPU; there is no
+    normalisation for the same reason (a layer of it takes as long as a 3×3 convolution).
+    """
+    widths = [max(4, round(c * width_multiplier)) for c in CHANNELS]
+    h = layers.Rescaling(2.0, -1.0)(pictures)
+    h = layers.Conv2D(widths[0], 5, strides=2, padding="same", activation="relu", kernel_initializer="he_normal")(h)
+    for width in widths[1:]:
+        h = layers.Conv2D(width, 3, padding="same", activation="relu", kernel_initializer="he_normal")(h)
+        h = layers.MaxPooling2D(2, padding="same")(h)
+    h = layers.Dropout(dropout)(layers.Flatten()(h))
+    return layers.Dense(widths[-1], activation="relu", kernel_initializer="he_normal", name=FEATURES)(h)
+
+
+def build_classifier(height: int, width: int, width_multiplier: float, dropout: float, classes: int = 2) -> keras.Model:
+    """``(B, height, width, 3) float32 in 0..1 -> (B, classes) float32`` logits."""
+    pictures = keras.Input((height, width, 3))
+    h = layers.Dropout(dropout)(trunk(pictures, width_multiplier, dropout))
+    return keras.Model(pictures, layers.Dense(classes, name="logits", dtype="float32")(h))
+
+
+def feature_extractor(model: keras.Model) -> keras.Model:
+    """The penultimate features of a classifier or regressor: ``(B, height, width, 3) float32 in 0..1 -> (B, F) float32``."""
+    return keras.Model(model.input, model.get_layer(FEATURES).output)

@@ -1,0 +1,39 @@
+"""Figures of regressions agree with their definitions and with scipy's."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from gaip3_pipeline.evaluation.regression import level_recall, regression_figures
+
+
+def test_figures_agree_with_scipy():
+    rng = np.random.default_rng(0)
+    labelled = np.round(rng.random(200) * 4) / 4
+    predicted = labelled + rng.normal(0, 0.2, 200)
+    figures = regression_figures(predicted, labelled)
+    assert figures["spearman"] == pytest.approx(stats.spearmanr(predicted, labelled).statistic)
+    assert figures["pearson"] == pytest.approx(stats.pearsonr(predicted, labelled).statistic)
+    assert figures["mae"] == pytest.approx(np.abs(predicted - labelled).mean())
+    assert figures["r2"] == pytest.approx(1 - ((predicted - labelled) ** 2).mean() / labelled.var())
+
+
+def test_the_mean_of_the_labels_explains_nothing():
+    labelled = np.array([0.0, 0.5, 1.0])
+    assert regression_figures(np.full(3, 0.5), labelled)["r2"] == 0.0
+    assert np.isnan(regression_figures(labelled, np.full(3, 0.5))["r2"])
+
+
+def test_each_sex_has_its_own_figures():
+    labelled, is_female = np.array([0.0, 1.0, 0.0, 1.0]), np.array([1, 1, 0, 0], bool)
+    figures = regression_figures(np.array([0.0, 1.0, 0.5, 0.5]), labelled, is_female)
+    assert (figures["female_mae"], figures["male_mae"], figures["male_n"]) == (0.0, 0.5, 2)
+
+
+def test_rare_levels_have_a_recall_of_their_own():
+    labelled = np.array([1.0] * 30 + [0.0] * 2)
+    predicted = np.array([0.9] * 30 + [0.3, 0.8])
+    assert level_recall(predicted, labelled) == {0.0: (0.5, 2), 1.0: (1.0, 30)}
+    figures = regression_figures(predicted, labelled)
+    assert (figures["recall_at_0"], figures["n_at_0"]) == (0.5, 2)
+    assert "recall_at_1" not in figures
