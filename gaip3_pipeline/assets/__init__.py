@@ -1,0 +1,20 @@
+"""The artefacts as Dagster assets, one noun a file, in the order of the graph."""
+
+from gaip3_pipeline.assets import critic, final_dataset, gender, generator, images, inputs, labels, originals, report, retouch
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.settings import Settings
+from gaip3_pipeline.versions import Made
+
+MODULES = (originals, images, labels, gender, final_dataset, inputs, generator, critic, retouch, report)
+
+
+def build(settings: Settings) -> list:
+    """Every asset of the pipeline under ``settings``."""
+    sources = originals.build()
+    return [*sources, *(asset for module in MODULES[1:] for asset in module.build(settings))]
+
+
+def observe_sources(root: DataRoot, verify: bool = False) -> dict[str, Made]:
+    """The present content hash of every source: the original folders and the hand-label CSVs."""
+    folders = {f"original_{s.id}": originals.observe(root, s, verify) for s in IMAGE_SETS}
+    return folders | {f"hand_labels_{a}": labels.observe(root, a) for a in ATTRIBUTES}

@@ -1,0 +1,43 @@
+"""The images that train the generator, by the 99.99 % rule."""
+
+import dagster as dg
+
+from gaip3_pipeline.assets.gender import PROCESSED
+from gaip3_pipeline.settings import Settings
+from gaip3_pipeline.versions import Made, Step, versioned_asset
+
+
+def build(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``final_dataset``."""
+
+    @versioned_asset(
+        settings,
+        name="final_dataset",
+        deps=["gender_probabilities", *PROCESSED],
+        version=1,
+        reads=lambda s: (s.final_dataset,),
+        group="final_dataset",
+        kinds={"jpeg", "parquet"},
+        description="The images with P(female) of at least 99.99 % that lie in no male folder, as hard links and packed.",
+    )
+    def final_dataset(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import originals_table
+        from gaip3_pipeline.evaluation.selection import selection_figures
+        from gaip3_pipeline.imaging.packing import pack
+        from gaip3_pipeline.imaging.sheets import sheet_of_files
+        from gaip3_pipeline.tables.contracts import read_gender_probabilities
+        from gaip3_pipeline.tables.files import writing
+        from gaip3_pipeline.tables.final import link_final, select_final
+        from gaip3_pipeline.tables.manifests import manifest_version
+
+        probabilities = read_gender_probabilities(step.root.gender_probabilities)
+        originals = originals_table(step.root)
+        chosen = select_final(probabilities, originals, step.settings.final_dataset.threshold)
+        manifest = link_final(step.root, chosen)
+        size = step.settings.images
+        pack([step.root.path / p for p in manifest.path], step.root.packed_final, size.height, size.width, step.progress())
+        write_manifest(step.root.manifest(step.name), manifest)
+        figures = selection_figures(probabilities, manifest, step.settings.final_dataset.threshold)
+        return Made(manifest_version(manifest), figures, sheet_of_files(files, title="final_dataset"))
+
+    return [final_dataset]

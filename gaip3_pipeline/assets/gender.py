@@ -1,0 +1,82 @@
+"""The decision which images train the generator: a classifier of sex and its probabilities for every processed image."""
+
+import dagster as dg
+
+from gaip3_pipeline.assets.labels import LABELLED_SETS
+from gaip3_pipeline.layout import IMAGE_SETS, KINDS
+from gaip3_pipeline.settings import FinalDataset, Settings, flatten
+from gaip3_pipeline.versions import Made, Step, file_version, numbers, versioned_asset, weights_version
+
+GROUP = "gender"
+PROCESSED = [f"{kind}_{s.id}" for kind in KINDS for s in IMAGE_SETS]
+
+
+def build(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``gender_model`` and ``gender_probabilities``."""
+
+    @versioned_asset(
+        settings,
+        name="gender_model",
+        deps=[f"resized_{s.id}" for s in LABELLED_SETS],
+        version=1,
+        reads=lambda s: (s.gender_model,),
+        group=GROUP,
+        kinds={"keras", "mlflow"},
+        description="Classifiers of sex, each trained on other folds of D2, so that no labelled image is scored by one that saw it.",
+        training=True,
+    )
+    def gender_model(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import originals_table, resized_images
+        from gaip3_pipeline.evaluation.charts import training_curves
+        from gaip3_pipeline.evaluation.classification import gender_figures
+        from gaip3_pipeline.tables.files import write_text_atomically
+        from gaip3_pipeline.training.gender import FEMALE, train_gender
+        from gaip3_pipeline.training.logbook import write_section
+
+        section, folder = step.settings.gender_model, step.root.gender_model
+        table = originals_table(step.root)
+        table = table[table.set.isin([s.id for s in LABELLED_SETS])].reset_index(drop=True)
+        is_female = (table.set == "d2_female").to_numpy()
+        images, bucket = resized_images(step.root, table), table.bucket.to_numpy()
+        with step.training_run(flatten(section)) as run:
+            result = train_gender(images, is_female, bucket, section, folder, step.fingerprint, run.log, step.progress())
+            figures = gender_figures(result.logits, is_female, FinalDataset().threshold)
+            version = weights_version(folder)
+            curves = training_curves(result.history, "gender model")
+            run.result(numbers(figures))
+            run.picture("curves.jpg", curves)
+            log = step.root.training_log("train_data_decide_model")
+            run.artifact(write_section(log, "Gender model", step.name, step.inputs, flatten(section), result.history, figures))
+            run.register(folder, version)
+        scored = table.assign(prob_female=result.probabilities[:, FEMALE])
+        write_text_atomically(folder / "out_of_fold.csv", scored.to_csv(index=False, lineterminator="\n"))
+        return Made(version, figures, curves, run.url)
+
+    @versioned_asset(
+        settings,
+        name="gender_probabilities",
+        deps=["gender_model", *PROCESSED],
+        version=1,
+        group=GROUP,
+        kinds={"keras", "csv"},
+        description="P(male) and P(female) of every processed image, out of fold where the image is labelled.",
+    )
+    def gender_probabilities(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import folds_of_keys, originals_table, processed_table
+        from gaip3_pipeline.evaluation.charts import histogram
+        from gaip3_pipeline.imaging.packing import load_images
+        from gaip3_pipeline.tables.contracts import write_gender_probabilities
+        from gaip3_pipeline.training.gender import FEMALE, combine, load_gender_models, score_gender, softmax
+
+        models = load_gender_models(step.root.gender_model)
+        table = processed_table(step.root)
+        fold = folds_of_keys(originals_table(step.root), len(models.models))
+        batches = load_images([step.root.path / p for p in table.path], models.height, models.width, progress=step.progress())
+        probabilities = softmax(combine(score_gender(models, batches), table.key.map(fold).to_numpy()))
+        path = step.root.gender_probabilities
+        write_gender_probabilities(path, table.path, probabilities)
+        female = probabilities[:, FEMALE]
+        figures = {"rows": len(table), "female_above_half": int((female > 0.5).sum()), "mean": float(female.mean())}
+        return Made(file_version(path), figures, histogram(female, "P(female)"))
+
+    return [gender_model, gender_probabilities]

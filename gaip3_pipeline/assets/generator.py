@@ -1,0 +1,81 @@
+"""The generator and what it draws."""
+
+import dagster as dg
+
+from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.settings import Settings, flatten
+from gaip3_pipeline.versions import Made, Step, folder_content, numbers, versioned_asset, weights_version
+
+GROUP = "generator"
+INPUT_VALUES = [f"input_values_{a}" for a in ATTRIBUTES]
+
+
+def build(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``nvae_weights`` and ``nvae_samples``."""
+
+    @versioned_asset(
+        settings,
+        name="nvae_weights",
+        deps=["final_dataset", *INPUT_VALUES],
+        version=1,
+        reads=lambda s: (s.nvae,),
+        group=GROUP,
+        kinds={"keras", "mlflow"},
+        description="A conditional NVAE: latent groups at several scales with learned priors, conditioned on the five values.",
+        training=True,
+    )
+    def nvae_weights(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import final_images
+        from gaip3_pipeline.evaluation.charts import training_curves
+        from gaip3_pipeline.evaluation.generator import generator_sheet
+        from gaip3_pipeline.training.generator import train_nvae
+        from gaip3_pipeline.training.logbook import write_section
+
+        data = final_images(step.root)
+        section = step.settings.nvae
+        with step.training_run(flatten(section)) as run:
+            result = train_nvae(
+                data.images,
+                data.values,
+                data.table.split.to_numpy(),
+                section,
+                step.root.nvae,
+                step.fingerprint,
+                run.log,
+                step.progress(),
+            )
+            version = weights_version(step.root.nvae)
+            picture = generator_sheet(step.root.nvae, data.images, data.values, data.table.split.to_numpy())
+            run.result(numbers(result.figures))
+            run.picture("samples_and_sweeps.jpg", picture)
+            run.picture("curves.jpg", training_curves(result.history, "NVAE"))
+            path = step.root.training_log("nvae")
+            run.artifact(write_section(path, "Generator", step.name, step.inputs, flatten(section), result.history, result.figures))
+            run.register(step.root.nvae, version)
+        return Made(version, result.figures, picture, run.url)
+
+    @versioned_asset(
+        settings,
+        name="nvae_samples",
+        deps=["nvae_weights", *INPUT_VALUES, "final_dataset"],
+        version=1,
+        reads=lambda s: (s.samples,),
+        group=GROUP,
+        kinds={"keras", "jpeg"},
+        description="Faces drawn from the generator, each with the five values that were asked for.",
+    )
+    def nvae_samples(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import final_images
+        from gaip3_pipeline.evaluation.generate import draw_samples, write_pictures
+        from gaip3_pipeline.imaging.contact_sheet import contact_sheet
+        from gaip3_pipeline.tables.contracts import write_samples
+
+        data = final_images(step.root)
+        section = step.settings.samples
+        images, table = draw_samples(step.root.nvae, data.values, section, step.progress())
+        write_pictures(step.root.samples, [p.rpartition("/")[2] for p in table.image_path], images)
+        write_samples(step.root.samples_table, table)
+        figures = {"images": len(images), **flatten(section)}
+        return Made(folder_content(step.root.samples), figures, contact_sheet(list(images[:40]), 10, title="samples"))
+
+    return [nvae_weights, nvae_samples]

@@ -1,0 +1,70 @@
+"""The processed images: cut and resized originals, and one brightness copy of each."""
+
+import dagster as dg
+
+from gaip3_pipeline.layout import IMAGE_SETS, ImageSet
+from gaip3_pipeline.settings import Settings
+from gaip3_pipeline.versions import Made, Step, versioned_asset
+
+GROUP = "images"
+
+
+def build(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``resized_*`` and ``augmented_*`` of the three sets."""
+    return [make(settings, s) for s in IMAGE_SETS for make in (_resized, _augmented)]
+
+
+def _resized(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name=f"resized_{image_set.id}",
+        deps=[f"original_{image_set.id}"],
+        version=1,
+        reads=lambda s: (s.images,),
+        group=GROUP,
+        kinds={"jpeg", "opencv"},
+        description=f"Originals of {image_set.id} without 9.375 % of the width at each side, area-resized to 128 × 104 (height × width).",
+    )
+    def resized(step: Step) -> Made:
+        from gaip3_pipeline.imaging.processing import resize_set
+
+        return _made(step, resize_set(step.root, image_set, step.settings.images, step.progress()))
+
+    return resized
+
+
+def _augmented(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name=f"augmented_{image_set.id}",
+        deps=[f"resized_{image_set.id}"],
+        version=1,
+        reads=lambda s: (s.images,),
+        group=GROUP,
+        kinds={"jpeg", "opencv"},
+        description=f"One brightness copy of each resized image of {image_set.id}; the ratio follows from the file's name.",
+    )
+    def augmented(step: Step) -> Made:
+        from gaip3_pipeline.imaging.processing import augment_set
+
+        return _made(step, augment_set(step.root, image_set, step.settings.images, step.progress()))
+
+    return augmented
+
+
+def _made(step: Step, result) -> Made:
+    from gaip3_pipeline.imaging.sheets import sheet_of_files
+    from gaip3_pipeline.tables.manifests import manifest_version
+
+    usable = result.manifest[result.manifest.status != "unusable"]
+    reasons = result.manifest.loc[result.manifest.reason != "", ["path", "reason"]]
+    figures = {
+        "images": len(usable),
+        "unusable": result.unusable,
+        "done": result.done,
+        "reused": result.reused,
+        "removed": result.removed,
+        "bytes": int(usable["size"].sum()),
+        "noted": [f"{p}: {r}" for p, r in reasons.head(20).itertuples(index=False)],
+    }
+    return Made(manifest_version(result.manifest), figures, sheet_of_files([step.root.path / p for p in usable.path], title=step.name))

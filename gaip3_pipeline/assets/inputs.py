@@ -1,0 +1,83 @@
+"""The five input models and the values that they write beside every final image."""
+
+import dagster as dg
+
+from gaip3_pipeline.assets.labels import LABELLED_SETS, MEANINGS
+from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.settings import Settings, flatten
+from gaip3_pipeline.versions import Made, Step, file_version, numbers, versioned_asset, weights_version
+
+GROUP = "inputs"
+
+
+def build(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``input_model_*`` and ``input_values_*`` of the five attributes."""
+    return [make(settings, a) for a in ATTRIBUTES for make in (_model, _values)]
+
+
+def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name=f"input_model_{attribute}",
+        deps=[f"labels_{attribute}", *(f"resized_{s.id}" for s in LABELLED_SETS)],
+        version=1,
+        reads=lambda s: (s.input_model[attribute],),
+        group=GROUP,
+        kinds={"keras", "mlflow"},
+        description=f"A regressor of {attribute} ({MEANINGS[attribute]}) from a picture, trained on the hand labels.",
+        training=True,
+    )
+    def input_model(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import labelled_table, resized_images
+        from gaip3_pipeline.evaluation.charts import scatter
+        from gaip3_pipeline.evaluation.regression import regression_figures
+        from gaip3_pipeline.training.inputs import train_input_model
+        from gaip3_pipeline.training.logbook import write_section
+
+        section, folder = step.settings.input_model[attribute], step.root.input_model(attribute)
+        table = labelled_table(step.root, attribute)
+        images, values, split = resized_images(step.root, table), table.value.to_numpy("float32"), table.split.to_numpy()
+        with step.training_run(flatten(section)) as run:
+            result = train_input_model(attribute, images, values, split, section, folder, step.fingerprint, run.log, step.progress())
+            test = split == "test"
+            figures = regression_figures(result.predicted[test], values[test], (table.gender == "female").to_numpy()[test])
+            version = weights_version(folder)
+            picture = scatter(values[test], result.predicted[test], f"{attribute}: held out")
+            run.result(numbers(figures))
+            run.picture("held_out.jpg", picture)
+            log = step.root.training_log("input_decide_model")
+            run.artifact(write_section(log, "Input models", step.name, step.inputs, flatten(section), result.history, figures))
+            run.register(folder, version)
+        return Made(version, figures, picture, run.url)
+
+    return input_model
+
+
+def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name=f"input_values_{attribute}",
+        deps=[f"input_model_{attribute}", "final_dataset"],
+        version=1,
+        group=GROUP,
+        kinds={"keras", "csv"},
+        description=f"The value of {attribute} of every final image, all from the model for consistency.",
+    )
+    def input_values(step: Step) -> Made:
+        import numpy as np
+        import pandas as pd
+
+        from gaip3_pipeline.evaluation.charts import histogram
+        from gaip3_pipeline.tables.contracts import write_input_values
+        from gaip3_pipeline.training.inputs import load_input_model, predict_values
+
+        table = pd.read_parquet(step.root.manifest("final_dataset"))
+        packed = np.load(step.root.packed_final, mmap_mode="r")
+        batches = (packed[i : i + 256] for i in range(0, len(packed), 256))
+        values = predict_values(load_input_model(step.root.input_model(attribute)), batches)
+        path = step.root.input_values(attribute)
+        write_input_values(path, attribute, table.path, values)
+        figures = {"rows": len(values), "mean": float(values.mean()), "standard_deviation": float(values.std())}
+        return Made(file_version(path), figures, histogram(values, f"{attribute}: {MEANINGS[attribute]}"))
+
+    return input_values

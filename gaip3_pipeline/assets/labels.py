@@ -1,0 +1,73 @@
+"""Hand labels: five CSVs that people write, and a checked copy of each that trainings read."""
+
+import dagster as dg
+
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.settings import Settings
+from gaip3_pipeline.versions import Made, RootResource, Step, file_version, versioned_asset
+
+GROUP = "labels"
+MEANINGS = {
+    "eyes": "0 closed … 1 open",
+    "mouth": "0 closed … 1 open",
+    "hair_color": "0 light … 1 dark",
+    "background": "0 dark … 1 bright",
+    "head": "0 turned to the picture's left, 0.5 not turned, 1 turned to its right",
+}
+LABELLED_SETS = tuple(s for s in IMAGE_SETS if s.sex)
+
+
+def observe(root: DataRoot, attribute: str) -> Made:
+    """The content hash of a hand-label CSV; ``missing`` if there is none."""
+    path = root.hand_labels(attribute)
+    return Made(file_version(path), {"file": root.relative(path), "bytes": path.stat().st_size if path.exists() else 0})
+
+
+def build(settings: Settings) -> list:
+    """``hand_labels_*`` (observed) and ``labels_*`` (checked) of the five attributes."""
+    return [make for a in ATTRIBUTES for make in (_source(a), _checked(settings, a))]
+
+
+def _source(attribute: str):
+    @dg.observable_source_asset(
+        name=f"hand_labels_{attribute}",
+        group_name=GROUP,
+        description=f"Hand labels of {attribute} ({MEANINGS[attribute]}) as people write them.",
+        tags={"dagster/kind/csv": ""},
+    )
+    def hand_labels(root: RootResource) -> dg.ObserveResult:
+        made = observe(root.data_root, attribute)
+        return dg.ObserveResult(data_version=dg.DataVersion(made.version), metadata=made.metadata())
+
+    return hand_labels
+
+
+def _checked(settings: Settings, attribute: str) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name=f"labels_{attribute}",
+        deps=[f"hand_labels_{attribute}", *(f"resized_{s.id}" for s in LABELLED_SETS)],
+        version=1,
+        group=GROUP,
+        kinds={"csv"},
+        description=f"The labels of {attribute} ({MEANINGS[attribute]}) that hold the contract, one row for each labelled image.",
+    )
+    def labels(step: Step) -> Made:
+        from gaip3_pipeline.evaluation.charts import histogram
+        from gaip3_pipeline.tables.contracts import read_labels, write_labels
+
+        known = {s.sex: {p.stem for p in step.root.processed("resized", s).glob("*.jpg")} for s in LABELLED_SETS if s.sex}
+        found = read_labels(step.root.hand_labels(attribute), known)
+        path = step.root.checked_labels(attribute)
+        write_labels(path, found.table)
+        figures = {
+            "rows": len(found.table),
+            "left_out": len(found.left_out),
+            "female": int((found.table.gender == "female").sum()),
+            "male": int((found.table.gender == "male").sum()),
+            "values": {f"{v:g}": int(n) for v, n in found.table.value.value_counts().sort_index().items()},
+            "left_out_rows": found.left_out[:20],
+        }
+        return Made(file_version(path), figures, histogram(found.table.value, f"{attribute}: {MEANINGS[attribute]}"))
+
+    return labels

@@ -1,0 +1,37 @@
+"""The original photographs: three folders that the user fills, observed and never written."""
+
+import dagster as dg
+
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, ImageSet
+from gaip3_pipeline.versions import Made, RootResource
+
+GROUP = "originals"
+DESCRIPTIONS = {
+    "d1": "Original portraits without labels (D1), as their Kaggle archive unpacks.",
+    "d2_female": "Original portraits of women (D2-F), as their Kaggle archive unpacks.",
+    "d2_male": "Original portraits of men (D2-M), as their Kaggle archive unpacks.",
+}
+
+
+def observe(root: DataRoot, image_set: ImageSet, verify: bool = False) -> Made:
+    """The content hash of an original folder; files are hashed again only if size, time or inode changed (or ``verify``)."""
+    from gaip3_pipeline.tables.hashing import folder_version
+
+    found = folder_version(root.original(image_set), root.hash_cache, verify)
+    return Made(found.hash, {"files": found.files, "bytes": found.bytes, "folder": root.relative(root.original(image_set))})
+
+
+def build() -> list:
+    """One observable source for each set."""
+    return [_source(s) for s in IMAGE_SETS]
+
+
+def _source(image_set: ImageSet):
+    @dg.observable_source_asset(
+        name=f"original_{image_set.id}", group_name=GROUP, description=DESCRIPTIONS[image_set.id], tags={"dagster/kind/jpeg": ""}
+    )
+    def original(root: RootResource) -> dg.ObserveResult:
+        made = observe(root.data_root, image_set)
+        return dg.ObserveResult(data_version=dg.DataVersion(made.version), metadata=made.metadata())
+
+    return original

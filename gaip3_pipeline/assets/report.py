@@ -1,0 +1,66 @@
+"""One HTML page with every figure and picture of the pipeline, and the lines that a finished demo prints."""
+
+import dagster as dg
+
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, DataRoot
+from gaip3_pipeline.settings import Settings
+from gaip3_pipeline.versions import Made, Step, file_version, read_figures, versioned_asset
+
+SECTIONS = {
+    "Images": [f"{kind}_{s.id}" for kind in KINDS for s in IMAGE_SETS],
+    "Gender": ["gender_model", "gender_probabilities", "final_dataset"],
+    "Labels": [f"labels_{a}" for a in ATTRIBUTES],
+    "Input models": [name for a in ATTRIBUTES for name in (f"input_model_{a}", f"input_values_{a}")],
+    "Generator": ["nvae_weights", "nvae_samples"],
+    "Critic and retouching": ["critic_weights", "judge_weights", "retouched_samples"],
+}
+
+
+def build(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``report``."""
+
+    @versioned_asset(
+        settings,
+        name="report",
+        deps=[name for names in SECTIONS.values() for name in names],
+        version=1,
+        group="report",
+        kinds={"html"},
+        description="One HTML page with every figure and picture.",
+    )
+    def report(step: Step) -> Made:
+        from gaip3_pipeline.evaluation.page import write_page
+
+        sections = {
+            title: [(name, read_figures(step.root, name), step.root.picture(name)) for name in names] for title, names in SECTIONS.items()
+        }
+        write_page(step.root.report, f"gaip3: {step.root.path.name}", sections)
+        page = step.root.report
+        return Made(file_version(page), {"page": step.root.relative(page), "bytes": page.stat().st_size})
+
+    return [report]
+
+
+def summary(root: DataRoot) -> str:
+    """What a finished run made, its figures, and where to look."""
+    gender, final, retouch = (read_figures(root, n) for n in ("gender_model", "final_dataset", "retouched_samples"))
+    nvae, judge = read_figures(root, "nvae_weights"), read_figures(root, "judge_weights")
+    images = sum(read_figures(root, n).get("images", 0) for n in SECTIONS["Images"])
+    inputs = ", ".join(f"{a} {read_figures(root, f'input_model_{a}').get('r2', float('nan')):.2f}" for a in ATTRIBUTES)
+    lines = [
+        "",
+        f"Processed images   {images:,}",
+        f"Final dataset      {final['files']:,} images of {final['different_originals']:,} originals",
+        f"Gender model       accuracy {gender['accuracy']:.3f} out of fold (n = {gender['n']:,})",
+        f"Input models, R²   {inputs} (held out)",
+        f"Generator          {nvae['test_bits_per_dim']:.2f} bits/dim on {nvae['test_n']} held-out images",
+        f"Judge              AUC {judge['auc']:.3f} real against generated",
+        f"Retouching         judge's mean logit {retouch['judge_logit_before']:+.2f} → {retouch['judge_logit_after']:+.2f}",
+        "",
+        f"Report             {root.report}",
+        f"Samples            {root.picture('nvae_samples')}",
+        f"Sliders            {root.picture('nvae_weights')}",
+        f"Before and after   {root.picture('retouched_samples')}",
+        f"Dagster, MLflow    make ui ROOT={root.path.name}   (or: gaip3 ui --root {root.path})",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,49 @@
+"""Samples retouched under the critic's guidance."""
+
+import dagster as dg
+
+from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.settings import Settings, flatten
+from gaip3_pipeline.versions import Made, Step, folder_content, versioned_asset
+
+INPUT_MODELS = [f"input_model_{a}" for a in ATTRIBUTES]
+
+
+def build(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``retouched_samples``."""
+
+    @versioned_asset(
+        settings,
+        name="retouched_samples",
+        deps=["nvae_samples", "nvae_weights", "critic_weights", "judge_weights", "final_dataset", *INPUT_MODELS],
+        version=1,
+        reads=lambda s: (s.retouch,),
+        group="retouch",
+        kinds={"keras", "jpeg"},
+        description="The samples after refinement of their latents along the guide's gradient, with the five values held.",
+    )
+    def retouched_samples(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import final_images
+        from gaip3_pipeline.evaluation.generate import noise_of_seeds, write_pictures
+        from gaip3_pipeline.evaluation.retouch import retouch_figures
+        from gaip3_pipeline.imaging.contact_sheet import pairs
+        from gaip3_pipeline.models.nvae.model import load_nvae
+        from gaip3_pipeline.tables.contracts import read_samples, write_samples
+        from gaip3_pipeline.training.critic import load_critic
+        from gaip3_pipeline.training.inputs import load_input_model
+        from gaip3_pipeline.training.retouch import retouch
+
+        root = step.root
+        table = read_samples(root.samples_table)
+        model, guide, judge = load_nvae(root.nvae), load_critic(root.critic), load_critic(root.judge)
+        regressors = {a: load_input_model(root.input_model(a)) for a in ATTRIBUTES}
+        noise = noise_of_seeds(model, table.seed.to_list())
+        result = retouch(model, guide, regressors, noise, table, step.settings.retouch, step.progress())
+        write_pictures(root.retouched, [p.rpartition("/")[2] for p in table.image_path], result.after)
+        columns = {"guide_before": result.guide_before, "guide_after": result.guide_after, "kept": result.reasons}
+        write_samples(root.retouched_table, table.assign(image_path=table.image_path.str.replace("samples/", "retouched/"), **columns))
+        figures = retouch_figures(result, judge, regressors, final_images(root).images)
+        picture = pairs(list(result.before[:24]), list(result.after[:24]))
+        return Made(folder_content(root.retouched), {**figures, **flatten(step.settings.retouch)}, picture)
+
+    return [retouched_samples]

@@ -1,0 +1,78 @@
+"""What trainings read, gathered from manifests, checked labels and tables. Not an asset: every model's asset starts here."""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, DataRoot
+from gaip3_pipeline.tables import splits
+from gaip3_pipeline.tables.contracts import read_input_values
+from gaip3_pipeline.tables.manifests import UNUSABLE, read_manifest
+
+FOLDER_OF_SET = {s.id: s.folder for s in IMAGE_SETS}
+SET_OF_SEX = {s.sex: s.id for s in IMAGE_SETS if s.sex}
+
+
+def originals_table(root: DataRoot) -> pd.DataFrame:
+    """Every usable original with its split (see :func:`gaip3_pipeline.tables.splits.originals`)."""
+    return splits.originals({s.id: read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS})
+
+
+def resized_images(root: DataRoot, table: pd.DataFrame, height: int = 128, width: int = 104) -> np.ndarray:
+    """``(N, height, width, 3) uint8`` of the resized images that ``table`` (columns ``set``, ``stem``) names."""
+    from gaip3_pipeline.imaging.packing import load_images
+
+    paths = [root.path / "resized" / FOLDER_OF_SET[s] / f"{stem}.jpg" for s, stem in zip(table["set"], table.stem, strict=True)]
+    return np.concatenate(list(load_images(paths, height, width))) if paths else np.zeros((0, height, width, 3), np.uint8)
+
+
+def processed_table(root: DataRoot) -> pd.DataFrame:
+    """Every processed image: ``path`` relative to the root and the ``key`` of its original, resized sets first."""
+    parts = []
+    for kind in KINDS:
+        for image_set in IMAGE_SETS:
+            manifest = read_manifest(root.manifest(f"{kind}_{image_set.id}"))
+            paths = manifest.path[manifest.status != UNUSABLE]
+            parts.append(pd.DataFrame({"path": paths, "key": [f"{image_set.id}/{PurePosixPath(p).stem}" for p in paths]}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def folds_of_keys(originals: pd.DataFrame, folds: int) -> dict[str, int]:
+    """The gender model's fold that did not see an original: its bucket's where it or a twin is labelled, else ``NO_FOLD``."""
+    from gaip3_pipeline.training.gender import NO_FOLD, folds_of
+
+    labelled = set(originals.group[originals.set.isin(list(SET_OF_SEX.values()))])
+    fold = np.where(originals.group.isin(labelled), folds_of(originals.bucket.to_numpy(), folds), NO_FOLD)
+    return dict(zip(originals.key, fold.tolist(), strict=True))
+
+
+def labelled_table(root: DataRoot, attribute: str) -> pd.DataFrame:
+    """Labelled originals with ``value`` and split."""
+    labels = pd.read_csv(root.checked_labels(attribute), dtype={"path": str})
+    labels["set"] = labels.gender.map(SET_OF_SEX)
+    labels["stem"] = labels.path.map(lambda p: p.rpartition("/")[2].removesuffix(".jpg"))
+    return labels[["set", "stem", "gender", "value"]].merge(originals_table(root), on=["set", "stem"], validate="one_to_one")
+
+
+@dataclass(frozen=True)
+class FinalImages:
+    """The generator's data: ``images (N, 128, 104, 3) uint8`` (memory-mapped), ``values (N, 5) float32``, the manifest's rows."""
+
+    images: np.ndarray
+    values: np.ndarray
+    table: pd.DataFrame
+
+
+def final_images(root: DataRoot) -> FinalImages:
+    """The packed final images with their input values, in the order of the manifest."""
+    table = pd.read_parquet(root.manifest("final_dataset"))
+    columns = []
+    for attribute in ATTRIBUTES:
+        found = read_input_values(root.input_values(attribute), attribute).set_index("image_path")[attribute]
+        columns.append(table.path.map(found).to_numpy(np.float32))
+    values = np.stack(columns, axis=1)
+    if np.isnan(values).any():
+        raise ValueError("the input values do not cover the final dataset; materialise input_values_* after final_dataset")
+    return FinalImages(np.load(root.packed_final, mmap_mode="r"), values, table)

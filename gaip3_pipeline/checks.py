@@ -1,0 +1,125 @@
+"""Asset checks: what must hold before anything that follows may be made (blocking), and what people should look at."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, DataRoot
+from gaip3_pipeline.mlflow_tracking import MlflowTracking
+from gaip3_pipeline.settings import Settings
+from gaip3_pipeline.versions import RootResource, current_version, read_figures
+
+MIN_FINAL = 50  # below this neither the generator nor its held-out figures mean anything
+MIN_LABELS = 30
+Verdict = tuple[bool, str]
+Rule = Callable[[DataRoot, dict[str, Any]], Verdict]
+
+
+def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
+    """Every check of the pipeline."""
+    most = settings.images.max_unusable_share
+    return [
+        *(_check(f"{kind}_{s.id}", "usable", _usable(most), True, "Enough images, and few that could not be used.") for kind in KINDS for s in IMAGE_SETS),
+        *(_check(f"labels_{a}", "enough_labels", _enough_labels, True, "Enough labels, of more than one value.") for a in ATTRIBUTES),
+        _check("gender_model", "better_than_guessing", _gender_learned, True, "Out-of-fold accuracy far above the larger sex's share.", promotes=True),
+        _check("gender_probabilities", "probabilities", _probabilities, True, "A row for each image, numbers in 0..1 that differ."),
+        _check("final_dataset", "enough_images", _enough_final, True, "The rule keeps enough images to train on."),
+        *(_check(f"input_model_{a}", "learned", _input_learned, False, "Held-out error below that of the mean.", promotes=True) for a in ATTRIBUTES),
+        *(_check(f"input_values_{a}", "covers_final", _values, True, "A value in 0..1 for each final image.") for a in ATTRIBUTES),
+        _check("nvae_weights", "finite_likelihood", _generator, True, "Held-out bits/dim are finite and below 8.", promotes=True),
+        _check("nvae_samples", "not_flat", _samples, True, "As many samples as asked for, none flat."),
+        _check("critic_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
+        _check("judge_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
+        _check("retouched_samples", "judge_prefers", _retouched, False, "The judge, which never steers, rates retouched samples higher."),
+        _check("report", "complete", _report, False, "The page holds a figure of every asset."),
+    ]
+
+
+def _check(asset: str, name: str, rule: Rule, blocking: bool, description: str, promotes: bool = False) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=asset, name=name, blocking=blocking, description=description)
+    def check(context: dg.AssetCheckExecutionContext, root: RootResource, tracking: MlflowTracking) -> dg.AssetCheckResult:
+        passed, said = rule(root.data_root, read_figures(root.data_root, asset))
+        version = current_version(context.instance, dg.AssetKey(asset))
+        if promotes and passed and version:
+            tracking.promote(asset, version)
+        severity = dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN
+        return dg.AssetCheckResult(passed=passed, severity=severity, description=said)
+
+    return check
+
+
+def _usable(most: float) -> Rule:
+    def rule(root: DataRoot, f: dict[str, Any]) -> Verdict:
+        total = f["images"] + f["unusable"]
+        share = f["unusable"] / max(total, 1)
+        said = f"{f['images']:,} images, {f['unusable']} unusable ({share:.1%}, at most {most:.0%})"
+        return f["images"] > 0 and share <= most, said if f["images"] else "no usable image: fill the original folder (gaip3 doctor)"
+
+    return rule
+
+
+def _enough_labels(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    said = f"{f['rows']} labels of {len(f['values'])} values, {f['left_out']} rows left out"
+    return f["rows"] >= MIN_LABELS and len(f["values"]) > 1, f"{said}; at least {MIN_LABELS} of two values are needed"
+
+
+def _gender_learned(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    return f["roc_auc"] > 0.8, f"accuracy {f['accuracy']:.3f}, AUC {f['roc_auc']:.3f} out of fold, n = {f['n']:,}"
+
+
+def _probabilities(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    from gaip3_pipeline.tables.contracts import read_gender_probabilities
+
+    table = read_gender_probabilities(root.gender_probabilities)
+    spread = float(table.prob_female.std())
+    inside = bool(table.prob_female.between(0, 1).all())
+    return len(table) == f["rows"] and inside and spread > 0.01, f"{len(table):,} rows, standard deviation {spread:.3f}"
+
+
+def _enough_final(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    if f["files"] >= MIN_FINAL:
+        return True, f"{f['files']:,} images of {f['different_originals']:,} originals"
+    return False, f"only {f['files']} images pass the rule; {f['advice']}"
+
+
+def _input_learned(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    return f["r2"] > 0, f"R² {f['r2']:.2f}, MAE {f['mae']:.3f}, n = {f['n']}"
+
+
+def _values(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    files = read_figures(root, "final_dataset")["files"]
+    return f["rows"] == files and 0 <= f["mean"] <= 1, f"{f['rows']:,} values for {files:,} images"
+
+
+def _generator(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    return 0 < f["test_bits_per_dim"] < 8, f"{f['test_bits_per_dim']:.3f} bits/dim, n = {f['test_n']}"
+
+
+def _samples(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    import numpy as np
+    from PIL import Image
+
+    deviations = [float(np.asarray(Image.open(p)).std()) for p in root.samples.glob("*.jpg")]
+    flat = sum(d < 4 for d in deviations)
+    return len(deviations) == f["images"] and flat == 0, f"{len(deviations)} samples, {flat} flat"
+
+
+def _critic(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    said = f"AUC {f['auc']:.3f}, n = {f['n']}"
+    if f["auc"] >= 1:
+        return False, f"{said}: real and generated are wholly apart, so its gradient says little; train the generator longer"
+    return f["auc"] > 0.5, said
+
+
+def _retouched(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    before, after = f["judge_logit_before"], f["judge_logit_after"]
+    return after > before, f"judge's mean logit {before:+.3f} → {after:+.3f}, n = {f['n']}"
+
+
+def _report(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    from gaip3_pipeline.assets.report import SECTIONS
+
+    page = root.report.read_text(encoding="utf-8")
+    absent = [name for names in SECTIONS.values() for name in names if f"<h3>{name}</h3>" not in page]
+    return not absent, f"{f['bytes'] // 1024} KB" if not absent else f"missing: {', '.join(absent)}"

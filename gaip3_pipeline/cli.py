@@ -1,0 +1,207 @@
+"""The commands of ``gaip3``. Errors are one clear line with the remedy and an exit code that is not 0."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
+from gaip3_pipeline.layout import ATTRIBUTES, REPOSITORY, DataRoot
+from gaip3_pipeline.settings import SettingsError, load
+from gaip3_pipeline.tables.contracts import ContractError
+from gaip3_pipeline.tables.files import write_text_atomically
+
+if TYPE_CHECKING:
+    pass
+
+DEMO = REPOSITORY / "demo"
+DEMO_SETTINGS = """\
+# Settings of the demo: the preset "demo" of the repository's gaip3.toml.
+# A table of your own below, such as [nvae], makes stale what reads it.
+preset = "demo"
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="gaip3-pipeline")
+def main() -> None:
+    """From a folder of face photographs to a face generator with sliders."""
+
+
+def command(function: Callable[..., Any], default_root: Path | None = None) -> click.Command:
+    """A subcommand that works on a data root and turns the user's mistakes into one line."""
+
+    @wraps(function)
+    def wrapped(path: Path, **options: Any) -> None:
+        root = DataRoot(path)
+        os.environ.update(environment(root))
+        try:
+            function(root=root, **options)
+        except (SettingsError, ContractError) as e:
+            raise click.ClickException(str(e)) from e
+        except KeyboardInterrupt as e:
+            raise click.ClickException("interrupted; run the same command again to go on") from e
+        except OSError as e:
+            raise click.ClickException(f"{e.strerror or e}: {e.filename or ''}".rstrip(": ")) from e
+
+    shown = "demo/" if default_root else "data/, or $GAIP3_ROOT"
+    folder = click.Path(path_type=Path, file_okay=False, resolve_path=True)
+    default = default_root or (lambda: os.environ.get("GAIP3_ROOT") or str(REPOSITORY / "data"))
+    return main.command()(click.option("--root", "path", type=folder, default=default, help=f"The data root [default: {shown}].")(wrapped))
+
+
+def demo(root: DataRoot) -> None:
+    """Paint synthetic faces and run the whole pipeline on them."""
+    from gaip3_pipeline.assets.report import summary
+    from gaip3_pipeline.faces.dataset import write_dataset
+    from gaip3_pipeline.training.progress import Progress
+
+    if not root.settings_file.exists():
+        write_text_atomically(root.settings_file, DEMO_SETTINGS)
+    settings = load(root)
+    click.echo(f"Painting synthetic faces into {root.path / 'original'}")
+    write_dataset(root, settings.faces, Progress("  painting", 1))
+    _refresh(root, None, dry_run=False, verify=False)
+    click.echo(summary(root))
+
+
+command(demo, DEMO)
+
+
+@command
+@click.option("--dry-run", is_flag=True, help="Show what would run and why; write nothing.")
+@click.option("--select", multiple=True, help="Only these assets and what they come from, such as nvae_weights or 'group:inputs'.")
+@click.option("--verify", is_flag=True, help="Hash every file again, also those of unchanged size and time.")
+def refresh(root: DataRoot, dry_run: bool, select: tuple[str, ...], verify: bool) -> None:
+    """Run what is stale, and nothing else."""
+    _refresh(root, list(select) or None, dry_run, verify)
+
+
+@command
+@click.option("--port", default=3000, show_default=True, help="The Dagster UI's port.")
+@click.option("--mlflow-port", default=5000, show_default=True, help="The MLflow UI's port.")
+def ui(root: DataRoot, port: int, mlflow_port: int) -> None:
+    """Serve the Dagster and MLflow UIs on this machine."""
+    from gaip3_pipeline.web.servers import ServerError, serve
+
+    load(root)
+    ensure_dagster_home(root)
+    try:
+        serve(root, port, mlflow_port)
+    except ServerError as e:
+        raise click.ClickException(str(e)) from e
+
+
+def _sliders(function: Callable[..., Any]) -> Callable[..., Any]:
+    for attribute in reversed(ATTRIBUTES):
+        name = f"--{attribute.replace('_', '-')}"
+        function = click.option(name, attribute, type=click.FloatRange(0, 1), help="0..1 [default: as in the data].")(function)
+    return function
+
+
+@command
+@_sliders
+@click.option("--n", type=click.IntRange(1, 10_000), default=16, show_default=True, help="How many faces.")
+@click.option("--seed", default=7, show_default=True, help="The same seed gives the same faces.")
+@click.option("--temperature", type=click.FloatRange(0, 2), help="Spread of the latents at every level [default: settings].")
+@click.option("--guidance", type=click.FloatRange(0, 10), help="Weight of the five values, 1 plain [default: settings].")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("grid.png"), show_default=True, help="PNG to write.")
+def generate(
+    root: DataRoot, n: int, seed: int, temperature: float | None, guidance: float | None, out: Path, **sliders: float | None
+) -> None:
+    """Generate faces with the sliders where you put them."""
+    from gaip3_pipeline.evaluation.generate import generate_grid
+
+    settings = load(root)
+    if not (root.nvae / "model.weights.h5").exists():
+        raise click.ClickException(f"there is no generator in {root.nvae} yet: run gaip3 refresh --root {root.path} (or make demo)")
+    picture = generate_grid(
+        root,
+        {k: v for k, v in sliders.items() if v is not None},
+        n,
+        seed,
+        settings.samples.temperature if temperature is None else temperature,
+        settings.samples.guidance if guidance is None else guidance,
+    )
+    from gaip3_pipeline.tables.files import write_bytes_atomically
+
+    write_bytes_atomically(out, picture)
+    click.echo(f"{out}: {n} faces, seed {seed}")
+
+
+@command
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))
+@click.option("--dry-run", is_flag=True, help="List what would move.")
+def import_first_run(root: DataRoot, folder: Path, dry_run: bool) -> None:
+    """Move the tree of the first run (FOLDER) into the data root."""
+    from gaip3_pipeline.tables.first_run import import_first_run as move
+
+    report = move(folder, root, dry_run=dry_run)
+    click.echo(report)
+    sys.exit(0 if report.complete else 1)
+
+
+@command
+def fetch(root: DataRoot) -> None:
+    """Download the two public data sets into the data root."""
+    from gaip3_pipeline.web.fetch import FetchError
+    from gaip3_pipeline.web.fetch import fetch as download
+
+    try:
+        download(root, click.echo)
+    except FetchError as e:
+        raise click.ClickException(str(e)) from e
+
+
+@command
+def doctor(root: DataRoot) -> None:
+    """Say what is missing and how to get it."""
+    from gaip3_pipeline.web.doctor import doctor as examine
+
+    missing = 0
+    for finding in examine(root):
+        click.echo(finding)
+        missing += finding.state == "missing"
+    sys.exit(1 if missing else 0)
+
+
+def _refresh(root: DataRoot, select: list[str] | None, dry_run: bool, verify: bool) -> None:
+    os.environ["DAGSTER_HOME"] = str(ensure_dagster_home(root))
+    os.chdir(REPOSITORY)  # Dagster takes the relative folders of the repository's dagster.yaml from here
+    import dagster as dg
+
+    from gaip3_pipeline.definitions import build_defs, tracking_of
+    from gaip3_pipeline.refresh import RefreshError, observe_only, plan
+    from gaip3_pipeline.refresh import refresh as run
+
+    settings = load(root)
+    definitions = build_defs(root, settings, in_process=True)
+    with dg.DagsterInstance.get() as instance:
+        try:
+            todo = plan(definitions, instance, observe_only(root, verify), select)
+            click.echo(_describe(todo))
+            if todo and not dry_run:
+                outcome = run(definitions, instance, root, tracking_of(root, settings), select=select, verify=verify, say=click.echo)
+                total = sum(outcome.seconds.values())
+                click.echo(f"{len(outcome.materialized)} assets made in {total:.0f} s")
+                for name, seconds in outcome.seconds.items():
+                    click.echo(f"  {seconds:8.1f} s  {name}")
+        except RefreshError as e:
+            raise click.ClickException(str(e)) from e
+
+
+def _describe(todo: list[Any]) -> str:
+    if not todo:
+        return "Nothing is stale: 0 assets to make."
+    sure = sum(p.certain for p in todo)
+    head = f"{sure} stale, up to {len(todo)} assets to make:" if sure < len(todo) else f"{sure} assets to make:"
+    width = max(len(p.name) for p in todo)
+    return "\n".join([head, *(f"  {p.name:{width}}  {'; '.join(p.reasons)}" for p in todo)])
+
+
+if __name__ == "__main__":
+    main()

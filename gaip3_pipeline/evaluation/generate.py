@@ -1,0 +1,101 @@
+"""Faces drawn from a trained generator: samples with the values asked for, grids with the sliders set, samples matched to real rows.
+
+Face ``i`` of a draw with seed ``s`` has the latent noise of seed ``s + i``, so that every face can be drawn again alone.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from gaip3_pipeline.imaging.transform import encode_jpeg
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
+from gaip3_pipeline.settings import Samples
+from gaip3_pipeline.tables.contracts import read_input_values
+from gaip3_pipeline.tables.files import write_bytes_atomically
+from gaip3_pipeline.training.progress import Progress
+
+BATCH = 64
+JPEG_QUALITY = 95
+# The seeds of what is shown, of what the guide learns from and of what the judge learns from never meet.
+SEED_OFFSET = {"guide": 1_000_000, "judge": 2_000_000}
+
+
+def noise_of_seeds(model: NVAE, seeds: Sequence[int]) -> list[np.ndarray]:
+    """Latent noise, a list of ``(B, h, w, c) float32``, row i from ``seeds[i]`` alone."""
+    rows = [model.sample_noise(1, int(s)) for s in seeds]
+    return [np.concatenate(level) for level in zip(*rows, strict=True)]
+
+
+def decode_batches(
+    model: NVAE, seeds: Sequence[int], values: np.ndarray, temperature: float, guidance: float, progress: Progress | None = None
+) -> Iterator[np.ndarray]:
+    """Batches of ``(B, H, W, 3) uint8`` for ``seeds`` and ``values (N, 5)``; memory does not grow with N."""
+    for start in range(0, len(seeds), BATCH):
+        part = slice(start, start + BATCH)
+        pictures = model.decode(noise_of_seeds(model, seeds[part]), values[part], temperature, guidance)
+        yield np.round(keras.ops.convert_to_numpy(pictures) * 255).astype(np.uint8)
+        if progress:
+            progress(min(start + BATCH, len(seeds)), len(seeds))
+
+
+def draw_samples(folder: Path, values: np.ndarray, settings: Samples, progress: Progress | None = None) -> tuple[np.ndarray, pd.DataFrame]:
+    """Draw ``settings.n`` faces with values taken from rows of ``values (N, 5)``: ``(n, H, W, 3) uint8`` and the samples' table."""
+    model = load_nvae(folder)
+    rows = np.random.default_rng(settings.seed).integers(0, len(values), settings.n)
+    asked = np.round(np.asarray(values[rows], np.float64), 4)
+    seeds = settings.seed + np.arange(settings.n)
+    images = np.concatenate(
+        list(decode_batches(model, seeds, asked.astype(np.float32), settings.temperature, settings.guidance, progress))
+    )
+    table = pd.DataFrame(asked, columns=list(ATTRIBUTES))
+    table["image_path"] = [f"samples/{i:06d}.jpg" for i in range(settings.n)]
+    return images, table.assign(seed=seeds, temperature=settings.temperature, guidance=settings.guidance)
+
+
+def matched_samples(folder: Path, values: np.ndarray, settings: Samples, role: str) -> np.ndarray:
+    """``(N, H, W, 3) uint8``: one face for each row of ``values (N, 5)``, drawn as the samples are, with seeds of ``role``."""
+    model = load_nvae(folder)
+    seeds = settings.seed + SEED_OFFSET[role] + np.arange(len(values))
+    return np.concatenate(list(decode_batches(model, seeds, values, settings.temperature, settings.guidance)))
+
+
+def write_pictures(folder: Path, names: Sequence[str], images: np.ndarray) -> None:
+    """Make ``folder`` hold exactly these JPEGs (quality 95); its table is removed first and written last by the caller."""
+    (folder / "samples.csv").unlink(missing_ok=True)
+    for name, image in zip(names, images, strict=True):
+        write_bytes_atomically(folder / name, encode_jpeg(image, JPEG_QUALITY))
+    for other in folder.glob("*.jpg"):
+        if other.name not in set(names):
+            other.unlink()
+
+
+def generate_grid(root: DataRoot, sliders: Mapping[str, float], n: int, seed: int, temperature: float, guidance: float) -> bytes:
+    """A PNG grid of ``n`` faces with the values of ``sliders``; a value that is not set is the median of the data."""
+    model = load_nvae(root.nvae)
+    row = [sliders[a] if a in sliders else float(read_input_values(root.input_values(a), a)[a].median()) for a in ATTRIBUTES]
+    values = np.tile(np.asarray(row, np.float32), (n, 1))
+    faces = np.concatenate(list(decode_batches(model, seed + np.arange(n), values, temperature, guidance)))
+    return png_grid(faces)
+
+
+def png_grid(faces: np.ndarray, height: int = 128) -> bytes:
+    """``(N, H, W, 3) uint8`` as one PNG, enlarged to about ``height`` pixels each, in a grid near a square."""
+    n, h, w, _ = faces.shape
+    factor = max(1, round(height / h))
+    columns = int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    sheet = np.full((rows * h * factor, columns * w * factor, 3), 255, np.uint8)
+    for i, face in enumerate(faces):
+        large = cv2.resize(face, (w * factor, h * factor), interpolation=cv2.INTER_CUBIC)
+        top, left = i // columns * h * factor, i % columns * w * factor
+        sheet[top : top + h * factor, left : left + w * factor] = large
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "PNG")
+    return buffer.getvalue()

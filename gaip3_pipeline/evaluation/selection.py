@@ -1,0 +1,43 @@
+"""What the 99.99 % rule did to a data set."""
+
+from typing import Any
+
+import pandas as pd
+
+from gaip3_pipeline.evaluation.classification import wilson_interval
+from gaip3_pipeline.tables.final import MALE_FOLDERS
+
+ENOUGH = 500  # images that a small generator can be trained on
+
+
+def selection_figures(probabilities: pd.DataFrame, manifest: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    """What the rule did: images kept, their shares, per folder and split; on labelled originals its recall and false accepts.
+
+    ``share_of_females`` is the share of the images with P(female) > 0.5 in no male folder. Scores of labelled images are out of
+    fold, so ``female_recall`` and ``male_accepted`` are held out; intervals are Wilson's at 95 %. ``advice`` names the
+    threshold that would keep 500 images, or all there are.
+    """
+    folder = probabilities.image_path.str.split("/").str[1]
+    female = (probabilities.prob_female > 0.5) & ~folder.isin(MALE_FOLDERS)
+    originals_only = probabilities[probabilities.image_path.str.startswith("resized/")]
+    passes = originals_only.prob_female >= threshold
+    of = originals_only.image_path.str.split("/").str[1]
+    females, males = passes[of == "female"], passes[of == "male"]
+    candidates = probabilities.prob_female[~folder.isin(MALE_FOLDERS)].sort_values(ascending=False)
+    lower = float(candidates.iloc[min(ENOUGH, len(candidates)) - 1]) if len(candidates) else 0.0
+    kept = manifest.source.str.split("/").str[:2].str.join("/").value_counts().sort_index()
+    return {
+        "files": len(manifest),
+        "share_of_all": len(manifest) / max(len(probabilities), 1),
+        "share_of_females": len(manifest) / max(int(female.sum()), 1),
+        "different_originals": int(manifest.original.nunique()),
+        "kept": {k: int(v) for k, v in kept.items()},
+        "female_recall": float(females.mean()) if len(females) else 0.0,
+        "female_recall_interval": list(wilson_interval(int(females.sum()), len(females))),
+        "female_n": len(females),
+        "male_accepted": int(males.sum()),
+        "male_accept_interval": list(wilson_interval(int(males.sum()), len(males))),
+        "male_n": len(males),
+        "advice": f"threshold = {lower:.6g} in [final_dataset] would keep {min(ENOUGH, len(candidates))}",
+        "splits": {k: int(v) for k, v in manifest.split.value_counts().items()},
+    }

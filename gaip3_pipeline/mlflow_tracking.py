@@ -1,0 +1,320 @@
+"""The one place that knows MLflow: a parent run per Dagster run, a child run per training, the model registry.
+
+MLflow is imported when the first run starts, never with the definitions. Runs are addressed by id through the client, so
+that nothing here keeps state in the process.
+"""
+
+import json
+import math
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import dagster as dg
+
+from gaip3_pipeline.layout import REPOSITORY
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "gaip3"
+DIGEST_LENGTH = 32  # MLflow takes at most 36 characters
+CANDIDATE, CHAMPION = "candidate", "champion"
+
+
+class MlflowTracking(dg.ConfigurableResource):
+    """MLflow runs of trainings. ``enabled = false`` runs the same code without MLflow."""
+
+    PARENT_TAG: ClassVar[str] = "gaip3/mlflow_run_id"
+
+    enabled: bool = True
+    uri: str = ""
+    artifacts: str = ""
+    link: str = "http://127.0.0.1:5000"
+
+    def client(self) -> "MlflowClient":
+        """A client of the store, which is made on first use."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        from mlflow import MlflowClient
+
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def experiment(self, client: "MlflowClient") -> str:
+        """The id of the pipeline's experiment, made on first use."""
+        from mlflow.exceptions import MlflowException
+
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found:
+            return found.experiment_id
+        try:
+            return client.create_experiment(EXPERIMENT, artifact_location=Path(self.artifacts).as_uri() if self.artifacts else None)
+        except MlflowException:  # another process made it meanwhile
+            return client.get_experiment_by_name(EXPERIMENT).experiment_id
+
+    def training_run(
+        self,
+        *,
+        asset: str,
+        dagster_run_id: str,
+        parent_id: str | None,
+        on_parent: Callable[[str], None],
+        code_version: str,
+        inputs: Mapping[str, str],
+        fingerprint: str,
+        parameters: Mapping[str, Any],
+    ) -> "TrainingRun":
+        """The child run of one training, as a context manager. ``on_parent`` keeps the id of the parent run."""
+        return TrainingRun(self, asset, dagster_run_id, parent_id, on_parent, code_version, inputs, fingerprint, parameters)
+
+    def end_dead_runs(self) -> int:
+        """Mark runs left RUNNING by processes that are gone as KILLED; returns how many there were."""
+        if not self.enabled:
+            return 0
+        client = self.client()
+        dead = [
+            r
+            for r in client.search_runs([self.experiment(client)], "attributes.status = 'RUNNING'", max_results=1000)
+            if not process_lives(r.data.tags.get("gaip3.process", ""))
+        ]
+        for run in dead:
+            client.set_terminated(run.info.run_id, status="KILLED")
+        return len(dead)
+
+    def promote(self, asset: str, version: str) -> bool:
+        """Move the alias ``champion`` of a registered model to the version whose weights have the content hash ``version``."""
+        if not self.enabled:
+            return False
+        client = self.client()
+        found = [m for m in client.search_model_versions(f"name = '{asset}'") if m.tags.get("gaip3.data_version") == version]
+        if not found:
+            return False
+        client.set_registered_model_alias(asset, CHAMPION, max(found, key=lambda m: int(m.version)).version)
+        return True
+
+    def finished_runs(self, asset: str, limit: int = 2) -> list[dict[str, Any]]:
+        """The last finished runs of an asset, newest first: ``run_id``, ``metrics``, ``url``."""
+        if not self.enabled:
+            return []
+        client = self.client()
+        runs = client.search_runs(
+            [self.experiment(client)],
+            f"tags.`gaip3.asset` = '{asset}' and attributes.status = 'FINISHED'",
+            max_results=limit,
+            order_by=["attributes.start_time DESC"],
+        )
+        return [{"run_id": r.info.run_id, "metrics": r.data.metrics, "url": self.url(r.info.experiment_id, r.info.run_id)} for r in runs]
+
+    def url(self, experiment_id: str, run_id: str) -> str:
+        """The page of a run in the MLflow UI."""
+        return f"{self.link}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+class TrainingRun:
+    """One training in MLflow. FINISHED when the block ends, FAILED on an error, KILLED on an interruption.
+
+    A run of the same fingerprint that a killed process left behind is continued rather than started anew, as the training
+    itself goes on from its checkpoint.
+    """
+
+    def __init__(
+        self,
+        tracking: MlflowTracking,
+        asset: str,
+        dagster_run_id: str,
+        parent_id: str | None,
+        on_parent: Callable[[str], None],
+        code_version: str,
+        inputs: Mapping[str, str],
+        fingerprint: str,
+        parameters: Mapping[str, Any],
+    ) -> None:
+        self._tracking = tracking
+        self._asset = asset
+        self._dagster_run_id = dagster_run_id
+        self._parent_id = parent_id
+        self._on_parent = on_parent
+        self._code_version = code_version
+        self._inputs = inputs
+        self._fingerprint = fingerprint
+        self._parameters = parameters
+        self._client: Any = None
+        self.run_id = ""
+        self.url = ""
+
+    def __enter__(self) -> "TrainingRun":
+        if not self._tracking.enabled:
+            return self
+        self._client = client = self._tracking.client()
+        experiment = self._tracking.experiment(client)
+        if self._parent_id is None:
+            parent = client.create_run(
+                experiment,
+                run_name=f"dagster {self._dagster_run_id[:8]}",
+                tags={"gaip3.dagster_run_id": self._dagster_run_id, "gaip3.process": this_process()},
+            )
+            self._parent_id = parent.info.run_id
+            self._on_parent(self._parent_id)
+        else:
+            client.set_tag(self._parent_id, "gaip3.process", this_process())
+            client.update_run(self._parent_id, status="RUNNING")
+        tags = {
+            "mlflow.parentRunId": self._parent_id,
+            "gaip3.asset": self._asset,
+            "gaip3.dagster_run_id": self._dagster_run_id,
+            "gaip3.code_version": self._code_version,
+            "gaip3.fingerprint": self._fingerprint,
+            "gaip3.process": this_process(),
+            **{f"gaip3.input.{k}": v for k, v in self._inputs.items()},
+            **_git_state(),
+        }
+        left = self._left_behind(experiment)
+        if left:
+            self.run_id = left.info.run_id
+            client.update_run(self.run_id, status="RUNNING")
+            for key, value in (tags | {"gaip3.resumed": str(int(left.data.tags.get("gaip3.resumed", 0)) + 1)}).items():
+                client.set_tag(self.run_id, key, value)
+        else:
+            self.run_id = client.create_run(experiment, run_name=self._asset, tags=tags).info.run_id
+            self._log_parameters_and_inputs()
+        self.url = self._tracking.url(experiment, self.run_id)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self._client:
+            return
+        if kind is None:
+            status = "FINISHED"
+        else:
+            status = "FAILED" if issubclass(kind, Exception) and kind.__name__ != "DagsterExecutionInterruptedError" else "KILLED"
+            self._client.set_tag(self.run_id, "gaip3.error", f"{kind.__name__}: {error}"[:500])
+        self._client.set_terminated(self.run_id, status=status)
+        # The parent is closed with each child and opened by the next one: no process is left to close it at the very end.
+        self._client.set_terminated(self._parent_id, status=status)
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Log the figures of an epoch; what is not finite is left out, since MLflow's store refuses it."""
+        if not self._client:
+            return
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(k, float(v), now, step) for k, v in figures.items() if math.isfinite(v)]
+        self._client.log_batch(self.run_id, metrics=metrics)
+
+    def result(self, figures: Mapping[str, float]) -> None:
+        """Log final figures, at step 0."""
+        self.log(0, figures)
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Keep a file with the run."""
+        if self._client:
+            self._client.log_artifact(self.run_id, str(path), folder)
+
+    def picture(self, name: str, jpeg: bytes) -> None:
+        """Keep a JPEG with the run."""
+        self._bytes(name, jpeg)
+
+    def document(self, name: str, value: Any) -> None:
+        """Keep a JSON document with the run."""
+        self._bytes(name, json.dumps(value, indent=1, ensure_ascii=False).encode())
+
+    def register(self, folder: Path, version: str) -> None:
+        """Register the model in ``folder`` under the asset's name, with the alias ``candidate``.
+
+        ``version`` is the content hash of its weights, kept as a tag of the run and of the model version.
+        """
+        if not self._client:
+            return
+        from mlflow.exceptions import MlflowException
+
+        files = [*folder.glob("*.weights.h5"), *folder.glob("*.json")]
+        for file in files:
+            self._client.log_artifact(self.run_id, str(file), "model")
+        self._client.set_tag(self.run_id, "gaip3.data_version", version)
+        try:
+            self._client.create_registered_model(self._asset)
+        except MlflowException as e:
+            if e.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = f"{self._client.get_run(self.run_id).info.artifact_uri}/model"
+        made = self._client.create_model_version(self._asset, source, self.run_id, tags={"gaip3.data_version": version})
+        self._client.set_registered_model_alias(self._asset, CANDIDATE, made.version)
+
+    def _bytes(self, name: str, data: bytes) -> None:
+        if not self._client:
+            return
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(data)
+            self._client.log_artifact(self.run_id, str(path))
+
+    def _left_behind(self, experiment: str) -> Any:
+        found = self._client.search_runs(
+            [experiment],
+            f"tags.`gaip3.asset` = '{self._asset}' and tags.`gaip3.fingerprint` = '{self._fingerprint}'",
+            max_results=1,
+            order_by=["attributes.start_time DESC"],
+        )
+        if not found:
+            return None
+        stopped = found[0].info.status in ("FAILED", "KILLED")
+        dead = found[0].info.status == "RUNNING" and not process_lives(found[0].data.tags.get("gaip3.process", ""))
+        return found[0] if stopped or dead else None
+
+    def _log_parameters_and_inputs(self) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+        self._client.log_batch(self.run_id, params=[Param(k, str(v)) for k, v in self._parameters.items()])
+        datasets = [
+            DatasetInput(
+                Dataset(name=name, digest=version[:DIGEST_LENGTH] or "unknown", source_type="dagster", source=json.dumps({"asset": name})),
+                [InputTag("mlflow.data.context", "training")],
+            )
+            for name, version in self._inputs.items()
+        ]
+        if datasets:
+            self._client.log_inputs(self.run_id, datasets)
+
+
+def this_process() -> str:
+    """Names this process so that another can tell whether it still lives: host, pid and start time."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def process_lives(name: str) -> bool:
+    """Whether the process that :func:`this_process` named is still there; one of another host is taken to live."""
+    try:
+        host, pid, started = name.rsplit(":", 2)
+    except ValueError:
+        return False
+    return host != socket.gethostname() or (bool(started) and _started(int(pid)) == started)
+
+
+def _started(pid: int) -> str:
+    try:
+        # The 22nd field is the start time in clock ticks since boot; the second may hold spaces and brackets.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _git_state() -> dict[str, str]:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"gaip3.git_commit": git("rev-parse", "HEAD"), "gaip3.git_dirty": str(bool(git("status", "--porcelain"))).lower()}
+    except (OSError, subprocess.SubprocessError):
+        return {}

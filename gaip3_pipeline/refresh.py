@@ -1,0 +1,238 @@
+"""Observe the sources, then materialise only what is stale, layer by layer, until nothing is.
+
+Dagster's staleness is not transitive and nothing is skipped inside a run, so one refresh is several Dagster runs in the same
+instance, which share the tag ``gaip3/refresh_id``. The plan is an upper bound: an asset that comes out with an equal content
+hash stops what would have followed from it.
+"""
+
+import fcntl
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from gaip3_pipeline.assets import observe_sources
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
+from gaip3_pipeline.versions import CODE_VERSION_TAG, INPUT_VERSION_TAG, current_version, latest_materialization, observation_if_changed
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph  # returned by resolve_asset_graph, but not exported
+
+REFRESH_TAG = "gaip3/refresh_id"
+PROCESS_TAG = "gaip3/process"
+UNFINISHED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.NOT_STARTED]
+
+Say = Callable[[str], None]
+
+
+class RefreshError(RuntimeError):
+    """A refresh that could not finish; the message says what failed and what to do."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An asset of the plan: its direct reasons, and whether it is stale already or only follows from one that is."""
+
+    name: str
+    reasons: list[str]
+    certain: bool
+
+
+@dataclass
+class Outcome:
+    """What a refresh did."""
+
+    refresh_id: str
+    materialized: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    failed_checks: list[str] = field(default_factory=list)
+    run_ids: list[str] = field(default_factory=list)
+
+
+def plan(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    observed: Mapping[str, str],
+    select: Iterable[str] | None = None,
+) -> list[Planned]:
+    """What a refresh would do, in the order of the graph; ``observed`` maps each source to its present content hash.
+
+    ``select`` limits it to these assets and what they come from. Writes nothing.
+    """
+    graph = definitions.resolve_asset_graph()
+    wanted = _selected(graph, select)
+    stale: dict[dg.AssetKey, list[str]] = {}
+    out = []
+    for key in graph.toposorted_asset_keys:
+        if key not in graph.materializable_asset_keys or key not in wanted:
+            continue
+        reasons = _reasons(graph, instance, key, observed)
+        following = sorted(p.to_user_string() for p in graph.get(key).parent_keys if p in stale)
+        if not reasons and not following:
+            continue
+        stale[key] = reasons
+        out.append(Planned(key.to_user_string(), reasons or [f"after {', '.join(following)}"], bool(reasons)))
+    return out
+
+
+def refresh(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    root: DataRoot,
+    tracking: MlflowTracking,
+    *,
+    select: Iterable[str] | None = None,
+    verify: bool = False,
+    say: Say = print,
+) -> Outcome:
+    """Observe, then materialise every stale or missing asset that has no stale ancestor, until none is left.
+
+    Raises :class:`RefreshError` when an asset or a blocking check fails, or another refresh of the root is running.
+    """
+    with _only_one(root):
+        end_dead_runs(instance, tracking)
+        observed = observe(instance, root, verify)
+        outcome = Outcome(uuid.uuid4().hex[:12])
+        chosen = list(select) if select is not None else None
+        done: set[str] = set()
+        while True:
+            todo = plan(definitions, instance, observed, chosen)
+            if not todo:
+                return outcome
+            layer = _without_stale_ancestor(definitions, todo)
+            again = done & set(layer)
+            if again:
+                names = ", ".join(sorted(again))
+                raise RefreshError(f"{names}: stale again right after being made, since the inputs changed meanwhile; run it again")
+            _materialize(definitions, instance, layer, outcome, say)
+            done |= set(layer)
+
+
+def observe(instance: dg.DagsterInstance, root: DataRoot, verify: bool = False) -> dict[str, str]:
+    """Hash the sources and record an observation of each that changed; returns source name to content hash."""
+    versions = {}
+    for name, made in observe_sources(root, verify).items():
+        versions[name] = made.version
+        event = observation_if_changed(instance, name, made)
+        if event:
+            instance.report_runless_asset_event(event)
+    return versions
+
+
+def observe_only(root: DataRoot, verify: bool = False) -> dict[str, str]:
+    """Source name to present content hash, without writing anything to Dagster."""
+    return {name: made.version for name, made in observe_sources(root, verify).items()}
+
+
+def end_dead_runs(instance: dg.DagsterInstance, tracking: MlflowTracking) -> int:
+    """Mark runs of killed processes as failed, in Dagster and MLflow, and free their places in the training pool."""
+    dead = 0
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
+        if PROCESS_TAG in run.tags and not process_lives(run.tags[PROCESS_TAG]):
+            instance.report_run_failed(run, "The process of this run was killed; gaip3 refresh goes on from its checkpoints.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            dead += 1
+    if dead:
+        tracking.end_dead_runs()
+    return dead
+
+
+def _reasons(graph: "AssetGraph", instance: dg.DagsterInstance, key: dg.AssetKey, observed: Mapping[str, str]) -> list[str]:
+    made = latest_materialization(instance, key)
+    if made is None:
+        return ["never made"]
+    tags = made.tags or {}
+    node = graph.get(key)
+    reasons = []
+    if tags.get(CODE_VERSION_TAG) != node.code_version:
+        reasons.append("its settings or code changed")
+    for parent in sorted(node.parent_keys):
+        name = parent.to_user_string()
+        now = observed.get(name) or current_version(instance, parent)
+        if now is not None and tags.get(INPUT_VERSION_TAG + name) != now:
+            reasons.append(f"{name} changed")
+    return reasons
+
+
+def _selected(graph: "AssetGraph", select: Iterable[str] | None) -> set[dg.AssetKey]:
+    every = set(graph.toposorted_asset_keys)
+    if select is None:
+        return every
+    chosen: set[dg.AssetKey] = set()
+    for text in select:
+        try:
+            found = dg.AssetSelection.from_string(text).resolve(graph)
+        except Exception as e:
+            raise RefreshError(f"--select {text}: {e}") from e
+        if not found:
+            names = ", ".join(sorted(k.to_user_string() for k in graph.materializable_asset_keys))
+            raise RefreshError(f"--select {text} names no asset; there are {names}")
+        chosen |= set(found)
+    for key in list(chosen):
+        chosen |= set(graph.get_ancestor_asset_keys(key))
+    return chosen
+
+
+def _without_stale_ancestor(definitions: dg.Definitions, todo: list[Planned]) -> list[str]:
+    graph = definitions.resolve_asset_graph()
+    stale = {dg.AssetKey(p.name) for p in todo}
+    return [p.name for p in todo if not (graph.get_ancestor_asset_keys(dg.AssetKey(p.name)) & stale)]
+
+
+def _materialize(definitions: dg.Definitions, instance: dg.DagsterInstance, names: list[str], outcome: Outcome, say: Say) -> None:
+    job = definitions.resolve_implicit_global_asset_job_def()
+    say(f"making {', '.join(names)}")
+    start = time.monotonic()
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey(n) for n in names],
+        tags={REFRESH_TAG: outcome.refresh_id, PROCESS_TAG: this_process()},
+        # Dagster's lines on every step would bury the progress of trainings; the UI has them.
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+    )
+    outcome.run_ids.append(result.run_id)
+    for event in result.get_step_success_events():
+        if event.step_key in names:
+            outcome.materialized.append(event.step_key)
+            outcome.seconds[event.step_key] = event.step_success_data.duration_ms / 1000
+    problems = [_failure(e) for e in result.all_events if e.is_step_failure]
+    for evaluation in result.get_asset_check_evaluations():
+        if not evaluation.passed:
+            said = f": {evaluation.description}" if evaluation.description else ""
+            line = f"{evaluation.asset_key.to_user_string()}: check {evaluation.check_name} failed{said}"
+            outcome.failed_checks.append(line)
+            say(f"  {line}")
+    say(f"  made in {time.monotonic() - start:.1f} s")
+    if not result.success:
+        raise RefreshError("\n".join(problems) or f"Dagster run {result.run_id} failed; see the UI")
+
+
+def _failure(event: dg.DagsterEvent) -> str:
+    error = event.step_failure_data.error
+    while error and error.cause and error.cls_name == "DagsterExecutionStepExecutionError":
+        error = error.cause
+    said = event.step_failure_data.user_failure_data
+    text = said.description if said and said.description else (error.message if error else "failed")
+    return f"{event.step_key}: {text.strip()}"
+
+
+@contextmanager
+def _only_one(root: DataRoot) -> Iterator[None]:
+    root.state.mkdir(parents=True, exist_ok=True)
+    with (root.state / "refresh.lock").open("a+") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            f.seek(0)
+            raise RefreshError(f"another refresh of {root.path} is running (process {f.read().strip()}); wait for it or stop it") from e
+        f.truncate(0)
+        f.write(str(os.getpid()))
+        f.flush()
+        yield

@@ -1,0 +1,184 @@
+"""The CSV contracts, column for column: hand labels, gender probabilities, input values, samples.
+
+What is read may come from a spreadsheet (UTF-8 with or without BOM, CRLF, further columns); what is written is UTF-8 with
+LF. Every complaint names the file, the row (as a text editor counts lines) and the remedy.
+"""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.tables.files import write_text_atomically
+
+LABEL_COLUMNS = ("gender", "img_id", "path", "value")
+SEXES = ("female", "male")
+MAX_PROBLEMS = 20
+
+
+class ContractError(ValueError):
+    """A table that breaks its contract; the message has one line per problem."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Checked labels of one attribute: columns ``gender, img_id, stem, value``, and what was left out and why."""
+
+    table: pd.DataFrame
+    left_out: list[str]
+
+
+def relative_path(text: str) -> str:
+    """A path of a contract with ``/`` and without the first run's leading ``dataset/``."""
+    return text.strip().replace("\\", "/").removeprefix("./").removeprefix("dataset/")
+
+
+def stem(text: str) -> str:
+    """The stem of a contract's path, whatever its folder and extension."""
+    return PurePosixPath(relative_path(text)).stem
+
+
+def read_labels(path: Path, known: dict[str, set[str]] | None = None) -> Labels:
+    """Read a label CSV (``gender,img_id,path,value``; further columns are ignored).
+
+    ``known`` maps a sex to the stems of its originals: a row of another image is left out and listed, since the image may
+    come back. A repeated row of equal value is left out and listed. Raises :class:`ContractError` for a missing column, an
+    unknown sex, a value that is empty, no number or outside 0..1, or two values for one image.
+    """
+    rows, problems, left_out = [], [], []
+    seen: dict[tuple[str, str], tuple[int, float]] = {}
+    for line, row in _rows(path, LABEL_COLUMNS):
+        sex, name, text = row["gender"].strip().lower(), stem(row["path"]), row["value"].strip()
+        where = f"{path}, line {line}"
+        if sex not in SEXES:
+            problems.append(f"{where}: column gender is {row['gender']!r}; write female or male")
+            continue
+        try:
+            value = float(text)
+        except ValueError:
+            value = np.nan
+        if not 0 <= value <= 1:
+            said = "empty" if not text else repr(text)
+            problems.append(f"{where}: column value is {said}; write a number from 0 to 1, or remove the row")
+            continue
+        if (sex, name) in seen:
+            first, before = seen[sex, name]
+            if before != value:
+                problems.append(
+                    f"{where}: column value is {value:g} for {sex} {name}, but line {first} says {before:g}; keep one of the two"
+                )
+            else:
+                left_out.append(f"line {line}: {sex} {name} again (first in line {first})")
+            continue
+        seen[sex, name] = line, value
+        if known is not None and name not in known.get(sex, set()):
+            left_out.append(f"line {line}: there is no image {name} in the {sex} originals")
+            continue
+        rows.append((sex, row["img_id"].strip(), name, value))
+    if problems:
+        more = f"\n… and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+        raise ContractError("\n".join(problems[:MAX_PROBLEMS]) + more)
+    return Labels(pd.DataFrame(rows, columns=["gender", "img_id", "stem", "value"]), left_out)
+
+
+def write_labels(path: Path, table: pd.DataFrame) -> None:
+    """Write checked labels (columns of :class:`Labels`) in the contract's columns, sorted by key."""
+    ordered = table.sort_values(["gender", "stem"])
+    paths = [f"resized/{g}/{s}.jpg" for g, s in zip(ordered.gender, ordered.stem, strict=True)]
+    _write(path, ordered.assign(path=paths)[list(LABEL_COLUMNS)])
+
+
+def write_gender_probabilities(path: Path, image_paths: Iterable[str], probabilities: np.ndarray) -> None:
+    """Write ``(N, 2) float32`` probabilities (male, female) with the first column of an empty name that holds 0.
+
+    Numbers are shortest round-trip float32 and never rounded: the rule reads them as they are.
+    """
+    lines = [",image_path,prob_male,prob_female"]
+    for name, (male, female) in zip(image_paths, np.asarray(probabilities, np.float32), strict=True):
+        lines.append(f"0,{_quoted(name)},{male!s},{female!s}")
+    write_text_atomically(path, "\n".join(lines) + "\n")
+
+
+def read_gender_probabilities(path: Path) -> pd.DataFrame:
+    """Columns ``image_path, prob_male, prob_female`` (float64), paths relative to the root."""
+    return _read_predictions(path, ("prob_male", "prob_female"))
+
+
+def write_input_values(path: Path, attribute: str, image_paths: Iterable[str], values: np.ndarray) -> None:
+    """Write ``image_path,{attribute}`` with four decimals, so that equal models give equal files."""
+    names = list(image_paths)
+    _write(path, pd.DataFrame({"image_path": names, attribute: np.round(np.asarray(values, np.float64), 4)}))
+
+
+def read_input_values(path: Path, attribute: str) -> pd.DataFrame:
+    """Columns ``image_path`` (relative to the root) and ``attribute`` (float64 in 0..1)."""
+    table = _read_predictions(path, (attribute,))
+    outside = table[~table[attribute].between(0, 1)]
+    if len(outside):
+        raise ContractError(f"{path}, line {outside.index[0] + 2}: column {attribute} is {outside[attribute].iloc[0]:g}, outside 0..1")
+    return table
+
+
+def write_samples(path: Path, table: pd.DataFrame) -> None:
+    """Write ``image_path``, the five values, ``seed``, ``temperature``, ``guidance`` and further columns after them."""
+    first = ["image_path", *ATTRIBUTES, "seed", "temperature", "guidance"]
+    _write(path, table[[*first, *(c for c in table.columns if c not in first)]])
+
+
+def read_samples(path: Path) -> pd.DataFrame:
+    """The table of :func:`write_samples`."""
+    return _read_predictions(path, (*ATTRIBUTES, "seed", "temperature", "guidance"))
+
+
+def _read_predictions(path: Path, numbers: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, encoding="utf-8-sig", dtype={"image_path": str}, float_precision="round_trip")
+    except FileNotFoundError as e:
+        raise ContractError(f"{path}: no such file; materialise the asset that writes it (gaip3 refresh)") from e
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
+        raise ContractError(f"{path}: not a CSV file: {e}") from e
+    missing = [c for c in ("image_path", *numbers) if c not in table.columns]
+    if missing:
+        raise ContractError(f"{path}: column {missing[0]} is missing; the columns are {', '.join(table.columns)}")
+    for column in numbers:
+        parsed = pd.to_numeric(table[column], errors="coerce")
+        if parsed.isna().any():
+            line = int(np.flatnonzero(parsed.isna())[0]) + 2
+            raise ContractError(f"{path}, line {line}: column {column} is not a number")
+        table[column] = parsed.astype(np.int64 if column == "seed" else np.float64)
+    table["image_path"] = table.image_path.map(relative_path)
+    return table[["image_path", *numbers, *(c for c in table.columns if c not in ("image_path", *numbers) and not c.startswith("Unnamed"))]]
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterable[tuple[int, dict[str, str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as f:
+            reader = csv.DictReader(f, strict=True)
+            names = reader.fieldnames or []
+            missing = [c for c in columns if c not in names]
+            if missing:
+                raise ContractError(f"{path}, line 1: column {missing[0]} is missing; the first line must have {','.join(columns)}")
+            for row in reader:
+                if any(row[c] is None for c in columns):
+                    raise ContractError(
+                        f"{path}, line {reader.line_num}: {sum(v is not None for v in row.values())} fields, {len(names)} expected"
+                    )
+                yield reader.line_num, row
+    except FileNotFoundError as e:
+        raise ContractError(f"{path}: no such file; label images (see data/README.md) or put the label CSV there") from e
+    except UnicodeDecodeError as e:
+        raise ContractError(f"{path}: not UTF-8 (byte {e.start}); save it as “CSV UTF-8”") from e
+    except csv.Error as e:
+        raise ContractError(f"{path}, line {reader.line_num}: not a CSV row: {e}") from e
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    write_text_atomically(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n\r') else text

@@ -1,0 +1,58 @@
+"""Splits that never move: a group of twins falls into a bucket by its smallest name, whatever else is added."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+TEST_BUCKETS = 10
+VALIDATION_BUCKETS = 20
+
+
+def groups(keys: Sequence[str], twins: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Map each key (``set/stem`` of an original) to the smallest key of its group; ``twins`` are pairs of connected keys."""
+    parent = {k: k for k in keys}
+
+    def root(key: str) -> str:
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    for a, b in twins:
+        low, high = sorted((root(a), root(b)))
+        parent[high] = low
+    return {k: root(k) for k in keys}
+
+
+def bucket(group: str) -> int:
+    """The bucket 0..99 of a group, named by its smallest ``set/stem``."""
+    return int(hashlib.sha256(f"split-v1{group}".encode()).hexdigest(), 16) % 100
+
+
+def split(buckets: np.ndarray) -> np.ndarray:
+    """``(N,)`` of ``test`` (buckets 0..9), ``validation`` (10..19) or ``train`` for ``(N,)`` integer buckets."""
+    b = np.asarray(buckets)
+    return np.where(b < TEST_BUCKETS, "test", np.where(b < VALIDATION_BUCKETS, "validation", "train"))
+
+
+def originals(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Every usable original with its split: columns ``key`` (``set/stem``), ``set``, ``stem``, ``group``, ``bucket``, ``split``.
+
+    ``manifests`` maps a set's id to the manifest of its resized images; originals of equal bytes are twins.
+    """
+    parts = []
+    for set_id, manifest in manifests.items():
+        usable = manifest[manifest.status != "unusable"]
+        stems = [PurePosixPath(p).stem for p in usable.path]
+        parts.append(pd.DataFrame({"set": set_id, "stem": stems, "source": list(usable.source_sha256)}))
+    table = pd.concat(parts, ignore_index=True)
+    table["key"] = table["set"] + "/" + table["stem"]
+    twins = [(same[0], other) for same in table.groupby("source").key.apply(list) for other in same[1:]]
+    of = groups(list(table.key), twins)
+    table["group"] = table.key.map(of)
+    table["bucket"] = table.group.map(bucket).astype(int)
+    table["split"] = split(table.bucket.to_numpy())
+    return table[["key", "set", "stem", "group", "bucket", "split"]].sort_values("key", ignore_index=True)

@@ -1,0 +1,253 @@
+"""What makes an asset stale: content hashes as data versions, resolved settings as code versions.
+
+Here belongs how an asset states its version and learns its inputs' versions; what a version is taken of (a folder, a table,
+weights) belongs to the module that knows the thing. ``versioned_asset`` gives every asset of the pipeline the same manners.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun
+from gaip3_pipeline.settings import Settings, load, section_hash
+from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
+from gaip3_pipeline.training.progress import Progress
+
+# observable_source_asset is beta in 1.13 and says so once for each of our sources.
+warnings.filterwarnings("ignore", category=dg.BetaWarning, module="dagster")
+
+OWNERS = ["team:gaip3"]
+TRAINING_POOL = "training"
+DATA_VERSION_TAG = "dagster/data_version"
+CODE_VERSION_TAG = "dagster/code_version"
+INPUT_VERSION_TAG = "dagster/input_data_version/"
+IO_RETRIES = dg.RetryPolicy(max_retries=2, delay=2.0)
+
+Reads = Callable[[Settings], tuple[Any, ...]]
+
+
+class RootResource(dg.ConfigurableResource):
+    """The data root that the assets work on."""
+
+    path: str
+
+    @property
+    def data_root(self) -> DataRoot:
+        return DataRoot(Path(self.path))
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an asset's body returns: the content hash of what it made, its figures and one picture for people."""
+
+    version: str
+    figures: Mapping[str, Any] = field(default_factory=dict)  # numbers, strings, and lists or mappings of them
+    picture: bytes | None = None  # JPEG
+    run_url: str = ""  # the page of the training in MLflow
+
+    def metadata(self) -> dict[str, Any]:
+        """As the UI shows it; metadata lives in the event log, so a picture is small (see imaging.contact_sheet)."""
+        from gaip3_pipeline.imaging.contact_sheet import to_markdown
+
+        shown: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in self.figures.items()}
+        if self.picture:
+            shown["picture"] = dg.MetadataValue.md(to_markdown(self.picture, "contact sheet"))
+        if self.run_url:
+            shown["mlflow_run"] = dg.MetadataValue.url(self.run_url)
+        return shown
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an asset's body works with."""
+
+    name: str
+    root: DataRoot
+    settings: Settings
+    inputs: Mapping[str, str]  # asset name to data version
+    code_version: str
+    context: dg.AssetExecutionContext
+    tracking: MlflowTracking
+
+    @property
+    def fingerprint(self) -> str:
+        """Names code, settings and data: a checkpoint is resumed only under the same one."""
+        return digest([self.name, self.code_version, *(f"{k}={v}" for k, v in sorted(self.inputs.items()))])
+
+    def progress(self, label: str = "", total: int = 1) -> Progress:
+        """Progress of this step's long work, on the terminal or in the step's log."""
+        return Progress(f"  {label or self.name}", total)
+
+    def training_run(self, parameters: Mapping[str, Any]) -> TrainingRun:
+        """The MLflow run of this step's training: a context manager (see mlflow_tracking)."""
+        run = self.context.run
+        return self.tracking.training_run(
+            asset=self.name,
+            dagster_run_id=run.run_id,
+            parent_id=run.tags.get(self.tracking.PARENT_TAG),
+            on_parent=lambda run_id: self.context.instance.add_run_tags(run.run_id, {self.tracking.PARENT_TAG: run_id}),
+            code_version=self.code_version,
+            inputs=self.inputs,
+            fingerprint=self.fingerprint,
+            parameters=parameters,
+        )
+
+
+def code_version(number: int, settings: Settings, reads: Reads) -> str:
+    """A hand-kept integer and the hash of the resolved settings that the asset reads."""
+    return f"{number}-{section_hash(*reads(settings))}" if reads(settings) else str(number)
+
+
+def versioned_asset(
+    settings: Settings,
+    *,
+    name: str,
+    deps: Sequence[str],
+    version: int,
+    group: str,
+    kinds: set[str],
+    description: str,
+    reads: Reads = lambda s: (),
+    training: bool = False,
+) -> Callable[[Callable[[Step], Made]], dg.AssetsDefinition]:
+    """An asset whose data version is a content hash and whose code version holds the settings that it reads.
+
+    The step stops when gaip3.toml no longer says what the definitions were loaded with.
+    """
+    planned = code_version(version, settings, reads)
+
+    def decorate(body: Callable[[Step], Made]) -> dg.AssetsDefinition:
+        @dg.asset(
+            name=name,
+            deps=list(deps),
+            code_version=planned,
+            group_name=group,
+            kinds=kinds,
+            owners=OWNERS,
+            description=description,
+            pool=TRAINING_POOL if training else None,
+            retry_policy=None if training else IO_RETRIES,
+            automation_condition=automation(),
+        )
+        def asset_body(context: dg.AssetExecutionContext, root: RootResource, tracking: MlflowTracking) -> dg.MaterializeResult:
+            now = load(root.data_root)
+            if code_version(version, now, reads) != planned:
+                raise dg.Failure(
+                    f"{root.data_root.settings_file} changed since this code location was loaded, so {name} would be made with other "
+                    "settings than planned: reload the definitions (Deployment → Reload, or start gaip3 refresh again)",
+                    allow_retries=False,
+                )
+            inputs = {d: current_version(context.instance, dg.AssetKey(d)) or "" for d in deps}
+            made = body(Step(name, root.data_root, now, inputs, planned, context, tracking))
+            keep(root.data_root, name, made)
+            return dg.MaterializeResult(data_version=dg.DataVersion(made.version), metadata=made.metadata())
+
+        return asset_body
+
+    return decorate
+
+
+def automation() -> dg.AutomationCondition:
+    """Ask for a run once per change of content, code or loss of the asset; the sensor that evaluates it is off by default.
+
+    ``eager()`` fires even when a dependency was materialised with an equal data version, so the change of content stands in
+    for "newly updated"; ``since(newly_requested)`` keeps one change from asking again while its run is under way, and a
+    parent that is itself about to run is waited for.
+    """
+    changed = dg.AutomationCondition.any_deps_updated().replace("newly_updated", dg.AutomationCondition.data_version_changed())
+    cause = changed | dg.AutomationCondition.code_version_changed() | dg.AutomationCondition.newly_missing()
+    waits = dg.AutomationCondition.any_deps_missing() | dg.AutomationCondition.any_deps_in_progress() | dg.AutomationCondition.in_progress()
+    return cause.since(dg.AutomationCondition.newly_requested()) & ~waits
+
+
+def keep(root: DataRoot, name: str, made: Made) -> None:
+    """Keep an asset's figures and picture as files, for its checks and the report."""
+    write_text_atomically(root.figures(name), json.dumps(made.figures, indent=1, ensure_ascii=False) + "\n")
+    if made.picture:
+        write_bytes_atomically(root.picture(name), made.picture)
+
+
+def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The figures that are plain numbers, as MLflow takes them."""
+    return {k: float(v) for k, v in figures.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
+def read_figures(root: DataRoot, name: str) -> dict[str, Any]:
+    """The figures that an asset kept; empty if it has not been made."""
+    try:
+        return json.loads(root.figures(name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def current_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The data version of an asset's last materialisation, or of a source's last observation."""
+    materialized = latest_materialization(instance, key)
+    if materialized:
+        return (materialized.tags or {}).get(DATA_VERSION_TAG)
+    observed = instance.fetch_observations(key, limit=1).records
+    if observed and observed[0].asset_observation:
+        return (observed[0].asset_observation.tags or {}).get(DATA_VERSION_TAG)
+    return None
+
+
+def latest_materialization(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.AssetMaterialization | None:
+    """The last materialisation of an asset."""
+    records = instance.fetch_materializations(key, limit=1).records
+    return records[0].asset_materialization if records else None
+
+
+def observation_if_changed(instance: dg.DagsterInstance, name: str, made: Made) -> dg.AssetObservation | None:
+    """The observation to record of a source, if its content is not the one recorded last."""
+    key = dg.AssetKey(name)
+    if current_version(instance, key) == made.version:
+        return None
+    return dg.AssetObservation(key, metadata=made.metadata(), tags={DATA_VERSION_TAG: made.version})
+
+
+def digest(parts: Iterable[str]) -> str:
+    """sha256 over strings, each on a line of its own."""
+    h = hashlib.sha256()
+    for part in parts:
+        h.update(part.encode() + b"\n")
+    return h.hexdigest()
+
+
+def file_version(path: Path) -> str:
+    """sha256 of a file's bytes; ``missing`` if there is none."""
+    if not path.exists():
+        return "missing"
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def folder_content(folder: Path) -> str:
+    """sha256 over (name, sha256) of the files of a folder, sorted."""
+    return digest(f"{p.name} {file_version(p)}" for p in sorted(folder.iterdir()) if p.is_file())
+
+
+def weights_version(folder: Path) -> str:
+    """sha256 over sorted (file, variable path, dtype, shape, array bytes) of a folder's ``*.weights.h5``.
+
+    Files of equal weights differ from one another (HDF5 keeps times), so the arrays are hashed. Only what is used downstream
+    lies in these files: the optimiser's state does not.
+    """
+    import h5py
+
+    h = hashlib.sha256()
+    for file in sorted(folder.glob("*.weights.h5")):
+        with h5py.File(file) as f:
+            arrays: dict[str, h5py.Dataset] = {}
+            f.visititems(lambda name, item: arrays.__setitem__(name, item) if isinstance(item, h5py.Dataset) else None)  # noqa: B023
+            for name in sorted(arrays):
+                array = arrays[name][()]
+                h.update(f"{file.name} {name} {array.dtype.str} {array.shape}\n".encode())
+                h.update(array.tobytes())
+    return h.hexdigest()
