@@ -1,0 +1,261 @@
+"""What a machine and a data root lack, and how to get it. Looks only: nothing is downloaded, repaired or imported that takes long."""
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from gaip3_pipeline import settings
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, IMAGE_SUFFIXES, REPOSITORY, DataRoot
+from gaip3_pipeline.tables.contracts import ContractError, read_labels
+from gaip3_pipeline.web import fetch
+from gaip3_pipeline.web.servers import port_is_free
+
+GIB = 1024**3
+MEMORY_GIB = 6  # a training at the demo preset (4) and both pages (1.2)
+DISK_GIB = 10  # the originals at 256 pixels, everything made from them, both stores
+STALE_SECONDS = 3600
+PYTHONS = ((3, 11), (3, 14))
+PACKAGE = "gaip3-pipeline"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. ``missing`` stops the pipeline, ``warning`` does not."""
+
+    state: Literal["ok", "warning", "missing"]
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state:8} {self.what}" + (f"\n{'':8} -> {self.remedy}" if self.remedy else "")
+
+
+def doctor(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000) -> list[Finding]:
+    """What was found about this machine, the installed packages and ``root``."""
+    return [
+        _python(),
+        *_packages(),
+        _processor(),
+        _memory(),
+        _disk(root),
+        _gpu(),
+        *_ports(dagster=dagster_port, mlflow=mlflow_port),
+        _chromium(),
+        _git(),
+        *_folder(root),
+        _settings(root),
+        *_originals(root),
+        *_labels(root),
+        _kaggle(),
+        *_leftovers(root),
+        *_databases(root),
+    ]
+
+
+def _python() -> Finding:
+    here = f"Python {sys.version.split()[0]}"
+    lowest, above = PYTHONS
+    if lowest <= sys.version_info[:2] < above:
+        return Finding("ok", here)
+    return Finding("missing", f"{here}: 3.11, 3.12 or 3.13 is needed", "install one and run make install PYTHON=python3.12")
+
+
+def _packages() -> Iterator[Finding]:
+    remedy = "make install"
+    try:
+        required = metadata.requires(PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        yield Finding("missing", f"{PACKAGE} is not installed in {sys.prefix}", remedy)
+        return
+    names = [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in required if "extra ==" not in line]
+    lock = REPOSITORY / "uv.lock"
+    locked: dict[str, list[str]] = {}  # a package may have another version for each Python
+    for package in tomllib.loads(lock.read_text(encoding="utf-8"))["package"] if lock.exists() else []:
+        locked.setdefault(package["name"], []).append(package.get("version", ""))
+    fine = True
+    for name in names:
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            fine = False
+            yield Finding("missing", f"package {name} is not installed", remedy)
+            continue
+        if version not in locked.get(name, [version]):
+            fine = False
+            yield Finding("warning", f"package {name} is {version}, the lock file has {' or '.join(locked[name])}", remedy)
+    if fine:
+        yield Finding("ok", f"{len(names)} packages, as locked")
+
+
+def _processor() -> Finding:
+    cores = len(os.sched_getaffinity(0))
+    if cores >= 2:
+        return Finding("ok", f"{cores} cores")
+    return Finding("warning", "1 core", "the pages and a training will slow each other down; run gaip3 refresh without gaip3 ui")
+
+
+def _memory() -> Finding:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 / GIB for line in lines}
+    here = f"memory: {sizes['MemAvailable']:.1f} of {sizes['MemTotal']:.1f} GiB available"
+    if sizes["MemAvailable"] >= MEMORY_GIB:
+        return Finding("ok", here)
+    return Finding("warning", f"{here}; {MEMORY_GIB} are comfortable", "close other programs, or set a smaller batch_size in gaip3.toml")
+
+
+def _disk(root: DataRoot) -> Finding:
+    free = shutil.disk_usage(_existing(root.path)).free / GIB
+    here = f"disk of {root.path}: {free:.1f} GiB free"
+    if free >= DISK_GIB:
+        return Finding("ok", here)
+    return Finding(
+        "missing" if free < 1 else "warning", f"{here}; {DISK_GIB} are comfortable", "free some, or use a root elsewhere: --root"
+    )
+
+
+def _gpu() -> Finding:
+    program = shutil.which("nvidia-smi")
+    try:
+        listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20).stdout if program else ""
+    except (OSError, subprocess.TimeoutExpired):
+        listed = ""
+    gpus = [line.split(" (UUID")[0] for line in listed.splitlines() if line.startswith("GPU")]
+    return Finding("ok", ", ".join(gpus) if gpus else "no NVIDIA GPU: trainings run on the processor")
+
+
+def _ports(**wanted: int) -> Iterator[Finding]:
+    for name, port in wanted.items():
+        if port_is_free(port):
+            yield Finding("ok", f"port {port} for {name} is free")
+        else:
+            yield Finding("warning", f"port {port} for {name} is in use, perhaps by a running gaip3 ui", "gaip3 ui takes the next free one")
+
+
+def _chromium() -> Finding:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return Finding("ok", f"browser for the tests: {found}") if found else Finding(
+        "warning", "no Chromium: the browser tests skip", "apt-get install chromium"
+    )  # fmt: skip
+
+
+def _git() -> Finding:
+    if shutil.which("git"):
+        return Finding("ok", "git")
+    return Finding("warning", "no git: MLflow's runs do not say which commit they are of", "apt-get install git")
+
+
+def _folder(root: DataRoot) -> Iterator[Finding]:
+    """The root and Dagster's home can be written to, and hard links work, so that ``final/`` needs no space of its own."""
+    for folder in dict.fromkeys((root.path, root.dagster_home)):
+        here = _existing(folder)
+        try:
+            with tempfile.TemporaryDirectory(dir=here, prefix=".doctor-") as trial:
+                first = Path(trial) / "first"
+                first.touch()
+                try:
+                    os.link(first, Path(trial) / "second")
+                    yield Finding("ok", f"{folder} can be written to; hard links work")
+                except OSError:
+                    yield Finding("warning", f"{here} has no hard links: final/ takes the space of copies", "use a Linux file system")
+        except OSError as error:
+            yield Finding(
+                "missing", f"{here} cannot be written to: {error.strerror}", f"chown or chmod {here}, or use another root: --root"
+            )
+
+
+def _settings(root: DataRoot) -> Finding:
+    try:
+        return Finding("ok", f"settings: preset {settings.load(root).preset}")
+    except settings.SettingsError as error:
+        return Finding("missing", str(error), f"correct {root.settings_file}")
+
+
+def _originals(root: DataRoot) -> Iterator[Finding]:
+    for image_set in IMAGE_SETS:
+        count = fetch.count_images(root.original(image_set))
+        expected = fetch.EXPECTED[image_set.id]
+        here = f"original/{image_set.original}: {count:,} images"
+        if not count:
+            yield Finding("missing", here, "gaip3 fetch downloads them; or put your own there; gaip3 demo paints some into demo/")
+        elif root.is_repository_data and count < expected:
+            yield Finding("warning", f"{here} of the {expected:,} in Kaggle's set", "gaip3 fetch brings the rest, if these are Kaggle's")
+        else:
+            yield Finding("ok", here)
+
+
+def _labels(root: DataRoot) -> Iterator[Finding]:
+    known = {
+        s.sex: {p.stem for p in root.original(s).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES} for s in IMAGE_SETS if s.sex is not None
+    }
+    for attribute in ATTRIBUTES:
+        path = root.hand_labels(attribute)
+        here = root.relative(path)
+        if not path.exists():
+            how = "put it there (columns gender,img_id,path,value), or gaip3 import-first-run FOLDER"
+            yield Finding("missing", f"{here}: there is none", how)
+            continue
+        try:
+            labels = read_labels(path, known)
+        except ContractError as error:
+            yield Finding("missing", str(error).splitlines()[0], "correct the file; the message names row and column")
+            continue
+        if labels.left_out:
+            left = f"{here}: {len(labels.table):,} labels are used, {len(labels.left_out):,} are not: {labels.left_out[0]}"
+            yield Finding("warning", left, "fetch the images that are missing, or remove the rows")
+        else:
+            yield Finding("ok", f"{here}: {len(labels.table):,} labels")
+
+
+def _kaggle() -> Finding:
+    try:
+        found = fetch.credentials()
+    except fetch.FetchError as error:
+        return Finding("warning", *str(error).split(": ", 1))
+    return Finding("ok", f"Kaggle credentials: {found}") if found else Finding("warning", "no Kaggle credentials", fetch.CREDENTIALS)
+
+
+def _leftovers(root: DataRoot) -> Iterator[Finding]:
+    """Temporary files of writes that were killed; younger ones may belong to a run that is going on."""
+    old = time.time() - STALE_SECONDS
+    stale = [p for p in root.path.rglob(".writing-*") if p.is_file() and p.stat().st_mtime < old]
+    if stale:
+        size = sum(p.stat().st_size for p in stale) / 1e6
+        remedy = f"find '{root.path}' -name '.writing-*' -mmin +60 -delete"
+        yield Finding("warning", f"{len(stale):,} files of interrupted writes, {size:,.1f} MB, such as {root.relative(stale[0])}", remedy)
+
+
+def _databases(root: DataRoot) -> Iterator[Finding]:
+    """Dagster's and MLflow's stores and the cache of hashes: whole, and not held by a writer."""
+    for path in sorted(p for p in root.state.rglob("*") if p.suffix in (".db", ".sqlite") and p.is_file()):
+        name = path.relative_to(root.state.parent)
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=2)) as store:
+                store.execute("BEGIN IMMEDIATE")
+                store.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                store.rollback()
+        except sqlite3.OperationalError as error:
+            yield Finding("warning", f"{name}: {error}", "another process is writing, or was stopped (ps): end it, then try again")
+        except sqlite3.DatabaseError as error:
+            yield Finding("missing", f"{name}: {error}", f"restore it from a backup, or move it away to start a new history: {path}")
+        else:
+            yield Finding("ok", f"{name} can be opened and written")
+
+
+def _existing(path: Path) -> Path:
+    """``path``, or the nearest folder above it that exists."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path

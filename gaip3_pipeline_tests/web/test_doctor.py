@@ -1,0 +1,123 @@
+"""The doctor names what is missing and how to get it."""
+
+import os
+import socket
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.web.doctor import Finding, doctor
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> DataRoot:
+    """A root with one image in each set and a label for those of D2."""
+    root = DataRoot(tmp_path / "내 data")
+    for image_set in IMAGE_SETS:
+        root.original(image_set).mkdir(parents=True)
+        (root.original(image_set) / "얼굴 1.jpg").write_bytes(b"not looked at")
+    (root.path / "labels").mkdir()
+    for attribute in ATTRIBUTES:
+        rows = "female,0,resized/얼굴 1.png,0.5\nmale,0,resized/얼굴 1.png,1\n"
+        root.hand_labels(attribute).write_text(f"gender,img_id,path,value\n{rows}", encoding="utf-8")
+    return root
+
+
+def about(text: str, root: DataRoot) -> Finding:
+    found = [f for f in doctor(root) if text in f.what]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_nothing_is_missing_from_a_root_that_has_all(root: DataRoot) -> None:
+    assert [f for f in doctor(root) if f.state == "missing"] == []
+    assert about("train_output_mouth.csv", root).what == "labels/train_output_mouth.csv: 2 labels"
+
+
+def test_an_empty_root_is_told_how_to_get_images_and_labels(tmp_path: Path) -> None:
+    findings = doctor(DataRoot(tmp_path / "new"))
+    missing = [f for f in findings if f.state == "missing"]
+    assert len(missing) == len(IMAGE_SETS) + len(ATTRIBUTES)
+    assert all(f.remedy for f in missing)
+    assert "gaip3 fetch" in missing[0].remedy
+    assert not (tmp_path / "new").exists()
+
+
+def test_looking_changes_nothing(root: DataRoot) -> None:
+    before = sorted(root.path.rglob("*"))
+    doctor(root)
+    assert sorted(root.path.rglob("*")) == before
+
+
+def test_a_malformed_label_file_is_named_with_its_row(root: DataRoot) -> None:
+    with root.hand_labels("head").open("a") as file:
+        file.write("female,1,resized/b.png,2\n")
+    found = about("train_output_head.csv", root)
+    assert found.state == "missing"
+    assert "line 4: column value is '2'" in found.what
+
+
+def test_labels_of_images_that_are_not_there_are_counted(root: DataRoot) -> None:
+    with root.hand_labels("eyes").open("a") as file:
+        file.write("female,1,resized/gone.png,1\n")
+    found = about("train_output_eyes.csv", root)
+    assert found.state == "warning"
+    assert "2 labels are used, 1 are not: line 4: there is no image gone" in found.what
+
+
+def test_a_settings_file_that_cannot_be_used_is_named(root: DataRoot) -> None:
+    root.settings_file.write_text('preset = "seed"\n[nvae]\nepoch = 3\n')
+    found = about("epoch", root)
+    assert (found.state, str(root.settings_file) in found.remedy) == ("missing", True)
+
+
+def test_ports_in_use_are_named(root: DataRoot) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = [f for f in doctor(root, dagster_port=port) if f"port {port}" in f.what]
+    assert [f.state for f in found] == ["warning"]
+
+
+def test_files_of_killed_writes_are_found_and_those_of_running_ones_are_not(root: DataRoot) -> None:
+    for name, age in (("old", 7200), ("young", 5)):
+        file = root.path / "labels" / f".writing-{name}.csv"
+        file.touch()
+        os.utime(file, (time.time() - age,) * 2)
+    found = about("interrupted writes", root)
+    assert found.what.startswith("1 files of interrupted writes")
+    assert "labels/.writing-old.csv" in found.what
+
+
+def test_a_locked_and_a_damaged_database_are_told_apart(root: DataRoot) -> None:
+    root.state.mkdir()
+    (root.state / "damaged.db").write_bytes(b"no database at all" * 100)
+    with sqlite3.connect(root.mlflow_db) as writer:
+        writer.execute("CREATE TABLE runs (id)")
+        writer.commit()
+        writer.execute("BEGIN IMMEDIATE")
+        assert about("mlflow.db", root).state == "warning"
+        writer.rollback()
+    assert about("mlflow.db", root).state == "ok"
+    assert about("damaged.db", root).state == "missing"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir(mode=0o555)
+    assert about("cannot be written to", DataRoot(tmp_path / "theirs")).state == "missing"
+
+
+def test_a_kaggle_file_that_cannot_be_read_is_a_warning(root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
+    assert about("no Kaggle credentials", root).state == "warning"
+    (tmp_path / "kaggle.json").write_text("{")
+    found = about("Invalid Kaggle credentials", root)
+    assert (found.state, "Create New Token" in found.remedy) == ("warning", True)
