@@ -1,0 +1,173 @@
+"""How fast one core turns large JPEG photographs into the pipeline's small pictures, and what limits it.
+
+    python bench/image_prep.py [FOLDER] [--repeats 5]
+
+FOLDER holds JPEG photographs (default: ``../shared/data/faces/large`` beside the repository). They are measured as they are where they are
+progressive, and re-saved as progressive and baseline (quality 95, 4:2:0) otherwise, in a temporary folder.
+
+Rows, in images per second of CPU time of one core, since wall time on a shared machine measures the neighbours too; the variants take
+turns picture by picture, and the median over the repeats counts:
+
+- ``ours``: the project's way from file to small picture: read the file, check its markers, decode, crop, area-resize;
+- ``ours_to_jpeg``: the same, encoded as the JPEG that ``resized/`` holds;
+- ``pillow_full``, ``opencv_full``: nothing but the full decode, from memory;
+- ``decoder_limit``: nothing but libjpeg-turbo's decode of the same file at the scale that ``ours`` uses, from memory.
+
+The limit is entropy decoding: at 1/8 hardly any transform is left, and still every coefficient's code has to be read. A progressive file
+keeps most of them in scans that 1/8 does not need, and ``ours`` skips those, so it may exceed the limit there. A baseline file interleaves
+all, and nothing can be skipped. ``mean_abs_diff`` (grey levels) is between ``ours`` before encoding and a full decode with area resize;
+``two_process_speedup`` is the wall-clock rate of two processes over that of one.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from gaip3_pipeline.imaging.decode import Target, decode, reduction
+from gaip3_pipeline.imaging.processing import resize_picture
+from gaip3_pipeline.imaging.transform import resize
+from gaip3_pipeline.settings import Images
+from gaip3_pipeline.tables.manifests import list_images
+
+FOLDER = Path(__file__).resolve().parents[2] / "shared/data/faces/large"
+SETTINGS = Images()
+TARGET = Target(SETTINGS.height, SETTINGS.width, SETTINGS.crop)
+REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+
+
+def ours(path: Path) -> np.ndarray:
+    return resize(decode(path.read_bytes(), path.name, TARGET, SETTINGS.max_pixels), TARGET)
+
+
+def ours_to_jpeg(path: Path) -> bytes:
+    return resize_picture(path.read_bytes(), path.name, SETTINGS)[0]
+
+
+def pillow_full(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def opencv_full(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def decoder_limit(data: bytes, factor: int) -> None:
+    cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED[factor])
+
+
+def measure(paths: list[Path], repeats: int) -> dict[str, float]:
+    """The figures of one kind of file."""
+    files = [path.read_bytes() for path in paths]
+    sizes = [Image.open(path).size for path in paths]
+    factors = [reduction(width, height, TARGET) for width, height in sizes]
+    variants: dict[str, Callable[[int], object]] = {
+        "ours": lambda i: ours(paths[i]),
+        "ours_to_jpeg": lambda i: ours_to_jpeg(paths[i]),
+        "pillow_full": lambda i: pillow_full(files[i]),
+        "opencv_full": lambda i: opencv_full(files[i]),
+        "decoder_limit": lambda i: decoder_limit(files[i], factors[i]),
+    }
+    for run in variants.values():  # warm-up
+        run(0)
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(repeats):
+        spent = dict.fromkeys(variants, 0.0)
+        for i in range(len(paths)):
+            for name, run in variants.items():
+                start = time.process_time()
+                run(i)
+                spent[name] += time.process_time() - start
+        for name, taken in spent.items():
+            seconds[name].append(taken)
+    figures = {name: round(len(paths) / statistics.median(taken), 1) for name, taken in seconds.items()}
+    figures["mean_abs_diff"] = round(statistics.mean(difference(path) for path in paths), 3)
+    figures["two_process_speedup"] = round(two_process_speedup(paths, repeats), 2)
+    return figures
+
+
+def difference(path: Path) -> float:
+    """Mean absolute difference in grey levels from a full decode with area resize."""
+    full = opencv_full(path.read_bytes())
+    left, right = TARGET.columns(full.shape[1])
+    want = cv2.resize(full[:, left:right], (TARGET.width, TARGET.height), interpolation=cv2.INTER_AREA)[:, :, ::-1]
+    return float(np.abs(want.astype(np.int16) - ours(path)).mean())
+
+
+def two_process_speedup(paths: list[Path], repeats: int) -> float:
+    """Wall-clock rate of two processes, each doing all of ``paths``, over the rate of one: the median of ``repeats``."""
+    context = multiprocessing.get_context("spawn")
+    ratios = []
+    with context.Manager() as manager:
+        results = manager.list()
+        for _ in range(repeats):
+            rates = []
+            for count in (1, 2):
+                barrier = context.Barrier(count)
+                results[:] = []
+                workers = [context.Process(target=_worker, args=(paths, barrier, results)) for _ in range(count)]
+                for worker in workers:
+                    worker.start()
+                for worker in workers:
+                    worker.join()
+                if len(results) != count:
+                    raise RuntimeError("a measuring process failed")
+                rates.append(count * len(paths) / max(results))
+            ratios.append(rates[1] / rates[0])
+    return statistics.median(ratios)
+
+
+def _worker(paths: list[Path], barrier: Barrier, results: list[float]) -> None:
+    cv2.setNumThreads(1)
+    ours_to_jpeg(paths[0])
+    barrier.wait()
+    start = time.perf_counter()
+    for path in paths:
+        ours_to_jpeg(path)
+    results.append(time.perf_counter() - start)
+
+
+def resaved(paths: list[Path], folder: Path, progressive: bool) -> list[Path]:
+    """Copies of ``paths`` as quality 95, 4:2:0 JPEG in ``folder``."""
+    folder.mkdir()
+    copies = [folder / f"{i}.jpg" for i in range(len(paths))]
+    for path, copy in zip(paths, copies, strict=True):
+        Image.open(path).convert("RGB").save(copy, "JPEG", quality=95, subsampling=2, progressive=progressive)
+    return copies
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=FOLDER)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    paths = list_images(arguments.folder)
+    if not paths:
+        sys.exit(f"no pictures in {arguments.folder}: name a folder of JPEG photographs")
+    with tempfile.TemporaryDirectory() as temporary:
+        as_they_are = all("progressive" in Image.open(path).info for path in paths)
+        kinds = {
+            "progressive": paths if as_they_are else resaved(paths, Path(temporary) / "progressive", True),
+            "baseline": resaved(paths, Path(temporary) / "baseline", False),
+        }
+        figures = {kind: measure(files, arguments.repeats) for kind, files in kinds.items()}
+    print(f"{len(paths)} photographs, images per second of one core's CPU time")
+    for name in figures["baseline"]:
+        print(f"{name:>22}" + "".join(f"  {kind} {figures[kind][name]:8.3f}" for kind in figures))
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
