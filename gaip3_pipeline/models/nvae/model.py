@@ -1,0 +1,267 @@
+"""The conditional NVAE: network, densities of its latents, sampling, and its files.
+
+Bottom-up encoder, top-down decoder from a learned constant, latent groups at several scales. Each group has a learned prior
+p(z_l | z_<l, c) and a posterior relative to it. The five values c enter encoder, decoder and prior by FiLM. After NVAE (Vahdat
+and Kautz 2020, arXiv 2007.03898); conditioning with a null condition after classifier-free guidance (arXiv 2207.12598).
+How it is trained stands in objective.py and training/generator.py.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.models.nvae.distributions import likelihood_channels, likelihood_mean, log_likelihood, residual_kl, soft_clamp
+from gaip3_pipeline.models.nvae.layers import Cell, Conditioning, LearnedMap, Upsample, convolution
+from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
+from gaip3_pipeline.settings import Nvae
+
+Tensor = Any
+
+
+def scale_sizes(height: int, width: int, stem: int) -> list[tuple[int, int]]:
+    """Map sizes top-down, 1×1 first: after the stem each halves with rounding up until 1×1."""
+    sizes = [(math.ceil(height / stem), math.ceil(width / stem))]
+    while sizes[-1] != (1, 1):
+        h, w = sizes[-1]
+        sizes.append((math.ceil(h / 2), math.ceil(w / 2)))
+    return sizes[::-1]
+
+
+class Latent(layers.Layer):
+    """One latent group: its prior from the decoder's state, its posterior relative to the prior, and its way back into the state."""
+
+    def __init__(self, channels: int, latent_channels: int, size: tuple[int, int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shape = (*size, latent_channels)
+        self.prior = convolution(2 * latent_channels, gain=0.1)
+        self.from_state = convolution(channels)
+        self.from_encoder = convolution(channels)
+        self.posterior = convolution(2 * latent_channels, size, gain=0.1)
+        self.merge = convolution(channels, gain=0.5)
+
+    def prior_parameters(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-sigma of p(z_l | z_<l, c), each ``(B, h, w, c)`` float32."""
+        mean, log_sigma = ops.split(ops.cast(self.prior(ops.elu(h)), "float32"), 2, axis=-1)
+        return soft_clamp(mean), soft_clamp(log_sigma)
+
+    def posterior_residual(self, h: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Δμ and log Δσ of q(z_l | z_<l, x, c), each ``(B, h, w, c)`` float32."""
+        joint = self.from_state(ops.elu(h)) + self.from_encoder(ops.elu(features))
+        mean, log_sigma = ops.split(ops.cast(self.posterior(ops.elu(joint)), "float32"), 2, axis=-1)
+        return soft_clamp(mean), soft_clamp(log_sigma)
+
+    def call(self, h: Tensor, z: Tensor) -> Tensor:
+        """The decoder's state with ``z`` taken in."""
+        return h + self.merge(ops.cast(z, h.dtype))
+
+
+class Encoder(layers.Layer):
+    """Bottom-up: ``(B, H, W, 3)`` in -1..1 to a feature map per scale, top-down order."""
+
+    def __init__(self, settings: Nvae, sizes: list[tuple[int, int]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        widths = settings.channels
+        self.stem = layers.Conv2D(widths[-1], 2 * settings.stem, strides=settings.stem, padding="same")
+        self.cells = [Cell(w, size) for w, size in zip(widths, sizes, strict=True)]
+        self.downs = [convolution(w, sizes[i + 1], strides=2) for i, w in enumerate(widths[:-1])]
+
+    def call(self, x: Tensor, condition: Tensor) -> list[Tensor]:
+        h = self.cells[-1](self.stem(x), condition)
+        features = [h]
+        for cell, down in zip(self.cells[-2::-1], self.downs[::-1], strict=True):
+            h = cell(down(ops.elu(h)), condition)
+            features.append(h)
+        return features[::-1]
+
+
+class NVAE(keras.Model):
+    """Conditional NVAE. ``{"image": (B, H, W, 3), "condition": (B, 5)}`` gives the terms of the bound, see :meth:`call`.
+
+    Images are uint8 (or another integer type) in 0..255, or float in 0..1. Conditions are the five values in the order of
+    ``layout.ATTRIBUTES``, each in 0..1.
+    """
+
+    def __init__(self, settings: Nvae, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = settings
+        sizes = scale_sizes(settings.height, settings.width, settings.stem)
+        per_scale = {k: getattr(settings, k) for k in ("channels", "latents", "groups", "kl_weights")}
+        for name, values in per_scale.items():
+            if len(values) != len(sizes):
+                raise ValueError(f"nvae: {name} needs {len(sizes)} numbers, one per scale {_shown(sizes)}; it has {len(values)}: {values}")
+        widths = settings.channels
+        self.condition_embedding = Conditioning(settings.condition_width)
+        self.encoder = Encoder(settings, sizes)
+        self.tops = [LearnedMap(size, w) for w, size in zip(widths, sizes, strict=True)]
+        self.ups = [Upsample(w, size) for w, size in zip(widths[1:], sizes[1:], strict=True)]
+        counts = [g if c else 0 for g, c in zip(settings.groups, settings.latents, strict=True)]
+        # A cell before each group and one after the last: a group's prior sees what the groups before it said.
+        self.cells = [[Cell(w, size) for _ in range(n + 1)] for w, size, n in zip(widths, sizes, counts, strict=True)]
+        self.latents = [
+            [Latent(w, c, size) for _ in range(n)] for w, c, size, n in zip(widths, settings.latents, sizes, counts, strict=True)
+        ]
+        self.head = Upsample(likelihood_channels(settings.mixtures), (settings.height, settings.width), settings.stem, gain=0.3)
+        self.noise_seed = keras.random.SeedGenerator(settings.seed)
+
+    @property
+    def latent_shapes(self) -> list[tuple[int, int, int]]:
+        """``(h, w, c)`` of each latent group, top-down."""
+        return [latent.shape for scale in self.latents for latent in scale]
+
+    @property
+    def latent_scales(self) -> list[int]:
+        """The scale of each latent group, 0 for 1×1."""
+        return [s for s, scale in enumerate(self.latents) for _ in scale]
+
+    def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Any]:
+        """The terms of the evidence lower bound for one posterior sample, in nats.
+
+        ``log_likelihood`` (B,); ``kl`` a list of (B,), one per group, analytic; ``log_ratio`` (B,): log p(z) − log q(z) of the
+        sample drawn, for the importance-weighted bound. While training, conditions give way to the null condition at times.
+        """
+        levels = _levels(inputs["image"])
+        batch = ops.shape(levels)[0]
+        keep = ops.ones((batch, 1))
+        if training and self.settings.condition_dropout > 0.0:
+            keep = ops.cast(keras.random.uniform((batch, 1), seed=self.noise_seed) >= self.settings.condition_dropout, "float32")
+        condition = self.condition_embedding(inputs["condition"], keep)
+        features = self.encoder(_centred(levels), condition)
+        kl: list[Tensor] = []
+        log_ratio = ops.zeros((batch,))
+
+        def posterior_sample(scale: int, latent: Latent, h: Tensor) -> Tensor:
+            nonlocal log_ratio
+            mean, log_sigma = latent.prior_parameters(h)
+            delta_mean, delta_log_sigma = latent.posterior_residual(h, features[scale])
+            noise = keras.random.normal(ops.shape(delta_mean), seed=self.noise_seed)
+            kl.append(_per_example(residual_kl(delta_mean, delta_log_sigma, log_sigma)))
+            z = mean + delta_mean + ops.exp(log_sigma + delta_log_sigma) * noise
+            log_p = -0.5 * ops.square((z - mean) * ops.exp(-log_sigma)) - log_sigma
+            log_q = -0.5 * ops.square(noise) - log_sigma - delta_log_sigma
+            log_ratio = log_ratio + _per_example(log_p - log_q)
+            return z
+
+        parameters = self._top_down(condition, batch, posterior_sample)
+        return {"log_likelihood": _per_example(log_likelihood(levels, parameters)), "kl": kl, "log_ratio": log_ratio}
+
+    def encode(self, images: Any, conditions: Any) -> list[Tensor]:
+        """The posterior means as standardised prior noise, a list of ``(B, h, w, c)``: ``decode(encode(x, c), c)`` rebuilds ``x``."""
+        levels = _levels(images)
+        batch = ops.shape(levels)[0]
+        condition = self.condition_embedding(ops.convert_to_tensor(conditions, "float32"), ops.ones((batch, 1)))
+        features = self.encoder(_centred(levels), condition)
+        noise: list[Tensor] = []
+
+        def posterior_mean(scale: int, latent: Latent, h: Tensor) -> Tensor:
+            mean, log_sigma = latent.prior_parameters(h)
+            delta_mean, _ = latent.posterior_residual(h, features[scale])
+            noise.append(delta_mean * ops.exp(-log_sigma))
+            return mean + delta_mean
+
+        self._top_down(condition, batch, posterior_mean)
+        return noise
+
+    def decode(self, noise: Sequence[Any], conditions: Any, temperature: float = 1.0, guidance: float = 1.0) -> Tensor:
+        """Pictures ``(B, H, W, 3)`` float32 in 0..1 from prior noise: z_l = μ_l + temperature · σ_l · ε_l at every group.
+
+        The mean of the likelihood, without noise of its own; differentiable in ``noise`` and ``conditions``. ``guidance`` other
+        than 1 moves prior and mean away from those of the null condition (2: twice as far; 0: the null condition's own).
+        Raises ``ValueError`` for noise of other shapes than :attr:`latent_shapes`.
+        """
+        noise = [ops.convert_to_tensor(e, "float32") for e in noise]
+        shapes = [tuple(e.shape[1:]) for e in noise]
+        if shapes != self.latent_shapes:
+            raise ValueError(f"noise of shapes {shapes}, but this model's latents are {self.latent_shapes}")
+        conditions = ops.convert_to_tensor(conditions, "float32")
+        batch = ops.shape(conditions)[0]
+        guided = guidance != 1.0
+        # With guidance the batch is run twice side by side: conditional, then null.
+        keep = ops.concatenate([ops.ones((batch, 1)), ops.zeros((batch, 1))]) if guided else ops.ones((batch, 1))
+        condition = self.condition_embedding(_twice(conditions) if guided else conditions, keep)
+        pending = iter(noise)
+
+        def mixed(x: Tensor) -> Tensor:
+            if not guided:
+                return x
+            conditional, null = ops.split(x, 2, axis=0)
+            return null + guidance * (conditional - null)
+
+        def prior_sample(scale: int, latent: Latent, h: Tensor) -> Tensor:
+            mean, log_sigma = (mixed(p) for p in latent.prior_parameters(h))
+            z = mean + temperature * ops.exp(log_sigma) * next(pending)
+            return _twice(z) if guided else z
+
+        parameters = self._top_down(condition, ops.shape(condition)[0], prior_sample)
+        return ops.clip(mixed(likelihood_mean(parameters)), 0.0, 1.0)
+
+    def sample_noise(self, n: int, seed: int) -> list[np.ndarray]:
+        """Standard normal noise for ``n`` pictures, float32: the same on every backend, and the same for picture i whatever ``n`` is."""
+        sizes = [math.prod(shape) for shape in self.latent_shapes]
+        rows = np.random.default_rng(seed).standard_normal((n, sum(sizes)), dtype=np.float32)
+        parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
+        return [part.reshape(n, *shape) for part, shape in zip(parts, self.latent_shapes, strict=True)]
+
+    def _top_down(self, condition: Tensor, batch: Any, choose: Any) -> Tensor:
+        """The decoder. ``choose(scale, latent, h)`` gives each group's z; returns the likelihood's parameters ``(B, H, W, 10·K)``."""
+        h = ops.zeros((batch, *self.tops[0].value.shape[1:]))
+        for scale, (top, cells, latents) in enumerate(zip(self.tops, self.cells, self.latents, strict=True)):
+            h = top(self.ups[scale - 1](ops.elu(h)) if scale else h)
+            for cell, latent in zip(cells, latents, strict=False):
+                h = cell(h, condition)
+                h = latent(h, choose(scale, latent, h))
+            h = cells[-1](h, condition)
+        return self.head(ops.elu(h))
+
+
+def build_nvae(settings: Nvae) -> NVAE:
+    """A built NVAE with fresh weights drawn from ``settings.seed``. Raises ``ValueError`` for settings that don't fit together."""
+    state = np.random.get_state()
+    keras.utils.set_random_seed(settings.seed)
+    np.random.set_state(state)
+    model = NVAE(settings)
+    model({"image": np.zeros((1, settings.height, settings.width, 3), np.uint8), "condition": np.zeros((1, len(ATTRIBUTES)), np.float32)})
+    return model
+
+
+def save_nvae(model: NVAE, folder: Path) -> None:
+    """Write the weights and what is needed to build the model again, each whole or not at all."""
+    save_weights(model, folder)
+    save_config(folder, dataclasses.asdict(model.settings))
+
+
+def load_nvae(folder: Path) -> NVAE:
+    """The model of ``folder``. Raises ``FileNotFoundError`` when there is none."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in load_config(folder).items()}
+    model = build_nvae(Nvae(**values))
+    load_weights(model, folder)
+    return model
+
+
+def _levels(images: Any) -> Tensor:
+    """Grey levels 0..255 as float32."""
+    images = ops.convert_to_tensor(images)
+    levels = ops.cast(images, "float32")
+    return levels * 255.0 if "float" in keras.backend.standardize_dtype(images.dtype) else levels
+
+
+def _centred(levels: Tensor) -> Tensor:
+    return levels * (2.0 / 255.0) - 1.0
+
+
+def _per_example(x: Tensor) -> Tensor:
+    return ops.sum(x, axis=tuple(range(1, len(x.shape))))
+
+
+def _twice(x: Tensor) -> Tensor:
+    return ops.concatenate([x, x], axis=0)
+
+
+def _shown(sizes: list[tuple[int, int]]) -> str:
+    return ", ".join(f"{h}×{w}" for h, w in sizes)

@@ -1,0 +1,110 @@
+"""What an NVAE is trained on: the bound with KL warm-up and balancing, spectral regularisation, and an EMA of the weights."""
+
+from collections import defaultdict
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from gaip3_pipeline.models.nvae.model import build_nvae
+from gaip3_pipeline.settings import Nvae
+
+Tensor = Any
+
+
+class SpectralRegularization(layers.Layer):
+    """Sum of the largest singular values of convolution kernels: NVAE, section 3.2.
+
+    A kernel is taken as a matrix of (inputs and positions) × outputs. One power iteration each time, from the singular vector
+    that the time before left; kernels of one shape are iterated together.
+    """
+
+    def __init__(self, model: keras.Model, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        groups = defaultdict(list)
+        for w in model.trainable_variables:
+            if len(w.shape) == 4 and w.name == "kernel":
+                groups[tuple(w.shape)].append(w)
+        self._kernels = list(groups.values())
+        self._right = [
+            self.add_weight(
+                shape=(len(kernels), kernels[0].shape[-1], 1),
+                initializer=keras.initializers.RandomNormal(seed=i),
+                trainable=False,
+                name=f"right_{i}",
+            )
+            for i, kernels in enumerate(self._kernels)
+        ]
+
+    def penalty(self) -> Tensor:
+        """The sum, a scalar, after one more power iteration."""
+        total: Tensor = 0.0
+        for kernels, right in zip(self._kernels, self._right, strict=True):
+            matrix = ops.stack([ops.reshape(k, (-1, k.shape[-1])) for k in kernels])
+            fixed = ops.stop_gradient(matrix)
+            u = _unit(ops.matmul(fixed, right))
+            v = _unit(ops.matmul(ops.transpose(fixed, (0, 2, 1)), u))
+            right.assign(v)
+            total = total + ops.sum(u * ops.matmul(matrix, v))
+        return total
+
+
+class NvaeTraining(keras.Model):
+    """An NVAE as ``fit`` trains it: ``nvae`` learns, ``ema`` follows as a moving average and is what is kept and validated.
+
+    Takes batches ``{"image": (B, H, W, 3) uint8, "condition": (B, 5) float32}``. The loss is in nats per dimension. The step
+    counter, the average and the seeds are variables of the model, so that a checkpoint of its variables resumes everything.
+    """
+
+    def __init__(self, settings: Nvae, total_steps: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = settings
+        self.nvae = build_nvae(settings)
+        self.ema = build_nvae(settings)
+        self.ema.trainable = False
+        self.spectral = SpectralRegularization(self.nvae)
+        self.step = self.add_weight(shape=(), initializer="zeros", dtype="float32", trainable=False, name="step")
+        self._warmup_steps = max(settings.kl_warmup * total_steps, 1.0)
+        self._dimensions = settings.height * settings.width * 3
+        self._kl_weights = [float(settings.kl_weights[s]) for s in self.nvae.latent_scales]
+        self._bits = keras.metrics.Mean(name="bits_per_dim")
+        self._kl = [keras.metrics.Mean(name=f"kl_{i}_{h}x{w}") for i, (h, w, _) in enumerate(self.nvae.latent_shapes)]
+        self.built = True
+
+    def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Any]:
+        """The terms of the bound: of the learning model in training, of the average otherwise."""
+        return self.nvae(inputs, training=True) if training else self.ema(inputs, training=False)
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Tensor:
+        log_likelihood = ops.mean(y_pred["log_likelihood"])
+        kl = ops.stack([ops.mean(k) for k in y_pred["kl"]])
+        bound = log_likelihood - ops.sum(kl)
+        self._bits.update_state(-bound / (self._dimensions * 0.6931471805599453))
+        for i, metric in enumerate(self._kl):
+            metric.update_state(kl[i])
+        if not training:
+            return -bound / self._dimensions
+        loss = (ops.sum(self._kl_factors(kl) * kl) - log_likelihood) / self._dimensions
+        if self.settings.spectral > 0.0:
+            loss = loss + self.settings.spectral / self._dimensions * self.spectral.penalty()
+        self._follow()
+        return loss
+
+    def _kl_factors(self, kl: Tensor) -> Tensor:
+        """The weight of each group's KL: warm-up, balancing while it lasts (NVAE, appendix A), and the scale's own weight."""
+        warmth = ops.minimum(self.step / self._warmup_steps, 1.0)
+        sizes = ops.convert_to_tensor([float(h * w) for h, w, _ in self.nvae.latent_shapes])
+        share = ops.stop_gradient(kl + 1e-2) * sizes
+        balanced = share / ops.mean(share)
+        return ops.convert_to_tensor(self._kl_weights) * ops.where(warmth < 1.0, balanced * warmth, ops.ones_like(balanced))
+
+    def _follow(self) -> None:
+        """Move the average towards the weights as they were before this update; it starts as a plain mean of the first steps."""
+        keep = ops.minimum(self.settings.ema, self.step / (self.step + 10.0))
+        for average, weight in zip(self.ema.weights, self.nvae.weights, strict=True):
+            average.assign(average * keep + ops.stop_gradient(weight) * (1.0 - keep))
+        self.step.assign(self.step + 1.0)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / (ops.norm(x, axis=1, keepdims=True) + 1e-12)

@@ -1,0 +1,126 @@
+"""Training of the NVAE. What is trained stands in models/nvae/objective.py; this is the how: data, optimiser, result."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from gaip3_pipeline.evaluation.generator import Bound, bits_per_dim
+from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.models.backend import compile_options, seed_everything
+from gaip3_pipeline.models.nvae.model import NVAE, save_nvae
+from gaip3_pipeline.models.nvae.objective import NvaeTraining
+from gaip3_pipeline.settings import Nvae
+from gaip3_pipeline.training import checkpoint
+from gaip3_pipeline.training.batches import ArrayBatches
+from gaip3_pipeline.training.fit import Log, fit
+from gaip3_pipeline.training.pictures import flip_some, shrink
+from gaip3_pipeline.training.progress import Progress
+
+IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
+HEAD = ATTRIBUTES.index("head")
+
+
+@dataclass(frozen=True)
+class NvaeResult:
+    """What a training gives: the model that was saved, the figures of each epoch, and the bound on images it never saw."""
+
+    model: NVAE
+    history: list[dict[str, float]]
+    held_out: Bound | None  # on the split "test", else on "validation"; None where both are empty
+    n_train: int
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What is reported: n, held-out bits/dim and nats of KL per group."""
+        if not self.held_out:
+            return {"n_train": self.n_train}
+        bound = self.held_out
+        return {
+            "n_train": self.n_train,
+            "n_held_out": bound.n,
+            "bits_per_dim": bound.bits_per_dim,
+            "bits_per_dim_standard_error": bound.standard_error,
+            f"bits_per_dim_iw{bound.samples}": bound.importance_weighted,
+            **{f"kl_{name}": nats for name, nats in bound.kl.items()},
+        }
+
+
+def train_nvae(
+    images: np.ndarray,
+    conditions: np.ndarray,
+    split: np.ndarray,
+    settings: Nvae,
+    folder: Path,
+    fingerprint: str,
+    log: Log,
+    progress: Progress | None = None,
+) -> NvaeResult:
+    """Train on the images of split "train", save the averaged weights in ``folder`` and return the result.
+
+    ``images`` (N, H, W, 3) uint8, of any size not below ``settings``, may be a memory map; ``conditions`` (N, 5) in 0..1 in the
+    order of ``ATTRIBUTES``; ``split`` (N,) of "train", "validation" or "test". A killed training goes on at its last checkpoint if
+    ``fingerprint`` is the same. Raises ``ValueError`` when there is nothing to train on, ``DivergedError`` when the loss is not finite.
+    """
+    split = np.asarray(split)
+    parts = {name: np.flatnonzero(split == name) for name in ("train", "validation", "test")}
+    if not len(parts["train"]):
+        raise ValueError("no image is in the split 'train'")
+    conditions = np.asarray(conditions, np.float32)
+    small = shrink(images, settings.height, settings.width)
+
+    def data(name: str) -> dict[str, np.ndarray]:
+        return {"image": small[parts[name]], "condition": conditions[parts[name]]}
+
+    seed_everything(settings.seed)
+    batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, mirrored_at_random)
+    total_steps = settings.epochs * len(batches)
+    training = NvaeTraining(settings, total_steps)
+    training.compile(optimizer=optimizer(settings, total_steps), **compile_options())
+    validation = ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False) if len(parts["validation"]) else None
+    history = fit(
+        training,
+        batches,
+        epochs=settings.epochs,
+        checkpoints=folder / "checkpoints",
+        fingerprint=fingerprint,
+        log=log,
+        progress=progress,
+        validation=validation,
+    )
+    save_nvae(training.ema, folder)
+    checkpoint.discard(folder / "checkpoints")
+    held_out = data("test" if len(parts["test"]) else "validation")
+    bound = None
+    if len(held_out["image"]):
+        bound = bits_per_dim(training.ema, held_out["image"], held_out["condition"], samples=IMPORTANCE_SAMPLES, seed=settings.seed)
+    return NvaeResult(training.ema, history, bound, len(parts["train"]))
+
+
+def optimizer(settings: Nvae, total_steps: int) -> keras.optimizers.Optimizer:
+    """Adamax with linear warm-up and cosine decay, as in NVAE, and a bound on the norm of the gradient."""
+    warmup = max(1, math.ceil(settings.warmup * total_steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=settings.learning_rate / warmup,
+        decay_steps=max(1, total_steps - warmup),
+        alpha=0.01,
+        warmup_target=settings.learning_rate,
+        warmup_steps=warmup,
+    )
+    return keras.optimizers.Adamax(schedule, global_clipnorm=settings.clip_norm)
+
+
+def mirrored_at_random(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
+    """Half of the pictures mirrored, the head turned to the other side with them."""
+    image, flipped = flip_some(batch["image"], generator)
+    condition = batch["condition"].copy()
+    condition[flipped, HEAD] = 1.0 - condition[flipped, HEAD]
+    return ({"image": image, "condition": condition},)
+
+
+def unchanged(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
+    """The batch as the model takes it."""
+    return (batch,)
