@@ -3,6 +3,7 @@
 Positions are in picture units: x to the right and y down, 0..1 over the square picture. No face is known here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 Colour = np.ndarray  # (3,) float32 RGB in 0..255, or (3, h, w) of a whole picture
 _SHIFT = 6  # fractional bits of polygon corners, so that shapes move smoothly with the sliders
 _UNIT = 1 << _SHIFT
+LOW, HIGH = -0.06, 1.06  # the part of the drawing that grids cover: a little more than the picture, for the roll
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,20 @@ class Similarity:
         """``(N, 2)`` drawing positions to picture positions."""
         c, s = self.scale * np.cos(self.roll), self.scale * np.sin(self.roll)
         x, y = points[..., 0] - self.centre[0], points[..., 1] - self.centre[1]
-        return np.stack([self.centre[0] + self.dx + c * x - s * y, self.centre[1] + self.dy + s * x + c * y], -1)
+        out = np.empty(points.shape)
+        out[..., 0] = self.centre[0] + self.dx + c * x - s * y
+        out[..., 1] = self.centre[1] + self.dy + s * x + c * y
+        return out
 
-    def inverse_grid(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Drawing positions ``(n, n) float32`` x and y of the centres of an n×n grid over the picture."""
-        p = (np.arange(n, dtype=np.float32) + 0.5) / n
-        x, y = np.meshgrid(p - self.centre[0] - self.dx, p - self.centre[1] - self.dy)
+    def to_grid(self, n: int) -> np.ndarray:
+        """``(2, 3)``: pixels of an n×n picture to pixels of an n×n :func:`grid`."""
         c, s = np.cos(self.roll) / self.scale, np.sin(self.roll) / self.scale
-        return (self.centre[0] + c * x + s * y).astype(np.float32), (self.centre[1] - s * x + c * y).astype(np.float32)
+        turn = np.array([[c, s], [-s, c]])
+        centre, moved = np.array(self.centre), np.array([self.centre[0] + self.dx, self.centre[1] + self.dy])
+        # position = centre + turn · ((pixel + 0.5) / n − moved); grid pixel = (position − LOW) / (HIGH − LOW) · n − 0.5
+        offset = centre + turn @ (0.5 / n - moved)
+        factor = n / (HIGH - LOW)
+        return np.concatenate([turn * factor / n, ((offset - LOW) * factor - 0.5)[:, None]], 1)
 
 
 class Canvas:
@@ -76,11 +84,19 @@ class Canvas:
         self.size, self.place = size, place
         self.planes = np.zeros((3, size, size), np.float32)
 
-    def polygon(self, points: np.ndarray, soft: float = 0.0, within: Mask | None = None) -> Mask:
-        """The mask of a closed polygon, ``(N, 2)``; ``soft`` is the sigma of its edge; ``within`` limits it to another mask."""
-        corners = self._pixels(points)
-        window = self._window(corners, soft) if within is None else (within.y, within.x, *within.values.shape)
-        return self._draw(window, corners, soft, within)
+    def polygon(self, points: np.ndarray | list[np.ndarray], soft: float = 0.0, within: Mask | None = None) -> Mask:
+        """The mask of one or more closed polygons, ``(N, 2)`` each; ``soft`` is the sigma of the edge; ``within`` limits it."""
+        corners = [self._pixels(p) for p in (points if isinstance(points, list) else [points])]
+        window = self._window(corners[0] if len(corners) == 1 else np.concatenate(corners), soft)
+        if within is None:
+            return self._draw(window, corners, soft)
+        (top, bottom), (left, right) = ((s.start, s.stop) for s in within.window)
+        y0, x0, y1, x1 = max(window[0], top), max(window[1], left), min(window[2], bottom), min(window[3], right)
+        if y1 <= y0 or x1 <= x0:
+            return Mask(top, left, np.zeros((1, 1), np.float32))
+        mask = self._draw((y0, x0, y1, x1), corners, soft)
+        np.multiply(mask.values, within.values[y0 - top : y1 - top, x0 - left : x1 - left], out=mask.values)
+        return mask
 
     def stroke(self, points: np.ndarray, width: float, soft: float = 0.0, within: Mask | None = None) -> Mask:
         """The mask of a line through ``points`` of even ``width``; its thickness in pixels is continuous, not whole."""
@@ -110,10 +126,20 @@ class Canvas:
         """Add ``amount`` grey levels where the mask is."""
         self.planes[(slice(None), *mask.window)] += mask.values * np.float32(amount)
 
+    def place_grid(self, field: np.ndarray) -> np.ndarray:
+        """A field on the drawing's :func:`grid`, ``(n, n)`` or ``(3, n, n)``, over the whole picture, at its size."""
+        if field.ndim == 3:
+            return _each(self.place_grid, field, self.size)
+        n = len(field)
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return self.upsample(
+            cv2.warpAffine(field.astype(np.float32), self.place.to_grid(n), (n, n), flags=how, borderMode=cv2.BORDER_REPLICATE)
+        )
+
     def upsample(self, field: np.ndarray) -> np.ndarray:
         """A smooth ``(n, n)`` or ``(3, n, n)`` field over the whole picture, at its size."""
         if field.ndim == 3:
-            return np.stack([self.upsample(f) for f in field])
+            return _each(self.upsample, field, self.size)
         return cv2.resize(field.astype(np.float32), (self.size, self.size), interpolation=cv2.INTER_LINEAR)
 
     def picture(self) -> np.ndarray:
@@ -124,26 +150,37 @@ class Canvas:
         return self.place(np.asarray(points, np.float64)) * self.size - 0.5
 
     def _window(self, corners: np.ndarray, soft: float) -> tuple[int, int, int, int]:
+        """First and last row and column (exclusive), as y0, x0, y1, x1, that the polygon reaches within the picture."""
         pad = 3 * soft * self.size + 2
-        x0, y0 = np.clip(np.floor(corners.min(0) - pad), 0, self.size - 1).astype(int)
-        x1, y1 = np.clip(np.ceil(corners.max(0) + pad) + 1, 1, self.size).astype(int)
-        return int(y0), int(x0), max(int(y1 - y0), 1), max(int(x1 - x0), 1)
+        x, y = corners[:, 0], corners[:, 1]
+        x0, y0, x1, y1 = x.min() - pad, y.min() - pad, x.max() + pad, y.max() + pad
+        last = self.size - 1
+        y0, x0 = min(max(int(y0), 0), last), min(max(int(x0), 0), last)
+        return y0, x0, min(max(int(y1) + 2, y0 + 1), self.size), min(max(int(x1) + 2, x0 + 1), self.size)
 
-    def _draw(self, window: tuple[int, int, int, int], corners: np.ndarray, soft: float, within: Mask | None) -> Mask:
-        y, x, h, w = window
-        # Shapes half outside are drawn outside too, so that the blur does not darken them at the picture's edge.
-        margin = min(int(3 * soft * self.size) + 1, self.size)
+    def _draw(self, window: tuple[int, int, int, int], corners: list[np.ndarray], soft: float) -> Mask:
+        y0, x0, y1, x1 = window
+        # What lies beyond the window is drawn too, so that the blur does not darken shapes at the picture's edge.
+        margin = min(int(3 * soft * self.size) + 1, 24)
+        h, w = y1 - y0, x1 - x0
         covered = np.zeros((h + 2 * margin, w + 2 * margin), np.uint8)
-        shifted = np.round((corners - (x - margin, y - margin)) * _UNIT).astype(np.int32)
-        cv2.fillPoly(covered, [shifted], 255, cv2.LINE_AA, _SHIFT)
+        for outline in corners:
+            moved = np.rint((outline - (x0 - margin, y0 - margin)) * _UNIT).astype(np.int32)
+            cv2.fillPoly(covered, [moved], 255, cv2.LINE_AA, _SHIFT)
         values = _blur(covered, soft * self.size)[margin : margin + h, margin : margin + w]
-        values = values.astype(np.float32) * np.float32(1 / 255)
-        return Mask(y, x, values if within is None else values * within.values)
+        return Mask(y0, x0, np.multiply(values, np.float32(1 / 255), dtype=np.float32))
+
+
+def _each(enlarge: Callable[[np.ndarray], np.ndarray], planes: np.ndarray, size: int) -> np.ndarray:
+    out = np.empty((len(planes), size, size), np.float32)
+    for plane, to in zip(planes, out, strict=True):
+        to[:] = enlarge(plane)
+    return out
 
 
 def _blur(covered: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur; a wide one on a reduced picture, where it costs the same and looks alike."""
-    if sigma < 0.3:
+    if sigma < 0.45:
         return covered
     if sigma > 6 and min(covered.shape) > 24:
         reduced = cv2.resize(covered, (covered.shape[1] // 4, covered.shape[0] // 4), interpolation=cv2.INTER_AREA)
@@ -156,19 +193,29 @@ def smooth(points: np.ndarray, n: int = 12) -> np.ndarray:
     p = np.asarray(points, np.float64)
     p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
     t = np.linspace(0, 1, n, endpoint=False)[:, None]
-    spans = []
-    for a, b, c, d in zip(p[:-3], p[1:-2], p[2:-1], p[3:], strict=True):
-        spans.append(0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3))
-    return np.concatenate([*spans, p[-2:-1]])
+    a, b, c, d = (q[:, None] for q in (p[:-3], p[1:-2], p[2:-1], p[3:]))
+    spans = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+    return np.concatenate([spans.reshape(-1, 2), p[-2:-1]])
+
+
+def grid(n: int) -> np.ndarray:
+    """``(n,) float32`` drawing positions of the rows, and of the columns, of an n×n grid."""
+    return (LOW + (HIGH - LOW) * (np.arange(n, dtype=np.float32) + 0.5) / n).astype(np.float32)
+
+
+def shifted(points: np.ndarray, dx: float, dy: float) -> np.ndarray:
+    """``(N, 2)`` points moved."""
+    return points + np.array([dx, dy])
 
 
 def ribbon(points: np.ndarray, widths: np.ndarray) -> np.ndarray:
     """The outline of a line through ``(N, 2)`` points with ``(N,)`` widths."""
     p = np.asarray(points, np.float64)
-    tangent = np.gradient(p, axis=0)
-    normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
-    half = np.asarray(widths, np.float64)[:, None] / 2
-    return np.concatenate([p + normal * half, (p - normal * half)[::-1]])
+    tangent = np.empty_like(p)
+    tangent[1:-1] = p[2:] - p[:-2]
+    tangent[0], tangent[-1] = p[1] - p[0], p[-1] - p[-2]
+    aside = tangent[:, ::-1] * (-1, 1) * (np.asarray(widths, np.float64) / 2 / np.maximum(np.hypot(*tangent.T), 1e-9))[:, None]
+    return np.concatenate([p + aside, (p - aside)[::-1]])
 
 
 def ellipse(centre: np.ndarray, rx: float, ry: float, n: int = 28) -> np.ndarray:

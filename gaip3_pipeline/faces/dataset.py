@@ -2,28 +2,24 @@
 
 import io
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
-from gaip3_pipeline.faces.painter import Face, paint, random_face
+from gaip3_pipeline.faces.painter import Face, random_face
+from gaip3_pipeline.faces.writing import paint_files
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot, ImageSet
 from gaip3_pipeline.settings import Faces
-from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
+from gaip3_pipeline.tables.files import write_text_atomically
 
-JPEG_QUALITY = 92
 LABELLED = 1000  # the first so many of each sex, in plain string order of file names
 MISSING = 0.02  # share of rows that a labeller skipped
 SLIP = 0.008  # share of rows with a value that is plainly wrong
 
-_CHUNK = 8
+_WORTH_PROCESSES = 200  # fewer are painted before other processes have started
 TRUTH_COLUMNS = ("set", "file", "sex", *ATTRIBUTES)
 
 Progress = Callable[[int, int], None]
@@ -55,12 +51,16 @@ def write_dataset(root: DataRoot, settings: Faces, progress: Progress | None = N
         path = root.hand_labels(attribute)
         if not path.exists():
             write_text_atomically(path, _csv(hand_labels(wanted, attribute, settings.seed)))
+    for image_set in IMAGE_SETS:
+        for half_written in root.original(image_set).glob(".writing-*"):
+            half_written.unlink()
     missing = [(root.original(p.image_set) / p.file, p.face) for p in wanted]
     missing = [(path, face) for path, face in missing if not path.exists()]
     done, total = len(wanted) - len(missing), len(wanted)
     if progress:
         progress(done, total)
-    for count in _paint_all(missing, settings.size):
+    processes = len(os.sched_getaffinity(0)) if len(missing) >= _WORTH_PROCESSES else 1
+    for count in paint_files(missing, settings.size, processes):
         done += count
         if progress:
             progress(done, total)
@@ -127,32 +127,3 @@ def _csv(table: pd.DataFrame) -> str:
     out = io.StringIO()
     table.to_csv(out, index=False, lineterminator="\n")
     return out.getvalue()
-
-
-def _paint_all(missing: list[tuple[Path, Face]], size: int) -> Iterator[int]:
-    """Paint and write; yields how many more are done. Few chunks are in flight at a time, so memory does not grow with the number."""
-    chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
-    workers = min(len(os.sched_getaffinity(0)), len(chunks))
-    if workers <= 1 or len(missing) < 64:
-        for chunk in chunks:
-            yield _paint_chunk(chunk, size)
-        return
-    # Not fork: the caller may hold threads (TensorFlow's, Dagster's) that a forked child would find dead.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        waiting = iter(chunks)
-        running = {pool.submit(_paint_chunk, chunk, size) for chunk in islice(waiting, 3 * workers)}
-        while running:
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(_paint_chunk, chunk, size) for chunk in islice(waiting, len(finished))}
-            for f in finished:
-                yield f.result()
-
-
-def _paint_chunk(chunk: list[tuple[Path, Face]], size: int) -> int:
-    for path, face in chunk:
-        picture = cv2.cvtColor(paint(face, size), cv2.COLOR_RGB2BGR)
-        ok, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if not ok:
-            raise OSError(f"{path}: the JPEG encoder failed")
-        write_bytes_atomically(path, data.tobytes())
-    return len(chunk)

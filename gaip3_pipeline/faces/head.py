@@ -6,12 +6,13 @@ from the axis of the head.
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from gaip3_pipeline.faces.canvas import Similarity
+from gaip3_pipeline.faces.canvas import HIGH, LOW, grid
 from gaip3_pipeline.faces.identity import Identity
 
-MAX_YAW = np.deg2rad(33)
+MAX_YAW = np.deg2rad(31)
 FOLLOW = 0.62  # share of the eyes' shift that the framing takes back, as aligned photographs do
 TOP = 0.055
 WIDEST = 0.46
@@ -21,7 +22,7 @@ MOUTH_Y = 0.722
 
 @dataclass(frozen=True)
 class Light:
-    """Shading of the picture on an n×n grid: ``tone`` about 1, ``gloss`` in 0..1."""
+    """Shading on the drawing's n×n grid: ``tone`` about 1, ``gloss`` in 0..1."""
 
     tone: np.ndarray
     gloss: np.ndarray
@@ -45,7 +46,10 @@ class Head:
         t = np.clip((y - WIDEST) / (self.chin - WIDEST), 0, 1)
         shape = np.where(y < WIDEST, (1 - skull**2.5) ** (1 / 2.2), (1 - t**self.who.jaw_power) ** (1 / self.who.jaw_round))
         front = np.interp(y, [0.05, 0.2, 0.4, 0.5, 0.7, 1.0], [0.16, 0.235, 0.25, 0.245, 0.25, 0.24])
-        back = np.interp(t, [0, 0.25, 0.55, 0.8, 1], [-0.34, -0.28, -0.06, 0.06, 0.12])
+        back = np.interp(t, [0, 0.13, 0.3, 0.5, 0.75, 1], [-0.34, -0.3, -0.1, -0.01, 0.09, 0.15])
+        # The back of the jaw runs in a smooth line: kinks would show as streaks in the shading.
+        even = np.ones(25) / 25
+        back = np.convolve(np.pad(back, 12, "edge"), even, "valid")
         depth = (front - back) / 2 * np.where(y < WIDEST, shape, np.minimum(1, shape * 1.5))
         return self.who.cheek * shape, front - (front - back) / 2, depth
 
@@ -54,16 +58,17 @@ class Head:
         w, zc, d = (np.interp(y, self._y, v) for v in (self._w, self._zc, self._d))
         return self.x0 + zc * self.sin, np.sqrt((w * self.cos) ** 2 + (d * self.sin) ** 2)
 
-    def project(self, x: np.ndarray, y: np.ndarray, z: np.ndarray | float) -> np.ndarray:
+    def project(self, x: np.ndarray | float, y: np.ndarray | float, z: np.ndarray | float) -> np.ndarray:
         """``(N, 2)`` drawing positions of points of the head."""
-        x, y, z = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float), np.asarray(z, float))
-        return np.stack([self.x0 + x * self.cos + z * self.sin, y], -1)
+        across = self.x0 + np.asarray(x) * self.cos + np.asarray(z) * self.sin
+        out = np.empty((*np.broadcast_shapes(np.shape(across), np.shape(y)), 2))
+        out[..., 0], out[..., 1] = across, y
+        return out
 
     def on_face(self, x: np.ndarray | float, y: np.ndarray | float, out: float = 0.0) -> np.ndarray:
         """``(N, 2)`` drawing positions of points on the front of the face, ``out`` in front of it."""
-        x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
         w, zc, d = (np.interp(y, self._y, v) for v in (self._w, self._zc, self._d))
-        z = zc + d * np.sqrt(np.clip(1 - (x / np.maximum(w, 1e-3)) ** 2, 0.01, 1))
+        z = zc + d * np.sqrt(np.maximum(1 - (x / np.maximum(w, 1e-3)) ** 2, 0.01))
         return self.project(x, y, z + out)
 
     def round_face(self, phi: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -76,40 +81,54 @@ class Head:
         phi = np.clip(phi, reach - np.pi, reach)
         return self.project(w * np.sin(phi), y, zc + d * np.cos(phi))
 
+    def half_width(self, y: np.ndarray) -> np.ndarray:
+        """Half width of the unturned head at ``y``."""
+        return np.interp(y, self._y, self._w)
+
+    def angle(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The angle round the head at which an unturned face shows ``x``."""
+        return np.arcsin(np.clip(x / np.maximum(self.half_width(y), 1e-3), -1, 1))
+
     def visible(self) -> tuple[float, float]:
         """The least and the largest angle round the head that the viewer sees, at the eyes."""
         w, d = (float(np.interp(EYE_Y, self._y, v)) for v in (self._w, self._d))
         reach = float(np.arctan2(w * self.cos, d * self.sin))
         return reach - np.pi, reach
 
-    def light(self, place: Similarity, n: int) -> Light:
+    def light(self, n: int) -> Light:
         """Lambert's shading with soft wrap, and Blinn's highlights, of the head's surface with its bumps."""
-        who = self.who
-        x, y = place.inverse_grid(n)
-        middle, half = (np.interp(y[:, n // 2], self._y, v) for v in self._silhouette())
-        # Rows of the grid are taken as level: the roll is a degree or two, and shading is soft.
-        half = np.maximum(half, 0.02)[:, None]
-        across = np.clip((x - middle[:, None]) / half, -0.985, 0.985)
+        who, p = self.who, grid(n)
+        x, y = p[None, :], p[:, None]
+        middle, half = (v.astype(np.float32)[:, None] for v in self.outline(np.clip(p, TOP, self.chin - 0.004)))
+        half = np.maximum(half, np.float32(0.02))
+        across = np.clip((x - middle) / half, -0.985, 0.985)
         # 1.15: an ellipsoid alone is darker at the cheeks than a face, whose front is flatter.
-        z = half * (1 - np.abs(across) ** 2.6) ** (1 / 2.6) / 1.15
-        for bx, by, out, high, sx, sy in self._bumps():
-            cx, cy = self.on_face(bx, by, out)
-            z = z + high * np.exp(-(((x - cx) / sx) ** 2) / 2 - ((y - cy) / sy) ** 2 / 2)
-        zy, zx = np.gradient(z, 1 / (n * place.scale))
-        zy = zy.astype(np.float32)
+        z = half * (1 - np.abs(across) ** 2.6) ** np.float32(1 / 2.6) / np.float32(1.15)
+        bumps = np.array(self._bumps(), np.float32)
+        at = np.array([self.on_face(b[0], b[1], float(b[2])) for b in bumps], np.float32)
+        columns = np.exp(-(((x - at[:, :1]) / bumps[:, 4:5]) ** 2) / 2)
+        rows = np.exp(-(((y.T - at[:, 1:]) / bumps[:, 5:6]) ** 2) / 2)
+        z += (rows * bumps[:, 3:4]).T @ columns
+        step = np.float32(2 * (HIGH - LOW) / n)
+        zx, zy = np.zeros_like(z), np.zeros_like(z)
+        zx[:, 1:-1] = (z[:, 2:] - z[:, :-2]) / step
+        zy[1:-1] = (z[2:] - z[:-2]) / step
         norm = 1 / np.sqrt(zx * zx + zy * zy + 1)
         el, az = who.light_elevation, who.light_azimuth
-        lx, ly, lz = np.sin(az) * np.cos(el), -np.sin(el), np.cos(az) * np.cos(el)
+        lx, ly, lz = (np.float32(v) for v in (np.sin(az) * np.cos(el), -np.sin(el), np.cos(az) * np.cos(el)))
         facing = (-zx * lx - zy * ly + lz) * norm
-        diffuse = np.clip((facing + 0.3) / 1.3, 0, None)
-        hx, hy, hz = lx, ly, lz + 1
-        h = np.sqrt(hx * hx + hy * hy + hz * hz)
-        gloss = np.clip((-zx * hx - zy * hy + hz) * norm / h, 0, 1) ** 24
-        tone = (1 - 0.78 * who.light_strength) + who.light_strength * diffuse
-        return Light(tone.astype(np.float32), gloss.astype(np.float32))
-
-    def _silhouette(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.outline(self._y)
+        diffuse = np.maximum((facing + np.float32(0.3)) / np.float32(1.3), 0)
+        halfway = np.sqrt(lx * lx + ly * ly + (lz + 1) ** 2)
+        gloss = np.clip((-zx * lx - zy * ly + lz + 1) * norm / halfway, 0, 1)
+        for _ in range(4):
+            gloss = gloss * gloss
+        s = np.float32(who.light_strength)
+        tone = (1 - np.float32(0.86) * s) + np.float32(0.96) * s * diffuse
+        # What lies outside the silhouette takes the tone of its edge: the soft edge of the skin would show a bright rim.
+        column = (np.clip(x, middle - 0.93 * half, middle + 0.93 * half) - LOW) / (HIGH - LOW) * n - 0.5
+        row = np.broadcast_to((np.clip(y, LOW, self.chin - 0.014) - LOW) / (HIGH - LOW) * n - 0.5, column.shape)
+        place = column.astype(np.float32), row.astype(np.float32)
+        return Light(*(cv2.remap(v.astype(np.float32), *place, cv2.INTER_LINEAR) for v in (tone, gloss)))
 
     def _bumps(self) -> list[tuple[float, float, float, float, float, float]]:
         """x, y, distance before the face, height, and sigmas along x and y of each bump."""

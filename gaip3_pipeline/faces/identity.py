@@ -6,8 +6,8 @@ import numpy as np
 
 STYLES = ("long", "bob", "updo", "pixie", "short", "quiff", "buzz", "shaggy")
 _STYLE_ODDS = {
-    "female": (0.5, 0.24, 0.14, 0.08, 0.0, 0.0, 0.0, 0.04),
-    "male": (0.03, 0.03, 0.0, 0.0, 0.36, 0.28, 0.16, 0.14),
+    "female": (0.48, 0.22, 0.18, 0.08, 0.0, 0.0, 0.0, 0.04),
+    "male": (0.04, 0.0, 0.0, 0.0, 0.38, 0.30, 0.16, 0.12),
 }
 _SKINS = np.array([(250, 220, 198), (240, 200, 170), (228, 178, 142), (203, 147, 110), (164, 110, 80), (122, 80, 58)], float)
 _LIPSTICKS = np.array([(196, 60, 70), (214, 92, 104), (176, 48, 84), (204, 84, 76), (224, 112, 126)], float)
@@ -111,13 +111,13 @@ def identity(seed: int, sex: str) -> Identity:
         scale=u(0.97, 1.03),
         dx=float(rng.normal(0, 0.006)),
         dy=float(rng.normal(0, 0.006)),
-        cheek=by_sex((0.243, 0.262), (0.254, 0.276)),
+        cheek=by_sex((0.243, 0.260), (0.248, 0.266)),
         chin=by_sex((0.885, 0.908), (0.902, 0.93)),
-        jaw_power=by_sex((2.0, 2.5), (2.7, 3.6)),
-        jaw_round=by_sex((1.65, 1.95), (2.0, 2.5)),
+        jaw_power=by_sex((1.95, 2.35), (2.2, 2.75)),
+        jaw_round=by_sex((1.6, 1.85), (1.68, 2.0)),
         neck=by_sex((0.125, 0.145), (0.172, 0.2)),
         eye_width=by_sex((0.060, 0.066), (0.053, 0.059)),
-        eye_height=by_sex((0.042, 0.050), (0.033, 0.041)),
+        eye_height=by_sex((0.046, 0.054), (0.039, 0.046)),
         eye_tilt=by_sex((0.002, 0.010), (-0.003, 0.004)),
         eye_gap=u(0.115, 0.124),
         brow_y=by_sex((0.378, 0.390), (0.396, 0.408)),
@@ -136,7 +136,7 @@ def identity(seed: int, sex: str) -> Identity:
         iris=_IRISES[rng.integers(len(_IRISES))] * rng.normal(1, 0.08, 3),
         lip=lip_natural + (lipstick - lip_natural) * lip_strength,
         lip_strength=lip_strength if woman else 0.0,
-        eyeshadow=skin * _hue(u(0, 2 * np.pi)) * 0.62,
+        eyeshadow=skin * (0.74, 0.62, 0.62) * _hue(u(0, 2 * np.pi)),
         makeup=by_sex((0.45, 1.0), (0.0, 0.0)),
         beard=u(0.22, 0.92) if bearded else 0.0,
         moustache_only=bearded and chance(0.12),
@@ -162,7 +162,7 @@ def identity(seed: int, sex: str) -> Identity:
         light_warmth=u(-0.05, 0.06),
         exposure=u(0.9, 1.05),
         glasses=chance(0.07),
-        earrings=woman and chance(0.5),
+        earrings=woman and chance(0.6),
         noise_seed=int(rng.integers(2**31)),
     )
 
@@ -175,7 +175,7 @@ def _along(stops: np.ndarray, t: float) -> np.ndarray:
 
 def _hue(angle: float) -> np.ndarray:
     """RGB factors about 1 that tint a grey mildly and keep its luma."""
-    raw = 1 + 0.24 * np.cos(angle - np.array([0.0, 2.1, 4.2]))
+    raw = 1 + 0.17 * np.cos(angle - np.array([0.0, 2.1, 4.2]))
     return raw / (raw @ (0.299, 0.587, 0.114))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from gaip3_pipeline.faces.canvas import Canvas, Mask, Similarity, ellipse, ribbon, smooth
+from gaip3_pipeline.faces.canvas import Canvas, Mask, Similarity, ellipse, grid, ribbon, shifted, smooth
 from gaip3_pipeline.faces.head import EYE_Y, MAX_YAW, MOUTH_Y, TOP, Head, Light
 from gaip3_pipeline.faces.identity import identity
 
@@ -81,8 +81,8 @@ class _Portrait:
 
     def picture(self) -> np.ndarray:
         self._backdrop()
-        light = self.head.light(self.canvas.place, 128)
-        self.tone = self.canvas.upsample(light.tone)
+        light = self.head.light(128)
+        self.tone = self.canvas.place_grid(light.tone)
         self.skin = self._skin_planes(light)
         self.hair_planes = self._hair_planes()
         self._hair_behind()
@@ -124,7 +124,7 @@ class _Portrait:
         field = field - field.mean()
         level = 12 + 232 * self.face.background
         # The pattern shrinks towards black and white, where there is no room for it.
-        swing = min(level - 4, 252 - level, 60)
+        swing = min(level - 4, 252 - level, 42)
         field = np.clip(field * swing * 0.9, -swing, swing)
         mix = 0.5 + 0.5 * np.tanh(3 * (np.cos(angle + 1) * (x - 0.5) + np.sin(angle + 1) * (y - 0.5)))
         tint = who.backdrop_hue[0][:, None, None] * (1 - mix) + who.backdrop_hue[1][:, None, None] * mix
@@ -134,22 +134,22 @@ class _Portrait:
 
     def _neck_and_clothes(self) -> None:
         who, c = self.who, self.canvas
-        middle = self.head.project(0.0, 0.9, -0.07)[0]
+        middle = float(self.head.project(0.0, 0.9, -0.07)[0])
         base = 0.5 + (middle - 0.5) * 0.4
-        left = smooth(
-            np.array([(middle - who.neck * 0.95, 0.66), (middle - who.neck, 0.86), (base - who.neck * 1.12, 0.95), (base - 0.4, 1.05)])
-        )
-        right = smooth(
-            np.array([(middle + who.neck * 0.95, 0.66), (middle + who.neck, 0.86), (base + who.neck * 1.12, 0.95), (base + 0.4, 1.05)])
-        )
-        neck = c.polygon(np.concatenate([left, right[::-1]]), 0.002)
+        wide = who.neck
+
+        def edge(s: int) -> np.ndarray:
+            at = [(middle + s * wide * 0.95, 0.56), (middle + s * wide, 0.86), (base + s * wide * 1.12, 0.95), (base + s * 0.4, 1.05)]
+            return smooth(np.array(at))
+
+        neck = c.polygon(np.concatenate([edge(-1), edge(1)[::-1]]), 0.002)
         shade = 0.86 - 0.14 * who.light_strength
         c.blend(neck, who.skin * shade * (1.0, 0.97, 0.95))
-        c.lighten(c.polygon(ellipse((middle + self.side * who.neck, 0.93), 0.05, 0.15), 0.03, within=neck), 18 * who.light_strength)
+        c.lighten(c.blob(np.array([middle + self.side * wide, 0.93]), 0.05, 0.15, 0.03, within=neck), 18 * who.light_strength)
         y = np.linspace(0.6, self.head.chin, 20)
         cx, half = self.head.outline(y)
         jaw = np.concatenate([np.stack([cx - half, y], 1), np.stack([cx + half, y], 1)[::-1]])
-        c.wash(c.polygon(jaw + (0.0 - 0.02 * self.side, 0.035), 0.016, within=neck), (0.66, 0.58, 0.55), 0.9)
+        c.wash(c.polygon(shifted(jaw, -0.02 * self.side, 0.035), 0.016, within=neck), (0.66, 0.58, 0.55), 0.9)
         self._clothes(base)
 
     def _clothes(self, base: float) -> None:
@@ -157,34 +157,29 @@ class _Portrait:
         slope = 0.935 if who.sex == "male" else 0.955
         wide = who.neck * 1.08
         deep = {"scoop": 1.03, "vee": 1.06, "crew": 0.985, "collar": 1.03, "suit": 1.05}[who.neckline]
-        top = np.array([(base - 0.62, 1.04), (base - 0.42, slope + 0.035), (base - wide - 0.06, slope), (base - wide, slope - 0.005)])
-        dip = np.array([(base - wide * 0.7, (slope + deep) / 2 + 0.01), (base, deep)])
-        mirrored = [(2 * base - x, y) for x, y in np.concatenate([top, dip[:1]])[::-1]]
-        outline = np.concatenate(
-            [smooth(top), dip, np.array(mirrored)[:1], smooth(np.array(mirrored)[1:]), [(base + 0.62, 1.2), (base - 0.62, 1.2)]]
-        )
-        cloth = c.polygon(outline, 0.002)
+
+        def shoulder(s: int) -> np.ndarray:
+            """From the neck outwards."""
+            at = [(wide, slope - 0.005), (wide + 0.06, slope), (0.42, slope + 0.035), (0.62, 1.04)]
+            return smooth(np.array([(base + s * x, y) for x, y in at]))
+
+        dip = np.array([(base - wide * 0.7, (slope + deep) / 2 + 0.01), (base, deep), (base + wide * 0.7, (slope + deep) / 2 + 0.01)])
+        below = [(base + 0.62, 1.2), (base - 0.62, 1.2)]
+        cloth = c.polygon(np.concatenate([shoulder(-1)[::-1], dip, shoulder(1), below]), 0.002)
         c.blend(cloth, who.cloth)
         for s in (-1, 1):
-            c.wash(c.blob((base + s * 0.3, 1.05), 0.1, 0.1, 0.03, within=cloth), (1.15, 1.15, 1.15) if s == self.side else (0.8, 0.8, 0.82))
+            c.wash(
+                c.blob(np.array([base + s * 0.3, 1.05]), 0.1, 0.1, 0.03, within=cloth), (1.15,) * 3 if s == self.side else (0.8, 0.8, 0.82)
+            )
         if who.neckline in ("collar", "suit"):
             for s in (-1, 1):
-                flap = np.array(
-                    [
-                        (base + s * wide * 0.98, slope - 0.03),
-                        (base + s * (wide + 0.035), slope),
-                        (base + s * 0.09, 1.04),
-                        (base + s * 0.02, 1.03),
-                    ]
-                )
+                at = [(wide * 0.98, slope - 0.03), (wide + 0.035, slope), (0.09, 1.04), (0.02, 1.03)]
+                flap = np.array([(base + s * x, y) for x, y in at])
                 c.blend(c.polygon(flap, 0.002), who.cloth_second)
                 c.wash(c.stroke(flap[1:3], 0.006, 0.003), (0.6, 0.6, 0.6), 0.7)
         elif who.neckline == "crew":
-            c.wash(
-                c.stroke(smooth(np.concatenate([top[-1:], dip, mirrored[:1], [(base + wide, slope - 0.005)]])), 0.012, 0.003),
-                (0.7, 0.7, 0.72),
-                0.8,
-            )
+            rim = smooth(np.concatenate([shoulder(-1)[:1], dip, shoulder(1)[:1]]))
+            c.wash(c.stroke(rim, 0.012, 0.003), (0.7, 0.7, 0.72), 0.8)
 
     # skin
     def _skin_planes(self, light: Light) -> np.ndarray:
@@ -192,7 +187,7 @@ class _Portrait:
         tone = np.maximum(light.tone, 0.05)
         gloss = 42 * self.who.light_strength * (0.6 + 0.4 * self.who.skin.mean() / 200) * light.gloss
         planes = np.stack([self.who.skin[i] * tone**p + gloss for i, p in enumerate((0.82, 1.0, 1.1))])
-        return self.canvas.upsample(planes)
+        return self.canvas.place_grid(planes)
 
     def _face(self) -> Mask:
         """The skin of the face: bounded by the hairline above and the silhouette below."""
@@ -202,17 +197,11 @@ class _Portrait:
         reach = np.linspace(lo, hi, 61)
         angle = np.abs(np.rad2deg(reach))
         if who.style in ("buzz", "short", "quiff"):
-            line = np.interp(
-                angle,
-                [0, 30, 48, 58, 68, 80, 92, 108, 118, 150],
-                [top, top, top + 0.015, top + 0.06, top + 0.2, 0.49, 0.47, 0.43, 0.6, 0.74],
-            )
+            at = [0, 30, 48, 58, 68, 80, 92, 108, 118, 150]
+            line = np.interp(angle, at, [top, top, top + 0.015, top + 0.06, top + 0.2, 0.49, 0.47, 0.43, 0.6, 0.74])
         else:
-            line = np.interp(
-                angle,
-                [0, 35, 55, 68, 80, 90, 108, 120, 150],
-                [top - 0.01, top + 0.01, top + 0.07, top + 0.18, 0.45, 0.47, 0.44, 0.62, 0.78],
-            )
+            at = [0, 35, 55, 68, 80, 90, 108, 120, 150]
+            line = np.interp(angle, at, [top - 0.01, top + 0.01, top + 0.07, top + 0.18, 0.45, 0.47, 0.44, 0.62, 0.78])
         curve = head.round_face(reach, line)
         y = np.linspace(max(curve[0, 1], curve[-1, 1], 0.4), head.chin, 50)
         y = head.chin - (head.chin - y[0]) * (1 - np.linspace(0, 1, 50)) ** 1.6
@@ -223,7 +212,7 @@ class _Portrait:
         mask = self.canvas.polygon(outline, 0.0016)
         self.canvas.blend(mask, self.skin)
         # Hair shades the skin along the hairline.
-        shadow = ribbon(curve + (0, 0.006), np.full(len(curve), 0.03))
+        shadow = ribbon(shifted(curve, 0, 0.006), np.full(len(curve), 0.03))
         self.canvas.wash(self.canvas.polygon(shadow, 0.009, within=mask), (0.78, 0.7, 0.66), 0.75)
         return mask
 
@@ -233,8 +222,9 @@ class _Portrait:
             at = self.head.on_face(s * 0.15, 0.605)
             c.wash(c.blob(at, 0.05 * self.head.cos, 0.035, 0.024, within=face), (1.05, 0.82, 0.82), who.blush)
         if who.freckles:
-            for x, y in self.rng.normal((0, 0.57), (0.1, 0.022), (40, 2)):
-                c.wash(c.blob(self.head.on_face(x, y), 0.0026, 0.0024, 0.0012, within=face), (0.8, 0.68, 0.6), 0.6)
+            at = self.rng.normal((0, 0.57), (0.1, 0.022), (40, 2))
+            dots = [ellipse(p, 0.0026, 0.0024, 8) for p in self.head.on_face(at[:, 0], at[:, 1])]
+            c.wash(c.polygon(dots, 0.0012, within=face), (0.8, 0.68, 0.6), 0.6)
 
     def _ear(self, far: bool) -> None:
         who, head, c = self.who, self.head, self.canvas
@@ -259,7 +249,7 @@ class _Portrait:
         lit = np.stack([np.clip(self.tone, 0.3, 1.15) * v for v in colour])
         if not who.moustache_only:
             side = np.array([(0.98, 0.50), (0.90, 0.56), (0.80, 0.64), (0.60, 0.685)])
-            w = np.interp(side[:, 1], head._y, head._w)
+            w = head.half_width(side[:, 1])
             right = head.on_face(side[:, 0] * w, side[:, 1])
             left = head.on_face(-side[:, 0] * w, side[:, 1])
             lip = head.on_face(np.array([0.07, 0.04, 0.0, -0.04, -0.07]), np.array([0.675, 0.66, 0.655, 0.66, 0.675]))
@@ -277,28 +267,24 @@ class _Portrait:
     def _nose(self, face: Mask) -> None:
         who, head, c = self.who, self.head, self.canvas
         tip, wide = 0.595 + who.nose_length, who.nose_width
-        under = head.on_face(
-            np.array([-wide, -wide * 0.5, 0, wide * 0.5, wide, 0]), tip + np.array([0.02, 0.028, 0.032, 0.028, 0.02, 0.045]), 0.04
-        )
-        c.wash(c.polygon(under, 0.008, within=face), (0.66, 0.55, 0.52), 0.75)
+        deep = 0.75 if who.sex == "male" else 0.5
+        base = head.on_face(np.array([-1, -0.5, 0, 0.5, 1, 0]) * wide, tip + np.array([0.02, 0.028, 0.032, 0.028, 0.02, 0.045]), 0.04)
+        c.wash(c.polygon(base, 0.008, within=face), (0.66, 0.55, 0.52), deep)
+        wings = []
         for s in (-1, 1):
             at = head.on_face(s * wide * 0.48, tip + 0.022, 0.045)
-            c.wash(c.blob(at, 0.0105 * max(0.35, head.cos - 0.5 * s * head.sin), 0.006, 0.003, within=face), (0.32, 0.22, 0.2), 0.9)
-            wing = smooth(head.on_face(s * wide * np.array([0.98, 1.1, 0.95]), tip + np.array([-0.004, 0.013, 0.027]), 0.03))
-            c.wash(c.stroke(wing, 0.006, 0.004, within=face), (0.62, 0.5, 0.47), 0.75)
+            c.wash(c.blob(at, 0.0105 * max(0.35, head.cos - 0.5 * s * head.sin), 0.006, 0.003, within=face), (0.36, 0.25, 0.23), 0.85)
+            wing = smooth(head.on_face(s * wide * np.array([0.98, 1.1, 0.95]), tip + np.array([-0.004, 0.013, 0.027]), 0.03), 6)
+            wings.append(ribbon(wing, np.full(len(wing), 0.006)))
+        c.wash(c.polygon(wings, 0.004, within=face), (0.62, 0.5, 0.47), deep)
         # The side of the nose that is turned or lies away from the light.
         away = head.sin * 1.4 - self.side * 0.5 * who.light_strength
-        s = 1.0 if away > 0 else -1.0
+        s = 1 if away > 0 else -1
         edge = smooth(head.on_face(s * np.array([0.034, 0.02, 0.02, 0.026]), np.array([0.445, 0.49, 0.545, tip - 0.005]), 0.03))
-        c.wash(
-            c.polygon(ribbon(edge, np.linspace(0.012, 0.022, len(edge))), 0.008, within=face),
-            (0.7, 0.6, 0.57),
-            min(0.75, 0.25 + abs(away) * 0.6),
-        )
-        c.lighten(
-            c.polygon(ribbon(smooth(head.on_face(np.zeros(3), np.array([0.47, 0.54, tip]), 0.06)), np.full(25, 0.012)), 0.007, within=face),
-            14,
-        )
+        side = c.polygon(ribbon(edge, np.linspace(0.012, 0.022, len(edge))), 0.008, within=face)
+        c.wash(side, (0.7, 0.6, 0.57), min(0.75, 0.2 + abs(away) * 0.6))
+        ridge = head.on_face(np.zeros(5), np.linspace(0.47, tip, 5), 0.06)
+        c.lighten(c.stroke(ridge, 0.012, 0.007, within=face), 14)
 
     def _mouth(self) -> None:
         who, head, c = self.who, self.head, self.canvas
@@ -318,7 +304,7 @@ class _Portrait:
             return head.on_face(_U * half, y, 0.012)
 
         colour = who.lip * (1 - 0.22 * who.light_strength)
-        c.wash(c.polygon(curve(lower_out + 0.012) + (0, 0.004), 0.007), (0.75, 0.65, 0.62), 0.5)
+        c.wash(c.polygon(shifted(curve(lower_out + 0.012), 0, 0.004), 0.007), (0.75, 0.65, 0.62), 0.5)
         upper = c.polygon(np.concatenate([curve(upper_out), curve(upper_in)[::-1]]), 0.0016)
         lower = c.polygon(np.concatenate([curve(lower_in), curve(lower_out)[::-1]]), 0.0016)
         c.blend(upper, colour * 0.86)
@@ -331,27 +317,23 @@ class _Portrait:
             tongue = head.on_face(0.0, MOUTH_Y + 0.68 * gap + 0.008, 0.0)
             c.blend(c.blob(tongue, half * 0.55, 0.028 * a + 0.004, 0.006, within=mouth), np.array([176.0, 84.0, 84.0]), 0.85)
             reach = min(0.031, 0.012 + 0.5 * gap)
-            teeth = c.polygon(
-                np.concatenate([curve(upper_in - 0.006), curve(upper_in + reach * (1 - 0.35 * _U**2))[::-1]]), 0.0012, within=mouth
-            )
+            row = np.concatenate([curve(upper_in - 0.006), curve(upper_in + reach * (1 - 0.35 * _U**2))[::-1]])
+            teeth = c.polygon(row, 0.0012, within=mouth)
             c.blend(teeth, np.array([242.0, 238.0, 228.0]))
-            for s in (-1, 1):
-                c.wash(c.blob(head.on_face(s * half * 0.95, MOUTH_Y), half * 0.3, 0.05, 0.01, within=teeth), (0.55, 0.5, 0.5), 0.9)
-            for x in np.array([-0.62, -0.38, -0.13, 0.13, 0.38, 0.62]) * half * 0.95:
-                c.wash(
-                    c.stroke(head.on_face(np.full(2, x), np.array([MOUTH_Y - 0.04, MOUTH_Y + 0.04]), 0.01), 0.0016, 0.001, within=teeth),
-                    (0.8, 0.78, 0.76),
-                    0.7,
-                )
-        else:
-            mouth = c.polygon(ribbon(curve(middle), np.full(len(_U), 0.004)), 0.0015)
+            corners = [ellipse(head.on_face(s * half * 0.95, MOUTH_Y), half * 0.3, 0.05) for s in (-1, 1)]
+            c.wash(c.polygon(corners, 0.01, within=teeth), (0.55, 0.5, 0.5), 0.9)
+            span = np.array([MOUTH_Y - 0.04, MOUTH_Y + 0.04])
+            seams = [head.on_face(np.full(2, x * half), span, 0.01) for x in (-0.59, -0.36, -0.12, 0.12, 0.36, 0.59)]
+            c.wash(c.polygon([ribbon(seam, np.full(2, 0.0016)) for seam in seams], 0.001, within=teeth), (0.8, 0.78, 0.76), 0.7)
         line = c.polygon(ribbon(curve(middle - 0.32 * gap * inside), 0.0055 - 0.002 * np.abs(_U)), 0.0014)
         c.wash(line, (0.42, 0.3, 0.3), 0.85)
+        corners, folds = [], []
         for s in (-1, 1):
-            corner = head.on_face(s * half, middle[0], 0.01)
-            c.wash(c.blob(corner, 0.008, 0.006, 0.005), (0.6, 0.48, 0.46), 0.7)
-            fold = smooth(head.on_face(s * np.array([0.062, 0.088, 0.108]), np.array([0.615, 0.655, 0.7]) + 0.0, 0.0))
-            c.wash(c.stroke(fold, 0.008, 0.006), (0.72, 0.62, 0.6), 0.25 + 0.3 * who.smile)
+            corners.append(ellipse(head.on_face(s * half, middle[0], 0.01), 0.008, 0.006))
+            fold = smooth(head.on_face(s * np.array([0.062, 0.088, 0.108]), np.array([0.615, 0.655, 0.7])), 6)
+            folds.append(ribbon(fold, np.full(len(fold), 0.008)))
+        c.wash(c.polygon(corners, 0.005), (0.6, 0.48, 0.46), 0.7)
+        c.wash(c.polygon(folds, 0.006), (0.72, 0.62, 0.6), 0.25 + 0.3 * who.smile)
 
     def _eye(self, s: float) -> None:
         who, head, c = self.who, self.head, self.canvas
@@ -381,23 +363,17 @@ class _Portrait:
         dark = np.array([34.0, 24.0, 22.0])
         lash = 0.0068 + 0.0042 * who.makeup
         along = np.linspace(-1, 1, len(_U)) * s
-        c.blend(
-            c.polygon(ribbon(curve(upper), lash * (0.55 + 0.45 * arch) * (1 + 0.3 * along)), 0.0012), dark, 0.92 if who.makeup else 0.75
-        )
+        line = [ribbon(curve(upper), lash * (0.55 + 0.45 * arch) * (1 + 0.3 * along))]
         if who.makeup:
             last = -1 if s > 0 else 0
-            root = upper[last]
-            wing = head.on_face(
-                np.array([x[last] - s * 0.012, x[last] + s * 0.004, x[last] + s * 0.016]),
-                root + np.array([-0.003, -0.002, -0.011 + 0.010 * (1 - open_)]),
-            )
-            c.blend(c.polygon(ribbon(wing, np.array([0.009, 0.007, 0.002])), 0.0012), dark, 0.9)
+            ends = upper[last] + np.array([-0.003, -0.002, -0.011 + 0.010 * (1 - open_)])
+            wing = head.on_face(x[last] + s * np.array([-0.012, 0.004, 0.016]), ends)
+            line.append(ribbon(wing, np.array([0.009, 0.007, 0.002])))
+        c.blend(c.polygon(line, 0.0012), dark, 0.92 if who.makeup else 0.75)
+        if who.makeup:
             self._lashes(s, x, upper, open_, dark)
-        c.wash(
-            c.polygon(ribbon(curve(lower), np.full(len(_U), 0.0035 + 0.001 * who.makeup)), 0.0015),
-            (0.5, 0.38, 0.36),
-            0.65 * (0.5 + 0.5 * open_),
-        )
+        below = ribbon(curve(lower), np.full(len(_U), 0.0035 + 0.001 * who.makeup))
+        c.wash(c.polygon(below, 0.0015), (0.5, 0.38, 0.36), 0.65 * (0.5 + 0.5 * open_))
 
     def _eyeball(self, s: float, outline: np.ndarray, upper: np.ndarray) -> None:
         who, head, c = self.who, self.head, self.canvas
@@ -409,10 +385,10 @@ class _Portrait:
         r = 0.0275
         c.blend(c.blob(at, r * slant, r, 0.0014, within=aperture), who.iris * 0.5)
         c.blend(c.blob(at, r * 0.86 * slant, r * 0.86, 0.002, within=aperture), who.iris)
-        c.lighten(c.blob(at + (0, r * 0.4), r * 0.55 * slant, r * 0.35, 0.004, within=aperture), 30)
+        c.lighten(c.blob(shifted(at, 0, r * 0.4), r * 0.55 * slant, r * 0.35, 0.004, within=aperture), 30)
         c.blend(c.blob(at, r * 0.44 * slant, r * 0.44, 0.0012, within=aperture), np.array([14.0, 11.0, 12.0]))
-        c.wash(c.polygon(ribbon(upper + (0, 0.005), np.full(len(upper), 0.016)), 0.004, within=aperture), (0.55, 0.5, 0.5), 0.8)
-        glint = at + (self.side * 0.010 * slant, -0.010)
+        c.wash(c.polygon(ribbon(shifted(upper, 0, 0.005), np.full(len(upper), 0.016)), 0.004, within=aperture), (0.55, 0.5, 0.5), 0.8)
+        glint = shifted(at, self.side * 0.010 * slant, -0.010)
         c.blend(c.blob(glint, 0.0062, 0.0062, 0.001, within=aperture), np.array([255.0, 255.0, 252.0]), 0.95)
 
     def _lashes(self, s: float, x: np.ndarray, upper: np.ndarray, open_: float, dark: np.ndarray) -> None:
@@ -420,9 +396,11 @@ class _Portrait:
         rise = -0.013 if open_ > 0.35 else 0.010 - 0.023 * open_ / 0.35
         order = slice(None) if s > 0 else slice(None, None, -1)
         roots_x, roots_y = x[order][10:24:3], upper[order][10:24:3]
+        hairs = []
         for k, (rx, ry) in enumerate(zip(roots_x, roots_y, strict=True)):
             hair = head.on_face(np.array([rx, rx + s * 0.003 * k]), np.array([ry, ry + rise * (0.7 + 0.1 * k)]))
-            c.blend(c.polygon(ribbon(hair, np.array([0.0038, 0.001])), 0.0008), dark, 0.75 * self.who.makeup)
+            hairs.append(ribbon(hair, np.array([0.0038, 0.001])))
+        c.blend(c.polygon(hairs, 0.0008), dark, 0.75 * self.who.makeup)
 
     def _brow(self, s: float, face: Mask) -> None:
         who, head, c = self.who, self.head, self.canvas
@@ -448,11 +426,8 @@ class _Portrait:
         if long_:
             fall = np.clip((y - 0.46) / 0.4, 0, 1.5)
             half = half + (0.035 if who.style == "long" else 0.03 * np.sin(np.pi * np.clip(fall, 0, 1))) * fall
-            curl = (
-                who.wave
-                * (0.008 * np.sin(y * 46 + who.noise_seed % 7) + 0.006 * np.sin(y * 23 + who.noise_seed % 5))
-                * np.clip((y - 0.3) * 5, 0, 1)
-            )
+            ripple = 0.008 * np.sin(y * 46 + who.noise_seed % 7) + 0.006 * np.sin(y * 23 + who.noise_seed % 5)
+            curl = who.wave * ripple * np.clip((y - 0.3) * 5, 0, 1)
             half = half + curl
             if who.style == "bob":
                 half = half * np.clip(1 - np.clip((y - who.length + 0.08) / 0.08, 0, 1) ** 3 * 0.18, 0.5, 1)
@@ -475,35 +450,55 @@ class _Portrait:
 
     def _hair_planes(self) -> np.ndarray:
         """``(3, S, S)``: hair colour in streaks that follow the silhouette, with a sheen and the light's side."""
-        who, c = self.who, self.canvas
-        n = min(256, c.size)
-        x, y = c.place.inverse_grid(n)
-        rows = y[:, n // 2]
-        cx, half = self._outer(np.clip(rows, self._hair_top() + 0.004, 1.3))
-        lean = who.part * np.clip((0.5 - rows) / 0.4, 0, 1)
-        across = (x - cx[:, None] - lean[:, None]) / np.maximum(half, 0.03)[:, None]
-        across = across + who.wave * 0.035 * np.sin(y * 38 + 3 * across)
-        strands = np.zeros((n, n), np.float32)
-        for count, amount in ((26, 0.08), (70, 0.07), (170, 0.05)):
-            table = np.convolve(self.rng.normal(0, 1, 1024), [0.25, 0.5, 0.25], "same").astype(np.float32)
-            place = np.clip((across * 0.5 + 1) * count, 0, 1000).astype(np.float32)
-            strands += np.float32(amount) * cv2.remap(table[None], place, np.zeros_like(place), cv2.INTER_LINEAR)
-        sheen = 0.17 * np.exp(-(((y - 0.17 - 0.10 * across**2) / 0.05) ** 2)) + 0.08 * np.exp(-(((y - 0.62) / 0.09) ** 2))
-        lit = 0.16 * who.light_strength * np.sin(who.light_azimuth) * across
-        rim = -0.22 * np.clip(np.abs(across) - 0.55, 0, 0.6)
-        tone = 1.0 + strands * (1.15 if who.style != "buzz" else 0.5) + sheen * (1 + 3 * strands) + lit + rim
+        who = self.who
+        n = min(256, self.canvas.size)
+        p = grid(n)
+        x, y = p[None, :], p[:, None]
+        cx, half = (v.astype(np.float32)[:, None] for v in self._outer(np.clip(p, self._hair_top() + 0.004, 1.3)))
+        lean = np.float32(who.part) * np.clip((np.float32(0.5) - y) / np.float32(0.4), 0, 1)
+        across = (x - cx - lean) / np.maximum(half, np.float32(0.03))
+        if who.wave:
+            across = across + np.float32(who.wave * 0.035) * np.sin(y * 38 + 3 * across)
+        # All the strands are one row of a picture: fine, middle and wide ones added up.
+        count = 1024
+        at, row = np.linspace(-2, 2, count), np.zeros(count)
+        for strands, amount in ((26, 0.08), (70, 0.07), (170, 0.05)):
+            row += amount * np.interp(at, np.linspace(-2, 2, 2 * strands), self.rng.normal(0, 0.8, 2 * strands))
+        place = np.clip((across + 2) * np.float32(count / 4), 0, count - 1)
+        strands_at = cv2.remap(row.astype(np.float32)[None], place, np.zeros_like(place), cv2.INTER_LINEAR)
+        far = across * across
+        sheen = np.float32(0.17) * np.exp(-(((y - np.float32(0.17) - np.float32(0.10) * far) * 20) ** 2))
+        sheen += np.float32(0.08) * np.exp(-(((y - np.float32(0.62)) / np.float32(0.09)) ** 2))
+        lit = np.float32(0.16 * who.light_strength * np.sin(who.light_azimuth)) * across
+        rim = np.float32(-0.22) * np.clip(np.abs(across) - np.float32(0.55), 0, np.float32(0.6))
+        tone = 1 + strands_at * np.float32(0.5 if who.style == "buzz" else 1.15) + sheen * (1 + 3 * strands_at) + lit + rim
         # Black hair keeps visible strands: a few levels are added where a factor would do nothing.
-        planes = np.stack([v * tone + 26 * (tone - 1) for v in self.hair])
-        return c.upsample(np.clip(planes, 2, 250))
+        placed, planes = self.canvas.place_grid(tone), np.empty_like(self.canvas.planes)
+        for plane, v in zip(planes, self.hair, strict=True):
+            np.multiply(placed, np.float32(v + 26), out=plane)
+            plane -= np.float32(26)
+        return planes
 
     def _hair_behind(self) -> None:
         who, c = self.who, self.canvas
+        if who.style == "updo":
+            self._ponytail()
         if who.style not in ("long", "bob", "shaggy"):
             return
         left, right = self._silhouette(0.4, who.length)
         mask = c.polygon(np.concatenate([left, right[::-1]]), 0.003)
         c.blend(mask, self.hair_planes)
         c.wash(mask, (0.62, 0.6, 0.6), 0.85)
+
+    def _ponytail(self) -> None:
+        """Hair tied behind, that comes forward over one shoulder."""
+        who, c = self.who, self.canvas
+        s = 1 if who.part > 0 else -1
+        at = self.head.project(s * np.array([0.12, 0.2, 0.25, 0.24, 0.2]), np.array([0.5, 0.62, 0.76, 0.92, 1.08]), -0.16)
+        tail = smooth(at)
+        mask = c.polygon(ribbon(tail, np.interp(np.linspace(0, 1, len(tail)), [0, 0.5, 1], [0.1, 0.15, 0.1])), 0.003)
+        c.blend(mask, self.hair_planes)
+        c.wash(mask, (0.82, 0.8, 0.8), 0.8)
 
     def _hair_cap(self) -> None:
         """All hair on the skull; the face is painted over it."""
@@ -526,7 +521,7 @@ class _Portrait:
     def _lay(self, mask: Mask, face: Mask, outline: np.ndarray) -> None:
         """Hair over the face, with the shadow that it throws."""
         c = self.canvas
-        c.wash(c.polygon(outline + (-0.008 * self.side, 0.012), 0.010, within=face), (0.66, 0.56, 0.52), 0.7)
+        c.wash(c.polygon(shifted(outline, -0.008 * self.side, 0.012), 0.010, within=face), (0.66, 0.56, 0.52), 0.7)
         c.blend(mask, self.hair_planes)
 
     def _locks(self, face: Mask) -> None:
@@ -537,8 +532,7 @@ class _Portrait:
             swoop = 0.02 if s * who.part < 0 else 0.0
             x = np.array([who.part, who.part + s * (0.045 + swoop), s * 0.165, s * 0.218, s * 0.231, s * 0.226, s * 0.222])
             y = np.array([who.hairline - 0.035, who.hairline + 0.002, who.hairline + 0.055 + swoop, 0.36, 0.48, 0.6, 0.70])
-            w = np.interp(y, head._y, head._w)
-            inner = head.on_face(np.clip(x, -w * 0.985, w * 0.985), y)
+            inner = head.round_face(head.angle(x, y), y)
             if end > 0.74:
                 low = np.linspace(0.78, end, 4)
                 drift = 0.215 + 0.02 * np.linspace(0, 1, 4) + 0.006 * who.wave * np.sin(low * 40)
@@ -596,14 +590,14 @@ class _Portrait:
 
     def _earrings(self) -> None:
         who, head, c = self.who, self.head, self.canvas
-        if not who.earrings:
+        if not who.earrings or who.style not in ("updo", "pixie"):
             return
         for s in (-1, 1):
             if s * head.sin > 0.12:
                 continue
             at = head.project(s * (who.cheek + 0.004), np.array(0.615), -0.04)
             c.blend(c.blob(at, 0.011, 0.014, 0.0015), np.array([226.0, 192.0, 110.0]))
-            c.lighten(c.blob(at - (0.003, 0.004), 0.004, 0.004, 0.001), 60)
+            c.lighten(c.blob(shifted(at, -0.003, -0.004), 0.004, 0.004, 0.001), 60)
 
     def _grade(self) -> None:
         who = self.who

@@ -1,0 +1,48 @@
+"""Paints faces into JPEG files, on several processes. Imports little, since every process imports it."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+
+from gaip3_pipeline.faces.painter import Face, paint
+from gaip3_pipeline.tables.files import write_bytes_atomically
+
+JPEG_QUALITY = 92
+_CHUNK = 8
+
+Job = tuple[Path, Face]
+
+
+def paint_files(jobs: Sequence[Job], size: int, processes: int) -> Iterator[int]:
+    """Paint each face at ``size`` pixels into its file; yields how many more are done.
+
+    Few pictures are in flight at a time, so that memory does not grow with their number.
+    """
+    chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
+    if processes <= 1:
+        for chunk in chunks:
+            yield _paint_chunk(chunk, size)
+        return
+    # Not fork: the caller may hold threads (TensorFlow's, Dagster's) that a forked child would find dead.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        waiting = iter(chunks)
+        running = {pool.submit(_paint_chunk, chunk, size) for chunk in islice(waiting, 3 * processes)}
+        while running:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            running |= {pool.submit(_paint_chunk, chunk, size) for chunk in islice(waiting, len(finished))}
+            for f in finished:
+                yield f.result()
+
+
+def _paint_chunk(chunk: Sequence[Job], size: int) -> int:
+    for path, face in chunk:
+        picture = cv2.cvtColor(paint(face, size), cv2.COLOR_RGB2BGR)
+        ok, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not ok:
+            raise OSError(f"{path}: the JPEG encoder failed")
+        write_bytes_atomically(path, data.tobytes())
+    return len(chunk)
