@@ -6,7 +6,7 @@ FOLDER holds JPEG photographs (default: ``../shared/data/faces/large`` beside th
 progressive, and re-saved as progressive and baseline (quality 95, 4:2:0) otherwise, in a temporary folder.
 
 Rows, in images per second of CPU time of one core, since wall time on a shared machine measures the neighbours too; the variants take
-turns picture by picture, and the median over the repeats counts:
+turns at each picture, and the median of each picture's repeats counts:
 
 - ``ours``: the project's way from file to small picture: read the file, check its markers, decode, crop, area-resize;
 - ``ours_to_jpeg``: the same, encoded as the JPEG that ``resized/`` holds;
@@ -36,7 +36,7 @@ import numpy as np
 from PIL import Image
 
 from gaip3_pipeline.imaging.decode import Target, decode, reduction
-from gaip3_pipeline.imaging.processing import resize_picture
+from gaip3_pipeline.imaging.processing import read_picture, resize_picture
 from gaip3_pipeline.imaging.transform import resize
 from gaip3_pipeline.settings import Images
 from gaip3_pipeline.tables.manifests import list_images
@@ -48,11 +48,11 @@ REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_RED
 
 
 def ours(path: Path) -> np.ndarray:
-    return resize(decode(path.read_bytes(), path.name, TARGET, SETTINGS.max_pixels), TARGET)
+    return resize(decode(read_picture(path, SETTINGS.max_pixels)[0], path.name, TARGET, SETTINGS.max_pixels), TARGET)
 
 
 def ours_to_jpeg(path: Path) -> bytes:
-    return resize_picture(path.read_bytes(), path.name, SETTINGS)[0]
+    return resize_picture(read_picture(path, SETTINGS.max_pixels)[0], path.name, SETTINGS)[0]
 
 
 def pillow_full(data: bytes) -> np.ndarray:
@@ -81,17 +81,16 @@ def measure(paths: list[Path], repeats: int) -> dict[str, float]:
     }
     for run in variants.values():  # warm-up
         run(0)
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(repeats):
-        spent = dict.fromkeys(variants, 0.0)
+    names = list(variants)
+    seconds: dict[str, list[list[float]]] = {name: [[] for _ in paths] for name in names}
+    for repeat in range(repeats):
         for i in range(len(paths)):
-            for name, run in variants.items():
+            # each comes after each other in turn, since the one before leaves the file in the processor's caches
+            for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
                 start = time.process_time()
-                run(i)
-                spent[name] += time.process_time() - start
-        for name, taken in spent.items():
-            seconds[name].append(taken)
-    figures = {name: round(len(paths) / statistics.median(taken), 1) for name, taken in seconds.items()}
+                variants[name](i)
+                seconds[name][i].append(time.process_time() - start)
+    figures = {name: round(len(paths) / sum(map(statistics.median, taken)), 1) for name, taken in seconds.items()}
     figures["mean_abs_diff"] = round(statistics.mean(difference(path) for path in paths), 3)
     figures["two_process_speedup"] = round(two_process_speedup(paths, repeats), 2)
     return figures

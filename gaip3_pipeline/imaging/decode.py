@@ -18,7 +18,8 @@ from PIL import Image
 
 from gaip3_pipeline.imaging.jpeg import BrokenJpeg, for_an_eighth, structure
 
-FORMATS = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",)}
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",)}
 LARGE = 16_000_000  # pixels; larger pictures are decoded one at a time, which bounds memory
 ORIENTATION = 0x0112  # EXIF tag; values 5..8 swap width and height
 _REDUCED = {
@@ -74,14 +75,15 @@ def reduction(width: int, height: int, target: Target) -> int:
     """The largest of 8, 4, 2, 1 by which a JPEG may be reduced in decoding for ``target``; sizes are of the upright picture.
 
     The result must stay below 0.5 grey levels mean absolute difference from a full decode. On photographs re-saved at 256² to 2048²
-    that holds (0.10 to 0.42) when output pixels begin and end on pixels of the reduced picture and each has 4 or more source pixels a
-    side behind it, and (up to 0.4) when 3 or more reduced pixels a side fall on each output pixel; at 2.3 it was 0.48, at 1.5 1.0.
+    that holds when output pixels begin and end on pixels of the reduced picture and have 2 of them a side, or 1 of an eighth (0.10 to
+    0.39; 1 of a quarter gave up to 0.53 with strong colour noise), and when 3 or more a side fall on each wherever its edges lie (up
+    to 0.4; with 2.3 it was 0.48, with 1.5 1.0).
     """
     left, right = target.columns(width)
     for factor in (8, 4, 2):
         across, down = (right - left) / factor / target.width, height / factor / target.height
         aligned = not (left % factor or width % factor or height % factor) and across.is_integer() and down.is_integer()
-        if min(across, down) >= 3 or (aligned and min(across, down) * factor >= 4):
+        if min(across, down) >= 3 or (aligned and min(across, down) >= (1 if factor == 8 else 2)):
             return factor
     return 1
 
@@ -94,11 +96,7 @@ def decode(data: bytes, name: str, target: Target, max_pixels: int, large: Abstr
     if not data:
         raise UnusableImage("empty file")
     try:
-        with Image.open(io.BytesIO(data), formats=["JPEG", "MPO", "PNG", "WEBP"]) as image:
-            if image.width * image.height > max_pixels:
-                raise UnusableImage(f"too large: {image.width} x {image.height} is more than {max_pixels:,} pixels")
-            with large if large and image.width * image.height > LARGE else nullcontext():
-                return _decode(data, name, image, target)
+        return (_jpeg if data[:3] == b"\xff\xd8\xff" else _other)(data, name, target, max_pixels, large or nullcontext())
     except (UnusableImage, MemoryError):
         raise
     except BrokenJpeg as e:
@@ -111,35 +109,62 @@ def decode(data: bytes, name: str, target: Target, max_pixels: int, large: Abstr
         raise UnusableImage(f"damaged: {' '.join(str(e).split()) or type(e).__name__}") from e
 
 
-def _decode(data: bytes, name: str, image: Image.Image, target: Target) -> Picture:
-    notes = []
-    if PurePath(name).suffix.lower() not in FORMATS[image.format or ""]:
-        notes.append(f"{image.format} named {PurePath(name).suffix}")
-    orientation = _orientation(image)
-    if orientation != 1:
-        notes.append(f"turned by EXIF orientation {orientation}")
-    width, height = (image.height, image.width) if orientation >= 5 else (image.width, image.height)
-    if target.columns(width)[1] - target.columns(width)[0] < target.width or height < target.height:
-        notes.append(f"enlarged from {width} x {height}")
-    if image.format in ("JPEG", "MPO"):
-        parts = structure(data)
-        factor = reduction(width, height, target)
-        if image.mode in ("RGB", "L"):
+def _jpeg(data: bytes, name: str, target: Target, max_pixels: int, large: AbstractContextManager[object]) -> Picture:
+    parts = structure(data)
+    _refuse_huge(parts.width, parts.height, max_pixels)
+    # Pillow's header costs a tenth of a millisecond, which shows beside a decode of three; most files need nothing from it
+    orientation = _orientation(Image.open(io.BytesIO(data), formats=_FORMATS)) if parts.has_app1 else 1
+    width, height = (parts.height, parts.width) if orientation >= 5 else (parts.width, parts.height)
+    factor = reduction(width, height, target)
+    notes = _notes("JPEG", name, width, height, orientation, target)
+    with large if parts.width * parts.height > LARGE else nullcontext():
+        if len(parts.components) in (1, 3):
             flags = _REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION
             found = cv2.imdecode(np.frombuffer(for_an_eighth(data, parts) if factor == 8 else data, np.uint8), flags)
             if found is None:
                 raise UnusableImage("damaged: the JPEG cannot be decoded")
             pixels = cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
-            if image.mode == "L":
+            if len(parts.components) == 1:
                 notes.append("greyscale")
         else:
-            # not draft(): it may choose a smaller scale than asked for, and such files are rare
-            pixels, factor = np.asarray(image.convert("RGB")), 1
-            notes.append(image.mode)
-    else:
-        pixels, factor = _pillow(image, notes), 1
-        if image.format == "PNG" and data[24] == 16:  # bits per channel, in the header
-            notes.append("16-bit")
+            # at full size: such files are rare, and Pillow's draft() may choose another scale than the one asked for
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                notes.append(image.mode)
+                pixels, factor = np.asarray(image.convert("RGB")), 1
+    return _upright(pixels, width, height, factor, orientation, notes)
+
+
+def _other(data: bytes, name: str, target: Target, max_pixels: int, large: AbstractContextManager[object]) -> Picture:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        _refuse_huge(image.width, image.height, max_pixels)
+        with large if image.width * image.height > LARGE else nullcontext():
+            orientation = _orientation(image)
+            width, height = (image.height, image.width) if orientation >= 5 else (image.width, image.height)
+            notes = _notes(image.format or "", name, width, height, orientation, target)
+            if image.format == "PNG" and data[24] == 16:  # bits per channel, in the header
+                notes.append("16-bit")
+            return _upright(_pillow(image, notes), width, height, 1, orientation, notes)
+
+
+def _refuse_huge(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise UnusableImage(f"too large: {width} x {height} is more than {max_pixels:,} pixels")
+
+
+def _notes(form: str, name: str, width: int, height: int, orientation: int, target: Target) -> list[str]:
+    notes = []
+    suffix = PurePath(name).suffix
+    if suffix.lower() not in _SUFFIXES[form]:
+        notes.append(f"{form} named {suffix}")
+    if orientation != 1:
+        notes.append(f"turned by EXIF orientation {orientation}")
+    left, right = target.columns(width)
+    if right - left < target.width or height < target.height:
+        notes.append(f"enlarged from {width} x {height}")
+    return notes
+
+
+def _upright(pixels: np.ndarray, width: int, height: int, factor: int, orientation: int, notes: list[str]) -> Picture:
     if orientation != 1:
         pixels = np.ascontiguousarray(_UPRIGHT[orientation](pixels))
     expected = (math.ceil(height / factor), math.ceil(width / factor), 3)

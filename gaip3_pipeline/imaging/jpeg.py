@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EOI, SOS, DQT = 0xD9, 0xDA, 0xDB
+EOI, SOS, DQT, APP1 = 0xD9, 0xDA, 0xDB, 0xE1
 SOF_PROGRESSIVE = 0xC2
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# what may end a scan: tables for the next one (DHT, DAC, DQT, DNL, DRI), the next scan, the end, APPn, COM
+# what may follow a scan: tables for the next one (DHT, DAC, DQT, DNL, DRI), the next scan, the end, APPn, COM
 _AFTER_SCAN = frozenset({0xC4, 0xCC, DQT, 0xDC, 0xDD, SOS, EOI, 0xFE}) | frozenset(range(0xE0, 0xF0))
+# which bytes after 0xFF end a scan: not 0x00 (then 0xFF is data), a restart marker or another 0xFF (fill)
+_ENDS_SCAN = np.array([code not in (0, 0xFF) and not 0xD0 <= code <= 0xD7 for code in range(256)])
 
 
 class BrokenJpeg(ValueError):
@@ -43,18 +45,24 @@ class Scan:
 
 @dataclass(frozen=True)
 class Structure:
-    """Frame marker (SOFn), components, scans in file order, and where each quantisation table segment's payload lies."""
+    """Frame marker (SOFn), width and height as stored, components, scans in file order, where each quantisation table segment's payload
+    lies, and whether there is an APP1 segment (EXIF or XMP), which may say how to turn the picture.
+    """
 
     frame: int
+    width: int
+    height: int
     components: tuple[Component, ...]
     scans: tuple[Scan, ...]
     tables: tuple[tuple[int, int], ...]
+    has_app1: bool
 
 
 def structure(data: bytes) -> Structure:
     """Walk the markers of a JPEG file without decoding it. Raises :class:`BrokenJpeg` when it is cut off or damaged."""
     truncated = BrokenJpeg(f"truncated: {len(data)} bytes and no end marker")
-    frame = 0
+    frame = width = height = 0
+    has_app1 = False
     components: tuple[Component, ...] = ()
     scans: list[Scan] = []
     tables: list[tuple[int, int]] = []
@@ -77,9 +85,11 @@ def structure(data: bytes) -> Structure:
         if marker in _SOF:
             if len(body) < 6 or len(body) < 6 + 3 * body[5]:
                 raise BrokenJpeg(f"damaged: frame header at byte {at}")
-            frame = marker
+            frame, height, width = marker, int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
             entries = [body[k : k + 3] for k in range(6, 6 + 3 * body[5], 3)]
             components = tuple(Component(e[0], e[1] >> 4, e[1] & 15, e[2]) for e in entries)
+        elif marker == APP1:
+            has_app1 = True
         elif marker == DQT:
             tables.append((payload, end))
         elif marker == SOS:
@@ -93,17 +103,16 @@ def structure(data: bytes) -> Structure:
                 raise BrokenJpeg(f"damaged: marker {data[end + 1]:#x} inside the picture's data, at byte {end}")
             scans.append(Scan(at, end, tuple(body[1 : 1 + 2 * body[0] : 2]), body[-3]))
         at = end
-    if not frame or not scans:
+    if not (width and height and scans):
         raise BrokenJpeg("damaged: no picture in it")
-    return Structure(frame, components, tuple(scans), tuple(tables))
+    return Structure(frame, width, height, components, tuple(scans), tuple(tables), has_app1)
 
 
 def _possible_ends(data: bytes) -> np.ndarray:
-    """Where 0xFF stands before a byte that ends a scan: not 0x00 (then it is data), a restart marker (D0..D7) or another 0xFF (fill)."""
+    """The places of all bytes 0xFF that would end a scan if they stood in one."""
     content = np.frombuffer(data, np.uint8)
-    places = np.flatnonzero(content[:-1] == 0xFF)
-    following = content[places + 1]
-    return places[(following != 0) & (following != 0xFF) & ((following < 0xD0) | (following > 0xD7))]
+    places = (content[:-1] == 0xFF).nonzero()[0]
+    return places[_ENDS_SCAN[content[places + 1]]]
 
 
 def for_an_eighth(data: bytes, parts: Structure) -> bytes:

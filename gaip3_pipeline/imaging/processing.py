@@ -61,6 +61,22 @@ def asset_name(kind: str, image_set: ImageSet) -> str:
     return f"{kind}_{image_set.id}"
 
 
+def read_picture(path: Path, max_pixels: int) -> tuple[bytes, os.stat_result]:
+    """A file's bytes, and its status at that time. Raises :class:`UnusableImage`."""
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise UnusableImage("the file name is not valid UTF-8: rename the file") from e
+    try:
+        with path.open("rb", buffering=0) as f:
+            stat = os.fstat(f.fileno())
+            if stat.st_size > _BYTES_PER_PIXEL * max_pixels:
+                raise UnusableImage(f"too large: a file of {stat.st_size:,} bytes")
+            return f.read(), stat
+    except OSError as e:
+        raise UnusableImage(f"cannot be read: {e.strerror or e}") from e
+
+
 def resize_picture(
     data: bytes, name: str, settings: Images, large: AbstractContextManager[object] | None = None
 ) -> tuple[bytes, tuple[str, ...]]:
@@ -211,7 +227,7 @@ def _one(root: DataRoot, path: Path, place: str, known: Row | None, settings: Im
     row = Row(place, 0, "", manifests.UNUSABLE, "", _source(root, path), 0, 0, 0, "", 0)
     target = root.path / place
     try:
-        data, stat = _read(path, settings.max_pixels)
+        data, stat = read_picture(path, settings.max_pixels)
         size, mtime_ns, inode = stat_key(stat)
         row = replace(row, source_size=size, source_mtime_ns=mtime_ns, source_inode=inode, source_sha256=hashlib.sha256(data).hexdigest())
         if known and known.source_sha256 == row.source_sha256 and known.usable and _holds(target, known):
@@ -225,22 +241,6 @@ def _one(root: DataRoot, path: Path, place: str, known: Row | None, settings: Im
     if not _holds(target, row):  # equal bytes stay, with their hard links
         write_bytes_atomically(target, made)
     return replace(row, status=manifests.NOTED if notes else manifests.OK, mtime_ns=target.stat().st_mtime_ns), True
-
-
-def _read(path: Path, max_pixels: int) -> tuple[bytes, os.stat_result]:
-    """A file's bytes, and its status at that time. Raises :class:`UnusableImage`."""
-    try:
-        path.name.encode("utf-8")
-    except UnicodeEncodeError as e:
-        raise UnusableImage("the file name is not valid UTF-8: rename the file") from e
-    try:
-        with path.open("rb") as f:
-            stat = os.fstat(f.fileno())
-            if stat.st_size > _BYTES_PER_PIXEL * max_pixels:
-                raise UnusableImage(f"too large: a file of {stat.st_size:,} bytes")
-            return f.read(), stat
-    except OSError as e:
-        raise UnusableImage(f"cannot be read: {e.strerror or e}") from e
 
 
 def _is_current(root: DataRoot, source: Path, row: Row) -> bool:

@@ -1,0 +1,253 @@
+"""The processed sets: complete, resumable, and never written in place."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from gaip3_pipeline.imaging.processing import MissingSource, augment_set, resize_set
+from gaip3_pipeline.imaging.transform import brightness_ratio
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, ImageSet
+from gaip3_pipeline.settings import Images
+from gaip3_pipeline.tables.manifests import DuplicateStems
+from gaip3_pipeline_tests.imaging.pictures import fill, jpeg, photograph
+
+D1, FEMALE, _ = IMAGE_SETS
+SETTINGS = Images(max_pixels=4_000_000)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> DataRoot:
+    return DataRoot(tmp_path / "a root 자료")
+
+
+def state(root: DataRoot, kind: str = "resized", image_set: ImageSet = D1) -> dict[str, tuple[int, int]]:
+    """Inode and mtime of every file of a set."""
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in root.processed(kind, image_set).iterdir()}
+
+
+def test_every_original_becomes_one_picture_of_the_contract_and_one_brightness_copy(root: DataRoot) -> None:
+    originals = fill(root, D1, 3)
+    resized, augmented = resize_set(root, D1, SETTINGS), augment_set(root, D1, SETTINGS)
+    assert (resized.done, augmented.done, resized.unusable, augmented.unusable) == (3, 3, 0, 0)
+    assert list(resized.manifest.path) == [f"resized/10k-images/p{i}.jpg" for i in range(3)]
+    assert (resized.manifest.status == "ok").all()
+    for original in originals:
+        x = np.asarray(Image.open(root.processed("resized", D1) / original.name)).astype(float)
+        y = np.asarray(Image.open(root.processed("augmented", D1) / original.name)).astype(float)
+        image = Image.open(original)
+        want = image.crop((24, 0, 232, 256)).resize((104, 128), Image.Resampling.BOX)
+        r = brightness_ratio(original.stem)
+        assert np.abs(x - np.asarray(want)).mean() < 2
+        assert np.abs(y - (x * r if r < 1 else x * (2 - r) + 255 * (r - 1))).mean() < 2
+
+
+def test_names_with_spaces_korean_and_emoji_and_folders_inside_folders_are_kept(root: DataRoot) -> None:
+    folder = root.original(FEMALE)
+    names = ["a b.JPG", "얼굴 1.jpeg", "😀.PNG", "deeper/deepest/c.d.webp", "deeper/e.jpg"]
+    for i, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        photograph(i, 128).save(folder / name)
+    for ignored in (".hidden.jpg", "__MACOSX/._a b.jpg", ".cache/x.jpg", "labels.csv", "notes.txt"):
+        (folder / ignored).parent.mkdir(parents=True, exist_ok=True)
+        (folder / ignored).write_bytes(b"not a picture")
+    result = resize_set(root, FEMALE, SETTINGS)
+    assert result.unusable == 0
+    assert [Path(p).stem for p in result.manifest.path] == sorted(["a b", "얼굴 1", "😀", "c.d", "e"])
+    assert list(state(augmented_of(root, FEMALE), "augmented", FEMALE)) != []
+    assert state(root, "resized", FEMALE).keys() == state(root, "augmented", FEMALE).keys()
+
+
+def augmented_of(root: DataRoot, image_set: ImageSet) -> DataRoot:
+    augment_set(root, image_set, SETTINGS)
+    return root
+
+
+def test_two_originals_of_one_stem_are_an_error_that_names_both(root: DataRoot) -> None:
+    fill(root, D1, 2)
+    (root.original(D1) / "in").mkdir()
+    photograph(0, 64).save(root.original(D1) / "in" / "p1.png")
+    with pytest.raises(DuplicateStems, match=r"p1\.jpg.*p1\.png|p1\.png.*p1\.jpg"):
+        resize_set(root, D1, SETTINGS)
+
+
+def test_unusable_originals_are_listed_with_their_reason_in_both_manifests(root: DataRoot) -> None:
+    fill(root, D1, 2)
+    folder = root.original(D1)
+    (folder / "empty.jpg").touch()
+    (folder / "text.png").write_text("no picture")
+    (folder / "cut.jpg").write_bytes(jpeg(photograph(0))[:-900])
+    (folder / "huge.jpg").write_bytes(jpeg(Image.new("RGB", (3000, 2000))))
+    (folder / "gone.jpg").symlink_to(folder / "nowhere")
+    photograph(1, 128).save(folder / "png.jpg", "PNG")
+    with open(os.fsencode(folder) + b"/\xff\xfe.jpg", "wb") as f:
+        f.write(jpeg(photograph(0)))
+    result = resize_set(root, D1, SETTINGS)
+    assert (result.done, result.unusable) == (3, 6)
+    rows = pd.read_parquet(root.manifest("resized_d1")).assign(stem=lambda t: [Path(p).stem for p in t.path]).set_index("stem")
+    assert len(rows) == 9
+    assert rows.loc["png", ["status", "reason"]].tolist() == ["ok_with_note", "PNG named .jpg"]
+    reasons = {stem: rows.reason[stem].split(":")[0] for stem in rows.index[rows.status == "unusable"]}
+    assert reasons == {
+        "empty": "empty file",
+        "text": "not a JPEG, PNG or WebP picture (it begins with b'no pictu')",
+        "cut": "truncated",
+        "huge": "too large",
+        "gone": "cannot be read",
+        "\\xff\\xfe": "the file name is not valid UTF-8",
+    }
+    copies = augment_set(root, D1, SETTINGS)
+    assert copies.unusable == 6
+    assert sorted(copies.manifest.reason[copies.manifest.status == "unusable"]) == sorted(rows.reason[rows.status == "unusable"])
+    before = state(root)
+    again = resize_set(root, D1, SETTINGS)
+    assert (again.done, again.reused, again.unusable) == (0, 3, 6)
+    assert state(root) == before
+
+
+def test_nothing_changed_means_nothing_written(root: DataRoot) -> None:
+    fill(root, D1, 4)
+    first = [resize_set(root, D1, SETTINGS), augment_set(root, D1, SETTINGS)]
+    kept = [state(root), state(root, "augmented"), root.manifest("resized_d1").stat().st_mtime_ns]
+    second = [resize_set(root, D1, SETTINGS), augment_set(root, D1, SETTINGS)]
+    assert [(r.done, r.reused, r.removed) for r in second] == [(0, 4, 0)] * 2
+    assert [state(root), state(root, "augmented"), root.manifest("resized_d1").stat().st_mtime_ns] == kept
+    assert [r.version for r in first] == [r.version for r in second]
+    assert not root.journal("resized_d1").exists()
+
+
+def test_only_the_changed_original_is_done_again_and_linked_files_keep_their_content(root: DataRoot) -> None:
+    originals = fill(root, D1, 3)
+    version = resize_set(root, D1, SETTINGS).version
+    linked = root.path / "final.jpg"
+    os.link(root.processed("resized", D1) / "p1.jpg", linked)
+    before, content = state(root), linked.read_bytes()
+    originals[1].write_bytes(jpeg(photograph(99)))
+    result = resize_set(root, D1, SETTINGS)
+    assert (result.done, result.reused) == (1, 2)
+    assert result.version != version
+    assert linked.read_bytes() == content
+    assert {n for n, s in state(root).items() if s != before[n]} == {"p1.jpg"}
+    assert state(root)["p1.jpg"][0] != before["p1.jpg"][0]
+
+
+def test_an_original_that_was_only_touched_is_not_decoded_again(root: DataRoot) -> None:
+    originals = fill(root, D1, 2)
+    resize_set(root, D1, SETTINGS)
+    before = state(root)
+    os.utime(originals[0], ns=(1, 1))
+    assert resize_set(root, D1, SETTINGS).done == 0
+    assert state(root) == before
+
+
+def test_a_picture_that_was_lost_or_spoilt_is_made_again(root: DataRoot) -> None:
+    fill(root, D1, 3)
+    version = resize_set(root, D1, SETTINGS).version
+    (root.processed("resized", D1) / "p0.jpg").unlink()
+    spoilt = root.processed("resized", D1) / "p1.jpg"
+    spoilt.write_bytes(b"x" * spoilt.stat().st_size)
+    result = resize_set(root, D1, SETTINGS)
+    assert (result.done, result.reused, result.version) == (2, 1, version)
+
+
+def test_other_settings_redo_all(root: DataRoot) -> None:
+    fill(root, D1, 2)
+    resize_set(root, D1, SETTINGS)
+    assert resize_set(root, D1, Images(max_pixels=4_000_000, jpeg_quality=80)).done == 2
+
+
+def test_what_has_no_original_any_more_is_removed_and_originals_never_are(root: DataRoot) -> None:
+    originals = fill(root, D1, 3)
+    resize_set(root, D1, SETTINGS)
+    augment_set(root, D1, SETTINGS)
+    originals[0].unlink()
+    originals[1].write_bytes(b"spoilt")
+    (root.processed("resized", D1) / "stranger.png").write_bytes(b"")
+    assert resize_set(root, D1, SETTINGS).removed == 2
+    assert augment_set(root, D1, SETTINGS).removed == 2
+    assert list(state(root)) == list(state(root, "augmented")) == ["p2.jpg"]
+    assert sorted(p.name for p in root.original(D1).iterdir()) == ["p1.jpg", "p2.jpg"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_without_originals_nothing_is_removed_and_the_remedy_is_named(root: DataRoot, exists: bool) -> None:
+    for path in fill(root, D1, 2):
+        resize_set(root, D1, SETTINGS)
+        path.unlink()
+    before = state(root)
+    if not exists:
+        root.original(D1).rmdir()
+    with pytest.raises(MissingSource, match="gaip3 fetch"):
+        resize_set(root, D1, SETTINGS)
+    assert state(root) == before
+
+
+def test_copies_ask_for_the_resized_pictures_first(root: DataRoot) -> None:
+    with pytest.raises(MissingSource, match="make resized_d1 first"):
+        augment_set(root, D1, SETTINGS)
+
+
+def test_an_output_folder_that_leads_to_the_originals_is_refused(root: DataRoot) -> None:
+    fill(root, D1, 2)
+    root.processed("resized", D1).parent.mkdir(parents=True)
+    root.processed("resized", D1).symlink_to(root.original(D1))
+    with pytest.raises(ValueError, match="same place"):
+        resize_set(root, D1, SETTINGS)
+    assert len(list(root.original(D1).iterdir())) == 2
+
+
+def test_progress_counts_up_to_all(root: DataRoot) -> None:
+    fill(root, D1, 3)
+    seen: list[tuple[int, int]] = []
+    resize_set(root, D1, SETTINGS, lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_after_kill_9_only_the_missing_pictures_are_made(root: DataRoot) -> None:
+    # progress stops the run once 20 of 60 are done, so that it is killed in the middle on any machine
+    fill(root, D1, 60)
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from gaip3_pipeline.imaging.processing import resize_set\n"
+        "from gaip3_pipeline.layout import IMAGE_SETS, DataRoot\n"
+        "from gaip3_pipeline.settings import Images\n"
+        "def progress(done, total):\n"
+        "    if done == 20:\n"
+        "        print('ready', flush=True)\n"
+        "        time.sleep(600)\n"
+        "resize_set(DataRoot(Path(sys.argv[1])), IMAGE_SETS[0], Images(max_pixels=4_000_000), progress)\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", script, str(root.path)], stdout=subprocess.PIPE)
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"ready\n"
+    time.sleep(0.1)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    run.stdout.close()
+    before = state(root)
+    assert not root.manifest("resized_d1").exists()
+    with root.journal("resized_d1").open("a") as journal:
+        journal.write('{"path": "resized/10k-im')  # a torn line
+    (root.processed("resized", D1) / ".writing-left.jpg").write_bytes(b"half")
+    result = resize_set(root, D1, SETTINGS)
+    after = state(root)
+    assert result.reused >= 20
+    assert result.done + result.reused == len(after) == 60
+    assert {name: after[name] for name in before} == before
+    assert not root.journal("resized_d1").exists()
+
+
+def test_a_journal_of_other_settings_is_not_believed(root: DataRoot) -> None:
+    fill(root, D1, 3)
+    resize_set(root, D1, SETTINGS)
+    root.journal("resized_d1").write_text('{"fingerprint": "other"}\n')
+    root.manifest("resized_d1").unlink()
+    assert resize_set(root, D1, SETTINGS).done == 3
