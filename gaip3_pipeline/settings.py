@@ -39,7 +39,7 @@ class Images:
     height: int = 128
     width: int = 104
     jpeg_quality: int = 95
-    max_pixels: int = 100_000_000  # larger files are refused before they are decoded
+    max_pixels: int = 50_000_000  # larger pictures are refused before they are decoded; one such takes about 0.5 GB
     max_unusable_share: float = 0.05  # more than this fails the check
 
 
@@ -126,6 +126,10 @@ class Critic:
     batch_size: int = 32
     learning_rate: float = 1e-3
     width_multiplier: float = 1.0
+    dropout: float = 0.2
+    shift: int = 2  # augmentation: up to so many pixels
+    jitter: float = 0.1  # augmentation: contrast, and half of it brightness
+    noise: float = 0.03  # augmentation: greatest standard deviation of the noise, of 0..1
     seed: int = 1
 
 
@@ -133,8 +137,10 @@ class Critic:
 class Retouch:
     """Critic-guided refinement in latent space."""
 
-    steps: int = 12
-    step_size: float = 0.1
+    steps: int = 12  # generator evaluations of each sample, plus one
+    step_size: float = 0.1  # of the first step, in standard deviations of the prior; falls to 0
+    prior_weight: float = 1.0  # against the mean square distance from the latents drawn
+    values_weight: float = 20.0  # against the squared change of the five values
     batch_size: int = 32
 
 

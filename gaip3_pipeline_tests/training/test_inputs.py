@@ -7,7 +7,7 @@ from gaip3_pipeline.evaluation.regression import regression_figures
 from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.training.inputs import as_values, load_input_model, predict_values, train_input_model
 
-TINY = InputModel(height=16, width=12, epochs=20, batch_size=8, learning_rate=3e-3, width_multiplier=0.25, dropout=0.0, shift=1, jitter=0.0)
+TINY = InputModel(height=16, width=12, epochs=12, batch_size=8, learning_rate=4e-3, width_multiplier=0.25, dropout=0.0, shift=1, jitter=0.0)
 
 
 def silent(step, figures):
@@ -57,14 +57,14 @@ def test_a_killed_training_ends_as_an_unbroken_one(trained, tmp_path):
     images, values, split, _, result = trained
 
     def killed(step, figures):
-        if step == 7:
+        if step == 9:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train_input_model("background", images, values, split, TINY, tmp_path, "a", killed)
     steps = []
     resumed = train_input_model("background", images, values, split, TINY, tmp_path, "a", lambda step, figures: steps.append(step))
-    assert steps[0] == 8
+    assert steps[0] == 10
     np.testing.assert_array_equal(resumed.predicted, result.predicted)
 
 

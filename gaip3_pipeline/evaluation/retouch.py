@@ -1,0 +1,67 @@
+"""What retouching did, by measures that it did not climb."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gaip3_pipeline.evaluation.classification import roc_auc
+from gaip3_pipeline.evaluation.critic import both
+from gaip3_pipeline.evaluation.distances import distances_to_real
+from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.training.critic import TrainedCritic, critic_logits
+from gaip3_pipeline.training.inputs import InputRegressor, predict_values
+from gaip3_pipeline.training.retouch import DIVERGED, NOT_BETTER, RETOUCHED, Retouched
+
+BOOTSTRAPS = 2000
+
+
+def retouch_figures(
+    result: Retouched,
+    judge: TrainedCritic,
+    regressors: Mapping[str, InputRegressor],
+    real: np.ndarray,
+    held_out: np.ndarray | None = None,
+) -> dict[str, float | int]:
+    """Figures before and after: the judge, distances to real pictures, diversity, the five values, how much changed.
+
+    ``real (N, H, W, 3) uint8``; ``held_out (N,) bool`` are those that the judge did not see, for its AUC (all, if not given).
+    ``judge_gain`` is the mean rise of the judge's logit with a 95 % bootstrap interval over samples; ``values_mae`` the mean
+    absolute error of the five values as the input models measure them.
+    """
+    before, after = critic_logits(judge, result.before), critic_logits(judge, result.after)
+    unseen = critic_logits(judge, np.asarray(real if held_out is None else real[held_out]))
+    low, high = bootstrap_interval(after - before)
+    figures: dict[str, float | int] = {
+        "n": len(before),
+        "retouched": result.reasons.count(RETOUCHED),
+        "kept_diverged": result.reasons.count(DIVERGED),
+        "kept_not_better": result.reasons.count(NOT_BETTER),
+        "evaluations_per_image": result.evaluations,
+        "guide_logit_before": float(result.guide_before.mean()),
+        "guide_logit_after": float(result.guide_after.mean()),
+        "judge_logit_before": float(before.mean()),
+        "judge_logit_after": float(after.mean()),
+        "judge_logit_real": float(unseen.mean()),
+        "judge_gain": float((after - before).mean()),
+        "judge_gain_low": low,
+        "judge_gain_high": high,
+        "judge_auc_before": roc_auc(*both(unseen, before)),
+        "judge_auc_after": roc_auc(*both(unseen, after)),
+        "mean_change_grey_levels": float(np.abs(result.after.astype(np.float32) - result.before).mean()),
+    }
+    figures |= distances_to_real({"before": result.before, "after": result.after}, real)
+    asked = {a: result.conditions[:, i] for i, a in enumerate(ATTRIBUTES)}
+    for name, images in (("before", result.before), ("after", result.after)):
+        errors = [np.abs(predict_values(r, [images]) - asked[a]).mean() for a, r in regressors.items()]
+        if errors:
+            figures[f"values_mae_{name}"] = float(np.mean(errors))
+    return figures
+
+
+def bootstrap_interval(values: np.ndarray, seed: int = 0, share: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of the mean of ``values (N,)`` over 2,000 resamples. NaN without values."""
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(0, len(values), (BOOTSTRAPS, len(values)))
+    low, high = np.quantile(np.asarray(values, np.float64)[drawn].mean(axis=1), [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)
