@@ -98,7 +98,7 @@ def identity(seed: int, sex: str) -> Identity:
         return bool(rng.random() < p)
 
     style = STYLES[int(rng.choice(len(STYLES), p=_STYLE_ODDS[sex]))]
-    skin = _along(_SKINS, rng.beta(1.2, 1.7)) * rng.normal(1, 0.015, 3)
+    skin = _along(_SKINS, rng.beta(1.2, 1.7)) * rng.normal(1, 0.008, 3)
     lip_natural = skin * (0.83, 0.62, 0.62)
     lipstick = _LIPSTICKS[rng.integers(len(_LIPSTICKS))] * rng.normal(1, 0.05, 3) * (0.55 + 0.45 * skin.mean() / 200)
     lip_strength = by_sex((0.45, 1.0), (0.0, 0.0))
