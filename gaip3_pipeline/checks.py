@@ -5,13 +5,15 @@ from typing import Any
 
 import dagster as dg
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, DataRoot
+from gaip3_pipeline.assets.gender import PROCESSED
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.versions import RootResource, current_version, read_figures
 
 MIN_FINAL = 50  # below this neither the generator nor its held-out figures mean anything
 MIN_LABELS = 30
+BETTER_THAN_MEAN = "Held-out error below that of always saying the mean."
 Verdict = tuple[bool, str]
 Rule = Callable[[DataRoot, dict[str, Any]], Verdict]
 
@@ -20,18 +22,18 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
     """Every check of the pipeline."""
     most = settings.images.max_unusable_share
     return [
-        *(_check(f"{kind}_{s.id}", "usable", _usable(most), True, "Enough images, and few that could not be used.") for kind in KINDS for s in IMAGE_SETS),
+        *(_check(n, "usable", _usable(most), True, "There are images, and few that could not be used.") for n in PROCESSED),
         *(_check(f"labels_{a}", "enough_labels", _enough_labels, True, "Enough labels, of more than one value.") for a in ATTRIBUTES),
-        _check("gender_model", "better_than_guessing", _gender_learned, True, "Out-of-fold accuracy far above the larger sex's share.", promotes=True),
+        _check("gender_model", "tells_apart", _gender_learned, True, "Out-of-fold AUC above 0.8.", promotes=True),
         _check("gender_probabilities", "probabilities", _probabilities, True, "A row for each image, numbers in 0..1 that differ."),
         _check("final_dataset", "enough_images", _enough_final, True, "The rule keeps enough images to train on."),
-        *(_check(f"input_model_{a}", "learned", _input_learned, False, "Held-out error below that of the mean.", promotes=True) for a in ATTRIBUTES),
+        *(_check(f"input_model_{a}", "learned", _input_learned, False, BETTER_THAN_MEAN, promotes=True) for a in ATTRIBUTES),
         *(_check(f"input_values_{a}", "covers_final", _values, True, "A value in 0..1 for each final image.") for a in ATTRIBUTES),
         _check("nvae_weights", "finite_likelihood", _generator, True, "Held-out bits/dim are finite and below 8.", promotes=True),
         _check("nvae_samples", "not_flat", _samples, True, "As many samples as asked for, none flat."),
         _check("critic_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
         _check("judge_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
-        _check("retouched_samples", "judge_prefers", _retouched, False, "The judge, which never steers, rates retouched samples higher."),
+        _check("retouched_samples", "judge_prefers", _retouched, False, "The judge, which never steers, rates them higher than before."),
         _check("report", "complete", _report, False, "The page holds a figure of every asset."),
     ]
 
@@ -93,7 +95,7 @@ def _values(root: DataRoot, f: dict[str, Any]) -> Verdict:
 
 
 def _generator(root: DataRoot, f: dict[str, Any]) -> Verdict:
-    return 0 < f["test_bits_per_dim"] < 8, f"{f['test_bits_per_dim']:.3f} bits/dim, n = {f['test_n']}"
+    return 0 < f["bits_per_dim"] < 8, f"{f['bits_per_dim']:.3f} bits/dim, n = {f['n_held_out']}"
 
 
 def _samples(root: DataRoot, f: dict[str, Any]) -> Verdict:

@@ -30,7 +30,10 @@ def tracking_of(root: DataRoot, settings: Settings) -> MlflowTracking:
     """MLflow as the settings want it: the root's own store unless they name another."""
     uri = settings.tracking.uri or f"sqlite:///{root.mlflow_db.absolute()}"
     return MlflowTracking(
-        enabled=settings.tracking.enabled, uri=uri, artifacts="" if settings.tracking.uri else str(root.mlflow_artifacts.absolute())
+        enabled=settings.tracking.enabled,
+        uri=uri,
+        artifacts="" if settings.tracking.uri else str(root.mlflow_artifacts.absolute()),
+        link=os.environ.get("GAIP3_MLFLOW_URL", "http://127.0.0.1:5000"),  # gaip3 ui may have had to take another port
     )
 
 

@@ -55,8 +55,11 @@ class MlflowTracking(dg.ConfigurableResource):
             return found.experiment_id
         try:
             return client.create_experiment(EXPERIMENT, artifact_location=Path(self.artifacts).as_uri() if self.artifacts else None)
-        except MlflowException:  # another process made it meanwhile
-            return client.get_experiment_by_name(EXPERIMENT).experiment_id
+        except MlflowException:
+            found = client.get_experiment_by_name(EXPERIMENT)  # another process made it meanwhile
+            if not found:
+                raise
+            return found.experiment_id
 
     def training_run(
         self,

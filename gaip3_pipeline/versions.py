@@ -4,8 +4,10 @@ Here belongs how an asset states its version and learns its inputs' versions; wh
 weights) belongs to the module that knows the thing. ``versioned_asset`` gives every asset of the pipeline the same manners.
 """
 
+import errno
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +30,7 @@ TRAINING_POOL = "training"
 DATA_VERSION_TAG = "dagster/data_version"
 CODE_VERSION_TAG = "dagster/code_version"
 INPUT_VERSION_TAG = "dagster/input_data_version/"
-IO_RETRIES = dg.RetryPolicy(max_retries=2, delay=2.0)
+TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EIO, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}  # of disks and network folders
 
 Reads = Callable[[Settings], tuple[Any, ...]]
 
@@ -56,7 +58,8 @@ class Made:
         """As the UI shows it; metadata lives in the event log, so a picture is small (see imaging.contact_sheet)."""
         from gaip3_pipeline.imaging.contact_sheet import to_markdown
 
-        shown: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in self.figures.items()}
+        # The UI's JSON has no NaN.
+        shown: dict[str, Any] = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in self.figures.items()}
         if self.picture:
             shown["picture"] = dg.MetadataValue.md(to_markdown(self.picture, "contact sheet"))
         if self.run_url:
@@ -133,7 +136,6 @@ def versioned_asset(
             owners=OWNERS,
             description=description,
             pool=TRAINING_POOL if training else None,
-            retry_policy=None if training else IO_RETRIES,
             automation_condition=automation(),
         )
         def asset_body(context: dg.AssetExecutionContext, root: RootResource, tracking: MlflowTracking) -> dg.MaterializeResult:
@@ -145,8 +147,13 @@ def versioned_asset(
                     allow_retries=False,
                 )
             inputs = {d: current_version(context.instance, dg.AssetKey(d)) or "" for d in deps}
-            made = body(Step(name, root.data_root, now, inputs, planned, context, tracking))
-            keep(root.data_root, name, made)
+            try:
+                made = body(Step(name, root.data_root, now, inputs, planned, context, tracking))
+                keep(root.data_root, name, made)
+            except OSError as e:
+                if e.errno in TRANSIENT:
+                    raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from e
+                raise
             return dg.MaterializeResult(data_version=dg.DataVersion(made.version), metadata=made.metadata())
 
         return asset_body

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gaip3_pipeline.layout import DataRoot
+
 # Before anything imports TensorFlow, Dagster or MLflow: quiet, no GPU, nothing asked outside.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -47,3 +49,25 @@ def chromium() -> str:
 def _beside(name: str) -> Path:
     folder = SHARED_DATA / name
     return folder if folder.is_dir() else pytest.skip(f"needs {name} among the shared data beside the repository")
+
+
+@pytest.fixture(scope="session")
+def finished_root(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
+    """A root of painted faces on which the whole graph has run with tiny models. Not to be written to: see :func:`root_copy`."""
+    from gaip3_pipeline.faces.dataset import write_dataset
+    from gaip3_pipeline.settings import load
+    from gaip3_pipeline_tests.refreshing import refresh_root
+
+    root = DataRoot(tmp_path_factory.mktemp("roots") / "그림 faces")
+    root.path.mkdir()
+    root.settings_file.write_text('preset = "tiny"\n', encoding="utf-8")
+    write_dataset(root, load(root).faces)
+    refresh_root(root)
+    return root
+
+
+@pytest.fixture
+def root_copy(finished_root: DataRoot, tmp_path: Path) -> DataRoot:
+    """A copy of the finished root, history and all, for a test to change."""
+    shutil.copytree(finished_root.path, tmp_path / "root", copy_function=shutil.copy2)
+    return DataRoot(tmp_path / "root")

@@ -34,9 +34,11 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         originals = originals_table(step.root)
         chosen = select_final(probabilities, originals, step.settings.final_dataset.threshold)
         manifest = link_final(step.root, chosen)
+        files = [step.root.path / p for p in manifest.path]
         size = step.settings.images
-        pack([step.root.path / p for p in manifest.path], step.root.packed_final, size.height, size.width, step.progress())
-        write_manifest(step.root.manifest(step.name), manifest)
+        pack(files, step.root.packed_final, size.height, size.width, step.progress())
+        with writing(step.root.manifest(step.name)) as temporary:
+            manifest.to_parquet(temporary, index=False)
         figures = selection_figures(probabilities, manifest, step.settings.final_dataset.threshold)
         return Made(manifest_version(manifest), figures, sheet_of_files(files, title="final_dataset"))
 

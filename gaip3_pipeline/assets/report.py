@@ -53,7 +53,7 @@ def summary(root: DataRoot) -> str:
         f"Final dataset      {final['files']:,} images of {final['different_originals']:,} originals",
         f"Gender model       accuracy {gender['accuracy']:.3f} out of fold (n = {gender['n']:,})",
         f"Input models, R²   {inputs} (held out)",
-        f"Generator          {nvae['test_bits_per_dim']:.2f} bits/dim on {nvae['test_n']} held-out images",
+        f"Generator          {nvae['bits_per_dim']:.2f} bits/dim on {nvae['n_held_out']} held-out images",
         f"Judge              AUC {judge['auc']:.3f} real against generated",
         f"Retouching         judge's mean logit {retouch['judge_logit_before']:+.2f} → {retouch['judge_logit_after']:+.2f}",
         "",

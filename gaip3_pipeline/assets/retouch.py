@@ -40,9 +40,10 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         noise = noise_of_seeds(model, table.seed.to_list())
         result = retouch(model, guide, regressors, noise, table, step.settings.retouch, step.progress())
         write_pictures(root.retouched, [p.rpartition("/")[2] for p in table.image_path], result.after)
-        columns = {"guide_before": result.guide_before, "guide_after": result.guide_after, "kept": result.reasons}
-        write_samples(root.retouched_table, table.assign(image_path=table.image_path.str.replace("samples/", "retouched/"), **columns))
-        figures = retouch_figures(result, judge, regressors, final_images(root).images)
+        written = table.assign(image_path=table.image_path.str.replace("samples/", "retouched/"), outcome=result.reasons)
+        write_samples(root.retouched_table, written.assign(guide_before=result.guide_before, guide_after=result.guide_after))
+        data = final_images(root)
+        figures = retouch_figures(result, judge, regressors, data.images, (data.table.split == "test").to_numpy())
         picture = pairs(list(result.before[:24]), list(result.after[:24]))
         return Made(folder_content(root.retouched), {**figures, **flatten(step.settings.retouch)}, picture)
 

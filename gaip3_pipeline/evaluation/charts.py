@@ -4,16 +4,18 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
-def histogram(values: Sequence[float] | np.ndarray, title: str, low: float = 0.0, high: float = 1.0) -> bytes:
+def histogram(values: npt.ArrayLike, title: str, low: float = 0.0, high: float = 1.0) -> bytes:
     """Counts of ``values`` in 40 bins from ``low`` to ``high``."""
     figure = Figure(figsize=(6, 2.6), layout="constrained")
     axes = figure.subplots()
-    axes.hist(np.asarray(values, float), bins=40, range=(low, high), color="#4477aa")
-    axes.set_title(f"{title}  (n = {len(values):,})", fontsize=10)
+    numbers = np.asarray(values, float)
+    axes.hist(numbers, bins=40, range=(low, high), color="#4477aa")
+    axes.set_title(f"{title}  (n = {len(numbers):,})", fontsize=10)
     axes.set_ylabel("images")
     return jpeg(figure)
 

@@ -27,14 +27,17 @@ JPEG_QUALITY = 95
 SEED_OFFSET = {"guide": 1_000_000, "judge": 2_000_000}
 
 
-def noise_of_seeds(model: NVAE, seeds: Sequence[int]) -> list[np.ndarray]:
+Seeds = Sequence[int] | np.ndarray
+
+
+def noise_of_seeds(model: NVAE, seeds: Seeds) -> list[np.ndarray]:
     """Latent noise, a list of ``(B, h, w, c) float32``, row i from ``seeds[i]`` alone."""
     rows = [model.sample_noise(1, int(s)) for s in seeds]
     return [np.concatenate(level) for level in zip(*rows, strict=True)]
 
 
 def decode_batches(
-    model: NVAE, seeds: Sequence[int], values: np.ndarray, temperature: float, guidance: float, progress: Progress | None = None
+    model: NVAE, seeds: Seeds, values: np.ndarray, temperature: float, guidance: float, progress: Progress | None = None
 ) -> Iterator[np.ndarray]:
     """Batches of ``(B, H, W, 3) uint8`` for ``seeds`` and ``values (N, 5)``; memory does not grow with N."""
     for start in range(0, len(seeds), BATCH):
@@ -51,9 +54,7 @@ def draw_samples(folder: Path, values: np.ndarray, settings: Samples, progress: 
     rows = np.random.default_rng(settings.seed).integers(0, len(values), settings.n)
     asked = np.round(np.asarray(values[rows], np.float64), 4)
     seeds = settings.seed + np.arange(settings.n)
-    images = np.concatenate(
-        list(decode_batches(model, seeds, asked.astype(np.float32), settings.temperature, settings.guidance, progress))
-    )
+    images = np.concatenate(list(decode_batches(model, seeds, asked.astype(np.float32), settings.temperature, settings.guidance, progress)))
     table = pd.DataFrame(asked, columns=list(ATTRIBUTES))
     table["image_path"] = [f"samples/{i:06d}.jpg" for i in range(settings.n)]
     return images, table.assign(seed=seeds, temperature=settings.temperature, guidance=settings.guidance)

@@ -39,8 +39,6 @@ def write_text_atomically(path: Path, text: str) -> None:
     write_bytes_atomically(path, text.encode())
 
 
-
-
 # mkstemp gives 0600; the umask can only be read by setting it, so once, at import.
 _UMASK = os.umask(0)
 os.umask(_UMASK)

@@ -1,0 +1,47 @@
+"""Refreshing a root inside the test's own process, which imports Keras once for all tests."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from gaip3_pipeline.dagster_home import ensure_dagster_home
+from gaip3_pipeline.definitions import build_defs, tracking_of
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.refresh import Outcome, Planned, observe_only, plan, refresh
+from gaip3_pipeline.settings import load
+
+
+@contextmanager
+def instance_of(root: DataRoot) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of a root."""
+    with dg.DagsterInstance.from_config(str(ensure_dagster_home(root))) as instance:
+        yield instance
+
+
+def definitions_of(root: DataRoot) -> dg.Definitions:
+    """The definitions of a root under its present settings."""
+    return build_defs(root, load(root), in_process=True)
+
+
+def refresh_root(root: DataRoot, select: Iterable[str] | None = None, definitions: dg.Definitions | None = None) -> Outcome:
+    """``gaip3 refresh`` of a root."""
+    with instance_of(root) as instance:
+        tracking = tracking_of(root, load(root))
+        return refresh(definitions or definitions_of(root), instance, root, tracking, select=select, say=lambda line: None)
+
+
+def plan_of(root: DataRoot) -> list[Planned]:
+    """``gaip3 refresh --dry-run`` of a root."""
+    with instance_of(root) as instance:
+        return plan(definitions_of(root), instance, observe_only(root))
+
+
+def following(root: DataRoot, names: Iterable[str]) -> set[str]:
+    """Materialisable assets among ``names`` and everything that follows from them, derived from the graph."""
+    graph = definitions_of(root).resolve_asset_graph()
+    found = {dg.AssetKey(n) for n in names}
+    for key in graph.toposorted_asset_keys:
+        if graph.get(key).parent_keys & found:
+            found.add(key)
+    return {k.to_user_string() for k in found & graph.materializable_asset_keys}

@@ -1,0 +1,74 @@
+"""What Dagster shows, and what loading it costs."""
+
+import json
+import subprocess
+import sys
+
+import dagster as dg
+
+from gaip3_pipeline.definitions import build_defs
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.settings import Settings
+
+SETS = [s.id for s in IMAGE_SETS]
+EXPECTED = {
+    **{f"original_{s}": set() for s in SETS},
+    **{f"hand_labels_{a}": set() for a in ATTRIBUTES},
+    **{f"resized_{s}": {f"original_{s}"} for s in SETS},
+    **{f"augmented_{s}": {f"resized_{s}"} for s in SETS},
+    **{f"labels_{a}": {f"hand_labels_{a}", "resized_d2_female", "resized_d2_male"} for a in ATTRIBUTES},
+    **{f"input_model_{a}": {f"labels_{a}", "resized_d2_female", "resized_d2_male"} for a in ATTRIBUTES},
+    **{f"input_values_{a}": {f"input_model_{a}", "final_dataset"} for a in ATTRIBUTES},
+    "gender_model": {"resized_d2_female", "resized_d2_male"},
+    "gender_probabilities": {"gender_model", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
+    "final_dataset": {"gender_probabilities", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
+    "nvae_weights": {"final_dataset", *(f"input_values_{a}" for a in ATTRIBUTES)},
+}
+
+
+def definitions(tmp_path, settings=None):
+    return build_defs(DataRoot(tmp_path), settings or Settings())
+
+
+def test_the_graph_is_the_one_of_the_documents(tmp_path):
+    graph = definitions(tmp_path).resolve_asset_graph()
+    for name, parents in EXPECTED.items():
+        assert {p.to_user_string() for p in graph.get(dg.AssetKey(name)).parent_keys} == parents, name
+    rest = {k.to_user_string() for k in graph.get_all_asset_keys()} - set(EXPECTED)
+    assert rest == {"nvae_samples", "critic_weights", "judge_weights", "retouched_samples", "report"}
+
+
+def test_every_asset_says_what_it_is_and_is_checked(tmp_path):
+    graph = definitions(tmp_path).resolve_asset_graph()
+    checked = {k.asset_key for k in graph.asset_check_keys}
+    for key in graph.materializable_asset_keys:
+        node = graph.get(key)
+        assert node.description, key
+        assert node.description.endswith("."), key
+        assert node.group_name != "default", key
+        assert node.kinds, key
+        assert node.owners, key
+        assert node.code_version, key
+        assert key in checked, key
+
+
+def test_the_definitions_load_without_the_heavy_libraries():
+    code = (
+        "import sys, json, gaip3_pipeline.definitions as d; d.defs.resolve_asset_graph();"
+        "print(json.dumps([m for m in ('tensorflow', 'keras', 'mlflow', 'cv2', 'jax') if m in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_automation_is_off_unless_switched_on_and_sources_are_observed(tmp_path):
+    sensors = {s.name: s.default_status for s in definitions(tmp_path).get_repository_def().sensor_defs}
+    assert sensors["observe_sources"] == dg.DefaultSensorStatus.RUNNING
+    assert sensors["default_automation_condition_sensor"] == dg.DefaultSensorStatus.STOPPED
+
+
+def test_trainings_share_one_pool(tmp_path):
+    graph = definitions(tmp_path).resolve_asset_graph()
+    pools = {k.to_user_string(): graph.assets_def_for_key(k).op.pool for k in graph.materializable_asset_keys}
+    trained = {"gender_model", "nvae_weights", "critic_weights", "judge_weights", *(f"input_model_{a}" for a in ATTRIBUTES)}
+    assert {n for n, pool in pools.items() if pool} == trained

@@ -1,0 +1,179 @@
+"""Only what is stale runs, on the real graph with tiny models and real files."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from gaip3_pipeline.definitions import tracking_of
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.refresh import RefreshError, end_dead_runs
+from gaip3_pipeline.settings import load
+from gaip3_pipeline_tests.refreshing import definitions_of, following, instance_of, plan_of, refresh_root
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def names(plan):
+    return {p.name for p in plan}
+
+
+def set_tiny(root: DataRoot, text: str) -> None:
+    root.settings_file.write_text(f'preset = "tiny"\n\n{text}\n', encoding="utf-8")
+
+
+def relabel(root: DataRoot, attribute: str, rows: int = 12) -> None:
+    path = root.hand_labels(attribute)
+    table = pd.read_csv(path, dtype=str)
+    table.loc[: rows - 1, "value"] = (1 - table.value[:rows].astype(float)).astype(str)
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def test_nothing_changed_makes_nothing(finished_root):
+    assert plan_of(finished_root) == []
+    assert refresh_root(finished_root).materialized == []
+
+
+def test_an_edited_label_file_makes_stale_exactly_its_labels_and_what_follows(root_copy):
+    relabel(root_copy, "mouth")
+    plan = plan_of(root_copy)
+    assert names(plan) == following(root_copy, ["labels_mouth"])
+    assert [p.name for p in plan if p.certain] == ["labels_mouth"]
+    assert plan[0].reasons == ["hand_labels_mouth changed"]
+
+    outcome = refresh_root(root_copy)
+
+    made = set(outcome.materialized)
+    assert {"labels_mouth", "input_model_mouth", "input_values_mouth", "nvae_weights", "retouched_samples", "report"} <= made
+    assert made <= following(root_copy, ["labels_mouth"])
+    assert not {n for n in made if n.endswith(("eyes", "hair_color", "background", "head"))}
+    assert len(outcome.materialized) == len(made)
+    assert plan_of(root_copy) == []
+
+
+def test_an_edited_learning_rate_makes_stale_exactly_that_model_and_what_follows(root_copy):
+    set_tiny(root_copy, "[input_model_head]\nlearning_rate = 0.0005")
+    plan = plan_of(root_copy)
+    assert [p.name for p in plan if p.certain] == ["input_model_head"]
+    assert names(plan) == following(root_copy, ["input_model_head"])
+
+    outcome = refresh_root(root_copy, select=["input_model_head"])
+
+    assert outcome.materialized == ["input_model_head"]
+    assert "input_model_head" not in names(plan_of(root_copy))
+
+
+def test_equal_content_stops_there(root_copy):
+    path = root_copy.hand_labels("eyes")
+    table = pd.read_csv(path, dtype=str).assign(remark="checked")
+    path.write_bytes("\ufeff".encode() + table.to_csv(index=False, lineterminator="\r\n").encode())
+
+    assert names(plan_of(root_copy)) == following(root_copy, ["labels_eyes"])
+    assert refresh_root(root_copy).materialized == ["labels_eyes"]
+    assert plan_of(root_copy) == []
+
+
+def test_the_plan_agrees_with_what_dagster_shows_as_unsynced(root_copy):
+    from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+
+    from gaip3_pipeline.refresh import observe
+
+    relabel(root_copy, "background")
+    set_tiny(root_copy, "[critic]\nlearning_rate = 0.0003")
+    with instance_of(root_copy) as instance:
+        observe(instance, root_copy)
+        definitions = definitions_of(root_copy)
+        graph = definitions.resolve_asset_graph()
+        resolver = CachingStaleStatusResolver(instance, graph, instance)
+        shown = {k.to_user_string() for k in graph.materializable_asset_keys if resolver.get_status(k) != StaleStatus.FRESH}
+    assert {p.name for p in plan_of(root_copy) if p.certain} == shown == {"labels_background", "critic_weights", "judge_weights"}
+
+
+def test_a_step_stops_when_the_settings_are_not_those_it_was_planned_with(root_copy):
+    set_tiny(root_copy, "[samples]\nn = 9")
+    definitions = definitions_of(root_copy)
+    set_tiny(root_copy, "[samples]\nn = 10")
+    with pytest.raises(RefreshError, match="reload the definitions"):
+        refresh_root(root_copy, select=["nvae_samples"], definitions=definitions)
+
+
+def test_a_broken_label_file_stops_with_file_row_and_remedy_and_keeps_the_checked_copy(root_copy):
+    path = root_copy.hand_labels("mouth")
+    before = root_copy.checked_labels("mouth").read_bytes()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[3] = lines[3].rpartition(",")[0] + ",1.5"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(RefreshError, match=r"train_output_mouth\.csv, line 4: column value is '1\.5'; write a number from 0 to 1"):
+        refresh_root(root_copy)
+    assert root_copy.checked_labels("mouth").read_bytes() == before
+
+
+def test_a_failed_blocking_check_keeps_what_follows_from_running(root_copy):
+    set_tiny(root_copy, "[final_dataset]\nthreshold = 1.0")
+    with pytest.raises(RefreshError):
+        refresh_root(root_copy)
+    stale = names(plan_of(root_copy))
+    assert "final_dataset" not in stale
+    assert "nvae_weights" in stale or "input_values_eyes" in stale
+
+
+def test_a_training_killed_with_kill_9_goes_on_from_its_checkpoint(root_copy):
+    set_tiny(root_copy, "[nvae]\nepochs = 40")
+    command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root_copy.path), "--select", "nvae_weights"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    checkpoint = next_checkpoint(root_copy, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    epochs_done = epochs_in(checkpoint)
+    assert 0 < epochs_done < 40
+
+    outcome = refresh_root(root_copy, select=["nvae_weights"])
+
+    assert outcome.materialized == ["nvae_weights"]
+    client = tracking_of(root_copy, load(root_copy)).client()
+    experiment = client.get_experiment_by_name("gaip3").experiment_id
+    runs = client.search_runs([experiment], "tags.`gaip3.asset` = 'nvae_weights'", order_by=["attributes.start_time DESC"])
+    assert [r.info.status for r in runs] == ["FINISHED", "FINISHED"]  # the first run of the root, and this one, resumed
+    assert runs[0].data.tags["gaip3.resumed"] == "1"
+    steps = [m.step for m in client.get_metric_history(runs[0].info.run_id, "loss")]
+    assert max(steps) == 40
+    assert len([s for s in steps if s]) <= 41  # each epoch once; the one under way when the process died may come twice
+    assert not client.search_runs([experiment], "attributes.status = 'RUNNING'")
+
+
+def next_checkpoint(root: DataRoot, process: subprocess.Popen):
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        found = list(root.nvae.rglob("last.npz"))
+        if found and epochs_in(found[0]) >= 2:
+            return found[0]
+        assert process.poll() is None, process.communicate()[0].decode()
+        time.sleep(0.2)
+    pytest.fail("no checkpoint in 240 s")
+
+
+def epochs_in(checkpoint) -> int:
+    import json
+
+    import numpy as np
+
+    with np.load(checkpoint, allow_pickle=False) as data:
+        return json.loads(data["about"].tobytes())["epoch"]
+
+
+def test_two_refreshes_of_one_root_do_not_run_at_once(root_copy):
+    import fcntl
+
+    with (root_copy.state / "refresh.lock").open("a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(RefreshError, match="another refresh of"):
+            refresh_root(root_copy)
+
+
+def test_runs_of_living_processes_are_left_alone(finished_root):
+    with instance_of(finished_root) as instance:
+        assert end_dead_runs(instance, tracking_of(finished_root, load(finished_root))) == 0
