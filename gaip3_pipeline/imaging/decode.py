@@ -127,10 +127,10 @@ def _jpeg(data: bytes, name: str, target: Target, max_pixels: int, large: Abstra
             if len(parts.components) == 1:
                 notes.append("greyscale")
         else:
-            # at full size: such files are rare, and Pillow's draft() may choose another scale than the one asked for
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                image.draft(None, (image.width // factor, image.height // factor))
                 notes.append(image.mode)
-                pixels, factor = np.asarray(image.convert("RGB")), 1
+                pixels = np.asarray(image.convert("RGB"))
     return _upright(pixels, width, height, factor, orientation, notes)
 
 

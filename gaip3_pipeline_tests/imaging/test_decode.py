@@ -95,6 +95,13 @@ def test_exif_orientation_is_applied_before_the_crop(orientation: int, form: str
     assert picture.notes == (() if orientation == 1 else (f"turned by EXIF orientation {orientation}",))
 
 
+@pytest.mark.parametrize("size", [256, 512, 1000, 1024])
+def test_cmyk_is_decoded_at_a_scale_as_well(size: int) -> None:
+    data = jpeg(photograph(1, size).convert("CMYK"))
+    assert decode(data, "a.jpg", TARGET, MAX).reduction == reduction(size, size, TARGET)
+    assert np.abs(small(data) - by_pillow(data)).mean() < 2
+
+
 def cmyk() -> bytes:
     return jpeg(photograph(4).convert("CMYK"))
 
