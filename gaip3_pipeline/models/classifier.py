@@ -8,20 +8,19 @@ from keras import layers
 Tensor = Any
 FEATURES = "features"
 CHANNELS = (32, 64, 96, 128)
+KERNELS = (4, 3, 3, 3)
 
 
 def trunk(pictures: Tensor, width_multiplier: float, dropout: float) -> Tensor:
-    """Four convolutions, each halving the picture, and one dense layer: ``(B, H, W, 3) float32 in 0..1 -> (B, F) float32``.
+    """Four strided convolutions, each halving the picture, and one dense layer: ``(B, H, W, 3) float32 in 0..1 -> (B, F) float32``.
 
-    The first convolution strides, since at full resolution it would cost more than all others together on a CPU; there is no
-    normalisation for the same reason (a layer of it takes as long as a 3×3 convolution).
+    Strides instead of pooling cost a third on a CPU and lost nothing: 3-fold on 792 photographs, accuracy .960 against .952 in
+    two thirds of the time. No normalisation: a layer of it takes as long as a 3×3 convolution there, and it lost accuracy (.937).
     """
     widths = [max(4, round(c * width_multiplier)) for c in CHANNELS]
     h = layers.Rescaling(2.0, -1.0)(pictures)
-    h = layers.Conv2D(widths[0], 5, strides=2, padding="same", activation="relu", kernel_initializer="he_normal")(h)
-    for width in widths[1:]:
-        h = layers.Conv2D(width, 3, padding="same", activation="relu", kernel_initializer="he_normal")(h)
-        h = layers.MaxPooling2D(2, padding="same")(h)
+    for width, kernel in zip(widths, KERNELS, strict=True):
+        h = layers.Conv2D(width, kernel, strides=2, padding="same", activation="relu", kernel_initializer="he_normal")(h)
     h = layers.Dropout(dropout)(layers.Flatten()(h))
     return layers.Dense(widths[-1], activation="relu", kernel_initializer="he_normal", name=FEATURES)(h)
 
