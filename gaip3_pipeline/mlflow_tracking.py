@@ -5,6 +5,7 @@ that nothing here keeps state in the process.
 """
 
 import json
+import logging
 import math
 import os
 import socket
@@ -42,6 +43,7 @@ class MlflowTracking(dg.ConfigurableResource):
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it announces each database migration
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
