@@ -1,0 +1,80 @@
+"""The 99.99 % rule and its hard links."""
+
+import os
+
+import pandas as pd
+
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.tables.final import link_final, select_final
+
+
+def originals(*keys):
+    return pd.DataFrame({"key": keys, "group": keys, "bucket": range(len(keys)), "split": "train"})
+
+
+def probabilities(**rows):
+    return pd.DataFrame({"image_path": list(rows), "prob_female": list(rows.values())})
+
+
+def test_the_rule_takes_the_sure_females_outside_the_male_folders():
+    table = pd.DataFrame(
+        {
+            "image_path": ["resized/female/a.jpg", "augmented/female/a.jpg", "resized/male/m.jpg", "resized/10k-images/x.jpg"],
+            "prob_female": [0.9999, 0.99989999, 1.0, 0.99995],
+        }
+    )
+    chosen = select_final(table, originals("d2_female/a", "d2_male/m", "d1/x"), 0.9999)
+    assert chosen.path.tolist() == ["final/resized_10k-images_x.jpg", "final/resized_female_a.jpg"]
+    assert chosen.original.tolist() == ["d1/x", "d2_female/a"]
+
+
+def make_root(tmp_path) -> DataRoot:
+    root = DataRoot(tmp_path)
+    for name in ("a", "b"):
+        path = root.path / "resized" / "female" / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode() * 100)
+    return root
+
+
+def chosen_of(*names):
+    table = pd.DataFrame({"image_path": [f"resized/female/{n}.jpg" for n in names], "prob_female": 1.0})
+    return select_final(table, originals("d2_female/a", "d2_female/b"), 0.9999)
+
+
+def test_final_files_are_hard_links_with_the_bytes_of_their_source(tmp_path):
+    root = make_root(tmp_path)
+    manifest = link_final(root, chosen_of("a", "b"))
+    assert sorted(os.listdir(root.final)) == ["resized_female_a.jpg", "resized_female_b.jpg"]
+    assert os.path.samefile(root.final / "resized_female_a.jpg", root.path / "resized/female/a.jpg")
+    assert manifest["size"].tolist() == [100, 100]
+
+
+def test_what_the_rule_no_longer_takes_disappears_and_its_source_stays(tmp_path):
+    root = make_root(tmp_path)
+    link_final(root, chosen_of("a", "b"))
+    link_final(root, chosen_of("b"))
+    assert os.listdir(root.final) == ["resized_female_b.jpg"]
+    assert (root.path / "resized/female/a.jpg").read_bytes() == b"a" * 100
+
+
+def test_a_source_made_anew_replaces_its_link(tmp_path):
+    root = make_root(tmp_path)
+    before = link_final(root, chosen_of("a"))
+    fresh = root.path / "resized/female/new"
+    fresh.write_bytes(b"c" * 100)
+    os.replace(fresh, root.path / "resized/female/a.jpg")
+    after = link_final(root, chosen_of("a"))
+    assert (root.final / "resized_female_a.jpg").read_bytes() == b"c" * 100
+    assert before.sha256[0] != after.sha256[0]
+
+
+def test_copies_stand_in_where_links_are_refused(tmp_path, monkeypatch):
+    def refuse(*names, **options):
+        raise PermissionError("this file system has no hard links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    root = make_root(tmp_path)
+    link_final(root, chosen_of("a"))
+    assert (root.final / "resized_female_a.jpg").read_bytes() == b"a" * 100
+    assert sorted(os.listdir(root.final)) == ["resized_female_a.jpg"]
