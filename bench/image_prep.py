@@ -10,8 +10,8 @@ turns at each picture, and the median of each picture's repeats counts:
 
 - ``ours``: the project's way from file to small picture: read the file, check its markers, decode, crop, area-resize;
 - ``ours_to_jpeg``: the same, encoded as the JPEG that ``resized/`` holds;
-- ``pillow_full``, ``opencv_full``: nothing but the full decode, from memory;
-- ``decoder_limit``: nothing but libjpeg-turbo's decode of the same file at the scale that ``ours`` uses, from memory.
+- ``pillow_full``, ``opencv_full``: nothing but reading the file and decoding it in full;
+- ``decoder_limit``: nothing but reading the file and libjpeg-turbo's decode at the scale that ``ours`` uses.
 
 The limit is entropy decoding: at 1/8 hardly any transform is left, and still every coefficient's code has to be read. A progressive file
 keeps most of them in scans that 1/8 does not need, and ``ours`` skips those, so it may exceed the limit there. A baseline file interleaves
@@ -20,7 +20,6 @@ all, and nothing can be skipped. ``mean_abs_diff`` (grey levels) is between ``ou
 """
 
 import argparse
-import io
 import json
 import multiprocessing
 import statistics
@@ -55,29 +54,29 @@ def ours_to_jpeg(path: Path) -> bytes:
     return resize_picture(read_picture(path, SETTINGS.max_pixels)[0], path.name, SETTINGS)[0]
 
 
-def pillow_full(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+def pillow_full(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
-def opencv_full(data: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+def opencv_full(path: Path) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(read_picture(path, SETTINGS.max_pixels)[0], np.uint8), cv2.IMREAD_COLOR)
 
 
-def decoder_limit(data: bytes, factor: int) -> None:
-    cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED[factor])
+def decoder_limit(path: Path, factor: int) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(read_picture(path, SETTINGS.max_pixels)[0], np.uint8), REDUCED[factor])
 
 
 def measure(paths: list[Path], repeats: int) -> dict[str, float]:
     """The figures of one kind of file."""
-    files = [path.read_bytes() for path in paths]
     sizes = [Image.open(path).size for path in paths]
     factors = [reduction(width, height, TARGET) for width, height in sizes]
     variants: dict[str, Callable[[int], object]] = {
         "ours": lambda i: ours(paths[i]),
         "ours_to_jpeg": lambda i: ours_to_jpeg(paths[i]),
-        "pillow_full": lambda i: pillow_full(files[i]),
-        "opencv_full": lambda i: opencv_full(files[i]),
-        "decoder_limit": lambda i: decoder_limit(files[i], factors[i]),
+        "pillow_full": lambda i: pillow_full(paths[i]),
+        "opencv_full": lambda i: opencv_full(paths[i]),
+        "decoder_limit": lambda i: decoder_limit(paths[i], factors[i]),
     }
     for run in variants.values():  # warm-up
         run(0)
@@ -98,7 +97,7 @@ def measure(paths: list[Path], repeats: int) -> dict[str, float]:
 
 def difference(path: Path) -> float:
     """Mean absolute difference in grey levels from a full decode with area resize."""
-    full = opencv_full(path.read_bytes())
+    full = opencv_full(path)
     left, right = TARGET.columns(full.shape[1])
     want = cv2.resize(full[:, left:right], (TARGET.width, TARGET.height), interpolation=cv2.INTER_AREA)[:, :, ::-1]
     return float(np.abs(want.astype(np.int16) - ours(path)).mean())

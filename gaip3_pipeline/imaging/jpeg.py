@@ -6,6 +6,7 @@ what a progressive JPEG costs, so this saves most of the time and changes no pix
 nothing can be left out. Markers and segments: ITU-T T.81, annex B.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,15 +70,16 @@ def structure(data: bytes) -> Structure:
     ends = _possible_ends(data)
     at = 2
     while True:
-        while data[at : at + 2] == b"\xff\xff":
-            at += 1
-        if at + 2 > len(data):
+        if at + 4 > len(data) and data[at : at + 2] != b"\xff\xd9":
             raise truncated
         if data[at] != 0xFF:
             raise BrokenJpeg(f"damaged: no marker where one belongs, at byte {at} of {len(data)}")
         marker = data[at + 1]
         if marker == EOI:
             break
+        if marker == 0xFF:  # fill
+            at += 1
+            continue
         payload, end = at + 4, at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if end > len(data):
             raise truncated
@@ -95,10 +97,10 @@ def structure(data: bytes) -> Structure:
         elif marker == SOS:
             if not body or len(body) != 4 + 2 * body[0]:
                 raise BrokenJpeg(f"damaged: scan header at byte {at}")
-            index = int(np.searchsorted(ends, end))
+            index = bisect_left(ends, end)
             if index == len(ends):
                 raise truncated
-            end = int(ends[index])
+            end = ends[index]
             if data[end + 1] not in _AFTER_SCAN:
                 raise BrokenJpeg(f"damaged: marker {data[end + 1]:#x} inside the picture's data, at byte {end}")
             scans.append(Scan(at, end, tuple(body[1 : 1 + 2 * body[0] : 2]), body[-3]))
@@ -108,11 +110,11 @@ def structure(data: bytes) -> Structure:
     return Structure(frame, width, height, components, tuple(scans), tuple(tables), has_app1)
 
 
-def _possible_ends(data: bytes) -> np.ndarray:
+def _possible_ends(data: bytes) -> list[int]:
     """The places of all bytes 0xFF that would end a scan if they stood in one."""
     content = np.frombuffer(data, np.uint8)
     places = (content[:-1] == 0xFF).nonzero()[0]
-    return places[_ENDS_SCAN[content[places + 1]]]
+    return places[_ENDS_SCAN[content[places + 1]]].tolist()
 
 
 def for_an_eighth(data: bytes, parts: Structure) -> bytes:
