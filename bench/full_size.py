@@ -1,0 +1,118 @@
+"""The pipeline at its full size: 16,873 painted originals of 512², everything up to the input values, on this machine.
+
+    python bench/full_size.py [--root FOLDER] [--d1 10000 --female 3860 --male 3013 --size 512]
+
+Each asset runs in a process of its own, so that its peak memory is its own: resident anonymous memory, sampled ten times a second
+over the process and its children. Prints a table; the last line is one JSON object.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot  # noqa: E402
+
+TARGETS = [
+    *(f"{kind}_{s.id}" for s in IMAGE_SETS for kind in ("resized", "augmented")),
+    *(f"labels_{a}" for a in ATTRIBUTES),
+    "gender_model",
+    "gender_probabilities",
+    "final_dataset",
+    *(f"{name}_{a}" for a in ATTRIBUTES for name in ("input_model", "input_values")),
+]
+
+
+def measured(command: list[str]) -> tuple[float, float, str]:
+    """Wall seconds, peak anonymous memory in MiB over the process tree, and what it printed. Raises on failure."""
+    start = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    peak = 0.0
+
+    def sample() -> None:
+        nonlocal peak
+        while process.poll() is None:
+            peak = max(peak, anonymous_mib(process.pid))
+            time.sleep(0.1)
+
+    watcher = threading.Thread(target=sample)
+    watcher.start()
+    output = process.communicate()[0]
+    watcher.join()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{output[-2000:]}")
+    return time.monotonic() - start, peak, output
+
+
+def anonymous_mib(pid: int) -> float:
+    """Anonymous resident memory of a process and its children, in MiB."""
+    total = 0
+    try:
+        parent = psutil.Process(pid)
+        for process in [parent, *parent.children(recursive=True)]:
+            text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+            total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Anonymous:"))
+    except (psutil.Error, OSError):
+        pass
+    return total / 1024
+
+
+def own_seconds(output: str, asset: str) -> float:
+    """The asset's own duration as the refresh prints it."""
+    for line in reversed(output.splitlines()):
+        words = line.split()
+        if len(words) == 3 and words[1] == "s" and words[2] == asset:
+            return float(words[0])
+    return 0.0
+
+
+def folder_mib(path: Path) -> float:
+    """Size of the files below ``path`` in MiB."""
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 2**20
+
+
+def main() -> None:
+    """Paint, refresh asset by asset, report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=REPOSITORY / "demo" / "full-size")
+    for name, value in (("d1", 10_000), ("female", 3_860), ("male", 3_013), ("size", 512)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    a = parser.parse_args()
+    root = DataRoot(a.root.resolve())
+    root.path.mkdir(parents=True, exist_ok=True)
+    faces = f"[faces]\nd1 = {a.d1}\nfemale = {a.female}\nmale = {a.male}\nsize = {a.size}\n"
+    if not root.settings_file.exists():
+        root.settings_file.write_text(f'preset = "demo"\n{faces}', encoding="utf-8")
+    os.environ["PYTHONPATH"] = str(REPOSITORY)
+    paint = (
+        "import sys; from pathlib import Path; from gaip3_pipeline.layout import DataRoot; from gaip3_pipeline.settings import load;"
+        "from gaip3_pipeline.faces.dataset import write_dataset; r = DataRoot(Path(sys.argv[1])); write_dataset(r, load(r).faces)"
+    )
+    rows = []
+    seconds, peak, _ = measured([sys.executable, "-c", paint, str(root.path)])
+    rows.append({"asset": "painting", "seconds": round(seconds, 1), "own_seconds": round(seconds, 1), "peak_mib": round(peak)})
+    print(f"{'asset':28}{'seconds':>10}{'own':>10}{'peak MiB':>10}")
+    print(f"{'painting':28}{seconds:10.1f}{seconds:10.1f}{peak:10.0f}", flush=True)
+    for asset in TARGETS:
+        command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root.path), "--select", asset]
+        seconds, peak, output = measured(command)
+        own = own_seconds(output, asset)
+        rows.append({"asset": asset, "seconds": round(seconds, 1), "own_seconds": own, "peak_mib": round(peak)})
+        print(f"{asset:28}{seconds:10.1f}{own:10.1f}{peak:10.0f}", flush=True)
+    seconds, _, output = measured([sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root.path), "--dry-run"])
+    stores = {"dagster_mib": round(folder_mib(root.state / "dagster"), 1), "mlflow_mib": round(root.mlflow_db.stat().st_size / 2**20, 1)}
+    print(f"{'dry run, nothing stale':28}{seconds:10.1f}")
+    print(json.dumps({"rows": rows, "images": 2 * (a.d1 + a.female + a.male), "dry_run_seconds": round(seconds, 1), **stores}))
+
+
+if __name__ == "__main__":
+    main()
