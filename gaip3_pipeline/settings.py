@@ -57,13 +57,13 @@ class GenderModel:
     height: int = 64
     width: int = 52
     folds: int = 3
-    epochs: int = 25
-    batch_size: int = 32
+    epochs: int = 60
+    batch_size: int = 16
     learning_rate: float = 1e-3
     width_multiplier: float = 1.0
-    dropout: float = 0.3
+    dropout: float = 0.4
     shift: int = 2  # augmentation: up to so many pixels at the model's size
-    jitter: float = 0.1  # augmentation: contrast, and half of it brightness
+    jitter: float = 0.2  # augmentation: contrast, and half of it brightness
     seed: int = 1
 
 

@@ -72,7 +72,7 @@ def train_input_model(
     model = _build(settings)
     batches = ArrayBatches({"image": pictures[seen], "value": targets[seen]}, settings.batch_size, settings.seed, augmented)
     model.compile(
-        optimizer=keras.optimizers.Adam(cosine_decay(settings.learning_rate, len(batches), settings.epochs)),
+        optimizer=keras.optimizers.Adam(cosine_decay(settings.learning_rate, len(batches), settings.epochs), clipnorm=1.0),
         loss="mse",
         metrics=["mae"],
         **compile_options(),
