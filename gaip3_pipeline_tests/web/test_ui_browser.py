@@ -2,9 +2,8 @@
 
 import json
 import re
+import shutil
 import signal
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.settings import Faces
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
+from gaip3_pipeline.web.fetch import count_images
 from gaip3_pipeline_tests.web.processes import start, wait_for, wait_until_gone
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -34,30 +33,25 @@ SECONDS = 60_000  # of Playwright, in milliseconds
 
 @dataclass
 class Pages:
-    """The served pages of a root in which the resized pictures were made."""
+    """The served pages of a root on which the whole graph has run."""
 
     root: DataRoot
     dagster: str
     mlflow: str
     screenshots: Path
 
-    def ask(self, query: str) -> dict:
-        body = json.dumps({"query": query}).encode()
-        request = urllib.request.Request(f"{self.dagster}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)["data"]
+
+def fetch_json(url: str, body: dict | None = None) -> dict:
+    """The answer to a GET, or to a POST of ``body``."""
+    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
-    from gaip3_pipeline.faces.dataset import write_dataset
-    from gaip3_pipeline.training.progress import Progress
-
-    root = DataRoot(tmp_path_factory.mktemp("ui") / "얼굴 data")
-    write_dataset(root, Faces(d1=6, female=6, male=6, size=128), Progress("painting", 1))
-    command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root.path), "--select", "resized_d2_female"]
-    subprocess.run(command, check=True, capture_output=True)
-    return root
+def root(finished_root: DataRoot, tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
+    """A copy of the finished root, since its daemon observes while it is served."""
+    return DataRoot(Path(shutil.copytree(finished_root.path, tmp_path_factory.mktemp("ui") / "얼굴 data")))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +91,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def test_the_graph_shows_every_group(pages: Pages, page: Page) -> None:
-    nodes = pages.ask("{ assetNodes { groupName } }")["assetNodes"]
+    nodes = fetch_json(f"{pages.dagster}/graphql", {"query": "{ assetNodes { groupName } }"})["data"]["assetNodes"]
     groups = {node["groupName"] for node in nodes}
     assert len(groups) >= 5
     page.goto(f"{pages.dagster}/asset-groups")
@@ -106,22 +100,31 @@ def test_the_graph_shows_every_group(pages: Pages, page: Page) -> None:
     page.screenshot(path=pages.screenshots / "graph.png")
 
 
-def test_an_assets_page_shows_its_contact_sheet_and_its_check(pages: Pages, page: Page) -> None:
-    page.goto(f"{pages.dagster}/assets/resized_d2_female")
+@pytest.mark.parametrize("asset", ["resized_d2_female", "nvae_samples"])
+def test_an_assets_page_shows_its_picture(pages: Pages, page: Page, asset: str) -> None:
+    page.goto(f"{pages.dagster}/assets/{asset}")
     page.get_by_text("[Show Markdown]").first.click()  # Dagster shows Markdown of less than 1,000 characters only in its table
     picture = page.locator("img[src^='data:image/jpeg;base64']").first
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.naturalWidth") > 100
-    page.screenshot(path=pages.screenshots / "asset.png")
+    page.screenshot(path=pages.screenshots / f"{asset}.png")
 
+
+def test_an_assets_page_shows_the_result_of_its_check(pages: Pages, page: Page) -> None:
+    images = count_images(pages.root.processed("resized", IMAGE_SETS[1]))
     page.goto(f"{pages.dagster}/assets/resized_d2_female?view=checks")
     expect(page.get_by_text("usable", exact=True).first).to_be_visible()
-    expect(page.get_by_text("6 images, 0 unusable", exact=False).first).to_be_visible()
+    expect(page.get_by_text(f"{images} images, 0 unusable", exact=False).first).to_be_visible()
     page.screenshot(path=pages.screenshots / "check.png")
 
 
-def test_mlflows_page_opens(pages: Pages, page: Page) -> None:
-    page.goto(f"{pages.mlflow}/#/experiments")
-    expect(page.get_by_text("Experiments").first).to_be_visible()
-    expect(page.get_by_text("Default", exact=True).first).to_be_visible()
+def test_mlflow_shows_the_figures_of_a_training(pages: Pages, page: Page) -> None:
+    get = f"{pages.mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=gaip3"
+    experiment = fetch_json(get)["experiment"]["experiment_id"]
+    question = {"experiment_ids": [experiment], "filter": "tags.`gaip3.asset` = 'nvae_weights'"}
+    [run] = fetch_json(f"{pages.mlflow}/api/2.0/mlflow/runs/search", question)["runs"]
+    assert run["info"]["status"] == "FINISHED"
+    page.goto(f"{pages.mlflow}/#/experiments/{experiment}/runs/{run['info']['run_id']}")
+    expect(page.get_by_text("nvae_weights").first).to_be_visible()
+    expect(page.get_by_text("bits_per_dim", exact=True).first).to_be_visible()
     page.screenshot(path=pages.screenshots / "mlflow.png")
