@@ -106,6 +106,9 @@ def refresh(
             if not todo:
                 return outcome
             layer = _without_stale_ancestor(definitions, todo)
+            stopped = _stopped_by_checks(definitions, instance, layer)
+            if stopped:
+                raise RefreshError("\n".join(stopped))
             again = done & set(layer)
             if again:
                 names = ", ".join(sorted(again))
@@ -185,6 +188,20 @@ def _without_stale_ancestor(definitions: dg.Definitions, todo: list[Planned]) ->
     return [p.name for p in todo if not (graph.get_ancestor_asset_keys(dg.AssetKey(p.name)) & stale)]
 
 
+def _stopped_by_checks(definitions: dg.Definitions, instance: dg.DagsterInstance, layer: list[str]) -> list[str]:
+    """Failed blocking checks of what ``layer`` is made from: inside one run Dagster sees to it, between runs this does."""
+    graph = definitions.resolve_asset_graph()
+    origins = {k for name in layer for k in graph.get_ancestor_asset_keys(dg.AssetKey(name))}
+    keys = [k for k in graph.asset_check_keys if k.asset_key in origins and graph.get(k).blocking]
+    lines = []
+    for key, record in sorted(instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).items()):
+        evaluation = record.event.asset_check_evaluation if record.event else None
+        if evaluation and not evaluation.passed:
+            name = key.asset_key.to_user_string()
+            lines.append(f"{name}: check {key.name} failed: {evaluation.description}\nUntil it passes, {', '.join(layer)} cannot be made.")
+    return lines
+
+
 def _materialize(definitions: dg.Definitions, instance: dg.DagsterInstance, names: list[str], outcome: Outcome, say: Say) -> None:
     job = definitions.resolve_implicit_global_asset_job_def()
     say(f"making {', '.join(names)}")
@@ -202,16 +219,25 @@ def _materialize(definitions: dg.Definitions, instance: dg.DagsterInstance, name
         if event.step_key in names:
             outcome.materialized.append(event.step_key)
             outcome.seconds[event.step_key] = event.step_success_data.duration_ms / 1000
-    problems = [_failure(e) for e in result.all_events if e.is_step_failure]
+    failed = [e for e in result.all_events if e.is_step_failure]
+    problems = [_failure(e) for e in failed if _cause(e) != "DagsterAssetCheckFailedError"]
+    stopped = len(problems) < len(failed)
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed:
             said = f": {evaluation.description}" if evaluation.description else ""
             line = f"{evaluation.asset_key.to_user_string()}: check {evaluation.check_name} failed{said}"
             outcome.failed_checks.append(line)
             say(f"  {line}")
+            if stopped and evaluation.blocking:
+                problems.append(f"{line}\nWhat follows from it was not made.")
     say(f"  made in {time.monotonic() - start:.1f} s")
     if not result.success:
         raise RefreshError("\n".join(problems) or f"Dagster run {result.run_id} failed; see the UI")
+
+
+def _cause(event: dg.DagsterEvent) -> str:
+    error = event.step_failure_data.error
+    return (error.cls_name or "") if error else ""
 
 
 def _failure(event: dg.DagsterEvent) -> str:
@@ -219,8 +245,13 @@ def _failure(event: dg.DagsterEvent) -> str:
     while error and error.cause and error.cls_name == "DagsterExecutionStepExecutionError":
         error = error.cause
     said = event.step_failure_data.user_failure_data
-    text = said.description if said and said.description else (error.message if error else "failed")
-    return f"{event.step_key}: {text.strip()}"
+    if said and said.description:
+        return f"{event.step_key}: {said.description}"
+    if not error:
+        return f"{event.step_key}: failed; see its log in the UI"
+    # Dagster puts the class in front; an error of ours says all in its message.
+    prefix, _, message = error.message.strip().partition(": ")
+    return f"{event.step_key}: {message if prefix.endswith(error.cls_name or '') and message else error.message.strip()}"
 
 
 @contextmanager

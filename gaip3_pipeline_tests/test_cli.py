@@ -1,0 +1,90 @@
+"""The commands as a user types them: what they print, and one line for a mistake."""
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from gaip3_pipeline.cli import main
+
+
+@pytest.fixture
+def gaip3(monkeypatch):
+    def run(*words):
+        with monkeypatch.context() as patch:
+            patch.setattr("os.environ", dict(__import__("os").environ))
+            return CliRunner().invoke(main, [str(w) for w in words])
+
+    return run
+
+
+def test_generate_is_reproducible_and_follows_its_options(gaip3, finished_root, tmp_path):
+    def grid(name, *options):
+        out = tmp_path / name
+        done = gaip3("generate", "--root", finished_root.path, "--n", 4, "--seed", 7, "--out", out, *options)
+        assert done.exit_code == 0, done.output
+        return out
+
+    first, again = grid("a.png", "--mouth", 1, "--head", 0.5), grid("b.png", "--mouth", 1, "--head", 0.5)
+    assert first.read_bytes() == again.read_bytes()
+    other = grid("c.png", "--mouth", 1, "--head", 0.5, "--background", 1)
+    assert np.abs(np.asarray(Image.open(first), float) - np.asarray(Image.open(other), float)).mean() > 0
+
+
+def test_generate_without_a_generator_says_what_to_run(gaip3, tmp_path):
+    done = gaip3("generate", "--root", tmp_path, "--out", tmp_path / "g.png")
+    assert done.exit_code != 0
+    assert "there is no generator" in done.output
+    assert "gaip3 refresh" in done.output
+    assert not (tmp_path / "g.png").exists()
+
+
+def test_a_slider_outside_0_to_1_is_refused(gaip3, tmp_path):
+    done = gaip3("generate", "--root", tmp_path, "--mouth", 1.5)
+    assert done.exit_code != 0
+    assert "0<=x<=1" in done.output
+
+
+def test_a_dry_run_names_each_asset_with_its_reason_and_writes_nothing(gaip3, root_copy):
+    from gaip3_pipeline_tests.test_refresh import relabel
+
+    relabel(root_copy, "mouth")
+    before = {p: p.stat().st_mtime_ns for p in root_copy.path.rglob("*") if p.is_file() and ".gaip3" not in p.parts}
+    done = gaip3("refresh", "--root", root_copy.path, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "1 stale, up to" in done.output
+    assert "hand_labels_mouth changed" in done.output
+    assert "input_model_eyes" not in done.output
+    assert before == {p: p.stat().st_mtime_ns for p in root_copy.path.rglob("*") if p.is_file() and ".gaip3" not in p.parts}
+
+
+def test_nothing_stale_is_said_in_one_line(gaip3, finished_root):
+    assert gaip3("refresh", "--root", finished_root.path).output == "Nothing is stale: 0 assets to make.\n"
+
+
+def test_mistakes_are_one_line_without_a_traceback(gaip3, tmp_path):
+    (tmp_path / "gaip3.toml").write_text("[nvae]\nepoch = 1\n", encoding="utf-8")
+    done = gaip3("refresh", "--root", tmp_path)
+    assert done.exit_code != 0
+    assert done.output.startswith("Error: ")
+    assert "[nvae] has no setting 'epoch'" in done.output
+    assert "Traceback" not in done.output
+    unknown = gaip3("refresh", "--root", tmp_path / "other", "--select", "nothing_like_this")
+    assert unknown.exit_code != 0
+    assert "Traceback" not in unknown.output
+
+
+def test_an_empty_root_says_which_folder_to_fill(gaip3, tmp_path):
+    done = gaip3("refresh", "--root", tmp_path / "빈 폴더")
+    assert done.exit_code != 0
+    assert "ThisPersonDoesNotExist" in done.output or "thispersondoesnotexist" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_the_summary_of_a_finished_run_names_its_files(finished_root):
+    from gaip3_pipeline.assets.report import summary
+
+    said = summary(finished_root)
+    assert str(finished_root.report) in said
+    assert finished_root.report.exists()
+    assert "bits/dim" in said

@@ -1,0 +1,127 @@
+"""What a finished root left in MLflow, and how runs end."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gaip3_pipeline.definitions import tracking_of
+from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
+from gaip3_pipeline.settings import flatten, load
+
+TRAINED = {"gender_model", "nvae_weights", "critic_weights", "judge_weights", *(f"input_model_{a}" for a in ATTRIBUTES)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return MlflowTracking(uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=str(tmp_path / "artifacts"))
+
+
+def start(store, **changes):
+    given = {
+        "asset": "gender_model",
+        "dagster_run_id": "0123456789",
+        "parent_id": None,
+        "on_parent": lambda run_id: None,
+        "code_version": "1-abc",
+        "inputs": {"resized_d2_female": "f" * 64},
+        "fingerprint": "print",
+        "parameters": {"epochs": 3},
+    }
+    return store.training_run(**(given | changes))
+
+
+def status(store, run_id):
+    return store.client().get_run(run_id).info.status
+
+
+def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(finished_root):
+    tracking = tracking_of(finished_root, load(finished_root))
+    client = tracking.client()
+    runs = client.search_runs([tracking.experiment(client)], "tags.`gaip3.asset` != ''", max_results=100)
+    assert {r.data.tags["gaip3.asset"] for r in runs} == TRAINED
+    for run in runs:
+        name = run.data.tags["gaip3.asset"]
+        assert run.info.status == "FINISHED", name
+        parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+        assert parent.info.status == "FINISHED"
+        assert parent.data.tags["gaip3.dagster_run_id"] == run.data.tags["gaip3.dagster_run_id"]
+        assert run.data.params, name
+        assert run.data.metrics, name
+        assert run.inputs.dataset_inputs, name
+        for given in run.inputs.dataset_inputs:
+            assert run.data.tags[f"gaip3.input.{given.dataset.name}"].startswith(given.dataset.digest)
+        assert {a.path for a in client.list_artifacts(run.info.run_id)} >= {"model"}, name
+    nvae = next(r for r in runs if r.data.tags["gaip3.asset"] == "nvae_weights")
+    assert nvae.data.params["epochs"] == str(flatten(load(finished_root).nvae)["epochs"])
+    assert len(client.get_metric_history(nvae.info.run_id, "loss")) == load(finished_root).nvae.epochs
+
+
+def test_the_champion_is_the_version_whose_check_passed(finished_root):
+    tracking = tracking_of(finished_root, load(finished_root))
+    client = tracking.client()
+    for name in ("gender_model", "nvae_weights"):
+        model = client.get_registered_model(name)
+        assert model.aliases["champion"] == model.aliases["candidate"]
+        version = client.get_model_version_by_alias(name, "champion")
+        assert client.get_run(version.run_id).data.tags["gaip3.data_version"] == version.tags["gaip3.data_version"]
+
+
+def test_a_failed_training_is_failed_and_an_interrupted_one_killed(store):
+    with pytest.raises(ValueError, match="no data"), start(store) as failed:
+        raise ValueError("no data")
+    with pytest.raises(KeyboardInterrupt), start(store, fingerprint="other") as killed:
+        raise KeyboardInterrupt
+    assert status(store, failed.run_id) == "FAILED"
+    assert status(store, killed.run_id) == "KILLED"
+    assert store.client().get_run(failed.run_id).data.tags["gaip3.error"] == "ValueError: no data"
+
+
+def test_the_run_of_a_failed_training_is_continued_by_the_same_training_only(store):
+    with pytest.raises(ValueError), start(store) as first:  # noqa: PT011
+        raise ValueError
+    with start(store) as again:
+        again.log(1, {"loss": 0.5, "nothing": float("nan")})
+    with start(store, fingerprint="other") as other:
+        pass
+    with start(store) as third:
+        pass
+    assert again.run_id == first.run_id
+    assert len({first.run_id, other.run_id, third.run_id}) == 3
+    run = store.client().get_run(first.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["gaip3.resumed"] == "1"
+    assert run.data.metrics == {"loss": 0.5}
+
+
+def test_runs_of_dead_processes_are_marked_and_those_of_living_ones_left(store, tmp_path):
+    code = (
+        "import os, sys; from gaip3_pipeline.mlflow_tracking import MlflowTracking;"
+        "t = MlflowTracking(uri=sys.argv[1]); r = t.training_run(asset='a', dagster_run_id='d', parent_id=None,"
+        "on_parent=lambda i: None, code_version='1', inputs={}, fingerprint='f', parameters={}); r.__enter__();"
+        "print(r.run_id, flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, store.uri], capture_output=True, text=True, check=False)
+    dead = done.stdout.split()[-1]
+    with start(store, asset="b") as living:
+        assert status(store, dead) == "RUNNING"
+        assert store.end_dead_runs() == 2  # the training and its parent
+        assert status(store, living.run_id) == "RUNNING"
+    assert status(store, dead) == "KILLED"
+
+
+def test_without_mlflow_the_same_code_runs():
+    with start(MlflowTracking(enabled=False)) as run:
+        run.log(1, {"loss": 1.0})
+        run.picture("a.jpg", b"")
+    assert run.url == ""
+
+
+def test_a_process_is_known_by_its_start_time_too():
+    assert process_lives(this_process())
+    host, pid, started = this_process().rsplit(":", 2)
+    assert not process_lives(f"{host}:{pid}:{int(started) + 1}")
+    assert not process_lives("")
+    assert int(pid) == os.getpid()
