@@ -73,8 +73,8 @@ class InputModel:
 
     height: int = 64
     width: int = 52
-    epochs: int = 25
-    batch_size: int = 32
+    epochs: int = 60
+    batch_size: int = 16
     learning_rate: float = 1e-3
     width_multiplier: float = 1.0
     dropout: float = 0.3
