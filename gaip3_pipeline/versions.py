@@ -90,7 +90,8 @@ class Step:
 
     def training_run(self, parameters: Mapping[str, Any]) -> TrainingRun:
         """The MLflow run of this step's training: a context manager (see mlflow_tracking)."""
-        run = self.context.run
+        # Read anew: an earlier step of this run may have made the parent since this step's own view of the run was taken.
+        run = self.context.instance.get_run_by_id(self.context.run.run_id) or self.context.run
         return self.tracking.training_run(
             asset=self.name,
             dagster_run_id=run.run_id,

@@ -54,6 +54,8 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
         for given in run.inputs.dataset_inputs:
             assert run.data.tags[f"gaip3.input.{given.dataset.name}"].startswith(given.dataset.digest)
         assert {a.path for a in client.list_artifacts(run.info.run_id)} >= {"model"}, name
+    parents = {r.data.tags["mlflow.parentRunId"] for r in runs}
+    assert len(parents) == len({r.data.tags["gaip3.dagster_run_id"] for r in runs})
     nvae = next(r for r in runs if r.data.tags["gaip3.asset"] == "nvae_weights")
     assert nvae.data.params["epochs"] == str(flatten(load(finished_root).nvae)["epochs"])
     assert len(client.get_metric_history(nvae.info.run_id, "loss")) == load(finished_root).nvae.epochs
