@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from gaip3_pipeline.models.backend import keep_freed_memory
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.progress import Progress
@@ -79,6 +80,8 @@ class _Keeper(keras.callbacks.Callback):
             progress.update(self._epoch * self._steps)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if batch == 0:
+            keep_freed_memory()
         if self._progress:
             self._progress.update(self._epoch * self._steps + batch + 1, **_shown(logs))
 
