@@ -92,14 +92,14 @@ class Nvae:
     stem: int = 2  # the finest scale is the picture divided by this
     channels: tuple = (192, 128, 128, 96, 64, 32)
     latents: tuple = (96, 0, 8, 2, 1, 0)  # channels of z; few on fine scales, since a short training cannot learn their prior
-    groups: tuple = (1, 1, 1, 1, 1, 1)  # latent groups at a scale that has latents
-    kl_weights: tuple = (1.0, 1.0, 1.0, 4.0, 8.0, 1.0)  # kept to the end: what fine scales say is held dear
-    mixtures: int = 2  # discretised logistics per pixel
+    cells: tuple = (1, 0, 1, 1, 1, 1)  # at each scale, a latent group before each where the scale has latents
+    kl_weights: tuple = (1.0, 1.0, 4.0, 16.0, 32.0, 1.0)  # kept to the end: what fine scales say is held dear
+    mixtures: int = 1  # discretised logistics per pixel
     condition_width: int = 64
     condition_dropout: float = 0.1  # share of training pictures shown with the null condition
     epochs: int = 60
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     kl_warmup: float = 0.3  # share of the steps in which the weight of the KL rises
     clip_norm: float = 1.0  # of the whole gradient
@@ -139,7 +139,7 @@ class Retouch:
 
     steps: int = 12  # generator evaluations of each sample, plus one
     step_size: float = 0.1  # of the first step, in standard deviations of the prior; falls to 0
-    prior_weight: float = 1.0  # against the mean square distance from the latents drawn
+    prior_weight: float = 10.0  # against the mean square distance from the latents drawn
     values_weight: float = 20.0  # against the squared change of the five values
     batch_size: int = 32
 

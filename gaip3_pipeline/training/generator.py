@@ -110,7 +110,7 @@ def optimizer(settings: Nvae, total_steps: int) -> keras.optimizers.Optimizer:
         warmup_target=settings.learning_rate,
         warmup_steps=warmup,
     )
-    return keras.optimizers.Adamax(schedule, global_clipnorm=settings.clip_norm)
+    return keras.optimizers.Adamax(schedule, beta_2=0.98, global_clipnorm=settings.clip_norm)
 
 
 def mirrored_at_random(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:

@@ -18,7 +18,7 @@ from keras import layers, ops
 
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.nvae.distributions import likelihood_channels, likelihood_mean, log_likelihood, residual_kl, soft_clamp
-from gaip3_pipeline.models.nvae.layers import Cell, Conditioning, LearnedMap, Upsample, convolution
+from gaip3_pipeline.models.nvae.layers import Cell, Conditioning, Film, LearnedMap, Upsample, convolution
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.settings import Nvae
 
@@ -40,15 +40,16 @@ class Latent(layers.Layer):
     def __init__(self, channels: int, latent_channels: int, size: tuple[int, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.shape = (*size, latent_channels)
+        self.film = Film(channels)
         self.prior = convolution(2 * latent_channels, gain=0.1)
         self.from_state = convolution(channels)
         self.from_encoder = convolution(channels)
         self.posterior = convolution(2 * latent_channels, size, gain=0.1)
         self.merge = convolution(channels, gain=0.5)
 
-    def prior_parameters(self, h: Tensor) -> tuple[Tensor, Tensor]:
+    def prior_parameters(self, h: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-sigma of p(z_l | z_<l, c), each ``(B, h, w, c)`` float32."""
-        mean, log_sigma = ops.split(ops.cast(self.prior(ops.elu(h)), "float32"), 2, axis=-1)
+        mean, log_sigma = ops.split(ops.cast(self.prior(ops.elu(self.film(h, condition))), "float32"), 2, axis=-1)
         return soft_clamp(mean), soft_clamp(log_sigma)
 
     def posterior_residual(self, h: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,20 +64,28 @@ class Latent(layers.Layer):
 
 
 class Encoder(layers.Layer):
-    """Bottom-up: ``(B, H, W, 3)`` in -1..1 to a feature map per scale, top-down order."""
+    """Bottom-up: ``(B, H, W, 3)`` in -1..1 to a feature map per scale, top-down order.
+
+    Scales finer than all latents only halve: half of a CPU's time would go there, for maps that no latent reads.
+    """
 
     def __init__(self, settings: Nvae, sizes: list[tuple[int, int]], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         widths = settings.channels
+        finest = max(scale for scale, channels in enumerate(settings.latents) if channels)
+        counts = [n if scale <= finest else 0 for scale, n in enumerate(settings.cells)]
         self.stem = layers.Conv2D(widths[-1], 2 * settings.stem, strides=settings.stem, padding="same")
-        self.cells = [Cell(w, size) for w, size in zip(widths, sizes, strict=True)]
+        self.cells = [[Cell(w, size) for _ in range(n)] for w, size, n in zip(widths, sizes, counts, strict=True)]
         self.downs = [convolution(w, sizes[i + 1], strides=2) for i, w in enumerate(widths[:-1])]
 
     def call(self, x: Tensor, condition: Tensor) -> list[Tensor]:
-        h = self.cells[-1](self.stem(x), condition)
-        features = [h]
-        for cell, down in zip(self.cells[-2::-1], self.downs[::-1], strict=True):
-            h = cell(down(ops.elu(h)), condition)
+        h = self.stem(x)
+        features = []
+        for scale in range(len(self.downs), -1, -1):
+            if scale < len(self.downs):
+                h = self.downs[scale](ops.elu(h))
+            for cell in self.cells[scale]:
+                h = cell(h, condition)
             features.append(h)
         return features[::-1]
 
@@ -92,22 +101,24 @@ class NVAE(keras.Model):
         super().__init__(**kwargs)
         self.settings = settings
         sizes = scale_sizes(settings.height, settings.width, settings.stem)
-        per_scale = {k: getattr(settings, k) for k in ("channels", "latents", "groups", "kl_weights")}
+        per_scale = {k: getattr(settings, k) for k in ("channels", "latents", "cells", "kl_weights")}
         for name, values in per_scale.items():
             if len(values) != len(sizes):
                 raise ValueError(f"nvae: {name} needs {len(sizes)} numbers, one per scale {_shown(sizes)}; it has {len(values)}: {values}")
+        if not any(settings.latents) or any(c and not n for c, n in zip(settings.latents, settings.cells, strict=True)):
+            raise ValueError(f"nvae: some scale needs latents, and each that has them a cell: {settings.latents=}, {settings.cells=}")
         widths = settings.channels
         self.condition_embedding = Conditioning(settings.condition_width)
         self.encoder = Encoder(settings, sizes)
         self.tops = [LearnedMap(size, w) for w, size in zip(widths, sizes, strict=True)]
         self.ups = [Upsample(w, size) for w, size in zip(widths[1:], sizes[1:], strict=True)]
-        counts = [g if c else 0 for g, c in zip(settings.groups, settings.latents, strict=True)]
-        # A cell before each group and one after the last: a group's prior sees what the groups before it said.
-        self.cells = [[Cell(w, size) for _ in range(n + 1)] for w, size, n in zip(widths, sizes, counts, strict=True)]
+        self.cells = [[Cell(w, size) for _ in range(n)] for w, size, n in zip(widths, sizes, settings.cells, strict=True)]
         self.latents = [
-            [Latent(w, c, size) for _ in range(n)] for w, c, size, n in zip(widths, settings.latents, sizes, counts, strict=True)
+            [Latent(w, c, size) for _ in range(n if c else 0)]
+            for w, c, size, n in zip(widths, settings.latents, sizes, settings.cells, strict=True)
         ]
-        self.head = Upsample(likelihood_channels(settings.mixtures), (settings.height, settings.width), settings.stem, gain=0.3)
+        size = (settings.height, settings.width)
+        self.head = Upsample(likelihood_channels(settings.mixtures), size, settings.stem, gain=0.3, reach=sizes[-1])
         self.noise_seed = keras.random.SeedGenerator(settings.seed)
 
     @property
@@ -138,7 +149,7 @@ class NVAE(keras.Model):
 
         def posterior_sample(scale: int, latent: Latent, h: Tensor) -> Tensor:
             nonlocal log_ratio
-            mean, log_sigma = latent.prior_parameters(h)
+            mean, log_sigma = latent.prior_parameters(h, condition)
             delta_mean, delta_log_sigma = latent.posterior_residual(h, features[scale])
             noise = keras.random.normal(ops.shape(delta_mean), seed=self.noise_seed)
             kl.append(_per_example(residual_kl(delta_mean, delta_log_sigma, log_sigma)))
@@ -160,7 +171,7 @@ class NVAE(keras.Model):
         noise: list[Tensor] = []
 
         def posterior_mean(scale: int, latent: Latent, h: Tensor) -> Tensor:
-            mean, log_sigma = latent.prior_parameters(h)
+            mean, log_sigma = latent.prior_parameters(h, condition)
             delta_mean, _ = latent.posterior_residual(h, features[scale])
             noise.append(delta_mean * ops.exp(-log_sigma))
             return mean + delta_mean
@@ -194,7 +205,7 @@ class NVAE(keras.Model):
             return null + guidance * (conditional - null)
 
         def prior_sample(scale: int, latent: Latent, h: Tensor) -> Tensor:
-            mean, log_sigma = (mixed(p) for p in latent.prior_parameters(h))
+            mean, log_sigma = (mixed(p) for p in latent.prior_parameters(h, condition))
             z = mean + temperature * ops.exp(log_sigma) * next(pending)
             return _twice(z) if guided else z
 
@@ -210,13 +221,13 @@ class NVAE(keras.Model):
 
     def _top_down(self, condition: Tensor, batch: Any, choose: Any) -> Tensor:
         """The decoder. ``choose(scale, latent, h)`` gives each group's z; returns the likelihood's parameters ``(B, H, W, 10·K)``."""
-        h = ops.zeros((batch, *self.tops[0].value.shape[1:]))
+        h = ops.zeros((batch, 1, 1, self.settings.channels[0]))
         for scale, (top, cells, latents) in enumerate(zip(self.tops, self.cells, self.latents, strict=True)):
-            h = top(self.ups[scale - 1](ops.elu(h)) if scale else h)
-            for cell, latent in zip(cells, latents, strict=False):
+            h = top(self.ups[scale - 1](ops.elu(h)) if scale else h, condition)
+            for i, cell in enumerate(cells):
+                if latents:
+                    h = latents[i](h, choose(scale, latents[i], h))
                 h = cell(h, condition)
-                h = latent(h, choose(scale, latent, h))
-            h = cells[-1](h, condition)
         return self.head(ops.elu(h))
 
 

@@ -1,0 +1,161 @@
+"""The NVAE of every size samples reproducibly, rebuilds what it encodes, and is the same model after saving and loading."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from gaip3_pipeline.models.backend import compile_options, gradient
+from gaip3_pipeline.models.nvae.model import build_nvae, load_nvae, save_nvae, scale_sizes
+from gaip3_pipeline.models.nvae.objective import NvaeTraining, SpectralRegularization
+from gaip3_pipeline.settings import Nvae
+
+SMALL = Nvae(
+    height=19,
+    width=15,
+    channels=(24, 16, 16, 16, 8),
+    latents=(6, 0, 3, 2, 0),
+    cells=(1, 0, 2, 1, 1),
+    kl_weights=(1.0, 1.0, 1.0, 2.0, 1.0),
+    condition_width=8,
+    mixtures=1,
+)
+N = 6
+CONDITIONS = np.random.default_rng(1).random((N, 5)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return jolted(build_nvae(SMALL))
+
+
+def jolted(model):
+    """Weights moved at random, so that nothing that starts at 0 hides."""
+    rng = np.random.default_rng(3)
+    for w in model.weights:
+        w.assign(w + 0.03 * rng.standard_normal(w.shape).astype(np.float32))
+    return model
+
+
+def decoded(model, *args, **kwargs):
+    return ops.convert_to_numpy(model.decode(*args, **kwargs))
+
+
+def test_scales_halve_with_rounding_up_until_one():
+    assert scale_sizes(64, 52, 1) == [(1, 1), (2, 2), (4, 4), (8, 7), (16, 13), (32, 26), (64, 52)]
+    assert scale_sizes(128, 104, 4) == [(1, 1), (2, 2), (4, 4), (8, 7), (16, 13), (32, 26)]
+
+
+def test_latent_groups_are_listed_top_down(model):
+    assert model.latent_shapes == [(1, 1, 6), (3, 2, 3), (3, 2, 3), (5, 4, 2)]
+    assert [e.shape for e in model.sample_noise(2, seed=0)] == [(2, *s) for s in model.latent_shapes]
+
+
+def test_settings_that_do_not_fit_the_number_of_scales_are_refused():
+    with pytest.raises(ValueError, match=r"kl_weights needs 5 numbers, one per scale 1×1, 2×1, 3×2, 5×4, 10×8; it has 2"):
+        build_nvae(dataclasses.replace(SMALL, kl_weights=(1.0, 1.0)))
+
+
+def test_a_seed_gives_the_same_picture_every_time_and_another_seed_another(model):
+    noise = model.sample_noise(N, seed=4)
+    first = decoded(model, noise, CONDITIONS)
+    assert first.shape == (N, 19, 15, 3)
+    assert first.dtype == np.float32
+    assert first.min() >= 0
+    assert first.max() <= 1
+    np.testing.assert_array_equal(first, decoded(model, model.sample_noise(N, seed=4), CONDITIONS))
+    assert np.abs(first - decoded(model, model.sample_noise(N, seed=5), CONDITIONS)).max() > 1e-3
+
+
+def test_the_first_pictures_of_a_seed_do_not_depend_on_how_many_are_drawn(model):
+    for few, many in zip(model.sample_noise(2, seed=4), model.sample_noise(5, seed=4), strict=True):
+        np.testing.assert_array_equal(few, many[:2])
+
+
+def test_at_temperature_zero_the_noise_does_not_matter(model):
+    one, other = (decoded(model, model.sample_noise(N, seed), CONDITIONS, temperature=0.0) for seed in (1, 2))
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_guidance_one_is_the_conditional_model_and_zero_forgets_the_condition(model):
+    noise = [np.repeat(e[:1], N, axis=0) for e in model.sample_noise(1, seed=0)]
+    plain, nearly = decoded(model, noise, CONDITIONS), decoded(model, noise, CONDITIONS, guidance=1.0 + 1e-6)
+    np.testing.assert_allclose(plain, nearly, atol=1e-4)
+    unguided = decoded(model, noise, CONDITIONS, guidance=0.0)
+    np.testing.assert_allclose(unguided, unguided[:1].repeat(N, axis=0), atol=1e-5)
+    assert np.abs(plain - plain[:1]).max() > 1e-3
+
+
+def test_noise_of_the_wrong_shape_is_refused(model):
+    with pytest.raises(ValueError, match="latents are"):
+        model.decode(model.sample_noise(N, 0)[:-1], CONDITIONS)
+
+
+def test_images_may_be_bytes_or_floats(model):
+    images = np.random.default_rng(0).integers(0, 256, (N, 19, 15, 3), dtype=np.uint8)
+    from_bytes, from_floats = model.encode(images, CONDITIONS), model.encode(images.astype(np.float32) / 255, CONDITIONS)
+    for a, b in zip(from_bytes, from_floats, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-3)
+
+
+def test_a_model_is_the_same_after_saving_and_loading(model, tmp_path):
+    save_nvae(model, tmp_path)
+    loaded = load_nvae(tmp_path)
+    assert loaded.settings == SMALL
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.weights.h5"]
+    noise = model.sample_noise(N, seed=4)
+    np.testing.assert_array_equal(decoded(model, noise, CONDITIONS), decoded(loaded, noise, CONDITIONS))
+
+
+def test_gradients_reach_noise_and_conditions_and_are_those_of_finite_differences(model):
+    noise = model.sample_noise(2, seed=8)
+
+    def brightness(arrays):
+        return ops.sum(model.decode(arrays[:-1], arrays[-1], temperature=0.8), axis=(1, 2, 3))
+
+    values, gradients = gradient(brightness)([*noise, CONDITIONS[:2]])
+    assert values.shape == (2,)
+    assert all(np.isfinite(g).all() and np.abs(g).max() > 0 for g in gradients)
+    step = [1e-3 * np.sign(g) for g in gradients]
+    ends = []
+    for side in (1, -1):
+        moved = [a + side * d for a, d in zip([*noise, CONDITIONS[:2]], step, strict=True)]
+        ends.append(ops.convert_to_numpy(brightness(moved)))
+    expected = sum((g * d).reshape(2, -1).sum(axis=1) for g, d in zip(gradients, step, strict=True))
+    np.testing.assert_allclose((ends[0] - ends[1]) / 2, expected, rtol=0.05)
+
+
+def test_the_analytic_kl_is_the_mean_of_the_sampled_one(model):
+    images = np.random.default_rng(0).integers(0, 256, (1, 19, 15, 3), dtype=np.uint8).repeat(512, axis=0)
+    terms = model({"image": images, "condition": CONDITIONS[:1].repeat(512, axis=0)})
+    analytic = sum(ops.convert_to_numpy(k) for k in terms["kl"])
+    sampled = -ops.convert_to_numpy(terms["log_ratio"])
+    assert sampled.mean() == pytest.approx(analytic.mean(), abs=5 * (sampled - analytic).std() / np.sqrt(512))
+
+
+def test_power_iteration_finds_the_largest_singular_values(model):
+    spectral = SpectralRegularization(model)
+    for _ in range(40):
+        penalty = float(ops.convert_to_numpy(spectral.penalty()))
+    kernels = [
+        ops.convert_to_numpy(w).reshape(-1, w.shape[-1]) for w in model.trainable_variables if len(w.shape) == 4 and w.name == "kernel"
+    ]
+    assert penalty == pytest.approx(sum(np.linalg.svd(k, compute_uv=False)[0] for k in kernels), rel=0.02)
+
+
+def test_a_few_pictures_are_learned_by_heart_and_rebuilt():
+    y, x = np.mgrid[0:19, 0:15]
+    images = np.stack([np.stack([(x * 9 + 40 * i) % 256, (y * 8 + 90 * i) % 256, np.full_like(x, 60 * i)], axis=-1) for i in range(4)])
+    images, conditions = images.astype(np.uint8), np.full((4, 5), 0.5, np.float32)
+    settings = dataclasses.replace(SMALL, kl_weights=(0.1,) * 5, condition_dropout=0.0, kl_warmup=0.0, ema=0.9, spectral=0.0)
+    training = NvaeTraining(settings, total_steps=1)
+    training.compile(optimizer=keras.optimizers.Adamax(1e-2), **compile_options())
+    training.optimizer.build(training.trainable_variables)
+    batch = {"image": images, "condition": conditions}
+    for _ in range(200):
+        figures = training.train_on_batch(batch, return_dict=True)
+    assert np.isfinite(figures["loss"])
+    rebuilt = decoded(training.ema, training.ema.encode(images, conditions), conditions)
+    assert np.abs(rebuilt - images / 255.0).mean() < 0.06

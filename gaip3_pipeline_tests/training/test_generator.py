@@ -1,0 +1,134 @@
+"""A training of the generator lowers its bound, ends in a model on disk, and resumes where it was interrupted."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from keras import ops
+
+from gaip3_pipeline.evaluation.generator import bits_per_dim, generator_sheet, sweep
+from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.models.nvae.model import load_nvae
+from gaip3_pipeline.settings import Nvae
+from gaip3_pipeline.training.generator import mirrored_at_random, train_nvae
+
+SMALL = Nvae(
+    height=7,
+    width=6,
+    channels=(16, 16, 16),
+    latents=(4, 2, 0),
+    cells=(1, 1, 1),
+    kl_weights=(1.0, 2.0, 1.0),
+    condition_width=8,
+    mixtures=1,
+    epochs=5,
+    batch_size=8,
+    learning_rate=5e-3,
+)
+
+
+class Interruption(Exception):
+    pass
+
+
+def silent(epoch, figures):
+    pass
+
+
+@pytest.fixture(scope="module")
+def coloured():
+    """Plain pictures whose colour is told by three of the values."""
+    conditions = np.random.default_rng(0).random((48, 5)).astype(np.float32)
+    images = np.broadcast_to((conditions[:, None, None, :3] * 255), (48, 14, 12, 3)).astype(np.uint8)
+    return images, conditions, np.array(["test", "validation", *["train"] * 4])[np.arange(48) % 6]
+
+
+@pytest.fixture(scope="module")
+def trained(coloured, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nvae")
+    return folder, train_nvae(*coloured, SMALL, folder, "one", silent)
+
+
+def test_training_lowers_the_held_out_bound(trained):
+    _, result = trained
+    held_out = [epoch["val_bits_per_dim"] for epoch in result.history]
+    assert len(held_out) == SMALL.epochs
+    assert np.isfinite(held_out).all()
+    assert held_out[-1] < held_out[0] - 0.1
+    assert result.figures["n_held_out"] == 8
+    assert result.figures["bits_per_dim"] == pytest.approx(held_out[-1], abs=1.0)  # other pictures
+
+
+def test_the_saved_model_is_the_average_and_no_checkpoint_is_left(trained, coloured):
+    folder, result = trained
+    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "model.weights.h5"]
+    loaded, noise = load_nvae(folder), result.model.sample_noise(3, seed=1)
+    drawn = [ops.convert_to_numpy(m.decode(noise, coloured[1][:3])) for m in (loaded, result.model)]
+    np.testing.assert_array_equal(*drawn)
+
+
+def test_an_interrupted_training_ends_as_an_unbroken_one(trained, coloured, tmp_path):
+    def interrupted(epoch, figures):
+        if epoch == 2:
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        train_nvae(*coloured, SMALL, tmp_path, "one", interrupted)
+    epochs = []
+    resumed = train_nvae(*coloured, SMALL, tmp_path, "one", lambda epoch, figures: epochs.append(epoch))
+    assert epochs == [3, 4, 5]
+    # Sums over threads may differ in the last bit from run to run.
+    for ours, theirs in zip(resumed.history, trained[1].history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    for a, b in zip(resumed.model.weights, trained[1].model.weights, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-3)
+
+
+def test_nothing_in_the_training_split_is_a_clear_error(coloured, tmp_path):
+    images, conditions, _ = coloured
+    with pytest.raises(ValueError, match="'train'"):
+        train_nvae(images, conditions, np.full(48, "test"), SMALL, tmp_path, "x", silent)
+
+
+def test_mirroring_turns_the_head_and_nothing_else():
+    images = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3).repeat(20, axis=0)
+    conditions = np.tile(np.array([0.1, 0.2, 0.3, 0.4, 0.8], np.float32), (40, 1))
+    (batch,) = mirrored_at_random({"image": images, "condition": conditions}, np.random.default_rng(0))
+    flipped = np.isclose(batch["condition"][:, ATTRIBUTES.index("head")], 0.2)
+    assert 0 < flipped.sum() < 40
+    np.testing.assert_array_equal(batch["image"][flipped], images[flipped][:, :, ::-1])
+    np.testing.assert_array_equal(batch["image"][~flipped], images[~flipped])
+    np.testing.assert_array_equal(batch["condition"][:, :4], conditions[:, :4])
+
+
+def test_more_posterior_samples_never_loosen_the_bound(trained, coloured):
+    images, conditions, _ = coloured
+    small = np.ascontiguousarray(images[:16, ::2, ::2])
+    one, many = (bits_per_dim(trained[1].model, small, conditions[:16], samples=k) for k in (1, 20))
+    assert many.importance_weighted <= many.bits_per_dim
+    assert many.bits_per_dim == pytest.approx(one.bits_per_dim, abs=0.2)
+    assert list(one.kl) == ["1x1", "2x2"]
+    assert one == bits_per_dim(trained[1].model, small, conditions[:16], samples=1)
+
+
+def test_a_sweep_holds_the_noise_and_the_other_values(trained):
+    model = trained[1].model
+    noise, conditions = model.sample_noise(2, seed=0), np.full((2, 5), 0.5, np.float32)
+    strips = sweep(model, noise, conditions, 0, [0.0, 0.5, 1.0])
+    assert strips.shape == (2, 3, 7, 6, 3)
+    np.testing.assert_allclose(strips[:, 1], ops.convert_to_numpy(model.decode(noise, conditions)), atol=1e-6)
+    assert (conditions == 0.5).all()
+
+
+def test_the_sheet_is_a_small_jpeg(trained, coloured):
+    sheet = generator_sheet(trained[0], *coloured)
+    assert sheet[:2] == b"\xff\xd8"
+    assert len(sheet) <= 100_000
+
+
+def test_all_images_may_be_for_training(coloured, tmp_path):
+    images, conditions, _ = coloured
+    once = dataclasses.replace(SMALL, epochs=1)
+    result = train_nvae(images[:16], conditions[:16], np.full(16, "train"), once, tmp_path, "x", silent)
+    assert result.held_out is None
+    assert result.figures == {"n_train": 16}
