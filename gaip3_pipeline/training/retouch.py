@@ -55,11 +55,12 @@ def retouch(
 
     ``table`` has the five values, ``temperature`` and ``guidance`` of each sample. Each of ``settings.steps`` steps climbs
 
-        guide(x) − prior_weight · mean (ε − ε₀)² − values_weight · Σ_a (r_a(x) − r_a(x₀))²,   x = decode(ε, c),
+        log σ(guide(x)) − prior_weight · mean (ε − ε₀)² − values_weight · Σ_a (r_a(x) − r_a(x₀))²,   x = decode(ε, c),
 
-    by the normalised gradient, after which the latents return to their own shell, the norm that they were drawn with:
-    that is where the Gaussian's mass lies. Of all steps the best picture is kept. A sample that diverges or that no step betters
-    stays as it was and says why.
+    The logarithm of the chance of being real levels off where the guide is content: climbing the logit itself went far beyond
+    real pictures and away from them. Steps follow the normalised gradient; after each the latents return to their own shell, the
+    norm that they were drawn with, since that is where the Gaussian's mass lies. Of all steps the best picture is kept. A sample
+    that diverges or that no step betters stays as it was and says why.
     """
     conditions = table[list(ATTRIBUTES)].to_numpy(np.float32)
     n = len(conditions)
@@ -141,7 +142,7 @@ class _Climb:
             moved = [ops.reshape(ops.square(e - s), (batch, -1)) for e, s in zip(noise, start, strict=True)]
             distance = ops.mean(ops.concatenate(moved, axis=1), axis=1, keepdims=True)
             change = ops.sum(ops.square(values - held), axis=1, keepdims=True)
-            objective = logit - settings.prior_weight * distance - weight * change
+            objective = ops.log_sigmoid(logit) - settings.prior_weight * distance - weight * change
             # Only the objective is climbed; the rest rides along so that one evaluation gives everything.
             rest = ops.concatenate([logit, values, ops.reshape(picture, (batch, -1))], axis=1)
             return ops.concatenate([objective, ops.stop_gradient(rest)], axis=1)
@@ -156,7 +157,7 @@ class _Climb:
         # The first evaluation measures the values that all others hold.
         first = now = self._evaluate(noise, start, conditions, np.zeros((len(conditions), self._values), np.float32), 0.0)
         alive = now.finite.copy()
-        objective, best, best_noise = np.where(alive, first.logit, -np.inf), first, noise
+        objective, best, best_noise = np.where(alive, first.objective, -np.inf), first, noise
         for step in range(settings.steps):
             size = settings.step_size * (1.0 - step / settings.steps)
             uphill = _unit(now.gradients)
