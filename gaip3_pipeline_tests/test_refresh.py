@@ -79,6 +79,7 @@ def test_equal_content_stops_there(root_copy):
 
 def test_the_plan_agrees_with_what_dagster_shows_as_unsynced(root_copy):
     from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+    from dagster._core.loader import LoadingContextForTest
 
     from gaip3_pipeline.refresh import observe
 
@@ -88,7 +89,7 @@ def test_the_plan_agrees_with_what_dagster_shows_as_unsynced(root_copy):
         observe(instance, root_copy)
         definitions = definitions_of(root_copy)
         graph = definitions.resolve_asset_graph()
-        resolver = CachingStaleStatusResolver(instance, graph, instance)
+        resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
         shown = {k.to_user_string() for k in graph.materializable_asset_keys if resolver.get_status(k) != StaleStatus.FRESH}
     assert {p.name for p in plan_of(root_copy) if p.certain} == shown == {"labels_background", "critic_weights", "judge_weights"}
 
