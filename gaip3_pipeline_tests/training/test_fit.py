@@ -32,9 +32,7 @@ def make_model(loss="mse"):
 
 
 def train(model, data, folder, epochs=5, fingerprint="a", log=lambda epoch, figures: None):
-    return fit(
-        model, ArrayBatches(data, 16, seed=1, transform=noisy), epochs=epochs, checkpoints=folder, fingerprint=fingerprint, log=log
-    )
+    return fit(model, ArrayBatches(data, 16, seed=1, transform=noisy), epochs=epochs, checkpoints=folder, fingerprint=fingerprint, log=log)
 
 
 def weights(model):
