@@ -170,8 +170,7 @@ def doctor(root: DataRoot) -> None:
 
 
 def _refresh(root: DataRoot, select: list[str] | None, dry_run: bool, verify: bool) -> None:
-    os.environ["DAGSTER_HOME"] = str(ensure_dagster_home(root))
-    os.chdir(REPOSITORY)  # Dagster takes the relative folders of the repository's dagster.yaml from here
+    ensure_dagster_home(root)
     import dagster as dg
 
     from gaip3_pipeline.definitions import build_defs, tracking_of
