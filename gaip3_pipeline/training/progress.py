@@ -18,15 +18,17 @@ class Progress:
         self._terminal = self._stream.isatty()
         self._every = every if every is not None else (0.2 if self._terminal else 10.0)
         self._start = self._last = time.monotonic()
-        self._first_done: int | None = None
+        self._first_done, self._measured_from = -1, self._start
+        self._warm = False
         self._finished = False
 
     def update(self, done: int, **figures: float) -> None:
         """Report that ``done`` of ``total`` units are complete, with figures worth seeing."""
         now = time.monotonic()
-        if self._first_done is None:
-            # Work before the first report (a resumed part, a compilation) says nothing about the rate.
-            self._first_done, self._start = done, now if done else self._start
+        if self._first_done < 0 or (not self._warm and done > self._first_done):
+            # What was resumed and the first unit, in which a graph is compiled, say nothing about the rate.
+            self._warm = self._first_done >= 0
+            self._first_done, self._measured_from = done, now
         complete = done >= self.total
         if self._finished or (not complete and now - self._last < self._every):
             return
@@ -36,7 +38,7 @@ class Progress:
         if complete:
             rest = f"done in {clock(now - self._start)}"
         elif fresh > 0:
-            rest = f"{clock((now - self._start) / fresh * (self.total - done))} left"
+            rest = f"{clock((now - self._measured_from) / fresh * (self.total - done))} left"
         else:
             rest = ""
         shown = "  ".join(f"{k} {v:.4g}" for k, v in figures.items())

@@ -238,6 +238,7 @@ def _leftovers(root: DataRoot) -> Iterator[Finding]:
 
 def _databases(root: DataRoot) -> Iterator[Finding]:
     """Dagster's and MLflow's stores and the cache of hashes: whole, and not held by a writer."""
+    usable = 0
     for path in sorted(p for p in root.state.rglob("*") if p.suffix in (".db", ".sqlite") and p.is_file()):
         name = path.relative_to(root.state.parent)
         try:
@@ -250,7 +251,9 @@ def _databases(root: DataRoot) -> Iterator[Finding]:
         except sqlite3.DatabaseError as error:
             yield Finding("missing", f"{name}: {error}", f"restore it from a backup, or move it away to start a new history: {path}")
         else:
-            yield Finding("ok", f"{name} can be opened and written")
+            usable += 1
+    if usable:
+        yield Finding("ok", f"{usable} databases of Dagster, MLflow and the hash cache can be opened and written")
 
 
 def _existing(path: Path) -> Path:

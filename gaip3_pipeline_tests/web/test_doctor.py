@@ -102,7 +102,7 @@ def test_a_locked_and_a_damaged_database_are_told_apart(root: DataRoot) -> None:
         writer.execute("BEGIN IMMEDIATE")
         assert about("mlflow.db", root).state == "warning"
         writer.rollback()
-    assert about("mlflow.db", root).state == "ok"
+    assert about("1 databases of Dagster, MLflow", root).state == "ok"
     assert about("damaged.db", root).state == "missing"
 
 

@@ -1,0 +1,37 @@
+"""Progress that a person can plan by."""
+
+import io
+
+from gaip3_pipeline.training import progress
+from gaip3_pipeline.training.progress import Progress, clock
+
+
+def shown(monkeypatch, times, updates):
+    """The lines written for ``updates`` of ``done`` at the given seconds; the first time is that of the start."""
+    clockwork = iter(times)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clockwork))
+    stream = io.StringIO()
+    bar = Progress("training", 100, stream, every=0)
+    for done in updates:
+        bar.update(done)
+    return stream.getvalue().splitlines()
+
+
+def test_the_time_left_follows_the_rate_without_the_first_slow_step(monkeypatch):
+    lines = shown(monkeypatch, [0, 0, 30, 40], [0, 1, 11])
+    assert "1m 29s left" in lines[-1]
+
+
+def test_resumed_work_does_not_count_towards_the_rate(monkeypatch):
+    lines = shown(monkeypatch, [0, 0, 30, 40], [50, 51, 61])
+    assert "39s left" in lines[-1]
+
+
+def test_the_end_is_said_once_with_the_time_it_took(monkeypatch):
+    lines = shown(monkeypatch, [0, 0, 10, 75, 80], [0, 1, 100, 100])
+    assert lines[-1].endswith("done in 1m 15s")
+    assert sum("done in" in line for line in lines) == 1
+
+
+def test_times_are_written_as_people_say_them():
+    assert [clock(s) for s in (4.6, 75, 3720)] == ["5s", "1m 15s", "1h 02m"]
