@@ -15,8 +15,6 @@ from gaip3_pipeline.refresh import RefreshError, end_dead_runs
 from gaip3_pipeline.settings import load
 from gaip3_pipeline_tests.refreshing import definitions_of, following, instance_of, plan_of, refresh_root
 
-pytestmark = pytest.mark.timeout(600)
-
 
 def names(plan):
     return {p.name for p in plan}

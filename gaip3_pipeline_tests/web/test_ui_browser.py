@@ -16,7 +16,7 @@ from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.web.fetch import count_images
 from gaip3_pipeline_tests.web.processes import start, wait_for, wait_until_gone
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.browser
 FLAGS = [
     "--headless",
     "--no-sandbox",
