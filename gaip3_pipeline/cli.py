@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,10 +13,7 @@ from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
 from gaip3_pipeline.layout import ATTRIBUTES, REPOSITORY, DataRoot
 from gaip3_pipeline.settings import SettingsError, load
 from gaip3_pipeline.tables.contracts import ContractError
-from gaip3_pipeline.tables.files import write_text_atomically
-
-if TYPE_CHECKING:
-    pass
+from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 
 DEMO = REPOSITORY / "demo"
 DEMO_SETTINGS = """\
@@ -127,8 +124,6 @@ def generate(
         settings.samples.temperature if temperature is None else temperature,
         settings.samples.guidance if guidance is None else guidance,
     )
-    from gaip3_pipeline.tables.files import write_bytes_atomically
-
     write_bytes_atomically(out, picture)
     click.echo(f"{out}: {n} faces, seed {seed}")
 

@@ -103,19 +103,6 @@ class MlflowTracking(dg.ConfigurableResource):
         client.set_registered_model_alias(asset, CHAMPION, max(found, key=lambda m: int(m.version)).version)
         return True
 
-    def finished_runs(self, asset: str, limit: int = 2) -> list[dict[str, Any]]:
-        """The last finished runs of an asset, newest first: ``run_id``, ``metrics``, ``url``."""
-        if not self.enabled:
-            return []
-        client = self.client()
-        runs = client.search_runs(
-            [self.experiment(client)],
-            f"tags.`gaip3.asset` = '{asset}' and attributes.status = 'FINISHED'",
-            max_results=limit,
-            order_by=["attributes.start_time DESC"],
-        )
-        return [{"run_id": r.info.run_id, "metrics": r.data.metrics, "url": self.url(r.info.experiment_id, r.info.run_id)} for r in runs]
-
     def url(self, experiment_id: str, run_id: str) -> str:
         """The page of a run in the MLflow UI."""
         return f"{self.link}/#/experiments/{experiment_id}/runs/{run_id}"

@@ -168,9 +168,6 @@ class Settings:
     retouch: Retouch = Retouch()
     tracking: Tracking = Tracking()
 
-    def section_for(self, attribute: str) -> InputModel:
-        return self.input_model[attribute]
-
 
 SECTIONS: dict[str, type] = {
     f.name: f.type for f in dataclasses.fields(Settings) if f.name not in ("preset", "input_model") and isinstance(f.type, type)

@@ -54,9 +54,9 @@ def _augmented(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
 
 def _made(step: Step, result) -> Made:
     from gaip3_pipeline.imaging.sheets import sheet_of_files
-    from gaip3_pipeline.tables.manifests import manifest_version
+    from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version
 
-    usable = result.manifest[result.manifest.status != "unusable"]
+    usable = result.manifest[result.manifest.status != UNUSABLE]
     reasons = result.manifest.loc[result.manifest.reason != "", ["path", "reason"]]
     figures = {
         "images": len(usable),

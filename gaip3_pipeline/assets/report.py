@@ -2,12 +2,13 @@
 
 import dagster as dg
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, DataRoot
+from gaip3_pipeline.assets.gender import PROCESSED
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.versions import Made, Step, file_version, read_figures, versioned_asset
 
 SECTIONS = {
-    "Images": [f"{kind}_{s.id}" for kind in KINDS for s in IMAGE_SETS],
+    "Images": PROCESSED,
     "Gender": ["gender_model", "gender_probabilities", "final_dataset"],
     "Labels": [f"labels_{a}" for a in ATTRIBUTES],
     "Input models": [name for a in ATTRIBUTES for name in (f"input_model_{a}", f"input_values_{a}")],

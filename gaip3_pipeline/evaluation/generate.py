@@ -72,8 +72,9 @@ def write_pictures(folder: Path, names: Sequence[str], images: np.ndarray) -> No
     (folder / "samples.csv").unlink(missing_ok=True)
     for name, image in zip(names, images, strict=True):
         write_bytes_atomically(folder / name, encode_jpeg(image, JPEG_QUALITY))
+    wanted = set(names)
     for other in folder.glob("*.jpg"):
-        if other.name not in set(names):
+        if other.name not in wanted:
             other.unlink()
 
 

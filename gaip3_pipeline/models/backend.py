@@ -40,15 +40,6 @@ def compile_options() -> dict[str, Any]:
     return {"jit_compile": "auto"}
 
 
-def set_threads(n: int) -> None:
-    """Use ``n`` threads inside operations. Must come before the first operation; JAX has no such switch and is left alone."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(n)
-        tf.config.threading.set_inter_op_parallelism_threads(n)
-
-
 def keep_freed_memory() -> None:
     """Let the C library keep what is freed instead of handing it back to the system after every operation.
 

@@ -7,6 +7,8 @@ from pathlib import PurePosixPath
 import numpy as np
 import pandas as pd
 
+from gaip3_pipeline.tables.manifests import UNUSABLE
+
 TEST_BUCKETS = 10
 VALIDATION_BUCKETS = 20
 
@@ -45,7 +47,7 @@ def originals(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """
     parts = []
     for set_id, manifest in manifests.items():
-        usable = manifest[manifest.status != "unusable"]
+        usable = manifest[manifest.status != UNUSABLE]
         stems = [PurePosixPath(p).stem for p in usable.path]
         parts.append(pd.DataFrame({"set": set_id, "stem": stems, "source": list(usable.source_sha256)}))
     table = pd.concat(parts, ignore_index=True)

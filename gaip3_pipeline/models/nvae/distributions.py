@@ -3,7 +3,6 @@
 Sources: NVAE (Vahdat and Kautz 2020, arXiv 2007.03898), PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517).
 """
 
-import math
 from typing import Any
 
 from keras import ops
@@ -69,11 +68,6 @@ def likelihood_mean(parameters: Tensor) -> Tensor:
     weights = ops.exp(log_weights)
     mean = ops.stack([ops.sum(weights * channel, axis=-1) for channel in (red, green, blue)], axis=-1)
     return mean * 0.5 + 0.5
-
-
-def standard_normal_log_density(x: Tensor) -> Tensor:
-    """log N(x; 0, 1) in nats, per element."""
-    return -0.5 * (ops.square(x) + math.log(2.0 * math.pi))
 
 
 def _split(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
