@@ -54,14 +54,17 @@ def command(function: Callable[..., Any], default_root: Path | None = None) -> c
 def demo(root: DataRoot) -> None:
     """Paint synthetic faces and run the whole pipeline on them."""
     from gaip3_pipeline.assets.report import summary
-    from gaip3_pipeline.faces.dataset import write_dataset
+    from gaip3_pipeline.faces.dataset import DatasetError, write_dataset
     from gaip3_pipeline.training.progress import Progress
 
     if not root.settings_file.exists():
         write_text_atomically(root.settings_file, DEMO_SETTINGS)
     settings = load(root)
     click.echo(f"Painting synthetic faces into {root.path / 'original'}")
-    write_dataset(root, settings.faces, Progress("  painting", 1))
+    try:
+        write_dataset(root, settings.faces, Progress("  painting", 1))
+    except DatasetError as e:
+        raise click.ClickException(str(e)) from e
     _refresh(root, None, dry_run=False, verify=False)
     click.echo(summary(root))
 
@@ -71,7 +74,9 @@ command(demo, DEMO)
 
 @command
 @click.option("--dry-run", is_flag=True, help="Show what would run and why; write nothing.")
-@click.option("--select", multiple=True, help="Only these assets and what they come from, such as nvae_weights or 'group:inputs'.")
+@click.option(
+    "--select", multiple=True, help="Only these assets and what they come from, such as nvae_weights or 'group:inputs'; may be given again."
+)
 @click.option("--verify", is_flag=True, help="Hash every file again, also those of unchanged size and time.")
 def refresh(root: DataRoot, dry_run: bool, select: tuple[str, ...], verify: bool) -> None:
     """Run what is stale, and nothing else."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from gaip3_pipeline.faces.painter import Face, random_face
 from gaip3_pipeline.faces.writing import paint_files
@@ -43,9 +44,10 @@ def write_dataset(root: DataRoot, settings: Faces, progress: Progress | None = N
 
     The same bytes for the same settings, in any order and on any number of processes. What exists is kept: pictures are not
     painted again, and label CSVs, which a person may have edited, are never written over. ``progress`` is called with the
-    pictures done so far and their total. Raises :class:`DatasetError` if ``root`` was painted with another seed.
+    pictures done so far and their total. Raises :class:`DatasetError` if ``root`` was painted with another seed or size.
     """
     wanted = portraits(settings)
+    _check_size(root, wanted, settings.size)
     _write_truth(root, wanted)
     for attribute in ATTRIBUTES:
         path = root.hand_labels(attribute)
@@ -107,6 +109,12 @@ def _as_labelled(attribute: str, exact: float, rng: np.random.Generator) -> floa
     if slip:
         value += step if value < 0.5 else -step
     return float(np.clip(value, 0, 1))
+
+
+def _check_size(root: DataRoot, wanted: list[Portrait], size: int) -> None:
+    there = next((path for p in wanted if (path := root.original(p.image_set) / p.file).exists()), None)
+    if there and (found := Image.open(there).size) != (size, size):
+        raise DatasetError(f"{there}: painted {found[0]} pixels wide, not {size}; use an empty folder, or remove {root.path / 'original'}")
 
 
 def _write_truth(root: DataRoot, wanted: list[Portrait]) -> None:

@@ -122,6 +122,11 @@ def test_another_seed_is_refused_rather_than_mixed_in(painted):
         write_dataset(painted, Faces(d1=5, female=7, male=6, size=48, seed=4))
 
 
+def test_another_size_is_refused_rather_than_mixed_in(painted):
+    with pytest.raises(DatasetError, match=r"000000\.jpg: painted 48 pixels wide, not 64"):
+        write_dataset(painted, Faces(d1=5, female=7, male=6, size=64, seed=3))
+
+
 def test_the_first_thousand_of_each_sex_are_labelled_with_a_few_rows_missing(many):
     _, labels, _ = many
     for table in labels.values():
