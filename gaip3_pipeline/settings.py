@@ -77,7 +77,7 @@ class InputModel:
     batch_size: int = 16
     learning_rate: float = 1e-3
     width_multiplier: float = 1.0
-    dropout: float = 0.3
+    dropout: float = 0.5  # few labels: on the photographs, R² of head .74, against .72 at 0.3
     shift: int = 2  # augmentation: up to so many pixels at the model's size
     jitter: float = 0.1  # augmentation: contrast, and half of it brightness
     seed: int = 1

@@ -16,7 +16,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         settings,
         name="retouched_samples",
         deps=["nvae_samples", "nvae_weights", "critic_weights", "judge_weights", "final_dataset", *INPUT_MODELS],
-        version=1,
+        version=2,
         reads=lambda s: (s.retouch,),
         group="retouch",
         kinds={"keras", "jpeg"},

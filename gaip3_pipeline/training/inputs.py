@@ -9,13 +9,13 @@ import keras
 import numpy as np
 
 from gaip3_pipeline.models.backend import compile_options, seed_everything
-from gaip3_pipeline.models.regressor import build_regressor
+from gaip3_pipeline.models.regressor import build_regressor, with_mirror
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import Log, fit
-from gaip3_pipeline.training.pictures import as_float, cosine_decay, flip_some, jitter, score, score_all, shift, shrink
+from gaip3_pipeline.training.pictures import as_float, cosine_decay, flip_some, jitter, score_all, shift, shrink
 from gaip3_pipeline.training.progress import Progress
 
 DECIMALS = 4  # of the values, so that equal models give equal files
@@ -32,7 +32,7 @@ class InputResult:
 
 @dataclass(frozen=True)
 class InputRegressor:
-    """A trained model of one value and the size of its pictures."""
+    """A trained model of one value, averaged over a picture and its mirror image, and the size of its pictures."""
 
     model: keras.Model
     attribute: str
@@ -89,7 +89,7 @@ def train_input_model(
         progress=progress,
         validation=validation,
     )
-    predicted = as_values(score(model, [pictures], settings.height, settings.width))
+    predicted = predict_values(_regressor(model, attribute, settings), [pictures])
     save_weights(model, folder)
     save_config(folder, {"attribute": attribute, **dataclasses.asdict(settings)})
     checkpoint.discard(folder / "checkpoints")
@@ -101,9 +101,7 @@ def load_input_model(folder: Path) -> InputRegressor:
     config = load_config(folder)
     attribute = config.pop("attribute")
     settings = InputModel(**config)
-    model = load_weights(_build(settings), folder)
-    model.compile(**compile_options())
-    return InputRegressor(model, attribute, settings.height, settings.width)
+    return _regressor(load_weights(_build(settings), folder), attribute, settings)
 
 
 def predict_values(regressor: InputRegressor, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None) -> np.ndarray:
@@ -114,6 +112,12 @@ def predict_values(regressor: InputRegressor, batches: Iterable[np.ndarray], don
 def as_values(outputs: np.ndarray) -> np.ndarray:
     """``(N, 1)`` outputs as ``(N,) float32`` in 0..1, rounded to 4 decimals."""
     return np.round(np.clip(outputs[:, 0].astype(np.float64), 0.0, 1.0), DECIMALS).astype(np.float32)
+
+
+def _regressor(model: keras.Model, attribute: str, settings: InputModel) -> InputRegressor:
+    averaged = with_mirror(model, attribute in MIRRORED)
+    averaged.compile(**compile_options())
+    return InputRegressor(averaged, attribute, settings.height, settings.width)
 
 
 def _build(settings: InputModel) -> keras.Model:

@@ -77,6 +77,7 @@ def test_a_mirrored_head_is_turned_to_the_other_side(tmp_path):
     mirrored = predict_values(load_input_model(tmp_path), [np.ascontiguousarray(images[:, :, ::-1])])
     assert result.predicted.mean() < 0.25
     assert mirrored.mean() > 0.75
+    np.testing.assert_allclose(mirrored, 1 - result.predicted, atol=1.01e-4)  # both see the picture and its mirror image
 
 
 def test_values_are_clipped_and_rounded():
