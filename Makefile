@@ -26,7 +26,7 @@ ui: $(READY)
 	@$(BIN)/gaip3 ui --root $(ROOT)
 
 test: lint
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	@$(BIN)/ruff check

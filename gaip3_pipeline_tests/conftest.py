@@ -1,7 +1,9 @@
 """What every test may use."""
 
+import fcntl
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,16 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the files that need the finished root the one with most tests comes first and makes it, the others last.
+
+    With two workers, one makes it while the other runs what does not need it.
+    """
+    need = Counter(item.path for item in items if isinstance(item, pytest.Function) and "finished_root" in item.fixturenames)
+    [(first, _)] = need.most_common(1) or [(None, 0)]
+    items.sort(key=lambda item: 0 if item.path == first else 2 if item.path in need else 1)
 
 
 @pytest.fixture(autouse=True)
@@ -53,16 +65,26 @@ def _beside(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_root(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
-    """A root of painted faces on which the whole graph has run with tiny models. Not to be written to: see :func:`root_copy`."""
+    """A root of painted faces on which the whole graph has run with tiny models, once for all workers of pytest-xdist.
+
+    Not to be written to: see :func:`root_copy`.
+    """
     from gaip3_pipeline.faces.dataset import write_dataset
     from gaip3_pipeline.settings import load
     from gaip3_pipeline_tests.refreshing import refresh_root
 
-    root = DataRoot(tmp_path_factory.mktemp("roots") / "그림 faces")
-    root.path.mkdir()
-    root.settings_file.write_text('preset = "tiny"\n', encoding="utf-8")
-    write_dataset(root, load(root).faces)
-    refresh_root(root)
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "roots"
+    folder.mkdir(exist_ok=True)
+    root, finished = DataRoot(folder / "그림 faces"), folder / "finished"
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            root.path.mkdir()
+            root.settings_file.write_text('preset = "tiny"\n', encoding="utf-8")
+            write_dataset(root, load(root).faces)
+            refresh_root(root)
+            finished.touch()
     return root
 
 
