@@ -14,8 +14,8 @@ def selection_figures(probabilities: pd.DataFrame, manifest: pd.DataFrame, thres
     """What the rule did: images kept, their shares, per folder and split; on labelled originals its recall and false accepts.
 
     ``share_of_females`` is the share of the images with P(female) > 0.5 in no male folder. Scores of labelled images are out of
-    fold, so ``female_recall`` and ``male_accepted`` are held out; intervals are Wilson's at 95 %. ``advice`` names the
-    threshold that would keep 500 images, or all there are.
+    fold, so ``female_recall`` and ``male_accepted`` are held out; intervals are Wilson's at 95 %. Where fewer than 500 images are
+    kept, ``advice`` names the threshold that would keep so many, or all there are.
     """
     folder = probabilities.image_path.str.split("/").str[1]
     female = (probabilities.prob_female > 0.5) & ~folder.isin(MALE_FOLDERS)
@@ -26,6 +26,7 @@ def selection_figures(probabilities: pd.DataFrame, manifest: pd.DataFrame, thres
     candidates = probabilities.prob_female[~folder.isin(MALE_FOLDERS)].sort_values(ascending=False)
     lower = float(candidates.iloc[min(ENOUGH, len(candidates)) - 1]) if len(candidates) else 0.0
     kept = manifest.source.str.split("/").str[:2].str.join("/").value_counts().sort_index()
+    advice = f"threshold = {lower:.6g} in [final_dataset] would keep {min(ENOUGH, len(candidates))}"
     return {
         "files": len(manifest),
         "share_of_all": len(manifest) / max(len(probabilities), 1),
@@ -38,6 +39,6 @@ def selection_figures(probabilities: pd.DataFrame, manifest: pd.DataFrame, thres
         "male_accepted": int(males.sum()),
         "male_accept_interval": list(wilson_interval(int(males.sum()), len(males))),
         "male_n": len(males),
-        "advice": f"threshold = {lower:.6g} in [final_dataset] would keep {min(ENOUGH, len(candidates))}",
+        **({"advice": advice} if len(manifest) < ENOUGH else {}),
         "splits": {k: int(v) for k, v in manifest.split.value_counts().items()},
     }
