@@ -3,9 +3,11 @@
 import fcntl
 import os
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
+import absl.logging
 import pytest
 
 from gaip3_pipeline.layout import DataRoot
@@ -16,6 +18,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
+
+# Dagster closes all log handlers when it sets up its own, and this one closes its stream unless that is sys.stderr at that moment:
+# while a test has its own, that would be pytest's.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
