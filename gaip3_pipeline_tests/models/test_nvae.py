@@ -1,6 +1,10 @@
 """The NVAE of every size samples reproducibly, rebuilds what it encodes, and is the same model after saving and loading."""
 
 import dataclasses
+import importlib.util
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -107,6 +111,37 @@ def test_a_model_is_the_same_after_saving_and_loading(model, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.weights.h5"]
     noise = model.sample_noise(N, seed=4)
     np.testing.assert_array_equal(decoded(model, noise, CONDITIONS), decoded(loaded, noise, CONDITIONS))
+
+
+DECODE_AND_ENCODE = """
+import sys
+from pathlib import Path
+import keras, numpy as np
+from gaip3_pipeline.models.nvae.model import load_nvae
+folder = Path(sys.argv[1])
+given = np.load(folder / "given.npz")
+model = load_nvae(folder)
+noise = [given[f"noise{i}"] for i in range(len(model.latent_shapes))]
+pictures = model.decode(noise, given["conditions"], 0.8, 2.0)
+posterior = model.encode(given["images"], given["conditions"])
+made = {f"posterior{i}": keras.ops.convert_to_numpy(z) for i, z in enumerate(posterior)}
+np.savez(folder / f"{keras.backend.backend()}.npz", pictures=keras.ops.convert_to_numpy(pictures), **made)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the extra jax")
+def test_tensorflow_and_jax_draw_and_encode_alike(model, tmp_path):
+    save_nvae(model, tmp_path)
+    images = np.random.default_rng(5).integers(0, 256, (N, SMALL.height, SMALL.width, 3)).astype(np.uint8)
+    noise = {f"noise{i}": e for i, e in enumerate(model.sample_noise(N, seed=2))}
+    np.savez(tmp_path / "given.npz", images=images, conditions=CONDITIONS, **noise)
+    for backend in ("tensorflow", "jax"):
+        environment = {**os.environ, "KERAS_BACKEND": backend}
+        subprocess.run([sys.executable, "-c", DECODE_AND_ENCODE, str(tmp_path)], env=environment, check=True)
+    with np.load(tmp_path / "tensorflow.npz") as ours, np.load(tmp_path / "jax.npz") as theirs:
+        assert set(ours) == set(theirs) == {"pictures", *(f"posterior{i}" for i in range(len(model.latent_shapes)))}
+        for name in ours:
+            np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4, rtol=1e-4, err_msg=name)
 
 
 def test_gradients_reach_noise_and_conditions_and_are_those_of_finite_differences(model):
