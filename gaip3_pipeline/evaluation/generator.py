@@ -15,6 +15,7 @@ from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
 
 to_numpy = ops.convert_to_numpy
 SHEET_TEMPERATURE = 0.8
+SWEEP_GUIDANCE = 2.0  # of the sheet's sweeps: after short trainings eyes and mouth hardly move at 1
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ def generator_sheet(folder: Path, images: np.ndarray, values: np.ndarray, split:
     one = model.sample_noise(1, seed)
     middle = np.median(values, axis=0, keepdims=True)
     for attribute in range(len(ATTRIBUTES)):
-        rows.append(sweep(model, one, middle, attribute, np.linspace(0.0, 1.0, columns).tolist(), SHEET_TEMPERATURE)[0])
+        values_swept = np.linspace(0.0, 1.0, columns).tolist()
+        rows.append(sweep(model, one, middle, attribute, values_swept, SHEET_TEMPERATURE, SWEEP_GUIDANCE)[0])
     pictures = np.round(np.concatenate(rows) * 255.0).astype(np.uint8)
-    title = f"held out | rebuilt | samples (2 rows) | one face, 0 to 1: {', '.join(ATTRIBUTES)}"
+    title = f"held out | rebuilt | samples (2 rows) | one face, 0 to 1, guidance {SWEEP_GUIDANCE:g}: {', '.join(ATTRIBUTES)}"
     return contact_sheet(list(pictures), columns, cell=(size[1] * 3 // 2, size[0] * 3 // 2), title=title)
