@@ -1,4 +1,4 @@
-"""What differs between Keras backends: gradients with respect to arrays, compile options, threads, determinism.
+"""What differs between Keras backends: gradients with respect to arrays, compile options, memory, determinism.
 
 The only module that imports TensorFlow or JAX, and only when one of them is asked for.
 """

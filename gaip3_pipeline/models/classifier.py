@@ -6,7 +6,6 @@ import keras
 from keras import layers
 
 Tensor = Any
-FEATURES = "features"
 CHANNELS = (32, 64, 96, 128)
 KERNELS = (4, 3, 3, 3)
 
@@ -22,7 +21,7 @@ def trunk(pictures: Tensor, width_multiplier: float, dropout: float) -> Tensor:
     for width, kernel in zip(widths, KERNELS, strict=True):
         h = layers.Conv2D(width, kernel, strides=2, padding="same", activation="relu", kernel_initializer="he_normal")(h)
     h = layers.Dropout(dropout)(layers.Flatten()(h))
-    return layers.Dense(widths[-1], activation="relu", kernel_initializer="he_normal", name=FEATURES)(h)
+    return layers.Dense(widths[-1], activation="relu", kernel_initializer="he_normal", name="features")(h)
 
 
 def build_classifier(height: int, width: int, width_multiplier: float, dropout: float, classes: int = 2) -> keras.Model:
@@ -30,8 +29,3 @@ def build_classifier(height: int, width: int, width_multiplier: float, dropout: 
     pictures = keras.Input((height, width, 3))
     h = layers.Dropout(dropout)(trunk(pictures, width_multiplier, dropout))
     return keras.Model(pictures, layers.Dense(classes, name="logits", dtype="float32")(h))
-
-
-def feature_extractor(model: keras.Model) -> keras.Model:
-    """The penultimate features of a classifier or regressor: ``(B, height, width, 3) float32 in 0..1 -> (B, F) float32``."""
-    return keras.Model(model.input, model.get_layer(FEATURES).output)
