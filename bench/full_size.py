@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import signal
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot  # noqa: E402
+from gaip3_pipeline.web.doctor import find_chromium  # noqa: E402
 
 TARGETS = [
     *(f"{kind}_{s.id}" for s in IMAGE_SETS for kind in ("resized", "augmented")),
@@ -154,7 +154,7 @@ def main() -> None:
     seconds, _, output = measured([sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root.path), "--dry-run"])
     stores = {"dagster_mib": round(folder_mib(root.state / "dagster"), 1), "mlflow_mib": round(root.mlflow_db.stat().st_size / 2**20, 1)}
     print(f"{'dry run, nothing stale':28}{seconds:10.1f}")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = find_chromium()
     opened = opening_times(root, chromium) if chromium else {}
     for name, value in {**stores, **opened}.items():
         print(f"{name:28}{value:10.2f}")

@@ -58,7 +58,9 @@ def first_run_tables() -> Path:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of Chromium; the test skips without it, unless GAIP3_REQUIRE_BROWSER says that it may not."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    from gaip3_pipeline.web.doctor import find_chromium
+
+    found = find_chromium()
     if not found and os.environ.get("GAIP3_REQUIRE_BROWSER"):
         pytest.fail("GAIP3_REQUIRE_BROWSER is set, but there is no Chromium: apt-get install chromium")
     return found or pytest.skip("needs Chromium: apt-get install chromium")

@@ -143,8 +143,13 @@ def _ports(**wanted: int) -> Iterator[Finding]:
             yield Finding("warning", f"port {port} for {name} is in use, perhaps by a running gaip3 ui", "gaip3 ui takes the next free one")
 
 
+def find_chromium() -> str | None:
+    """The path of the browser in which tests and benchmarks open the pages."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
 def _chromium() -> Finding:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    found = find_chromium()
     return Finding("ok", f"browser for the tests: {found}") if found else Finding(
         "warning", "no Chromium: the browser tests skip", "apt-get install chromium"
     )  # fmt: skip
