@@ -2,9 +2,9 @@
 
     python bench/input_models.py ROOT [--folds 3] [--attribute head ...]
 
-ROOT must hold labels_{attr} (``gaip3 refresh --root ROOT --select labels_head``). Fold = split bucket modulo folds, so twins stay together;
-each labelled picture is predicted by the model that did not see it, under ROOT's own settings. 2 minutes an attribute for 792 pictures in
-3 folds on two cores. Prints a table; the last line is one JSON object.
+ROOT must hold what input_model_{attr} is made from (``gaip3 refresh --root ROOT --select input_model_head`` makes it). Fold = split bucket
+modulo folds, so twins stay together; each labelled picture is predicted by the model that did not see it, under ROOT's own settings. 2
+minutes an attribute for 792 pictures in 3 folds on two cores. Prints a table; the last line is one JSON object.
 """
 
 import argparse

@@ -17,7 +17,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="gender_model",
-        deps=[f"resized_{s.id}" for s in LABELLED_SETS],
+        deps=[f"resized_{s.id}" for s in IMAGE_SETS],  # all sets: a twin in D1 moves the fold
         version=1,
         reads=lambda s: (s.gender_model,),
         group=GROUP,

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from gaip3_pipeline.assets.labels import LABELLED_SETS, MEANINGS
-from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.assets.labels import MEANINGS
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import Made, Step, file_version, numbers, versioned_asset, weights_version
 
@@ -19,7 +19,7 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name=f"input_model_{attribute}",
-        deps=[f"labels_{attribute}", *(f"resized_{s.id}" for s in LABELLED_SETS)],
+        deps=[f"labels_{attribute}", *(f"resized_{s.id}" for s in IMAGE_SETS)],  # all sets: a twin in D1 moves the split
         version=2,
         reads=lambda s: (s.input_model[attribute],),
         group=GROUP,
