@@ -31,6 +31,8 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
         *(_check(f"input_values_{a}", "covers_final", _values, True, "A value in 0..1 for each final image.") for a in ATTRIBUTES),
         _check("nvae_weights", "finite_likelihood", _generator, True, "Held-out bits/dim are finite and below 8.", promotes=True),
         _check("nvae_samples", "not_flat", _samples, True, "As many samples as asked for, none flat."),
+        *(_check(f"evaluator_{a}", "learned", _input_learned, False, BETTER_THAN_MEAN) for a in ATTRIBUTES),
+        _check("generator_evaluation", "sliders_move", _sliders, False, "Every value rises when it is asked to (slope above 0.1)."),
         _check("critic_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
         _check("judge_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
         _check("retouched_samples", "judge_prefers", _retouched, False, "The judge, which never steers, rates them higher than before."),
@@ -96,6 +98,12 @@ def _values(root: DataRoot, f: dict[str, Any]) -> Verdict:
 
 def _generator(root: DataRoot, f: dict[str, Any]) -> Verdict:
     return 0 < f["bits_per_dim"] < 8, f"{f['bits_per_dim']:.3f} bits/dim, n = {f['n_held_out']}"
+
+
+def _sliders(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    own = {a: f[f"slope_{a}"] for a in ATTRIBUTES}
+    said = ", ".join(f"{a} {slope:.2f}" for a, slope in own.items())
+    return all(slope > 0.1 for slope in own.values()), f"slopes {said}; largest on another value {f['leakage']:.2f}"
 
 
 def _samples(root: DataRoot, f: dict[str, Any]) -> Verdict:

@@ -133,6 +133,9 @@ class DataRoot:
     def input_model(self, attribute: str) -> Path:
         return self.path / "models" / f"input_{attribute}"
 
+    def evaluator(self, attribute: str) -> Path:
+        return self.path / "models" / f"evaluator_{attribute}"
+
     @property
     def nvae(self) -> Path:
         return self.path / "models" / "nvae"
@@ -165,6 +168,11 @@ class DataRoot:
     @property
     def report(self) -> Path:
         return self.path / "report" / "report.html"
+
+    @property
+    def control_table(self) -> Path:
+        """Every picture of the generator's sweeps: what was asked for and what the evaluators measured."""
+        return self.path / "report" / "control.csv"
 
     def figures(self, asset: str) -> Path:
         """The figures of an asset as JSON, for checks and the report."""

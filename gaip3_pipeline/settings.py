@@ -90,6 +90,8 @@ class Nvae:
     height: int = 64
     width: int = 52
     stem: int = 2  # the finest scale is the picture divided by this
+    cell: str = "dense"  # or "paper": depthwise 5×5 with batch normalisation and squeeze and excitation, several times slower on CPUs
+    likelihood: str = "logistics"  # or "bernoulli", for black and white
     channels: tuple = (192, 128, 128, 96, 64, 32)
     latents: tuple = (96, 0, 8, 2, 1, 0)  # channels of z; few on fine scales, since a short training cannot learn their prior
     cells: tuple = (1, 0, 1, 1, 1, 1)  # at each scale, a latent group before each where the scale has latents
@@ -103,6 +105,7 @@ class Nvae:
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     kl_warmup: float = 0.3  # share of the steps in which the weight of the KL rises
     clip_norm: float = 1.0  # of the whole gradient
+    spike: float = 10.0  # an update whose gradient is so many times the usual is skipped and counted
     spectral: float = 0.01  # weight of the spectral regularisation, per picture in nats
     ema: float = 0.995
     seed: int = 1

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.gender import PROCESSED
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.settings import Settings
@@ -12,7 +13,8 @@ SECTIONS = {
     "Gender": ["gender_model", "gender_probabilities", "final_dataset"],
     "Labels": [f"labels_{a}" for a in ATTRIBUTES],
     "Input models": [name for a in ATTRIBUTES for name in (f"input_model_{a}", f"input_values_{a}")],
-    "Generator": ["nvae_weights", "nvae_samples"],
+    "Generator": ["nvae_weights", "nvae_samples", "generator_evaluation"],
+    "Evaluators": EVALUATORS,
     "Critic and retouching": ["critic_weights", "judge_weights", "retouched_samples"],
 }
 
@@ -46,6 +48,8 @@ def summary(root: DataRoot) -> str:
     """What a finished run made, its figures, and where to look."""
     gender, final, retouch = (read_figures(root, n) for n in ("gender_model", "final_dataset", "retouched_samples"))
     nvae, judge = read_figures(root, "nvae_weights"), read_figures(root, "judge_weights")
+    control = read_figures(root, "generator_evaluation")
+    sliders = ", ".join(f"{a} {control[f'r2_{a}']:.2f}" for a in ATTRIBUTES)
     images = sum(read_figures(root, n).get("images", 0) for n in SECTIONS["Images"])
     inputs = ", ".join(f"{a} {read_figures(root, f'input_model_{a}').get('r2', float('nan')):.2f}" for a in ATTRIBUTES)
     lines = [
@@ -55,12 +59,13 @@ def summary(root: DataRoot) -> str:
         f"Gender model       accuracy {gender['accuracy']:.3f} out of fold (n = {gender['n']:,})",
         f"Input models, R²   {inputs} (held out)",
         f"Generator          {nvae['bits_per_dim']:.2f} bits/dim on {nvae['n_held_out']} held-out images",
+        f"Sliders, R²        {sliders} (asked against measured), leakage {control['leakage']:.2f}",
         f"Judge              AUC {judge['auc']:.3f} real against generated",
         f"Retouching         judge's mean logit {retouch['judge_logit_before']:+.2f} → {retouch['judge_logit_after']:+.2f}",
         "",
         f"Report             {root.report}",
         f"Samples            {root.picture('nvae_samples')}",
-        f"Sliders            {root.picture('nvae_weights')}",
+        f"Sliders            {root.picture('generator_evaluation')}",
         f"Before and after   {root.picture('retouched_samples')}",
         f"Dagster, MLflow    make ui ROOT={root.path.name}   (or: gaip3 ui --root {root.path})",
     ]

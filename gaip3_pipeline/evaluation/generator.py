@@ -53,7 +53,7 @@ def bits_per_dim(
             log_weights.append(likelihood + to_numpy(terms["log_ratio"]))
             kl.append(groups)
         bounds.append(np.mean(elbo, axis=0))
-        weighted.append(np.logaddexp.reduce(log_weights, axis=0) - math.log(samples))
+        weighted.append(importance_weighted(np.stack(log_weights)))
     to_bits = -1.0 / (math.prod(images.shape[1:]) * math.log(2.0))
     per_image = np.concatenate(bounds) * to_bits
     return Bound(
@@ -64,6 +64,11 @@ def bits_per_dim(
         standard_error=float(per_image.std(ddof=1) / math.sqrt(len(per_image))) if len(per_image) > 1 else math.nan,
         kl=dict(zip(group_names(model), np.concatenate(kl).mean(axis=0).tolist(), strict=True)),
     )
+
+
+def importance_weighted(log_weights: np.ndarray) -> np.ndarray:
+    """``(N,)``: log of the mean over k draws of p(x, z) / q(z | x), from its logarithms ``(k, N)`` (IWAE, equation 8)."""
+    return np.logaddexp.reduce(log_weights, axis=0) - math.log(len(log_weights))
 
 
 def group_names(model: NVAE) -> list[str]:

@@ -53,6 +53,12 @@ def keep_freed_memory() -> None:
             libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is what the backend raises when an array does not fit into memory."""
+    # TensorFlow raises ResourceExhaustedError, JAX a runtime error that begins with the same status.
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and Keras, and ask TensorFlow for operations that give equal bits on every run."""
     keras.utils.set_random_seed(seed)

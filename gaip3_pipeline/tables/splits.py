@@ -40,6 +40,15 @@ def split(buckets: np.ndarray) -> np.ndarray:
     return np.where(b < TEST_BUCKETS, "test", np.where(b < VALIDATION_BUCKETS, "validation", "train"))
 
 
+def evaluators_half(buckets: np.ndarray) -> np.ndarray:
+    """The split of an evaluator's pictures, ``(N,)``: ``test`` as everywhere, ``train`` the odd buckets of the rest, else ``unused``.
+
+    The same half of the label groups at all times, whatever is added.
+    """
+    b = np.asarray(buckets)
+    return np.where(b < TEST_BUCKETS, "test", np.where(b % 2 == 1, "train", "unused"))
+
+
 def originals(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Every usable original with its split: columns ``key`` (``set/stem``), ``set``, ``stem``, ``group``, ``bucket``, ``split``.
 

@@ -26,7 +26,7 @@ class ArrayBatches(keras.utils.PyDataset):
         self._n = lengths.pop()
         if self._n == 0:
             raise ValueError("no examples to train on")
-        self._batch_size = min(batch_size, self._n)
+        self.batch_size = min(batch_size, self._n)
         self._seed = seed
         self._transform = transform
         self._shuffle = shuffle
@@ -41,9 +41,9 @@ class ArrayBatches(keras.utils.PyDataset):
         self.start_at(self._epoch + 1)
 
     def __len__(self) -> int:
-        return self._n // self._batch_size if self._shuffle else -(-self._n // self._batch_size)
+        return self._n // self.batch_size if self._shuffle else -(-self._n // self.batch_size)
 
     def __getitem__(self, index: int) -> Any:
-        rows = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         generator = np.random.default_rng((self._seed, self._epoch, index))
         return self._transform({k: np.asarray(a[rows]) for k, a in self._arrays.items()}, generator)

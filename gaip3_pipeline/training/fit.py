@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from gaip3_pipeline.models.backend import keep_freed_memory
+from gaip3_pipeline.models.backend import is_out_of_memory, keep_freed_memory
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.progress import Progress
@@ -16,7 +16,11 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 class DivergedError(RuntimeError):
-    """The loss of a training is no longer a number."""
+    """The loss of a training is no longer a number, or most updates had to be skipped."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """A batch did not fit into memory."""
 
 
 def fit(
@@ -35,22 +39,29 @@ def fit(
 
     A checkpoint is written after every epoch; a training that was killed goes on after the last one that carries the same
     ``fingerprint`` (settings, data and code), with the same batches as if nothing had happened. ``log(epoch, figures)`` is
-    called for the epochs trained here. Raises :class:`DivergedError` when the loss is not finite.
+    called for the epochs trained here. Raises :class:`DivergedError` when the loss is not finite or more than half of an epoch's
+    updates were skipped as spikes, :class:`OutOfMemoryError` with the batch size to try; the last checkpoint is kept.
     """
     position = checkpoint.restore(checkpoints, model, fingerprint)
     if position.epoch >= epochs:
         return position.history
     batches.start_at(position.epoch)
     keeper = _Keeper(batches, epochs, checkpoints, fingerprint, log, progress, position)
-    model.fit(
-        batches,
-        epochs=epochs,
-        initial_epoch=position.epoch,
-        validation_data=validation,
-        callbacks=[*callbacks, keeper],
-        verbose=0,
-        shuffle=False,  # the batches shuffle themselves, by seed and epoch
-    )
+    try:
+        model.fit(
+            batches,
+            epochs=epochs,
+            initial_epoch=position.epoch,
+            validation_data=validation,
+            callbacks=[*callbacks, keeper],
+            verbose=0,
+            shuffle=False,  # the batches shuffle themselves, by seed and epoch
+        )
+    except Exception as e:
+        if is_out_of_memory(e):
+            smaller = max(1, batches.batch_size // 2)
+            raise OutOfMemoryError(f"out of memory with batch_size = {batches.batch_size}: try batch_size = {smaller}") from e
+        raise
     return keeper.history
 
 
@@ -89,6 +100,12 @@ class _Keeper(keras.callbacks.Callback):
         figures = {k: float(v) for k, v in (logs or {}).items()}
         if not math.isfinite(figures["loss"]):
             raise DivergedError(f"the loss is {figures['loss']} in epoch {epoch + 1}: lower the learning rate; the last checkpoint is kept")
+        if hasattr(self.model.optimizer, "skipped"):
+            figures["skipped_updates"] = float(keras.ops.convert_to_numpy(self.model.optimizer.skipped))  # since the beginning
+            now = figures["skipped_updates"] - (self.history[-1]["skipped_updates"] if self.history else 0.0)
+            if now > self._steps / 2:
+                skipped = f"{now:.0f} of {self._steps} updates of epoch {epoch + 1} were spikes"
+                raise DivergedError(f"{skipped}: lower the learning rate; the last checkpoint is kept")
         self._epoch = epoch + 1
         self.history.append(figures)
         checkpoint.save(self._folder, self.model, self._fingerprint, checkpoint.Position(self._epoch, self.history))

@@ -17,6 +17,7 @@ from gaip3_pipeline.settings import Nvae
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import Log, fit
+from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
 from gaip3_pipeline.training.pictures import flip_some, shrink
 from gaip3_pipeline.training.progress import Progress
 
@@ -101,7 +102,7 @@ def train_nvae(
 
 
 def optimizer(settings: Nvae, total_steps: int) -> keras.optimizers.Optimizer:
-    """Adamax with linear warm-up and cosine decay, as in NVAE, and a bound on the norm of the gradient."""
+    """Adamax with linear warm-up and cosine decay, as in NVAE; the gradient's norm is bounded and spikes are skipped."""
     warmup = max(1, math.ceil(settings.warmup * total_steps))
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=settings.learning_rate / warmup,
@@ -110,7 +111,7 @@ def optimizer(settings: Nvae, total_steps: int) -> keras.optimizers.Optimizer:
         warmup_target=settings.learning_rate,
         warmup_steps=warmup,
     )
-    return keras.optimizers.Adamax(schedule, beta_2=0.98, global_clipnorm=settings.clip_norm)
+    return SpikeSkippingAdamax(schedule, settings.spike, beta_2=0.98, global_clipnorm=settings.clip_norm)
 
 
 def mirrored_at_random(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:

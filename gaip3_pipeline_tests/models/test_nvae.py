@@ -12,7 +12,7 @@ import pytest
 from keras import ops
 
 from gaip3_pipeline.models.backend import compile_options, gradient
-from gaip3_pipeline.models.nvae.model import build_nvae, load_nvae, save_nvae, scale_sizes
+from gaip3_pipeline.models.nvae.model import build_nvae, load_nvae, readjust_normalization, save_nvae, scale_sizes
 from gaip3_pipeline.models.nvae.objective import NvaeTraining, SpectralRegularization
 from gaip3_pipeline.settings import Nvae
 
@@ -30,9 +30,9 @@ N = 6
 CONDITIONS = np.random.default_rng(1).random((N, 5)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return jolted(build_nvae(SMALL))
+@pytest.fixture(scope="module", params=["dense", "paper"])
+def model(request):
+    return jolted(build_nvae(dataclasses.replace(SMALL, cell=request.param)))
 
 
 def jolted(model):
@@ -60,6 +60,12 @@ def test_latent_groups_are_listed_top_down(model):
 def test_settings_that_do_not_fit_the_number_of_scales_are_refused():
     with pytest.raises(ValueError, match=r"kl_weights needs 5 numbers, one per scale 1×1, 2×1, 3×2, 5×4, 10×8; it has 2"):
         build_nvae(dataclasses.replace(SMALL, kl_weights=(1.0, 1.0)))
+
+
+@pytest.mark.parametrize(("name", "value"), [("cell", "dense, paper"), ("likelihood", "logistics, bernoulli")])
+def test_an_unknown_kind_is_refused_with_the_known_ones(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be one of {value}, not 'other'"):
+        build_nvae(dataclasses.replace(SMALL, **{name: "other"}))
 
 
 def test_a_seed_gives_the_same_picture_every_time_and_another_seed_another(model):
@@ -107,7 +113,7 @@ def test_images_may_be_bytes_or_floats(model):
 def test_a_model_is_the_same_after_saving_and_loading(model, tmp_path):
     save_nvae(model, tmp_path)
     loaded = load_nvae(tmp_path)
-    assert loaded.settings == SMALL
+    assert loaded.settings == model.settings
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.weights.h5"]
     noise = model.sample_noise(N, seed=4)
     np.testing.assert_array_equal(decoded(model, noise, CONDITIONS), decoded(loaded, noise, CONDITIONS))
@@ -194,3 +200,59 @@ def test_a_few_pictures_are_learned_by_heart_and_rebuilt():
     assert np.isfinite(figures["loss"])
     rebuilt = decoded(training.ema, training.ema.encode(images, conditions), conditions)
     assert np.abs(rebuilt - images / 255.0).mean() < 0.06
+
+
+def test_two_pictures_are_overfitted_to_less_than_half_a_bit_per_dimension():
+    y, x = np.mgrid[0:19, 0:15]
+    images = np.stack([np.stack(p, axis=-1) for p in ([x * 9, y * 8, x * y % 256], [255 - y * 8, x * 9, 255 - x * 9])]).astype(np.uint8)
+    settings = dataclasses.replace(SMALL, kl_weights=(0.0,) * 5, condition_dropout=0.0, kl_warmup=0.0, spectral=0.0)
+    training = NvaeTraining(settings, total_steps=1)
+    training.compile(optimizer=keras.optimizers.Adamax(keras.optimizers.schedules.CosineDecay(2e-2, 1200)), **compile_options())
+    training.optimizer.build(training.trainable_variables)
+    batch = {"image": images, "condition": CONDITIONS[:2]}
+    for _ in range(1200):
+        training.train_on_batch(batch)
+    log_likelihood = ops.convert_to_numpy(training.nvae(batch)["log_likelihood"])
+    assert (-log_likelihood / (images[0].size * np.log(2.0)) < 0.5).all()
+
+
+def test_black_and_white_pictures_are_learned():
+    images = (np.random.default_rng(0).random((16, 12, 12, 1)) < np.linspace(0.05, 0.95, 12)[:, None]).astype(np.uint8) * 255
+    settings = Nvae(
+        height=12,
+        width=12,
+        likelihood="bernoulli",
+        channels=(16, 16, 16, 16),
+        latents=(4, 0, 0, 0),
+        cells=(1, 0, 1, 1),
+        kl_weights=(1.0,) * 4,
+        spectral=0.0,
+    )
+    training = NvaeTraining(settings, total_steps=1)
+    training.compile(optimizer=keras.optimizers.Adamax(1e-2), **compile_options())
+    training.optimizer.build(training.trainable_variables)
+    batch = {"image": images, "condition": CONDITIONS[:1].repeat(16, axis=0)}
+    first, *_, last = (training.train_on_batch(batch, return_dict=True)["bits_per_dim"] for _ in range(60))
+    assert last < 0.8 < first  # independent pixels of the right darkness take .66 bits, even ones 1
+    columns = decoded(training.nvae, training.nvae.sample_noise(8, seed=0), CONDITIONS[:1].repeat(8, axis=0)).mean(axis=(0, 1, 3))
+    assert np.corrcoef(columns, np.linspace(0, 1, 12))[0, 1] > 0.9
+
+
+def test_readjusted_normalisation_is_that_of_samples():
+    model = jolted(build_nvae(dataclasses.replace(SMALL, cell="paper")))
+    conditions = np.random.default_rng(2).random((64, 5)).astype(np.float32)
+    noise = model.sample_noise(64, seed=9)
+    of_the_batch = decoded(model, noise, conditions, 0.8, training=True)
+    model = jolted(build_nvae(dataclasses.replace(SMALL, cell="paper")))  # training mode moved the averages
+    before = np.abs(decoded(model, noise, conditions, 0.8) - of_the_batch).mean()
+    readjust_normalization(model, conditions, 0.8, draws=8)
+    after = np.abs(decoded(model, noise, conditions, 0.8) - of_the_batch).mean()
+    assert after < 0.3 * before
+
+
+def test_dense_cells_need_no_readjustment(model):
+    if model.settings.cell == "dense":
+        weights = [ops.convert_to_numpy(w) for w in model.weights]
+        readjust_normalization(model, CONDITIONS, 0.8, draws=2)
+        for before, now in zip(weights, model.weights, strict=True):
+            np.testing.assert_array_equal(before, ops.convert_to_numpy(now))

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from keras import ops
 
-from gaip3_pipeline.models.nvae.distributions import likelihood_mean, log_likelihood, residual_kl, soft_clamp
+from gaip3_pipeline.evaluation.generator import importance_weighted
+from gaip3_pipeline.models.nvae.distributions import (
+    Bernoulli,
+    likelihood_mean,
+    likelihood_of,
+    log_likelihood,
+    residual_kl,
+    residual_sample,
+    soft_clamp,
+)
 
 
 def reference(levels: np.ndarray, parameters: np.ndarray) -> np.ndarray:
@@ -83,3 +92,57 @@ def test_a_posterior_equal_to_the_prior_costs_nothing():
 def test_soft_clamp_keeps_small_numbers_and_bounds_large_ones():
     clamped = ops.convert_to_numpy(soft_clamp(np.array([-1e4, 0.01, 1e4], np.float32)))
     np.testing.assert_allclose(clamped, [-5, 0.01, 5], atol=1e-5)
+
+
+def test_black_and_white_have_probabilities_that_sum_to_one_and_a_mean():
+    logits = np.linspace(-30, 30, 61, dtype=np.float32)[:, None]
+    p = [np.exp(ops.convert_to_numpy(Bernoulli().log_likelihood(np.full((61, 1), level), logits))) for level in (0, 255)]
+    np.testing.assert_allclose(p[0] + p[1], 1.0, atol=1e-6)
+    np.testing.assert_allclose(ops.convert_to_numpy(Bernoulli().mean(logits))[:, 0], p[1], atol=1e-6)
+
+
+def test_an_unknown_likelihood_is_refused():
+    with pytest.raises(ValueError, match="logistics, bernoulli, not 'normal'"):
+        likelihood_of("normal", 1)
+
+
+class LinearGaussian:
+    """p(z) = N(0, 1), p(x | z) = N(slope · z + offset, spread): its evidence and posterior are known exactly."""
+
+    def __init__(self, n: int) -> None:
+        rng = np.random.default_rng(0)
+        self.slope, self.offset, self.spread = 1.7, -0.4, 0.6
+        self.x = rng.normal(self.offset, np.hypot(self.slope, self.spread), n)
+        self.variance = 1.0 / (1.0 + (self.slope / self.spread) ** 2)
+        self.mean = self.variance * self.slope * (self.x - self.offset) / self.spread**2
+
+    def evidence(self) -> np.ndarray:
+        return normal(self.x, self.offset, np.hypot(self.slope, self.spread))
+
+    def log_weights(self, k: int, shift: float = 0.0, widen: float = 1.0) -> np.ndarray:
+        """``(k, n)`` of the exact posterior, moved by ``shift`` of its deviations and widened."""
+        deviation = np.sqrt(self.variance)
+        zero = np.zeros((k, len(self.x)), np.float32)
+        delta_mean = np.broadcast_to(self.mean + shift * deviation, zero.shape).astype(np.float32)
+        delta_log_sigma = np.full_like(zero, np.log(deviation * widen))
+        noise = np.random.default_rng(1).standard_normal(zero.shape).astype(np.float32)
+        z, _, log_ratio = (ops.convert_to_numpy(t) for t in residual_sample(zero, zero, delta_mean, delta_log_sigma, noise))
+        return normal(self.x, self.slope * z + self.offset, self.spread) + log_ratio
+
+
+def normal(x, mean, deviation):
+    return -0.5 * ((x - mean) / deviation) ** 2 - np.log(deviation) - 0.5 * np.log(2 * np.pi)
+
+
+def test_under_the_exact_posterior_a_single_draw_gives_the_exact_evidence_of_a_linear_gaussian():
+    model = LinearGaussian(50)
+    np.testing.assert_allclose(importance_weighted(model.log_weights(1)), model.evidence(), atol=1e-4)
+
+
+def test_under_a_wrong_posterior_the_importance_weighted_bound_rises_to_the_exact_evidence():
+    model = LinearGaussian(200)
+    exact = model.evidence().mean()
+    bounds = [importance_weighted(model.log_weights(k, shift=0.8, widen=1.3)).mean() for k in (1, 10, 5000)]
+    assert bounds[0] < bounds[1] - 0.1 < bounds[2]
+    assert bounds[2] == pytest.approx(exact, abs=0.01)
+    assert bounds[0] < exact - 0.3

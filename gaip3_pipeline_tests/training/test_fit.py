@@ -6,7 +6,8 @@ import pytest
 
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.fit import DivergedError, fit
+from gaip3_pipeline.training.fit import DivergedError, OutOfMemoryError, fit
+from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
 
 
 class Killed(Exception):
@@ -90,6 +91,37 @@ def test_a_diverging_training_stops_with_its_remedy_and_keeps_the_last_good_chec
     with pytest.raises(DivergedError, match="lower the learning rate"):
         train(make_model(), data, tmp_path, epochs=3)
     assert checkpoint.restore(tmp_path, make_model(), "a").epoch == 1
+
+
+def finite_without_a_finite_gradient(wanted, given):
+    return keras.ops.sqrt(keras.ops.abs(given - given))
+
+
+class Hungry(keras.layers.Layer):
+    """Asks for 400 TB a batch."""
+
+    def call(self, x):
+        return x + keras.ops.sum(keras.ops.zeros((keras.ops.shape(x)[0], 10**13)) * keras.random.normal(()))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX folds the zeros")
+def test_a_batch_that_does_not_fit_into_memory_names_the_batch_size_to_try(data, tmp_path):
+    model = keras.Sequential([keras.Input((6,)), Hungry(), keras.layers.Dense(1)])
+    model.compile(optimizer="sgd", loss="mse", jit_compile=False)
+    with pytest.raises(OutOfMemoryError, match=r"batch_size = 16: try batch_size = 8"):
+        train(model, data, tmp_path, epochs=1)
+
+
+def test_a_training_of_spikes_alone_stops_and_a_few_are_counted(data, tmp_path):
+    def spiky(loss):
+        model = make_model()
+        model.compile(optimizer=SpikeSkippingAdamax(0.01, spike=10.0), loss=loss, jit_compile=False)
+        return model
+
+    history = train(spiky("mse"), data, tmp_path / "calm", epochs=2)
+    assert [epoch["skipped_updates"] for epoch in history] == [0.0, 0.0]
+    with pytest.raises(DivergedError, match=r"4 of 4 updates of epoch 1 were spikes"):
+        train(spiky(finite_without_a_finite_gradient), data, tmp_path / "broken")
 
 
 def test_every_example_is_seen_once_an_epoch_in_an_order_of_its_own(data):

@@ -1,7 +1,11 @@
 """A training of the generator lowers its bound, ends in a model on disk, and resumes where it was interrupted."""
 
 import dataclasses
+import signal
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -82,6 +86,51 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(trained, coloured, tmp_
         assert ours == pytest.approx(theirs, rel=1e-3)
     for a, b in zip(resumed.model.weights, trained[1].model.weights, strict=True):
         np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-3)
+
+
+TRAIN_ALONE = """
+import os, signal, sys
+import numpy as np
+import tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(1)  # else the order of sums, and with it the last bit, is the scheduler's
+from pathlib import Path
+from gaip3_pipeline.training.generator import train_nvae
+from gaip3_pipeline_tests.training.test_generator import SMALL
+folder, killed_in = Path(sys.argv[1]), int(sys.argv[2])
+given = np.load(folder / "given.npz")
+
+def log(epoch, figures):
+    if epoch == killed_in:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train_nvae(given["images"], given["conditions"], given["split"], SMALL, folder / "nvae", "one", log)
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sets TensorFlow's threads")
+def test_a_training_killed_by_force_ends_with_the_very_bits_of_an_unbroken_one(coloured, tmp_path):
+    weights = []
+    for name, kills in (("unbroken", []), ("killed", [3])):
+        folder = tmp_path / name
+        folder.mkdir()
+        np.savez(folder / "given.npz", **dict(zip(("images", "conditions", "split"), coloured, strict=True)))
+        for kill in kills:
+            assert subprocess.run([sys.executable, "-c", TRAIN_ALONE, str(folder), str(kill)]).returncode == -signal.SIGKILL
+        subprocess.run([sys.executable, "-c", TRAIN_ALONE, str(folder), "0"], check=True)
+        weights.append([ops.convert_to_numpy(w) for w in load_nvae(folder / "nvae").weights])
+    for unbroken, killed in zip(*weights, strict=True):
+        np.testing.assert_array_equal(unbroken, killed)
+
+
+def test_a_picture_that_is_no_number_is_skipped_and_counted(coloured, tmp_path):
+    images, conditions, split = coloured
+    broken = conditions.copy()
+    broken[np.flatnonzero(split == "train")[0]] = np.nan  # one batch of four an epoch
+    result = train_nvae(images, broken, split, SMALL, tmp_path, "x", silent)
+    assert [epoch["skipped_updates"] for epoch in result.history] == [1, 2, 3, 4, 5]
+    assert all(np.isfinite(ops.convert_to_numpy(w)).all() for w in result.model.weights)
+    assert np.isfinite([epoch["bits_per_dim"] for epoch in result.history]).all()
+    assert result.history[-1]["bits_per_dim"] < result.history[0]["bits_per_dim"]
 
 
 def test_nothing_in_the_training_split_is_a_clear_error(coloured, tmp_path):

@@ -1,7 +1,8 @@
-"""The building blocks of NVAE, chosen for CPUs: few, wide, dense 3×3 cells with ELU and no normalisation.
+"""The building blocks of NVAE: the paper's residual cells, and dense ones chosen for CPUs.
 
-A cell's last convolution starts small instead of being normalised, so that a deep stack starts as the identity. Depthwise
-cells and normalisation layers cost several times a dense 3×3 convolution on CPUs.
+A dense cell is two 3×3 convolutions with ELU and no normalisation; its last convolution starts small instead, so that a deep
+stack starts as the identity. The paper's cells (depthwise 5×5, batch normalisation, squeeze and excitation) cost several times
+as much on CPUs: see docs/results.md.
 """
 
 import math
@@ -59,12 +60,11 @@ class Film(layers.Layer):
         return h * (1.0 + scale) + shift
 
 
-class Cell(layers.Layer):
+class DenseCell(layers.Layer):
     """Residual cell: ELU, 3×3, FiLM, ELU, 3×3. ``(B, H, W, C), (B, E) -> (B, H, W, C)``."""
 
     def __init__(self, channels: int, size: tuple[int, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.channels = channels
         self.first = convolution(channels, size)
         self.film = Film(channels)
         self.second = convolution(channels, size, gain=0.1)
@@ -74,8 +74,91 @@ class Cell(layers.Layer):
         self.film.build(h_shape, condition_shape)
         self.second.build(h_shape)
 
-    def call(self, h: Tensor, condition: Tensor) -> Tensor:
+    def call(self, h: Tensor, condition: Tensor, training: bool = False) -> Tensor:
         return h + self.second(ops.elu(self.film(self.first(ops.elu(h)), condition)))
+
+
+class SqueezeExcitation(layers.Layer):
+    """Each channel weighed by what the whole map says (Hu et al. 2018, arXiv 1709.01507), with a bottleneck of a sixteenth."""
+
+    def __init__(self, channels: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.squeeze = layers.Dense(max(channels // 16, 4), activation="relu")
+        self.excite = layers.Dense(channels, activation="sigmoid")
+
+    def build(self, h_shape: Any) -> None:
+        self.squeeze.build((None, h_shape[-1]))
+        self.excite.build((None, self.squeeze.units))
+
+    def call(self, h: Tensor) -> Tensor:
+        return h * self.excite(self.squeeze(ops.mean(h, axis=(1, 2))))[:, None, None, :]
+
+
+def batch_normalization(**kwargs: Any) -> layers.BatchNormalization:
+    """The paper's: a momentum of .05 in its framework's sense, .95 in that of Keras."""
+    return layers.BatchNormalization(momentum=0.95, epsilon=1e-5, **kwargs)
+
+
+class GenerativeCell(layers.Layer):
+    """The residual cell of NVAE's generative model (figure 3a), with FiLM before its first activation.
+
+    Batch normalisation, 1×1 to ``EXPANSION`` times the channels, BN, FiLM, Swish, depthwise 5×5, BN, Swish, 1×1 back, BN, squeeze
+    and excitation. ``(B, H, W, C), (B, E) -> (B, H, W, C)``.
+    """
+
+    EXPANSION = 6
+
+    def __init__(self, channels: int, size: tuple[int, int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        wide = self.EXPANSION * channels
+        self.norms = [batch_normalization() for _ in range(3)] + [batch_normalization(gamma_initializer="zeros")]
+        self.expand = convolution(wide)
+        self.film = Film(wide)
+        self.depthwise = layers.DepthwiseConv2D(tuple(5 if s > 1 else 1 for s in size), padding="same")
+        self.project = convolution(channels)
+        self.squeeze_excitation = SqueezeExcitation(channels)
+
+    def build(self, h_shape: Any, condition_shape: Any = None) -> None:
+        wide = (*h_shape[:-1], self.expand.filters)
+        for norm, shape in zip(self.norms, (h_shape, wide, wide, h_shape), strict=True):
+            norm.build(shape)
+        self.expand.build(h_shape)
+        self.film.build(wide, condition_shape)
+        self.depthwise.build(wide)
+        self.project.build(wide)
+        self.squeeze_excitation.build(h_shape)
+
+    def call(self, h: Tensor, condition: Tensor, training: bool = False) -> Tensor:
+        first, second, third, last = self.norms
+        inner = self.expand(first(h, training=training))
+        inner = self.depthwise(ops.silu(self.film(second(inner, training=training), condition)))
+        inner = self.project(ops.silu(third(inner, training=training)))
+        return h + self.squeeze_excitation(last(inner, training=training))
+
+
+class InferenceCell(layers.Layer):
+    """The residual cell of NVAE's encoder (figure 3b), with FiLM: twice BN, Swish, 3×3, then squeeze and excitation."""
+
+    def __init__(self, channels: int, size: tuple[int, int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.norms = [batch_normalization(), batch_normalization()]
+        self.film = Film(channels)
+        self.convolutions = [convolution(channels, size), convolution(channels, size, gain=0.1)]
+        self.squeeze_excitation = SqueezeExcitation(channels)
+
+    def build(self, h_shape: Any, condition_shape: Any = None) -> None:
+        for layer in (*self.norms, *self.convolutions, self.squeeze_excitation):
+            layer.build(h_shape)
+        self.film.build(h_shape, condition_shape)
+
+    def call(self, h: Tensor, condition: Tensor, training: bool = False) -> Tensor:
+        inner = self.convolutions[0](ops.silu(self.norms[0](h, training=training)))
+        inner = self.norms[1](self.film(inner, condition), training=training)
+        return h + self.squeeze_excitation(self.convolutions[1](ops.silu(inner)))
+
+
+# The setting ``cell``: cells of the encoder and of the decoder.
+CELLS: dict[str, tuple[type, type]] = {"dense": (DenseCell, DenseCell), "paper": (InferenceCell, GenerativeCell)}
 
 
 class LearnedMap(layers.Layer):

@@ -17,8 +17,8 @@ import numpy as np
 from keras import layers, ops
 
 from gaip3_pipeline.layout import ATTRIBUTES
-from gaip3_pipeline.models.nvae.distributions import likelihood_channels, likelihood_mean, log_likelihood, residual_kl, soft_clamp
-from gaip3_pipeline.models.nvae.layers import Cell, Conditioning, Film, LearnedMap, Upsample, convolution
+from gaip3_pipeline.models.nvae.distributions import likelihood_of, residual_sample, soft_clamp
+from gaip3_pipeline.models.nvae.layers import CELLS, Conditioning, Film, LearnedMap, Upsample, convolution
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.settings import Nvae
 
@@ -64,7 +64,7 @@ class Latent(layers.Layer):
 
 
 class Encoder(layers.Layer):
-    """Bottom-up: ``(B, H, W, 3)`` in -1..1 to a feature map per scale, top-down order.
+    """Bottom-up: ``(B, H, W, C)`` in -1..1 to a feature map per scale, top-down order.
 
     Scales finer than all latents only halve: half of a CPU's time would go there, for maps that no latent reads.
     """
@@ -75,26 +75,27 @@ class Encoder(layers.Layer):
         finest = max(scale for scale, channels in enumerate(settings.latents) if channels)
         counts = [n if scale <= finest else 0 for scale, n in enumerate(settings.cells)]
         self.stem = layers.Conv2D(widths[-1], 2 * settings.stem, strides=settings.stem, padding="same")
-        self.cells = [[Cell(w, size) for _ in range(n)] for w, size, n in zip(widths, sizes, counts, strict=True)]
+        cell, _ = CELLS[settings.cell]
+        self.cells = [[cell(w, size) for _ in range(n)] for w, size, n in zip(widths, sizes, counts, strict=True)]
         self.downs = [convolution(w, sizes[i + 1], strides=2) for i, w in enumerate(widths[:-1])]
 
-    def call(self, x: Tensor, condition: Tensor) -> list[Tensor]:
+    def call(self, x: Tensor, condition: Tensor, training: bool = False) -> list[Tensor]:
         h = self.stem(x)
         features = []
         for scale in range(len(self.downs), -1, -1):
             if scale < len(self.downs):
                 h = self.downs[scale](ops.elu(h))
             for cell in self.cells[scale]:
-                h = cell(h, condition)
+                h = cell(h, condition, training=training)
             features.append(h)
         return features[::-1]
 
 
 class NVAE(keras.Model):
-    """Conditional NVAE. ``{"image": (B, H, W, 3), "condition": (B, 5)}`` gives the terms of the bound, see :meth:`call`.
+    """Conditional NVAE. ``{"image": (B, H, W, C), "condition": (B, 5)}`` gives the terms of the bound, see :meth:`call`.
 
-    Images are uint8 (or another integer type) in 0..255, or float in 0..1. Conditions are the five values in the order of
-    ``layout.ATTRIBUTES``, each in 0..1.
+    Images are uint8 (or another integer type) in 0..255, or float in 0..1; C is 3, or 1 for the likelihood ``bernoulli``.
+    Conditions are the five values in the order of ``layout.ATTRIBUTES``, each in 0..1.
     """
 
     def __init__(self, settings: Nvae, **kwargs: Any) -> None:
@@ -107,18 +108,22 @@ class NVAE(keras.Model):
                 raise ValueError(f"nvae: {name} needs {len(sizes)} numbers, one per scale {_shown(sizes)}; it has {len(values)}: {values}")
         if not any(settings.latents) or any(c and not n for c, n in zip(settings.latents, settings.cells, strict=True)):
             raise ValueError(f"nvae: some scale needs latents, and each that has them a cell: {settings.latents=}, {settings.cells=}")
+        if settings.cell not in CELLS:
+            raise ValueError(f"nvae: cell must be one of {', '.join(CELLS)}, not {settings.cell!r}")
+        self.likelihood = likelihood_of(settings.likelihood, settings.mixtures)
         widths = settings.channels
+        _, cell = CELLS[settings.cell]
         self.condition_embedding = Conditioning(settings.condition_width)
         self.encoder = Encoder(settings, sizes)
         self.tops = [LearnedMap(size, w) for w, size in zip(widths, sizes, strict=True)]
         self.ups = [Upsample(w, size) for w, size in zip(widths[1:], sizes[1:], strict=True)]
-        self.cells = [[Cell(w, size) for _ in range(n)] for w, size, n in zip(widths, sizes, settings.cells, strict=True)]
+        self.cells = [[cell(w, size) for _ in range(n)] for w, size, n in zip(widths, sizes, settings.cells, strict=True)]
         self.latents = [
             [Latent(w, c, size) for _ in range(n if c else 0)]
             for w, c, size, n in zip(widths, settings.latents, sizes, settings.cells, strict=True)
         ]
         size = (settings.height, settings.width)
-        self.head = Upsample(likelihood_channels(settings.mixtures), size, settings.stem, gain=0.3, reach=sizes[-1])
+        self.head = Upsample(self.likelihood.channels, size, settings.stem, gain=0.3, reach=sizes[-1])
         self.noise_seed = keras.random.SeedGenerator(settings.seed)
 
     @property
@@ -143,7 +148,7 @@ class NVAE(keras.Model):
         if training and self.settings.condition_dropout > 0.0:
             keep = ops.cast(keras.random.uniform((batch, 1), seed=self.noise_seed) >= self.settings.condition_dropout, "float32")
         condition = self.condition_embedding(inputs["condition"], keep)
-        features = self.encoder(_centred(levels), condition)
+        features = self.encoder(_centred(levels), condition, training=training)
         kl: list[Tensor] = []
         log_ratio = ops.zeros((batch,))
 
@@ -152,15 +157,13 @@ class NVAE(keras.Model):
             mean, log_sigma = latent.prior_parameters(h, condition)
             delta_mean, delta_log_sigma = latent.posterior_residual(h, features[scale])
             noise = keras.random.normal(ops.shape(delta_mean), seed=self.noise_seed)
-            kl.append(_per_example(residual_kl(delta_mean, delta_log_sigma, log_sigma)))
-            z = mean + delta_mean + ops.exp(log_sigma + delta_log_sigma) * noise
-            log_p = -0.5 * ops.square((z - mean) * ops.exp(-log_sigma)) - log_sigma
-            log_q = -0.5 * ops.square(noise) - log_sigma - delta_log_sigma
-            log_ratio = log_ratio + _per_example(log_p - log_q)
+            z, divergence, ratio = residual_sample(mean, log_sigma, delta_mean, delta_log_sigma, noise)
+            kl.append(_per_example(divergence))
+            log_ratio = log_ratio + _per_example(ratio)
             return z
 
-        parameters = self._top_down(condition, batch, posterior_sample)
-        return {"log_likelihood": _per_example(log_likelihood(levels, parameters)), "kl": kl, "log_ratio": log_ratio}
+        parameters = self._top_down(condition, batch, posterior_sample, training)
+        return {"log_likelihood": _per_example(self.likelihood.log_likelihood(levels, parameters)), "kl": kl, "log_ratio": log_ratio}
 
     def encode(self, images: Any, conditions: Any) -> list[Tensor]:
         """The posterior means as standardised prior noise, a list of ``(B, h, w, c)``: ``decode(encode(x, c), c)`` rebuilds ``x``."""
@@ -179,8 +182,10 @@ class NVAE(keras.Model):
         self._top_down(condition, batch, posterior_mean)
         return noise
 
-    def decode(self, noise: Sequence[Any], conditions: Any, temperature: float = 1.0, guidance: float = 1.0) -> Tensor:
-        """Pictures ``(B, H, W, 3)`` float32 in 0..1 from prior noise: z_l = μ_l + temperature · σ_l · ε_l at every group.
+    def decode(
+        self, noise: Sequence[Any], conditions: Any, temperature: float = 1.0, guidance: float = 1.0, training: bool = False
+    ) -> Tensor:
+        """Pictures ``(B, H, W, C)`` float32 in 0..1 from prior noise: z_l = μ_l + temperature · σ_l · ε_l at every group.
 
         The mean of the likelihood, without noise of its own; differentiable in ``noise`` and ``conditions``. ``guidance`` other
         than 1 moves prior and mean away from those of the null condition (2: twice as far; 0: the null condition's own).
@@ -209,8 +214,8 @@ class NVAE(keras.Model):
             z = mean + temperature * ops.exp(log_sigma) * next(pending)
             return _twice(z) if guided else z
 
-        parameters = self._top_down(condition, ops.shape(condition)[0], prior_sample)
-        return ops.clip(mixed(likelihood_mean(parameters)), 0.0, 1.0)
+        parameters = self._top_down(condition, ops.shape(condition)[0], prior_sample, training)
+        return ops.clip(mixed(self.likelihood.mean(parameters)), 0.0, 1.0)
 
     def sample_noise(self, n: int, seed: int) -> list[np.ndarray]:
         """Standard normal noise for ``n`` pictures, float32: the same on every backend, and the same for picture i whatever ``n`` is."""
@@ -219,15 +224,15 @@ class NVAE(keras.Model):
         parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
         return [part.reshape(n, *shape) for part, shape in zip(parts, self.latent_shapes, strict=True)]
 
-    def _top_down(self, condition: Tensor, batch: Any, choose: Any) -> Tensor:
-        """The decoder. ``choose(scale, latent, h)`` gives each group's z; returns the likelihood's parameters ``(B, H, W, 10·K)``."""
+    def _top_down(self, condition: Tensor, batch: Any, choose: Any, training: bool = False) -> Tensor:
+        """The decoder. ``choose(scale, latent, h)`` gives each group's z; returns the likelihood's parameters ``(B, H, W, K)``."""
         h = ops.zeros((batch, 1, 1, self.settings.channels[0]))
         for scale, (top, cells, latents) in enumerate(zip(self.tops, self.cells, self.latents, strict=True)):
             h = top(self.ups[scale - 1](ops.elu(h)) if scale else h, condition)
             for i, cell in enumerate(cells):
                 if latents:
                     h = latents[i](h, choose(scale, latents[i], h))
-                h = cell(h, condition)
+                h = cell(h, condition, training=training)
         return self.head(ops.elu(h))
 
 
@@ -237,8 +242,27 @@ def build_nvae(settings: Nvae) -> NVAE:
     keras.utils.set_random_seed(settings.seed)
     np.random.set_state(state)
     model = NVAE(settings)
-    model({"image": np.zeros((1, settings.height, settings.width, 3), np.uint8), "condition": np.zeros((1, len(ATTRIBUTES)), np.float32)})
+    picture = np.zeros((1, settings.height, settings.width, model.likelihood.picture_channels), np.uint8)
+    model({"image": picture, "condition": np.zeros((1, len(ATTRIBUTES)), np.float32)})
     return model
+
+
+def readjust_normalization(model: NVAE, conditions: np.ndarray, temperature: float, draws: int = 500, seed: int = 0) -> None:
+    """Set the decoder's batch normalisation to the mean statistics of ``draws`` batches of samples (NVAE's number).
+
+    The statistics of training belong to posterior samples; those of prior samples at ``temperature`` differ. ``conditions (B, 5)``
+    make one batch. Does nothing for cells without batch normalisation.
+    """
+    norms = [layer for cells in model.cells for cell in cells for layer in getattr(cell, "norms", [])]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for i in range(draws):
+        for norm in norms:
+            norm.momentum = i / (i + 1)  # makes the moving average a plain mean
+        model.decode(model.sample_noise(len(conditions), seed + i), conditions, temperature, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def save_nvae(model: NVAE, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What an NVAE is trained on: the bound with KL warm-up and balancing, spectral regularisation, and an EMA of the weights."""
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -52,7 +53,7 @@ class SpectralRegularization(layers.Layer):
 class NvaeTraining(keras.Model):
     """An NVAE as ``fit`` trains it: ``nvae`` learns, ``ema`` follows as a moving average and is what is kept and validated.
 
-    Takes batches ``{"image": (B, H, W, 3) uint8, "condition": (B, 5) float32}``. The loss is in nats per dimension. The step
+    Takes batches ``{"image": (B, H, W, C) uint8, "condition": (B, 5) float32}``. The loss is in nats per dimension. The step
     counter, the average and the seeds are variables of the model, so that a checkpoint of its variables resumes everything.
     """
 
@@ -65,7 +66,7 @@ class NvaeTraining(keras.Model):
         self.spectral = SpectralRegularization(self.nvae)
         self.step = self.add_weight(shape=(), initializer="zeros", dtype="float32", trainable=False, name="step")
         self._warmup_steps = max(settings.kl_warmup * total_steps, 1.0)
-        self._dimensions = settings.height * settings.width * 3
+        self._dimensions = settings.height * settings.width * self.nvae.likelihood.picture_channels
         self._kl_weights = [float(settings.kl_weights[s]) for s in self.nvae.latent_scales]
         self._bits = keras.metrics.Mean(name="bits_per_dim")
         self._kl = [keras.metrics.Mean(name=f"kl_{i}_{h}x{w}") for i, (h, w, _) in enumerate(self.nvae.latent_shapes)]
@@ -79,16 +80,17 @@ class NvaeTraining(keras.Model):
         log_likelihood = ops.mean(y_pred["log_likelihood"])
         kl = ops.stack([ops.mean(k) for k in y_pred["kl"]])
         bound = log_likelihood - ops.sum(kl)
-        self._bits.update_state(-bound / (self._dimensions * 0.6931471805599453))
-        for i, metric in enumerate(self._kl):
-            metric.update_state(kl[i])
+        finite = ops.isfinite(bound)
+        for metric, value in zip((self._bits, *self._kl), (-bound / (self._dimensions * math.log(2.0)), *ops.unstack(kl)), strict=True):
+            metric.update_state(ops.where(finite, value, 0.0), sample_weight=ops.cast(finite, "float32"))
         if not training:
             return -bound / self._dimensions
         loss = (ops.sum(self._kl_factors(kl) * kl) - log_likelihood) / self._dimensions
         if self.settings.spectral > 0.0:
             loss = loss + self.settings.spectral / self._dimensions * self.spectral.penalty()
         self._follow()
-        return loss
+        # A loss that is no number shows as 0 and has no gradient: the optimiser skips and counts the update.
+        return ops.where(ops.isfinite(loss), loss, 0.0)
 
     def _kl_factors(self, kl: Tensor) -> Tensor:
         """The weight of each group's KL: warm-up, balancing while it lasts (NVAE, appendix A), and the scale's own weight."""

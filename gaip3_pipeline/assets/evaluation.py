@@ -1,0 +1,93 @@
+"""The generator measured: five evaluators that no generator learned from, and how well its sliders work."""
+
+import dataclasses
+
+import dagster as dg
+
+from gaip3_pipeline.assets.labels import MEANINGS
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS
+from gaip3_pipeline.settings import InputModel, Settings, flatten
+from gaip3_pipeline.versions import Made, Step, file_version, numbers, versioned_asset, weights_version
+
+GROUP = "evaluation"
+EVALUATORS = [f"evaluator_{a}" for a in ATTRIBUTES]
+SEED_OFFSET = 100  # an evaluator starts from other weights than the input model
+
+
+def build(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``evaluator_*`` of the five attributes and ``generator_evaluation``."""
+    return [*(_evaluator(settings, a) for a in ATTRIBUTES), _generator_evaluation(settings)]
+
+
+def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name=f"evaluator_{attribute}",
+        deps=[f"labels_{attribute}", *(f"resized_{s.id}" for s in IMAGE_SETS)],
+        version=1,
+        reads=lambda s: (s.input_model[attribute],),
+        group=GROUP,
+        kinds={"keras", "mlflow"},
+        description=f"A regressor of {attribute} ({MEANINGS[attribute]}) that only measures: half of the labels, weights of its own.",
+        training=True,
+    )
+    def evaluator(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import labelled_table, resized_images
+        from gaip3_pipeline.evaluation.charts import scatter
+        from gaip3_pipeline.evaluation.regression import regression_figures
+        from gaip3_pipeline.tables.splits import evaluators_half
+        from gaip3_pipeline.training.inputs import train_input_model
+
+        section: InputModel = step.settings.input_model[attribute]
+        section, folder = dataclasses.replace(section, seed=section.seed + SEED_OFFSET), step.root.evaluator(attribute)
+        table = labelled_table(step.root, attribute)
+        images, values = resized_images(step.root, table), table.value.to_numpy("float32")
+        split = evaluators_half(table.bucket.to_numpy())
+        with step.training_run(flatten(section)) as run:
+            result = train_input_model(attribute, images, values, split, section, folder, step.fingerprint, run.log, step.progress())
+            test = split == "test"
+            figures = regression_figures(result.predicted[test], values[test], (table.gender == "female").to_numpy()[test])
+            figures["n_train"] = int((split == "train").sum())
+            version = weights_version(folder)
+            picture = scatter(values[test], result.predicted[test], f"evaluator of {attribute}: held out")
+            run.result(numbers(figures))
+            run.picture("held_out.jpg", picture)
+        return Made(version, figures, picture, run.url)
+
+    return evaluator
+
+
+def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name="generator_evaluation",
+        deps=["nvae_weights", "final_dataset", *(f"input_values_{a}" for a in ATTRIBUTES), *EVALUATORS],
+        version=1,
+        reads=lambda s: (s.samples,),
+        group=GROUP,
+        kinds={"keras", "mlflow"},
+        description="How well the sliders work: sweeps of one value at fixed latents, measured by the evaluators.",
+    )
+    def generator_evaluation(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import final_images
+        from gaip3_pipeline.evaluation.control import control_chart, control_figures, control_table, sweep_all, sweep_strips
+        from gaip3_pipeline.models.nvae.model import load_nvae
+        from gaip3_pipeline.tables.files import write_text_atomically
+        from gaip3_pipeline.training.inputs import load_input_model
+        from gaip3_pipeline.versions import read_figures
+
+        root, section = step.root, step.settings.samples
+        evaluators = {a: load_input_model(root.evaluator(a)) for a in ATTRIBUTES}
+        limits = {a: read_figures(root, f"evaluator_{a}")["r2"] for a in ATTRIBUTES}
+        sweeps = sweep_all(load_nvae(root.nvae), evaluators, final_images(root).values, section, progress=step.progress())
+        write_text_atomically(root.control_table, control_table(sweeps).to_csv(index=False, lineterminator="\n"))
+        figures = control_figures(sweeps) | {f"evaluator_r2_{a}": r2 for a, r2 in limits.items()}
+        strips = sweep_strips(sweeps)
+        with step.training_run(flatten(section)) as run:
+            run.result(numbers(figures))
+            run.picture("sweeps.jpg", strips)
+            run.picture("control.jpg", control_chart(sweeps, limits))
+            run.artifact(root.control_table)
+        return Made(file_version(root.control_table), figures, strips, run.url)
+
+    return generator_evaluation

@@ -1,0 +1,152 @@
+"""How well the sliders of a generator work: sweeps of one value at fixed latents, measured by regressors that took no part."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gaip3_pipeline.evaluation.charts import jpeg
+from gaip3_pipeline.evaluation.distances import mean_pairwise_distance, random_features
+from gaip3_pipeline.evaluation.generate import decode_batches
+from gaip3_pipeline.evaluation.regression import r_squared, spearman
+from gaip3_pipeline.imaging.contact_sheet import contact_sheet
+from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.models.nvae.model import NVAE
+from gaip3_pipeline.settings import Samples
+from gaip3_pipeline.training.inputs import InputRegressor, predict_values
+from gaip3_pipeline.training.progress import Progress
+
+FACES = 48
+VALUES = tuple(np.linspace(0.0, 1.0, 9).tolist())
+SEED_OFFSET = 3_000_000  # of the faces swept: seeds that neither samples nor critics use
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """Every value swept over the same faces. Axes: value swept (5), face, step of the sweep."""
+
+    images: np.ndarray  # (5, N, V, H, W, 3) uint8
+    asked: np.ndarray  # (5, N, V, 5) float32: all five values that were asked for
+    measured: np.ndarray  # (5, N, V, 5) float32: what the evaluators say of the pictures
+    guidance: float
+    temperature: float
+
+
+def sweep_all(
+    model: NVAE,
+    evaluators: Mapping[str, InputRegressor],
+    values: np.ndarray,
+    settings: Samples,
+    faces: int = FACES,
+    progress: Progress | None = None,
+) -> Sweeps:
+    """Sweep each value over 0..1 for ``faces`` faces; their other values are rows of ``values (N, 5)`` of real pictures.
+
+    Temperature and guidance are those of ``settings``: what the user gets.
+    """
+    rows = np.asarray(values[np.random.default_rng(settings.seed).integers(0, len(values), faces)], np.float32)
+    asked = np.broadcast_to(rows[None, :, None], (len(ATTRIBUTES), faces, len(VALUES), len(ATTRIBUTES))).copy()
+    for i in range(len(ATTRIBUTES)):
+        asked[i, :, :, i] = VALUES
+    seeds = np.broadcast_to((settings.seed + SEED_OFFSET + np.arange(faces))[None, :, None], asked.shape[:3]).ravel()
+    flat = asked.reshape(-1, len(ATTRIBUTES))
+    images = np.concatenate(list(decode_batches(model, seeds, flat, settings.temperature, settings.guidance, progress)))
+    measured = np.stack([predict_values(evaluators[a], [images]) for a in ATTRIBUTES], axis=-1)
+    shape = asked.shape[:3]
+    return Sweeps(images.reshape(*shape, *images.shape[1:]), asked, measured.reshape(*shape, -1), settings.guidance, settings.temperature)
+
+
+def control_figures(sweeps: Sweeps) -> dict[str, float | int]:
+    """For each value: ``spearman_``, ``r2_`` (asked against measured, over all faces), ``slope_`` (its own), ``drift_``; and leakage.
+
+    ``leakage`` is the largest slope off the diagonal of :func:`slopes`. Drift is the mean distance of
+    random features from the middle of a sweep, as a share of the mean distance between different faces.
+    """
+    matrix = slopes(sweeps)
+    drifts = identity_drift(sweeps)
+    figures: dict[str, float | int] = {"faces": sweeps.images.shape[1], "steps": len(VALUES)}
+    for i, attribute in enumerate(ATTRIBUTES):
+        asked, measured = sweeps.asked[i, :, :, i].ravel(), sweeps.measured[i, :, :, i].ravel()
+        figures |= {
+            f"spearman_{attribute}": spearman(asked, measured),
+            f"r2_{attribute}": r_squared(measured, asked),
+            f"slope_{attribute}": float(matrix[i, i]),
+            f"drift_{attribute}": float(drifts[i].mean()),
+        }
+    off = np.abs(matrix - np.diag(np.diag(matrix)))
+    return figures | {"leakage": float(off.max())}
+
+
+def slopes(sweeps: Sweeps) -> np.ndarray:
+    """``(5, 5)``: least-squares slope of measured value j (column) while value i (row) is swept from 0 to 1 at fixed latents."""
+    grid = np.asarray(VALUES) - np.mean(VALUES)
+    mean_over_faces = sweeps.measured.astype(np.float64).mean(axis=1)  # (5, V, 5)
+    return np.einsum("v,ivj->ij", grid, mean_over_faces) / (grid**2).sum()
+
+
+def identity_drift(sweeps: Sweeps) -> np.ndarray:
+    """``(5, V)``: mean distance of random features from the sweep's middle, over the mean distance between different faces."""
+    count, faces, steps = sweeps.images.shape[:3]
+    features = random_features()(sweeps.images.reshape(-1, *sweeps.images.shape[3:])).reshape(count, faces, steps, -1)
+    middle = features[:, :, steps // 2]
+    moved = np.linalg.norm(features - middle[:, :, None], axis=-1).mean(axis=1)
+    return moved / np.mean([mean_pairwise_distance(m) for m in middle])
+
+
+def control_table(sweeps: Sweeps) -> pd.DataFrame:
+    """One row per picture: ``swept``, ``face``, the five values ``asked_…`` and ``measured_…``."""
+    count, faces, steps = sweeps.asked.shape[:3]
+    table = pd.DataFrame(
+        {
+            "swept": np.repeat(ATTRIBUTES, faces * steps),
+            "face": np.tile(np.repeat(np.arange(faces), steps), count),
+        }
+    )
+    for name, values in (("asked", sweeps.asked), ("measured", sweeps.measured)):
+        for j, attribute in enumerate(ATTRIBUTES):
+            table[f"{name}_{attribute}"] = np.round(values[..., j].ravel().astype(np.float64), 4)
+    return table
+
+
+def sweep_strips(sweeps: Sweeps, faces: int = 2) -> bytes:
+    """A JPEG of sweep strips: each value, ``faces`` faces, from 0 on the left to 1 on the right, all else the same."""
+    height, width = sweeps.images.shape[3:5]
+    pictures = sweeps.images[:, :faces].reshape(-1, height, width, 3)
+    captions = [f"{a} {v:.2f}" for a in ATTRIBUTES for _ in range(faces) for v in VALUES]
+    title = f"one value from 0 to 1, all else fixed; temperature {sweeps.temperature:g}, guidance {sweeps.guidance:g}"
+    return contact_sheet(list(pictures), len(VALUES), cell=(80, 80 * height // width), captions=captions, title=title)
+
+
+def control_chart(sweeps: Sweeps, limits: Mapping[str, float]) -> bytes:
+    """A JPEG: asked against measured for each value with the evaluator's own held-out R², the slopes as a heat map, and drift."""
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    panels = figure.subplots(2, 4).ravel()
+    figures = control_figures(sweeps)
+    for i, attribute in enumerate(ATTRIBUTES):
+        axes = panels[i]
+        low, middle, high = np.quantile(sweeps.measured[i, :, :, i], (0.1, 0.5, 0.9), axis=0)
+        axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+        axes.fill_between(VALUES, low, high, color="#4477aa", alpha=0.25, linewidth=0)
+        axes.plot(VALUES, middle, color="#4477aa", marker="o", markersize=3)
+        axes.set(xlabel="asked", ylabel="measured", xlim=(0, 1), ylim=(-0.05, 1.05))
+        said = f"R² {figures[f'r2_{attribute}']:.2f}, Spearman {figures[f'spearman_{attribute}']:.2f}"
+        axes.set_title(f"{attribute}: {said}\n(evaluator held out: R² {limits[attribute]:.2f})", fontsize=8)
+    matrix, axes = slopes(sweeps), panels[5]
+    axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
+    for i in range(len(ATTRIBUTES)):
+        for j in range(len(ATTRIBUTES)):
+            ink = "white" if abs(matrix[i, j]) > 0.6 else "black"
+            axes.text(j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize=7, color=ink)
+    axes.set_xticks(range(len(ATTRIBUTES)), ATTRIBUTES, rotation=40, ha="right", fontsize=7)
+    axes.set_yticks(range(len(ATTRIBUTES)), ATTRIBUTES, fontsize=7)
+    axes.set_title("slope of measured (column)\nwhile one is swept (row)", fontsize=8)
+    for attribute, drift in zip(ATTRIBUTES, identity_drift(sweeps), strict=True):
+        panels[6].plot(VALUES, drift, label=attribute)
+    panels[6].axhline(1.0, color="#bbbbbb", linewidth=1)
+    panels[6].set_title("drift from the middle\n(1: another person)", fontsize=8)
+    panels[6].set_xlabel("asked")
+    panels[6].legend(fontsize=6)
+    panels[7].set_visible(False)
+    return jpeg(figure)

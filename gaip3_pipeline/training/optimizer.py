@@ -1,0 +1,52 @@
+"""Adamax that leaves out updates whose gradient is not finite or far larger than usual."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+
+
+class SpikeSkippingAdamax(keras.optimizers.Adamax):
+    """Adamax (Kingma and Ba 2015, section 7.1) that skips spikes: deep hierarchical VAEs now and then meet one.
+
+    An update is skipped when the norm of the whole gradient is not finite, is exactly 0, or exceeds ``spike`` times its running
+    mean after the first ``PATIENCE`` updates; the weights then stay as they are. ``skipped`` counts them. A spike enters the mean
+    as ``spike`` times the mean, so that a lasting change of scale is followed after a few updates.
+    """
+
+    PATIENCE = 20
+
+    def __init__(self, learning_rate: Any, spike: float, **kwargs: Any) -> None:
+        super().__init__(learning_rate, **kwargs)
+        self.spike = spike
+        self._share: Tensor = 1.0  # of the learning rate, in the update under way
+
+    def build(self, variables: list[Any]) -> None:
+        if not self.built:
+            super().build(variables)
+            self.usual_norm = self.add_variable(shape=(), initializer="zeros", name="usual_norm")
+            self.skipped = self.add_variable(shape=(), initializer="zeros", name="skipped")
+
+    def apply(self, grads: list[Tensor], trainable_variables: list[Any] | None = None) -> None:
+        if trainable_variables is not None:
+            self.build(list(trainable_variables))
+        norm = ops.sqrt(sum(ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads if g is not None))
+        finite = ops.logical_and(ops.isfinite(norm), norm > 0.0)
+        step = ops.cast(self.iterations, "float32")
+        limit = ops.where(step < self.PATIENCE, float("inf"), self.spike * self.usual_norm)
+        steady = ops.logical_and(finite, norm <= limit)
+        keep = ops.minimum(0.99, step / (step + 1.0))
+        followed = keep * self.usual_norm + (1.0 - keep) * ops.minimum(norm, limit)
+        self.usual_norm.assign(ops.where(finite, followed, self.usual_norm))
+        self.skipped.assign_add(1.0 - ops.cast(steady, "float32"))
+        self._share = ops.cast(steady, "float32")
+        super().apply([g if g is None else ops.where(steady, g, ops.zeros_like(g)) for g in grads], trainable_variables)
+        self._share = 1.0
+
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
+        super().update_step(gradient, variable, learning_rate * self._share)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "spike": self.spike}

@@ -1,0 +1,65 @@
+"""An update that is no number or a spike leaves the weights as they are, is counted, and the training goes on."""
+
+import keras
+import numpy as np
+import pytest
+
+from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
+
+
+def optimizer_and_weight():
+    weight = keras.Variable(np.ones(3, np.float32))
+    optimizer = SpikeSkippingAdamax(0.1, spike=10.0)
+    optimizer.build([weight])
+    return optimizer, weight
+
+
+def value(variable):
+    return keras.ops.convert_to_numpy(variable).copy()
+
+
+def apply(optimizer, weight, gradient):
+    optimizer.apply([keras.ops.convert_to_tensor(np.full(3, gradient, np.float32))], [weight])
+
+
+def test_without_spikes_it_is_adamax():
+    optimizer, weight = optimizer_and_weight()
+    plain, other = keras.optimizers.Adamax(0.1), keras.Variable(np.ones(3, np.float32))
+    plain.build([other])
+    for gradient in np.random.default_rng(0).normal(0, 1, 40):
+        apply(optimizer, weight, gradient)
+        apply(plain, other, gradient)
+    np.testing.assert_array_equal(value(weight), value(other))
+    assert float(value(optimizer.skipped)) == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1000.0])
+def test_a_spike_is_skipped_and_counted_and_the_next_update_is_taken(bad):
+    optimizer, weight = optimizer_and_weight()
+    for _ in range(30):
+        apply(optimizer, weight, 1.0)
+    before = value(weight)
+    apply(optimizer, weight, bad)
+    np.testing.assert_array_equal(value(weight), before)
+    assert float(value(optimizer.skipped)) == 1
+    apply(optimizer, weight, 1.0)
+    assert (value(weight) < before).all()
+    assert np.isfinite(value(weight)).all()
+
+
+def test_early_updates_may_differ_widely_but_must_be_finite():
+    optimizer, weight = optimizer_and_weight()
+    for gradient in (1e-3, 1.0, np.nan, 50.0):
+        apply(optimizer, weight, gradient)
+    assert float(value(optimizer.skipped)) == 1
+    assert np.isfinite(value(weight)).all()
+
+
+def test_a_lasting_change_of_scale_is_followed():
+    optimizer, weight = optimizer_and_weight()
+    for gradient in [1.0] * 30 + [100.0] * 40:
+        apply(optimizer, weight, gradient)
+    skipped = float(value(optimizer.skipped))
+    assert 0 < skipped < 40
+    apply(optimizer, weight, 100.0)
+    assert float(value(optimizer.skipped)) == skipped
