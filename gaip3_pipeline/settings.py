@@ -106,6 +106,7 @@ class Nvae:
     kl_warmup: float = 0.3  # share of the steps in which the weight of the KL rises
     clip_norm: float = 1.0  # of the whole gradient
     spike: float = 10.0  # an update whose gradient is so many times the usual is skipped and counted
+    control: float = 0.0  # weight of the error of the five values, as the input models see them in samples
     spectral: float = 0.01  # weight of the spectral regularisation, per picture in nats
     ema: float = 0.995
     seed: int = 1
@@ -186,6 +187,14 @@ def load(root: DataRoot) -> Settings:
     if preset not in {**shared.get("presets", {}), **own.get("presets", {})}:
         raise SettingsError(f"{root.settings_file}: preset {preset!r} is not defined; use one of {sorted(shared.get('presets', {}))}")
     return resolve(preset, tables, root.settings_file)
+
+
+def of_preset(preset: str) -> Settings:
+    """The settings of a preset of the repository's own file, without anybody's changes. Raises :class:`SettingsError`."""
+    presets = _read(REPOSITORY / "gaip3.toml").get("presets", {})
+    if preset not in presets:
+        raise SettingsError(f"preset {preset!r} is not defined; use one of {sorted(presets)}")
+    return resolve(preset, [presets[preset]])
 
 
 def resolve(preset: str, tables: list[dict[str, Any]], source: Path | str = "settings") -> Settings:

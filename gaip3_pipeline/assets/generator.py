@@ -7,6 +7,7 @@ from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import Made, Step, folder_content, numbers, versioned_asset, weights_version
 
 GROUP = "generator"
+INPUT_MODELS = [f"input_model_{a}" for a in ATTRIBUTES]
 INPUT_VALUES = [f"input_values_{a}" for a in ATTRIBUTES]
 
 
@@ -16,8 +17,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="nvae_weights",
-        deps=["final_dataset", *INPUT_VALUES],
-        version=1,
+        deps=["final_dataset", *INPUT_VALUES, *INPUT_MODELS],
+        version=2,
         reads=lambda s: (s.nvae,),
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -29,6 +30,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.generator import generator_sheet
         from gaip3_pipeline.training.generator import train_nvae
+        from gaip3_pipeline.training.inputs import load_guide
         from gaip3_pipeline.training.logbook import write_section
 
         data = final_images(step.root)
@@ -43,6 +45,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
                 step.fingerprint,
                 run.log,
                 step.progress(),
+                [load_guide(step.root.input_model(a)) for a in ATTRIBUTES] if section.control else [],
             )
             version = weights_version(step.root.nvae)
             picture = generator_sheet(step.root.nvae, data.images, data.values, data.table.split.to_numpy())

@@ -1,6 +1,7 @@
 """Training of the NVAE. What is trained stands in models/nvae/objective.py; this is the how: data, optimiser, result."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from gaip3_pipeline.evaluation.generator import Bound, bits_per_dim
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.backend import compile_options, seed_everything
-from gaip3_pipeline.models.nvae.model import NVAE, save_nvae
+from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization, save_nvae
 from gaip3_pipeline.models.nvae.objective import NvaeTraining
 from gaip3_pipeline.settings import Nvae
 from gaip3_pipeline.training import checkpoint
@@ -22,6 +23,7 @@ from gaip3_pipeline.training.pictures import flip_some, shrink
 from gaip3_pipeline.training.progress import Progress
 
 IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
+SAMPLING_TEMPERATURE = 0.8  # at which batch normalisation is readjusted, where cells have any
 HEAD = ATTRIBUTES.index("head")
 
 
@@ -59,12 +61,14 @@ def train_nvae(
     fingerprint: str,
     log: Log,
     progress: Progress | None = None,
+    guides: Sequence[keras.Model] = (),
 ) -> NvaeResult:
     """Train on the images of split "train", save the averaged weights in ``folder`` and return the result.
 
     ``images`` (N, H, W, 3) uint8, of any size not below ``settings``, may be a memory map; ``conditions`` (N, 5) in 0..1 in the
     order of ``ATTRIBUTES``; ``split`` (N,) of "train", "validation" or "test". A killed training goes on at its last checkpoint if
-    ``fingerprint`` is the same. Raises ``ValueError`` when there is nothing to train on, ``DivergedError`` when the loss is not finite.
+    ``fingerprint`` is the same. ``guides`` are the models of the five values, needed for ``settings.control`` (see
+    :class:`NvaeTraining`). Raises ``ValueError`` when there is nothing to train on, ``DivergedError`` when the loss is not finite.
     """
     split = np.asarray(split)
     parts = {name: np.flatnonzero(split == name) for name in ("train", "validation", "test")}
@@ -79,7 +83,7 @@ def train_nvae(
     seed_everything(settings.seed)
     batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, mirrored_at_random)
     total_steps = settings.epochs * len(batches)
-    training = NvaeTraining(settings, total_steps)
+    training = NvaeTraining(settings, total_steps, guides)
     training.compile(optimizer=optimizer(settings, total_steps), **compile_options())
     validation = ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False) if len(parts["validation"]) else None
     history = fit(
@@ -92,12 +96,13 @@ def train_nvae(
         progress=progress,
         validation=validation,
     )
-    save_nvae(training.ema, folder)
-    checkpoint.discard(folder / "checkpoints")
     held_out = data("test" if len(parts["test"]) else "validation")
     bound = None
     if len(held_out["image"]):
         bound = bits_per_dim(training.ema, held_out["image"], held_out["condition"], samples=IMPORTANCE_SAMPLES, seed=settings.seed)
+    readjust_normalization(training.ema, data("train")["condition"][: settings.batch_size], SAMPLING_TEMPERATURE)
+    save_nvae(training.ema, folder)
+    checkpoint.discard(folder / "checkpoints")
     return NvaeResult(training.ema, history, bound, len(parts["train"]))
 
 

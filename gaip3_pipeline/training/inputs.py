@@ -104,6 +104,13 @@ def load_input_model(folder: Path) -> InputRegressor:
     return _regressor(load_weights(_build(settings), folder), attribute, settings)
 
 
+def load_guide(folder: Path) -> keras.Model:
+    """The regressor of ``folder`` without its mirror average, which would double a gradient's cost: ``(B, h, w, 3) -> (B, 1)``."""
+    config = load_config(folder)
+    config.pop("attribute")
+    return load_weights(_build(InputModel(**config)), folder)
+
+
 def predict_values(regressor: InputRegressor, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None) -> np.ndarray:
     """``(N,) float32`` values in 0..1, rounded to 4 decimals, for batches of ``(B, H, W, 3) uint8``."""
     return as_values(score_all([regressor.model], batches, regressor.height, regressor.width, done)[0])

@@ -1,7 +1,8 @@
-"""What an NVAE is trained on: the bound with KL warm-up and balancing, spectral regularisation, and an EMA of the weights."""
+"""What an NVAE is trained on: the bound with KL warm-up and balancing, spectral regularisation, control; and an EMA of the weights."""
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from gaip3_pipeline.models.nvae.model import build_nvae
 from gaip3_pipeline.settings import Nvae
 
 Tensor = Any
+CONTROL_SHARE = 4  # one face is drawn for control for so many of the batch
 
 
 class SpectralRegularization(layers.Layer):
@@ -55,9 +57,14 @@ class NvaeTraining(keras.Model):
 
     Takes batches ``{"image": (B, H, W, C) uint8, "condition": (B, 5) float32}``. The loss is in nats per dimension. The step
     counter, the average and the seeds are variables of the model, so that a checkpoint of its variables resumes everything.
+
+    ``guides``: frozen regressors of the five values, ``(B, h, w, 3) float32 in 0..1 -> (B, 1)`` each, in the order of
+    ``layout.ATTRIBUTES``. With them and ``settings.control`` above 0 each step also draws a few faces from the prior with random
+    values, and the squared error of what the guides see in them joins the loss. The bound alone leaves small features to the
+    latents: a condition that says what a posterior sample says anyway earns no likelihood.
     """
 
-    def __init__(self, settings: Nvae, total_steps: int, **kwargs: Any) -> None:
+    def __init__(self, settings: Nvae, total_steps: int, guides: Sequence[keras.Model] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = settings
         self.nvae = build_nvae(settings)
@@ -69,6 +76,11 @@ class NvaeTraining(keras.Model):
         self._dimensions = settings.height * settings.width * self.nvae.likelihood.picture_channels
         self._kl_weights = [float(settings.kl_weights[s]) for s in self.nvae.latent_scales]
         self._bits = keras.metrics.Mean(name="bits_per_dim")
+        self.guides = list(guides)
+        for guide in self.guides:
+            guide.trainable = False
+        self._control = [keras.metrics.Mean(name="control_mse")] if self.guides and settings.control > 0.0 else []
+        self._control_seed = keras.random.SeedGenerator(settings.seed + 1)
         self._kl = [keras.metrics.Mean(name=f"kl_{i}_{h}x{w}") for i, (h, w, _) in enumerate(self.nvae.latent_shapes)]
         self.built = True
 
@@ -88,9 +100,26 @@ class NvaeTraining(keras.Model):
         loss = (ops.sum(self._kl_factors(kl) * kl) - log_likelihood) / self._dimensions
         if self.settings.spectral > 0.0:
             loss = loss + self.settings.spectral / self._dimensions * self.spectral.penalty()
+        if self._control:
+            error = self._control_error(ops.shape(x["image"])[0])
+            self._control[0].update_state(error)
+            loss = loss + self.settings.control * ops.minimum(self.step / self._warmup_steps, 1.0) * error
         self._follow()
         # A loss that is no number shows as 0 and has no gradient: the optimiser skips and counts the update.
         return ops.where(ops.isfinite(loss), loss, 0.0)
+
+    def _control_error(self, batch: Any) -> Tensor:
+        """Mean squared error between five random values and what the guides see in samples that asked for them."""
+        n = ops.maximum(batch // CONTROL_SHARE, 1)
+        asked = keras.random.uniform((n, len(self.guides)), seed=self._control_seed)
+        noise = [keras.random.normal((n, *shape), seed=self._control_seed) for shape in self.nvae.latent_shapes]
+        pictures = self.nvae.decode(noise, asked)
+        seen = []
+        for guide in self.guides:
+            size = tuple(guide.input_shape[1:3])
+            fitting = pictures if size == tuple(pictures.shape[1:3]) else ops.image.resize(pictures, size, antialias=True)
+            seen.append(guide(fitting, training=False))
+        return ops.mean(ops.square(ops.concatenate(seen, axis=-1) - asked))
 
     def _kl_factors(self, kl: Tensor) -> Tensor:
         """The weight of each group's KL: warm-up, balancing while it lasts (NVAE, appendix A), and the scale's own weight."""

@@ -1,0 +1,184 @@
+"""A training step of the generator: images/s and memory, against its convolutions alone and the machine's matrix product.
+
+    python bench/train_step.py [--presets demo seed] [--backends tensorflow jax] [--cells dense paper] [--batch 32] [--steps 12]
+
+Each row is a process of its own. ``images_per_s``: the median of ``steps`` whole steps (forward, backward, update, moving average) on a
+batch in memory. ``over_convolutions``: that time over the sum of all its convolutions timed alone, forward and both gradients, at the
+same shapes, each the median of ten. ``gflop_per_image``: the operations of these convolutions, two for each multiply-add;
+``share_of_matmul``: the rate reached over that of a product of two 2048² float32 matrices. ``peak_mb``: the process's peak resident
+memory, of which Keras and its backend take about 800 at import. ``input_images_per_s``: the input pipeline alone, shuffled and mirrored.
+Prints a table; the last line is one JSON list of rows.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+
+def median_seconds(work: Callable[[], Any], repeats: int) -> float:
+    """The median time of ``work`` after one call that does not count."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def forward_and_backward(layer: Any, x: np.ndarray, with_input: bool) -> Callable[[], None]:
+    """One call: ``layer`` forward and the gradients of its weights and, if ``with_input``, of its input. Waits for the result."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        weights = [w.value for w in layer.trainable_variables]
+        given = jax.numpy.asarray(x)
+
+        def apply(weights: Any, given: Any) -> Any:
+            return layer.stateless_call(weights, [], given)[0]
+
+        @jax.jit
+        def both(weights: Any, given: Any) -> Any:
+            y, pull = jax.vjp(apply if with_input else lambda w: apply(w, given), *((weights, given) if with_input else (weights,)))
+            return pull(y)
+
+        return lambda: jax.block_until_ready(both(weights, given))
+    import tensorflow as tf
+
+    constant = tf.constant(x)
+
+    @tf.function
+    def compiled() -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(constant)
+            y = layer(constant)
+        return tape.gradient(y, [w.value for w in layer.trainable_variables] + ([constant] if with_input else []), output_gradients=y)
+
+    return lambda: [g.numpy().ravel()[:1] for g in compiled()] and None
+
+
+def convolutions(model: Any, batch: dict[str, np.ndarray]) -> list[tuple[Any, tuple[int, ...], bool]]:
+    """Every convolution that one forward pass calls: the layer, its input's shape, and whether its input needs a gradient."""
+    from keras import layers
+
+    found: list[tuple[Any, tuple[int, ...], bool]] = []
+    kinds = (layers.Conv2D, layers.DepthwiseConv2D)
+    originals = {kind: kind.call for kind in kinds}
+
+    def recording(kind: type) -> Callable[..., Any]:
+        def call(self: Any, inputs: Any) -> Any:
+            found.append((self, tuple(inputs.shape), self is not model.encoder.stem))
+            return originals[kind](self, inputs)
+
+        return call
+
+    for kind in kinds:
+        kind.call = recording(kind)  # type: ignore[method-assign]
+    try:
+        model(batch)
+    finally:
+        for kind in kinds:
+            kind.call = originals[kind]  # type: ignore[method-assign]
+    return found
+
+
+def flop(layer: Any, shape: tuple[int, ...], with_input: bool) -> float:
+    """Operations per image of a convolution: forward, gradient of the kernel and, if needed, of the input."""
+    _, height, width, _ = layer.compute_output_shape(shape)
+    return 2.0 * float(np.prod(layer.kernel.shape)) * height * width * (3 if with_input else 2)
+
+
+def row(preset: str, cell: str, batch_size: int, steps: int) -> dict[str, Any]:
+    """One measurement in this process, on the backend that KERAS_BACKEND names."""
+    import keras
+
+    from gaip3_pipeline.models.backend import compile_options, keep_freed_memory, seed_everything
+    from gaip3_pipeline.models.nvae.objective import NvaeTraining
+    from gaip3_pipeline.settings import of_preset
+    from gaip3_pipeline.training.batches import ArrayBatches
+    from gaip3_pipeline.training.generator import mirrored_at_random, optimizer
+
+    settings = dataclasses.replace(of_preset(preset).nvae, cell=cell, batch_size=batch_size)
+    seed_everything(1)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (batch_size, settings.height, settings.width, 3), dtype=np.uint8)
+    batch = {"image": images, "condition": rng.random((batch_size, 5)).astype(np.float32)}
+    training = NvaeTraining(settings, 1000)
+    training.compile(optimizer=optimizer(settings, 1000), **compile_options())
+    training.optimizer.build(training.trainable_variables)
+    keep_freed_memory()
+    step = median_seconds(lambda: training.train_on_batch(batch), steps)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found = convolutions(training.nvae, batch)
+    alone = 0.0
+    for (kind, config, shape, with_input), count in Counter(
+        (type(layer), json.dumps({k: v for k, v in layer.get_config().items() if k != "name"}), shape, w) for layer, shape, w in found
+    ).items():
+        layer = kind.from_config(json.loads(config))
+        layer.build(shape)
+        x = rng.standard_normal(shape, dtype=np.float32)
+        alone += count * median_seconds(forward_and_backward(layer, x, with_input), 10)
+    a = keras.ops.convert_to_tensor(rng.standard_normal((2048, 2048), dtype=np.float32))
+    matmul = 2 * 2048**3 / median_seconds(lambda: np.asarray(keras.ops.matmul(a, a))[0, 0], 10)
+    operations = sum(flop(*each) for each in found)
+    many = ArrayBatches({k: np.concatenate([v] * 8) for k, v in batch.items()}, batch_size, 1, mirrored_at_random)
+    fed = median_seconds(lambda: [many[i] for i in range(8)], 5)
+    return {
+        "preset": preset,
+        "backend": keras.backend.backend(),
+        "cell": cell,
+        "batch": batch_size,
+        "images_per_s": round(batch_size / step, 1),
+        "over_convolutions": round(step / alone, 3),
+        "peak_mb": round(peak),
+        "gflop_per_image": round(operations / 1e9, 3),
+        "share_of_matmul": round(operations * batch_size / step / matmul, 3),
+        "matmul_gflop_per_s": round(matmul / 1e9),
+        "input_images_per_s": round(8 * batch_size / fed),
+        "parameters": int(training.nvae.count_params()),
+    }
+
+
+def main() -> None:
+    """Run every row in a process of its own, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="+", default=["demo", "seed"])
+    parser.add_argument("--backends", nargs="+", default=["tensorflow"])
+    parser.add_argument("--cells", nargs="+", default=["dense", "paper"])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--one", nargs=2, metavar=("PRESET", "CELL"), help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.one:
+        print(json.dumps(row(*a.one, a.batch, a.steps)))
+        return
+    rows = []
+    for preset in a.presets:
+        for backend in a.backends:
+            for cell in a.cells:
+                command = [sys.executable, __file__, "--one", preset, cell, "--batch", str(a.batch), "--steps", str(a.steps)]
+                done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, stdout=subprocess.PIPE, text=True, check=True)
+                rows.append(json.loads(done.stdout.splitlines()[-1]))
+                print("  ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
