@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     a = parser.parse_args()
     root = DataRoot(a.root.resolve())
-    data, base = final_images(root), load(root).nvae
+    data, base = final_images(root, load(root)), load(root).nvae
     curves = {c: curve(data, dataclasses.replace(base, cell=c), m) for c, m in zip(a.cells, a.minutes, strict=True)}
     common = max(min(b for _, b in points) for points in curves.values())
     times = {c: round(seconds_to(points, common), 1) for c, points in curves.items()}

@@ -77,7 +77,7 @@ def main() -> None:
     rows = []
     for guidance in a.guidance:
         drawn = dataclasses.replace(load(root).samples, temperature=a.temperature, guidance=guidance)
-        sweeps = sweep_all(model, evaluators, final_images(root).values, drawn, a.faces)
+        sweeps = sweep_all(model, evaluators, final_images(root, load(root)).values, drawn, a.faces)
         figures = {k: round(v, 3) for k, v in control_figures(sweeps).items()}
         rows.append({"guidance": guidance, "temperature": a.temperature, **figures})
         print(f"\nguidance {guidance:g}\n{pd.DataFrame(slopes(sweeps), ATTRIBUTES, ATTRIBUTES).round(2)}")

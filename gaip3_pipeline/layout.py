@@ -10,6 +10,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ATTRIBUTES = ("eyes", "mouth", "hair_color", "background", "head")
+MIRRORED = ("head",)  # values that a mirror image turns into 1 - value
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -103,6 +104,10 @@ class DataRoot:
     def packed_final(self) -> Path:
         """``(N, H, W, 3) uint8`` of the final images in the order of the final dataset's manifest."""
         return self.path / "packed" / "final.npy"
+
+    def packed_large(self, height: int, width: int) -> Path:
+        """The final images once more at a size above that of ``final/``, made from the originals."""
+        return self.path / "packed" / f"final_{height}x{width}.npy"
 
     def manifest(self, asset: str) -> Path:
         return self.path / "manifests" / f"{asset}.parquet"

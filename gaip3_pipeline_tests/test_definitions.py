@@ -22,7 +22,9 @@ EXPECTED = {
     "gender_model": {f"resized_{s}" for s in SETS},
     "gender_probabilities": {"gender_model", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
     "final_dataset": {"gender_probabilities", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
-    "nvae_weights": {"final_dataset", *(f"input_values_{a}" for a in ATTRIBUTES)},
+    **{f"evaluator_{a}": {f"labels_{a}", *(f"resized_{s}" for s in SETS)} for a in ATTRIBUTES},
+    "generator_evaluation": {"nvae_weights", "final_dataset", *(f"{n}_{a}" for a in ATTRIBUTES for n in ("input_values", "evaluator"))},
+    "nvae_weights": {"final_dataset", *(f"input_{kind}_{a}" for a in ATTRIBUTES for kind in ("values", "model"))},
 }
 
 
@@ -70,5 +72,11 @@ def test_automation_is_off_unless_switched_on_and_sources_are_observed(tmp_path)
 def test_trainings_share_one_pool(tmp_path):
     graph = definitions(tmp_path).resolve_asset_graph()
     pools = {k.to_user_string(): graph.assets_def_for_key(k).op.pool for k in graph.materializable_asset_keys}
-    trained = {"gender_model", "nvae_weights", "critic_weights", "judge_weights", *(f"input_model_{a}" for a in ATTRIBUTES)}
+    trained = {
+        "gender_model",
+        "nvae_weights",
+        "critic_weights",
+        "judge_weights",
+        *(f"{n}_{a}" for a in ATTRIBUTES for n in ("input_model", "evaluator")),
+    }
     assert {n for n, pool in pools.items() if pool} == trained

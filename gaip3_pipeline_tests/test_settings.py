@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from gaip3_pipeline.layout import REPOSITORY, DataRoot
-from gaip3_pipeline.settings import Settings, SettingsError, load, resolve, section_hash
+from gaip3_pipeline.settings import Settings, SettingsError, load, of_preset, resolve, section_hash
 
 
 def root_with(tmp_path, text):
@@ -60,3 +60,20 @@ def test_every_preset_of_the_repository_resolves(tmp_path):
 def test_settings_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().nvae.epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("preset", "size"), [("tiny", (32, 26)), ("demo", (64, 52)), ("small", (64, 52)), ("seed", (128, 104)), ("hq", (256, 208))]
+)
+def test_every_preset_describes_a_generator_that_can_be_built(preset, size):
+    from gaip3_pipeline.models.nvae.model import scale_sizes
+
+    nvae = of_preset(preset).nvae
+    assert (nvae.height, nvae.width) == size
+    scales = len(scale_sizes(nvae.height, nvae.width, nvae.stem))
+    assert {len(nvae.channels), len(nvae.latents), len(nvae.cells), len(nvae.kl_weights)} == {scales}
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(SettingsError, match=r"preset 'large' is not defined; use one of .*'seed'"):
+        of_preset("large")

@@ -39,7 +39,7 @@ def _critic(settings: Settings, name: str, role: str, description: str) -> dg.As
 
         section = step.settings.critic
         folder = step.root.critic if role == "guide" else step.root.judge
-        data = final_images(step.root)
+        data = final_images(step.root, step.settings)
         rows = share_of_role(data.table.bucket.to_numpy(), role)
         split = data.table.split.to_numpy()[rows]
         generated = matched_samples(step.root.nvae, data.values[rows], step.settings.samples, role)

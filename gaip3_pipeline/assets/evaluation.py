@@ -79,7 +79,7 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         root, section = step.root, step.settings.samples
         evaluators = {a: load_input_model(root.evaluator(a)) for a in ATTRIBUTES}
         limits = {a: read_figures(root, f"evaluator_{a}")["r2"] for a in ATTRIBUTES}
-        sweeps = sweep_all(load_nvae(root.nvae), evaluators, final_images(root).values, section, progress=step.progress())
+        sweeps = sweep_all(load_nvae(root.nvae), evaluators, final_images(root, step.settings).values, section, progress=step.progress())
         write_text_atomically(root.control_table, control_table(sweeps).to_csv(index=False, lineterminator="\n"))
         figures = control_figures(sweeps) | {f"evaluator_r2_{a}": r2 for a, r2 in limits.items()}
         strips = sweep_strips(sweeps)

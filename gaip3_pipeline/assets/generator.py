@@ -33,7 +33,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.training.inputs import load_guide
         from gaip3_pipeline.training.logbook import write_section
 
-        data = final_images(step.root)
+        data = final_images(step.root, step.settings, step.progress())
         section = step.settings.nvae
         with step.training_run(flatten(section)) as run:
             result = train_nvae(
@@ -73,7 +73,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.imaging.contact_sheet import contact_sheet
         from gaip3_pipeline.tables.contracts import write_samples
 
-        data = final_images(step.root)
+        data = final_images(step.root, step.settings, step.progress())
         section = step.settings.samples
         images, table = draw_samples(step.root.nvae, data.values, section, step.progress())
         write_pictures(step.root.samples, [p.rpartition("/")[2] for p in table.image_path], images)

@@ -42,7 +42,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         write_pictures(root.retouched, [p.rpartition("/")[2] for p in table.image_path], result.after)
         written = table.assign(image_path=table.image_path.str.replace("samples/", "retouched/"), outcome=result.reasons)
         write_samples(root.retouched_table, written.assign(guide_before=result.guide_before, guide_after=result.guide_after))
-        data = final_images(root)
+        data = final_images(root, step.settings)
         figures = retouch_figures(result, judge, regressors, data.images, (data.table.split == "test").to_numpy())
         picture = pairs(list(result.before[:24]), list(result.after[:24]))
         return Made(folder_content(root.retouched), {**figures, **flatten(step.settings.retouch)}, picture)

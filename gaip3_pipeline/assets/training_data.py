@@ -1,14 +1,18 @@
 """What trainings read, gathered from manifests, checked labels and tables. Not an asset: every model's asset starts here."""
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, DataRoot
+from gaip3_pipeline.settings import Settings, section_hash
 from gaip3_pipeline.tables import splits
 from gaip3_pipeline.tables.contracts import read_input_values
+from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.manifests import UNUSABLE, read_manifest
 
 FOLDER_OF_SET = {s.id: s.folder for s in IMAGE_SETS}
@@ -58,15 +62,21 @@ def labelled_table(root: DataRoot, attribute: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class FinalImages:
-    """The generator's data: ``images (N, 128, 104, 3) uint8`` (memory-mapped), ``values (N, 5) float32``, the manifest's rows."""
+    """The generator's data: ``images (N, H, W, 3) uint8`` (memory-mapped), ``values (N, 5) float32``, the manifest's rows.
+
+    H and W are those of the final images, or the generator's where these are larger.
+    """
 
     images: np.ndarray
     values: np.ndarray
     table: pd.DataFrame
 
 
-def final_images(root: DataRoot) -> FinalImages:
-    """The packed final images with their input values, in the order of the manifest."""
+def final_images(root: DataRoot, settings: Settings, progress: Callable[[int, int], None] | None = None) -> FinalImages:
+    """The packed final images with their input values, in the order of the manifest.
+
+    For a generator larger than they are, the images are made from the originals once and kept beside them.
+    """
     table = pd.read_parquet(root.manifest("final_dataset"))
     columns = []
     for attribute in ATTRIBUTES:
@@ -75,4 +85,36 @@ def final_images(root: DataRoot) -> FinalImages:
     values = np.stack(columns, axis=1)
     if np.isnan(values).any():
         raise ValueError("the input values do not cover the final dataset; materialise input_values_* after final_dataset")
-    return FinalImages(np.load(root.packed_final, mmap_mode="r"), values, table)
+    small = settings.nvae.height <= settings.images.height and settings.nvae.width <= settings.images.width
+    packed = root.packed_final if small else _packed_large(root, settings, table, progress)
+    return FinalImages(np.load(packed, mmap_mode="r"), values, table)
+
+
+def _packed_large(root: DataRoot, settings: Settings, table: pd.DataFrame, progress: Callable[[int, int], None] | None) -> Path:
+    from gaip3_pipeline.imaging.packing import load_original, pack
+    from gaip3_pipeline.imaging.transform import brighten, brightness_ratio
+
+    packed = root.packed_large(settings.nvae.height, settings.nvae.width)
+    made_of = packed.with_suffix(".json")
+    version = section_hash(settings.images) + hashlib.sha256("\n".join(table.path + table.sha256).encode()).hexdigest()
+    if packed.exists() and made_of.exists() and made_of.read_text() == version:
+        return packed
+    manifests = pd.concat([read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS])
+    original_of = dict(zip(manifests.path, manifests.source, strict=True))
+    resized = ["/".join(["resized", *PurePosixPath(p).parts[1:]]) for p in table.source]
+    rows = [_Row(root.path / original_of[p], source.startswith("augmented/")) for p, source in zip(resized, table.source, strict=True)]
+
+    def load(row: _Row, height: int, width: int) -> np.ndarray:
+        image = load_original(row.original, height, width, settings.images)
+        return brighten(image, brightness_ratio(row.original.stem)) if row.is_copy else image
+
+    made_of.unlink(missing_ok=True)
+    pack(rows, packed, settings.nvae.height, settings.nvae.width, progress, load)
+    write_text_atomically(made_of, version)
+    return packed
+
+
+@dataclass(frozen=True)
+class _Row:
+    original: Path
+    is_copy: bool

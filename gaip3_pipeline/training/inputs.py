@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from gaip3_pipeline.layout import MIRRORED
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.regressor import build_regressor, with_mirror
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
@@ -19,7 +20,6 @@ from gaip3_pipeline.training.pictures import as_float, cosine_decay, flip_some, 
 from gaip3_pipeline.training.progress import Progress
 
 DECIMALS = 4  # of the values, so that equal models give equal files
-MIRRORED = ("head",)  # values that a flip turns into 1 - value
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,31 @@ def test_a_picture_that_is_no_number_is_skipped_and_counted(coloured, tmp_path):
     assert result.history[-1]["bits_per_dim"] < result.history[0]["bits_per_dim"]
 
 
+def eye(channel, weight):
+    """A frozen regressor: the mean of one colour, times ``weight``."""
+    pictures = keras.Input((5, 4, 3))  # not the generator's size
+    look = keras.layers.Dense(1, use_bias=False)
+    seen = look(keras.layers.GlobalAveragePooling2D()(pictures))
+    look.set_weights([np.eye(3, dtype=np.float32)[:, channel : channel + 1] * weight])
+    return keras.Model(pictures, seen)
+
+
+def test_with_guides_samples_say_what_they_were_asked_for(coloured, tmp_path):
+    images, conditions, split = coloured
+    told = conditions.copy()
+    told[:, :3] = 0.5  # the pictures' colours are not told: only the guides can teach the sliders
+    guides = [eye(i, 1.0) for i in range(3)] + [eye(0, 0.0)] * 2
+    errors = {}
+    for control in (0.0, 20.0):
+        settings = dataclasses.replace(SMALL, control=control, epochs=12)
+        result = train_nvae(images, told, split, settings, tmp_path / str(control), "x", silent, guides=guides)
+        asked = np.random.default_rng(1).random((64, 5)).astype(np.float32)
+        drawn = ops.convert_to_numpy(result.model.decode(result.model.sample_noise(64, 0), asked))
+        errors[control] = np.square(drawn.mean(axis=(1, 2)) - asked[:, :3]).mean()
+        assert ("val_control_mse" in result.history[-1]) == (control > 0)
+    assert errors[20.0] < 0.7 * errors[0.0]
+
+
 def test_nothing_in_the_training_split_is_a_clear_error(coloured, tmp_path):
     images, conditions, _ = coloured
     with pytest.raises(ValueError, match="'train'"):

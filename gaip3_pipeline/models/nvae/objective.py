@@ -8,10 +8,12 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from gaip3_pipeline.models.nvae.model import build_nvae
+from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED
+from gaip3_pipeline.models.nvae.model import NVAE, build_nvae
 from gaip3_pipeline.settings import Nvae
 
 Tensor = Any
+GUIDE_NOISE = 0.03
 CONTROL_SHARE = 4  # one face is drawn for control for so many of the batch
 
 
@@ -95,25 +97,32 @@ class NvaeTraining(keras.Model):
         finite = ops.isfinite(bound)
         for metric, value in zip((self._bits, *self._kl), (-bound / (self._dimensions * math.log(2.0)), *ops.unstack(kl)), strict=True):
             metric.update_state(ops.where(finite, value, 0.0), sample_weight=ops.cast(finite, "float32"))
+        if self._control:
+            control = self._control_error(self.nvae if training else self.ema, ops.shape(x["image"])[0])
+            self._control[0].update_state(control)
         if not training:
             return -bound / self._dimensions
         loss = (ops.sum(self._kl_factors(kl) * kl) - log_likelihood) / self._dimensions
         if self.settings.spectral > 0.0:
             loss = loss + self.settings.spectral / self._dimensions * self.spectral.penalty()
         if self._control:
-            error = self._control_error(ops.shape(x["image"])[0])
-            self._control[0].update_state(error)
-            loss = loss + self.settings.control * ops.minimum(self.step / self._warmup_steps, 1.0) * error
+            loss = loss + self.settings.control * ops.minimum(self.step / self._warmup_steps, 1.0) * control
         self._follow()
         # A loss that is no number shows as 0 and has no gradient: the optimiser skips and counts the update.
         return ops.where(ops.isfinite(loss), loss, 0.0)
 
-    def _control_error(self, batch: Any) -> Tensor:
+    def _control_error(self, nvae: NVAE, batch: Any) -> Tensor:
         """Mean squared error between five random values and what the guides see in samples that asked for them."""
-        n = ops.maximum(batch // CONTROL_SHARE, 1)
+        n = max(batch // CONTROL_SHARE, 1) if isinstance(batch, int) else ops.maximum(batch // CONTROL_SHARE, 1)
         asked = keras.random.uniform((n, len(self.guides)), seed=self._control_seed)
         noise = [keras.random.normal((n, *shape), seed=self._control_seed) for shape in self.nvae.latent_shapes]
-        pictures = self.nvae.decode(noise, asked)
+        pictures = nvae.decode(noise, asked)
+        # Half of them mirrored and all with a little noise, so that what a guide alone sees in a picture is not worth learning.
+        mirrored = keras.random.uniform((n, 1), seed=self._control_seed) < 0.5
+        pictures = ops.where(mirrored[:, :, None, None], ops.flip(pictures, axis=2), pictures)
+        pictures = pictures + GUIDE_NOISE * keras.random.normal(ops.shape(pictures), seed=self._control_seed)
+        turns = ops.convert_to_tensor([[a in MIRRORED for a in ATTRIBUTES]])
+        asked = ops.where(ops.logical_and(mirrored, turns), 1.0 - asked, asked)
         seen = []
         for guide in self.guides:
             size = tuple(guide.input_shape[1:3])
