@@ -3,10 +3,10 @@
     python bench/control.py ROOT EVALUATORS [--painted 4000] [--guidance 1 1.5 2] [--temperature 0.8] [--faces 48]
 
 For roots of painted faces (``gaip3 demo``). EVALUATORS is a folder for what measures: women painted with another seed than any root's,
-and five regressors trained on their exact values, nine tenths of them; made at the first call (6 minutes on two cores) and used again. They
-share no picture, no label and no weights with the pipeline, whose own ``evaluator_*`` learn from noisy labels. For each guidance:
-Spearman, R² of asked against measured, slopes, leakage and drift as ``generator_evaluation`` defines them, and a sheet of strips and a
-chart in EVALUATORS. The last line is one JSON object.
+and five regressors trained on the exact values of nine tenths of them, half of the pictures blurred; made at the first call (6 minutes on
+two cores) and used again. They share no picture, no label and no weights with the pipeline, whose own ``evaluator_*`` learn from noisy
+labels. For each guidance: Spearman, R² of asked against measured, slopes, leakage and drift as ``generator_evaluation`` defines them, and
+a sheet of strips and a chart in EVALUATORS. The last line is one JSON object.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from gaip3_pipeline.assets.evaluation import BLUR
 from gaip3_pipeline.assets.training_data import final_images
 from gaip3_pipeline.evaluation.control import control_chart, control_figures, slopes, sweep_all, sweep_strips
 from gaip3_pipeline.evaluation.regression import regression_figures
@@ -51,7 +52,7 @@ def exact_evaluators(folder: Path, painted: int, root: DataRoot) -> tuple[dict[s
         held_out = {}
         for attribute in ATTRIBUTES:
             exact = np.array([getattr(p.face, attribute) for p in wanted], np.float32)
-            section = dataclasses.replace(settings.input_model[attribute], epochs=16, dropout=0.1, seed=SEED)
+            section = dataclasses.replace(settings.input_model[attribute], epochs=16, dropout=0.1, blur=BLUR, seed=SEED)
             target = folder / f"evaluator_{attribute}"
             result = train_input_model(attribute, images, exact, split, section, target, "bench", lambda epoch, figures: None)
             held_out[attribute] = regression_figures(result.predicted[split == "test"], exact[split == "test"])["r2"]

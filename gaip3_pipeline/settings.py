@@ -80,6 +80,7 @@ class InputModel:
     dropout: float = 0.5  # few labels: on the photographs, R² of head .74, against .72 at 0.3
     shift: int = 2  # augmentation: up to so many pixels at the model's size
     jitter: float = 0.1  # augmentation: contrast, and half of it brightness
+    blur: float = 0.0  # augmentation: greatest standard deviation in pixels at the model's size, for half of the pictures
     seed: int = 1
 
 

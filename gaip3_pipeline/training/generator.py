@@ -23,6 +23,7 @@ from gaip3_pipeline.training.pictures import flip_some, shrink
 from gaip3_pipeline.training.progress import Progress
 
 IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
+CONTROL_QUANTILES = (0.005, 0.995)
 SAMPLING_TEMPERATURE = 0.8  # at which batch normalisation is readjusted, where cells have any
 HEAD = ATTRIBUTES.index("head")
 
@@ -83,7 +84,9 @@ def train_nvae(
     seed_everything(settings.seed)
     batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, mirrored_at_random)
     total_steps = settings.epochs * len(batches)
-    training = NvaeTraining(settings, total_steps, guides)
+    # What no picture shows cannot be asked for: on photographs without closed eyes their guide would only be deceived.
+    ranges = np.quantile(conditions[parts["train"]], CONTROL_QUANTILES, axis=0)
+    training = NvaeTraining(settings, total_steps, guides, ranges)
     training.compile(optimizer=optimizer(settings, total_steps), **compile_options())
     validation = ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False) if len(parts["validation"]) else None
     history = fit(

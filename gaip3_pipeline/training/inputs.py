@@ -16,7 +16,7 @@ from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import Log, fit
-from gaip3_pipeline.training.pictures import as_float, cosine_decay, flip_some, jitter, score_all, shift, shrink
+from gaip3_pipeline.training.pictures import as_float, blur, cosine_decay, flip_some, jitter, score_all, shift, shrink
 from gaip3_pipeline.training.progress import Progress
 
 DECIMALS = 4  # of the values, so that equal models give equal files
@@ -66,7 +66,8 @@ def train_input_model(
     def augmented(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         moved, flipped = flip_some(batch["image"], generator)
         value = np.where(flipped, 1.0 - batch["value"], batch["value"]) if attribute in MIRRORED else batch["value"]
-        return jitter(as_float(shift(moved, settings.shift, generator)), settings.jitter, generator), value[:, None]
+        moved = blur(shift(moved, settings.shift, generator), settings.blur, generator)
+        return jitter(as_float(moved), settings.jitter, generator), value[:, None]
 
     seed_everything(settings.seed)
     model = _build(settings)

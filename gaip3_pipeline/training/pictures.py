@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+import cv2
 import keras
 import numpy as np
 
@@ -39,6 +40,17 @@ def shift(images: np.ndarray, most: int, generator: np.random.Generator) -> np.n
     padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
     tops, lefts = generator.integers(0, 2 * most + 1, (2, len(images)))
     return np.stack([p[t : t + height, x : x + width] for p, t, x in zip(padded, tops, lefts, strict=True)])
+
+
+def blur(images: np.ndarray, most: float, generator: np.random.Generator) -> np.ndarray:
+    """``(B, H, W, 3) uint8``: half of the pictures blurred by a Gaussian of up to ``most`` pixels."""
+    if most == 0:
+        return images
+    out = images.copy()
+    for i, sigma in enumerate(generator.uniform(-most, most, len(images))):
+        if sigma > 0.1:
+            out[i] = cv2.GaussianBlur(images[i], (0, 0), sigma)
+    return out
 
 
 def jitter(images: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:

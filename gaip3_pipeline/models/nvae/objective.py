@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED
@@ -62,11 +63,12 @@ class NvaeTraining(keras.Model):
 
     ``guides``: frozen regressors of the five values, ``(B, h, w, 3) float32 in 0..1 -> (B, 1)`` each, in the order of
     ``layout.ATTRIBUTES``. With them and ``settings.control`` above 0 each step also draws a few faces from the prior with random
-    values, and the squared error of what the guides see in them joins the loss. The bound alone leaves small features to the
-    latents: a condition that says what a posterior sample says anyway earns no likelihood.
+    values within ``ranges`` (2, 5), the least and greatest that the pictures have, and the squared error of what the guides see in
+    them joins the loss. The bound alone leaves small features to the latents: a condition that says what a posterior sample says
+    anyway earns no likelihood.
     """
 
-    def __init__(self, settings: Nvae, total_steps: int, guides: Sequence[keras.Model] = (), **kwargs: Any) -> None:
+    def __init__(self, settings: Nvae, total_steps: int, guides: Sequence[keras.Model] = (), ranges: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = settings
         self.nvae = build_nvae(settings)
@@ -81,6 +83,7 @@ class NvaeTraining(keras.Model):
         self.guides = list(guides)
         for guide in self.guides:
             guide.trainable = False
+        self._ranges = np.asarray([[0.0], [1.0]] if ranges is None else ranges, np.float32)
         self._control = [keras.metrics.Mean(name="control_mse")] if self.guides and settings.control > 0.0 else []
         self._control_seed = keras.random.SeedGenerator(settings.seed + 1)
         self._kl = [keras.metrics.Mean(name=f"kl_{i}_{h}x{w}") for i, (h, w, _) in enumerate(self.nvae.latent_shapes)]
@@ -114,7 +117,8 @@ class NvaeTraining(keras.Model):
     def _control_error(self, nvae: NVAE, batch: Any) -> Tensor:
         """Mean squared error between five random values and what the guides see in samples that asked for them."""
         n = max(batch // CONTROL_SHARE, 1) if isinstance(batch, int) else ops.maximum(batch // CONTROL_SHARE, 1)
-        asked = keras.random.uniform((n, len(self.guides)), seed=self._control_seed)
+        low, high = self._ranges
+        asked = low + (high - low) * keras.random.uniform((n, len(self.guides)), seed=self._control_seed)
         noise = [keras.random.normal((n, *shape), seed=self._control_seed) for shape in self.nvae.latent_shapes]
         pictures = nvae.decode(noise, asked)
         # Half of them mirrored and all with a little noise, so that what a guide alone sees in a picture is not worth learning.
