@@ -107,7 +107,7 @@ class Nvae:
     kl_warmup: float = 0.3  # share of the steps in which the weight of the KL rises
     clip_norm: float = 1.0  # of the whole gradient
     spike: float = 10.0  # an update whose gradient is so many times the usual is skipped and counted
-    control: float = 0.0  # weight of the error of the five values, as the input models see them in samples
+    control: float = 1.0  # weight of the error of the five values, as the input models see them in samples; 0: they do not look
     spectral: float = 0.01  # weight of the spectral regularisation, per picture in nats
     ema: float = 0.995
     seed: int = 1

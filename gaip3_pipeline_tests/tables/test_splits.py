@@ -53,3 +53,11 @@ def test_shares_are_a_tenth_a_tenth_and_the_rest():
     share = pd.Series(splits.split(buckets)).value_counts(normalize=True)
     assert abs(share["test"] - 0.1) < 0.02
     assert abs(share["validation"] - 0.1) < 0.02
+
+
+def test_evaluators_see_the_same_half_of_the_groups_and_never_the_test_split():
+    buckets = np.arange(100)
+    half = splits.evaluators_half(buckets)
+    assert set(buckets[half == "test"]) == set(range(10))
+    assert (half == "train").sum() == (half == "unused").sum() == 45
+    np.testing.assert_array_equal(splits.split(buckets) == "test", half == "test")
