@@ -65,7 +65,7 @@ class NvaeTraining(keras.Model):
     ``layout.ATTRIBUTES``. With them and ``settings.control`` above 0 each step also draws a few faces from the prior with random
     values within ``ranges`` (2, 5), the least and greatest that the pictures have, and the squared error of what the guides see in
     them joins the loss. The bound alone leaves small features to the latents: a condition that says what a posterior sample says
-    anyway earns no likelihood.
+    anyway earns no likelihood. Control joins in at half of the training.
     """
 
     def __init__(self, settings: Nvae, total_steps: int, guides: Sequence[keras.Model] = (), ranges: Any = None, **kwargs: Any) -> None:
@@ -77,6 +77,7 @@ class NvaeTraining(keras.Model):
         self.spectral = SpectralRegularization(self.nvae)
         self.step = self.add_weight(shape=(), initializer="zeros", dtype="float32", trainable=False, name="step")
         self._warmup_steps = max(settings.kl_warmup * total_steps, 1.0)
+        self._total_steps = max(float(total_steps), 1.0)
         self._dimensions = settings.height * settings.width * self.nvae.likelihood.picture_channels
         self._kl_weights = [float(settings.kl_weights[s]) for s in self.nvae.latent_scales]
         self._bits = keras.metrics.Mean(name="bits_per_dim")
@@ -109,7 +110,8 @@ class NvaeTraining(keras.Model):
         if self.settings.spectral > 0.0:
             loss = loss + self.settings.spectral / self._dimensions * self.spectral.penalty()
         if self._control:
-            loss = loss + self.settings.control * ops.minimum(self.step / self._warmup_steps, 1.0) * control
+            # Not before there are faces: what a guide says of anything else would only bend the prior.
+            loss = loss + self.settings.control * ops.clip((self.step / self._total_steps - 0.5) / 0.1, 0.0, 1.0) * control
         self._follow()
         # A loss that is no number shows as 0 and has no gradient: the optimiser skips and counts the update.
         return ops.where(ops.isfinite(loss), loss, 0.0)
