@@ -20,7 +20,6 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.evaluation import BLUR
 from gaip3_pipeline.assets.training_data import final_images
 from gaip3_pipeline.evaluation.control import control_chart, control_figures, slopes, sweep_all, sweep_strips
 from gaip3_pipeline.evaluation.regression import regression_figures
@@ -29,7 +28,7 @@ from gaip3_pipeline.imaging.packing import load_images
 from gaip3_pipeline.imaging.processing import resize_set
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
 from gaip3_pipeline.models.nvae.model import load_nvae
-from gaip3_pipeline.settings import Faces, load
+from gaip3_pipeline.settings import Evaluator, Faces, load
 from gaip3_pipeline.training.inputs import InputRegressor, load_input_model, train_input_model
 
 SEED = 991  # of the painted faces; no root uses it
@@ -52,7 +51,7 @@ def exact_evaluators(folder: Path, painted: int, root: DataRoot) -> tuple[dict[s
         held_out = {}
         for attribute in ATTRIBUTES:
             exact = np.array([getattr(p.face, attribute) for p in wanted], np.float32)
-            section = dataclasses.replace(settings.input_model[attribute], epochs=16, dropout=0.1, blur=BLUR, seed=SEED)
+            section = Evaluator(epochs=16, dropout=0.1, seed=SEED)
             target = folder / f"evaluator_{attribute}"
             result = train_input_model(attribute, images, exact, split, section, target, "bench", lambda epoch, figures: None)
             held_out[attribute] = regression_figures(result.predicted[split == "test"], exact[split == "test"])["r2"]

@@ -31,7 +31,7 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
         *(_check(f"input_values_{a}", "covers_final", _values, True, "A value in 0..1 for each final image.") for a in ATTRIBUTES),
         _check("nvae_weights", "finite_likelihood", _generator, True, "Held-out bits/dim are finite and below 8.", promotes=True),
         _check("nvae_samples", "not_flat", _samples, True, "As many samples as asked for, none flat."),
-        *(_check(f"evaluator_{a}", "learned", _input_learned, False, BETTER_THAN_MEAN) for a in ATTRIBUTES),
+        *(_check(f"evaluator_{a}", "learned", _input_learned, False, BETTER_THAN_MEAN, promotes=True) for a in ATTRIBUTES),
         _check("generator_evaluation", "sliders_move", _sliders, False, "Every value rises when it is asked to (slope above 0.1)."),
         _check("critic_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
         _check("judge_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),

@@ -11,7 +11,8 @@ from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
 from gaip3_pipeline.settings import flatten, load
 
-TRAINED = {"gender_model", "nvae_weights", "critic_weights", "judge_weights", *(f"input_model_{a}" for a in ATTRIBUTES)}
+REGRESSORS = {f"{kind}_{a}" for a in ATTRIBUTES for kind in ("input_model", "evaluator")}
+TRAINED = {"gender_model", "nvae_weights", "critic_weights", "judge_weights"} | REGRESSORS
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
     tracking = tracking_of(finished_root, load(finished_root))
     client = tracking.client()
     runs = client.search_runs([tracking.experiment(client)], "tags.`gaip3.asset` != ''", max_results=100)
-    assert {r.data.tags["gaip3.asset"] for r in runs} == TRAINED
+    assert {r.data.tags["gaip3.asset"] for r in runs} == TRAINED | {"generator_evaluation"}
     for run in runs:
         name = run.data.tags["gaip3.asset"]
         assert run.info.status == "FINISHED", name
@@ -53,7 +54,8 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
         assert run.inputs.dataset_inputs, name
         for given in run.inputs.dataset_inputs:
             assert run.data.tags[f"gaip3.input.{given.dataset.name}"].startswith(given.dataset.digest)
-        assert {a.path for a in client.list_artifacts(run.info.run_id)} >= {"model"}, name
+        kept = {a.path for a in client.list_artifacts(run.info.run_id)}
+        assert kept >= ({"control.csv", "sweeps.jpg", "control.jpg"} if name == "generator_evaluation" else {"model"}), name
     parents = {r.data.tags["mlflow.parentRunId"] for r in runs}
     assert len(parents) == len({r.data.tags["gaip3.dagster_run_id"] for r in runs})
     nvae = next(r for r in runs if r.data.tags["gaip3.asset"] == "nvae_weights")

@@ -1,20 +1,14 @@
 """The generator measured: five evaluators that no generator learned from, and how well its sliders work."""
 
-import dataclasses
-
 import dagster as dg
 
 from gaip3_pipeline.assets.labels import MEANINGS
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS
-from gaip3_pipeline.settings import InputModel, Settings, flatten
+from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import Made, Step, file_version, numbers, versioned_asset, weights_version
 
 GROUP = "evaluation"
 EVALUATORS = [f"evaluator_{a}" for a in ATTRIBUTES]
-SEED_OFFSET = 100  # an evaluator starts from other weights than the input model
-# Generated pictures are softer than photographs: without blurred ones to learn from, regressors of exact values took half-open
-# eyes (.50) of reconstructions for nearly closed ones (.28).
-BLUR = 1.2
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -28,7 +22,7 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         name=f"evaluator_{attribute}",
         deps=[f"labels_{attribute}", *(f"resized_{s.id}" for s in IMAGE_SETS)],
         version=2,
-        reads=lambda s: (s.input_model[attribute],),
+        reads=lambda s: (s.evaluator,),
         group=GROUP,
         kinds={"keras", "mlflow"},
         description=f"A regressor of {attribute} ({MEANINGS[attribute]}) that only measures: half of the labels, weights of its own.",
@@ -41,8 +35,7 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         from gaip3_pipeline.tables.splits import evaluators_half
         from gaip3_pipeline.training.inputs import train_input_model
 
-        section: InputModel = step.settings.input_model[attribute]
-        section, folder = dataclasses.replace(section, seed=section.seed + SEED_OFFSET, blur=BLUR), step.root.evaluator(attribute)
+        section, folder = step.settings.evaluator, step.root.evaluator(attribute)
         table = labelled_table(step.root, attribute)
         images, values = resized_images(step.root, table), table.value.to_numpy("float32")
         split = evaluators_half(table.bucket.to_numpy())
@@ -55,6 +48,7 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             picture = scatter(values[test], result.predicted[test], f"evaluator of {attribute}: held out")
             run.result(numbers(figures))
             run.picture("held_out.jpg", picture)
+            run.register(folder, version)
         return Made(version, figures, picture, run.url)
 
     return evaluator

@@ -143,6 +143,6 @@ def test_under_a_wrong_posterior_the_importance_weighted_bound_rises_to_the_exac
     model = LinearGaussian(200)
     exact = model.evidence().mean()
     bounds = [importance_weighted(model.log_weights(k, shift=0.8, widen=1.3)).mean() for k in (1, 10, 5000)]
-    assert bounds[0] < bounds[1] - 0.1 < bounds[2]
+    assert bounds[0] < bounds[1] - 0.1 < bounds[2] - 0.1
     assert bounds[2] == pytest.approx(exact, abs=0.01)
-    assert bounds[0] < exact - 0.3
+    assert bounds[0] < exact - 0.2
