@@ -21,7 +21,7 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         settings,
         name=f"evaluator_{attribute}",
         deps=[f"labels_{attribute}", *(f"resized_{s.id}" for s in IMAGE_SETS)],
-        version=2,
+        version=1,
         reads=lambda s: (s.evaluator,),
         group=GROUP,
         kinds={"keras", "mlflow"},
