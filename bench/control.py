@@ -21,7 +21,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import final_images
-from gaip3_pipeline.evaluation.control import control_chart, control_figures, slopes, sweep_all, sweep_strips
+from gaip3_pipeline.evaluation.control import control_chart, control_figures, sample_distances, slopes, sweep_all, sweep_strips
 from gaip3_pipeline.evaluation.regression import regression_figures
 from gaip3_pipeline.faces.dataset import portraits, write_dataset
 from gaip3_pipeline.imaging.packing import load_images
@@ -74,13 +74,15 @@ def main() -> None:
     root = DataRoot(a.root.resolve())
     evaluators, limits = exact_evaluators(a.evaluators.resolve(), a.painted, root)
     model = load_nvae(a.model or root.nvae)
-    rows = []
+    data, rows = final_images(root, load(root)), []
+    held_out = data.images[(data.table.split != "train").to_numpy()]
     for guidance in a.guidance:
         drawn = dataclasses.replace(load(root).samples, temperature=a.temperature, guidance=guidance)
-        sweeps = sweep_all(model, evaluators, final_images(root, load(root)).values, drawn, a.faces)
-        figures = {k: round(v, 3) for k, v in control_figures(sweeps).items()}
+        sweeps = sweep_all(model, evaluators, data.values, drawn, a.faces)
+        figures = {k: round(v, 3) for k, v in (control_figures(sweeps) | sample_distances(model, data.values, held_out, drawn)).items()}
         rows.append({"guidance": guidance, "temperature": a.temperature, **figures})
         print(f"\nguidance {guidance:g}\n{pd.DataFrame(slopes(sweeps), ATTRIBUTES, ATTRIBUTES).round(2)}")
+        print("  ".join(f"{k} {v}" for k, v in figures.items() if k.startswith(("fd_", "diversity"))))
         for name in ("spearman", "r2", "drift"):
             print(f"{name:9}" + "".join(f"  {attribute} {figures[f'{name}_{attribute}']:.3f}" for attribute in ATTRIBUTES))
         (a.evaluators / f"strips_guidance_{guidance:g}.jpg").write_bytes(sweep_strips(sweeps))

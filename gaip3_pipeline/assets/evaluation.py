@@ -63,11 +63,18 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         reads=lambda s: (s.samples,),
         group=GROUP,
         kinds={"keras", "mlflow"},
-        description="How well the sliders work: sweeps of one value at fixed latents, measured by the evaluators.",
+        description="Distances of samples to held-out pictures, and the sliders: one value swept at fixed latents, seen by the evaluators.",
     )
     def generator_evaluation(step: Step) -> Made:
         from gaip3_pipeline.assets.training_data import final_images
-        from gaip3_pipeline.evaluation.control import control_chart, control_figures, control_table, sweep_all, sweep_strips
+        from gaip3_pipeline.evaluation.control import (
+            control_chart,
+            control_figures,
+            control_table,
+            sample_distances,
+            sweep_all,
+            sweep_strips,
+        )
         from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.tables.files import write_text_atomically
         from gaip3_pipeline.training.inputs import load_input_model
@@ -76,9 +83,11 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         root, section = step.root, step.settings.samples
         evaluators = {a: load_input_model(root.evaluator(a)) for a in ATTRIBUTES}
         limits = {a: read_figures(root, f"evaluator_{a}")["r2"] for a in ATTRIBUTES}
-        sweeps = sweep_all(load_nvae(root.nvae), evaluators, final_images(root, step.settings).values, section, progress=step.progress())
+        data, model = final_images(root, step.settings), load_nvae(root.nvae)
+        sweeps = sweep_all(model, evaluators, data.values, section, progress=step.progress())
         write_text_atomically(root.control_table, control_table(sweeps).to_csv(index=False, lineterminator="\n"))
         figures = control_figures(sweeps) | {f"evaluator_r2_{a}": r2 for a, r2 in limits.items()}
+        figures |= sample_distances(model, data.values, data.images[(data.table.split != "train").to_numpy()], section)
         strips = sweep_strips(sweeps)
         with step.training_run(flatten(section)) as run:
             run.result(numbers(figures))
