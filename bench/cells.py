@@ -18,6 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import keras
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.assets.training_data import FinalImages, final_images
@@ -43,7 +44,12 @@ def curve(data: FinalImages, settings: Nvae, minutes: float) -> Curve:
     seed_everything(settings.seed)
     batches = ArrayBatches({"image": images[seen], "condition": data.values[seen]}, settings.batch_size, settings.seed, mirrored_at_random)
     training = NvaeTraining(settings, 60 * len(batches))
-    adamax = SpikeSkippingAdamax(settings.learning_rate, settings.spike, global_clipnorm=settings.clip_norm)
+    # Constant after a warm-up of two epochs: a schedule that ends would favour the kind that sees more of it in its time.
+    warmup = 2 * len(batches)
+    rate = keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate / warmup, 1, alpha=1.0, warmup_target=settings.learning_rate, warmup_steps=warmup
+    )
+    adamax = SpikeSkippingAdamax(rate, settings.spike, beta_2=0.98, global_clipnorm=settings.clip_norm)
     training.compile(optimizer=adamax, **compile_options())
     training.optimizer.build(training.trainable_variables)
     training.train_on_batch(*batches[0])  # compiles
