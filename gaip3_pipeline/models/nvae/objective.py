@@ -14,7 +14,7 @@ from gaip3_pipeline.models.nvae.model import NVAE, build_nvae
 from gaip3_pipeline.settings import Nvae
 
 Tensor = Any
-GUIDE_NOISE = 0.03
+GUIDE_NOISE = 0.03  # standard deviation, of 0..1, in what the guides are shown
 CONTROL_SHARE = 4  # one face is drawn for control for so many of the batch
 
 
