@@ -142,20 +142,18 @@ def eye(channel, weight):
     return keras.Model(pictures, seen)
 
 
-def test_with_guides_samples_say_what_they_were_asked_for(coloured, tmp_path):
+def test_with_guides_samples_say_what_they_were_asked_for(coloured, trained, tmp_path):
     images, conditions, split = coloured
     told = conditions.copy()
     told[:, :3] = np.random.default_rng(4).permuted(conditions[:, :3], axis=0)  # of other pictures: only the guides teach the sliders
     guides = [eye(i, 1.0) for i in range(3)] + [eye(0, 0.0)] * 2
-    errors = {}
-    for control in (0.0, 20.0):
-        settings = dataclasses.replace(SMALL, control=control, epochs=12)
-        result = train_nvae(images, told, split, settings, tmp_path / str(control), "x", silent, guides=guides)
-        asked = np.random.default_rng(1).random((64, 5)).astype(np.float32)
-        drawn = ops.convert_to_numpy(result.model.decode(result.model.sample_noise(64, 0), asked))
-        errors[control] = np.square(drawn.mean(axis=(1, 2)) - asked[:, :3]).mean()
-        assert ("val_control_mse" in result.history[-1]) == (control > 0)
-    assert errors[20.0] < 0.7 * errors[0.0]
+    settings = dataclasses.replace(SMALL, control=50.0, epochs=40, learning_rate=2e-2, clip_norm=10.0)
+    result = train_nvae(images, told, split, settings, tmp_path, "x", silent, guides=guides)
+    asked = np.random.default_rng(1).random((64, 5)).astype(np.float32)
+    drawn = ops.convert_to_numpy(result.model.decode(result.model.sample_noise(64, 0), asked))
+    assert np.square(drawn.mean(axis=(1, 2)) - asked[:, :3]).mean() < 0.04  # 1/12 where sliders do nothing
+    assert "val_control_mse" in result.history[-1]
+    assert "val_control_mse" not in trained[1].history[-1]  # without guides
 
 
 def test_nothing_in_the_training_split_is_a_clear_error(coloured, tmp_path):
