@@ -101,7 +101,7 @@ class Nvae:
     height: int = 64
     width: int = 52
     stem: int = 2  # the finest scale is the picture divided by this
-    cell: str = "dense"  # or "paper": depthwise 5×5 with batch normalisation and squeeze and excitation, several times slower on CPUs
+    cell: str = "dense"  # or "paper": depthwise 5×5 with batch normalisation and squeeze and excitation
     likelihood: str = "logistics"  # or "bernoulli", for black and white
     channels: tuple = (192, 128, 128, 96, 64, 32)
     latents: tuple = (96, 0, 8, 2, 1, 0)  # channels of z; few on fine scales, since a short training cannot learn their prior
