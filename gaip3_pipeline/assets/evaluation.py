@@ -2,10 +2,11 @@
 
 import dagster as dg
 
+from gaip3_pipeline.assets.generator import INPUT_VALUES
 from gaip3_pipeline.assets.labels import MEANINGS
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.versions import Made, Step, file_version, numbers, versioned_asset, weights_version
+from gaip3_pipeline.versions import Made, Step, file_version, numbers, read_figures, versioned_asset, weights_version
 
 GROUP = "evaluation"
 EVALUATORS = [f"evaluator_{a}" for a in ATTRIBUTES]
@@ -58,7 +59,7 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name="generator_evaluation",
-        deps=["nvae_weights", "final_dataset", *(f"input_values_{a}" for a in ATTRIBUTES), *EVALUATORS],
+        deps=["nvae_weights", "final_dataset", *INPUT_VALUES, *EVALUATORS],
         version=1,
         reads=lambda s: (s.samples,),
         group=GROUP,
@@ -78,7 +79,6 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.tables.files import write_text_atomically
         from gaip3_pipeline.training.inputs import load_input_model
-        from gaip3_pipeline.versions import read_figures
 
         root, section = step.root, step.settings.samples
         evaluators = {a: load_input_model(root.evaluator(a)) for a in ATTRIBUTES}

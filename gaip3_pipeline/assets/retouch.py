@@ -2,11 +2,10 @@
 
 import dagster as dg
 
+from gaip3_pipeline.assets.generator import INPUT_MODELS
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import Made, Step, folder_content, versioned_asset
-
-INPUT_MODELS = [f"input_model_{a}" for a in ATTRIBUTES]
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:

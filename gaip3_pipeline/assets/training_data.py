@@ -1,6 +1,5 @@
 """What trainings read, gathered from manifests, checked labels and tables. Not an asset: every model's asset starts here."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,7 +12,7 @@ from gaip3_pipeline.settings import Settings, section_hash
 from gaip3_pipeline.tables import splits
 from gaip3_pipeline.tables.contracts import read_input_values
 from gaip3_pipeline.tables.files import write_text_atomically
-from gaip3_pipeline.tables.manifests import UNUSABLE, read_manifest
+from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_manifest
 
 FOLDER_OF_SET = {s.id: s.folder for s in IMAGE_SETS}
 SET_OF_SEX = {s.sex: s.id for s in IMAGE_SETS if s.sex}
@@ -91,12 +90,12 @@ def final_images(root: DataRoot, settings: Settings, progress: Callable[[int, in
 
 
 def _packed_large(root: DataRoot, settings: Settings, table: pd.DataFrame, progress: Callable[[int, int], None] | None) -> Path:
-    from gaip3_pipeline.imaging.packing import load_original, pack
+    from gaip3_pipeline.imaging.packing import load_image, pack
     from gaip3_pipeline.imaging.transform import brighten, brightness_ratio
 
     packed = root.packed_large(settings.nvae.height, settings.nvae.width)
     made_of = packed.with_suffix(".json")
-    version = section_hash(settings.images) + hashlib.sha256("\n".join(table.path + table.sha256).encode()).hexdigest()
+    version = section_hash(settings.images) + manifest_version(table)
     if packed.exists() and made_of.exists() and made_of.read_text() == version:
         return packed
     manifests = pd.concat([read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS])
@@ -105,7 +104,7 @@ def _packed_large(root: DataRoot, settings: Settings, table: pd.DataFrame, progr
     rows = [_Row(root.path / original_of[p], source.startswith("augmented/")) for p, source in zip(resized, table.source, strict=True)]
 
     def load(row: _Row, height: int, width: int) -> np.ndarray:
-        image = load_original(row.original, height, width, settings.images)
+        image = load_image(row.original, height, width, settings.images.crop, settings.images.max_pixels)
         return brighten(image, brightness_ratio(row.original.stem)) if row.is_copy else image
 
     made_of.unlink(missing_ok=True)

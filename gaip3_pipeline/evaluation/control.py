@@ -5,6 +5,7 @@ Sliders are measured by sweeps of one value at fixed latents and by regressors t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,15 @@ class Sweeps:
     measured: np.ndarray  # (5, N, V, 5) float32: what the evaluators say of the pictures
     guidance: float
     temperature: float
+
+    @cached_property
+    def drift(self) -> np.ndarray:
+        """``(5, V)``: mean distance of random features from the sweep's middle, over the mean distance between different faces."""
+        count, faces, steps = self.images.shape[:3]
+        features = random_features()(self.images.reshape(-1, *self.images.shape[3:])).reshape(count, faces, steps, -1)
+        middle = features[:, :, steps // 2]
+        moved = np.linalg.norm(features - middle[:, :, None], axis=-1).mean(axis=1)
+        return moved / np.mean([mean_pairwise_distance(m) for m in middle])
 
 
 def sweep_all(
@@ -81,7 +91,6 @@ def control_figures(sweeps: Sweeps) -> dict[str, float | int]:
     random features from the middle of a sweep, as a share of the mean distance between different faces.
     """
     matrix = slopes(sweeps)
-    drifts = identity_drift(sweeps)
     figures: dict[str, float | int] = {"faces": sweeps.images.shape[1], "steps": len(VALUES)}
     for i, attribute in enumerate(ATTRIBUTES):
         asked, measured = sweeps.asked[i, :, :, i].ravel(), sweeps.measured[i, :, :, i].ravel()
@@ -89,7 +98,7 @@ def control_figures(sweeps: Sweeps) -> dict[str, float | int]:
             f"spearman_{attribute}": spearman(asked, measured),
             f"r2_{attribute}": r_squared(measured, asked),
             f"slope_{attribute}": float(matrix[i, i]),
-            f"drift_{attribute}": float(drifts[i].mean()),
+            f"drift_{attribute}": float(sweeps.drift[i].mean()),
         }
     off = np.abs(matrix - np.diag(np.diag(matrix)))
     return figures | {"leakage": float(off.max())}
@@ -100,15 +109,6 @@ def slopes(sweeps: Sweeps) -> np.ndarray:
     grid = np.asarray(VALUES) - np.mean(VALUES)
     mean_over_faces = sweeps.measured.astype(np.float64).mean(axis=1)  # (5, V, 5)
     return np.einsum("v,ivj->ij", grid, mean_over_faces) / (grid**2).sum()
-
-
-def identity_drift(sweeps: Sweeps) -> np.ndarray:
-    """``(5, V)``: mean distance of random features from the sweep's middle, over the mean distance between different faces."""
-    count, faces, steps = sweeps.images.shape[:3]
-    features = random_features()(sweeps.images.reshape(-1, *sweeps.images.shape[3:])).reshape(count, faces, steps, -1)
-    middle = features[:, :, steps // 2]
-    moved = np.linalg.norm(features - middle[:, :, None], axis=-1).mean(axis=1)
-    return moved / np.mean([mean_pairwise_distance(m) for m in middle])
 
 
 def control_table(sweeps: Sweeps) -> pd.DataFrame:
@@ -158,7 +158,7 @@ def control_chart(sweeps: Sweeps, limits: Mapping[str, float]) -> bytes:
     axes.set_xticks(range(len(ATTRIBUTES)), ATTRIBUTES, rotation=40, ha="right", fontsize=7)
     axes.set_yticks(range(len(ATTRIBUTES)), ATTRIBUTES, fontsize=7)
     axes.set_title("slope of measured (column)\nwhile one is swept (row)", fontsize=8)
-    for attribute, drift in zip(ATTRIBUTES, identity_drift(sweeps), strict=True):
+    for attribute, drift in zip(ATTRIBUTES, sweeps.drift, strict=True):
         panels[6].plot(VALUES, drift, label=attribute)
     panels[6].axhline(1.0, color="#bbbbbb", linewidth=1)
     panels[6].set_title("drift from the middle\n(1: another person)", fontsize=8)

@@ -9,17 +9,19 @@ import numpy as np
 from gaip3_pipeline.imaging.decode import Target, UnusableImage, decode
 from gaip3_pipeline.imaging.processing import in_order
 from gaip3_pipeline.imaging.transform import resize
-from gaip3_pipeline.settings import Images
 from gaip3_pipeline.tables.files import writing
 
 _MAX_PIXELS = 50_000_000  # far above what the pipeline makes
 
 
-def load_image(path: Path, height: int, width: int) -> np.ndarray:
-    """One picture, area-resized to ``(height, width, 3) uint8``. Raises :class:`UnusableImage` naming the file."""
-    target = Target(height, width)
+def load_image(path: Path, height: int, width: int, crop: float = 0.0, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
+    """One picture, ``crop`` of its width cut off each side, area-resized to ``(height, width, 3) uint8``.
+
+    Raises :class:`UnusableImage` naming the file.
+    """
+    target = Target(height, width, crop)
     try:
-        return resize(decode(path.read_bytes(), path.name, target, _MAX_PIXELS), target)
+        return resize(decode(path.read_bytes(), path.name, target, max_pixels), target)
     except UnusableImage as e:
         raise UnusableImage(f"{path}: {e}") from e
 
@@ -45,15 +47,6 @@ def load_images(
             batch = []
             if progress:
                 progress(number, len(paths))
-
-
-def load_original(path: Path, height: int, width: int, settings: Images) -> np.ndarray:
-    """One original, cut as ``settings`` say and area-resized to ``(height, width, 3) uint8``. Raises :class:`UnusableImage`."""
-    target = Target(height, width, settings.crop)
-    try:
-        return resize(decode(path.read_bytes(), path.name, target, settings.max_pixels), target)
-    except UnusableImage as e:
-        raise UnusableImage(f"{path}: {e}") from e
 
 
 def pack(

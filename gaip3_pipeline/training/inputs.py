@@ -99,17 +99,12 @@ def train_input_model(
 
 def load_input_model(folder: Path) -> InputRegressor:
     """The regressor of ``folder``. Raises ``FileNotFoundError`` when there is none."""
-    config = load_config(folder)
-    attribute = config.pop("attribute")
-    settings = InputModel(**config)
-    return _regressor(load_weights(_build(settings), folder), attribute, settings)
+    return _regressor(*_load(folder))
 
 
 def load_guide(folder: Path) -> keras.Model:
     """The regressor of ``folder`` without its mirror average, which would double a gradient's cost: ``(B, h, w, 3) -> (B, 1)``."""
-    config = load_config(folder)
-    config.pop("attribute")
-    return load_weights(_build(InputModel(**config)), folder)
+    return _load(folder)[0]
 
 
 def predict_values(regressor: InputRegressor, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None) -> np.ndarray:
@@ -120,6 +115,13 @@ def predict_values(regressor: InputRegressor, batches: Iterable[np.ndarray], don
 def as_values(outputs: np.ndarray) -> np.ndarray:
     """``(N, 1)`` outputs as ``(N,) float32`` in 0..1, rounded to 4 decimals."""
     return np.round(np.clip(outputs[:, 0].astype(np.float64), 0.0, 1.0), DECIMALS).astype(np.float32)
+
+
+def _load(folder: Path) -> tuple[keras.Model, str, InputModel]:
+    config = load_config(folder)
+    attribute = config.pop("attribute")
+    settings = InputModel(**config)
+    return load_weights(_build(settings), folder), attribute, settings
 
 
 def _regressor(model: keras.Model, attribute: str, settings: InputModel) -> InputRegressor:
