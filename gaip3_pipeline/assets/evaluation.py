@@ -3,10 +3,11 @@
 import dagster as dg
 
 from gaip3_pipeline.assets.generator import INPUT_VALUES
+from gaip3_pipeline.assets.inputs import train_regressor
 from gaip3_pipeline.assets.labels import MEANINGS
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.versions import Made, Step, file_version, numbers, read_figures, versioned_asset, weights_version
+from gaip3_pipeline.versions import Made, Step, file_version, numbers, read_figures, versioned_asset
 
 GROUP = "evaluation"
 EVALUATORS = [f"evaluator_{a}" for a in ATTRIBUTES]
@@ -30,27 +31,12 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         training=True,
     )
     def evaluator(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import labelled_table, resized_images
-        from gaip3_pipeline.evaluation.charts import scatter
-        from gaip3_pipeline.evaluation.regression import regression_figures
         from gaip3_pipeline.tables.splits import evaluators_half
-        from gaip3_pipeline.training.inputs import train_input_model
 
         section, folder = step.settings.evaluator, step.root.evaluator(attribute)
-        table = labelled_table(step.root, attribute)
-        images, values = resized_images(step.root, table), table.value.to_numpy("float32")
-        split = evaluators_half(table.bucket.to_numpy())
-        with step.training_run(flatten(section)) as run:
-            result = train_input_model(attribute, images, values, split, section, folder, step.fingerprint, run.log, step.progress())
-            test = split == "test"
-            figures = regression_figures(result.predicted[test], values[test], (table.gender == "female").to_numpy()[test])
-            figures["n_train"] = int((split == "train").sum())
-            version = weights_version(folder)
-            picture = scatter(values[test], result.predicted[test], f"evaluator of {attribute}: held out")
-            run.result(numbers(figures))
-            run.picture("held_out.jpg", picture)
-            run.register(folder, version)
-        return Made(version, figures, picture, run.url)
+        return train_regressor(
+            step, attribute, section, folder, lambda t: evaluators_half(t.bucket.to_numpy()), f"evaluator of {attribute}"
+        )
 
     return evaluator
 

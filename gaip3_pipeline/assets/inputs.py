@@ -1,10 +1,14 @@
 """The five input models and the values that they write beside every final image."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import dagster as dg
 
 from gaip3_pipeline.assets.labels import MEANINGS
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS
-from gaip3_pipeline.settings import Settings, flatten
+from gaip3_pipeline.settings import InputModel, Settings, flatten
 from gaip3_pipeline.versions import Made, Step, file_version, numbers, versioned_asset, weights_version
 
 GROUP = "inputs"
@@ -28,27 +32,9 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         training=True,
     )
     def input_model(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import labelled_table, resized_images
-        from gaip3_pipeline.evaluation.charts import scatter
-        from gaip3_pipeline.evaluation.regression import regression_figures
-        from gaip3_pipeline.training.inputs import train_input_model
-        from gaip3_pipeline.training.logbook import write_section
-
         section, folder = step.settings.input_model[attribute], step.root.input_model(attribute)
-        table = labelled_table(step.root, attribute)
-        images, values, split = resized_images(step.root, table), table.value.to_numpy("float32"), table.split.to_numpy()
-        with step.training_run(flatten(section)) as run:
-            result = train_input_model(attribute, images, values, split, section, folder, step.fingerprint, run.log, step.progress())
-            test = split == "test"
-            figures = regression_figures(result.predicted[test], values[test], (table.gender == "female").to_numpy()[test])
-            version = weights_version(folder)
-            picture = scatter(values[test], result.predicted[test], f"{attribute}: held out")
-            run.result(numbers(figures))
-            run.picture("held_out.jpg", picture)
-            log = step.root.training_log("input_decide_model")
-            run.artifact(write_section(log, "Input models", step.name, step.inputs, flatten(section), result.history, figures))
-            run.register(folder, version)
-        return Made(version, figures, picture, run.url)
+        log = step.root.training_log("input_decide_model")
+        return train_regressor(step, attribute, section, folder, lambda table: table.split.to_numpy(), attribute, log)
 
     return input_model
 
@@ -81,3 +67,39 @@ def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         return Made(file_version(path), figures, histogram(values, f"{attribute}: {MEANINGS[attribute]}"))
 
     return input_values
+
+
+def train_regressor(
+    step: Step,
+    attribute: str,
+    section: InputModel,
+    folder: Path,
+    split_of: Callable[[Any], Any],
+    title: str,
+    log: Path | None = None,
+) -> Made:
+    """Train a model of ``attribute`` into ``folder`` on the labelled pictures, measure it on its split ``test``, record the run.
+
+    ``split_of`` gives the split of each row of the table of labels; the training gets a section of ``log``, where there is one.
+    """
+    from gaip3_pipeline.assets.training_data import labelled_table, resized_images
+    from gaip3_pipeline.evaluation.charts import scatter
+    from gaip3_pipeline.evaluation.regression import regression_figures
+    from gaip3_pipeline.training.inputs import train_input_model
+    from gaip3_pipeline.training.logbook import write_section
+
+    table = labelled_table(step.root, attribute)
+    images, values, split = resized_images(step.root, table), table.value.to_numpy("float32"), split_of(table)
+    with step.training_run(flatten(section)) as run:
+        result = train_input_model(attribute, images, values, split, section, folder, step.fingerprint, run.log, step.progress())
+        test = split == "test"
+        figures = regression_figures(result.predicted[test], values[test], (table.gender == "female").to_numpy()[test])
+        figures["n_train"] = int((split == "train").sum())
+        version = weights_version(folder)
+        picture = scatter(values[test], result.predicted[test], f"{title}: held out")
+        run.result(numbers(figures))
+        run.picture("held_out.jpg", picture)
+        if log:
+            run.artifact(write_section(log, "Input models", step.name, step.inputs, flatten(section), result.history, figures))
+        run.register(folder, version)
+    return Made(version, figures, picture, run.url)

@@ -8,6 +8,7 @@ What the pages show does not belong here: it comes from ``definitions`` and ``ml
 """
 
 import fcntl
+import http.client
 import json
 import os
 import signal
@@ -17,7 +18,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -297,12 +297,16 @@ def _locations(port: int) -> list[dict[str, Any]]:
 
 
 def _get(url: str, body: dict[str, str] | None = None) -> bytes | None:
-    """The answer to a GET, or to a POST of ``body``; None when there is none yet. Proxies of the environment are not asked."""
+    """The answer to a GET, or to a POST of ``body``; None when there is none yet. Proxies of the environment are not asked.
+
+    On a port where nobody listens yet, Linux may connect the caller to itself (the system picks that very port for its side): then
+    the "answer" is the request, which is no HTTP answer.
+    """
     request = urllib.request.Request(url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as answer:
             return answer.read()
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):
         return None
 
 

@@ -1,5 +1,6 @@
 """The pages of Dagster and MLflow, really served."""
 
+import http.client
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import pytest
 
 from gaip3_pipeline.dagster_home import ensure_dagster_home
 from gaip3_pipeline.layout import REPOSITORY, DataRoot
-from gaip3_pipeline.web.servers import ServerError, choose_ports, port_is_free, serve
+from gaip3_pipeline.web.servers import ServerError, _get, choose_ports, port_is_free, serve
 from gaip3_pipeline_tests.web.processes import processes_of, start, wait_for, wait_until_gone
 
 SERVE = """
@@ -103,6 +104,16 @@ def test_a_port_in_use_is_replaced_by_the_next_free_one_that_no_other_server_get
         ports = choose_ports(dagster=busy, mlflow=busy)
     assert busy < ports["dagster"] < ports["mlflow"]
     assert f"Port {busy} is in use; dagster gets {ports['dagster']}." in capsys.readouterr().out
+
+
+def test_a_connection_to_itself_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening() as soon_free:
+        port = soon_free.getsockname()[1]
+    connect = http.client.HTTPConnection.__init__
+    monkeypatch.setattr(
+        http.client.HTTPConnection, "__init__", lambda self, *a, **k: connect(self, *a, **{**k, "source_address": ("127.0.0.1", port)})
+    )
+    assert _get(f"http://127.0.0.1:{port}/") is None
 
 
 def test_a_port_that_does_not_exist_is_refused() -> None:
