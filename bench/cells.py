@@ -49,7 +49,7 @@ def curve(data: FinalImages, settings: Nvae, minutes: float) -> Curve:
     rate = keras.optimizers.schedules.CosineDecay(
         settings.learning_rate / warmup, 1, alpha=1.0, warmup_target=settings.learning_rate, warmup_steps=warmup
     )
-    adamax = SpikeSkippingAdamax(rate, settings.spike, beta_2=0.98, global_clipnorm=settings.clip_norm)
+    adamax = SpikeSkippingAdamax(rate, settings.spike, beta_2=0.98, clip_norm=settings.clip_norm)
     training.compile(optimizer=adamax, **compile_options())
     training.optimizer.build(training.trainable_variables)
     training.train_on_batch(*batches[0])  # compiles

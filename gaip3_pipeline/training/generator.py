@@ -119,7 +119,7 @@ def optimizer(settings: Nvae, total_steps: int) -> keras.optimizers.Optimizer:
         warmup_target=settings.learning_rate,
         warmup_steps=warmup,
     )
-    return SpikeSkippingAdamax(schedule, settings.spike, beta_2=0.98, global_clipnorm=settings.clip_norm)
+    return SpikeSkippingAdamax(schedule, settings.spike, beta_2=0.98, clip_norm=settings.clip_norm)
 
 
 def mirrored_at_random(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:

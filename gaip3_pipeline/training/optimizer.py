@@ -1,5 +1,6 @@
 """Adamax that leaves out updates whose gradient is not finite or far larger than usual."""
 
+import math
 from typing import Any
 
 import keras
@@ -11,16 +12,18 @@ Tensor = Any
 class SpikeSkippingAdamax(keras.optimizers.Adamax):
     """Adamax (Kingma and Ba 2015, section 7.1) that skips spikes: deep hierarchical VAEs now and then meet one.
 
-    An update is skipped when the norm of the whole gradient is not finite, is exactly 0, or exceeds ``spike`` times its running
-    mean after the first ``PATIENCE`` updates; the weights then stay as they are. ``skipped`` counts them. A spike enters the mean
-    as ``spike`` times the mean, so that a lasting change of scale is followed after a few updates.
+    The norm of the whole gradient is bounded by ``clip_norm``. An update is skipped when that norm, before it is bounded, is not
+    finite, is exactly 0, or exceeds ``spike`` times its running mean after the first ``PATIENCE`` updates; the weights then stay as
+    they are. ``skipped`` counts them. A spike enters the mean as ``spike`` times the mean, so that a lasting change of scale is
+    followed after a few updates.
     """
 
     PATIENCE = 20
 
-    def __init__(self, learning_rate: Any, spike: float, **kwargs: Any) -> None:
+    def __init__(self, learning_rate: Any, spike: float, clip_norm: float = math.inf, **kwargs: Any) -> None:
         super().__init__(learning_rate, **kwargs)
         self.spike = spike
+        self.clip_norm = clip_norm
         self._share: Tensor = 1.0  # of the learning rate, in the update under way
 
     def build(self, variables: list[Any]) -> None:
@@ -43,11 +46,13 @@ class SpikeSkippingAdamax(keras.optimizers.Adamax):
         self.usual_norm.assign(ops.where(finite, followed, usual))
         self.skipped.assign_add(1.0 - ops.cast(steady, "float32"))
         self._share = ops.cast(steady, "float32")
-        super().apply([g if g is None else ops.where(steady, g, ops.zeros_like(g)) for g in grads], trainable_variables)
+        scale = ops.minimum(1.0, self.clip_norm / norm)
+        # Not a product with 0: that would keep what is no number.
+        super().apply([g if g is None else ops.where(steady, g * ops.cast(scale, g.dtype), 0.0) for g in grads], trainable_variables)
         self._share = 1.0
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
         super().update_step(gradient, variable, learning_rate * self._share)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "spike": self.spike}
+        return {**super().get_config(), "spike": self.spike, "clip_norm": self.clip_norm}
