@@ -1,10 +1,13 @@
-"""How soon each kind of cell reaches a held-out likelihood on a root's final images, at equal latent layout.
+"""How soon each kind of network reaches a held-out likelihood on a root's final images, at equal latent layout, and what it draws then.
 
-    python bench/cells.py ROOT [--cells dense paper] [--minutes 4 12] [--picture curves.jpg]
+    python bench/cells.py ROOT [--kinds dense paper paper_stem] [--minutes 4 12 12] [--out FOLDER]
 
-Trains the root's own ``[nvae]`` settings with each kind of cell for so many minutes of training time, at a constant learning rate, and
-takes the bits/dim of the validation split (averaged weights) after each epoch, which does not count as time. ``speedup`` is the time of
-the second kind over that of the first to the lowest bits/dim that both reached. The last line is one JSON object.
+``dense``: our cells behind the strided stem; ``paper``: the paper's cells behind the same stem; ``paper_stem``: the paper's cells behind
+the paper's stem, a convolution at full size, with a cell of half the width there on the decoder's side. Trains the root's own ``[nvae]``
+settings with each kind for so many minutes of training time, at a constant learning rate, without control, and takes the bits/dim of
+the validation split (averaged weights) after each epoch, which does not count as time. At the end the Fréchet distances of samples to
+the validation and test splits, at the root's temperature. ``seconds`` is the time to the lowest bits/dim that all reached. Writes
+curves.jpg and a contact sheet of each kind to ``--out``. The last line is one JSON object.
 """
 
 import argparse
@@ -13,31 +16,46 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import keras
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.assets.training_data import FinalImages, final_images
 from gaip3_pipeline.evaluation.charts import jpeg
+from gaip3_pipeline.evaluation.control import sample_distances
+from gaip3_pipeline.evaluation.generate import decode_batches
 from gaip3_pipeline.evaluation.generator import bits_per_dim
+from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.backend import compile_options, keep_freed_memory, seed_everything
+from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization
 from gaip3_pipeline.models.nvae.objective import NvaeTraining
 from gaip3_pipeline.settings import Nvae, load
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.generator import mirrored_at_random
-from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
+from gaip3_pipeline.training.generator import mirrored_at_random, optimizer
 from gaip3_pipeline.training.pictures import shrink
 
 Curve = list[tuple[float, float]]
+KINDS = ("dense", "paper", "paper_stem")
+CONSTANT = 10**6  # steps: of so long a cosine a training here sees only the flat beginning
+READJUSTED_WITH = 32
 
 
-def curve(data: FinalImages, settings: Nvae, minutes: float) -> Curve:
-    """(Seconds of training, bits/dim of the validation split) after each epoch."""
+def of_kind(kind: str, base: Nvae) -> Nvae:
+    """The settings of a kind of network with the latents of ``base``."""
+    settings = dataclasses.replace(base, cell="dense" if kind == "dense" else "paper", control=0.0)
+    if kind != "paper_stem":
+        return settings
+    finer = {"channels": base.channels[-1] // 2, "latents": 0, "cells": 1, "kl_weights": 1.0}
+    return dataclasses.replace(settings, stem=1, **{k: (*getattr(base, k), v) for k, v in finer.items()})
+
+
+def curve(kind: str, data: FinalImages, settings: Nvae, minutes: float) -> tuple[Curve, NVAE]:
+    """(Seconds of training, bits/dim of the validation split) after each epoch, and the averaged model."""
     split = data.table.split.to_numpy()
     images = shrink(data.images, settings.height, settings.width)
     seen, held = split == "train", split == "validation"
@@ -45,12 +63,8 @@ def curve(data: FinalImages, settings: Nvae, minutes: float) -> Curve:
     batches = ArrayBatches({"image": images[seen], "condition": data.values[seen]}, settings.batch_size, settings.seed, mirrored_at_random)
     training = NvaeTraining(settings, 60 * len(batches))
     # Constant after a warm-up of two epochs: a schedule that ends would favour the kind that sees more of it in its time.
-    warmup = 2 * len(batches)
-    rate = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate / warmup, 1, alpha=1.0, warmup_target=settings.learning_rate, warmup_steps=warmup
-    )
-    adamax = SpikeSkippingAdamax(rate, settings.spike, beta_2=0.98, clip_norm=settings.clip_norm)
-    training.compile(optimizer=adamax, **compile_options())
+    warmed = dataclasses.replace(settings, warmup=2 * len(batches) / CONSTANT)
+    training.compile(optimizer=optimizer(warmed, CONSTANT), **compile_options())
     training.optimizer.build(training.trainable_variables)
     training.train_on_batch(*batches[0])  # compiles
     keep_freed_memory()
@@ -62,8 +76,9 @@ def curve(data: FinalImages, settings: Nvae, minutes: float) -> Curve:
         batches.on_epoch_end()
         spent += time.perf_counter() - start
         points.append((round(spent, 1), round(bits_per_dim(training.ema, images[held], data.values[held]).bits_per_dim, 4)))
-        print(f"  {settings.cell}  {points[-1][0]:8.1f} s  {points[-1][1]:.3f} bits/dim", flush=True)
-    return points
+        print(f"  {kind}  {points[-1][0]:8.1f} s  {points[-1][1]:.3f} bits/dim", flush=True)
+    readjust_normalization(training.ema, data.values[seen][:READJUSTED_WITH], 0.8)
+    return points, training.ema
 
 
 def seconds_to(points: Curve, bits: float) -> float:
@@ -80,25 +95,37 @@ def main() -> None:
     """Train each kind, compare, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    parser.add_argument("--cells", nargs=2, default=["dense", "paper"])
-    parser.add_argument("--minutes", type=float, nargs=2, default=[4.0, 12.0])
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--minutes", type=float, nargs="+", default=[4.0, 12.0, 12.0])
+    parser.add_argument("--out", type=Path)
     a = parser.parse_args()
     root = DataRoot(a.root.resolve())
-    data, base = final_images(root, load(root)), load(root).nvae
-    curves = {c: curve(data, dataclasses.replace(base, cell=c), m) for c, m in zip(a.cells, a.minutes, strict=True)}
+    all_settings = load(root)
+    data = final_images(root, all_settings)
+    held = shrink(data.images[(data.table.split != "train").to_numpy()], all_settings.nvae.height, all_settings.nvae.width)
+    curves: dict[str, Curve] = {}
+    figures: dict[str, Any] = {}
+    for kind, minutes in zip(a.kinds, a.minutes, strict=True):
+        curves[kind], model = curve(kind, data, of_kind(kind, all_settings.nvae), minutes)
+        figures[kind] = {"parameters": model.count_params(), **sample_distances(model, data.values, held, all_settings.samples)}
+        print(f"  {kind}  {figures[kind]}", flush=True)
+        if a.out:
+            a.out.mkdir(parents=True, exist_ok=True)
+            section = all_settings.samples
+            drawn = decode_batches(model, section.seed + np.arange(40), data.values[:40], section.temperature, section.guidance)
+            title = f"{kind}: samples after {curves[kind][-1][0]:.0f} s at temperature {section.temperature:g}"
+            (a.out / f"{kind}.jpg").write_bytes(contact_sheet(list(np.concatenate(list(drawn))), 10, title=title))
     common = max(min(b for _, b in points) for points in curves.values())
-    times = {c: round(seconds_to(points, common), 1) for c, points in curves.items()}
-    if a.picture:
+    if a.out:
         figure = Figure(figsize=(6, 3.4), layout="constrained")
         axes = figure.subplots()
-        for c, points in curves.items():
-            axes.plot(*zip(*points, strict=True), label=c)
+        for kind, points in curves.items():
+            axes.plot(*zip(*points, strict=True), label=kind)
         axes.set(xscale="log", xlabel="seconds of training on this machine", ylabel="bits/dim, held out")
         axes.legend()
-        a.picture.write_bytes(jpeg(figure))
-    speedup = round(times[a.cells[1]] / times[a.cells[0]], 2)
-    print(json.dumps({"bits_per_dim": common, "seconds": times, "speedup": speedup, "curves": curves}))
+        (a.out / "curves.jpg").write_bytes(jpeg(figure))
+    times = {kind: round(seconds_to(points, common), 1) for kind, points in curves.items()}
+    print(json.dumps({"bits_per_dim": common, "seconds": times, "samples": figures, "curves": curves}))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from gaip3_pipeline.evaluation.generator import Bound, bits_per_dim
-from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization, save_nvae
 from gaip3_pipeline.models.nvae.objective import NvaeTraining
@@ -25,7 +25,7 @@ from gaip3_pipeline.training.progress import Progress
 IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
 CONTROL_QUANTILES = (0.005, 0.995)
 SAMPLING_TEMPERATURE = 0.8  # at which batch normalisation is readjusted, where cells have any
-HEAD = ATTRIBUTES.index("head")
+TURNS = np.array([a in MIRRORED for a in ATTRIBUTES])
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,7 @@ def optimizer(settings: Nvae, total_steps: int) -> keras.optimizers.Optimizer:
 def mirrored_at_random(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
     """Half of the pictures mirrored, the head turned to the other side with them."""
     image, flipped = flip_some(batch["image"], generator)
-    condition = batch["condition"].copy()
-    condition[flipped, HEAD] = 1.0 - condition[flipped, HEAD]
+    condition = np.where(flipped[:, None] & TURNS, 1.0 - batch["condition"], batch["condition"])
     return ({"image": image, "condition": condition},)
 
 
