@@ -26,9 +26,9 @@ from matplotlib.figure import Figure
 
 from gaip3_pipeline.assets.training_data import FinalImages, final_images
 from gaip3_pipeline.evaluation.charts import jpeg
-from gaip3_pipeline.evaluation.control import sample_distances
 from gaip3_pipeline.evaluation.generate import decode_batches
 from gaip3_pipeline.evaluation.generator import bits_per_dim
+from gaip3_pipeline.evaluation.samples import evaluate_samples
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.backend import compile_options, keep_freed_memory, seed_everything
@@ -102,12 +102,13 @@ def main() -> None:
     root = DataRoot(a.root.resolve())
     all_settings = load(root)
     data = final_images(root, all_settings)
-    held = shrink(data.images[(data.table.split != "train").to_numpy()], all_settings.nvae.height, all_settings.nvae.width)
+    learned = (data.table.split == "train").to_numpy()
     curves: dict[str, Curve] = {}
     figures: dict[str, Any] = {}
     for kind, minutes in zip(a.kinds, a.minutes, strict=True):
         curves[kind], model = curve(kind, data, of_kind(kind, all_settings.nvae), minutes)
-        figures[kind] = {"parameters": model.count_params(), **sample_distances(model, data.values, held, all_settings.samples)}
+        fresh = evaluate_samples(model, data.images, data.values, learned, all_settings.samples)
+        figures[kind] = {"parameters": model.count_params(), **(fresh.figures if fresh else {})}
         print(f"  {kind}  {figures[kind]}", flush=True)
         if a.out:
             a.out.mkdir(parents=True, exist_ok=True)

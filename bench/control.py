@@ -21,8 +21,9 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import final_images
-from gaip3_pipeline.evaluation.control import control_chart, control_figures, sample_distances, slopes, sweep_all, sweep_strips
+from gaip3_pipeline.evaluation.control import control_chart, control_figures, slopes, sweep_all, sweep_strips
 from gaip3_pipeline.evaluation.regression import regression_figures
+from gaip3_pipeline.evaluation.samples import evaluate_samples
 from gaip3_pipeline.faces.dataset import portraits, write_dataset
 from gaip3_pipeline.imaging.packing import load_images
 from gaip3_pipeline.imaging.processing import resize_set
@@ -75,11 +76,12 @@ def main() -> None:
     evaluators, limits = exact_evaluators(a.evaluators.resolve(), a.painted, root)
     model = load_nvae(a.model or root.nvae)
     data, rows = final_images(root, load(root)), []
-    held_out = data.images[(data.table.split != "train").to_numpy()]
+    learned = (data.table.split == "train").to_numpy()
     for guidance in a.guidance:
         drawn = dataclasses.replace(load(root).samples, temperature=a.temperature, guidance=guidance)
         sweeps = sweep_all(model, evaluators, data.values, drawn, a.faces)
-        figures = {k: round(v, 3) for k, v in (control_figures(sweeps) | sample_distances(model, data.values, held_out, drawn)).items()}
+        fresh = evaluate_samples(model, data.images, data.values, learned, drawn)
+        figures = {k: round(v, 3) for k, v in (control_figures(sweeps) | (fresh.figures if fresh else {})).items()}
         rows.append({"guidance": guidance, "temperature": a.temperature, **figures})
         print(f"\nguidance {guidance:g}\n{pd.DataFrame(slopes(sweeps), ATTRIBUTES, ATTRIBUTES).round(2)}")
         print("  ".join(f"{k} {v}" for k, v in figures.items() if k.startswith(("fd_", "diversity"))))

@@ -23,7 +23,12 @@ EXPECTED = {
     "gender_probabilities": {"gender_model", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
     "final_dataset": {"gender_probabilities", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
     **{f"evaluator_{a}": {f"labels_{a}", *(f"resized_{s}" for s in SETS)} for a in ATTRIBUTES},
-    "generator_evaluation": {"nvae_weights", "final_dataset", *(f"{n}_{a}" for a in ATTRIBUTES for n in ("input_values", "evaluator"))},
+    "generator_evaluation": {
+        "nvae_weights",
+        "final_dataset",
+        "gender_model",
+        *(f"{n}_{a}" for a in ATTRIBUTES for n in ("input_values", "evaluator")),
+    },
     "nvae_weights": {"final_dataset", *(f"input_{kind}_{a}" for a in ATTRIBUTES for kind in ("values", "model"))},
 }
 

@@ -55,7 +55,9 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
         for given in run.inputs.dataset_inputs:
             assert run.data.tags[f"gaip3.input.{given.dataset.name}"].startswith(given.dataset.digest)
         kept = {a.path for a in client.list_artifacts(run.info.run_id)}
-        assert kept >= ({"control.csv", "sweeps.jpg", "control.jpg"} if name == "generator_evaluation" else {"model"}), name
+        assert kept >= (
+            {"control.csv", "sweeps.jpg", "control.jpg", "nearest_training_pictures.jpg"} if name == "generator_evaluation" else {"model"}
+        ), name
     parents = {r.data.tags["mlflow.parentRunId"] for r in runs}
     assert len(parents) == len({r.data.tags["gaip3.dagster_run_id"] for r in runs})
     nvae = next(r for r in runs if r.data.tags["gaip3.asset"] == "nvae_weights")

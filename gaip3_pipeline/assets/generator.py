@@ -18,7 +18,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         settings,
         name="nvae_weights",
         deps=["final_dataset", *INPUT_VALUES, *INPUT_MODELS],
-        version=2,
+        version=3,
         reads=lambda s: (s.nvae,),
         group=GROUP,
         kinds={"keras", "mlflow"},

@@ -1,7 +1,4 @@
-"""How far a generator's samples are from real pictures, and how well its sliders work.
-
-Sliders are measured by sweeps of one value at fixed latents and by regressors that took no part in the generator's training.
-"""
+"""How well a generator's sliders work: sweeps of one value at fixed latents, seen by regressors that took no part in its training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.charts import jpeg
-from gaip3_pipeline.evaluation.distances import distances_to_real, mean_pairwise_distance, random_features
+from gaip3_pipeline.evaluation.distances import mean_pairwise_distance, random_features
 from gaip3_pipeline.evaluation.generate import decode_batches
 from gaip3_pipeline.evaluation.regression import r_squared, spearman
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
@@ -23,7 +20,6 @@ from gaip3_pipeline.training.inputs import InputRegressor, predict_values
 from gaip3_pipeline.training.progress import Progress
 
 FACES = 48
-SAMPLES = 400
 VALUES = tuple(np.linspace(0.0, 1.0, 9).tolist())
 SEED_OFFSET = 3_000_000  # of the faces swept: seeds that neither samples nor critics use
 
@@ -70,18 +66,6 @@ def sweep_all(
     measured = np.stack([predict_values(evaluators[a], [images]) for a in ATTRIBUTES], axis=-1)
     shape = asked.shape[:3]
     return Sweeps(images.reshape(*shape, *images.shape[1:]), asked, measured.reshape(*shape, -1), settings.guidance, settings.temperature)
-
-
-def sample_distances(model: NVAE, values: np.ndarray, real: np.ndarray, settings: Samples) -> dict[str, float | int]:
-    """Fréchet distances and diversity of fresh samples beside those of ``real (N, H, W, 3) uint8``, held-out pictures.
-
-    Half as many samples as real pictures, at most ``SAMPLES``, with rows of ``values (M, 5)``; see :func:`distances_to_real`.
-    """
-    n = min(SAMPLES, len(real) // 2)
-    rows = values[np.random.default_rng(settings.seed).integers(0, len(values), n)]
-    seeds = settings.seed + SEED_OFFSET + FACES + np.arange(n)
-    drawn = list(decode_batches(model, seeds, rows, settings.temperature, settings.guidance))
-    return distances_to_real({"samples": np.concatenate(drawn)}, real) if drawn else {"fd_n": 0}
 
 
 def control_figures(sweeps: Sweeps) -> dict[str, float | int]:

@@ -1,17 +1,23 @@
-"""Distances between sets of pictures without any pretrained network: Fréchet distance over at most 64 fixed features."""
+"""Distances between sets of pictures without any pretrained network.
 
-from collections.abc import Callable, Mapping
+Fréchet and kernel distances over at most 64 fixed features, the sliced Wasserstein distance over a Laplacian pyramid.
+"""
 
+from collections.abc import Callable, Mapping, Sequence
+
+import cv2
 import keras
 import numpy as np
 from keras import layers
 
+from gaip3_pipeline.evaluation.neighbours import neighbourhoods
 from gaip3_pipeline.training.pictures import score, shrink
 
 Features = Callable[[np.ndarray], np.ndarray]
 DIMENSIONS = 64
 LEAST = 8
 SIZE = (64, 52)  # pictures are brought to this size, so that distances at different sizes can be compared
+PATCHES, PATCH, PROJECTIONS = 64, 7, 256  # of each level of each picture; pixels across; random directions
 
 
 def random_features(seed: int = 0) -> Features:
@@ -33,6 +39,14 @@ def random_features(seed: int = 0) -> Features:
     shapes = [w.shape for w in network.get_weights()]
     network.set_weights([generator.normal(0, np.sqrt(2.0 / np.prod(s[:-1])), s).astype(np.float32) for s in shapes])
     return lambda images: score(network, [images], *SIZE)
+
+
+def trained_features(models: Sequence[keras.Model]) -> Features:
+    """The penultimate features of frozen classifiers or regressors (models/classifier.trunk), side by side: ``(N, sum of F)``."""
+    networks = [keras.Model(m.input, m.get_layer("features").output) for m in models]
+    for network in networks:
+        network.jit_compile = False
+    return lambda images: np.concatenate([score(n, [images], *n.input_shape[1:3]) for n in networks], axis=1)
 
 
 def pixel_features(images: np.ndarray) -> np.ndarray:
@@ -75,12 +89,46 @@ def mean_pairwise_distance(features: np.ndarray) -> float:
     return float(distances.sum() / (n * (n - 1)))
 
 
-def distances_to_real(images: Mapping[str, np.ndarray], real: np.ndarray, seed: int = 0) -> dict[str, float | int]:
-    """``fd_random_{name}`` and ``fd_pixels_{name}`` of each set of pictures against real ones, and ``…_real``, the floor.
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The squared maximum mean discrepancy of two sets of features ``(N, D)``, ``(M, D)``, unbiased: KID (Bińkowski et al. 2018).
+
+    The kernel is theirs, (x·y / D + 1)³, of features scaled to unit mean square in ``b``. About 0, also below it, for sets of one kind.
+    """
+    scale = 1.0 / np.sqrt(np.mean(np.square(b, dtype=np.float64)) + 1e-12)
+    a, b = a.astype(np.float64) * scale, b.astype(np.float64) * scale
+    n, m = len(a), len(b)
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (x @ y.T / x.shape[1] + 1.0) ** 3
+
+    within = sum((k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kernel(a, a), kernel(b, b)))
+    return float(within - 2.0 * kernel(a, b).sum() / (n * m))
+
+
+def sliced_wasserstein(a: np.ndarray, b: np.ndarray, seed: int = 0) -> float:
+    """The sliced Wasserstein distance of patches, the mean over a Laplacian pyramid (Karras et al. 2018, section 5), times 1,000.
+
+    ``a``, ``b (N, H, W, 3) uint8``, of equal N. Patches of 7×7, each channel with mean 0 and deviation 1 over all patches of a side.
+    """
+    levels = []
+    for x, y in zip(_laplacian_pyramid(a), _laplacian_pyramid(b), strict=True):
+        generator = np.random.default_rng(seed)
+        first, second = (_patches(level, generator) for level in (x, y))
+        directions = generator.normal(size=(first.shape[1], PROJECTIONS)).astype(np.float32)
+        directions /= np.linalg.norm(directions, axis=0)
+        levels.append(np.abs(np.sort(first @ directions, axis=0) - np.sort(second @ directions, axis=0)).mean())
+    return float(np.mean(levels)) * 1e3
+
+
+def distances_to_real(
+    images: Mapping[str, np.ndarray], real: np.ndarray, seed: int = 0, features: Mapping[str, Features] | None = None
+) -> dict[str, float | int]:
+    """How far each set of pictures is from real ones, and how far real ones are, the floor: names end in ``_{set}``, ``_real``.
 
     The real pictures are cut into two halves at random: one is the reference, the other the floor. Every side has the same n,
-    the least of all, returned as ``fd_n``. Features are reduced to ``fd_dimensions``: 64, or a quarter of n where that is less, on
-    axes of the reference. ``diversity_{name}`` is the mean pairwise distance of the random features. Nothing for n below 8.
+    the least of all, returned as ``fd_n``. ``fd_random``, ``fd_pixels`` and ``kid_…``, over ``features`` too, of features reduced to
+    ``fd_dimensions``: 64, or a quarter of n where that is less, on axes of the reference; ``swd``; of the random features also
+    ``diversity``, the mean pairwise distance, and what :func:`neighbourhoods` gives. Nothing for n below 8.
     """
     order = np.random.default_rng(seed).permutation(len(real))
     n = min(len(real) // 2, *(len(v) for v in images.values()))
@@ -90,15 +138,39 @@ def distances_to_real(images: Mapping[str, np.ndarray], real: np.ndarray, seed: 
     sides = {**{k: v[:n] for k, v in images.items()}, "real": floor}
     dimensions = min(DIMENSIONS, n // 4)
     figures: dict[str, float | int] = {"fd_n": n, "fd_dimensions": dimensions}
-    for name, of in (("random", random_features()), ("pixels", pixel_features)):
+    for name, of in {"random": random_features(), "pixels": pixel_features, **(features or {})}.items():
         raw = of(reference)
         reduce = reduction(raw, dimensions)
         for side, pictures in sides.items():
             found = of(pictures)
             figures[f"fd_{name}_{side}"] = frechet_distance(reduce(found), reduce(raw))
+            figures[f"kid_{name}_{side}"] = kernel_distance(reduce(found), reduce(raw))
             if name == "random":
                 figures[f"diversity_{side}"] = mean_pairwise_distance(found)
-    return figures
+                figures |= {f"{k}_{side}": v for k, v in neighbourhoods(found, raw).items()}
+    return figures | {f"swd_{side}": sliced_wasserstein(pictures, reference) for side, pictures in sides.items()}
+
+
+def _laplacian_pyramid(images: np.ndarray) -> list[np.ndarray]:
+    """Three levels ``(N, h, w, 3) float32`` of pictures brought to ``SIZE``: each less what the next coarser one says of it."""
+    levels = []
+    current = shrink(images, *SIZE).astype(np.float32)
+    for _ in range(2):
+        coarser = np.stack([cv2.pyrDown(i) for i in current])
+        height, width = current.shape[1:3]
+        levels.append(current - np.stack([cv2.pyrUp(i, dstsize=(width, height)) for i in coarser]))
+        current = coarser
+    return [*levels, current]
+
+
+def _patches(level: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """``(N · PATCHES, PATCH · PATCH · 3)`` at random places, each channel standardised."""
+    n, height, width, _ = level.shape
+    windows = np.lib.stride_tricks.sliding_window_view(level, (PATCH, PATCH), axis=(1, 2))
+    tops, lefts = (generator.integers(0, size - PATCH + 1, n * PATCHES) for size in (height, width))
+    patches = windows[np.repeat(np.arange(n), PATCHES), tops, lefts]  # (P, 3, PATCH, PATCH)
+    mean, deviation = patches.mean(axis=(0, 2, 3), keepdims=True), patches.std(axis=(0, 2, 3), keepdims=True)
+    return ((patches - mean) / (deviation + 1e-6)).reshape(len(patches), -1)
 
 
 def _square_root(matrix: np.ndarray) -> np.ndarray:

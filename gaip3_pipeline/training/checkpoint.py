@@ -1,4 +1,9 @@
-"""Checkpoints of a training: every variable of model and optimiser, the epoch and the history, in one file without pickle."""
+"""Checkpoints of a training: every variable of model and optimiser, the epoch and the history, without pickle.
+
+``last.json`` names the parts, files of at most ``PART_BYTES`` so that any of them can be sent; it is written after them, and what it
+does not name is removed after it. The arrays are those of Keras variables in their order, so a checkpoint written under one backend
+goes on under another.
+"""
 
 import json
 import shutil
@@ -10,9 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from gaip3_pipeline.tables.files import writing
+from gaip3_pipeline.tables.files import write_text_atomically, writing
 
-FILE = "last.npz"
+INDEX = "last.json"
+PART_BYTES = 15 << 20  # of arrays; a variable larger than this has a part to itself
 
 
 @dataclass(frozen=True)
@@ -26,15 +32,22 @@ class Position:
 def save(folder: Path, model: keras.Model, fingerprint: str, position: Position) -> None:
     """Write the checkpoint of ``model``, whole or not at all."""
     variables = _variables(model)
+    names = []
+    for i, part in enumerate(_parts({f"v{n}": np.asarray(keras.ops.convert_to_numpy(v.value)) for n, v in enumerate(variables)})):
+        names.append(f"epoch_{position.epoch:05d}_{i:02d}.npz")
+        with writing(folder / names[-1]) as temporary, temporary.open("wb") as f:
+            np.savez(f, **part)  # type: ignore[arg-type]
     about = {
         "fingerprint": fingerprint,
         "epoch": position.epoch,
         "history": position.history,
+        "parts": names,
         "variables": _signature(variables),
     }
-    arrays = {f"v{i}": np.asarray(keras.ops.convert_to_numpy(v.value)) for i, v in enumerate(variables)}
-    with writing(folder / FILE) as temporary, temporary.open("wb") as f:
-        np.savez(f, about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
+    write_text_atomically(folder / INDEX, json.dumps(about))
+    for file in folder.glob("epoch_*.npz"):
+        if file.name not in names:
+            file.unlink()
 
 
 def restore(folder: Path, model: keras.Model, fingerprint: str) -> Position:
@@ -44,15 +57,18 @@ def restore(folder: Path, model: keras.Model, fingerprint: str) -> Position:
     read is not used: the training starts afresh.
     """
     try:
-        with np.load(folder / FILE, allow_pickle=False) as data:
-            about: dict[str, Any] = json.loads(data["about"].tobytes().decode())
-            variables = _variables(model)
-            if about["fingerprint"] != fingerprint or about["variables"] != _signature(variables):
-                return Position(0, [])
-            arrays = [data[f"v{i}"] for i in range(len(variables))]
+        about: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        variables = _variables(model)
+        if about["fingerprint"] != fingerprint or about["variables"] != _signature(variables):
+            return Position(0, [])
+        arrays: dict[str, np.ndarray] = {}
+        for name in about["parts"]:
+            with np.load(folder / name, allow_pickle=False) as data:
+                arrays |= dict(data)
+        ordered = [arrays[f"v{i}"] for i in range(len(variables))]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return Position(0, [])
-    for variable, array in zip(variables, arrays, strict=True):
+    for variable, array in zip(variables, ordered, strict=True):
         variable.assign(array)
     return Position(about["epoch"], about["history"])
 
@@ -69,5 +85,19 @@ def _variables(model: keras.Model) -> list[Any]:
 
 
 def _signature(variables: list[Any]) -> list[list[Any]]:
-    # Paths carry counters of the process ("dense_3"), so shapes and dtypes in order stand for the architecture.
-    return [[str(v.dtype), list(v.shape)] for v in variables]
+    # Paths carry counters of the process ("dense_3"), so shapes and dtypes in order stand for the architecture. Seeds are uint32 or
+    # int64, as the backend likes them.
+    return [["int" if "int" in str(v.dtype) else str(v.dtype), list(v.shape)] for v in variables]
+
+
+def _parts(arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The arrays in their order, in groups of at most ``PART_BYTES``."""
+    parts: list[dict[str, np.ndarray]] = [{}]
+    size = 0
+    for name, array in arrays.items():
+        if parts[-1] and size + array.nbytes > PART_BYTES:
+            parts.append({})
+            size = 0
+        parts[-1][name] = array
+        size += array.nbytes
+    return parts

@@ -1,16 +1,21 @@
 """Distances are small between pictures of one kind and grow with what sets two kinds apart."""
 
+import cv2
 import numpy as np
 import pytest
 
 from gaip3_pipeline.evaluation.distances import (
     distances_to_real,
     frechet_distance,
+    kernel_distance,
     mean_pairwise_distance,
     pixel_features,
     random_features,
     reduction,
+    sliced_wasserstein,
+    trained_features,
 )
+from gaip3_pipeline.models.regressor import build_regressor
 
 
 def pictures(n, seed, brighter=0):
@@ -64,3 +69,32 @@ def test_the_reduction_keeps_what_varies_most():
     assert reduction(features, 8)(features).shape == (20, 8)
     flat = rng.normal(0, 1, (100, 4)) * [0.1, 5, 0.1, 0.1]
     assert reduction(flat, 1)(flat).std() == pytest.approx(flat[:, 1].std(), rel=0.01)
+
+
+def test_the_kernel_distance_is_that_of_its_definition_and_about_zero_for_one_kind():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, (7, 3)), rng.normal(0.5, 2, (5, 3))
+    scale = np.sqrt(np.mean(b**2))
+
+    def kernel(x, y):
+        return (np.dot(x, y) / (3 * scale**2) + 1) ** 3
+
+    within = [np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j]) for s in (a, b)]
+    assert kernel_distance(a, b) == pytest.approx(sum(within) - 2 * np.mean([kernel(x, y) for x in a for y in b]))
+    same, other = rng.normal(0, 1, (2, 400, 8)), rng.normal(0.3, 1, (400, 8))
+    assert abs(kernel_distance(*same)) < 0.1 * kernel_distance(same[0], other)
+
+
+def test_the_sliced_wasserstein_distance_sees_lost_detail():
+    one, other = pictures(60, 1), pictures(60, 2)
+    blurred = np.stack([cv2.GaussianBlur(i, (0, 0), 2.0) for i in other])
+    assert sliced_wasserstein(one, one) == 0
+    assert sliced_wasserstein(one, blurred) > 1.5 * sliced_wasserstein(one, other)
+
+
+def test_distances_over_trained_features_are_asked_for_by_name():
+    model = build_regressor(32, 26, 0.25, 0.0)
+    features = trained_features([model, model])
+    assert features(pictures(3, 0)).shape == (3, 2 * 32)
+    figures = distances_to_real({"samples": pictures(40, 1)}, pictures(80, 2), features={"attributes": features})
+    assert {"fd_attributes_samples", "fd_attributes_real", "kid_attributes_samples", "swd_real", "coverage_samples"} <= set(figures)

@@ -1,5 +1,7 @@
 """A training that is interrupted ends as if it had not been."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -69,11 +71,24 @@ def test_a_checkpoint_of_another_training_is_not_used(data, tmp_path):
 
 def test_a_torn_checkpoint_is_not_used(data, tmp_path):
     train(make_model(), data, tmp_path, epochs=1)
-    file = tmp_path / checkpoint.FILE
+    (file,) = tmp_path.glob("epoch_*.npz")
     file.write_bytes(file.read_bytes()[:200])
     trained = []
     train(make_model(), data, tmp_path, epochs=1, log=lambda epoch, figures: trained.append(epoch))
     assert trained == [1]
+
+
+def test_a_checkpoint_is_cut_into_parts_and_only_the_last_one_is_kept(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PART_BYTES", 200)
+    first = make_model()
+    train(first, data, tmp_path, epochs=2)
+    parts = sorted(tmp_path.glob("*.npz"))
+    assert len(parts) > 1
+    assert {p.name for p in parts} == set(json.loads((tmp_path / checkpoint.INDEX).read_text())["parts"])
+    again = make_model()
+    assert checkpoint.restore(tmp_path, again, "a").epoch == 2
+    for a, b in zip(weights(first), weights(again), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_finished_training_is_not_trained_again(data, tmp_path):

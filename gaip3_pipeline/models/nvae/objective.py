@@ -63,9 +63,10 @@ class NvaeTraining(keras.Model):
 
     ``guides``: frozen regressors of the five values, ``(B, h, w, 3) float32 in 0..1 -> (B, 1)`` each, in the order of
     ``layout.ATTRIBUTES``. With them and ``settings.control`` above 0 each step also draws a few faces from the prior with random
-    values within ``ranges`` (2, 5), the least and greatest that the pictures have, and the squared error of what the guides see in
-    them joins the loss. The bound alone leaves small features to the latents: a condition that says what a posterior sample says
-    anyway earns no likelihood. Control joins in at half of the training.
+    values, and the squared error of what the guides see in them joins the loss. The bound alone leaves small features to the
+    latents: a condition that says what a posterior sample says anyway earns no likelihood. Control joins in at half of the training.
+    ``ranges`` (2, 5) are the least and greatest values that the pictures have (0 and 1, if not given): the networks take no others,
+    and control asks for no others.
     """
 
     def __init__(self, settings: Nvae, total_steps: int, guides: Sequence[keras.Model] = (), ranges: Any = None, **kwargs: Any) -> None:
@@ -84,7 +85,9 @@ class NvaeTraining(keras.Model):
         self.guides = list(guides)
         for guide in self.guides:
             guide.trainable = False
-        self._ranges = np.asarray([[0.0], [1.0]] if ranges is None else ranges, np.float32)
+        self._ranges = np.broadcast_to(np.asarray([[0.0], [1.0]] if ranges is None else ranges, np.float32), (2, len(ATTRIBUTES)))
+        for network in (self.nvae, self.ema):
+            network.condition_embedding.range.assign(self._ranges)
         self._control = [keras.metrics.Mean(name="control_mse")] if self.guides and settings.control > 0.0 else []
         self._control_seed = keras.random.SeedGenerator(settings.seed + 1)
         self._kl = [keras.metrics.Mean(name=f"kl_{i}_{h}x{w}") for i, (h, w, _) in enumerate(self.nvae.latent_shapes)]

@@ -1,0 +1,155 @@
+"""NVAE on dynamically binarised MNIST, in nats, beside the paper's 78.01.
+
+    python bench/nvae_mnist.py FOLDER [--data ../shared/data/mnist] [--epochs 400] [--minutes 60] [--k 100] [--images 1000] [--size cpu]
+
+Trains on the 60,000 training pictures, each pixel white with the probability of its grey level, drawn anew every time, and stops after so
+many minutes or epochs. The same command goes on from the checkpoint in FOLDER (files of at most 16 MiB: copy the folder to go on at
+another machine, under another backend too). Then the bound on test pictures binarised once: the ELBO, and the importance-weighted
+estimate of the negative log-likelihood with ``k`` posterior samples each (IWAE), of the averaged weights. All 10,000 with ``--images
+10000``, else the first so many. Every epoch is a line of FOLDER/curve.csv. The last line is one JSON object.
+"""
+
+import argparse
+import dataclasses
+import gzip
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import keras
+
+from gaip3_pipeline.evaluation.generator import bits_per_dim
+from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.models.backend import compile_options, seed_everything
+from gaip3_pipeline.models.nvae.model import save_nvae
+from gaip3_pipeline.models.nvae.objective import NvaeTraining
+from gaip3_pipeline.settings import Nvae
+from gaip3_pipeline.training.batches import ArrayBatches
+from gaip3_pipeline.training.fit import fit
+from gaip3_pipeline.training.generator import optimizer
+from gaip3_pipeline.training.progress import Progress
+
+PAPER = 78.01
+NATS = 28 * 28 * math.log(2.0)  # of one bit per dimension
+MNIST = {
+    "height": 28,
+    "width": 28,
+    "likelihood": "bernoulli",
+    "control": 0.0,
+    "condition_dropout": 0.0,
+    "batch_size": 100,
+    "kl_warmup": 0.1,
+    "ema": 0.999,
+}
+# Scales of 1, 2, 4, 7 and 14 pixels. All KL weights are 1: here the likelihood is the aim, not the samples of a short training.
+SIZES = {
+    "cpu": Nvae(**MNIST, channels=(96, 96, 96, 64, 32), latents=(16, 0, 8, 4, 1), cells=(1, 0, 2, 3, 1), kl_weights=(1.0,) * 5),
+    "gpu": Nvae(**MNIST, channels=(256, 256, 256, 192, 128), latents=(32, 0, 20, 20, 4), cells=(1, 0, 5, 10, 2), kl_weights=(1.0,) * 5),
+}
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Stops at the end of the epoch in which the time is up."""
+
+    def __init__(self, minutes: float) -> None:
+        super().__init__()
+        self._end = time.monotonic() + 60.0 * minutes
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if time.monotonic() > self._end:
+            self.model.stop_training = True
+
+
+def read_pictures(path: Path) -> np.ndarray:
+    """``(N, 28, 28, 1) uint8`` of an idx file."""
+    data = gzip.decompress(path.read_bytes())
+    magic, n, height, width = np.frombuffer(data, ">u4", 4)
+    if magic != 2051:
+        raise ValueError(f"{path} is no idx file of pictures")
+    return np.frombuffer(data, np.uint8, offset=16).reshape(n, height, width, 1)
+
+
+def binarised(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
+    """Each pixel white with the probability of its grey level."""
+    image = batch["image"]
+    white = generator.random(image.shape, dtype=np.float32) * 255.0 < image
+    return ({"image": white.astype(np.uint8) * 255, "condition": np.zeros((len(image), len(ATTRIBUTES)), np.float32)},)
+
+
+def seconds_of(curve: Path) -> float:
+    """What the epochs so far took, over all calls."""
+    last = curve.read_text().splitlines()[-1].split(",")[1]
+    return 0.0 if last == "seconds" else float(last)
+
+
+def main() -> None:
+    """Train on, measure, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist")
+    parser.add_argument("--size", choices=list(SIZES), default="cpu")
+    parser.add_argument("--cell", choices=["dense", "paper"], default="dense")
+    parser.add_argument("--epochs", type=int, default=400, help="of the whole training, over all calls: the learning rate falls to its end")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="of this call")
+    parser.add_argument("--k", type=int, default=100)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--limit", type=int, help="train on so many pictures only, for trying the command")
+    parser.add_argument("--device", default="2 CPU cores", help="as the report shall name it")
+    a = parser.parse_args()
+    train = read_pictures(a.data / "train-images-idx3-ubyte.gz")[: a.limit]
+    test = read_pictures(a.data / "t10k-images-idx3-ubyte.gz")[: a.images]
+    settings = dataclasses.replace(SIZES[a.size], cell=a.cell, epochs=a.epochs)
+    seed_everything(settings.seed)
+    batches = ArrayBatches({"image": train}, settings.batch_size, settings.seed, binarised)
+    total = a.epochs * len(batches)
+    training = NvaeTraining(settings, total)
+    training.compile(optimizer=optimizer(settings, total), **compile_options())
+    curve = a.folder / "curve.csv"
+    a.folder.mkdir(parents=True, exist_ok=True)
+    if not curve.exists():
+        curve.write_text("epoch,seconds,train_nats\n")
+    before, start = seconds_of(curve), time.monotonic()
+
+    def log(epoch: int, figures: dict[str, float]) -> None:
+        with curve.open("a") as f:
+            f.write(f"{epoch},{before + time.monotonic() - start:.0f},{figures['bits_per_dim'] * NATS:.3f}\n")
+
+    history = fit(
+        training,
+        batches,
+        epochs=a.epochs,
+        checkpoints=a.folder / "checkpoints",
+        fingerprint=json.dumps([dataclasses.asdict(settings), len(train)]),
+        log=log,
+        progress=Progress("  MNIST", 1),
+        callbacks=(StopAfter(a.minutes),),
+    )
+    save_nvae(training.ema, a.folder)
+    (once,) = binarised({"image": test}, np.random.default_rng(0))
+    bound = bits_per_dim(training.ema, once["image"], once["condition"], samples=a.k, batch_size=100)
+    figures = {
+        "nll_nats": round(bound.importance_weighted * NATS, 3),
+        "elbo_nats": round(bound.bits_per_dim * NATS, 3),
+        "k": a.k,
+        "n": bound.n,
+        "minutes": round(seconds_of(curve) / 60, 1),
+        "device": a.device,
+        "parameters": int(training.nvae.count_params()),
+        "epochs": len(history),
+        "of_epochs": a.epochs,
+        "kl": {k: round(v, 2) for k, v in bound.kl.items()},
+        "paper_nats": PAPER,
+        "backend": keras.backend.backend(),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
