@@ -215,6 +215,11 @@ class TrainingRun:
         """Keep a JPEG with the run."""
         self._bytes(name, jpeg)
 
+    def image(self, name: str, step: int, picture: Any) -> None:
+        """Log ``picture (H, W, 3) uint8`` of an epoch: the run's page shows these in one panel with a slider over epochs."""
+        if self._client:
+            self._client.log_image(self.run_id, picture, key=name, step=step)
+
     def document(self, name: str, value: Any) -> None:
         """Keep a JSON document with the run."""
         self._bytes(name, json.dumps(value, indent=1, ensure_ascii=False).encode())

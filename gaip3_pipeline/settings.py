@@ -110,7 +110,8 @@ class Nvae:
     mixtures: int = 1  # discretised logistics per pixel
     condition_width: int = 64
     condition_dropout: float = 0.1  # share of training pictures shown with the null condition
-    epochs: int = 60
+    epochs: int = 60  # at most
+    patience: int = 10  # epochs without a lower loss on the validation split (bound and control), after which the training ends
     batch_size: int = 32
     learning_rate: float = 5e-3
     warmup: float = 0.05  # share of the steps in which the learning rate rises

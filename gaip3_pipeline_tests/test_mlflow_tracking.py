@@ -63,6 +63,7 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
     nvae = next(r for r in runs if r.data.tags["gaip3.asset"] == "nvae_weights")
     assert nvae.data.params["epochs"] == str(flatten(load(finished_root).nvae)["epochs"])
     assert len(client.get_metric_history(nvae.info.run_id, "loss")) == load(finished_root).nvae.epochs
+    assert len(client.list_artifacts(nvae.info.run_id, "images")) >= load(finished_root).nvae.epochs  # a grid of samples each
 
 
 def test_the_champion_is_the_version_whose_check_passed(finished_root):

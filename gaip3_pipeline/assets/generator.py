@@ -46,6 +46,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
                 run.log,
                 step.progress(),
                 [load_guide(step.root.input_model(a)) for a in ATTRIBUTES] if section.control else [],
+                lambda epoch, faces: run.image("samples", epoch, faces),
             )
             version = weights_version(step.root.nvae)
             picture = generator_sheet(step.root.nvae, data.images, data.values, data.table.split.to_numpy())

@@ -112,9 +112,8 @@ def sliced_wasserstein(a: np.ndarray, b: np.ndarray, seed: int = 0) -> float:
     """
     levels = []
     for x, y in zip(_laplacian_pyramid(a), _laplacian_pyramid(b), strict=True):
-        generator = np.random.default_rng(seed)
-        first, second = (_patches(level, generator) for level in (x, y))
-        directions = generator.normal(size=(first.shape[1], PROJECTIONS)).astype(np.float32)
+        first, second = (_patches(level, np.random.default_rng(seed)) for level in (x, y))
+        directions = np.random.default_rng(seed + 1).normal(size=(first.shape[1], PROJECTIONS)).astype(np.float32)
         directions /= np.linalg.norm(directions, axis=0)
         levels.append(np.abs(np.sort(first @ directions, axis=0) - np.sort(second @ directions, axis=0)).mean())
     return float(np.mean(levels)) * 1e3

@@ -87,8 +87,15 @@ def generate_grid(root: DataRoot, sliders: Mapping[str, float], n: int, seed: in
     return png_grid(faces)
 
 
-def png_grid(faces: np.ndarray, height: int = 128) -> bytes:
-    """``(N, H, W, 3) uint8`` as one PNG, enlarged to about ``height`` pixels each, in a grid near a square."""
+def png_grid(faces: np.ndarray) -> bytes:
+    """:func:`grid` as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(grid(faces)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def grid(faces: np.ndarray, height: int = 128) -> np.ndarray:
+    """``(N, H, W, 3) uint8`` as one picture ``(…, …, 3) uint8``, enlarged to about ``height`` pixels each, near a square."""
     n, h, w, _ = faces.shape
     factor = max(1, round(height / h))
     columns = int(np.ceil(np.sqrt(n)))
@@ -98,6 +105,4 @@ def png_grid(faces: np.ndarray, height: int = 128) -> bytes:
         large = cv2.resize(face, (w * factor, h * factor), interpolation=cv2.INTER_CUBIC)
         top, left = i // columns * h * factor, i % columns * w * factor
         sheet[top : top + h * factor, left : left + w * factor] = large
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "PNG")
-    return buffer.getvalue()
+    return sheet

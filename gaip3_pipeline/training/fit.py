@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,28 @@ class OutOfMemoryError(RuntimeError):
     """A batch did not fit into memory."""
 
 
+@dataclass(frozen=True)
+class EarlyStop:
+    """End a training ``patience`` epochs after the least ``figure``, and keep what was best.
+
+    ``keep()`` is called after each epoch that is the best so far. Epochs before ``first_epoch`` (1 is the first) don't count.
+    """
+
+    figure: str
+    patience: int
+    keep: Callable[[], None]
+    first_epoch: int = 1
+
+    def best(self, history: list[dict[str, float]]) -> int:
+        """The epoch of the least figure, 0 while none counts."""
+        counted = [figures[self.figure] for figures in history[self.first_epoch - 1 :]]
+        return self.first_epoch + counted.index(min(counted)) if counted else 0
+
+    def is_over(self, history: list[dict[str, float]]) -> bool:
+        """Whether ``patience`` epochs have passed since the best one."""
+        return self.best(history) > 0 and len(history) - self.best(history) >= self.patience
+
+
 def fit(
     model: keras.Model,
     batches: ArrayBatches,
@@ -34,6 +57,7 @@ def fit(
     progress: Progress | None = None,
     validation: Any = None,
     callbacks: tuple[keras.callbacks.Callback, ...] = (),
+    early_stop: EarlyStop | None = None,
 ) -> list[dict[str, float]]:
     """Train the compiled, built ``model`` for ``epochs`` epochs in all and return the figures of each.
 
@@ -43,10 +67,10 @@ def fit(
     updates were skipped as spikes, :class:`OutOfMemoryError` with the batch size to try; the last checkpoint is kept.
     """
     position = checkpoint.restore(checkpoints, model, fingerprint)
-    if position.epoch >= epochs:
+    if position.epoch >= epochs or (early_stop and early_stop.is_over(position.history)):
         return position.history
     batches.start_at(position.epoch)
-    keeper = _Keeper(batches, epochs, checkpoints, fingerprint, log, progress, position)
+    keeper = _Keeper(batches, epochs, checkpoints, fingerprint, log, progress, position, early_stop)
     try:
         model.fit(
             batches,
@@ -77,6 +101,7 @@ class _Keeper(keras.callbacks.Callback):
         log: Log,
         progress: Progress | None,
         position: checkpoint.Position,
+        early_stop: EarlyStop | None,
     ) -> None:
         super().__init__()
         self._steps = len(batches)
@@ -85,6 +110,7 @@ class _Keeper(keras.callbacks.Callback):
         self._log = log
         self._progress = progress
         self._epoch = position.epoch
+        self._early_stop = early_stop
         self.history = list(position.history)
         if progress:
             progress.total = epochs * self._steps
@@ -108,8 +134,16 @@ class _Keeper(keras.callbacks.Callback):
                 raise DivergedError(f"{skipped}: lower the learning rate; the last checkpoint is kept")
         self._epoch = epoch + 1
         self.history.append(figures)
+        stop = self._early_stop
+        if stop and stop.best(self.history) == self._epoch:
+            stop.keep()  # before the checkpoint: a training killed in between does this epoch again, and so keeps it again
         checkpoint.save(self._folder, self.model, self._fingerprint, checkpoint.Position(self._epoch, self.history))
         self._log(self._epoch, figures)
+        if stop and stop.is_over(self.history):
+            self.model.stop_training = True
+            if self._progress:
+                self._progress.total = self._epoch * self._steps
+                self._progress.update(self._progress.total)
 
 
 def _shown(logs: dict[str, float] | None) -> dict[str, float]:

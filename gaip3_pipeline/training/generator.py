@@ -1,7 +1,7 @@
 """Training of the NVAE. What is trained stands in models/nvae/objective.py; this is the how: data, optimiser, result."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from gaip3_pipeline.evaluation.generate import grid
 from gaip3_pipeline.evaluation.generator import Bound, bits_per_dim
 from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization, save_nvae
-from gaip3_pipeline.models.nvae.objective import NvaeTraining
+from gaip3_pipeline.models.nvae.objective import CONTROL_COMPLETE, NvaeTraining
+from gaip3_pipeline.models.storage import load_weights, save_weights
 from gaip3_pipeline.settings import Nvae
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.fit import Log, fit
+from gaip3_pipeline.training.fit import EarlyStop, Log, fit
 from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
 from gaip3_pipeline.training.pictures import flip_some, shrink
 from gaip3_pipeline.training.progress import Progress
@@ -25,7 +27,11 @@ from gaip3_pipeline.training.progress import Progress
 IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
 CONTROL_QUANTILES = (0.005, 0.995)
 SAMPLING_TEMPERATURE = 0.8  # at which batch normalisation is readjusted, where cells have any
+GRIDS, GRID_FACES, GRID_SEED = 20, 16, 7  # of samples shown while a training runs
 TURNS = np.array([a in MIRRORED for a in ATTRIBUTES])
+
+
+Show = Callable[[int, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -36,15 +42,17 @@ class NvaeResult:
     history: list[dict[str, float]]
     held_out: Bound | None  # on the split "test", else on "validation"; None where both are empty
     n_train: int
+    epoch: int  # whose weights were kept
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What is reported: n, held-out bits/dim and nats of KL per group."""
+        """What is reported: n, epochs, held-out bits/dim and nats of KL per group."""
+        trained = {"n_train": self.n_train, "epochs": len(self.history), "best_epoch": self.epoch}
         if not self.held_out:
-            return {"n_train": self.n_train}
+            return trained
         bound = self.held_out
         return {
-            "n_train": self.n_train,
+            **trained,
             "n_held_out": bound.n,
             "bits_per_dim": bound.bits_per_dim,
             "bits_per_dim_standard_error": bound.standard_error,
@@ -63,13 +71,18 @@ def train_nvae(
     log: Log,
     progress: Progress | None = None,
     guides: Sequence[keras.Model] = (),
+    show: Show | None = None,
 ) -> NvaeResult:
     """Train on the images of split "train", save the averaged weights in ``folder`` and return the result.
+
+    The weights are those of the epoch that was best on the split "validation", by bound and control, once control was in force
+    (the last, without one).
 
     ``images`` (N, H, W, 3) uint8, of any size not below ``settings``, may be a memory map; ``conditions`` (N, 5) in 0..1 in the
     order of ``ATTRIBUTES``; ``split`` (N,) of "train", "validation" or "test". A killed training goes on at its last checkpoint if
     ``fingerprint`` is the same. ``guides`` are the models of the five values, needed for ``settings.control`` (see
-    :class:`NvaeTraining`). Raises ``ValueError`` when there is nothing to train on, ``DivergedError`` when the loss is not finite.
+    :class:`NvaeTraining`). ``show`` is given, about 20 times, an epoch and a grid of samples ``(H, W, 3) uint8`` of the same latents.
+    Raises ``ValueError`` when there is nothing to train on, ``DivergedError`` when the loss is not finite.
     """
     split = np.asarray(split)
     parts = {name: np.flatnonzero(split == name) for name in ("train", "validation", "test")}
@@ -85,28 +98,39 @@ def train_nvae(
     batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, mirrored_at_random)
     total_steps = settings.epochs * len(batches)
     # What no picture shows cannot be asked for: on photographs without closed eyes their guide would only be deceived.
-    ranges = np.quantile(conditions[parts["train"]], CONTROL_QUANTILES, axis=0)
+    ranges = np.nanquantile(conditions[parts["train"]], CONTROL_QUANTILES, axis=0)
     training = NvaeTraining(settings, total_steps, guides, ranges)
     training.compile(optimizer=optimizer(settings, total_steps), **compile_options())
     validation = ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False) if len(parts["validation"]) else None
+    checkpoints, best = folder / "checkpoints", folder / "checkpoints" / "best"
+    early_stop = EarlyStop(
+        "val_loss",
+        settings.patience,
+        lambda: save_weights(training.ema, best),
+        first_epoch=math.ceil(CONTROL_COMPLETE * settings.epochs),  # before, the validation loss says nothing of the sliders
+    )
     history = fit(
         training,
         batches,
         epochs=settings.epochs,
-        checkpoints=folder / "checkpoints",
+        checkpoints=checkpoints,
         fingerprint=fingerprint,
         log=log,
         progress=progress,
         validation=validation,
+        callbacks=(_Samples(show, data("train")["condition"], settings),) if show else (),
+        early_stop=early_stop if validation else None,
     )
+    if validation:
+        load_weights(training.ema, best)
     held_out = data("test" if len(parts["test"]) else "validation")
     bound = None
     if len(held_out["image"]):
         bound = bits_per_dim(training.ema, held_out["image"], held_out["condition"], samples=IMPORTANCE_SAMPLES, seed=settings.seed)
     readjust_normalization(training.ema, data("train")["condition"][: settings.batch_size], SAMPLING_TEMPERATURE)
     save_nvae(training.ema, folder)
-    checkpoint.discard(folder / "checkpoints")
-    return NvaeResult(training.ema, history, bound, len(parts["train"]))
+    checkpoint.discard(checkpoints)
+    return NvaeResult(training.ema, history, bound, len(parts["train"]), early_stop.best(history) if validation else len(history))
 
 
 def optimizer(settings: Nvae, total_steps: int) -> keras.optimizers.Optimizer:
@@ -132,3 +156,19 @@ def mirrored_at_random(batch: dict[str, np.ndarray], generator: np.random.Genera
 def unchanged(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
     """The batch as the model takes it."""
     return (batch,)
+
+
+class _Samples(keras.callbacks.Callback):
+    """Shows what the averaged weights draw, from the same latents and values each time."""
+
+    def __init__(self, show: Show, conditions: np.ndarray, settings: Nvae) -> None:
+        super().__init__()
+        self._show = show
+        self._conditions = np.resize(conditions, (GRID_FACES, conditions.shape[1]))
+        self._every = max(1, settings.epochs // GRIDS)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if (epoch + 1) % self._every == 0:
+            nvae = self.model.ema
+            faces = nvae.decode(nvae.sample_noise(GRID_FACES, GRID_SEED), self._conditions, SAMPLING_TEMPERATURE)
+            self._show(epoch + 1, grid(np.round(keras.ops.convert_to_numpy(faces) * 255).astype(np.uint8)))

@@ -8,7 +8,7 @@ import pytest
 
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.fit import DivergedError, OutOfMemoryError, fit
+from gaip3_pipeline.training.fit import DivergedError, EarlyStop, OutOfMemoryError, fit
 from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
 
 
@@ -67,6 +67,33 @@ def test_a_checkpoint_of_another_training_is_not_used(data, tmp_path):
     trained = []
     train(make_model(), data, tmp_path, epochs=2, fingerprint="other data", log=lambda epoch, figures: trained.append(epoch))
     assert trained == [1, 2]
+
+
+def test_a_training_ends_when_patience_does_and_what_was_best_was_kept_also_after_a_kill(data, tmp_path):
+    falling = [5.0, 1.0, 4.0, 3.0, 3.5, 3.6, 2.0]  # the second does not count
+
+    class Figure(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val"] = falling[epoch]
+
+    def run(folder, kept, epochs, log=lambda epoch, figures: None):
+        model = make_model()
+        stop = EarlyStop("val", 2, lambda: kept.append(weights(model)), first_epoch=3)
+        batches = ArrayBatches(data, 16, seed=1, transform=noisy)
+        callbacks = {"checkpoints": folder, "fingerprint": "a", "callbacks": (Figure(),), "early_stop": stop}
+        return fit(model, batches, epochs=epochs, log=log, **callbacks), stop
+
+    kept = []
+    history, stop = run(tmp_path / "whole", kept, 7)
+    assert [figures["val"] for figures in history] == falling[:6]
+    assert (stop.best(history), len(kept)) == (4, 2)
+    again = []
+    run(tmp_path / "cut", again, 4)
+    history, _ = run(tmp_path / "cut", again, 7)
+    assert len(history) == 6
+    for a, b in zip(kept[-1], again[-1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    run(tmp_path / "cut", again, 7, log=lambda epoch, figures: pytest.fail("trained again"))
 
 
 def test_a_torn_checkpoint_is_not_used(data, tmp_path):

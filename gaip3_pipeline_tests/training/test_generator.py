@@ -15,6 +15,7 @@ from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.settings import Nvae
 from gaip3_pipeline.training.generator import mirrored_at_random, train_nvae
+from gaip3_pipeline.training.pictures import shrink
 
 SMALL = Nvae(
     height=7,
@@ -147,7 +148,7 @@ def test_with_guides_samples_say_what_they_were_asked_for(coloured, trained, tmp
     told = conditions.copy()
     told[:, :3] = np.random.default_rng(4).permuted(conditions[:, :3], axis=0)  # of other pictures: only the guides teach the sliders
     guides = [eye(i, 1.0) for i in range(3)] + [eye(0, 0.0)] * 2
-    settings = dataclasses.replace(SMALL, control=50.0, epochs=40, learning_rate=2e-2, clip_norm=10.0)
+    settings = dataclasses.replace(SMALL, control=50.0, epochs=40, learning_rate=2e-2, clip_norm=10.0, patience=40)
     result = train_nvae(images, told, split, settings, tmp_path, "x", silent, guides=guides)
     asked = np.random.default_rng(1).random((64, 5)).astype(np.float32)
     drawn = ops.convert_to_numpy(result.model.decode(result.model.sample_noise(64, 0), asked))
@@ -203,4 +204,22 @@ def test_all_images_may_be_for_training(coloured, tmp_path):
     once = dataclasses.replace(SMALL, epochs=1)
     result = train_nvae(images[:16], conditions[:16], np.full(16, "train"), once, tmp_path, "x", silent)
     assert result.held_out is None
-    assert result.figures == {"n_train": 16}
+    assert result.figures == {"n_train": 16, "epochs": len(result.history), "best_epoch": len(result.history)}
+
+
+def test_a_training_that_gets_worse_on_held_out_pictures_ends_with_its_best_weights(coloured, tmp_path):
+    images, conditions, split = (np.array(x) for x in coloured)
+    dark, noise = split == "train", split == "validation"
+    images[dark] //= 8
+    images[noise] = np.random.default_rng(0).integers(0, 256, images[noise].shape)
+    settings = dataclasses.replace(SMALL, epochs=60, patience=3, learning_rate=2e-2)
+    shown = []
+    result = train_nvae(images, conditions, split, settings, tmp_path, "x", silent, show=lambda *given: shown.append(given))
+    held_out = [epoch["val_bits_per_dim"] for epoch in result.history]
+    assert 36 <= result.epoch == len(held_out) - 3 < 57  # not before control would be in force
+    assert result.epoch - 1 == 35 + int(np.argmin(held_out[35:]))
+    again = bits_per_dim(load_nvae(tmp_path), shrink(images[noise], 7, 6), conditions[noise], samples=50).bits_per_dim
+    assert abs(again - held_out[result.epoch - 1]) < abs(again - held_out[-1])
+    assert [epoch for epoch, _ in shown] == list(range(3, len(held_out) + 1, 3))
+    assert shown[0][1].shape == (4 * 7 * 18, 4 * 6 * 18, 3)
+    assert np.abs(shown[0][1].astype(int) - shown[-1][1]).max() > 0

@@ -39,14 +39,17 @@ class Conditioning(layers.Layer):
         self.hidden.build(conditions_shape)
         self.out.build((None, self.width))
         self.null = self.add_weight(shape=(self.width,), initializer="zeros", name="null")
-        self.range = self.add_weight(shape=(2, conditions_shape[-1]), initializer="zeros", trainable=False, name="range")
-        self.range.assign(np.repeat([[0.0], [1.0]], conditions_shape[-1], axis=1))
+        self.range = self.add_weight(shape=(2, conditions_shape[-1]), initializer=_zero_to_one, trainable=False, name="range")
 
     def call(self, conditions: Tensor, keep: Tensor) -> Tensor:
         conditions = ops.clip(ops.cast(conditions, "float32"), self.range[0], self.range[1])
         # Centred and spread to about unit variance, since the embedding is not normalised.
         embedded = self.out(self.hidden(4.0 * conditions - 2.0))
         return keep * embedded + (1.0 - keep) * self.null
+
+
+def _zero_to_one(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+    return ops.convert_to_tensor(np.repeat([[0.0], [1.0]], shape[1], axis=1), dtype=dtype)
 
 
 class Film(layers.Layer):

@@ -15,6 +15,7 @@ from gaip3_pipeline.settings import Nvae
 
 Tensor = Any
 GUIDE_NOISE = 0.03  # standard deviation, of 0..1, in what the guides are shown
+CONTROL_BEGINS, CONTROL_COMPLETE = 0.5, 0.6  # shares of the training
 CONTROL_SHARE = 4  # one face is drawn for control for so many of the batch
 
 
@@ -108,13 +109,14 @@ class NvaeTraining(keras.Model):
             control = self._control_error(self.nvae if training else self.ema, ops.shape(x["image"])[0])
             self._control[0].update_state(control)
         if not training:
-            return -bound / self._dimensions
+            return -bound / self._dimensions + (self.settings.control * control if self._control else 0.0)
         loss = (ops.sum(self._kl_factors(kl) * kl) - log_likelihood) / self._dimensions
         if self.settings.spectral > 0.0:
             loss = loss + self.settings.spectral / self._dimensions * self.spectral.penalty()
         if self._control:
             # Not before there are faces: what a guide says of anything else would only bend the prior.
-            loss = loss + self.settings.control * ops.clip((self.step / self._total_steps - 0.5) / 0.1, 0.0, 1.0) * control
+            rising = (self.step / self._total_steps - CONTROL_BEGINS) / (CONTROL_COMPLETE - CONTROL_BEGINS)
+            loss = loss + self.settings.control * ops.clip(rising, 0.0, 1.0) * control
         self._follow()
         # A loss that is no number shows as 0 and has no gradient: the optimiser skips and counts the update.
         return ops.where(ops.isfinite(loss), loss, 0.0)
