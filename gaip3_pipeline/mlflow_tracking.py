@@ -203,8 +203,8 @@ class TrainingRun:
         self._client.log_batch(self.run_id, metrics=metrics)
 
     def result(self, figures: Mapping[str, float]) -> None:
-        """Log final figures, at step 0."""
-        self.log(0, figures)
+        """Log final figures as ``final/…``: a section of their own on the run's page, apart from the curves of like names."""
+        self.log(0, {f"final/{name}": value for name, value in figures.items()})
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Keep a file with the run."""

@@ -63,6 +63,8 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
     nvae = next(r for r in runs if r.data.tags["gaip3.asset"] == "nvae_weights")
     assert nvae.data.params["epochs"] == str(flatten(load(finished_root).nvae)["epochs"])
     assert len(client.get_metric_history(nvae.info.run_id, "loss")) == load(finished_root).nvae.epochs
+    assert min(m.step for m in client.get_metric_history(nvae.info.run_id, "bits_per_dim")) == 1  # the curve alone
+    assert 0 < nvae.data.metrics["final/bits_per_dim"] < 10
     assert len(client.list_artifacts(nvae.info.run_id, "images")) >= load(finished_root).nvae.epochs  # a grid of samples each
 
 
