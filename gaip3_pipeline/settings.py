@@ -111,7 +111,7 @@ class Nvae:
     condition_width: int = 64
     condition_dropout: float = 0.1  # share of training pictures shown with the null condition
     epochs: int = 60  # at most
-    patience: int = 10  # epochs without a lower loss on the validation split (bound and control), after which the training ends
+    patience: int = 0  # end so many epochs after the best on the validation split and keep those weights; 0: train to the end
     batch_size: int = 32
     learning_rate: float = 5e-3
     warmup: float = 0.05  # share of the steps in which the learning rate rises

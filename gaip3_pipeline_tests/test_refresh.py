@@ -126,7 +126,7 @@ def test_a_failed_blocking_check_keeps_what_follows_from_running_until_it_passes
 
 
 def test_a_training_killed_with_kill_9_goes_on_from_its_checkpoint(root_copy):
-    set_tiny(root_copy, "[nvae]\nepochs = 40\npatience = 40")
+    set_tiny(root_copy, "[nvae]\nepochs = 40")
     command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root_copy.path), "--select", "nvae_weights"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     checkpoint = next_checkpoint(root_copy, process)

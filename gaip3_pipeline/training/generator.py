@@ -75,8 +75,8 @@ def train_nvae(
 ) -> NvaeResult:
     """Train on the images of split "train", save the averaged weights in ``folder`` and return the result.
 
-    The weights are those of the epoch that was best on the split "validation", by bound and control, once control was in force
-    (the last, without one).
+    The weights are those of the last epoch, or with ``settings.patience`` of the one that was best on the split "validation", by bound
+    and control, once control was in force.
 
     ``images`` (N, H, W, 3) uint8, of any size not below ``settings``, may be a memory map; ``conditions`` (N, 5) in 0..1 in the
     order of ``ATTRIBUTES``; ``split`` (N,) of "train", "validation" or "test". A killed training goes on at its last checkpoint if
@@ -103,12 +103,10 @@ def train_nvae(
     training.compile(optimizer=optimizer(settings, total_steps), **compile_options())
     validation = ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False) if len(parts["validation"]) else None
     checkpoints, best = folder / "checkpoints", folder / "checkpoints" / "best"
-    early_stop = EarlyStop(
-        "val_loss",
-        settings.patience,
-        lambda: save_weights(training.ema, best),
-        first_epoch=math.ceil(CONTROL_COMPLETE * settings.epochs),  # before, the validation loss says nothing of the sliders
-    )
+    early_stop = None
+    if validation and settings.patience:
+        first = math.ceil(CONTROL_COMPLETE * settings.epochs)  # before, the validation loss says nothing of the sliders
+        early_stop = EarlyStop("val_loss", settings.patience, lambda: save_weights(training.ema, best), first)
     history = fit(
         training,
         batches,
@@ -119,9 +117,9 @@ def train_nvae(
         progress=progress,
         validation=validation,
         callbacks=(_Samples(show, data("train")["condition"], settings),) if show else (),
-        early_stop=early_stop if validation else None,
+        early_stop=early_stop,
     )
-    if validation:
+    if early_stop:
         load_weights(training.ema, best)
     held_out = data("test" if len(parts["test"]) else "validation")
     bound = None
@@ -130,7 +128,7 @@ def train_nvae(
     readjust_normalization(training.ema, data("train")["condition"][: settings.batch_size], SAMPLING_TEMPERATURE)
     save_nvae(training.ema, folder)
     checkpoint.discard(checkpoints)
-    return NvaeResult(training.ema, history, bound, len(parts["train"]), early_stop.best(history) if validation else len(history))
+    return NvaeResult(training.ema, history, bound, len(parts["train"]), early_stop.best(history) if early_stop else len(history))
 
 
 def optimizer(settings: Nvae, total_steps: int) -> keras.optimizers.Optimizer:

@@ -148,7 +148,7 @@ def test_with_guides_samples_say_what_they_were_asked_for(coloured, trained, tmp
     told = conditions.copy()
     told[:, :3] = np.random.default_rng(4).permuted(conditions[:, :3], axis=0)  # of other pictures: only the guides teach the sliders
     guides = [eye(i, 1.0) for i in range(3)] + [eye(0, 0.0)] * 2
-    settings = dataclasses.replace(SMALL, control=50.0, epochs=40, learning_rate=2e-2, clip_norm=10.0, patience=40)
+    settings = dataclasses.replace(SMALL, control=50.0, epochs=40, learning_rate=2e-2, clip_norm=10.0)
     result = train_nvae(images, told, split, settings, tmp_path, "x", silent, guides=guides)
     asked = np.random.default_rng(1).random((64, 5)).astype(np.float32)
     drawn = ops.convert_to_numpy(result.model.decode(result.model.sample_noise(64, 0), asked))
