@@ -216,7 +216,7 @@ class TrainingRun:
         self._bytes(name, jpeg)
 
     def image(self, name: str, step: int, picture: Any) -> None:
-        """Log ``picture (H, W, 3) uint8`` of an epoch: the run's page shows these in one panel with a slider over epochs."""
+        """Log ``picture (H, W, 3) uint8`` of an epoch, under ``images/`` of the run's artefacts."""
         if self._client:
             self._client.log_image(self.run_id, picture, key=name, step=step)
 

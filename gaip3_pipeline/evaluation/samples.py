@@ -78,7 +78,7 @@ def nearest_sheet(fresh: Fresh, columns: int = 10) -> bytes:
     chosen = np.argsort(fresh.distance)[:columns]
     pictures = [*fresh.images[chosen], *fresh.nearest[chosen]]
     captions = [f"sample, {d:.0f}" for d in fresh.distance[chosen]] + ["its nearest"] * len(chosen)
-    title = "the samples nearest to a training picture (root mean square, grey levels at 16 × 13), above it"
+    title = "the samples nearest to a training picture (root mean square, grey levels at 16 by 13), above it"
     height, width = fresh.images.shape[1:3]
     return contact_sheet(pictures, len(chosen), cell=(96, 96 * height // width), captions=captions, title=title)
 
