@@ -26,7 +26,6 @@ from matplotlib.figure import Figure
 
 from gaip3_pipeline.assets.training_data import FinalImages, final_images
 from gaip3_pipeline.evaluation.charts import jpeg
-from gaip3_pipeline.evaluation.generate import decode_batches
 from gaip3_pipeline.evaluation.generator import bits_per_dim
 from gaip3_pipeline.evaluation.samples import evaluate_samples
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
@@ -36,13 +35,12 @@ from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization
 from gaip3_pipeline.models.nvae.objective import NvaeTraining
 from gaip3_pipeline.settings import Nvae, load
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.generator import mirrored_at_random, optimizer
+from gaip3_pipeline.training.generator import SAMPLING_TEMPERATURE, mirrored_at_random, optimizer
 from gaip3_pipeline.training.pictures import shrink
 
 Curve = list[tuple[float, float]]
 KINDS = ("dense", "paper", "paper_stem")
 CONSTANT = 10**6  # steps: of so long a cosine a training here sees only the flat beginning
-READJUSTED_WITH = 32
 
 
 def of_kind(kind: str, base: Nvae) -> Nvae:
@@ -77,7 +75,7 @@ def curve(kind: str, data: FinalImages, settings: Nvae, minutes: float) -> tuple
         spent += time.perf_counter() - start
         points.append((round(spent, 1), round(bits_per_dim(training.ema, images[held], data.values[held]).bits_per_dim, 4)))
         print(f"  {kind}  {points[-1][0]:8.1f} s  {points[-1][1]:.3f} bits/dim", flush=True)
-    readjust_normalization(training.ema, data.values[seen][:READJUSTED_WITH], 0.8)
+    readjust_normalization(training.ema, data.values[seen][: settings.batch_size], SAMPLING_TEMPERATURE)
     return points, training.ema
 
 
@@ -99,6 +97,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[4.0, 12.0, 12.0])
     parser.add_argument("--out", type=Path)
     a = parser.parse_args()
+    if a.out:
+        a.out.mkdir(parents=True, exist_ok=True)
     root = DataRoot(a.root.resolve())
     all_settings = load(root)
     data = final_images(root, all_settings)
@@ -110,12 +110,9 @@ def main() -> None:
         fresh = evaluate_samples(model, data.images, data.values, learned, all_settings.samples)
         figures[kind] = {"parameters": model.count_params(), **(fresh.figures if fresh else {})}
         print(f"  {kind}  {figures[kind]}", flush=True)
-        if a.out:
-            a.out.mkdir(parents=True, exist_ok=True)
-            section = all_settings.samples
-            drawn = decode_batches(model, section.seed + np.arange(40), data.values[:40], section.temperature, section.guidance)
-            title = f"{kind}: samples after {curves[kind][-1][0]:.0f} s at temperature {section.temperature:g}"
-            (a.out / f"{kind}.jpg").write_bytes(contact_sheet(list(np.concatenate(list(drawn))), 10, title=title))
+        if a.out and fresh:
+            title = f"{kind}: samples after {curves[kind][-1][0]:.0f} s at temperature {all_settings.samples.temperature:g}"
+            (a.out / f"{kind}.jpg").write_bytes(contact_sheet(list(fresh.images[:40]), 10, title=title))
     common = max(min(b for _, b in points) for points in curves.values())
     if a.out:
         figure = Figure(figsize=(6, 3.4), layout="constrained")

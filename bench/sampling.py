@@ -13,20 +13,16 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.training_data import final_images
+from gaip3_pipeline.assets.training_data import final_images, frozen_features
 from gaip3_pipeline.evaluation.control import control_figures, sweep_all
-from gaip3_pipeline.evaluation.distances import trained_features
 from gaip3_pipeline.evaluation.samples import evaluate_samples
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.settings import load
-from gaip3_pipeline.training.gender import load_gender_models
-from gaip3_pipeline.training.inputs import load_guide, load_input_model
+from gaip3_pipeline.training.inputs import load_input_model
 
 SHOWN = ("fd_random", "fd_pixels", "fd_attributes", "swd", "precision", "recall", "coverage", "diversity")
 SLIDERS = [a for a in ATTRIBUTES if a != "eyes"]  # most collections show no closed eyes
@@ -46,8 +42,7 @@ def main() -> None:
     data, model = final_images(root, settings), load_nvae(root.nvae)
     learned = (data.table.split == "train").to_numpy()
     evaluators = {x: load_input_model(root.evaluator(x)) for x in ATTRIBUTES}
-    judges = [*(load_guide(root.evaluator(x)) for x in ATTRIBUTES), *load_gender_models(root.gender_model).models]
-    features = {"attributes": trained_features(judges)}
+    features = frozen_features(root)
     rows = []
     for guidance in a.guidance:
         for temperature in a.temperatures:
@@ -65,7 +60,7 @@ def main() -> None:
             if a.out:
                 a.out.mkdir(parents=True, exist_ok=True)
                 title = f"temperature {temperature:g}, guidance {guidance:g}"
-                sheet = contact_sheet(list(np.asarray(fresh.images[:40])), 10, title=title)
+                sheet = contact_sheet(list(fresh.images[:40]), 10, title=title)
                 (a.out / f"t{temperature:g}_g{guidance:g}.jpg").write_bytes(sheet)
     print("real against real  " + "  ".join(f"{k} {rows[0][f'{k}_real']:.3f}" for k in SHOWN) + f"  n {rows[0]['fd_n']:.0f}")
     print(json.dumps(rows))

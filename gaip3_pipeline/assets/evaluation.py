@@ -53,14 +53,12 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         description="Samples beside held-out pictures, and the sliders: one value swept at fixed latents, seen by the evaluators.",
     )
     def generator_evaluation(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import final_images
+        from gaip3_pipeline.assets.training_data import final_images, frozen_features
         from gaip3_pipeline.evaluation.control import control_chart, control_figures, control_table, sweep_all, sweep_strips
-        from gaip3_pipeline.evaluation.distances import trained_features
         from gaip3_pipeline.evaluation.samples import evaluate_samples, nearest_sheet
         from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.tables.files import write_text_atomically
-        from gaip3_pipeline.training.gender import load_gender_models
-        from gaip3_pipeline.training.inputs import load_guide, load_input_model
+        from gaip3_pipeline.training.inputs import load_input_model
 
         root, section = step.root, step.settings.samples
         evaluators = {a: load_input_model(root.evaluator(a)) for a in ATTRIBUTES}
@@ -68,10 +66,8 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         data, model = final_images(root, step.settings), load_nvae(root.nvae)
         sweeps = sweep_all(model, evaluators, data.values, section, progress=step.progress())
         write_text_atomically(root.control_table, control_table(sweeps).to_csv(index=False, lineterminator="\n"))
-        # Not the input models: the generator learned to please them.
-        judges = [*(load_guide(root.evaluator(a)) for a in ATTRIBUTES), *load_gender_models(root.gender_model).models]
         learned = (data.table.split == "train").to_numpy()
-        fresh = evaluate_samples(model, data.images, data.values, learned, section, {"attributes": trained_features(judges)})
+        fresh = evaluate_samples(model, data.images, data.values, learned, section, frozen_features(root))
         figures = control_figures(sweeps) | {f"evaluator_r2_{a}": r2 for a, r2 in limits.items()} | (fresh.figures if fresh else {})
         strips = sweep_strips(sweeps)
         with step.training_run(flatten(section)) as run:

@@ -89,6 +89,19 @@ def final_images(root: DataRoot, settings: Settings, progress: Callable[[int, in
     return FinalImages(np.load(packed, mmap_mode="r"), values, table)
 
 
+def frozen_features(root: DataRoot) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """``attributes``: features of what was trained on real pictures alone, the evaluators and gender models, for distances.
+
+    Not the input models: the generator learned to please them.
+    """
+    from gaip3_pipeline.evaluation.distances import trained_features
+    from gaip3_pipeline.training.gender import load_gender_models
+    from gaip3_pipeline.training.inputs import load_guide
+
+    evaluators = [load_guide(root.evaluator(a)) for a in ATTRIBUTES]
+    return {"attributes": trained_features([*evaluators, *load_gender_models(root.gender_model).models])}
+
+
 def _packed_large(root: DataRoot, settings: Settings, table: pd.DataFrame, progress: Callable[[int, int], None] | None) -> Path:
     from gaip3_pipeline.imaging.packing import load_image, pack
     from gaip3_pipeline.imaging.transform import brighten, brightness_ratio

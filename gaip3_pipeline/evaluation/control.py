@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.charts import jpeg
 from gaip3_pipeline.evaluation.distances import mean_pairwise_distance, random_features
-from gaip3_pipeline.evaluation.generate import decode_batches
+from gaip3_pipeline.evaluation.generate import SEED_OFFSET, decode_batches
 from gaip3_pipeline.evaluation.regression import r_squared, spearman
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES
@@ -21,7 +21,6 @@ from gaip3_pipeline.training.progress import Progress
 
 FACES = 48
 VALUES = tuple(np.linspace(0.0, 1.0, 9).tolist())
-SEED_OFFSET = 3_000_000  # of the faces swept: seeds that neither samples nor critics use
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def sweep_all(
     asked = np.broadcast_to(rows[None, :, None], (len(ATTRIBUTES), faces, len(VALUES), len(ATTRIBUTES))).copy()
     for i in range(len(ATTRIBUTES)):
         asked[i, :, :, i] = VALUES
-    seeds = np.broadcast_to((settings.seed + SEED_OFFSET + np.arange(faces))[None, :, None], asked.shape[:3]).ravel()
+    seeds = np.broadcast_to((settings.seed + SEED_OFFSET["sweeps"] + np.arange(faces))[None, :, None], asked.shape[:3]).ravel()
     flat = asked.reshape(-1, len(ATTRIBUTES))
     images = np.concatenate(list(decode_batches(model, seeds, flat, settings.temperature, settings.guidance, progress)))
     measured = np.stack([predict_values(evaluators[a], [images]) for a in ATTRIBUTES], axis=-1)

@@ -23,8 +23,8 @@ from gaip3_pipeline.training.progress import Progress
 
 BATCH = 64
 JPEG_QUALITY = 95
-# The seeds of what is shown, of what the guide learns from and of what the judge learns from never meet.
-SEED_OFFSET = {"guide": 1_000_000, "judge": 2_000_000}
+# The seeds of what is shown, of what the guide and the judge learn from, of sweeps and of samples that are measured never meet.
+SEED_OFFSET = {"guide": 1_000_000, "judge": 2_000_000, "sweeps": 3_000_000, "measured": 3_500_000}
 
 
 Seeds = Sequence[int] | np.ndarray

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gaip3_pipeline.evaluation.distances import Features, distances_to_real
-from gaip3_pipeline.evaluation.generate import decode_batches
+from gaip3_pipeline.evaluation.generate import SEED_OFFSET, decode_batches
 from gaip3_pipeline.evaluation.neighbours import copying, nearest
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import area_resize
@@ -16,7 +16,6 @@ from gaip3_pipeline.training.pictures import shrink
 from gaip3_pipeline.training.progress import Progress
 
 MOST = 400
-SEED_OFFSET = 3_500_000  # seeds that neither the samples nor critics nor sweeps use
 COPY_SIZE = (16, 13)  # at which pictures are compared for copies: blur, which draws samples together, matters less there
 
 
@@ -33,7 +32,7 @@ class Fresh:
 def draw_fresh(model: NVAE, values: np.ndarray, n: int, settings: Samples, progress: Progress | None = None) -> np.ndarray:
     """``(n, H, W, 3) uint8`` with rows of ``values (N, 5)``, at the temperature and guidance of ``settings``."""
     rows = values[np.random.default_rng(settings.seed).integers(0, len(values), n)]
-    seeds = settings.seed + SEED_OFFSET + np.arange(n)
+    seeds = settings.seed + SEED_OFFSET["measured"] + np.arange(n)
     return np.concatenate(list(decode_batches(model, seeds, rows, settings.temperature, settings.guidance, progress)))
 
 

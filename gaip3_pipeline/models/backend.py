@@ -46,17 +46,18 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
 
     TensorFlow runs such a chain one operation after another unless XLA compiles it, anew for each shape; JAX does so anyway.
     """
-    compiled: list[Callable[..., Any]] = []
+
+    @functools.cache
+    def compiled() -> Callable[..., Any]:
+        if keras.backend.backend() != "tensorflow":
+            return function
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
 
     @functools.wraps(function)
     def call(*tensors: Any) -> Any:
-        if keras.backend.backend() != "tensorflow":
-            return function(*tensors)
-        if not compiled:
-            import tensorflow as tf
-
-            compiled.append(tf.function(function, jit_compile=True))
-        return compiled[0](*tensors)
+        return compiled()(*tensors)
 
     return call
 

@@ -63,8 +63,9 @@ def fit(
 
     A checkpoint is written after every epoch; a training that was killed goes on after the last one that carries the same
     ``fingerprint`` (settings, data and code), with the same batches as if nothing had happened. ``log(epoch, figures)`` is
-    called for the epochs trained here. Raises :class:`DivergedError` when the loss is not finite or more than half of an epoch's
-    updates were skipped as spikes, :class:`OutOfMemoryError` with the batch size to try; the last checkpoint is kept.
+    called for the epochs trained here; with ``early_stop`` there may be fewer. Raises :class:`DivergedError` when the loss is not
+    finite or more than half of an epoch's updates were skipped as spikes, :class:`OutOfMemoryError` with the batch size to try; the
+    last checkpoint is kept.
     """
     position = checkpoint.restore(checkpoints, model, fingerprint)
     if position.epoch >= epochs or (early_stop and early_stop.is_over(position.history)):

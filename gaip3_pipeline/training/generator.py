@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from gaip3_pipeline.evaluation.generate import grid
+from gaip3_pipeline.evaluation.generate import decode_batches, grid
 from gaip3_pipeline.evaluation.generator import Bound, bits_per_dim
 from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.models.backend import compile_options, seed_everything
@@ -91,6 +91,8 @@ def train_nvae(
     conditions = np.asarray(conditions, np.float32)
     small = shrink(images, settings.height, settings.width)
 
+    learned = conditions[parts["train"]]
+
     def data(name: str) -> dict[str, np.ndarray]:
         return {"image": small[parts[name]], "condition": conditions[parts[name]]}
 
@@ -98,7 +100,7 @@ def train_nvae(
     batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, mirrored_at_random)
     total_steps = settings.epochs * len(batches)
     # What no picture shows cannot be asked for: on photographs without closed eyes their guide would only be deceived.
-    ranges = np.nanquantile(conditions[parts["train"]], CONTROL_QUANTILES, axis=0)
+    ranges = np.nanquantile(learned, CONTROL_QUANTILES, axis=0)
     training = NvaeTraining(settings, total_steps, guides, ranges)
     training.compile(optimizer=optimizer(settings, total_steps), **compile_options())
     validation = ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False) if len(parts["validation"]) else None
@@ -116,7 +118,7 @@ def train_nvae(
         log=log,
         progress=progress,
         validation=validation,
-        callbacks=(_Samples(show, data("train")["condition"], settings),) if show else (),
+        callbacks=(_Samples(show, learned, settings),) if show else (),
         early_stop=early_stop,
     )
     if early_stop:
@@ -125,7 +127,7 @@ def train_nvae(
     bound = None
     if len(held_out["image"]):
         bound = bits_per_dim(training.ema, held_out["image"], held_out["condition"], samples=IMPORTANCE_SAMPLES, seed=settings.seed)
-    readjust_normalization(training.ema, data("train")["condition"][: settings.batch_size], SAMPLING_TEMPERATURE)
+    readjust_normalization(training.ema, learned[: settings.batch_size], SAMPLING_TEMPERATURE)
     save_nvae(training.ema, folder)
     checkpoint.discard(checkpoints)
     return NvaeResult(training.ema, history, bound, len(parts["train"]), early_stop.best(history) if early_stop else len(history))
@@ -167,6 +169,6 @@ class _Samples(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self._every == 0:
-            nvae = self.model.ema
-            faces = nvae.decode(nvae.sample_noise(GRID_FACES, GRID_SEED), self._conditions, SAMPLING_TEMPERATURE)
-            self._show(epoch + 1, grid(np.round(keras.ops.convert_to_numpy(faces) * 255).astype(np.uint8)))
+            seeds = GRID_SEED + np.arange(GRID_FACES)
+            (faces,) = decode_batches(self.model.ema, seeds, self._conditions, SAMPLING_TEMPERATURE, guidance=1.0)
+            self._show(epoch + 1, grid(faces))

@@ -1,7 +1,5 @@
 """Fresh samples are compared with held-out pictures, and with those that were learned from for copies."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -15,7 +13,7 @@ N = 40
 
 @pytest.fixture(scope="module")
 def model():
-    built = build_nvae(dataclasses.replace(of_preset("tiny").nvae))
+    built = build_nvae(of_preset("tiny").nvae)
     rng = np.random.default_rng(0)
     for w in built.trainable_weights:
         w.assign(w + 0.1 * rng.standard_normal(w.shape).astype(np.float32))

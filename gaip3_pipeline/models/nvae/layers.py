@@ -1,7 +1,7 @@
 """The building blocks of NVAE: the paper's residual cells, and dense ones chosen for CPUs.
 
 A dense cell is two 3×3 convolutions with ELU and no normalisation; its last convolution starts small instead, so that a deep
-stack starts as the identity. The paper's cells (depthwise 5×5, batch normalisation, squeeze and excitation) cost 1.6 to 2.4
+stack starts as the identity. The paper's cells (depthwise 5×5, batch normalisation, squeeze and excitation) cost 2.5 to 2.9
 times as much a step on CPUs: see docs/results.md.
 """
 

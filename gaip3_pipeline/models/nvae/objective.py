@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers, ops
 
 from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED
@@ -86,9 +85,9 @@ class NvaeTraining(keras.Model):
         self.guides = list(guides)
         for guide in self.guides:
             guide.trainable = False
-        self._ranges = np.broadcast_to(np.asarray([[0.0], [1.0]] if ranges is None else ranges, np.float32), (2, len(ATTRIBUTES)))
-        for network in (self.nvae, self.ema):
-            network.condition_embedding.range.assign(self._ranges)
+        if ranges is not None:
+            for network in (self.nvae, self.ema):
+                network.condition_embedding.range.assign(ranges)
         self._control = [keras.metrics.Mean(name="control_mse")] if self.guides and settings.control > 0.0 else []
         self._control_seed = keras.random.SeedGenerator(settings.seed + 1)
         self._kl = [keras.metrics.Mean(name=f"kl_{i}_{h}x{w}") for i, (h, w, _) in enumerate(self.nvae.latent_shapes)]
@@ -124,7 +123,7 @@ class NvaeTraining(keras.Model):
     def _control_error(self, nvae: NVAE, batch: Any) -> Tensor:
         """Mean squared error between five random values and what the guides see in samples that asked for them."""
         n = max(batch // CONTROL_SHARE, 1) if isinstance(batch, int) else ops.maximum(batch // CONTROL_SHARE, 1)
-        low, high = self._ranges
+        low, high = ops.unstack(ops.convert_to_tensor(self.nvae.condition_embedding.range))
         asked = low + (high - low) * keras.random.uniform((n, len(self.guides)), seed=self._control_seed)
         noise = [keras.random.normal((n, *shape), seed=self._control_seed) for shape in self.nvae.latent_shapes]
         pictures = nvae.decode(noise, asked)
