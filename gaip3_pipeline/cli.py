@@ -84,6 +84,20 @@ def refresh(root: DataRoot, dry_run: bool, select: tuple[str, ...], verify: bool
 
 
 @command
+@click.argument("model", type=click.Choice(["nvae"]))
+@click.option("--resume", is_flag=True, help="Go on from its last checkpoint, though settings or data changed since.")
+def train(root: DataRoot, model: str, resume: bool) -> None:
+    """Train the generator, after what it comes from is up to date.
+
+    An interrupted training of the same settings and data goes on by itself, and a finished one is not repeated. With --resume one of
+    other settings or data goes on, too: raise epochs under [nvae] in gaip3.toml to train longer, or go on with new labels.
+    """
+    if resume and not (root.nvae / "checkpoints").exists():
+        raise click.ClickException(f"there is no checkpoint in {root.nvae / 'checkpoints'}: train without --resume")
+    _refresh(root, ["nvae_weights"], dry_run=False, verify=False, again={"nvae_weights": {"resume": resume}})
+
+
+@command
 @click.option("--port", default=3000, show_default=True, help="The Dagster UI's port.")
 @click.option("--mlflow-port", default=5000, show_default=True, help="The MLflow UI's port.")
 def ui(root: DataRoot, port: int, mlflow_port: int) -> None:
@@ -169,7 +183,7 @@ def doctor(root: DataRoot) -> None:
     sys.exit(1 if missing else 0)
 
 
-def _refresh(root: DataRoot, select: list[str] | None, dry_run: bool, verify: bool) -> None:
+def _refresh(root: DataRoot, select: list[str] | None, dry_run: bool, verify: bool, again: dict[str, dict[str, Any]] | None = None) -> None:
     ensure_dagster_home(root)
     import dagster as dg
 
@@ -181,10 +195,11 @@ def _refresh(root: DataRoot, select: list[str] | None, dry_run: bool, verify: bo
     definitions = build_defs(root, settings, in_process=True)
     with dg.DagsterInstance.get() as instance:
         try:
-            todo = plan(definitions, instance, observe_only(root, verify), select)
+            todo = plan(definitions, instance, observe_only(root, verify), select, again or ())
             click.echo(_describe(todo))
             if todo and not dry_run:
-                outcome = run(definitions, instance, root, tracking_of(root, settings), select=select, verify=verify, say=click.echo)
+                tracking = tracking_of(root, settings)
+                outcome = run(definitions, instance, root, tracking, select=select, again=again, verify=verify, say=click.echo)
                 total = sum(outcome.seconds.values())
                 click.echo(f"{len(outcome.materialized)} assets made in {total:.0f} s")
                 for name, seconds in outcome.seconds.items():

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -60,10 +60,11 @@ def plan(
     instance: dg.DagsterInstance,
     observed: Mapping[str, str],
     select: Iterable[str] | None = None,
+    again: Iterable[str] = (),
 ) -> list[Planned]:
     """What a refresh would do, in the order of the graph; ``observed`` maps each source to its present content hash.
 
-    ``select`` limits it to these assets and what they come from. Writes nothing.
+    ``select`` limits it to these assets and what they come from; those of ``again`` are made though nothing changed. Writes nothing.
     """
     graph = definitions.resolve_asset_graph()
     wanted = _selected(graph, select)
@@ -72,7 +73,7 @@ def plan(
     for key in graph.toposorted_asset_keys:
         if key not in graph.materializable_asset_keys or key not in wanted:
             continue
-        reasons = _reasons(graph, instance, key, observed)
+        reasons = _reasons(graph, instance, key, observed) or ["asked for"] * (key.to_user_string() in again)
         following = sorted(p.to_user_string() for p in graph.get(key).parent_keys if p in stale)
         if not reasons and not following:
             continue
@@ -88,12 +89,14 @@ def refresh(
     tracking: MlflowTracking,
     *,
     select: Iterable[str] | None = None,
+    again: Mapping[str, Mapping[str, Any]] | None = None,
     verify: bool = False,
     say: Say = print,
 ) -> Outcome:
     """Observe, then materialise every stale or missing asset that has no stale ancestor, until none is left.
 
-    Raises :class:`RefreshError` when an asset or a blocking check fails, or another refresh of the root is running.
+    ``again`` maps assets that are made though nothing changed to their configuration. Raises :class:`RefreshError` when an asset or a
+    blocking check fails, or another refresh of the root is running.
     """
     with _only_one(root):
         end_dead_runs(instance, tracking)
@@ -102,18 +105,19 @@ def refresh(
         chosen = list(select) if select is not None else None
         done: set[str] = set()
         while True:
-            todo = plan(definitions, instance, observed, chosen)
+            todo = plan(definitions, instance, observed, chosen, set(again or {}) - done)
             if not todo:
                 return outcome
             layer = _without_stale_ancestor(definitions, todo)
             stopped = _stopped_by_checks(definitions, instance, layer)
             if stopped:
                 raise RefreshError("\n".join(stopped))
-            again = done & set(layer)
-            if again:
-                names = ", ".join(sorted(again))
+            repeated = done & set(layer)
+            if repeated:
+                names = ", ".join(sorted(repeated))
                 raise RefreshError(f"{names}: stale again right after being made, since the inputs changed meanwhile; run it again")
-            _materialize(definitions, instance, layer, outcome, say)
+            config = {name: dict((again or {}).get(name, {})) for name in layer}
+            _materialize(definitions, instance, config, outcome, say)
             done |= set(layer)
 
 
@@ -202,7 +206,10 @@ def _stopped_by_checks(definitions: dg.Definitions, instance: dg.DagsterInstance
     return lines
 
 
-def _materialize(definitions: dg.Definitions, instance: dg.DagsterInstance, names: list[str], outcome: Outcome, say: Say) -> None:
+def _materialize(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, config: Mapping[str, dict[str, Any]], outcome: Outcome, say: Say
+) -> None:
+    names = list(config)
     job = definitions.resolve_implicit_global_asset_job_def()
     say(f"making {', '.join(names)}")
     start = time.monotonic()
@@ -211,7 +218,10 @@ def _materialize(definitions: dg.Definitions, instance: dg.DagsterInstance, name
         asset_selection=[dg.AssetKey(n) for n in names],
         tags={REFRESH_TAG: outcome.refresh_id, PROCESS_TAG: this_process()},
         # Dagster's lines on every step would bury the progress of trainings; the UI has them.
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        run_config={
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+            "ops": {name: {"config": given} for name, given in config.items() if given},
+        },
         raise_on_error=False,
     )
     outcome.run_ids.append(result.run_id)

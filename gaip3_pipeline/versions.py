@@ -32,6 +32,14 @@ CODE_VERSION_TAG = "dagster/code_version"
 INPUT_VERSION_TAG = "dagster/input_data_version/"
 TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EIO, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}  # of disks and network folders
 
+RESUME = {
+    "resume": dg.Field(
+        bool,
+        default_value=False,
+        description="Go on from the last checkpoint though settings or data changed since (more epochs, new labels), instead of afresh.",
+    )
+}
+
 Reads = Callable[[Settings], tuple[Any, ...]]
 
 
@@ -78,6 +86,7 @@ class Step:
     code_version: str
     context: dg.AssetExecutionContext
     tracking: MlflowTracking
+    resume: bool = False  # go on from the last checkpoint, of whatever training it is (see RESUME)
 
     @property
     def fingerprint(self) -> str:
@@ -120,10 +129,12 @@ def versioned_asset(
     description: str,
     reads: Reads = lambda s: (),
     training: bool = False,
+    resumable: bool = False,
 ) -> Callable[[Callable[[Step], Made]], dg.AssetsDefinition]:
     """An asset whose data version is a content hash and whose code version holds the settings that it reads.
 
-    The step stops when gaip3.toml no longer says what the definitions were loaded with.
+    The step stops when gaip3.toml no longer says what the definitions were loaded with. One that is ``resumable`` takes the
+    configuration ``RESUME``.
     """
     planned = code_version(version, settings, reads)
 
@@ -138,6 +149,7 @@ def versioned_asset(
             description=description,
             pool=TRAINING_POOL if training else None,
             automation_condition=automation(),
+            config_schema=RESUME if resumable else None,
         )
         def asset_body(context: dg.AssetExecutionContext, root: RootResource, tracking: MlflowTracking) -> dg.MaterializeResult:
             now = load(root.data_root)
@@ -149,7 +161,8 @@ def versioned_asset(
                 )
             inputs = {d: current_version(context.instance, dg.AssetKey(d)) or "" for d in deps}
             try:
-                made = body(Step(name, root.data_root, now, inputs, planned, context, tracking))
+                resume = resumable and context.op_execution_context.op_config["resume"]
+                made = body(Step(name, root.data_root, now, inputs, planned, context, tracking, resume))
                 keep(root.data_root, name, made)
             except OSError as e:
                 if e.errno in TRANSIENT:

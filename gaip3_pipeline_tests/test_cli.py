@@ -1,11 +1,14 @@
 """The commands as a user types them: what they print, and one line for a mistake."""
 
+import shutil
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from gaip3_pipeline.cli import main
+from gaip3_pipeline.versions import read_figures
 
 
 @pytest.fixture
@@ -43,6 +46,23 @@ def test_a_slider_outside_0_to_1_is_refused(gaip3, tmp_path):
     done = gaip3("generate", "--root", tmp_path, "--mouth", 1.5)
     assert done.exit_code != 0
     assert "0<=x<=1" in done.output
+
+
+def test_the_generator_is_trained_on_with_more_epochs(gaip3, root_copy):
+    words = ["train", "nvae", "--root", root_copy.path, "--resume"]
+    at_its_end = gaip3(*words)
+    assert at_its_end.exit_code != 0
+    assert "raise epochs to go on" in at_its_end.output
+    before = read_figures(root_copy, "nvae_weights")
+    root_copy.settings_file.write_text(f'preset = "tiny"\n[nvae]\nepochs = {before["epochs"] + 1}\n', encoding="utf-8")
+    done = gaip3(*words)
+    assert done.exit_code == 0, done.output
+    assert "making nvae_weights" in done.output
+    assert read_figures(root_copy, "nvae_weights")["epochs"] == before["epochs"] + 1
+    shutil.rmtree(root_copy.nvae / "checkpoints")
+    without = gaip3(*words)
+    assert without.exit_code != 0
+    assert "there is no checkpoint in" in without.output
 
 
 def test_a_dry_run_names_each_asset_with_its_reason_and_writes_nothing(gaip3, root_copy):

@@ -24,6 +24,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"keras", "mlflow"},
         description="A conditional NVAE: latent groups at several scales with learned priors, conditioned on the five values.",
         training=True,
+        resumable=True,
     )
     def nvae_weights(step: Step) -> Made:
         from gaip3_pipeline.assets.training_data import final_images
@@ -47,6 +48,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
                 step.progress(),
                 [load_guide(step.root.input_model(a)) for a in ATTRIBUTES] if section.control else [],
                 lambda epoch, faces: run.image("samples", epoch, faces),
+                step.resume,
             )
             version = weights_version(step.root.nvae)
             picture = generator_sheet(step.root.nvae, data.images, data.values, data.table.split.to_numpy())

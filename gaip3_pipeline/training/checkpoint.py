@@ -21,15 +21,20 @@ INDEX = "last.json"
 PART_BYTES = 15 << 20  # of arrays; a variable larger than this has a part to itself
 
 
+class CheckpointError(RuntimeError):
+    """There is no checkpoint that the training could go on from; the message says why and what to do."""
+
+
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands: the number of complete epochs and the figures of each."""
+    """Where a training stands: the number of complete epochs, the figures of each, and the fingerprint of settings, data and code."""
 
     epoch: int
     history: list[dict[str, float]]
+    fingerprint: str
 
 
-def save(folder: Path, model: keras.Model, fingerprint: str, position: Position) -> None:
+def save(folder: Path, model: keras.Model, position: Position) -> None:
     """Write the checkpoint of ``model``, whole or not at all."""
     variables = _variables(model)
     names = []
@@ -38,7 +43,7 @@ def save(folder: Path, model: keras.Model, fingerprint: str, position: Position)
         with writing(folder / names[-1]) as temporary, temporary.open("wb") as f:
             np.savez(f, **part)  # type: ignore[arg-type]
     about = {
-        "fingerprint": fingerprint,
+        "fingerprint": position.fingerprint,
         "epoch": position.epoch,
         "history": position.history,
         "parts": names,
@@ -57,25 +62,51 @@ def restore(folder: Path, model: keras.Model, fingerprint: str) -> Position:
     read is not used: the training starts afresh.
     """
     try:
-        about: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        variables = _variables(model)
-        if about["fingerprint"] != fingerprint or about["variables"] != _signature(variables):
-            return Position(0, [])
-        arrays: dict[str, np.ndarray] = {}
-        for name in about["parts"]:
-            with np.load(folder / name, allow_pickle=False) as data:
-                arrays |= dict(data)
-        ordered = [arrays[f"v{i}"] for i in range(len(variables))]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return Position(0, [])
-    for variable, array in zip(variables, ordered, strict=True):
-        variable.assign(array)
-    return Position(about["epoch"], about["history"])
+        about = _read_index(folder)
+        if about["fingerprint"] == fingerprint:
+            return _assign(folder, about, model)
+    except CheckpointError:
+        pass
+    return Position(0, [], fingerprint)
+
+
+def resume(folder: Path, model: keras.Model) -> Position:
+    """Bring ``model`` to its last checkpoint, whatever data, settings and code it has seen. Raises :class:`CheckpointError`."""
+    return _assign(folder, _read_index(folder), model)
 
 
 def discard(folder: Path) -> None:
     """Remove the checkpoints of a training whose weights are safe."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise CheckpointError(f"there is no checkpoint in {folder}: train without --resume") from e
+    except (OSError, ValueError) as e:
+        raise CheckpointError(f"{folder / INDEX} cannot be read ({e}): train without --resume") from e
+    if not isinstance(about, dict) or not {"fingerprint", "epoch", "history", "parts", "variables"} <= set(about):
+        raise CheckpointError(f"{folder / INDEX} is not the index of a checkpoint: train without --resume")
+    return about
+
+
+def _assign(folder: Path, about: dict[str, Any], model: keras.Model) -> Position:
+    variables = _variables(model)
+    if about["variables"] != _signature(variables):
+        raise CheckpointError(f"the checkpoint in {folder} is of a network of another shape: train without --resume")
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        for name in about["parts"]:
+            with np.load(folder / name, allow_pickle=False) as data:
+                arrays |= dict(data)
+        ordered = [arrays[f"v{i}"] for i in range(len(variables))]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        raise CheckpointError(f"a part of the checkpoint in {folder} cannot be read ({e}): train without --resume") from e
+    for variable, array in zip(variables, ordered, strict=True):
+        variable.assign(array)
+    return Position(about["epoch"], about["history"], about["fingerprint"])
 
 
 def _variables(model: keras.Model) -> list[Any]:

@@ -1,5 +1,6 @@
 """One way to train: ``fit`` with checkpoints, resumption, progress and a callable that takes the figures of each epoch."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,15 +26,15 @@ class OutOfMemoryError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class EarlyStop:
-    """End a training ``patience`` epochs after the least ``figure``, and keep what was best.
+class KeepBest:
+    """Keep what is best by a figure of each epoch, the less the better, and end ``patience`` epochs after it; with 0 never.
 
     ``keep()`` is called after each epoch that is the best so far. Epochs before ``first_epoch`` (1 is the first) don't count.
     """
 
     figure: str
-    patience: int
     keep: Callable[[], None]
+    patience: int = 0
     first_epoch: int = 1
 
     def best(self, history: list[dict[str, float]]) -> int:
@@ -43,7 +44,7 @@ class EarlyStop:
 
     def is_over(self, history: list[dict[str, float]]) -> bool:
         """Whether ``patience`` epochs have passed since the best one."""
-        return self.best(history) > 0 and len(history) - self.best(history) >= self.patience
+        return 0 < self.patience <= len(history) - (self.best(history) or len(history))
 
 
 def fit(
@@ -57,21 +58,32 @@ def fit(
     progress: Progress | None = None,
     validation: Any = None,
     callbacks: tuple[keras.callbacks.Callback, ...] = (),
-    early_stop: EarlyStop | None = None,
+    keep_best: KeepBest | None = None,
+    resume: bool = False,
 ) -> list[dict[str, float]]:
     """Train the compiled, built ``model`` for ``epochs`` epochs in all and return the figures of each.
 
     A checkpoint is written after every epoch; a training that was killed goes on after the last one that carries the same
     ``fingerprint`` (settings, data and code), with the same batches as if nothing had happened. ``log(epoch, figures)`` is
-    called for the epochs trained here; with ``early_stop`` there may be fewer. Raises :class:`DivergedError` when the loss is not
-    finite or more than half of an epoch's updates were skipped as spikes, :class:`OutOfMemoryError` with the batch size to try; the
-    last checkpoint is kept.
+    called for the epochs trained here; with the patience of ``keep_best`` there may be fewer. With ``resume`` the last checkpoint must
+    be gone on from, and may be of other settings, data or code: its epochs are logged again, to make the curves whole. Raises
+    :class:`DivergedError` when the loss is not finite or more than half of an epoch's updates were skipped as spikes,
+    :class:`OutOfMemoryError` with the batch size to try, and keeps the last checkpoint; :class:`checkpoint.CheckpointError` when
+    nothing can be resumed.
     """
-    position = checkpoint.restore(checkpoints, model, fingerprint)
-    if position.epoch >= epochs or (early_stop and early_stop.is_over(position.history)):
+    position = checkpoint.resume(checkpoints, model) if resume else checkpoint.restore(checkpoints, model, fingerprint)
+    over = position.epoch >= epochs or (keep_best is not None and keep_best.is_over(position.history))
+    if resume and over:
+        limit = "epochs" if position.epoch >= epochs else "patience"
+        raise checkpoint.CheckpointError(f"the checkpoint in {checkpoints} is at its end, epoch {position.epoch}: raise {limit} to go on")
+    if over:
         return position.history
+    if position.fingerprint != fingerprint:
+        for i, figures in enumerate(position.history):
+            log(i + 1, figures)
+        position = dataclasses.replace(position, fingerprint=fingerprint)
     batches.start_at(position.epoch)
-    keeper = _Keeper(batches, epochs, checkpoints, fingerprint, log, progress, position, early_stop)
+    keeper = _Keeper(batches, epochs, checkpoints, log, progress, position, keep_best)
     try:
         model.fit(
             batches,
@@ -98,20 +110,19 @@ class _Keeper(keras.callbacks.Callback):
         batches: ArrayBatches,
         epochs: int,
         folder: Path,
-        fingerprint: str,
         log: Log,
         progress: Progress | None,
         position: checkpoint.Position,
-        early_stop: EarlyStop | None,
+        keep_best: KeepBest | None,
     ) -> None:
         super().__init__()
         self._steps = len(batches)
         self._folder = folder
-        self._fingerprint = fingerprint
+        self._fingerprint = position.fingerprint
         self._log = log
         self._progress = progress
         self._epoch = position.epoch
-        self._early_stop = early_stop
+        self._keep_best = keep_best
         self.history = list(position.history)
         if progress:
             progress.total = epochs * self._steps
@@ -135,12 +146,12 @@ class _Keeper(keras.callbacks.Callback):
                 raise DivergedError(f"{skipped}: lower the learning rate; the last checkpoint is kept")
         self._epoch = epoch + 1
         self.history.append(figures)
-        stop = self._early_stop
-        if stop and stop.best(self.history) == self._epoch:
-            stop.keep()  # before the checkpoint: a training killed in between does this epoch again, and so keeps it again
-        checkpoint.save(self._folder, self.model, self._fingerprint, checkpoint.Position(self._epoch, self.history))
+        best = self._keep_best
+        if best and best.best(self.history) == self._epoch:
+            best.keep()  # before the checkpoint: a training killed in between does this epoch again, and so keeps it again
+        checkpoint.save(self._folder, self.model, checkpoint.Position(self._epoch, self.history, self._fingerprint))
         self._log(self._epoch, figures)
-        if stop and stop.is_over(self.history):
+        if best and best.is_over(self.history):
             self.model.stop_training = True
             if self._progress:
                 self._progress.total = self._epoch * self._steps

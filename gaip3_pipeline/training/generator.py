@@ -15,11 +15,10 @@ from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization, save_nvae
 from gaip3_pipeline.models.nvae.objective import CONTROL_COMPLETE, NvaeTraining
-from gaip3_pipeline.models.storage import load_weights, save_weights
+from gaip3_pipeline.models.storage import load_weights
 from gaip3_pipeline.settings import Nvae
-from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.fit import EarlyStop, Log, fit
+from gaip3_pipeline.training.fit import KeepBest, Log, fit
 from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
 from gaip3_pipeline.training.pictures import flip_some, shrink
 from gaip3_pipeline.training.progress import Progress
@@ -42,12 +41,13 @@ class NvaeResult:
     history: list[dict[str, float]]
     held_out: Bound | None  # on the split "test", else on "validation"; None where both are empty
     n_train: int
-    epoch: int  # whose weights were kept
+    epoch: int  # whose weights are the model's
+    best_epoch: int  # on the split "validation"; 0 where that is empty
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What is reported: n, epochs, held-out bits/dim and nats of KL per group."""
-        trained = {"n_train": self.n_train, "epochs": len(self.history), "best_epoch": self.epoch}
+        """What is reported: n, epochs trained, the model's and the best of them, held-out bits/dim and nats of KL per group."""
+        trained = {"n_train": self.n_train, "epochs": len(self.history), "epoch": self.epoch, "best_epoch": self.best_epoch}
         if not self.held_out:
             return trained
         bound = self.held_out
@@ -72,17 +72,20 @@ def train_nvae(
     progress: Progress | None = None,
     guides: Sequence[keras.Model] = (),
     show: Show | None = None,
+    resume: bool = False,
 ) -> NvaeResult:
     """Train on the images of split "train", save the averaged weights in ``folder`` and return the result.
 
     The weights are those of the last epoch, or with ``settings.patience`` of the one that was best on the split "validation", by bound
-    and control, once control was in force.
+    and control, once control was in force. ``folder/checkpoints`` keeps the last epoch with the optimiser's state, and
+    ``folder/checkpoints/best`` the best as a model of its own for :func:`load_nvae`.
 
     ``images`` (N, H, W, 3) uint8, of any size not below ``settings``, may be a memory map; ``conditions`` (N, 5) in 0..1 in the
     order of ``ATTRIBUTES``; ``split`` (N,) of "train", "validation" or "test". A killed training goes on at its last checkpoint if
-    ``fingerprint`` is the same. ``guides`` are the models of the five values, needed for ``settings.control`` (see
-    :class:`NvaeTraining`). ``show`` is given, about 20 times, an epoch and a grid of samples ``(H, W, 3) uint8`` of the same latents.
-    Raises ``ValueError`` when there is nothing to train on, ``DivergedError`` when the loss is not finite.
+    ``fingerprint`` is the same, and with ``resume`` one of other settings or data, too. ``guides`` are the models of the five values,
+    needed for ``settings.control`` (see :class:`NvaeTraining`). ``show`` is given, about 20 times, an epoch and a grid of samples
+    ``(H, W, 3) uint8`` of the same latents.
+    Raises ``ValueError`` when there is nothing to train on, and what ``fit`` does.
     """
     split = np.asarray(split)
     parts = {name: np.flatnonzero(split == name) for name in ("train", "validation", "test")}
@@ -105,10 +108,10 @@ def train_nvae(
     training.compile(optimizer=optimizer(settings, total_steps), **compile_options())
     validation = ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False) if len(parts["validation"]) else None
     checkpoints, best = folder / "checkpoints", folder / "checkpoints" / "best"
-    early_stop = None
-    if validation and settings.patience:
+    keep_best = None
+    if validation:
         first = math.ceil(CONTROL_COMPLETE * settings.epochs)  # before, the validation loss says nothing of the sliders
-        early_stop = EarlyStop("val_loss", settings.patience, lambda: save_weights(training.ema, best), first)
+        keep_best = KeepBest("val_loss", lambda: save_nvae(training.ema, best), settings.patience, first)
     history = fit(
         training,
         batches,
@@ -119,9 +122,11 @@ def train_nvae(
         progress=progress,
         validation=validation,
         callbacks=(_Samples(show, learned, settings),) if show else (),
-        early_stop=early_stop,
+        keep_best=keep_best,
+        resume=resume,
     )
-    if early_stop:
+    best_epoch = keep_best.best(history) if keep_best else 0
+    if settings.patience and best_epoch:
         load_weights(training.ema, best)
     held_out = data("test" if len(parts["test"]) else "validation")
     bound = None
@@ -129,8 +134,8 @@ def train_nvae(
         bound = bits_per_dim(training.ema, held_out["image"], held_out["condition"], samples=IMPORTANCE_SAMPLES, seed=settings.seed)
     readjust_normalization(training.ema, learned[: settings.batch_size], SAMPLING_TEMPERATURE)
     save_nvae(training.ema, folder)
-    checkpoint.discard(checkpoints)
-    return NvaeResult(training.ema, history, bound, len(parts["train"]), early_stop.best(history) if early_stop else len(history))
+    epoch = best_epoch if settings.patience and best_epoch else len(history)
+    return NvaeResult(training.ema, history, bound, len(parts["train"]), epoch, best_epoch)
 
 
 def optimizer(settings: Nvae, total_steps: int) -> keras.optimizers.Optimizer:

@@ -8,7 +8,7 @@ import pytest
 
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.fit import DivergedError, EarlyStop, OutOfMemoryError, fit
+from gaip3_pipeline.training.fit import DivergedError, KeepBest, OutOfMemoryError, fit
 from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
 
 
@@ -34,8 +34,9 @@ def make_model(loss="mse"):
     return model
 
 
-def train(model, data, folder, epochs=5, fingerprint="a", log=lambda epoch, figures: None):
-    return fit(model, ArrayBatches(data, 16, seed=1, transform=noisy), epochs=epochs, checkpoints=folder, fingerprint=fingerprint, log=log)
+def train(model, data, folder, epochs=5, fingerprint="a", log=lambda epoch, figures: None, resume=False):
+    batches = ArrayBatches(data, 16, seed=1, transform=noisy)
+    return fit(model, batches, epochs=epochs, checkpoints=folder, fingerprint=fingerprint, log=log, resume=resume)
 
 
 def weights(model):
@@ -69,6 +70,41 @@ def test_a_checkpoint_of_another_training_is_not_used(data, tmp_path):
     assert trained == [1, 2]
 
 
+def test_a_training_of_other_settings_is_resumed_when_asked_for_and_logs_its_whole_history(data, tmp_path):
+    first = make_model()
+    train(first, data, tmp_path, epochs=2)
+    logged, second = [], make_model()
+    history = train(second, data, tmp_path, epochs=4, fingerprint="longer", log=lambda *given: logged.append(given), resume=True)
+    assert [epoch for epoch, _ in logged] == [1, 2, 3, 4]
+    assert [figures for _, figures in logged] == history
+    unbroken = make_model()
+    train(unbroken, data, tmp_path / "unbroken", epochs=4)
+    for a, b in zip(weights(unbroken), weights(second), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    trained = []  # from here on it is the checkpoint of the longer training
+    train(make_model(), data, tmp_path, epochs=5, fingerprint="longer", log=lambda epoch, figures: trained.append(epoch))
+    assert trained == [5]
+
+
+def test_what_cannot_be_resumed_says_why(data, tmp_path):
+    with pytest.raises(checkpoint.CheckpointError, match="there is no checkpoint in"):
+        train(make_model(), data, tmp_path, resume=True)
+    train(make_model(), data, tmp_path, epochs=2)
+    with pytest.raises(checkpoint.CheckpointError, match="at its end, epoch 2: raise epochs"):
+        train(make_model(), data, tmp_path, epochs=2, fingerprint="other data", resume=True)
+    other = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+    other.compile(optimizer="sgd", loss="mse", jit_compile=False)
+    with pytest.raises(checkpoint.CheckpointError, match="of a network of another shape"):
+        train(other, data, tmp_path, resume=True)
+    (file,) = tmp_path.glob("epoch_*.npz")
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(checkpoint.CheckpointError, match="cannot be read"):
+        train(make_model(), data, tmp_path, resume=True)
+    (tmp_path / checkpoint.INDEX).write_text("[]")
+    with pytest.raises(checkpoint.CheckpointError, match="not the index of a checkpoint"):
+        train(make_model(), data, tmp_path, resume=True)
+
+
 def test_a_training_ends_when_patience_does_and_what_was_best_was_kept_also_after_a_kill(data, tmp_path):
     falling = [5.0, 1.0, 4.0, 3.0, 3.5, 3.6, 2.0]  # the second does not count
 
@@ -78,9 +114,9 @@ def test_a_training_ends_when_patience_does_and_what_was_best_was_kept_also_afte
 
     def run(folder, kept, epochs, log=lambda epoch, figures: None):
         model = make_model()
-        stop = EarlyStop("val", 2, lambda: kept.append(weights(model)), first_epoch=3)
+        stop = KeepBest("val", lambda: kept.append(weights(model)), patience=2, first_epoch=3)
         batches = ArrayBatches(data, 16, seed=1, transform=noisy)
-        callbacks = {"checkpoints": folder, "fingerprint": "a", "callbacks": (Figure(),), "early_stop": stop}
+        callbacks = {"checkpoints": folder, "fingerprint": "a", "callbacks": (Figure(),), "keep_best": stop}
         return fit(model, batches, epochs=epochs, log=log, **callbacks), stop
 
     kept = []
