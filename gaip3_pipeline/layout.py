@@ -183,9 +183,14 @@ class DataRoot:
         """The figures of an asset as JSON, for checks and the report."""
         return self.path / "report" / "figures" / f"{asset}.json"
 
-    def picture(self, asset: str) -> Path:
-        """The contact sheet or curve of an asset."""
-        return self.path / "report" / "pictures" / f"{asset}.jpg"
+    def picture(self, asset: str, which: str = "") -> Path:
+        """The contact sheet or curve of an asset, or a further picture of it."""
+        return self.path / "report" / "pictures" / f"{asset}{f'.{which}' if which else ''}.jpg"
+
+    def pictures(self, asset: str) -> list[Path]:
+        """All pictures that there are of an asset, its main one first."""
+        main = self.picture(asset)
+        return [p for p in (main, *sorted(main.parent.glob(f"{asset}.*.jpg"))) if p.exists()]
 
     # logs
     @property

@@ -55,12 +55,13 @@ class RootResource(dg.ConfigurableResource):
 
 @dataclass(frozen=True)
 class Made:
-    """What an asset's body returns: the content hash of what it made, its figures and one picture for people."""
+    """What an asset's body returns: the content hash of what it made, its figures and pictures for people."""
 
     version: str
     figures: Mapping[str, Any] = field(default_factory=dict)  # numbers, strings, and lists or mappings of them
     picture: bytes | None = None  # JPEG
     run_url: str = ""  # the page of the training in MLflow
+    more: Mapping[str, bytes] = field(default_factory=dict)  # further JPEGs by name, for the report alone
 
     def metadata(self) -> dict[str, Any]:
         """As the UI shows it; metadata lives in the event log, so a picture is small (see imaging.contact_sheet)."""
@@ -189,10 +190,12 @@ def automation() -> dg.AutomationCondition:
 
 
 def keep(root: DataRoot, name: str, made: Made) -> None:
-    """Keep an asset's figures and picture as files, for its checks and the report."""
+    """Keep an asset's figures and pictures as files, for its checks and the report."""
     write_text_atomically(root.figures(name), json.dumps(made.figures, indent=1, ensure_ascii=False) + "\n")
     if made.picture:
         write_bytes_atomically(root.picture(name), made.picture)
+    for which, jpeg in made.more.items():
+        write_bytes_atomically(root.picture(name, which), jpeg)
 
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -46,7 +46,7 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         settings,
         name="generator_evaluation",
         deps=["nvae_weights", "final_dataset", *INPUT_VALUES, *EVALUATORS, "gender_model"],
-        version=2,
+        version=3,
         reads=lambda s: (s.samples,),
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -69,14 +69,14 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         learned = (data.table.split == "train").to_numpy()
         fresh = evaluate_samples(model, data.images, data.values, learned, section, frozen_features(root))
         figures = control_figures(sweeps) | {f"evaluator_r2_{a}": r2 for a, r2 in limits.items()} | (fresh.figures if fresh else {})
-        strips = sweep_strips(sweeps)
+        strips, more = sweep_strips(sweeps), {"control": control_chart(sweeps, limits)}
+        if fresh:
+            more["nearest_training_pictures"] = nearest_sheet(fresh)
         with step.training_run(flatten(section)) as run:
             run.result(numbers(figures))
-            run.picture("sweeps.jpg", strips)
-            run.picture("control.jpg", control_chart(sweeps, limits))
-            if fresh:
-                run.picture("nearest_training_pictures.jpg", nearest_sheet(fresh))
+            for name, picture in {"sweeps": strips, **more}.items():
+                run.picture(f"{name}.jpg", picture)
             run.artifact(root.control_table)
-        return Made(file_version(root.control_table), figures, strips, run.url)
+        return Made(file_version(root.control_table), figures, strips, run.url, more)
 
     return generator_evaluation

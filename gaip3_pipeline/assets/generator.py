@@ -52,13 +52,14 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             )
             version = weights_version(step.root.nvae)
             picture = generator_sheet(step.root.nvae, data.images, data.values, data.table.split.to_numpy())
+            curves = training_curves(result.history, "NVAE")
             run.result(numbers(result.figures))
             run.picture("samples_and_sweeps.jpg", picture)
-            run.picture("curves.jpg", training_curves(result.history, "NVAE"))
+            run.picture("curves.jpg", curves)
             path = step.root.training_log("nvae")
             run.artifact(write_section(path, "Generator", step.name, step.inputs, flatten(section), result.history, result.figures))
             run.register(step.root.nvae, version)
-        return Made(version, result.figures, picture, run.url)
+        return Made(version, result.figures, picture, run.url, {"curves": curves})
 
     @versioned_asset(
         settings,

@@ -26,7 +26,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         settings,
         name="report",
         deps=[name for names in SECTIONS.values() for name in names],
-        version=1,
+        version=2,
         group="report",
         kinds={"html"},
         description="One HTML page with every figure and picture.",
@@ -35,7 +35,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.evaluation.page import write_page
 
         sections = {
-            title: [(name, read_figures(step.root, name), step.root.picture(name)) for name in names] for title, names in SECTIONS.items()
+            title: [(name, read_figures(step.root, name), step.root.pictures(name)) for name in names] for title, names in SECTIONS.items()
         }
         write_page(step.root.report, f"gaip3: {step.root.path.name}", sections)
         page = step.root.report

@@ -21,11 +21,11 @@ td { padding: .1rem .8rem .1rem 0; vertical-align: top; }
 td + td { font-variant-numeric: tabular-nums; }
 """
 
-Entry = tuple[str, Mapping[str, Any], Path]
+Entry = tuple[str, Mapping[str, Any], Sequence[Path]]
 
 
 def write_page(path: Path, title: str, sections: Mapping[str, Sequence[Entry]]) -> None:
-    """Write the page: per section its assets, each with its figures and the JPEG at its path, if there is one."""
+    """Write the page: per section its assets, each with its JPEGs and figures."""
     links = "".join(f'<a href="#{_anchor(s)}">{html.escape(s)}</a>' for s in sections)
     body = "".join(
         f'<section id="{_anchor(name)}"><h2>{html.escape(name)}</h2>{"".join(map(_article, entries))}</section>'
@@ -37,13 +37,15 @@ def write_page(path: Path, title: str, sections: Mapping[str, Sequence[Entry]]) 
 
 
 def _article(entry: Entry) -> str:
-    name, figures, picture = entry
+    name, figures, pictures = entry
     rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{_shown(v)}</td></tr>" for k, v in figures.items() if v not in ([], {}))
-    image = ""
-    if picture.exists():
-        data = base64.b64encode(picture.read_bytes()).decode("ascii")
-        image = f'<img alt="{html.escape(name)}" src="data:image/jpeg;base64,{data}">'
-    return f"<article><h3>{html.escape(name)}</h3>{image}<table>{rows}</table></article>"
+    shown = "".join(map(_picture, pictures))
+    return f"<article><h3>{html.escape(name)}</h3>{shown}<table>{rows}</table></article>"
+
+
+def _picture(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f'<p><img alt="{html.escape(path.stem)}" src="data:image/jpeg;base64,{data}"></p>'
 
 
 def _shown(value: Any) -> str:

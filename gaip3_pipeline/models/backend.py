@@ -5,12 +5,16 @@ The only module that imports TensorFlow or JAX, and only when one of them is ask
 
 import ctypes
 import functools
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+
+# TensorFlow warns when several functions of one name are traced: here each is of another model, and traced once.
+logging.getLogger("tensorflow").addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
 Value = np.ndarray
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
