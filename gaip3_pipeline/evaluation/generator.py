@@ -12,10 +12,10 @@ from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import area_resize
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
+from gaip3_pipeline.settings import Samples
 
 to_numpy = ops.convert_to_numpy
-SHEET_TEMPERATURE = 0.8
-SWEEP_GUIDANCE = 2.0  # of the sheet's sweeps: after short trainings eyes and mouth hardly move at 1
+SHEET_TEMPERATURE, SHEET_GUIDANCE = Samples.temperature, Samples.guidance
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,12 @@ def generator_sheet(folder: Path, images: np.ndarray, values: np.ndarray, split:
     real = np.stack([area_resize(np.asarray(images[i]), *size) for i in chosen])
     drawn = np.random.default_rng(seed).integers(0, len(values), 2 * columns)
     rows = [real / 255.0, rebuild(model, real, values[chosen])]
-    rows.append(to_numpy(model.decode(model.sample_noise(2 * columns, seed), values[drawn], SHEET_TEMPERATURE)))
+    rows.append(to_numpy(model.decode(model.sample_noise(2 * columns, seed), values[drawn], SHEET_TEMPERATURE, SHEET_GUIDANCE)))
     one = model.sample_noise(1, seed)
     middle = np.median(values, axis=0, keepdims=True)
     for attribute in range(len(ATTRIBUTES)):
         values_swept = np.linspace(0.0, 1.0, columns).tolist()
-        rows.append(sweep(model, one, middle, attribute, values_swept, SHEET_TEMPERATURE, SWEEP_GUIDANCE)[0])
+        rows.append(sweep(model, one, middle, attribute, values_swept, SHEET_TEMPERATURE, SHEET_GUIDANCE)[0])
     pictures = np.round(np.concatenate(rows) * 255.0).astype(np.uint8)
-    title = f"held out | rebuilt | samples (2 rows) | one face, 0 to 1, guidance {SWEEP_GUIDANCE:g}: {', '.join(ATTRIBUTES)}"
+    title = f"held out | rebuilt | samples (2 rows), guidance {SHEET_GUIDANCE:g} | one face, 0 to 1: {', '.join(ATTRIBUTES)}"
     return contact_sheet(list(pictures), columns, cell=(size[1] * 3 // 2, size[0] * 3 // 2), title=title)

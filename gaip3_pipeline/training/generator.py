@@ -16,16 +16,16 @@ from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization, save_nvae
 from gaip3_pipeline.models.nvae.objective import CONTROL_COMPLETE, NvaeTraining
 from gaip3_pipeline.models.storage import load_weights
-from gaip3_pipeline.settings import Nvae
+from gaip3_pipeline.settings import Nvae, Samples
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import KeepBest, Log, fit
 from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
-from gaip3_pipeline.training.pictures import flip_some, shrink
+from gaip3_pipeline.training.pictures import flip_some, shift, shrink
 from gaip3_pipeline.training.progress import Progress
 
 IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
 CONTROL_QUANTILES = (0.005, 0.995)
-SAMPLING_TEMPERATURE = 0.8  # at which batch normalisation is readjusted, where cells have any
+SAMPLING_TEMPERATURE = Samples.temperature  # at which batch normalisation is readjusted, where cells have any
 GRIDS, GRID_FACES, GRID_SEED = 20, 16, 7  # of samples shown while a training runs
 TURNS = np.array([a in MIRRORED for a in ATTRIBUTES])
 
@@ -100,7 +100,11 @@ def train_nvae(
         return {"image": small[parts[name]], "condition": conditions[parts[name]]}
 
     seed_everything(settings.seed)
-    batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, mirrored_at_random)
+
+    def augmented(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
+        return mirrored_at_random(batch | {"image": shift(batch["image"], settings.shift, generator)}, generator)
+
+    batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, augmented)
     total_steps = settings.epochs * len(batches)
     # What no picture shows cannot be asked for: on photographs without closed eyes their guide would only be deceived.
     ranges = np.nanquantile(learned, CONTROL_QUANTILES, axis=0)
@@ -175,5 +179,5 @@ class _Samples(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self._every == 0:
             seeds = GRID_SEED + np.arange(GRID_FACES)
-            (faces,) = decode_batches(self.model.ema, seeds, self._conditions, SAMPLING_TEMPERATURE, guidance=1.0)
+            (faces,) = decode_batches(self.model.ema, seeds, self._conditions, SAMPLING_TEMPERATURE, Samples.guidance)
             self._show(epoch + 1, grid(faces))
