@@ -106,5 +106,11 @@ def test_the_summary_of_a_finished_run_names_its_files(finished_root):
 
     said = summary(finished_root)
     assert str(finished_root.report) in said
-    assert finished_root.report.exists()
     assert "bits/dim" in said
+
+
+def test_the_report_shows_the_generators_curves_sweeps_and_nearest_training_pictures(finished_root):
+    page = finished_root.report.read_text(encoding="utf-8")
+    for name in ("nvae_weights", "nvae_weights.curves", "nvae_samples", "generator_evaluation", "generator_evaluation.control"):
+        assert f'<img alt="{name}" src="data:image/jpeg;base64,' in page
+    assert 'alt="generator_evaluation.nearest_training_pictures"' in page

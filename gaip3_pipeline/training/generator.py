@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,7 @@ def train_nvae(
         return {"image": small[parts[name]], "condition": conditions[parts[name]]}
 
     seed_everything(settings.seed)
-
-    def augmented(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
-        return mirrored_at_random(batch | {"image": shift(batch["image"], settings.shift, generator)}, generator)
-
-    batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, augmented)
+    batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, partial(augmented, settings.shift))
     total_steps = settings.epochs * len(batches)
     # What no picture shows cannot be asked for: on photographs without closed eyes their guide would only be deceived.
     ranges = np.nanquantile(learned, CONTROL_QUANTILES, axis=0)
@@ -153,6 +150,11 @@ def optimizer(settings: Nvae, total_steps: int) -> keras.optimizers.Optimizer:
         warmup_steps=warmup,
     )
     return SpikeSkippingAdamax(schedule, settings.spike, beta_2=0.98, clip_norm=settings.clip_norm)
+
+
+def augmented(most: int, batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
+    """Each picture moved by up to ``most`` pixels, and half of them mirrored."""
+    return mirrored_at_random(batch | {"image": shift(batch["image"], most, generator)}, generator)
 
 
 def mirrored_at_random(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:

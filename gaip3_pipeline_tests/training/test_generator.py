@@ -17,7 +17,7 @@ from gaip3_pipeline.evaluation.generator import bits_per_dim, generator_sheet, s
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.settings import Nvae
-from gaip3_pipeline.training.generator import mirrored_at_random, train_nvae
+from gaip3_pipeline.training.generator import augmented, mirrored_at_random, train_nvae
 from gaip3_pipeline.training.pictures import shrink
 
 SMALL = Nvae(
@@ -214,6 +214,18 @@ def test_with_guides_samples_say_what_they_were_asked_for(coloured, trained, tmp
     assert np.square(drawn.mean(axis=(1, 2)) - asked[:, :3]).mean() < 0.04  # 1/12 where sliders do nothing
     assert "val_control_mse" in result.history[-1]
     assert "val_control_mse" not in trained[1].history[-1]  # without guides
+
+
+def test_pictures_are_moved_by_no_more_than_asked():
+    images = np.zeros((60, 7, 7, 3), np.uint8)
+    images[:, 3, 3] = 255
+    conditions = np.full((60, 5), 0.5, np.float32)
+    (batch,) = augmented(2, {"image": images, "condition": conditions}, np.random.default_rng(0))
+    _, rows, columns = np.nonzero(batch["image"][..., 0])
+    assert set(rows) == set(columns) == {1, 2, 3, 4, 5}
+    np.testing.assert_array_equal(batch["condition"], conditions)
+    (same,) = augmented(0, {"image": images, "condition": conditions}, np.random.default_rng(0))
+    np.testing.assert_array_equal(same["image"], images)
 
 
 def test_nothing_in_the_training_split_is_a_clear_error(coloured, tmp_path):
