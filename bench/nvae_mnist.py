@@ -112,6 +112,8 @@ def main() -> None:
     total = a.epochs * len(batches)
     training = NvaeTraining(settings, total)
     training.compile(optimizer=optimizer(settings, total), **compile_options())
+    # A setting that the code gets later, and that stays at its default, does not end a training of many stretches.
+    chosen = {k: v for k, v in dataclasses.asdict(settings).items() if v != getattr(Nvae(), k)}
     curve = a.folder / "curve.csv"
     a.folder.mkdir(parents=True, exist_ok=True)
     if not curve.exists():
@@ -127,7 +129,7 @@ def main() -> None:
         batches,
         epochs=a.epochs,
         checkpoints=a.folder / "checkpoints",
-        fingerprint=json.dumps([dataclasses.asdict(settings), len(train)]),
+        fingerprint=json.dumps([chosen, len(train)]),
         log=log,
         progress=Progress("  MNIST", 1),
         callbacks=(StopAfter(a.minutes),),
