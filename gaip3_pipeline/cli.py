@@ -115,7 +115,9 @@ def ui(root: DataRoot, port: int, mlflow_port: int) -> None:
 def _sliders(function: Callable[..., Any]) -> Callable[..., Any]:
     for attribute in reversed(ATTRIBUTES):
         name = f"--{attribute.replace('_', '-')}"
-        function = click.option(name, attribute, type=click.FloatRange(0, 1), help="0..1 [default: as in the data].")(function)
+        function = click.option(name, attribute, type=click.FloatRange(0, 1), help="0..1 [default: those of pictures of the data].")(
+            function
+        )
     return function
 
 

@@ -79,11 +79,16 @@ def write_pictures(folder: Path, names: Sequence[str], images: np.ndarray) -> No
 
 
 def generate_grid(root: DataRoot, sliders: Mapping[str, float], n: int, seed: int, temperature: float, guidance: float) -> bytes:
-    """A PNG grid of ``n`` faces with the values of ``sliders``; a value that is not set is the median of the data."""
-    model = load_nvae(root.nvae)
-    row = [sliders[a] if a in sliders else float(read_input_values(root.input_values(a), a)[a].median()) for a in ATTRIBUTES]
-    values = np.tile(np.asarray(row, np.float32), (n, 1))
-    faces = np.concatenate(list(decode_batches(model, seed + np.arange(n), values, temperature, guidance)))
+    """A PNG grid of ``n`` faces with the values of ``sliders``; those not set are a picture's of the data, another one's for each face."""
+    model, seeds = load_nvae(root.nvae), seed + np.arange(n)
+    tables = [read_input_values(root.input_values(a), a).set_index("image_path") for a in ATTRIBUTES]
+    known = pd.concat(tables, axis=1, join="inner").to_numpy(np.float32)
+    rows = [np.random.default_rng(s).integers(len(known)) for s in seeds]  # of the face's own seed, as its noise is
+    values = known[rows]
+    for i, attribute in enumerate(ATTRIBUTES):
+        if attribute in sliders:
+            values[:, i] = sliders[attribute]
+    faces = np.concatenate(list(decode_batches(model, seeds, values, temperature, guidance)))
     return png_grid(faces)
 
 
