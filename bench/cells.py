@@ -33,9 +33,9 @@ from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.backend import compile_options, keep_freed_memory, seed_everything
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization
 from gaip3_pipeline.models.nvae.objective import NvaeTraining
-from gaip3_pipeline.settings import Nvae, load
+from gaip3_pipeline.settings import Nvae, Samples, load
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.generator import SAMPLING_TEMPERATURE, mirrored_at_random, optimizer
+from gaip3_pipeline.training.generator import mirrored_at_random, optimizer
 from gaip3_pipeline.training.pictures import shrink
 
 Curve = list[tuple[float, float]]
@@ -75,7 +75,7 @@ def curve(kind: str, data: FinalImages, settings: Nvae, minutes: float) -> tuple
         spent += time.perf_counter() - start
         points.append((round(spent, 1), round(bits_per_dim(training.ema, images[held], data.values[held]).bits_per_dim, 4)))
         print(f"  {kind}  {points[-1][0]:8.1f} s  {points[-1][1]:.3f} bits/dim", flush=True)
-    readjust_normalization(training.ema, data.values[seen][: settings.batch_size], SAMPLING_TEMPERATURE)
+    readjust_normalization(training.ema, data.values[seen][: settings.batch_size], Samples.temperature)
     return points, training.ema
 
 

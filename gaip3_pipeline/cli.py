@@ -92,7 +92,7 @@ def train(root: DataRoot, model: str, resume: bool) -> None:
     An interrupted training of the same settings and data goes on by itself, and a finished one is not repeated. With --resume one of
     other settings or data goes on, too: raise epochs under [nvae] in gaip3.toml to train longer, or go on with new labels.
     """
-    if resume and not (root.nvae / "checkpoints").exists():
+    if resume and not (root.nvae / "checkpoints").exists():  # said before what it comes from is made
         raise click.ClickException(f"there is no checkpoint in {root.nvae / 'checkpoints'}: train without --resume")
     _refresh(root, ["nvae_weights"], dry_run=False, verify=False, again={"nvae_weights": {"resume": resume}})
 

@@ -73,7 +73,9 @@ def plan(
     for key in graph.toposorted_asset_keys:
         if key not in graph.materializable_asset_keys or key not in wanted:
             continue
-        reasons = _reasons(graph, instance, key, observed) or ["asked for"] * (key.to_user_string() in again)
+        reasons = _reasons(graph, instance, key, observed)
+        if not reasons and key.to_user_string() in again:
+            reasons = ["asked for"]
         following = sorted(p.to_user_string() for p in graph.get(key).parent_keys if p in stale)
         if not reasons and not following:
             continue
@@ -103,9 +105,10 @@ def refresh(
         observed = observe(instance, root, verify)
         outcome = Outcome(uuid.uuid4().hex[:12])
         chosen = list(select) if select is not None else None
+        configs = again or {}
         done: set[str] = set()
         while True:
-            todo = plan(definitions, instance, observed, chosen, set(again or {}) - done)
+            todo = plan(definitions, instance, observed, chosen, configs.keys() - done)
             if not todo:
                 return outcome
             layer = _without_stale_ancestor(definitions, todo)
@@ -116,8 +119,7 @@ def refresh(
             if repeated:
                 names = ", ".join(sorted(repeated))
                 raise RefreshError(f"{names}: stale again right after being made, since the inputs changed meanwhile; run it again")
-            config = {name: dict((again or {}).get(name, {})) for name in layer}
-            _materialize(definitions, instance, config, outcome, say)
+            _materialize(definitions, instance, {name: configs.get(name, {}) for name in layer}, outcome, say)
             done |= set(layer)
 
 
@@ -207,7 +209,7 @@ def _stopped_by_checks(definitions: dg.Definitions, instance: dg.DagsterInstance
 
 
 def _materialize(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, config: Mapping[str, dict[str, Any]], outcome: Outcome, say: Say
+    definitions: dg.Definitions, instance: dg.DagsterInstance, config: Mapping[str, Mapping[str, Any]], outcome: Outcome, say: Say
 ) -> None:
     names = list(config)
     job = definitions.resolve_implicit_global_asset_job_def()

@@ -10,7 +10,7 @@ import pandas as pd
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, DataRoot
 from gaip3_pipeline.settings import Settings, section_hash
 from gaip3_pipeline.tables import splits
-from gaip3_pipeline.tables.contracts import read_input_values
+from gaip3_pipeline.tables.contracts import read_all_input_values
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_manifest
 
@@ -77,11 +77,7 @@ def final_images(root: DataRoot, settings: Settings, progress: Callable[[int, in
     For a generator larger than they are, the images are made from the originals once and kept beside them.
     """
     table = pd.read_parquet(root.manifest("final_dataset"))
-    columns = []
-    for attribute in ATTRIBUTES:
-        found = read_input_values(root.input_values(attribute), attribute).set_index("image_path")[attribute]
-        columns.append(table.path.map(found).to_numpy(np.float32))
-    values = np.stack(columns, axis=1)
+    values = read_all_input_values(root).reindex(table.path).to_numpy(np.float32)
     if np.isnan(values).any():
         raise ValueError("the input values do not cover the final dataset; materialise input_values_* after final_dataset")
     small = settings.nvae.height <= settings.images.height and settings.nvae.width <= settings.images.width

@@ -17,7 +17,7 @@ from gaip3_pipeline.imaging.transform import encode_jpeg
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
 from gaip3_pipeline.settings import Samples
-from gaip3_pipeline.tables.contracts import read_input_values
+from gaip3_pipeline.tables.contracts import read_all_input_values
 from gaip3_pipeline.tables.files import write_bytes_atomically
 from gaip3_pipeline.training.progress import Progress
 
@@ -81,8 +81,7 @@ def write_pictures(folder: Path, names: Sequence[str], images: np.ndarray) -> No
 def generate_grid(root: DataRoot, sliders: Mapping[str, float], n: int, seed: int, temperature: float, guidance: float) -> bytes:
     """A PNG grid of ``n`` faces with the values of ``sliders``; those not set are a picture's of the data, another one's for each face."""
     model, seeds = load_nvae(root.nvae), seed + np.arange(n)
-    tables = [read_input_values(root.input_values(a), a).set_index("image_path") for a in ATTRIBUTES]
-    known = pd.concat(tables, axis=1, join="inner").to_numpy(np.float32)
+    known = read_all_input_values(root).dropna().to_numpy(np.float32)
     rows = [np.random.default_rng(s).integers(len(known)) for s in seeds]  # of the face's own seed, as its noise is
     values = known[rows]
     for i, attribute in enumerate(ATTRIBUTES):

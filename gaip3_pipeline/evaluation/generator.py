@@ -15,6 +15,7 @@ from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
 from gaip3_pipeline.settings import Samples
 
 to_numpy = ops.convert_to_numpy
+# The sheet is part of a training, whose settings do not hold these: the defaults.
 SHEET_TEMPERATURE, SHEET_GUIDANCE = Samples.temperature, Samples.guidance
 
 

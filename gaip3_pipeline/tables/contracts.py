@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.tables.files import write_text_atomically
 
 LABEL_COLUMNS = ("gender", "img_id", "path", "value")
@@ -121,6 +121,12 @@ def read_input_values(path: Path, attribute: str) -> pd.DataFrame:
     if len(outside):
         raise ContractError(f"{path}, line {outside.index[0] + 2}: column {attribute} is {outside[attribute].iloc[0]:g}, outside 0..1")
     return table
+
+
+def read_all_input_values(root: DataRoot) -> pd.DataFrame:
+    """A column of each of ``ATTRIBUTES``, indexed by ``image_path``; NaN where a table lacks an image that another one has."""
+    tables = [read_input_values(root.input_values(a), a).set_index("image_path")[a] for a in ATTRIBUTES]
+    return pd.concat(tables, axis=1)
 
 
 def write_samples(path: Path, table: pd.DataFrame) -> None:

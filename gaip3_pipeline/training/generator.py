@@ -26,7 +26,6 @@ from gaip3_pipeline.training.progress import Progress
 
 IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
 CONTROL_QUANTILES = (0.005, 0.995)
-SAMPLING_TEMPERATURE = Samples.temperature  # at which batch normalisation is readjusted, where cells have any
 GRIDS, GRID_FACES, GRID_SEED = 20, 16, 7  # of samples shown while a training runs
 TURNS = np.array([a in MIRRORED for a in ATTRIBUTES])
 
@@ -127,15 +126,15 @@ def train_nvae(
         resume=resume,
     )
     best_epoch = keep_best.best(history) if keep_best else 0
-    if settings.patience and best_epoch:
+    epoch = best_epoch if settings.patience and best_epoch else len(history)
+    if epoch < len(history):
         load_weights(training.ema, best)
     held_out = data("test" if len(parts["test"]) else "validation")
     bound = None
     if len(held_out["image"]):
         bound = bits_per_dim(training.ema, held_out["image"], held_out["condition"], samples=IMPORTANCE_SAMPLES, seed=settings.seed)
-    readjust_normalization(training.ema, learned[: settings.batch_size], SAMPLING_TEMPERATURE)
+    readjust_normalization(training.ema, learned[: settings.batch_size], Samples.temperature)
     save_nvae(training.ema, folder)
-    epoch = best_epoch if settings.patience and best_epoch else len(history)
     return NvaeResult(training.ema, history, bound, len(parts["train"]), epoch, best_epoch)
 
 
@@ -181,5 +180,5 @@ class _Samples(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self._every == 0:
             seeds = GRID_SEED + np.arange(GRID_FACES)
-            (faces,) = decode_batches(self.model.ema, seeds, self._conditions, SAMPLING_TEMPERATURE, Samples.guidance)
+            (faces,) = decode_batches(self.model.ema, seeds, self._conditions, Samples.temperature, Samples.guidance)
             self._show(epoch + 1, grid(faces))
