@@ -120,6 +120,11 @@ class DataRoot:
     def hand_labels(self, attribute: str) -> Path:
         return self.path / "labels" / f"train_output_{attribute}.csv"
 
+    @property
+    def label_history(self) -> Path:
+        """Every change of a hand label: who, when, from what; a JSON line each, the latest last."""
+        return self.path / "labels" / "history.jsonl"
+
     def checked_labels(self, attribute: str) -> Path:
         return self.path / "labels" / "checked" / f"{attribute}.csv"
 

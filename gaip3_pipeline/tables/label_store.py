@@ -1,0 +1,373 @@
+"""Hand labels as several people write them at once: the five CSVs of the contract, and a history of every change.
+
+A change is acknowledged when the CSV and its line of the history are on disk. The CSV is written whole beside its place and renamed;
+rows that did not change keep their text, their order and the columns that this project does not know. Every process takes the same
+lock, and an edit made outside (a spreadsheet, ``git pull``) is read again before the next change, so that nothing is overwritten unseen.
+"""
+
+import csv
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.tables.contracts import LABEL_COLUMNS, ContractError, read_labels, stem
+from gaip3_pipeline.tables.files import write_text_atomically
+from gaip3_pipeline.tables.manifests import by_stem, list_images
+
+OUTSIDE = "outside"  # who changed a label, where the CSV was edited by another program
+Key = tuple[str, str]  # gender and stem
+
+
+class LabelConflict(ValueError):
+    """A change that cannot be undone, since the label was changed again by someone else."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What to write: the value of an image in 0..1, or None to remove its row."""
+
+    attribute: str
+    gender: str
+    stem: str
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A line of the history. ``before`` and ``after`` are None where there was or is no row.
+
+    ``id`` counts from 1; it is 0 for an edit that changed nothing, which the history does not keep. ``undoes`` is the id of the change
+    that this one takes back. ``row`` is a removed row, whole, and ``at`` its place, so that it can come back as it was.
+    """
+
+    id: int
+    time: str  # ISO 8601, UTC
+    who: str
+    session: str
+    attribute: str
+    gender: str
+    stem: str
+    before: float | None
+    after: float | None
+    undoes: int = 0
+    row: Mapping[str, str] = field(default_factory=dict)
+    at: int = -1
+
+
+class LabelStore:
+    """The hand labels of one data root. Safe to use from several threads, and from several processes at once."""
+
+    def __init__(self, root: DataRoot) -> None:
+        self._root = root
+        self._images = labelled_images(root)
+        self._files: dict[str, _LabelFile] = {}
+        self._history: list[Change] = []
+        self._read = 0  # bytes of the history file
+        self._passed_over: set[int] = set()  # changes that `undo` said it cannot take back
+
+    @property
+    def images(self) -> dict[str, dict[str, Path]]:
+        """For each sex, the originals that can be labelled: stem to file, in plain order of file names."""
+        return self._images
+
+    def values(self, attribute: str) -> dict[Key, float]:
+        """The present labels of an attribute. Raises :class:`ContractError` when its CSV breaks the contract."""
+        with self._locked():
+            return self._current(attribute).values()
+
+    def apply(self, edits: Sequence[Edit], who: str, session: str = "") -> list[Change]:
+        """Write ``edits`` and return what became of each; on disk when this returns.
+
+        ``session`` names a tab or a program, for :meth:`undo`. Raises :class:`ContractError` when a CSV breaks the contract, and
+        ``ValueError`` for an unknown attribute, image or value; then nothing is written.
+        """
+        self._check(edits)
+        with self._locked():
+            files = {a: self._current(a) for a in dict.fromkeys(e.attribute for e in edits)}
+            return [c for a, file in files.items() for c in self._write(file, [e for e in edits if e.attribute == a], who, session)]
+
+    def undo(self, who: str, session: str) -> Change | None:
+        """Take back the latest change of ``session`` that was not taken back yet; None when there is none.
+
+        Raises :class:`LabelConflict` when the label was changed since by someone else; the next call goes on with the change before.
+        """
+        with self._locked():
+            undone = {c.undoes for c in self._history}
+            ours = (c for c in reversed(self._history) if c.session == session and not c.undoes)
+            change = next((c for c in ours if c.id not in undone | self._passed_over), None)
+            if change is None:
+                return None
+            now = self._current(change.attribute).values().get((change.gender, change.stem))
+            if now != change.after:
+                self._passed_over.add(change.id)
+                last = self._changes(change.attribute, change.gender, change.stem)[-1]
+                raise LabelConflict(f"{change.attribute} of {change.stem} was changed since by {last.who}; it stays {_said(now)}")
+            return self._take_back(change, who, session)
+
+    def restore(self, change_id: int, who: str, session: str) -> Change:
+        """Set a label back to what it was before a change. Raises ``ValueError`` when there is no such change."""
+        with self._locked():
+            if not 0 < change_id <= len(self._history):
+                raise ValueError(f"there is no change {change_id}")
+            return self._take_back(self._history[change_id - 1], who, session)
+
+    def history(self, attribute: str | None = None, gender: str = "", stem: str = "", since: int = 0) -> list[Change]:
+        """The changes after the one of id ``since``, oldest first, of one attribute or image where these are named.
+
+        What was edited outside is noticed first.
+        """
+        with self._locked():
+            for a in ATTRIBUTES if attribute is None else (attribute,):
+                with suppress(ContractError):  # said when its labels are asked for
+                    self._current(a)
+            return self._changes(attribute, gender, stem, since)
+
+    def _changes(self, attribute: str | None, gender: str, stem: str, since: int = 0) -> list[Change]:
+        of_image = (c for c in self._history[since:] if not stem or (c.gender, c.stem) == (gender, stem))
+        return [c for c in of_image if attribute in (None, c.attribute)]
+
+    def _check(self, edits: Sequence[Edit]) -> None:
+        if any(e.stem not in self._images.get(e.gender, {}) for e in edits):
+            self._images = labelled_images(self._root)  # perhaps it came since
+        for e in edits:
+            if e.attribute not in ATTRIBUTES:
+                raise ValueError(f"there is no attribute {e.attribute}; there are {', '.join(ATTRIBUTES)}")
+            if e.value is not None and not 0 <= e.value <= 1:
+                raise ValueError(f"{e.attribute} of {e.gender} {e.stem} is {e.value:g}; a value lies in 0..1")
+            if e.stem not in self._images.get(e.gender, {}):
+                raise ValueError(f"there is no image {e.stem} in the {e.gender} originals")
+
+    def _take_back(self, old: Change, who: str, session: str) -> Change:
+        edit = Edit(old.attribute, old.gender, old.stem, old.before)
+        [change] = self._write(self._current(old.attribute), [edit], who, session, old)
+        return change
+
+    def _current(self, attribute: str) -> "_LabelFile":
+        """The CSV of an attribute, read again when it was changed by another program; such changes go into the history."""
+        path = self._root.hand_labels(attribute)
+        held = self._files.get(attribute)
+        if held and held.stat == _stat(path):
+            return held
+        file = _LabelFile.read(path)
+        if held:
+            known: Mapping[Key, float | None] = {k: held.values().get(k) for k in held.values() | file.values()}
+        else:
+            known = {(c.gender, c.stem): c.after for c in self._history if c.attribute == attribute}
+        now = file.values()
+        found = [(key, before, now.get(key)) for key, before in known.items() if before != now.get(key)]
+        self._append([self._change(OUTSIDE, "", Edit(attribute, *key, after), before) for key, before, after in found])
+        self._files[attribute] = file
+        return file
+
+    def _write(self, file: "_LabelFile", edits: Sequence[Edit], who: str, session: str, taking_back: Change | None = None) -> list[Change]:
+        changes = []
+        values: dict[Key, float | None] = {**file.values()}
+        for edit in edits:
+            key = (edit.gender, edit.stem)
+            change = self._change(who, session, edit, values.get(key))
+            if taking_back:
+                change = replace(change, undoes=taking_back.id)
+                if change.before is None and taking_back.row:
+                    file.bring_back(taking_back.row, taking_back.at)
+            if edit.value is not None:
+                file.set(key, edit.value, self._place(key))
+            elif change.before is not None:
+                row, at = file.remove(key)
+                change = replace(change, row=row, at=at)
+            values[key] = edit.value
+            changes.append(change)
+        if any(c.before != c.after for c in changes):
+            try:
+                file.write()
+            except BaseException:
+                self._files.pop(edits[0].attribute, None)  # what is in memory is not on disk: read it again
+                raise
+        return self._append(changes)
+
+    def _place(self, key: Key) -> int:
+        """The contract's ``img_id``: the place of an image among the originals of its sex."""
+        return list(self._images[key[0]]).index(key[1])
+
+    def _change(self, who: str, session: str, edit: Edit, before: float | None) -> Change:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return Change(0, now, who, session, edit.attribute, edit.gender, edit.stem, before, edit.value)
+
+    def _append(self, changes: Sequence[Change]) -> list[Change]:
+        """Number what really changed and put it at the end of the history, on disk."""
+        out, lines = [], []
+        for change in changes:
+            numbered = change
+            if change.before != change.after:
+                numbered = replace(change, id=len(self._history) + 1)
+                self._history.append(numbered)
+                said = {k: v for k, v in asdict(numbered).items() if k not in _OPTIONAL or v not in ({}, 0, -1)}
+                lines.append(json.dumps(said, ensure_ascii=False) + "\n")
+            out.append(numbered)
+        if lines:
+            data = "".join(lines).encode()
+            path = self._root.label_history
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            self._read += len(data)
+        return out
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the root's label lock, which threads wait for as processes do, and know what others wrote into the history."""
+        path = self._root.state / "labels.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._catch_up()
+            yield
+
+    def _catch_up(self) -> None:
+        path = self._root.label_history
+        size = path.stat().st_size if path.exists() else 0
+        if size < self._read:  # replaced by an older or other one
+            self._history, self._read, self._files = [], 0, {}
+        if size == self._read:
+            return
+        with path.open("rb") as f:
+            f.seek(self._read)
+            data = f.read()
+        whole, _, torn = data.rpartition(b"\n")
+        for number, line in enumerate(whole.splitlines(), len(self._history) + 1):
+            try:
+                self._history.append(replace(Change(**json.loads(line)), id=number))
+            except (ValueError, TypeError) as e:
+                raise ContractError(f"{path}, line {number}: not a change of a label ({e}); remove the line") from e
+        self._read = size - len(torn)
+        if torn:  # a process was killed while it wrote; nobody was told that this change is kept
+            with path.open("r+b") as f:
+                f.truncate(self._read)
+
+
+class _LabelFile:
+    """One label CSV in memory: its fields for those who read it, and the text of each row for those who write it."""
+
+    def __init__(self, path: Path, columns: list[str], rows: list[list[str]], texts: list[str], stat: tuple[int, int, int]) -> None:
+        self.path, self.columns, self.stat = path, columns, stat
+        self._rows, self._texts = rows, texts
+        self._places: dict[Key, list[int]] = {}
+        self._index()
+
+    @classmethod
+    def read(cls, path: Path) -> "_LabelFile":
+        """The checked file; an absent one has no rows. Raises :class:`ContractError`."""
+        stat = _stat(path)
+        if stat == _ABSENT:
+            return cls(path, list(LABEL_COLUMNS), [], [], stat)
+        read_labels(path)
+        with path.open(encoding="utf-8-sig", newline="") as f:
+            lines = _Lines(f)
+            reader = csv.reader(lines, strict=True)
+            columns = next(reader)
+            lines.taken.clear()
+            rows, texts = [], []
+            for row in reader:
+                if row:
+                    rows.append(row)
+                    texts.append("".join(lines.taken).rstrip("\r\n"))
+                lines.taken.clear()
+        return cls(path, columns, rows, texts, stat)
+
+    def values(self) -> dict[Key, float]:
+        column = self.columns.index("value")
+        return {key: float(self._rows[places[0]][column]) for key, places in self._places.items()}
+
+    def set(self, key: Key, value: float, img_id: int) -> None:
+        """Write ``value`` into the row of an image, or into a new one at the end."""
+        if key not in self._places:
+            fields = {"gender": key[0], "img_id": str(img_id), "path": f"resized/{key[0]}/{key[1]}.jpg"}
+            self._insert(len(self._rows), [fields.get(c, "") for c in self.columns])
+        column = self.columns.index("value")
+        for place in self._places[key]:  # a repeated row must not say otherwise
+            if float(self._rows[place][column] or -1) != value:
+                self._rows[place][column] = repr(float(value))
+                self._texts[place] = _text(self._rows[place])
+
+    def remove(self, key: Key) -> tuple[dict[str, str], int]:
+        """Take out the rows of an image; the first of them and its place."""
+        places = self._places[key]
+        row, at = dict(zip(self.columns, self._rows[places[0]], strict=False)), places[0]
+        for place in reversed(places):
+            del self._rows[place], self._texts[place]
+        self._index()
+        return row, at
+
+    def bring_back(self, row: Mapping[str, str], at: int) -> None:
+        """Put a removed row back to its place, or to the end of a file that is shorter now."""
+        self._insert(min(at, len(self._rows)), [row.get(c, "") for c in self.columns])
+
+    def write(self) -> None:
+        write_text_atomically(self.path, "\n".join([_text(self.columns), *self._texts]) + "\n")
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, must outlive a loss of power before anybody is told that the label is kept
+        finally:
+            os.close(folder)
+        self.stat = _stat(self.path)
+
+    def _insert(self, at: int, row: list[str]) -> None:
+        self._rows.insert(at, row)
+        self._texts.insert(at, _text(row))
+        self._index()
+
+    def _index(self) -> None:
+        gender, path = self.columns.index("gender"), self.columns.index("path")
+        self._places = {}
+        for place, row in enumerate(self._rows):
+            self._places.setdefault((row[gender].strip().lower(), stem(row[path])), []).append(place)
+
+
+class _Lines:
+    """The lines of a file as ``csv.reader`` takes them, remembered: a row may span several."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines, self.taken = lines, list[str]()
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.taken.append(line)
+        return line
+
+
+def labelled_images(root: DataRoot) -> dict[str, dict[str, Path]]:
+    """For each sex, the stems of its originals and their files, in plain order of file names."""
+    return {s.sex: by_stem(list_images(root.original(s))) for s in IMAGE_SETS if s.sex}
+
+
+_ABSENT = (0, 0, 0)
+_OPTIONAL = ("undoes", "row", "at")
+
+
+def _stat(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return _ABSENT
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _text(row: Sequence[str]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(row)
+    return out.getvalue()
+
+
+def _said(value: float | None) -> str:
+    return "unlabelled" if value is None else f"{value:g}"
