@@ -6,8 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from gaip3_pipeline.assets.labels import MEANINGS
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MEANINGS
 from gaip3_pipeline.settings import InputModel, Settings, flatten
 from gaip3_pipeline.versions import Made, Step, file_version, numbers, versioned_asset, weights_version
 

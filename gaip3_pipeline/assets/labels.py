@@ -2,18 +2,11 @@
 
 import dagster as dg
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MEANINGS, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.versions import Made, RootResource, Step, file_version, versioned_asset
 
 GROUP = "labels"
-MEANINGS = {
-    "eyes": "0 closed … 1 open",
-    "mouth": "0 closed … 1 open",
-    "hair_color": "0 light … 1 dark",
-    "background": "0 dark … 1 bright",
-    "head": "0 turned to the picture's left, 0.5 not turned, 1 turned to its right",
-}
 LABELLED_SETS = tuple(s for s in IMAGE_SETS if s.sex)
 
 

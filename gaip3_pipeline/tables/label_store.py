@@ -43,7 +43,7 @@ class Edit:
 class Change:
     """A line of the history. ``before`` and ``after`` are None where there was or is no row.
 
-    ``id`` counts from 1; it is 0 for an edit that changed nothing, which the history does not keep. ``undoes`` is the id of the change
+    ``id`` counts from 1; it is 0 for an edit that changed nothing and that the history does not keep. ``undoes`` is the id of the change
     that this one takes back. ``row`` is a removed row, whole, and ``at`` its place, so that it can come back as it was.
     """
 
@@ -82,16 +82,21 @@ class LabelStore:
         with self._locked():
             return self._current(attribute).values()
 
-    def apply(self, edits: Sequence[Edit], who: str, session: str = "") -> list[Change]:
+    def apply(self, edits: Sequence[Edit], who: str, session: str = "", confirm: bool = False) -> list[Change]:
         """Write ``edits`` and return what became of each; on disk when this returns.
 
-        ``session`` names a tab or a program, for :meth:`undo`. Raises :class:`ContractError` when a CSV breaks the contract, and
+        ``session`` names a tab or a program, for :meth:`undo`. With ``confirm`` the history keeps an edit that says what the label said
+        already: somebody looked and agreed. Raises :class:`ContractError` when a CSV breaks the contract, and
         ``ValueError`` for an unknown attribute, image or value; then nothing is written.
         """
         self._check(edits)
         with self._locked():
             files = {a: self._current(a) for a in dict.fromkeys(e.attribute for e in edits)}
-            return [c for a, file in files.items() for c in self._write(file, [e for e in edits if e.attribute == a], who, session)]
+            return [
+                change
+                for a, file in files.items()
+                for change in self._write(file, [e for e in edits if e.attribute == a], who, session, confirm=confirm)
+            ]
 
     def undo(self, who: str, session: str) -> Change | None:
         """Take back the latest change of ``session`` that was not taken back yet; None when there is none.
@@ -166,7 +171,9 @@ class LabelStore:
         self._files[attribute] = file
         return file
 
-    def _write(self, file: "_LabelFile", edits: Sequence[Edit], who: str, session: str, taking_back: Change | None = None) -> list[Change]:
+    def _write(
+        self, file: "_LabelFile", edits: Sequence[Edit], who: str, session: str, taking_back: Change | None = None, confirm: bool = False
+    ) -> list[Change]:
         changes = []
         values: dict[Key, float | None] = {**file.values()}
         for edit in edits:
@@ -189,7 +196,7 @@ class LabelStore:
             except BaseException:
                 self._files.pop(edits[0].attribute, None)  # what is in memory is not on disk: read it again
                 raise
-        return self._append(changes)
+        return self._append(changes, confirm)
 
     def _place(self, key: Key) -> int:
         """The contract's ``img_id``: the place of an image among the originals of its sex."""
@@ -199,12 +206,12 @@ class LabelStore:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return Change(0, now, who, session, edit.attribute, edit.gender, edit.stem, before, edit.value)
 
-    def _append(self, changes: Sequence[Change]) -> list[Change]:
-        """Number what really changed and put it at the end of the history, on disk."""
+    def _append(self, changes: Sequence[Change], confirmed: bool = False) -> list[Change]:
+        """Number what really changed or was ``confirmed`` and put it at the end of the history, on disk."""
         out, lines = [], []
         for change in changes:
             numbered = change
-            if change.before != change.after:
+            if change.before != change.after or confirmed or change.undoes:
                 numbered = replace(change, id=len(self._history) + 1)
                 self._history.append(numbered)
                 said = {k: v for k, v in asdict(numbered).items() if k not in _OPTIONAL or v not in ({}, 0, -1)}

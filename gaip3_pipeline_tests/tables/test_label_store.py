@@ -74,6 +74,15 @@ def test_the_history_says_who_when_and_from_what(root):
     assert all(c.time.endswith("+00:00") for c in changes)
 
 
+def test_a_confirmed_label_is_noted_and_can_be_taken_back(root):
+    store = LabelStore(root)
+    store.apply([Edit("mouth", "female", "a", 0.5)], "kim")
+    store.apply([Edit("mouth", "female", "a", 0.5)], "lee", "tab", confirm=True)
+    assert [(c.who, c.before, c.after) for c in store.history()] == [("kim", None, 0.5), ("lee", 0.5, 0.5)]
+    assert store.undo("lee", "tab").undoes == 2
+    assert store.undo("lee", "tab") is None
+
+
 def test_undo_goes_back_change_by_change_of_its_own_tab(root):
     store = LabelStore(root)
     store.apply([Edit("mouth", "female", "a", 0.0)], "kim", "tab 1")
