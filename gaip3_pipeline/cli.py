@@ -100,14 +100,30 @@ def train(root: DataRoot, model: str, resume: bool) -> None:
 @command
 @click.option("--port", default=3000, show_default=True, help="The Dagster UI's port.")
 @click.option("--mlflow-port", default=5000, show_default=True, help="The MLflow UI's port.")
-def ui(root: DataRoot, port: int, mlflow_port: int) -> None:
-    """Serve the Dagster and MLflow UIs on this machine."""
+@click.option("--label-port", default=3100, show_default=True, help="The label page's port.")
+def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
+    """Serve the label page and the Dagster and MLflow UIs on this machine."""
     from gaip3_pipeline.web.servers import ServerError, serve
 
     load(root)
     ensure_dagster_home(root)
     try:
-        serve(root, port, mlflow_port)
+        serve(root, port, mlflow_port, label_port)
+    except ServerError as e:
+        raise click.ClickException(str(e)) from e
+
+
+@command
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to serve on; beyond this machine with a token.")
+@click.option("--port", default=3100, show_default=True, help="The page's port.")
+def label(root: DataRoot, host: str, port: int) -> None:
+    """Serve the label page alone: label by keyboard, see which labels look wrong, refresh."""
+    from gaip3_pipeline.web.label import serve_labels
+    from gaip3_pipeline.web.servers import ServerError
+
+    ensure_dagster_home(root)
+    try:
+        serve_labels(root, host, port)
     except ServerError as e:
         raise click.ClickException(str(e)) from e
 

@@ -1,12 +1,13 @@
-"""Dagster's and MLflow's pages for one data root: started, watched and stopped together, on loopback only.
+"""Dagster's, MLflow's and the label page for one data root: started, watched and stopped together, on loopback only.
 
-Four servers, each in a process group of its own: the code server that holds the definitions, Dagster's web server and daemon,
-which share it (so that "Reload" in the page reloads what the sensors use as well), and MLflow. A fifth process, a small shell
-loop, outlives this one by seconds and ends the groups if this process is killed without a chance to do it.
+Five servers, each in a process group of its own: the code server that holds the definitions, Dagster's web server and daemon,
+which share it (so that "Reload" in the page reloads what the sensors use as well), MLflow, and the label page. A sixth process, a small
+shell loop, outlives this one by seconds and ends the groups if this process is killed without a chance to do it.
 
 What the pages show does not belong here: it comes from ``definitions`` and ``mlflow_tracking``.
 """
 
+import errno
 import fcntl
 import http.client
 import json
@@ -70,18 +71,23 @@ class _Stopped(Exception):
     """The user asked to stop while the servers were starting."""
 
 
-def serve(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000, module: str = DEFINITIONS) -> None:
-    """Serve Dagster and MLflow for ``root`` until Ctrl-C, SIGTERM or SIGHUP; then no process is left.
+def serve(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000, label_port: int = 3100, module: str = DEFINITIONS) -> None:
+    """Serve Dagster, MLflow and the label page for ``root`` until Ctrl-C, SIGTERM or SIGHUP; then no process is left.
 
     A port in use is replaced by the next free one. ``module`` holds the definitions. A definitions module that does not load
     is reported and served all the same, since the page can reload it. Raises :class:`ServerError` when a server does not
     start or ends by itself, or when ``root`` is served already.
     """
     ensure_dagster_home(root)
-    ports = choose_ports(dagster=dagster_port, mlflow=mlflow_port)
-    links = {"Dagster": f"http://{HOST}:{ports['dagster']}/asset-groups", "MLflow": f"http://{HOST}:{ports['mlflow']}/"}
-    # GAIP3_MLFLOW_URL: where runs started from the page find MLflow's page for their links. The last one saves 8 processes.
-    own = {"GAIP3_MLFLOW_URL": f"http://{HOST}:{ports['mlflow']}", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    ports = choose_ports(dagster=dagster_port, mlflow=mlflow_port, label=label_port)
+    pages = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
+    links = {"Labels": f"{pages['label']}/", "Dagster": f"{pages['dagster']}/asset-groups", "MLflow": f"{pages['mlflow']}/"}
+    # Where runs started from the pages find MLflow's page for their links, and the label page both others. The last one saves 8 processes.
+    own = {
+        "GAIP3_MLFLOW_URL": pages["mlflow"],
+        "GAIP3_DAGSTER_URL": pages["dagster"],
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     variables = {**os.environ, **environment(root), **own}
     with (
         _only_one(root, links),
@@ -90,7 +96,7 @@ def serve(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000, mod
         _watchdog(folder) as spawn,
     ):
         started = time.monotonic()
-        _say(f"Starting Dagster and MLflow for {root.path} …")
+        _say(f"Starting Dagster, MLflow and the label page for {root.path} …")
         servers: list[Server] = []
         try:
             for name, command in _commands(root, Path(folder), ports, module).items():
@@ -100,13 +106,14 @@ def serve(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000, mod
                 if name == "code":
                     _wait(lambda: (Path(folder) / "code").exists(), servers, stop)
             _wait(lambda: _dagster_ready(ports["dagster"]), servers, stop)
-            _wait(lambda: _get(f"http://{HOST}:{ports['mlflow']}/health") is not None, servers, stop)
+            _wait(lambda: _get(f"{pages['mlflow']}/health") is not None, servers, stop)
+            _wait(lambda: _get(f"{pages['label']}/api/about") is not None, servers, stop)
             _say(f"Ready after {time.monotonic() - started:.0f} s.")
             for problem in _load_errors(ports["dagster"]):
                 _say(f"The definitions do not load: {problem}\nCorrect it, then press Reload on Dagster's page (Deployment).")
             for name, link in links.items():
                 _say(f"  {name:8} {link}")
-            _say(f"  {'Logs':8} {root.server_log('dagster').parent}\nCtrl-C stops both.")
+            _say(f"  {'Logs':8} {root.server_log('dagster').parent}\nCtrl-C stops them.")
             while not stop.wait(0.5):
                 _check_alive(servers)
         except _Stopped:
@@ -117,12 +124,12 @@ def serve(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000, mod
     _say("Stopped.")
 
 
-def choose_ports(**wanted: int) -> dict[str, int]:
-    """For each server the wanted port, or the next free one, which is said. Raises :class:`ServerError`."""
+def choose_ports(host: str = HOST, **wanted: int) -> dict[str, int]:
+    """For each server the wanted port of ``host``, or the next free one, which is said. Raises :class:`ServerError`."""
     chosen: dict[str, int] = {}
     for name, port in wanted.items():
         candidates = range(port, min(port + PORTS_TRIED, 65536))
-        free = next((p for p in candidates if p not in chosen.values() and port_is_free(p)), None)
+        free = next((p for p in candidates if p not in chosen.values() and port_is_free(p, host)), None)
         if free is None:
             raise ServerError(f"No free port from {port} to {candidates[-1] if candidates else port} for {name}: name another one.")
         if free != port:
@@ -131,13 +138,19 @@ def choose_ports(**wanted: int) -> dict[str, int]:
     return chosen
 
 
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on ``port`` of the loopback interface."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+def port_is_free(port: int, host: str = HOST) -> bool:
+    """Whether a server could listen on ``port`` of ``host``. Raises :class:`ServerError` when ``host`` is not of this machine."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+    except OSError as e:
+        raise ServerError(f"--host {host}: {e.strerror}") from e
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
-        except OSError:
+            probe.bind((host, port))
+        except OSError as e:
+            if e.errno == errno.EADDRNOTAVAIL:
+                raise ServerError(f"--host {host} is no address of this machine; 0.0.0.0 stands for all of them") from e
             return False
         return True
 
@@ -158,6 +171,7 @@ def _commands(root: DataRoot, folder: Path, ports: dict[str, int], module: str) 
                  "--location-name", LOCATION, "--log-level", "warning", "--use-python-environment-entry-point"],
         "dagster": [python, "-m", "dagster_webserver", "-w", str(workspace), "-h", HOST, "-p", str(ports["dagster"])],
         "daemon": [python, "-m", "dagster._daemon", "run", "-w", str(workspace)],
+        "label": [python, "-m", "gaip3_pipeline.cli", "label", "--root", str(root.path), "--port", str(ports["label"])],
     }  # fmt: skip
 
 

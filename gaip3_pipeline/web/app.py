@@ -1,0 +1,315 @@
+"""The label page's server: labels, pictures, history and refreshes of one data root over HTTP, and the page itself.
+
+A label is answered when it is on disk (``tables.label_store``). A refresh runs in a process of its own, so that it outlives this one
+and shows the same to the terminal, the Dagster UI and this page; what is known of it is read from its record.
+"""
+
+import getpass
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+
+from gaip3_pipeline.imaging.decode import UnusableImage
+from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, REPOSITORY, DataRoot
+from gaip3_pipeline.settings import load
+from gaip3_pipeline.tables.contracts import ContractError
+from gaip3_pipeline.tables.label_store import Change, Edit, Key, LabelConflict, LabelStore
+from gaip3_pipeline.web.guard import Guard
+from gaip3_pipeline.web.pictures import Pictures
+
+PAGE = Path(__file__).parent / "page"
+LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+NAME = 60  # characters of a person's name
+FOR_A_YEAR = {"Cache-Control": "private, max-age=31536000, immutable"}  # its address changes with the picture
+
+
+class NewLabel(BaseModel):
+    """A value of one image; None removes its label."""
+
+    attribute: str
+    gender: str
+    stem: str
+    value: float | None
+
+
+class NewLabels(BaseModel):
+    """Labels that one tab sends together."""
+
+    labels: Annotated[list[NewLabel], Field(min_length=1, max_length=10_000)]
+    who: Annotated[str, Field(min_length=1, max_length=NAME)]
+    session: Annotated[str, Field(max_length=NAME)] = ""
+
+
+class Person(BaseModel):
+    """Who takes something back, in which tab."""
+
+    who: Annotated[str, Field(min_length=1, max_length=NAME)]
+    session: Annotated[str, Field(max_length=NAME)] = ""
+
+
+class Wanted(BaseModel):
+    """How a refresh is to be run."""
+
+    warm_start: bool = False
+
+
+def build_app(root: DataRoot, token: str = "", links: dict[str, str] | None = None) -> FastAPI:
+    """The server of ``root``. ``token`` is asked for where it is not empty; ``links`` names further pages, such as Dagster's."""
+    app = FastAPI(title="gaip3 labels", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Guard, token=token)
+    store, pictures, refreshing = LabelStore(root), Pictures(root, load(root).images), Refreshing(root)
+
+    def image(gender: str, stem: str) -> Path:
+        found = store.images.get(gender, {}).get(stem)
+        if found is None:
+            raise HTTPException(404, f"there is no image {stem} in the {gender} originals")
+        return found
+
+    def jpeg(make: Callable[[], bytes], headers: dict[str, str] = FOR_A_YEAR) -> Response:
+        try:
+            return Response(make(), media_type="image/jpeg", headers=headers)
+        except (UnusableImage, OSError) as e:
+            raise HTTPException(422, f"no picture: {e}") from e
+
+    @app.exception_handler(ContractError)
+    @app.exception_handler(ValueError)
+    def complaint(_request: Request, error: Exception) -> Response:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    @app.exception_handler(LabelConflict)
+    def conflict(_request: Request, error: Exception) -> Response:
+        return JSONResponse({"detail": str(error)}, 409)
+
+    @app.get("/")
+    def start() -> Response:
+        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/api/about")
+    def about() -> dict[str, Any]:
+        return {
+            "root": root.path.name,
+            "who": _user(),
+            "links": links or {},
+            "attributes": [{"name": a, "meaning": MEANINGS[a]} for a in ATTRIBUTES],
+            "levels": LEVELS,
+        }
+
+    @app.get("/api/labels/{attribute}")
+    def labels(attribute: str) -> dict[str, Any]:
+        if attribute not in ATTRIBUTES:
+            raise HTTPException(404, f"there is no attribute {attribute}")
+        return labels_of(root, store, attribute)
+
+    @app.post("/api/labels")
+    def label(new: NewLabels) -> dict[str, Any]:
+        edits = [Edit(n.attribute, n.gender, n.stem, n.value) for n in new.labels]
+        return {"changes": store.apply(edits, new.who, new.session, confirm=True)}
+
+    @app.post("/api/undo")
+    def undo(person: Person) -> dict[str, Change | None]:
+        return {"change": store.undo(person.who, person.session)}
+
+    @app.post("/api/restore/{change_id}")
+    def restore(change_id: int, person: Person) -> dict[str, Change]:
+        return {"change": store.restore(change_id, person.who, person.session)}
+
+    @app.get("/api/history")
+    def history(attribute: str, gender: str, stem: str) -> dict[str, list[Change]]:
+        return {"changes": store.history(attribute, gender, stem)}
+
+    @app.get("/api/changes")
+    def changes(since: Annotated[int, Query(ge=0)]) -> dict[str, list[Change]]:
+        return {"changes": store.history(since=since)}
+
+    @app.get("/picture/thumbnail/{gender}/{stem}")
+    def thumbnail(gender: str, stem: str) -> Response:
+        return jpeg(lambda: pictures.thumbnail(gender, image(gender, stem)))
+
+    @app.get("/picture/large/{gender}/{stem}")
+    def large(gender: str, stem: str) -> Response:
+        return jpeg(lambda: pictures.large(image(gender, stem)))
+
+    @app.get("/picture/example/{attribute}/{level}")
+    def example(attribute: str, level: int) -> Response:
+        if attribute not in ATTRIBUTES or not 0 <= level < len(LEVELS):
+            raise HTTPException(404, "there is no such level")
+        key = example_of(root, store, attribute, LEVELS[level])
+        headers = {"Cache-Control": "no-cache"}  # labels change
+        if key:
+            return jpeg(lambda: pictures.thumbnail(key[0], image(*key)), headers)
+        return jpeg(lambda: pictures.painted(attribute, LEVELS[level]), headers)
+
+    @app.get("/api/plan")
+    def plan() -> Response:
+        return Response(refreshing.plan(), media_type="application/json")
+
+    @app.get("/api/refreshes")
+    def refreshes() -> dict[str, Any]:
+        return {"refreshes": refreshing.records(), "starting": refreshing.is_starting(), "problem": refreshing.problem()}
+
+    @app.post("/api/refreshes", status_code=202)
+    def start_refresh(wanted: Wanted) -> dict[str, Any]:
+        refreshing.start(wanted.warm_start)
+        return {}
+
+    @app.post("/api/refreshes/stop", status_code=202)
+    def stop_refresh() -> dict[str, Any]:
+        refreshing.stop()
+        return {}
+
+    @app.get("/picture/refresh/{refresh_id}/{when}/{name}")
+    def refresh_picture(refresh_id: str, when: str, name: str) -> Response:
+        known = {p for r in refreshing.records() for result in r["results"] for pair in result["pictures"] for p in pair.values()}
+        path = f"{refresh_id}/{when}/{name}"
+        if path not in known:
+            raise HTTPException(404, "there is no such picture")
+        return FileResponse(root.refreshes / path, media_type="image/jpeg")
+
+    @app.get("/label")
+    def label_tab() -> Response:
+        return RedirectResponse("/#label")
+
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    return app
+
+
+def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, Any]:
+    """Everything that the page shows of an attribute: a column for each property, a row for each image, women first.
+
+    ``version`` changes with the picture. ``suspicion``, ``uncertainty`` and ``next`` are of the last ``label_review``, and empty where
+    the label is another one since or was confirmed by someone who looked.
+    """
+    problem, values = "", dict[Key, float]()
+    cursor = max((c.id for c in store.history()), default=0)  # before the values: a change between the two is shown twice, not lost
+    try:
+        values = store.values(attribute)
+    except ContractError as e:
+        problem = str(e)
+    changes = store.history(attribute)
+    confirmed = {(c.gender, c.stem): c.before == c.after and not c.undoes for c in changes}
+    keys = [(gender, stem) for gender, files in store.images.items() for stem in files]
+    table = pd.DataFrame(keys, columns=["gender", "stem"])
+    table["version"] = [int(store.images[g][s].stat().st_mtime) for g, s in keys]
+    table["value"] = [values.get(k) for k in keys]
+    review = root.label_review(attribute)
+    if review.exists():
+        found = pd.read_csv(review, dtype={"gender": str, "stem": str}, keep_default_na=False, na_values={c: [""] for c in _REVIEWED})
+        table = table.merge(found.rename(columns={"value": "reviewed"}), on=["gender", "stem"], how="left")
+    table = table.reindex(columns=[*table.columns, *(c for c in _REVIEWED if c not in table)])
+    same = (table.value == table.reviewed) | (table.value.isna() & table.reviewed.isna())
+    agreed = pd.Series([confirmed.get(k, False) for k in keys], dtype=bool)
+    table.loc[~same | agreed, "suspicion"] = None
+    table.loc[table.value.notna(), "next"] = None
+    columns = ["gender", "stem", "version", "value", "predicted", "uncertainty", "suspicion", "next"]
+    shown = table[columns].astype(object).where(table[columns].notna(), None)
+    return {
+        "attribute": attribute,
+        "meaning": MEANINGS[attribute],
+        "columns": {c: shown[c].tolist() for c in columns},
+        "cursor": cursor,
+        "reviewed": review.exists(),
+        "problem": problem,
+    }
+
+
+_REVIEWED = ("reviewed", "predicted", "uncertainty", "suspicion", "next")
+
+
+def example_of(root: DataRoot, store: LabelStore, attribute: str, level: float) -> Key | None:
+    """The labelled image that shows ``level`` best: the one whose out-of-fold prediction is nearest, or the first one."""
+    try:
+        values = store.values(attribute)
+    except ContractError:
+        return None
+    there = [k for k, v in values.items() if v == level and k[1] in store.images.get(k[0], {})]
+    review = root.label_review(attribute)
+    if not there or not review.exists():
+        return there[0] if there else None
+    table = pd.read_csv(review, dtype={"gender": str, "stem": str}, keep_default_na=False, na_values={c: [""] for c in _REVIEWED})
+    distance = dict(zip(zip(table.gender, table.stem, strict=True), (table.predicted - level).abs(), strict=True))
+    return min(there, key=lambda k: distance.get(k, 1.0))
+
+
+class Refreshing:
+    """Refreshes of a root as processes of their own, and the records that they write."""
+
+    def __init__(self, root: DataRoot) -> None:
+        self._root = root
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def plan(self) -> bytes:
+        """What a refresh would do, as JSON: see ``gaip3 refresh --dry-run --json``. Raises ``ValueError`` with its complaint."""
+        done = subprocess.run([*self._command(), "--dry-run", "--json"], capture_output=True, timeout=120, cwd=REPOSITORY)
+        if done.returncode:
+            raise ValueError(_complaint(done.stderr.decode(errors="replace")))
+        return done.stdout.strip().splitlines()[-1]
+
+    def start(self, warm_start: bool) -> None:
+        """Start a refresh unless one that was started here is running. Another one is told by the refresh itself."""
+        with self._lock:
+            if self.is_starting():
+                raise ValueError("a refresh is running")
+            self._root.refresh_log.parent.mkdir(parents=True, exist_ok=True)
+            with self._root.refresh_log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    [*self._command(), *(["--warm-start"] if warm_start else [])],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=REPOSITORY,
+                    start_new_session=True,
+                )
+
+    def stop(self) -> None:
+        """Interrupt the refresh that is running; trainings go on from their checkpoints when it is started again."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            return
+        for record in self.records():
+            if record["state"] == "running":
+                os.kill(int(record["process"].rsplit(":", 2)[1]), signal.SIGINT)
+
+    def is_starting(self) -> bool:
+        """Whether a refresh that was started here is under way, with or without a record yet."""
+        return bool(self._process) and self._process.poll() is None  # type: ignore[union-attr]
+
+    def problem(self) -> str:
+        """What the last refresh that was started here complained of."""
+        if self._process and self._process.poll():
+            return _complaint(self._root.refresh_log.read_text(encoding="utf-8", errors="replace"))
+        return ""
+
+    def records(self) -> list[dict[str, Any]]:
+        """The latest refreshes, newest first."""
+        from gaip3_pipeline.refresh_record import read_records
+
+        return read_records(self._root)
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(self._root.path)]
+
+
+def _complaint(text: str) -> str:
+    """The lines from click's last ``Error:`` on, or the last line."""
+    lines = text.strip().splitlines() or ["it said nothing"]
+    at = max((i for i, line in enumerate(lines) if line.startswith("Error: ")), default=len(lines) - 1)
+    return "\n".join(lines[at:]).removeprefix("Error: ")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()[:NAME]
+    except (OSError, KeyError):
+        return "me"

@@ -1,0 +1,103 @@
+"""Who may talk to the pages: this machine alone, or elsewhere whoever holds the token; never another web site's script.
+
+An ASGI middleware in front of everything, so that no handler can forget it. On loopback the Host header must name loopback (a foreign
+name that resolves to 127.0.0.1 is an attack); elsewhere a token must come with the first request, which becomes a cookie. In both cases
+a request that a page of another origin made is refused, whatever it asks for.
+"""
+
+import hmac
+import ipaddress
+import secrets
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "gaip3_token"
+MAX_BODY = 4_000_000  # bytes of a request; a page's batch of labels takes some thousand
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` (a name or an address) is this machine's own interface."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def new_token() -> str:
+    """A token that cannot be guessed."""
+    return secrets.token_urlsafe(24)
+
+
+class Guard:
+    """Let through what comes from our own pages. ``token`` is empty on loopback, and then only loopback names are served."""
+
+    def __init__(self, app: ASGIApp, token: str = "") -> None:
+        self._app, self._token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008, "reason": refusal})
+            else:
+                await PlainTextResponse(refusal + "\n", 403)(scope, receive, send)
+            return
+        if self._brought_in_query(scope):
+            await self._keep_in_cookie(scope, receive, send)
+            return
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, answer)
+
+    def _refusal(self, scope: Scope) -> str:
+        """Why a request is refused; empty when it is not."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if not self._token and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+            return f"The host {host!r} is not this machine: open the page at 127.0.0.1"
+        origin = headers.get("origin")
+        if origin and urlsplit(origin).netloc != host:
+            return "This request comes from another web site"
+        if headers.get("sec-fetch-site") == "cross-site" and not (scope.get("method") == "GET" and scope["path"] == "/"):
+            return "This request comes from another web site"
+        if int(headers.get("content-length") or 0) > MAX_BODY or "chunked" in headers.get("transfer-encoding", ""):
+            return f"Requests of more than {MAX_BODY:,} bytes are not taken"
+        if self._token and not (self._brought_in_query(scope) or self._brought_in_cookie(scope)):
+            return "The token is missing or wrong: open the link that gaip3 printed"
+        return ""
+
+    def _brought_in_query(self, scope: Scope) -> bool:
+        given = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"))).get("token", "")
+        return bool(self._token) and hmac.compare_digest(given.encode(), self._token.encode())
+
+    def _brought_in_cookie(self, scope: Scope) -> bool:
+        given = HTTPConnection(scope).cookies.get(COOKIE, "")
+        return hmac.compare_digest(given.encode(), self._token.encode())
+
+    async def _keep_in_cookie(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the link with the token by the same link without it, so that it stays in no history or screenshot."""
+        rest = [(k, v) for k, v in parse_qsl(scope["query_string"].decode("latin-1")) if k != "token"]
+        response = RedirectResponse(scope["path"] + (f"?{urlencode(rest)}" if rest else ""), 303)
+        response.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+        await response(scope, receive, send)

@@ -1,0 +1,24 @@
+"""``gaip3 label``: the label page of one data root, served until Ctrl-C."""
+
+import os
+
+import uvicorn
+
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.web.app import build_app
+from gaip3_pipeline.web.guard import is_loopback, new_token
+from gaip3_pipeline.web.servers import choose_ports
+
+
+def serve_labels(root: DataRoot, host: str = "127.0.0.1", port: int = 3100) -> None:
+    """Serve the label page of ``root`` on ``host``; beyond loopback with a token, which is part of the printed link.
+
+    A port in use is replaced by the next free one. Raises :class:`~gaip3_pipeline.web.servers.ServerError` when there is none.
+    """
+    port = choose_ports(host, label=port)["label"]
+    token = "" if is_loopback(host) else new_token()
+    pages = {"Dagster": os.environ.get("GAIP3_DAGSTER_URL", ""), "MLflow": os.environ.get("GAIP3_MLFLOW_URL", "")}
+    app = build_app(root, token, {name: link for name, link in pages.items() if link})
+    shown = f"[{host}]" if ":" in host else host
+    print(f"Label page: http://{shown}:{port}/{f'?token={token}' if token else ''}\nCtrl-C stops it.", flush=True)
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)

@@ -1,0 +1,28 @@
+// The page's frame: its tabs, who is labelling, and what is said in passing.
+
+import { get } from "./server.js";
+import { startLabel } from "./label.js";
+import { startRefresh } from "./refresh.js";
+
+const $ = (id) => document.getElementById(id);
+function tab() {
+  const name = location.hash === "#refresh" ? "refresh" : "label";
+  for (const main of document.querySelectorAll("main")) main.hidden = main.id !== name;
+  for (const link of document.querySelectorAll("nav a.tab")) link.classList.toggle("on", link.hash === `#${name}`);
+  dispatchEvent(new CustomEvent("tab", { detail: name }));
+}
+
+const about = await get("/api/about");
+document.title = `${about.root} – gaip3 labels`;
+$("root").textContent = about.root;
+for (const [name, link] of Object.entries(about.links)) {
+  const a = document.createElement("a");
+  Object.assign(a, { href: link, target: "_blank", rel: "noopener", textContent: `${name} ↗` });
+  $("links").append(a);
+}
+$("who").value = localStorage.who || about.who;
+$("who").addEventListener("change", () => { localStorage.who = $("who").value ||= about.who; $("who").blur(); });
+startRefresh();
+await startLabel(about, () => $("who").value);
+addEventListener("hashchange", tab);
+tab();

@@ -1,0 +1,64 @@
+// Talking to the server: JSON calls, and the queue of labels that are not saved yet.
+
+export class Refused extends Error {}
+
+async function call(method, path, body) {
+  const answer = await fetch(path, {
+    method,
+    headers: body ? { "Content-Type": "application/json" } : {},
+    body: body ? JSON.stringify(body) : undefined,
+  });
+  if (answer.ok) return answer.json();
+  const said = await answer.text();
+  let detail = said;
+  try { detail = JSON.parse(said).detail; } catch { /* plain text */ }
+  if (typeof detail !== "string") detail = JSON.stringify(detail);
+  if (answer.status >= 500) throw new Error(detail);
+  throw new Refused(detail);
+}
+
+export const get = (path) => call("GET", path);
+export const post = (path, body) => call("POST", path, body);
+
+// A tab has a session of its own, which survives a reload: undo takes back what this tab did.
+export const session = sessionStorage.session ||= crypto.getRandomValues(new Uint32Array(2)).join("-");
+
+const waiting = [];
+let sending = null;
+
+// onState(number waiting, failing); onChanges(changes as saved, labels as sent); onRefused(labels, message)
+export const labels = { onState() {}, onChanges() {}, onRefused() {} };
+
+export function save(label, who) {
+  waiting.push({ label, who });
+  labels.onState(waiting.length, false);
+  sending ||= send().finally(() => { sending = null; });
+}
+
+export const allSaved = () => sending ?? Promise.resolve();
+
+async function send() {
+  while (waiting.length) {
+    const { who } = waiting[0];
+    const end = waiting.findIndex((w) => w.who !== who);
+    const batch = waiting.slice(0, end < 0 ? 1000 : Math.min(end, 1000));
+    const sent = batch.map((w) => w.label);
+    try {
+      const { changes } = await post("/api/labels", { labels: sent, who, session });
+      waiting.splice(0, batch.length);
+      labels.onChanges(changes, sent);
+    } catch (error) {
+      if (error instanceof Refused) {
+        waiting.splice(0, batch.length);
+        labels.onRefused(sent, error.message);
+      } else {
+        labels.onState(waiting.length, true);
+        await new Promise((done) => setTimeout(done, 1000));
+        continue;
+      }
+    }
+    labels.onState(waiting.length, false);
+  }
+}
+
+addEventListener("beforeunload", (event) => { if (waiting.length) event.preventDefault(); });
