@@ -1,8 +1,11 @@
 """The commands of ``gaip3``. Errors are one clear line with the remedy and an exit code that is not 0."""
 
+import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -65,7 +68,7 @@ def demo(root: DataRoot) -> None:
         write_dataset(root, settings.faces, Progress("  painting", 1))
     except DatasetError as e:
         raise click.ClickException(str(e)) from e
-    _refresh(root, None, dry_run=False, verify=False)
+    _refresh(root, None)
     click.echo(summary(root))
 
 
@@ -78,9 +81,15 @@ command(demo, DEMO)
     "--select", multiple=True, help="Only these assets and what they come from, such as nvae_weights or 'group:inputs'; may be given again."
 )
 @click.option("--verify", is_flag=True, help="Hash every file again, also those of unchanged size and time.")
-def refresh(root: DataRoot, dry_run: bool, select: tuple[str, ...], verify: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: the plan as one line of JSON.")
+def refresh(root: DataRoot, dry_run: bool, select: tuple[str, ...], verify: bool, as_json: bool) -> None:
     """Run what is stale, and nothing else."""
-    _refresh(root, list(select) or None, dry_run, verify)
+    if as_json and not dry_run:
+        raise click.UsageError("--json goes with --dry-run")
+    if dry_run:
+        _show_plan(root, list(select) or None, verify, as_json)
+    else:
+        _refresh(root, list(select) or None, verify)
 
 
 @command
@@ -94,7 +103,7 @@ def train(root: DataRoot, model: str, resume: bool) -> None:
     """
     if resume and not (root.nvae / "checkpoints").exists():  # said before what it comes from is made
         raise click.ClickException(f"there is no checkpoint in {root.nvae / 'checkpoints'}: train without --resume")
-    _refresh(root, ["nvae_weights"], dry_run=False, verify=False, again={"nvae_weights": {"resume": resume}})
+    _refresh(root, ["nvae_weights"], again=("nvae_weights",), config={"nvae_weights": {"resume": resume}})
 
 
 @command
@@ -201,38 +210,63 @@ def doctor(root: DataRoot) -> None:
     sys.exit(1 if missing else 0)
 
 
-def _refresh(root: DataRoot, select: list[str] | None, dry_run: bool, verify: bool, again: dict[str, dict[str, Any]] | None = None) -> None:
+def _refresh(
+    root: DataRoot,
+    select: list[str] | None,
+    verify: bool = False,
+    again: tuple[str, ...] = (),
+    config: dict[str, dict[str, Any]] | None = None,
+) -> None:
+    """Run what is stale; SIGTERM ends it as Ctrl-C does, also where a shell started it in the background."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    with _dagster(root) as (definitions, instance):
+        from gaip3_pipeline.definitions import tracking_of
+        from gaip3_pipeline.refresh import refresh as run
+        from gaip3_pipeline.refresh_record import headlines
+
+        tracking = tracking_of(root, load(root))
+        outcome = run(definitions, instance, root, tracking, select=select, again=again, config=config, verify=verify, say=click.echo)
+        if not outcome.materialized:
+            return
+        click.echo(f"{len(outcome.materialized)} assets made in {sum(outcome.seconds.values()):.0f} s")
+        for name, seconds in outcome.seconds.items():
+            click.echo(f"  {seconds:8.1f} s  {name}")
+        changed = headlines(outcome.results)
+        if changed:
+            click.echo("\n".join(["Before → after:", *changed]))
+
+
+def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: bool) -> None:
+    with _dagster(root) as (definitions, instance):
+        from gaip3_pipeline.refresh import observe_only
+        from gaip3_pipeline.refresh_plan import describe, forecast, plan
+
+        planned = forecast(instance, root, plan(definitions, instance, observe_only(root, verify), select))
+        content = {
+            "summary": planned.summary,
+            "plan": planned.steps,
+            "label_changes": planned.label_changes,
+            "seconds": planned.seconds,
+        }
+        click.echo(json.dumps(content, ensure_ascii=False) if as_json else describe(planned))
+
+
+@contextmanager
+def _dagster(root: DataRoot) -> Iterator[tuple[Any, Any]]:
+    """The definitions and the Dagster instance of a root; what a refresh complains of is one line."""
     ensure_dagster_home(root)
     import dagster as dg
 
-    from gaip3_pipeline.definitions import build_defs, tracking_of
-    from gaip3_pipeline.refresh import RefreshError, observe_only, plan
-    from gaip3_pipeline.refresh import refresh as run
+    from gaip3_pipeline.definitions import build_defs
+    from gaip3_pipeline.refresh_plan import RefreshError
 
-    settings = load(root)
-    definitions = build_defs(root, settings, in_process=True)
+    definitions = build_defs(root, load(root), in_process=True)
     with dg.DagsterInstance.get() as instance:
         try:
-            todo = plan(definitions, instance, observe_only(root, verify), select, again or ())
-            click.echo(_describe(todo))
-            if todo and not dry_run:
-                tracking = tracking_of(root, settings)
-                outcome = run(definitions, instance, root, tracking, select=select, again=again, verify=verify, say=click.echo)
-                total = sum(outcome.seconds.values())
-                click.echo(f"{len(outcome.materialized)} assets made in {total:.0f} s")
-                for name, seconds in outcome.seconds.items():
-                    click.echo(f"  {seconds:8.1f} s  {name}")
+            yield definitions, instance
         except RefreshError as e:
             raise click.ClickException(str(e)) from e
-
-
-def _describe(todo: list[Any]) -> str:
-    if not todo:
-        return "Nothing is stale: 0 assets to make."
-    sure = sum(p.certain for p in todo)
-    head = f"{sure} stale, up to {len(todo)} assets to make:" if sure < len(todo) else f"{sure} assets to make:"
-    width = max(len(p.name) for p in todo)
-    return "\n".join([head, *(f"  {p.name:{width}}  {'; '.join(p.reasons)}" for p in todo)])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from gaip3_pipeline.layout import REPOSITORY, DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.sensors import observe_sources_sensor
 from gaip3_pipeline.settings import Settings, load
-from gaip3_pipeline.versions import RootResource
+from gaip3_pipeline.versions import RootResource, Watching
 
 
 def build_defs(root: DataRoot, settings: Settings | None = None, in_process: bool = False) -> dg.Definitions:
@@ -21,7 +21,11 @@ def build_defs(root: DataRoot, settings: Settings | None = None, in_process: boo
         asset_checks=checks.build(settings),
         jobs=[dg.define_asset_job("everything", dg.AssetSelection.all(), description="Every asset, stale or not.")],
         sensors=[observe_sources_sensor],
-        resources={"root": RootResource(path=str(root.path.absolute())), "tracking": tracking_of(root, settings)},
+        resources={
+            "root": RootResource(path=str(root.path.absolute())),
+            "tracking": tracking_of(root, settings),
+            "watching": Watching(),
+        },
         executor=dg.in_process_executor if in_process else dg.multiprocess_executor.configured({"max_concurrent": 2}),
     )
 

@@ -71,6 +71,11 @@ class DataRoot:
     def hash_cache(self) -> Path:
         return self.state / "hashes.sqlite"
 
+    @property
+    def refreshes(self) -> Path:
+        """What each of the last refreshes planned, does and changed: a JSON file and a folder of pictures for each."""
+        return self.state / "refreshes"
+
     def server_log(self, name: str) -> Path:
         """What a server of ``gaip3 ui`` prints: ``code``, ``dagster``, ``daemon`` or ``mlflow``."""
         return self.state / "ui" / f"{name}.log"

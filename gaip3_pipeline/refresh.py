@@ -12,36 +12,23 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from gaip3_pipeline.assets import observe_sources
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
-from gaip3_pipeline.versions import CODE_VERSION_TAG, INPUT_VERSION_TAG, current_version, latest_materialization, observation_if_changed
-
-if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph  # returned by resolve_asset_graph, but not exported
+from gaip3_pipeline.refresh_plan import Planned, RefreshError, describe, forecast, plan
+from gaip3_pipeline.refresh_record import Record, recording
+from gaip3_pipeline.versions import RUN_METADATA, latest_materialization, observation_if_changed
 
 REFRESH_TAG = "gaip3/refresh_id"
 PROCESS_TAG = "gaip3/process"
+INTERRUPTIONS = {"KeyboardInterrupt", "DagsterExecutionInterruptedError"}
 UNFINISHED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.NOT_STARTED]
 
 Say = Callable[[str], None]
-
-
-class RefreshError(RuntimeError):
-    """A refresh that could not finish; the message says what failed and what to do."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """An asset of the plan: its direct reasons, and whether it is stale already or only follows from one that is."""
-
-    name: str
-    reasons: list[str]
-    certain: bool
 
 
 @dataclass
@@ -53,35 +40,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     failed_checks: list[str] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
-
-
-def plan(
-    definitions: dg.Definitions,
-    instance: dg.DagsterInstance,
-    observed: Mapping[str, str],
-    select: Iterable[str] | None = None,
-    again: Iterable[str] = (),
-) -> list[Planned]:
-    """What a refresh would do, in the order of the graph; ``observed`` maps each source to its present content hash.
-
-    ``select`` limits it to these assets and what they come from; those of ``again`` are made though nothing changed. Writes nothing.
-    """
-    graph = definitions.resolve_asset_graph()
-    wanted = _selected(graph, select)
-    stale: dict[dg.AssetKey, list[str]] = {}
-    out = []
-    for key in graph.toposorted_asset_keys:
-        if key not in graph.materializable_asset_keys or key not in wanted:
-            continue
-        reasons = _reasons(graph, instance, key, observed)
-        if not reasons and key.to_user_string() in again:
-            reasons = ["asked for"]
-        following = sorted(p.to_user_string() for p in graph.get(key).parent_keys if p in stale)
-        if not reasons and not following:
-            continue
-        stale[key] = reasons
-        out.append(Planned(key.to_user_string(), reasons or [f"after {', '.join(following)}"], bool(reasons)))
-    return out
+    results: list[dict[str, Any]] = field(default_factory=list)  # figures, pictures and runs before and after (see refresh_record)
 
 
 def refresh(
@@ -91,36 +50,48 @@ def refresh(
     tracking: MlflowTracking,
     *,
     select: Iterable[str] | None = None,
-    again: Mapping[str, Mapping[str, Any]] | None = None,
+    again: Iterable[str] = (),
+    config: Mapping[str, Mapping[str, Any]] | None = None,
     verify: bool = False,
     say: Say = print,
 ) -> Outcome:
     """Observe, then materialise every stale or missing asset that has no stale ancestor, until none is left.
 
-    ``again`` maps assets that are made though nothing changed to their configuration. Raises :class:`RefreshError` when an asset or a
-    blocking check fails, or another refresh of the root is running.
+    The plan is said before it runs, and a record is kept of what it does (see refresh_record), unless there is nothing to do. Assets
+    of ``again`` are made though nothing changed; ``config`` maps assets to the configuration that they are made with. Raises
+    :class:`RefreshError` when an asset or a blocking check fails, or another refresh of the root is running, and
+    ``KeyboardInterrupt`` when it is interrupted.
     """
     with _only_one(root):
         end_dead_runs(instance, tracking)
         observed = observe(instance, root, verify)
         outcome = Outcome(uuid.uuid4().hex[:12])
         chosen = list(select) if select is not None else None
-        configs = again or {}
-        done: set[str] = set()
-        while True:
-            todo = plan(definitions, instance, observed, chosen, configs.keys() - done)
-            if not todo:
-                return outcome
-            layer = _without_stale_ancestor(definitions, todo)
-            stopped = _stopped_by_checks(definitions, instance, layer)
-            if stopped:
-                raise RefreshError("\n".join(stopped))
-            repeated = done & set(layer)
-            if repeated:
-                names = ", ".join(sorted(repeated))
-                raise RefreshError(f"{names}: stale again right after being made, since the inputs changed meanwhile; run it again")
-            _materialize(definitions, instance, {name: configs.get(name, {}) for name in layer}, outcome, say)
-            done |= set(layer)
+        todo = plan(definitions, instance, observed, chosen, set(again))
+        planned = forecast(instance, root, todo)
+        say(describe(planned))
+        if not todo:
+            return outcome
+        with recording(root, outcome.refresh_id, planned) as record:
+            (definitions.resources or {})["watching"].watch = record.progress
+            done: set[str] = set()
+            while todo:
+                layer = _without_stale_ancestor(definitions, todo)
+                stopped = _stopped_by_checks(definitions, instance, layer)
+                if stopped:
+                    raise RefreshError("\n".join(stopped))
+                repeated = done & set(layer)
+                if repeated:
+                    names = ", ".join(sorted(repeated))
+                    raise RefreshError(f"{names}: stale again right after being made, since the inputs changed meanwhile; run it again")
+                run_id = str(uuid.uuid4())
+                record.goes_on(run_id, [p.name for p in todo])
+                given = {name: (config or {}).get(name, {}) for name in layer}
+                _materialize(definitions, instance, given, run_id, outcome, record, say)
+                done |= set(layer)
+                todo = plan(definitions, instance, observed, chosen, set(again) - done)
+            outcome.results = record.results
+        return outcome
 
 
 def observe(instance: dg.DagsterInstance, root: DataRoot, verify: bool = False) -> dict[str, str]:
@@ -152,42 +123,6 @@ def end_dead_runs(instance: dg.DagsterInstance, tracking: MlflowTracking) -> int
     return dead
 
 
-def _reasons(graph: "AssetGraph", instance: dg.DagsterInstance, key: dg.AssetKey, observed: Mapping[str, str]) -> list[str]:
-    made = latest_materialization(instance, key)
-    if made is None:
-        return ["never made"]
-    tags = made.tags or {}
-    node = graph.get(key)
-    reasons = []
-    if tags.get(CODE_VERSION_TAG) != node.code_version:
-        reasons.append("its settings or code changed")
-    for parent in sorted(node.parent_keys):
-        name = parent.to_user_string()
-        now = observed.get(name) or current_version(instance, parent)
-        if now is not None and tags.get(INPUT_VERSION_TAG + name) != now:
-            reasons.append(f"{name} changed")
-    return reasons
-
-
-def _selected(graph: "AssetGraph", select: Iterable[str] | None) -> set[dg.AssetKey]:
-    every = set(graph.toposorted_asset_keys)
-    if select is None:
-        return every
-    chosen: set[dg.AssetKey] = set()
-    for text in select:
-        try:
-            found = dg.AssetSelection.from_string(text).resolve(graph)
-        except Exception as e:
-            raise RefreshError(f"--select {text}: {e}") from e
-        if not found:
-            names = ", ".join(sorted(k.to_user_string() for k in graph.materializable_asset_keys))
-            raise RefreshError(f"--select {text} names no asset; there are {names}")
-        chosen |= set(found)
-    for key in list(chosen):
-        chosen |= set(graph.get_ancestor_asset_keys(key))
-    return chosen
-
-
 def _without_stale_ancestor(definitions: dg.Definitions, todo: list[Planned]) -> list[str]:
     graph = definitions.resolve_asset_graph()
     stale = {dg.AssetKey(p.name) for p in todo}
@@ -209,13 +144,22 @@ def _stopped_by_checks(definitions: dg.Definitions, instance: dg.DagsterInstance
 
 
 def _materialize(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, config: Mapping[str, Mapping[str, Any]], outcome: Outcome, say: Say
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    config: Mapping[str, Mapping[str, Any]],
+    run_id: str,
+    outcome: Outcome,
+    record: Record,
+    say: Say,
 ) -> None:
     names = list(config)
     job = definitions.resolve_implicit_global_asset_job_def()
     say(f"making {', '.join(names)}")
     start = time.monotonic()
+    outcome.run_ids.append(run_id)
+    instance.add_event_listener(run_id, lambda entry: _note(entry, instance, names, outcome, record))
     result = job.execute_in_process(
+        run_id=run_id,
         instance=instance,
         asset_selection=[dg.AssetKey(n) for n in names],
         tags={REFRESH_TAG: outcome.refresh_id, PROCESS_TAG: this_process()},
@@ -226,12 +170,10 @@ def _materialize(
         },
         raise_on_error=False,
     )
-    outcome.run_ids.append(result.run_id)
-    for event in result.get_step_success_events():
-        if event.step_key in names:
-            outcome.materialized.append(event.step_key)
-            outcome.seconds[event.step_key] = event.step_success_data.duration_ms / 1000
     failed = [e for e in result.all_events if e.is_step_failure]
+    between = [e.job_failure_data.error for e in result.all_events if e.is_job_failure]
+    if {*map(_cause, failed), *(error.cls_name for error in between if error)} & INTERRUPTIONS:
+        raise KeyboardInterrupt
     problems = [_failure(e) for e in failed if _cause(e) != "DagsterAssetCheckFailedError"]
     stopped = len(problems) < len(failed)
     for evaluation in result.get_asset_check_evaluations():
@@ -239,12 +181,36 @@ def _materialize(
             said = f": {evaluation.description}" if evaluation.description else ""
             line = f"{evaluation.asset_key.to_user_string()}: check {evaluation.check_name} failed{said}"
             outcome.failed_checks.append(line)
+            record.check_failed(line)
             say(f"  {line}")
             if stopped and evaluation.blocking:
                 problems.append(f"{line}\nWhat follows from it was not made.")
     say(f"  made in {time.monotonic() - start:.1f} s")
     if not result.success:
         raise RefreshError("\n".join(problems) or f"Dagster run {result.run_id} failed; see the UI")
+
+
+def _note(entry: dg.EventLogEntry, instance: dg.DagsterInstance, names: list[str], outcome: Outcome, record: Record) -> None:
+    """Put down what Dagster reports of the assets under way."""
+    event = entry.dagster_event
+    if event is None or event.step_key not in names:
+        return
+    name = event.step_key
+    if event.is_step_start:
+        record.begins(name, _mlflow_run(instance, name))
+    elif event.is_step_success:
+        seconds = event.step_success_data.duration_ms / 1000
+        outcome.materialized.append(name)
+        outcome.seconds[name] = seconds
+        record.made(name, seconds, _mlflow_run(instance, name))
+    elif event.is_step_failure:
+        record.failed(name)
+
+
+def _mlflow_run(instance: dg.DagsterInstance, name: str) -> str:
+    made = latest_materialization(instance, dg.AssetKey(name))
+    found = made.metadata.get(RUN_METADATA) if made else None
+    return str(found.value) if found else ""
 
 
 def _cause(event: dg.DagsterEvent) -> str:

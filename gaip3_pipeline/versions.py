@@ -20,7 +20,7 @@ from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun
 from gaip3_pipeline.settings import Settings, load, section_hash
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
-from gaip3_pipeline.training.progress import Progress
+from gaip3_pipeline.training.progress import Progress, Watch
 
 # observable_source_asset is beta in 1.13 and says so once for each of our sources.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, module="dagster")
@@ -30,6 +30,7 @@ TRAINING_POOL = "training"
 DATA_VERSION_TAG = "dagster/data_version"
 CODE_VERSION_TAG = "dagster/code_version"
 INPUT_VERSION_TAG = "dagster/input_data_version/"
+RUN_METADATA = "mlflow_run"
 TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EIO, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}  # of disks and network folders
 
 RESUME = {
@@ -53,6 +54,13 @@ class RootResource(dg.ConfigurableResource):
         return DataRoot(Path(self.path))
 
 
+@dataclass
+class Watching:
+    """Who, beside the terminal, is told the progress of steps: a refresh under way puts its record here."""
+
+    watch: Watch | None = None
+
+
 @dataclass(frozen=True)
 class Made:
     """What an asset's body returns: the content hash of what it made, its figures and pictures for people."""
@@ -72,7 +80,7 @@ class Made:
         if self.picture:
             shown["picture"] = dg.MetadataValue.md(to_markdown(self.picture, "contact sheet"))
         if self.run_url:
-            shown["mlflow_run"] = dg.MetadataValue.url(self.run_url)
+            shown[RUN_METADATA] = dg.MetadataValue.url(self.run_url)
         return shown
 
 
@@ -87,6 +95,7 @@ class Step:
     code_version: str
     context: dg.AssetExecutionContext
     tracking: MlflowTracking
+    watch: Watch | None = None
     resume: bool = False  # go on from the last checkpoint, of whatever training it is (see RESUME)
 
     @property
@@ -96,7 +105,7 @@ class Step:
 
     def progress(self, label: str = "", total: int = 1) -> Progress:
         """Progress of this step's long work, on the terminal or in the step's log."""
-        return Progress(f"  {label or self.name}", total)
+        return Progress(f"  {label or self.name}", total, watch=self.watch)
 
     def training_run(self, parameters: Mapping[str, Any]) -> TrainingRun:
         """The MLflow run of this step's training: a context manager (see mlflow_tracking)."""
@@ -152,7 +161,9 @@ def versioned_asset(
             automation_condition=automation(),
             config_schema=RESUME if resumable else None,
         )
-        def asset_body(context: dg.AssetExecutionContext, root: RootResource, tracking: MlflowTracking) -> dg.MaterializeResult:
+        def asset_body(
+            context: dg.AssetExecutionContext, root: RootResource, tracking: MlflowTracking, watching: dg.ResourceParam[Watching]
+        ) -> dg.MaterializeResult:
             now = load(root.data_root)
             if code_version(version, now, reads) != planned:
                 raise dg.Failure(
@@ -163,7 +174,7 @@ def versioned_asset(
             inputs = {d: current_version(context.instance, dg.AssetKey(d)) or "" for d in deps}
             try:
                 resume = resumable and context.op_execution_context.op_config["resume"]
-                made = body(Step(name, root.data_root, now, inputs, planned, context, tracking, resume))
+                made = body(Step(name, root.data_root, now, inputs, planned, context, tracking, watching.watch, resume))
                 keep(root.data_root, name, made)
             except OSError as e:
                 if e.errno in TRANSIENT:

@@ -8,7 +8,8 @@ import dagster as dg
 from gaip3_pipeline.dagster_home import ensure_dagster_home
 from gaip3_pipeline.definitions import build_defs, tracking_of
 from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.refresh import Outcome, Planned, observe_only, plan, refresh
+from gaip3_pipeline.refresh import Outcome, observe_only, refresh
+from gaip3_pipeline.refresh_plan import Planned, plan
 from gaip3_pipeline.settings import load
 
 

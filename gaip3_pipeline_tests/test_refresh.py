@@ -13,7 +13,8 @@ import pytest
 
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.refresh import RefreshError, end_dead_runs
+from gaip3_pipeline.refresh import end_dead_runs
+from gaip3_pipeline.refresh_plan import RefreshError
 from gaip3_pipeline.settings import load
 from gaip3_pipeline_tests.refreshing import definitions_of, following, instance_of, plan_of, refresh_root
 

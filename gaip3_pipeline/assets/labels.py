@@ -1,10 +1,15 @@
 """Hand labels: five CSVs that people write, and a checked copy of each that trainings read."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MEANINGS, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.versions import Made, RootResource, Step, file_version, versioned_asset
+
+if TYPE_CHECKING:
+    from gaip3_pipeline.tables.contracts import Labels
 
 GROUP = "labels"
 LABELLED_SETS = tuple(s for s in IMAGE_SETS if s.sex)
@@ -14,6 +19,14 @@ def observe(root: DataRoot, attribute: str) -> Made:
     """The content hash of a hand-label CSV; ``missing`` if there is none."""
     path = root.hand_labels(attribute)
     return Made(file_version(path), {"file": root.relative(path), "bytes": path.stat().st_size if path.exists() else 0})
+
+
+def read(root: DataRoot, attribute: str) -> "Labels":
+    """The hand labels of the images that there are. Raises :class:`ContractError`."""
+    from gaip3_pipeline.tables.contracts import read_labels
+
+    known = {s.sex: {p.stem for p in root.processed("resized", s).glob("*.jpg")} for s in LABELLED_SETS if s.sex}
+    return read_labels(root.hand_labels(attribute), known)
 
 
 def build(settings: Settings) -> list:
@@ -47,10 +60,9 @@ def _checked(settings: Settings, attribute: str) -> dg.AssetsDefinition:
     )
     def labels(step: Step) -> Made:
         from gaip3_pipeline.evaluation.charts import histogram
-        from gaip3_pipeline.tables.contracts import read_labels, write_labels
+        from gaip3_pipeline.tables.contracts import write_labels
 
-        known = {s.sex: {p.stem for p in step.root.processed("resized", s).glob("*.jpg")} for s in LABELLED_SETS if s.sex}
-        found = read_labels(step.root.hand_labels(attribute), known)
+        found = read(step.root, attribute)
         path = step.root.checked_labels(attribute)
         write_labels(path, found.table)
         figures = {

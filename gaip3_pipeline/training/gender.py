@@ -78,7 +78,7 @@ def train_gender(
             folder / "checkpoints" / f"fold{k}",
             f"{fingerprint} fold {k}",
             _named(log, k),
-            Progress(label, 0) if progress else None,
+            progress.another(label) if progress else None,
         )
         logits[~seen] = score(model, [pictures[~seen]], settings.height, settings.width)
         models.append(model)

@@ -2,18 +2,25 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
+
+Watch = Callable[[str, int, int, float | None], None]  # label, done, total, seconds left (None while unknown)
 
 
 class Progress:
     """Counts ``done`` of ``total`` and says how long the rest will take.
 
-    The rate is taken from this process's own work, so that a resumed training does not look faster than it is.
+    The rate is taken from this process's own work, so that a resumed training does not look faster than it is. ``watch`` is told at
+    most once a second, and at the end.
     """
 
-    def __init__(self, label: str, total: int, stream: TextIO | None = None, every: float | None = None) -> None:
+    def __init__(
+        self, label: str, total: int, stream: TextIO | None = None, every: float | None = None, watch: Watch | None = None
+    ) -> None:
         self.label = label
         self.total = total
+        self._watch, self._last_told = watch, -1.0
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty()
         self._every = every if every is not None else (0.2 if self._terminal else 10.0)
@@ -30,17 +37,18 @@ class Progress:
             self._warm = self._first_done >= 0
             self._first_done, self._measured_from = done, now
         complete = done >= self.total
-        if self._finished or (not complete and now - self._last < self._every):
+        if self._finished:
             return
-        self._last = now
         self._finished = complete
         fresh = done - self._first_done
-        if complete:
-            rest = f"done in {clock(now - self._start)}"
-        elif fresh > 0:
-            rest = f"{clock((now - self._measured_from) / fresh * (self.total - done))} left"
-        else:
-            rest = ""
+        left = 0.0 if complete else (now - self._measured_from) / fresh * (self.total - done) if fresh > 0 else None
+        if self._watch and (complete or now - self._last_told >= 1.0):
+            self._last_told = now
+            self._watch(self.label.strip(), done, self.total, left)
+        if not complete and now - self._last < self._every:
+            return
+        self._last = now
+        rest = f"done in {clock(now - self._start)}" if complete else "" if left is None else f"{clock(left)} left"
         shown = "  ".join(f"{k} {v:.4g}" for k, v in figures.items())
         line = f"{self.label}  {done:,}/{self.total:,}  {done / max(self.total, 1):4.0%}  {rest}  {shown}".rstrip()
         if self._terminal:
@@ -48,6 +56,10 @@ class Progress:
         else:
             self._stream.write(line + "\n")
         self._stream.flush()
+
+    def another(self, label: str) -> "Progress":
+        """The progress of a further piece of the same work, which the same ``watch`` is told."""
+        return Progress(label, 0, self._stream, self._every, self._watch)
 
     def __call__(self, done: int, total: int) -> None:
         """The form that image work calls: ``(done, total)``."""

@@ -1,0 +1,197 @@
+"""What a refresh would do, why, how many labels changed and how long it took the last time. Writes nothing."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from gaip3_pipeline.assets import labels
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.versions import CODE_VERSION_TAG, INPUT_VERSION_TAG, current_version, latest_materialization
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph  # returned by resolve_asset_graph, but not exported
+
+NEVER, CODE, ASKED = "never made", "its settings or code changed", "asked for"
+
+
+class RefreshError(RuntimeError):
+    """A refresh that could not finish, or a selection that names no asset; the message says what failed and what to do."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An asset of the plan: its direct reasons, and whether it is stale already or only follows from one that is."""
+
+    name: str
+    reasons: list[str]
+    certain: bool
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan with what is known of it: changed labels per attribute, and the seconds that each asset took the last time."""
+
+    plan: list[Planned]
+    label_changes: dict[str, int]
+    durations: dict[str, float]
+
+    @property
+    def seconds(self) -> float | None:
+        """By last time's durations, of all assets of the plan: an upper bound, but for those never made. None if all are of them."""
+        return sum(self.durations.values()) if self.durations or not self.plan else None
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The plan as JSON: ``name, reasons, certain, seconds``."""
+        return [asdict(p) | {"seconds": self.durations.get(p.name)} for p in self.plan]
+
+    @property
+    def summary(self) -> str:
+        """One line: what changed → how many assets at most, how long; what stays."""
+        if not self.plan:
+            return "Nothing is stale: 0 assets to make."
+        most = "" if all(p.certain for p in self.plan) else "up to "
+        line = f"{self._causes()} → {most}{_counted(len(self.plan), 'asset')}, {self._time()}"
+        touched = {a for a in ATTRIBUTES if any(p.name.endswith(f"_{a}") for p in self.plan)}
+        stays = [a for a in ATTRIBUTES if a not in touched]
+        return f"{line}; {', '.join(stays)} {'stays' if len(stays) == 1 else 'stay'}" if touched and stays else line
+
+    def _causes(self) -> str:
+        causes = [f"{_counted(n, 'label')} of {attribute} changed" for attribute, n in self.label_changes.items()]
+        counted = {f"hand_labels_{attribute} changed" for attribute in self.label_changes}
+        certain = [p for p in self.plan if p.certain]
+        causes += dict.fromkeys(r for p in certain for r in p.reasons if r not in (NEVER, CODE, ASKED) and r not in counted)
+        for reason, said in ((CODE, "settings or code of {} changed"), (NEVER, "{} never made"), (ASKED, "{} asked for")):
+            names = [p.name for p in certain if reason in p.reasons]
+            if names:
+                causes.append(said.format(", ".join(names) if len(names) <= 3 else f"{len(names)} assets"))
+        return ", ".join(causes)
+
+    def _time(self) -> str:
+        unknown = sum(p.name not in self.durations for p in self.plan)
+        if self.seconds is None or unknown == len(self.plan):
+            return "time not known yet"
+        line = f"about {spoken(self.seconds)} by last time's durations"
+        return f"{line} and {unknown} never timed" if unknown else line
+
+
+def forecast(instance: dg.DagsterInstance, root: DataRoot, todo: list[Planned]) -> Forecast:
+    """What is known of a plan before it runs."""
+    return Forecast(todo, label_changes(root, todo), last_durations(instance, [p.name for p in todo]))
+
+
+def plan(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    observed: Mapping[str, str],
+    select: Iterable[str] | None = None,
+    again: Iterable[str] = (),
+) -> list[Planned]:
+    """What a refresh would do, in the order of the graph; ``observed`` maps each source to its present content hash.
+
+    ``select`` limits it to these assets and what they come from; those of ``again`` are made though nothing changed. Raises
+    :class:`RefreshError`.
+    """
+    graph = definitions.resolve_asset_graph()
+    wanted = _selected(graph, select)
+    stale: dict[dg.AssetKey, list[str]] = {}
+    out = []
+    for key in graph.toposorted_asset_keys:
+        if key not in graph.materializable_asset_keys or key not in wanted:
+            continue
+        reasons = _reasons(graph, instance, key, observed)
+        if not reasons and key.to_user_string() in again:
+            reasons = [ASKED]
+        following = sorted(p.to_user_string() for p in graph.get(key).parent_keys if p in stale)
+        if not reasons and not following:
+            continue
+        stale[key] = reasons
+        out.append(Planned(key.to_user_string(), reasons or [f"after {', '.join(following)}"], bool(reasons)))
+    return out
+
+
+def label_changes(root: DataRoot, todo: list[Planned]) -> dict[str, int]:
+    """How many labels of each attribute differ from those checked last, where these are in the plan and were checked before."""
+    from gaip3_pipeline.tables.contracts import ContractError
+    from gaip3_pipeline.tables.label_changes import changes_since
+
+    counts = {}
+    for attribute in ATTRIBUTES:
+        checked = root.checked_labels(attribute)
+        if checked.exists() and any(p.name == f"labels_{attribute}" for p in todo):
+            try:
+                counts[attribute] = len(changes_since(checked, labels.read(root, attribute).table))
+            except ContractError:
+                continue  # labels_* will say it, with line and remedy
+    return {attribute: n for attribute, n in counts.items() if n}
+
+
+def last_durations(instance: dg.DagsterInstance, names: Iterable[str]) -> dict[str, float]:
+    """Seconds that each asset's last step took, whether ``refresh`` or the UI made it; those never made are absent."""
+    steps: dict[str, list[str]] = {}
+    for name in names:
+        for record in instance.fetch_materializations(dg.AssetKey(name), limit=1).records:
+            steps.setdefault(record.run_id, []).append(name)
+    found = {}
+    for run_id, keys in steps.items():
+        for step in instance.get_run_step_stats(run_id, keys):
+            if step.start_time and step.end_time:
+                found[step.step_key] = step.end_time - step.start_time
+    return found
+
+
+def describe(forecast: Forecast) -> str:
+    """The plan for a terminal: the summary, then a line per asset with its reasons."""
+    width = max((len(p.name) for p in forecast.plan), default=0)
+    return "\n".join([forecast.summary, *(f"  {p.name:{width}}  {'; '.join(p.reasons)}" for p in forecast.plan)])
+
+
+def spoken(seconds: float) -> str:
+    """``230`` as ``4 minutes``."""
+    if seconds < 90:
+        return _counted(max(1, round(seconds)), "second")
+    if seconds < 90 * 60:
+        return _counted(round(seconds / 60), "minute")
+    return f"{seconds / 3600:.1f} hours"
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _reasons(graph: "AssetGraph", instance: dg.DagsterInstance, key: dg.AssetKey, observed: Mapping[str, str]) -> list[str]:
+    made = latest_materialization(instance, key)
+    if made is None:
+        return [NEVER]
+    tags = made.tags or {}
+    node = graph.get(key)
+    reasons = []
+    if tags.get(CODE_VERSION_TAG) != node.code_version:
+        reasons.append(CODE)
+    for parent in sorted(node.parent_keys):
+        name = parent.to_user_string()
+        now = observed.get(name) or current_version(instance, parent)
+        if now is not None and tags.get(INPUT_VERSION_TAG + name) != now:
+            reasons.append(f"{name} changed")
+    return reasons
+
+
+def _selected(graph: "AssetGraph", select: Iterable[str] | None) -> set[dg.AssetKey]:
+    every = set(graph.toposorted_asset_keys)
+    if select is None:
+        return every
+    chosen: set[dg.AssetKey] = set()
+    for text in select:
+        try:
+            found = dg.AssetSelection.from_string(text).resolve(graph)
+        except Exception as e:
+            raise RefreshError(f"--select {text}: {e}") from e
+        if not found:
+            names = ", ".join(sorted(k.to_user_string() for k in graph.materializable_asset_keys))
+            raise RefreshError(f"--select {text} names no asset; there are {names}")
+        chosen |= set(found)
+    for key in list(chosen):
+        chosen |= set(graph.get_ancestor_asset_keys(key))
+    return chosen

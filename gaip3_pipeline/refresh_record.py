@@ -1,0 +1,213 @@
+"""The record of a refresh: what it planned, where it stands, and what it changed, in figures, pictures and MLflow runs.
+
+A JSON file in ``root.refreshes``, rewritten whole at each change, and beside it a folder of the pictures before and after, which a
+later refresh leaves as they are. Whoever shows a refresh reads this; what Dagster knows of its runs is in Dagster.
+"""
+
+import contextlib
+import datetime
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.mlflow_tracking import process_lives, this_process
+from gaip3_pipeline.refresh_plan import Forecast
+from gaip3_pipeline.tables.files import write_text_atomically
+from gaip3_pipeline.versions import numbers, read_figures
+
+KEPT = 20
+RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
+WAITING, MADE, FRESH = "waiting", "made", "fresh"  # of an asset, beside running and failed
+DIED = "its process was killed; gaip3 refresh goes on from the last checkpoints"
+
+# What a change is judged by, for a terminal's few lines; the record has every number. Keys are whole names of assets, or their beginnings.
+HEADLINES = {
+    "labels_": ("rows",),
+    "input_model_": ("r2", "mae"),
+    "input_values_": ("mean",),
+    "evaluator_": ("r2",),
+    "gender_model": ("accuracy", "roc_auc"),
+    "final_dataset": ("files",),
+    "nvae_weights": ("bits_per_dim",),
+    "generator_evaluation": ("r2_eyes", "r2_mouth", "r2_hair_color", "r2_background", "r2_head", "leakage", "fd_random"),
+    "critic_weights": ("auc",),
+    "judge_weights": ("auc",),
+    "retouched_samples": ("judge_logit_after",),
+}
+
+
+class Record:
+    """The record of the refresh under way. Every change is on disk when the call returns."""
+
+    def __init__(self, root: DataRoot, refresh_id: str, planned: Forecast) -> None:
+        self._root = root
+        self._name = refresh_id
+        self._figures: dict[str, dict[str, float]] = {}  # before
+        self._runs: dict[str, str] = {}  # before
+        self._content: dict[str, Any] = {
+            "refresh_id": refresh_id,
+            "state": RUNNING,
+            "process": this_process(),
+            "started": _now(),
+            "finished": None,
+            "message": "",
+            "summary": planned.summary,
+            "plan": planned.steps,
+            "label_changes": planned.label_changes,
+            "assets": {p.name: {"state": WAITING, "seconds": None} for p in planned.plan},
+            "progress": None,
+            "results": [],
+            "failed_checks": [],
+            "dagster_run_ids": [],
+        }
+        _forget(root, KEPT - 1)
+        self._write()
+
+    def goes_on(self, dagster_run_id: str, stale: Iterable[str]) -> None:
+        """A further Dagster run begins; what waits and is no longer ``stale`` has turned out fresh."""
+        self._content["dagster_run_ids"].append(dagster_run_id)
+        self._settle(set(stale))
+        self._write()
+
+    def begins(self, name: str, mlflow_run: str) -> None:
+        """An asset is about to be made; ``mlflow_run`` is the page of its last training, if it has one."""
+        self._figures[name] = _finite(self._root, name)
+        self._runs[name] = mlflow_run
+        self._copy_pictures(name, "before")
+        self._asset(name, RUNNING)
+
+    def made(self, name: str, seconds: float, mlflow_run: str) -> None:
+        """An asset has been made."""
+        before, after = self._figures.get(name, {}), _finite(self._root, name)
+        pictures = self._copy_pictures(name, "after")
+        self._content["results"].append(
+            {
+                "name": name,
+                "figures": [{"figure": k, "before": before.get(k), "after": v} for k, v in after.items()],
+                "pictures": [{"before": self._picture("before", p), "after": self._picture("after", p)} for p in pictures],
+                "run_before": self._runs.get(name, ""),
+                "run_after": mlflow_run,
+            }
+        )
+        self._asset(name, MADE, seconds)
+
+    def failed(self, name: str) -> None:
+        """An asset could not be made."""
+        self._asset(name, FAILED)
+
+    def check_failed(self, line: str) -> None:
+        """A check says no."""
+        self._content["failed_checks"].append(line)
+        self._write()
+
+    def progress(self, label: str, done: int, total: int, left: float | None) -> None:
+        """Where the work of the present asset stands (see :data:`gaip3_pipeline.training.progress.Watch`)."""
+        self._content["progress"] = {"label": label, "done": done, "total": total, "left_s": left}
+        self._write()
+
+    def ends(self, state: str, message: str = "") -> None:
+        """The refresh is over: ``FINISHED``, ``FAILED`` or ``STOPPED``, and why."""
+        if state == FINISHED:
+            self._settle(set())
+        self._content |= {"state": state, "message": message, "finished": _now(), "progress": None}
+        self._write()
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """What was made so far, in order (see docs/data-contracts.md)."""
+        return self._content["results"]
+
+    def _asset(self, name: str, state: str, seconds: float | None = None) -> None:
+        self._content["assets"][name] = {"state": state, "seconds": seconds}
+        self._content["progress"] = None
+        self._write()
+
+    def _settle(self, stale: set[str]) -> None:
+        for name, asset in self._content["assets"].items():
+            if asset["state"] == WAITING and name not in stale:
+                asset["state"] = FRESH
+
+    def _copy_pictures(self, name: str, when: str) -> list[str]:
+        pictures = self._root.pictures(name)
+        for picture in pictures:
+            target = self._root.refreshes / self._name / when / picture.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(picture, target)
+        return [p.name for p in pictures]
+
+    def _picture(self, when: str, name: str) -> str | None:
+        path = self._root.refreshes / self._name / when / name
+        return path.relative_to(self._root.refreshes).as_posix() if path.exists() else None
+
+    def _write(self) -> None:
+        write_text_atomically(_file(self._root, self._name), json.dumps(self._content, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def recording(root: DataRoot, refresh_id: str, planned: Forecast) -> Iterator[Record]:
+    """A record that ends as the block does: finished, failed with the error's message, or stopped by Ctrl-C or SIGTERM."""
+    record = Record(root, refresh_id, planned)
+    try:
+        yield record
+    except Exception as e:
+        record.ends(FAILED, str(e))
+        raise
+    except BaseException:
+        record.ends(STOPPED, "interrupted; gaip3 refresh goes on from the last checkpoints")
+        raise
+    record.ends(FINISHED)
+
+
+def read_records(root: DataRoot) -> list[dict[str, Any]]:
+    """The records of the last refreshes, newest first; one whose process died is ``stopped``. What cannot be read is left out."""
+    records = []
+    for path in root.refreshes.glob("*.json"):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if record["state"] == RUNNING and not process_lives(record["process"]):
+            record |= {"state": STOPPED, "message": DIED, "progress": None}
+        records.append(record)
+    return sorted(records, key=lambda r: r["started"], reverse=True)
+
+
+def headlines(results: Iterable[dict[str, Any]]) -> list[str]:
+    """A line per asset with the figures that matter, before → after, for a terminal; of ``results`` of a record."""
+    lines = []
+    for result in results:
+        wanted = next((figures for key, figures in HEADLINES.items() if re.match(key, result["name"])), ())
+        found = {f["figure"]: f for f in result["figures"]}
+        said = [f"{name} {_change(found[name])}" for name in wanted if name in found]
+        if said:
+            lines.append((result["name"], ", ".join(said)))
+    width = max((len(name) for name, _ in lines), default=0)
+    return [f"  {name:{width}}  {said}" for name, said in lines]
+
+
+def _change(figure: dict[str, Any]) -> str:
+    before, after = figure["before"], figure["after"]
+    return f"{after:.4g}" if before is None or before == after else f"{before:.4g} → {after:.4g}"
+
+
+def _finite(root: DataRoot, name: str) -> dict[str, float]:
+    return {k: v for k, v in numbers(read_figures(root, name)).items() if math.isfinite(v)}
+
+
+def _forget(root: DataRoot, kept: int) -> None:
+    for record in read_records(root)[kept:]:
+        _file(root, record["refresh_id"]).unlink(missing_ok=True)
+        shutil.rmtree(root.refreshes / record["refresh_id"], ignore_errors=True)
+
+
+def _file(root: DataRoot, refresh_id: str) -> Path:
+    return root.refreshes / f"{refresh_id}.json"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

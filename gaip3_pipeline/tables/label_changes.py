@@ -1,0 +1,32 @@
+"""What differs between two tables of labels, by key."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from gaip3_pipeline.tables.contracts import read_labels
+from gaip3_pipeline.tables.files import write_text_atomically
+
+KEY = ["gender", "stem"]
+
+
+def label_changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Rows added, removed or of another value: ``gender, stem, from, to``, sorted by key; NaN where there is no label.
+
+    Both tables have a row per key with ``gender, stem, value``.
+    """
+    both = before[[*KEY, "value"]].merge(after[[*KEY, "value"]], on=KEY, how="outer", suffixes=("_before", "_after"))
+    same = (both.value_before == both.value_after) | (both.value_before.isna() & both.value_after.isna())
+    changed = both[~same].sort_values(KEY, ignore_index=True)
+    return changed.rename(columns={"value_before": "from", "value_after": "to"})
+
+
+def changes_since(path: Path, after: pd.DataFrame) -> pd.DataFrame:
+    """:func:`label_changes` from the checked labels in the file ``path``; against none, where there is no such file."""
+    before = read_labels(path).table if path.exists() else after.iloc[:0]
+    return label_changes(before, after)
+
+
+def write_changes(path: Path, changes: pd.DataFrame) -> None:
+    """Write :func:`label_changes` as a CSV; a value that is absent is empty."""
+    write_text_atomically(path, changes.to_csv(index=False, lineterminator="\n"))

@@ -1,0 +1,182 @@
+"""What a refresh says before it runs, writes while it runs, and leaves of it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.refresh_plan import Forecast, Planned, RefreshError, forecast, spoken
+from gaip3_pipeline.refresh_record import KEPT, Record, headlines, read_records
+from gaip3_pipeline.versions import read_figures
+from gaip3_pipeline_tests.refreshing import instance_of, plan_of, refresh_root
+from gaip3_pipeline_tests.test_refresh import relabel, set_tiny
+
+MOUTH = ["labels_mouth", "input_model_mouth", "input_values_mouth"]
+
+
+def forecast_of(root: DataRoot) -> Forecast:
+    with instance_of(root) as instance:
+        return forecast(instance, root, plan_of(root))
+
+
+def test_the_plan_counts_changed_labels_and_adds_up_last_times_durations(root_copy):
+    relabel(root_copy, "mouth", 12)
+    planned = forecast_of(root_copy)
+    assert planned.label_changes == {"mouth": 12}
+    assert set(planned.durations) == {p.name for p in planned.plan}
+    assert planned.seconds == pytest.approx(sum(planned.durations.values()))
+    n = len(planned.plan)
+    assert planned.summary == (
+        f"12 labels of mouth changed → up to {n} assets, about {spoken(planned.seconds)} by last time's durations; "
+        "eyes, hair_color, background, head stay"
+    )
+    assert planned.steps[0] == {
+        "name": "labels_mouth",
+        "reasons": ["hand_labels_mouth changed"],
+        "certain": True,
+        "seconds": planned.durations["labels_mouth"],
+    }
+
+
+def test_rows_of_images_that_do_not_exist_are_no_changed_labels(root_copy):
+    with root_copy.hand_labels("eyes").open("a", encoding="utf-8") as f:
+        f.write("female,999999,resized/female/gone.jpg,0.5\n")
+    planned = forecast_of(root_copy)
+    assert planned.label_changes == {}
+    assert planned.summary.startswith("hand_labels_eyes changed → up to ")
+
+
+def test_what_was_never_made_has_no_duration_and_the_summary_says_so():
+    plan = [Planned("critic_weights", ["never made"], True), Planned("report", ["after critic_weights"], False)]
+    assert Forecast(plan, {}, {}).summary == "critic_weights never made → up to 2 assets, time not known yet"
+    assert Forecast(plan, {}, {}).seconds is None
+    assert Forecast(plan, {}, {"report": 120.0}).summary.endswith("about 2 minutes by last time's durations and 1 never timed")
+    assert Forecast([], {}, {}).seconds == 0
+
+
+def test_a_refresh_leaves_its_plan_its_states_and_what_it_changed(root_copy):
+    before = read_figures(root_copy, "input_model_mouth")
+    relabel(root_copy, "mouth")
+
+    outcome = refresh_root(root_copy, select=["input_values_mouth"])
+
+    record, *older = read_records(root_copy)
+    assert older == [] or older[0]["started"] < record["started"]
+    assert record["refresh_id"] == outcome.refresh_id
+    assert record["state"] == "finished"
+    assert record["finished"] >= record["started"]
+    assert record["label_changes"] == {"mouth": 12}
+    assert [p["name"] for p in record["plan"]] == MOUTH
+    assert record["dagster_run_ids"] == outcome.run_ids
+    assert {n: a["state"] for n, a in record["assets"].items()} == dict.fromkeys(MOUTH, "made")
+    assert all(a["seconds"] > 0 for a in record["assets"].values())
+    assert record["progress"] is None
+
+    results = {r["name"]: r for r in record["results"]}
+    assert list(results) == MOUTH
+    model = results["input_model_mouth"]
+    after = read_figures(root_copy, "input_model_mouth")
+    figures = {f["figure"]: f for f in model["figures"]}
+    assert figures["r2"] == {"figure": "r2", "before": before["r2"], "after": after["r2"]}
+    assert before["r2"] != after["r2"]
+    assert model["run_before"].startswith("http")
+    assert model["run_after"].startswith("http")
+    assert model["run_before"] != model["run_after"]
+    [picture] = model["pictures"]
+    old, new = (root_copy.refreshes / picture[when] for when in ("before", "after"))
+    assert old.read_bytes() != new.read_bytes()
+    assert new.read_bytes() == root_copy.picture("input_model_mouth").read_bytes()
+    assert any(line.split()[0] == "input_model_mouth" and " → " in line for line in headlines(record["results"]))
+
+
+def test_what_turns_out_fresh_is_said_and_nothing_stale_writes_no_record(root_copy):
+    path = root_copy.hand_labels("eyes")
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    refresh_root(root_copy)
+    states = {n: a["state"] for n, a in read_records(root_copy)[0]["assets"].items()}
+    assert states.pop("labels_eyes") == "made"
+    assert set(states.values()) == {"fresh"}
+    kept = sorted(root_copy.refreshes.iterdir())
+    refresh_root(root_copy)
+    assert sorted(root_copy.refreshes.iterdir()) == kept
+
+
+def test_a_failed_refresh_says_why(root_copy):
+    path = root_copy.hand_labels("mouth")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[3] = lines[3].rpartition(",")[0] + ",1.5"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(RefreshError):
+        refresh_root(root_copy)
+    record = read_records(root_copy)[0]
+    assert record["state"] == "failed"
+    assert "line 4: column value is '1.5'" in record["message"]
+    assert record["assets"]["labels_mouth"]["state"] == "failed"
+    assert record["assets"]["report"]["state"] == "waiting"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_refresh_is_stopped_however_it_ended(root_copy, number):
+    shutil.rmtree(root_copy.nvae / "checkpoints")  # of the finished training
+    set_tiny(root_copy, "[nvae]\nepochs = 400")
+    command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root_copy.path), "--select", "nvae_weights"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    record = wait_for_progress(root_copy, process)
+    assert record["state"] == "running"
+    assert record["assets"] == {"nvae_weights": {"state": "running", "seconds": None}}
+    assert record["progress"]["label"] == "nvae_weights"
+    assert 0 < record["progress"]["done"] < record["progress"]["total"]
+    assert record["progress"]["left_s"] > 0
+    os.kill(process.pid, number)
+    output = process.communicate(timeout=120)[0].decode()
+    record = read_records(root_copy)[0]
+    assert record["state"] == "stopped"
+    assert "gaip3 refresh goes on from the last checkpoints" in record["message"]
+    assert record["progress"] is None
+    if number != signal.SIGKILL:
+        assert record["finished"]
+        assert "interrupted; run the same command again to go on" in output
+
+
+def wait_for_progress(root: DataRoot, process: subprocess.Popen) -> dict:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        records = read_records(root)
+        if records and records[0]["progress"] and (records[0]["progress"]["left_s"] or 0) > 0:
+            return records[0]
+        assert process.poll() is None, process.communicate()[0].decode()
+        time.sleep(0.2)
+    pytest.fail("no progress in 240 s")
+
+
+def test_the_newest_records_are_kept_with_their_pictures_and_damaged_ones_are_left_out(tmp_path):
+    root = DataRoot(tmp_path)
+    root.refreshes.mkdir(parents=True)
+    (root.refreshes / "torn.json").write_text('{"refresh_id": "to', encoding="utf-8")
+    for i in range(KEPT + 3):
+        record = Record(root, f"id{i:02d}", Forecast([], {}, {}))
+        (root.refreshes / f"id{i:02d}" / "before").mkdir(parents=True)
+        record.ends("finished")
+        time.sleep(0.002)
+    names = [r["refresh_id"] for r in read_records(root)]
+    assert names == [f"id{i:02d}" for i in reversed(range(3, KEPT + 3))]
+    assert sorted(p.name for p in root.refreshes.iterdir() if p.is_dir()) == sorted(names)
+
+
+def test_the_command_prints_the_plan_as_one_line_of_json(root_copy):
+    relabel(root_copy, "head", 3)
+    command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root_copy.path), "--dry-run", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    [line] = done.stdout.splitlines()
+    said = json.loads(line)
+    assert set(said) == {"summary", "plan", "label_changes", "seconds"}
+    assert said["label_changes"] == {"head": 3}
+    assert said["summary"].startswith("3 labels of head changed → up to ")
+    assert said["seconds"] > 0
+    assert not root_copy.refreshes.exists() or not list(root_copy.refreshes.glob("*.json"))[1:]
