@@ -81,6 +81,11 @@ class DataRoot:
         return self.state / "ui" / f"{name}.log"
 
     @property
+    def refresh_log(self) -> Path:
+        """What a refresh prints that was started from a page."""
+        return self.state / "ui" / "refresh.log"
+
+    @property
     def downloads(self) -> Path:
         """Archives on their way to ``original/``."""
         return self.state / "downloads"
@@ -131,6 +136,10 @@ class DataRoot:
     # tables
     def hand_labels(self, attribute: str) -> Path:
         return self.path / "labels" / f"train_output_{attribute}.csv"
+
+    def label_review(self, attribute: str) -> Path:
+        """Which labels of an attribute look wrong, and which images to label next."""
+        return self.path / "review" / f"{attribute}.csv"
 
     @property
     def label_history(self) -> Path:
