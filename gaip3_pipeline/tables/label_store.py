@@ -77,6 +77,11 @@ class LabelStore:
         """For each sex, the originals that can be labelled: stem to file, in plain order of file names."""
         return self._images
 
+    def find_images(self) -> dict[str, dict[str, Path]]:
+        """:attr:`images`, after another look at the folders."""
+        self._images = labelled_images(self._root)
+        return self._images
+
     def values(self, attribute: str) -> dict[Key, float]:
         """The present labels of an attribute. Raises :class:`ContractError` when its CSV breaks the contract."""
         with self._locked():
@@ -140,7 +145,7 @@ class LabelStore:
 
     def _check(self, edits: Sequence[Edit]) -> None:
         if any(e.stem not in self._images.get(e.gender, {}) for e in edits):
-            self._images = labelled_images(self._root)  # perhaps it came since
+            self.find_images()  # perhaps it came since
         for e in edits:
             if e.attribute not in ATTRIBUTES:
                 raise ValueError(f"there is no attribute {e.attribute}; there are {', '.join(ATTRIBUTES)}")

@@ -198,15 +198,12 @@ def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, An
         problem = str(e)
     changes = store.history(attribute)
     confirmed = {(c.gender, c.stem): c.before == c.after and not c.undoes for c in changes}
-    keys = [(gender, stem) for gender, files in store.images.items() for stem in files]
+    keys = [(gender, stem) for gender, files in store.find_images().items() for stem in files]
     table = pd.DataFrame(keys, columns=["gender", "stem"])
     table["version"] = [int(store.images[g][s].stat().st_mtime) for g, s in keys]
     table["value"] = [values.get(k) for k in keys]
-    review = root.label_review(attribute)
-    if review.exists():
-        found = pd.read_csv(review, dtype={"gender": str, "stem": str}, keep_default_na=False, na_values={c: [""] for c in _REVIEWED})
-        table = table.merge(found.rename(columns={"value": "reviewed"}), on=["gender", "stem"], how="left")
-    table = table.reindex(columns=[*table.columns, *(c for c in _REVIEWED if c not in table)])
+    review = read_review(root, attribute)
+    table = table.merge(review.rename(columns={"value": "reviewed"}), on=["gender", "stem"], how="left")
     same = (table.value == table.reviewed) | (table.value.isna() & table.reviewed.isna())
     agreed = pd.Series([confirmed.get(k, False) for k in keys], dtype=bool)
     table.loc[~same | agreed, "suspicion"] = None
@@ -218,12 +215,18 @@ def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, An
         "meaning": MEANINGS[attribute],
         "columns": {c: shown[c].tolist() for c in columns},
         "cursor": cursor,
-        "reviewed": review.exists(),
+        "reviewed": len(review) > 0,
         "problem": problem,
     }
 
 
-_REVIEWED = ("reviewed", "predicted", "uncertainty", "suspicion", "next")
+def read_review(root: DataRoot, attribute: str) -> pd.DataFrame:
+    """The table that ``label_review`` wrote for an attribute: see ``layout.label_review``; without rows where there is none yet."""
+    numbers = ["value", "predicted", "uncertainty", "suspicion", "next"]
+    path = root.label_review(attribute)
+    if not path.exists():
+        return pd.DataFrame({"gender": pd.Series(dtype=str), "stem": pd.Series(dtype=str), **{n: pd.Series(dtype=float) for n in numbers}})
+    return pd.read_csv(path, dtype={"gender": str, "stem": str}, keep_default_na=False, na_values={n: [""] for n in numbers})
 
 
 def example_of(root: DataRoot, store: LabelStore, attribute: str, level: float) -> Key | None:
@@ -233,12 +236,9 @@ def example_of(root: DataRoot, store: LabelStore, attribute: str, level: float) 
     except ContractError:
         return None
     there = [k for k, v in values.items() if v == level and k[1] in store.images.get(k[0], {})]
-    review = root.label_review(attribute)
-    if not there or not review.exists():
-        return there[0] if there else None
-    table = pd.read_csv(review, dtype={"gender": str, "stem": str}, keep_default_na=False, na_values={c: [""] for c in _REVIEWED})
-    distance = dict(zip(zip(table.gender, table.stem, strict=True), (table.predicted - level).abs(), strict=True))
-    return min(there, key=lambda k: distance.get(k, 1.0))
+    review = read_review(root, attribute)
+    distance = dict(zip(zip(review.gender, review.stem, strict=True), (review.predicted - level).abs(), strict=True))
+    return min(there, key=lambda k: distance.get(k, 1.0), default=None)
 
 
 class Refreshing:

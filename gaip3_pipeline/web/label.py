@@ -1,6 +1,7 @@
 """``gaip3 label``: the label page of one data root, served until Ctrl-C."""
 
 import os
+import socket
 
 import uvicorn
 
@@ -20,5 +21,8 @@ def serve_labels(root: DataRoot, host: str = "127.0.0.1", port: int = 3100) -> N
     pages = {"Dagster": os.environ.get("GAIP3_DAGSTER_URL", ""), "MLflow": os.environ.get("GAIP3_MLFLOW_URL", "")}
     app = build_app(root, token, {name: link for name, link in pages.items() if link})
     shown = f"[{host}]" if ":" in host else host
-    print(f"Label page: http://{shown}:{port}/{f'?token={token}' if token else ''}\nCtrl-C stops it.", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
+    with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128) as listening:
+        # Whoever opens the link from now on is answered: the port is taken, and requests wait for the server.
+        print(f"Label page: http://{shown}:{port}/{f'?token={token}' if token else ''}\nCtrl-C stops it.", flush=True)
+        uvicorn.Server(config).run([listening])

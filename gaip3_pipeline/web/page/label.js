@@ -26,17 +26,17 @@ export async function startLabel(settings, name) {
     button.textContent = a.replace("_", " ");
     button.dataset.attribute = a;
     button.setAttribute("role", "tab");
-    button.onclick = () => choose(a);
+    button.onclick = () => inTurn(() => choose(a));
     $("attributes").append(button);
   }
-  for (const id of ["show", "sex", "order"]) $(id).addEventListener("change", () => { $(id).blur(); filter(); });
+  for (const id of ["show", "sex", "order"]) $(id).addEventListener("change", () => { $(id).blur(); inTurn(filter); });
   $("mode").onclick = toggleGrid;
-  $("undo").onclick = undo;
+  $("undo").onclick = () => inTurn(undo);
   $("help").onclick = () => $("keys").showModal();
-  $("confirm").onclick = confirmLabel;
-  $("remove").onclick = () => setHere(null);
-  $("previous").onclick = () => move(-1);
-  $("skip").onclick = () => move(1);
+  $("confirm").onclick = () => inTurn(confirmLabel);
+  $("remove").onclick = () => inTurn(() => setHere(null));
+  $("previous").onclick = () => inTurn(() => move(-1));
+  $("skip").onclick = () => inTurn(() => move(1));
   addEventListener("keydown", key);
   addEventListener("resize", () => { if (grid) drawGrid(); });
   addEventListener("tab", () => { if (grid && !$("label").hidden) drawGrid(); });
@@ -46,15 +46,23 @@ export async function startLabel(settings, name) {
     $("saved").className = failing ? "failing" : count ? "waiting" : "";
   };
   labels.onChanges = noteSaved;
-  labels.onRefused = async (_sent, message) => { toast(message); await load(attribute); };
+  labels.onRefused = (_sent, message) => { toast(message); inTurn(() => load(attribute)); };
   const wanted = about.attributes.some((a) => a.name === localStorage.attribute) ? localStorage.attribute : about.attributes[0].name;
-  await choose(wanted);
+  await inTurn(() => choose(wanted));
   setInterval(() => { if (!document.hidden) look(); }, POLL);
 }
 
-async function choose(name) {
+// What one presses happens in the order of the presses, also where the server is asked: a key pressed while the next attribute is
+// loading labels that one.
+let turn = Promise.resolve();
+
+function inTurn(act) {
+  turn = turn.then(() => act()).catch((error) => toast(error.message));
+  return turn;
+}
+
+async function choose(name, image = null) {
   await allSaved();
-  const image = columns && view.length ? keyOf(view[at]) : null;
   await load(name);
   localStorage.attribute = name;
   filter(image);
@@ -105,9 +113,9 @@ const keyOf = (i) => `${columns.gender[i]}/${columns.stem[i]}`;
 // Setting values
 
 function set(i, value) {
+  save({ attribute, gender: columns.gender[i], stem: columns.stem[i], value, seen: columns.value[i] }, who());
   columns.value[i] = value;
   columns.suspicion[i] = null;
-  save({ attribute, gender: columns.gender[i], stem: columns.stem[i], value }, who());
 }
 
 function setHere(value) {
@@ -123,11 +131,12 @@ function confirmLabel() {
 }
 
 function noteSaved(changes, sent) {
-  changes.forEach((change, k) => {
-    if (change.id) cursor = Math.max(cursor, 0);
-    const other = change.who === "outside";
-    if (other) toast(`${sent[k].stem} was changed outside`);
-  });
+  // Somebody else may have labelled the same image meanwhile: the last word counts, and both are in the history.
+  const before = new Map(sent.map((label) => [`${label.attribute}/${label.gender}/${label.stem}`, label.seen]));
+  for (const change of changes) {
+    const seen = before.get(`${change.attribute}/${change.gender}/${change.stem}`);
+    if (change.before !== seen && sent.length === 1) toast(`${change.stem} was ${short(change.before)} meanwhile, and is ${short(change.after)} now`);
+  }
   drawHistory();
 }
 
@@ -136,7 +145,7 @@ async function undo() {
   try {
     const { change } = await post("/api/undo", { who: who(), session });
     if (!change) { toast("nothing to undo in this tab"); return; }
-    if (change.attribute !== attribute) await choose(change.attribute);
+    if (change.attribute !== attribute) await choose(change.attribute, `${change.gender}/${change.stem}`);
     take(change);
     const i = rows.get(`${change.gender}/${change.stem}`);
     let place = view.indexOf(i);
@@ -242,10 +251,10 @@ function drawLevels() {
     img.src = `/picture/example/${attribute}/${k}`;
     const name = document.createElement("b");
     name.textContent = FRACTIONS[level];
-    const hint = document.createElement("small");
+    const hint = document.createElement("kbd");
     hint.textContent = k + 1;
     button.append(img, name, hint);
-    button.onclick = () => { brush = level; if (grid) markLevel(); else setHere(level); };
+    button.onclick = () => inTurn(() => { brush = level; if (grid) markLevel(); else setHere(level); });
     return button;
   }));
 }
@@ -285,7 +294,7 @@ function drawHistory() {
       if (change.before !== change.after) {
         const back = document.createElement("button");
         back.textContent = `back to ${short(change.before)}`;
-        back.onclick = () => restore(change);
+        back.onclick = () => inTurn(() => restore(change));
         line.append(back);
       }
       return line;
@@ -332,12 +341,16 @@ function drawGrid() {
   box.hidden = false;
   const { width } = box.getBoundingClientRect();
   const { bottom } = $("stage").getBoundingClientRect();
-  const height = (innerWidth <= 720 ? innerHeight * 0.62 : bottom) - box.getBoundingClientRect().top;
-  const side = width < 500 ? 76 : 112;
-  across = Math.max(1, Math.floor(width / (side + 4)));
-  const tall = (width / across - 4) * (128 / 104) + 10;
-  perPage = across * Math.max(1, Math.floor(height / tall));
-  box.style.gridTemplateColumns = `repeat(${across}, 1fr)`;
+  const below = innerWidth <= 720 ? document.querySelector("aside").offsetHeight + 16 : 0;
+  const height = bottom - below - box.getBoundingClientRect().top;
+  // As many rows as make the tiles small enough, and these as tall as the rows allow.
+  const most = width < 500 ? 84 : 132;
+  let down = 1;
+  const wide = () => Math.floor((height / down - 10) * (104 / 128));
+  while (wide() > most) down++;
+  across = Math.max(1, Math.floor((width + 4) / (wide() + 10)));
+  perPage = across * down;
+  box.style.gridTemplateColumns = `repeat(${across}, ${wide() + 6}px)`;
   const first = Math.floor(at / perPage) * perPage;
   const pageOf = view.slice(first, first + perPage);
   box.replaceChildren(...pageOf.map((i, k) => {
@@ -414,10 +427,10 @@ function key(event) {
   const act = number >= 0 ? () => { brush = about.levels[number]; setHere(brush); } : acts[event.key];
   if (!act || (event.key === "Enter" && event.target.matches("button"))) return;
   event.preventDefault();
-  act();
+  inTurn(act);
 }
 
 function step(by) {
   const names = about.attributes.map((a) => a.name);
-  choose(names[(names.indexOf(attribute) + by + names.length) % names.length]);
+  choose(names[(names.indexOf(attribute) + by + names.length) % names.length], view.length ? keyOf(view[at]) : null);
 }

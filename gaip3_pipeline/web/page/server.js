@@ -44,7 +44,7 @@ async function send() {
     const batch = waiting.slice(0, end < 0 ? 1000 : Math.min(end, 1000));
     const sent = batch.map((w) => w.label);
     try {
-      const { changes } = await post("/api/labels", { labels: sent, who, session });
+      const { changes } = await post("/api/labels", { labels: sent.map(({ seen, ...label }) => label), who, session });
       waiting.splice(0, batch.length);
       labels.onChanges(changes, sent);
     } catch (error) {

@@ -1,0 +1,51 @@
+"""Chromium as the browser tests use it."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SECONDS = 60_000  # of Playwright, in milliseconds
+
+
+@contextmanager
+def chromium_browser(path: str) -> Iterator[Browser]:
+    """A browser with a fresh profile."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def open_page(browser: Browser, width: int = 2400, height: int = 1300, **options: object) -> Iterator[Page]:
+    """An empty page in a context of its own. An error of the page's own scripts fails the test."""
+    expect.set_options(timeout=SECONDS)
+    context = browser.new_context(viewport={"width": width, "height": height}, **options)  # type: ignore[arg-type]
+    context.set_default_timeout(SECONDS)
+    # MLflow's assistant opens by itself over the page.
+    context.add_init_script(
+        "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');"
+        "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');"
+    )
+    yield context.new_page()
+    context.close()
+
+
+def fetch_json(url: str, body: dict | None = None) -> dict:
+    """The answer to a GET, or to a POST of ``body``."""
+    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
