@@ -15,6 +15,7 @@ import click
 from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
 from gaip3_pipeline.layout import ATTRIBUTES, REPOSITORY, DataRoot
 from gaip3_pipeline.settings import SettingsError, load
+from gaip3_pipeline.tables import label_formats
 from gaip3_pipeline.tables.contracts import ContractError
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 
@@ -184,6 +185,84 @@ def import_first_run(root: DataRoot, folder: Path, dry_run: bool) -> None:
     report = move(folder, root, dry_run=dry_run)
     click.echo(report)
     sys.exit(0 if report.complete else 1)
+
+
+@command
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--attribute", type=click.Choice(ATTRIBUTES), help="What the values are, where the file does not say; only this one.")
+@click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
+def import_labels(root: DataRoot, files: tuple[Path, ...], attribute: str | None, dry_run: bool) -> None:
+    """Take over hand labels from FILES: CSVs as in labels/, exports of Label Studio (JSON, JSON_MIN, CSV, TSV), or CSVs file,value.
+
+    The format is told by the content. A value of the file replaces one that is there; the history keeps what it was. When one of the
+    files cannot be used, nothing is written.
+    """
+    store = _label_store(root)
+    read = [label_formats.read_label_file(path, store.images, attribute) for path in files]
+    labels = {a: store.values(a) for found in read for a in found.values}
+    for path, found in zip(files, read, strict=True):
+        click.echo(f"{path} ({found.format})")
+        for line in [*(found.summary(a, labels[a]) for a in found.values), *found.remarks]:
+            click.echo(f"  {line}")
+        if not dry_run:
+            store.apply(found.edits(labels), who=f"import {path.name}")
+        for a, values in found.values.items():
+            labels[a].update(values)
+
+
+@command
+@click.argument("form", metavar="FORMAT", type=click.Choice(label_formats.EXPORTS))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--attribute", "attributes", multiple=True, type=click.Choice(ATTRIBUTES), help="Only this one; may be given again.")
+def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, ...]) -> None:
+    """Write the hand labels for other programs to OUT.
+
+    \b
+    csv                  the CSVs as in labels/, byte for byte; OUT is a folder, or a .csv for one attribute
+    plain                file,value of one attribute; file,eyes,mouth,... of several
+    label-studio         every image as a task with its labels, to import into Label Studio
+    label-studio-csv     the labels as Label Studio exports them
+    label-studio-config  the labeling configuration of the project that takes these tasks
+
+    Label Studio shows the images when it runs with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true, with
+    LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to the data root, and the project has original/ as its local source storage.
+    """
+    if form == "label-studio-config":
+        from gaip3_pipeline.assets.labels import MEANINGS
+
+        write_text_atomically(out, label_formats.label_studio_config({a: MEANINGS[a] for a in attributes or ATTRIBUTES}))
+        click.echo(f"{out}: paste it into the project's Labeling Interface, Code")
+        return
+    store = _label_store(root)
+    found = {a: store.values(a) for a in attributes or ATTRIBUTES}
+    labels = {a: values for a, values in found.items() if values}
+    if not labels or (attributes and len(labels) < len(found)):
+        lacking = next(a for a, values in found.items() if not values)
+        raise click.ClickException(f"there are no labels of {lacking} in {root.hand_labels(lacking)}: label images or import labels first")
+    if form == "csv":
+        if out.suffix == ".csv" and len(labels) > 1:
+            raise click.ClickException(f"{out}: a CSV for each of {', '.join(labels)}: name a folder, or one of them with --attribute")
+        for a in labels:
+            path = out if out.suffix == ".csv" else out / root.hand_labels(a).name
+            write_bytes_atomically(path, root.hand_labels(a).read_bytes())
+            click.echo(f"{path}: {len(labels[a])} labels")
+        return
+    images = {(sex, stem): root.relative(path) for sex, of_sex in store.images.items() for stem, path in of_sex.items()}
+    write = {"plain": label_formats.plain_csv, "label-studio": label_formats.label_studio_json}.get(form, label_formats.label_studio_csv)
+    write_text_atomically(out, write(labels, images))
+    for a, values in labels.items():
+        lost = len(values.keys() - images)
+        click.echo(f"{out}: {len(values) - lost} labels of {a}{f', {lost} left out (no such image)' if lost else ''}")
+
+
+def _label_store(root: DataRoot) -> Any:
+    from gaip3_pipeline.tables.label_store import LabelStore
+    from gaip3_pipeline.tables.manifests import DuplicateStems
+
+    try:
+        return LabelStore(root)
+    except DuplicateStems as e:
+        raise click.ClickException(str(e)) from e
 
 
 @command

@@ -5,7 +5,7 @@ LF. Every complaint names the file, the row (as a text editor counts lines) and 
 """
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +22,12 @@ MAX_PROBLEMS = 20
 
 class ContractError(ValueError):
     """A table that breaks its contract; the message has one line per problem."""
+
+
+def contract_error(problems: Sequence[str]) -> ContractError:
+    """The error that lists ``problems``, one a line, but not endlessly."""
+    more = [f"… and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+    return ContractError("\n".join([*problems[:MAX_PROBLEMS], *more]))
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def read_labels(path: Path, known: dict[str, set[str]] | None = None) -> Labels:
     """
     rows, problems, left_out = [], [], []
     seen: dict[tuple[str, str], tuple[int, float]] = {}
-    for line, row in _rows(path, LABEL_COLUMNS):
+    for line, row in csv_rows(path, LABEL_COLUMNS):
         sex, name, text = row["gender"].strip().lower(), stem(row["path"]), row["value"].strip()
         where = f"{path}, line {line}"
         if sex not in SEXES:
@@ -80,9 +86,31 @@ def read_labels(path: Path, known: dict[str, set[str]] | None = None) -> Labels:
             continue
         rows.append((sex, row["img_id"].strip(), name, value))
     if problems:
-        more = f"\n… and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-        raise ContractError("\n".join(problems[:MAX_PROBLEMS]) + more)
+        raise contract_error(problems)
     return Labels(pd.DataFrame(rows, columns=["gender", "img_id", "stem", "value"]), left_out)
+
+
+def csv_rows(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterable[tuple[int, dict[str, str]]]:
+    """Each row of a CSV by column, with its line; ``columns`` must be there. Raises :class:`ContractError`."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as f:
+            reader = csv.DictReader(f, delimiter=delimiter, strict=True)
+            names = reader.fieldnames or []
+            missing = [c for c in columns if c not in names]
+            if missing:
+                raise ContractError(f"{path}, line 1: column {missing[0]} is missing; the first line must have {','.join(columns)}")
+            for row in reader:
+                if any(row[c] is None for c in columns):
+                    raise ContractError(
+                        f"{path}, line {reader.line_num}: {sum(v is not None for v in row.values())} fields, {len(names)} expected"
+                    )
+                yield reader.line_num, row
+    except FileNotFoundError as e:
+        raise ContractError(f"{path}: no such file; label images (see data/README.md) or put the label CSV there") from e
+    except UnicodeDecodeError as e:
+        raise ContractError(f"{path}: not UTF-8 (byte {e.start}); save it as “CSV UTF-8”") from e
+    except csv.Error as e:
+        raise ContractError(f"{path}, line {reader.line_num}: not a CSV row: {e}") from e
 
 
 def write_labels(path: Path, table: pd.DataFrame) -> None:
@@ -158,28 +186,6 @@ def _read_predictions(path: Path, numbers: tuple[str, ...]) -> pd.DataFrame:
         table[column] = parsed.astype(np.int64 if column == "seed" else np.float64)
     table["image_path"] = table.image_path.map(relative_path)
     return table[["image_path", *numbers, *(c for c in table.columns if c not in ("image_path", *numbers) and not c.startswith("Unnamed"))]]
-
-
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterable[tuple[int, dict[str, str]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as f:
-            reader = csv.DictReader(f, strict=True)
-            names = reader.fieldnames or []
-            missing = [c for c in columns if c not in names]
-            if missing:
-                raise ContractError(f"{path}, line 1: column {missing[0]} is missing; the first line must have {','.join(columns)}")
-            for row in reader:
-                if any(row[c] is None for c in columns):
-                    raise ContractError(
-                        f"{path}, line {reader.line_num}: {sum(v is not None for v in row.values())} fields, {len(names)} expected"
-                    )
-                yield reader.line_num, row
-    except FileNotFoundError as e:
-        raise ContractError(f"{path}: no such file; label images (see data/README.md) or put the label CSV there") from e
-    except UnicodeDecodeError as e:
-        raise ContractError(f"{path}: not UTF-8 (byte {e.start}); save it as “CSV UTF-8”") from e
-    except csv.Error as e:
-        raise ContractError(f"{path}, line {reader.line_num}: not a CSV row: {e}") from e
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:

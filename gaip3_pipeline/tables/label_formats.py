@@ -1,0 +1,410 @@
+"""Hand labels as other tools write and read them: the contract's CSV, a plain ``file,value`` CSV, and Label Studio's exports.
+
+Label Studio's formats are those of its documentation (https://labelstud.io/guide/export.html, …/guide/tasks.html): JSON is a list of
+tasks with ``annotations[].result[]``; JSON_MIN, CSV and TSV have a record for each annotation, in which a choice stands as it is and
+another control as ``[{"number": 0.5}]`` or ``[{"rating": 4}]``. A file is read whole or not at all. This module knows images by name
+only: which there are is passed in, and nothing is written here.
+"""
+
+import csv
+import io
+import json
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote, unquote
+from xml.sax.saxutils import quoteattr
+
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SUFFIXES
+from gaip3_pipeline.tables.contracts import (
+    LABEL_COLUMNS,
+    SEXES,
+    ContractError,
+    contract_error,
+    csv_rows,
+    read_labels,
+    relative_path,
+    stem,
+)
+from gaip3_pipeline.tables.label_store import Edit, Key
+
+EXPORTS = ("csv", "plain", "label-studio", "label-studio-csv", "label-studio-config")
+STARS = (1, 2, 3, 4, 5)  # of a rating: 0, ¼, ½, ¾, 1
+_LABEL_STUDIO_COLUMNS = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")
+_NO_CONTROLS = {*_LABEL_STUDIO_COLUMNS, "id", "agreement", "history", "gender"}
+_LOCAL_FILE = "/data/local-files/?d="  # Label Studio's link to a file below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class ImportedLabels:
+    """What a file says: values in 0..1 by attribute and image, names without an image, and what was decided on the way."""
+
+    format: str
+    values: dict[str, dict[Key, float]]
+    no_such_image: dict[str, list[str]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def edits(self, before: Mapping[str, Mapping[Key, float]]) -> list[Edit]:
+        """What makes the labels of ``before`` those of the file; nothing for a label that is equal."""
+        return [Edit(a, *key, v) for a, values in self.values.items() for key, v in values.items() if before[a].get(key) != v]
+
+    def summary(self, attribute: str, before: Mapping[Key, float]) -> str:
+        """``mouth: 12 new, 3 changed, 770 equal, 2 left out (no such image: a, b)``."""
+        values, missing = self.values.get(attribute, {}), self.no_such_image.get(attribute, [])
+        new = sum(key not in before for key in values)
+        equal = sum(before.get(key) == v for key, v in values.items())
+        names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        left_out = f", {len(missing)} left out (no such image: {names})" if missing else ""
+        return f"{attribute}: {new} new, {len(values) - new - equal} changed, {equal} equal{left_out}"
+
+
+def read_label_file(path: Path, known: Mapping[str, Collection[str]], attribute: str | None = None) -> ImportedLabels:
+    """Read the labels of a file whose format its content tells.
+
+    ``known`` maps a sex to the stems of its originals. ``attribute`` says what the values are where the file does not, and picks one
+    of several. Raises :class:`ContractError` with file, row and remedy; then nothing of the file counts.
+    """
+    text = _text(path)
+    if text.lstrip()[:1] in ("[", "{"):
+        form, cells = _json_cells(path, text)
+        return _gather(path, form, cells, known, attribute)
+    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+    header = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+    if set(LABEL_COLUMNS) <= set(header):
+        return _read_contract(path, known, attribute)
+    if "annotation_id" in header:
+        form, cells = "Label Studio CSV", list(_label_studio_rows(path, header, delimiter))
+    elif "file" in header:
+        form, cells = "plain CSV", list(_plain_rows(path, header, delimiter))
+    else:
+        raise ContractError(
+            f"{path}, line 1: the columns are {', '.join(header)}; there must be {','.join(LABEL_COLUMNS)}, or file,value, "
+            f"or file and columns named after {', '.join(ATTRIBUTES)}, or those of an export of Label Studio"
+        )
+    return _gather(path, form, cells, known, attribute)
+
+
+def plain_csv(labels: Mapping[str, Mapping[Key, float]], images: Mapping[Key, str]) -> str:
+    """``file,value`` of one attribute, ``file,eyes,mouth,…`` of several: a row for each image that has a label.
+
+    ``images`` are the paths of the originals relative to the root, in the order of rows.
+    """
+    columns = ["value"] if len(labels) == 1 else list(labels)
+    rows = [[path, *(values.get(key, "") for values in labels.values())] for key, path in images.items() if _labelled(labels, key)]
+    return _csv([["file", *columns], *rows])
+
+
+def label_studio_json(labels: Mapping[str, Mapping[Key, float]], images: Mapping[Key, str]) -> str:
+    """Every image as a task to import into Label Studio, with its labels as an annotation; none for an image without labels.
+
+    ``images`` are paths relative to the root, which Label Studio must have as LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT.
+    """
+    lines = []
+    for key, path in images.items():
+        result = [
+            {"id": a, "from_name": a, "to_name": "image", "type": "number", "value": {"number": values[key]}}
+            for a, values in labels.items()
+            if key in values
+        ]
+        annotations = [{"result": result, "was_cancelled": False, "ground_truth": False}] if result else []
+        lines.append(json.dumps({"data": _task_data(key, path), "annotations": annotations}, ensure_ascii=False))
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def label_studio_csv(labels: Mapping[str, Mapping[Key, float]], images: Mapping[Key, str]) -> str:
+    """The labels as Label Studio's own CSV export writes them: a row for each image that has a label."""
+    columns = sorted([*_LABEL_STUDIO_COLUMNS, "id", "image", "gender", *labels])
+    rows = list[dict[str, Any]]()
+    for key, path in images.items():
+        if _labelled(labels, key):
+            cells = {a: json.dumps([{"number": values[key]}], separators=(",", ":")) for a, values in labels.items() if key in values}
+            number = len(rows) + 1
+            rows.append({"id": number, "annotation_id": number, **_task_data(key, path), **cells})
+    return _csv([columns, *([row.get(c, "") for c in columns] for row in rows)], quoting=csv.QUOTE_NONNUMERIC)
+
+
+def label_studio_config(meanings: Mapping[str, str]) -> str:
+    """The labeling configuration of a Label Studio project for these files: a number for each attribute, with what it means."""
+    # No slider: it stands at ½ while there is no value, and then ½ cannot be chosen. A step that is no power of two never divides
+    # evenly as a double, so that Label Studio would refuse valid numbers.
+    controls = [
+        f'  <Header value={quoteattr(f"{a}: {said}")}/>\n  <Number name={quoteattr(a)} toName="image" min="0" max="1" step="0.25"/>\n'
+        for a, said in meanings.items()
+    ]
+    return "".join(['<View>\n  <Image name="image" value="$image"/>\n', *controls, "</View>\n"])
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One value as a file has it. ``time`` is None in a table where each image stands once."""
+
+    where: str
+    image: str
+    gender: str
+    control: str
+    value: Any
+    time: datetime | None = None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise ContractError(f"{path}: not UTF-8 (byte {e.start}); save it as UTF-8") from e
+
+
+def _read_contract(path: Path, known: Mapping[str, Collection[str]], attribute: str | None) -> ImportedLabels:
+    named = next((a for a in ATTRIBUTES if path.name == f"train_output_{a}.csv"), None)
+    attribute = attribute or named
+    if attribute is None:
+        raise ContractError(f"{path}: its name does not say which value it holds; call it train_output_….csv or add --attribute")
+    table = read_labels(path).table
+    values, missing = dict[Key, float](), list[str]()
+    for gender, name, value in zip(table.gender, table.stem, table.value, strict=True):
+        if name in known.get(gender, ()):
+            values[gender, name] = value
+        else:
+            missing.append(name)
+    return ImportedLabels("contract CSV", {attribute: values}, {attribute: missing})
+
+
+def _plain_rows(path: Path, header: Sequence[str], delimiter: str) -> Iterator[_Cell]:
+    columns = [c for c in header if c == "value" or c in ATTRIBUTES]
+    for line, row in csv_rows(path, header, delimiter):
+        for column in columns:
+            yield _Cell(f"line {line}", row["file"], row.get("gender", ""), column, row[column].strip())
+
+
+def _label_studio_rows(path: Path, header: Sequence[str], delimiter: str) -> Iterator[_Cell]:
+    for line, row in csv_rows(path, header, delimiter):
+        yield from _record_cells(path, f"line {line}", row)
+
+
+def _json_cells(path: Path, text: str) -> tuple[str, list[_Cell]]:
+    try:
+        tasks = json.loads(text)
+    except json.JSONDecodeError as e:
+        raise ContractError(f"{path}, line {e.lineno}: not JSON ({e.msg}); export it again") from e
+    tasks = tasks if isinstance(tasks, list) else [tasks]
+    form, cells = "Label Studio JSON_MIN", list[_Cell]()
+    for number, task in enumerate(tasks, 1):
+        if not isinstance(task, dict):
+            raise ContractError(f"{path}, item {number}: not a task; export it as JSON or JSON_MIN")
+        where = f"task {task['id']}" if "id" in task else f"item {number}"
+        if isinstance(task.get("data"), dict):
+            form = "Label Studio JSON"
+            cells += _task_cells(path, where, task)
+        else:
+            cells += _record_cells(path, where, task)
+    return form, cells
+
+
+def _task_cells(path: Path, where: str, task: dict[str, Any]) -> Iterator[_Cell]:
+    """The results of a task's completed annotations; drafts and predictions are nobody's labels."""
+    for annotation in task.get("annotations") or []:
+        if not isinstance(annotation, dict):
+            raise ContractError(f"{path}, {where}: annotation {annotation} is only a number; export it with whole annotations")
+        if annotation.get("was_cancelled"):
+            continue
+        for result in annotation.get("result") or []:
+            if "from_name" in result:  # a relation has none
+                image, gender, time = _image(path, where, task["data"]), str(task["data"].get("gender", "")), _time(path, where, annotation)
+                yield _Cell(where, image, gender, result["from_name"], result.get("value"), time)
+
+
+def _record_cells(path: Path, where: str, record: Mapping[str, Any]) -> Iterator[_Cell]:
+    """The controls of a record of JSON_MIN or CSV, which is one annotation."""
+    image = _image(path, where, record)
+    time = _time(path, where, record)
+    for name, value in record.items():
+        if name not in _NO_CONTROLS and value != image:
+            yield _Cell(where, image, str(record.get("gender", "")), name, _unpacked(value), time)
+
+
+def _image(path: Path, where: str, data: Mapping[str, Any]) -> str:
+    """What names the picture: the field ``image``, or the only one that ends like a picture's name."""
+    if isinstance(data.get("image"), str):
+        return data["image"]
+    found = [v for v in data.values() if isinstance(v, str) and PurePosixPath(_location(v)).suffix.lower() in IMAGE_SUFFIXES]
+    if len(found) != 1:
+        raise ContractError(f"{path}, {where}: {len(found)} of {', '.join(data)} name a picture; call the one that is meant image")
+    return found[0]
+
+
+def _time(path: Path, where: str, annotation: Mapping[str, Any]) -> datetime:
+    said = annotation.get("updated_at") or annotation.get("created_at")
+    if not said:
+        return _LONG_AGO
+    try:
+        time = datetime.fromisoformat(said)
+    except (TypeError, ValueError) as e:
+        raise ContractError(f"{path}, {where}: {said!r} is no time; write it as 2024-05-06T07:08:09Z") from e
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _unpacked(value: Any) -> Any:
+    """A cell of Label Studio's CSV holds JSON, unless it is a choice."""
+    if isinstance(value, str) and value.startswith(("[", "{")):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value
+
+
+def _gather(path: Path, form: str, cells: Sequence[_Cell], known: Mapping[str, Collection[str]], attribute: str | None) -> ImportedLabels:
+    meant = _meaning_of_controls(path, list(dict.fromkeys(c.control for c in cells)), attribute)
+    images = _Images(known)
+    problems, remarks = list[str](), list[str]()
+    no_such_image = defaultdict[str, list[str]](list)
+    said = defaultdict[tuple[str, Key], list[tuple[_Cell, float]]](list)
+    for cell in cells:
+        if cell.control not in meant:
+            continue
+        a = meant[cell.control]
+        try:
+            value = _value(cell.value)
+        except ValueError:
+            problems.append(f"{path}, {cell.where}: {cell.control} is {repr(cell.value)[:60]}; it must be 0 to 1, or a rating of 1 to 5")
+            continue
+        if value is None:
+            continue
+        found = images.find(cell.image, cell.gender)
+        if len(found) > 1:
+            problems.append(f"{path}, {cell.where}: {_ambiguous(cell.image, found)}")
+        elif not found:
+            no_such_image[a].append(stem(unquote(_location(cell.image))))
+        else:
+            said[a, found[0]].append((cell, value))
+    values: dict[str, dict[Key, float]] = {a: {} for a in meant.values()}
+    for (a, key), readings in said.items():
+        newest = sorted(readings, key=lambda r: r[0].time or _LONG_AGO)
+        cell, value = newest[-1]
+        values[a][key] = value
+        others = [(c, v) for c, v in newest[:-1] if v != value]
+        if others and cell.time is None:
+            first, before = others[0]
+            problems.append(
+                f"{path}, {cell.where}: {a} is {value:g} for {' '.join(key)}, but {first.where} says {before:g}; keep one of the two"
+            )
+        elif others:
+            given = ", ".join(f"{v:g}" for _, v in newest)
+            remarks.append(f"{cell.where}: {a} of {' '.join(key)} was given as {given}; the newest, {value:g}, is taken")
+    if problems:
+        raise contract_error(problems)
+    if not said and not no_such_image:
+        raise ContractError(f"{path}: there is no label of {', '.join(values) or 'anything'} in it; label some images first")
+    return ImportedLabels(form, values, {a: list(dict.fromkeys(names)) for a, names in no_such_image.items()}, remarks)
+
+
+def _meaning_of_controls(path: Path, controls: Sequence[str], attribute: str | None) -> dict[str, str]:
+    """Which attribute each control or column holds: its own name, or what ``attribute`` says of the only other one."""
+    if attribute is None:
+        own = {c: c for c in controls if c in ATTRIBUTES}
+        if controls and not own:
+            raise ContractError(
+                f"{path}: {', '.join(controls)} is none of {', '.join(ATTRIBUTES)}; rename it, or say with --attribute which it is"
+            )
+        return own
+    others = [c for c in controls if c not in ATTRIBUTES]
+    if controls and attribute not in controls and len(others) != 1:
+        raise ContractError(f"{path}: there is no {attribute} among {', '.join(controls)}; rename the one that is meant")
+    return {attribute if attribute in controls or not others else others[0]: attribute}
+
+
+def _value(said: Any) -> float | None:
+    """A value in 0..1 from a number, a choice that is a number, or a rating; None where nothing was chosen. Raises ValueError."""
+    match said:
+        case None | "" | []:
+            return None
+        case [only]:
+            return _value(only)
+        case {"number": inner} | {"choices": inner}:
+            return _value(inner)
+        case {"rating": stars} if stars in STARS:
+            return (stars - 1) / 4
+        case int() | float() | str() if not isinstance(said, bool) and 0 <= float(said) <= 1:
+            return float(said)
+    raise ValueError(said)
+
+
+class _Images:
+    """The known images by what other tools call them."""
+
+    def __init__(self, known: Mapping[str, Collection[str]]) -> None:
+        self._named, self._uploaded = defaultdict[str, list[Key]](list), defaultdict[str, list[Key]](list)
+        for sex, stems in known.items():
+            for name in stems:
+                self._named[name].append((sex, name))
+                self._uploaded[_upload_name(name)].append((sex, name))
+
+    def find(self, text: str, gender: str = "") -> list[Key]:
+        """The images that ``text`` may mean: none, one, or several where it does not say enough."""
+        location = _location(text)
+        spellings = [stem(location), stem(unquote(location))]
+        sexes = _sexes(unquote(location), gender)
+        for lookup in (self._by_name, self._by_upload):
+            for name in spellings:
+                found = [key for key in lookup(name) if key[0] in sexes]
+                if found:
+                    return found
+        return []
+
+    def _by_name(self, name: str) -> list[Key]:
+        return self._named.get(name, [])
+
+    def _by_upload(self, name: str) -> list[Key]:
+        """Label Studio puts eight hexadecimal digits before the name of an uploaded file."""
+        prefixed = _UPLOADED.fullmatch(name)
+        if not prefixed:
+            return []
+        original = prefixed[1]
+        return self._uploaded.get(original, []) if original == _upload_name(original) else self._by_name(original)
+
+
+def _upload_name(name: str) -> str:
+    """A file name as Label Studio stores an upload (Django's ``get_valid_filename``)."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+
+
+def _location(text: str) -> str:
+    """The path in what names a picture: a path, a URL, or Label Studio's link to a local file."""
+    if _LOCAL_FILE in text:
+        return text.partition(_LOCAL_FILE)[2]
+    return text.partition("?")[0] if "://" in text else text
+
+
+def _sexes(path: str, gender: str) -> Sequence[str]:
+    """The sex that is said, or that a folder of the path says; both where neither does."""
+    if gender.strip().lower() in SEXES:
+        return (gender.strip().lower(),)
+    folders = {p.lower() for p in PurePosixPath(relative_path(path)).parts[:-1]}
+    told = [sex for sex in SEXES if sex in folders]
+    return told if len(told) == 1 else SEXES
+
+
+def _ambiguous(text: str, found: Sequence[Key]) -> str:
+    names = " or ".join(" ".join(key) for key in found)
+    if len({name for _, name in found}) == 1:
+        return f"{text} may be {names}; say which by a folder female or male before the name, or by a field gender"
+    return f"{text} may be {names}, which Label Studio stores under one name; rename one of the images"
+
+
+def _labelled(labels: Mapping[str, Mapping[Key, float]], key: Key) -> bool:
+    return any(key in values for values in labels.values())
+
+
+def _task_data(key: Key, path: str) -> dict[str, str]:
+    return {"image": _LOCAL_FILE + quote(path), "gender": key[0]}
+
+
+def _csv(rows: Sequence[Sequence[Any]], quoting: int = csv.QUOTE_MINIMAL) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n", quoting=quoting).writerows(rows)  # type: ignore[arg-type]
+    return out.getvalue()
