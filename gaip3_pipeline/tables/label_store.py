@@ -334,13 +334,18 @@ class _LabelFile:
     def _insert(self, at: int, row: list[str]) -> None:
         self._rows.insert(at, row)
         self._texts.insert(at, _text(row))
-        self._index()
+        if at == len(self._rows) - 1:
+            self._places.setdefault(self._key(row), []).append(at)  # thousands of new rows at once, as an import has
+        else:
+            self._index()
 
     def _index(self) -> None:
-        gender, path = self.columns.index("gender"), self.columns.index("path")
         self._places = {}
         for place, row in enumerate(self._rows):
-            self._places.setdefault((row[gender].strip().lower(), stem(row[path])), []).append(place)
+            self._places.setdefault(self._key(row), []).append(place)
+
+    def _key(self, row: Sequence[str]) -> Key:
+        return row[self.columns.index("gender")].strip().lower(), stem(row[self.columns.index("path")])
 
 
 class _Lines:
