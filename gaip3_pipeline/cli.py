@@ -228,9 +228,7 @@ def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, .
     LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to the data root, and the project has original/ as its local source storage.
     """
     if form == "label-studio-config":
-        from gaip3_pipeline.assets.labels import MEANINGS
-
-        write_text_atomically(out, label_formats.label_studio_config({a: MEANINGS[a] for a in attributes or ATTRIBUTES}))
+        write_text_atomically(out, label_formats.label_studio_config(attributes or ATTRIBUTES))
         click.echo(f"{out}: paste it into the project's Labeling Interface, Code")
         return
     store = _label_store(root)

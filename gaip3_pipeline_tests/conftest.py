@@ -5,10 +5,12 @@ import os
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import absl.logging
 import pytest
+from click.testing import CliRunner, Result
 
 from gaip3_pipeline.layout import DataRoot
 
@@ -41,6 +43,19 @@ def _away_from_the_users_own_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test may write into the data root or the stores of whoever runs it."""
     for name in ("DAGSTER_HOME", "GAIP3_ROOT", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def gaip3(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command ``gaip3``: called with its words, it returns what click's runner says of it."""
+    from gaip3_pipeline.cli import main
+
+    def run(*words: object) -> Result:
+        with monkeypatch.context() as patch:
+            patch.setattr("os.environ", dict(os.environ))
+            return CliRunner().invoke(main, [str(w) for w in words])
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -3,22 +3,9 @@
 import shutil
 
 import numpy as np
-import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from gaip3_pipeline.cli import main
 from gaip3_pipeline.versions import read_figures
-
-
-@pytest.fixture
-def gaip3(monkeypatch):
-    def run(*words):
-        with monkeypatch.context() as patch:
-            patch.setattr("os.environ", dict(__import__("os").environ))
-            return CliRunner().invoke(main, [str(w) for w in words])
-
-    return run
 
 
 def test_generate_is_reproducible_and_follows_its_options(gaip3, finished_root, tmp_path):

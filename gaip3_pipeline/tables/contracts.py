@@ -110,7 +110,7 @@ def csv_rows(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterab
     except UnicodeDecodeError as e:
         raise ContractError(f"{path}: not UTF-8 (byte {e.start}); save it as “CSV UTF-8”") from e
     except csv.Error as e:
-        raise ContractError(f"{path}, line {reader.line_num}: not a CSV row: {e}") from e
+        raise ContractError(f"{path}, line {reader.reader.line_num}: not a CSV row: {e}") from e
 
 
 def write_labels(path: Path, table: pd.DataFrame) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 from xml.sax.saxutils import quoteattr
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SUFFIXES
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SUFFIXES, MEANINGS
 from gaip3_pipeline.tables.contracts import (
     LABEL_COLUMNS,
     SEXES,
@@ -129,15 +129,15 @@ def label_studio_csv(labels: Mapping[str, Mapping[Key, float]], images: Mapping[
     return _csv([columns, *([row.get(c, "") for c in columns] for row in rows)], quoting=csv.QUOTE_NONNUMERIC)
 
 
-def label_studio_config(meanings: Mapping[str, str]) -> str:
+def label_studio_config(attributes: Sequence[str]) -> str:
     """The labeling configuration of a Label Studio project for these files: a number for each attribute, with what it means."""
-    # No slider: it stands at ½ while there is no value, and then ½ cannot be chosen. A step that is no power of two never divides
-    # evenly as a double, so that Label Studio would refuse valid numbers.
-    controls = [
-        f'  <Header value={quoteattr(f"{a}: {said}")}/>\n  <Number name={quoteattr(a)} toName="image" min="0" max="1" step="0.25"/>\n'
-        for a, said in meanings.items()
-    ]
-    return "".join(['<View>\n  <Image name="image" value="$image"/>\n', *controls, "</View>\n"])
+    # No slider: it stands at ½ while there is no value, and then ½ cannot be chosen. A step such as 0.1 does not divide
+    # 0.3 evenly as a double, so that Label Studio would refuse it.
+    lines = ["<View>", '  <Image name="image" value="$image"/>']
+    for a in attributes:
+        lines.append(f"  <Header value={quoteattr(f'{a}: {MEANINGS[a]}')}/>")
+        lines.append(f'  <Number name="{a}" toName="image" min="0" max="1" step="0.25"/>')
+    return "\n".join([*lines, "</View>"]) + "\n"
 
 
 @dataclass(frozen=True)
