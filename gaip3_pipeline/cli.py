@@ -18,6 +18,8 @@ from gaip3_pipeline.settings import SettingsError, load
 from gaip3_pipeline.tables import label_formats
 from gaip3_pipeline.tables.contracts import ContractError
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
+from gaip3_pipeline.tables.label_store import LabelStore
+from gaip3_pipeline.tables.manifests import DuplicateStems
 
 DEMO = REPOSITORY / "demo"
 DEMO_SETTINGS = """\
@@ -25,6 +27,12 @@ DEMO_SETTINGS = """\
 # A table of your own below, such as [nvae], makes stale what reads it.
 preset = "demo"
 """
+
+LABEL_WRITERS = {
+    "plain": label_formats.plain_csv,
+    "label-studio": label_formats.label_studio_json,
+    "label-studio-csv": label_formats.label_studio_csv,
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -42,7 +50,7 @@ def command(function: Callable[..., Any], default_root: Path | None = None) -> c
         os.environ.update(environment(root))
         try:
             function(root=root, **options)
-        except (SettingsError, ContractError) as e:
+        except (SettingsError, ContractError, DuplicateStems) as e:
             raise click.ClickException(str(e)) from e
         except KeyboardInterrupt as e:
             raise click.ClickException("interrupted; run the same command again to go on") from e
@@ -197,7 +205,7 @@ def import_labels(root: DataRoot, files: tuple[Path, ...], attribute: str | None
     The format is told by the content. A value of the file replaces one that is there; the history keeps what it was. When one of the
     files cannot be used, nothing is written.
     """
-    store = _label_store(root)
+    store = LabelStore(root)
     read = [label_formats.read_label_file(path, store.images, attribute) for path in files]
     labels = {a: store.values(a) for found in read for a in found.values}
     for path, found in zip(files, read, strict=True):
@@ -211,7 +219,7 @@ def import_labels(root: DataRoot, files: tuple[Path, ...], attribute: str | None
 
 
 @command
-@click.argument("form", metavar="FORMAT", type=click.Choice(label_formats.EXPORTS))
+@click.argument("form", metavar="FORMAT", type=click.Choice(["csv", *LABEL_WRITERS, "label-studio-config"]))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--attribute", "attributes", multiple=True, type=click.Choice(ATTRIBUTES), help="Only this one; may be given again.")
 def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, ...]) -> None:
@@ -231,36 +239,29 @@ def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, .
         write_text_atomically(out, label_formats.label_studio_config(attributes or ATTRIBUTES))
         click.echo(f"{out}: paste it into the project's Labeling Interface, Code")
         return
-    store = _label_store(root)
+    store = LabelStore(root)
     found = {a: store.values(a) for a in attributes or ATTRIBUTES}
     labels = {a: values for a, values in found.items() if values}
     if not labels or (attributes and len(labels) < len(found)):
         lacking = next(a for a, values in found.items() if not values)
         raise click.ClickException(f"there are no labels of {lacking} in {root.hand_labels(lacking)}: label images or import labels first")
     if form == "csv":
-        if out.suffix == ".csv" and len(labels) > 1:
-            raise click.ClickException(f"{out}: a CSV for each of {', '.join(labels)}: name a folder, or one of them with --attribute")
-        for a in labels:
-            path = out if out.suffix == ".csv" else out / root.hand_labels(a).name
-            write_bytes_atomically(path, root.hand_labels(a).read_bytes())
-            click.echo(f"{path}: {len(labels[a])} labels")
+        _copy_label_files(root, list(labels), out)
         return
     images = {(sex, stem): root.relative(path) for sex, of_sex in store.images.items() for stem, path in of_sex.items()}
-    write = {"plain": label_formats.plain_csv, "label-studio": label_formats.label_studio_json}.get(form, label_formats.label_studio_csv)
-    write_text_atomically(out, write(labels, images))
+    write_text_atomically(out, LABEL_WRITERS[form](labels, images))
     for a, values in labels.items():
         lost = len(values.keys() - images)
         click.echo(f"{out}: {len(values) - lost} labels of {a}{f', {lost} left out (no such image)' if lost else ''}")
 
 
-def _label_store(root: DataRoot) -> Any:
-    from gaip3_pipeline.tables.label_store import LabelStore
-    from gaip3_pipeline.tables.manifests import DuplicateStems
-
-    try:
-        return LabelStore(root)
-    except DuplicateStems as e:
-        raise click.ClickException(str(e)) from e
+def _copy_label_files(root: DataRoot, attributes: list[str], out: Path) -> None:
+    if out.suffix == ".csv" and len(attributes) > 1:
+        raise click.ClickException(f"{out}: a CSV for each of {', '.join(attributes)}: name a folder, or one of them with --attribute")
+    for a in attributes:
+        path = out if out.suffix == ".csv" else out / root.hand_labels(a).name
+        write_bytes_atomically(path, root.hand_labels(a).read_bytes())
+        click.echo(path)
 
 
 @command

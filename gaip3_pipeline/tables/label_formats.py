@@ -32,7 +32,6 @@ from gaip3_pipeline.tables.contracts import (
 )
 from gaip3_pipeline.tables.label_store import Edit, Key
 
-EXPORTS = ("csv", "plain", "label-studio", "label-studio-csv", "label-studio-config")
 STARS = (1, 2, 3, 4, 5)  # of a rating: 0, ¼, ½, ¾, 1
 _LABEL_STUDIO_COLUMNS = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")
 _NO_CONTROLS = {*_LABEL_STUDIO_COLUMNS, "id", "agreement", "history", "gender"}
@@ -161,6 +160,8 @@ def _text(path: Path) -> str:
 
 def _read_contract(path: Path, known: Mapping[str, Collection[str]], attribute: str | None) -> ImportedLabels:
     named = next((a for a in ATTRIBUTES if path.name == f"train_output_{a}.csv"), None)
+    if named and attribute not in (None, named):
+        raise ContractError(f"{path}: its name says {named}, not {attribute}; rename it, or leave out --attribute")
     attribute = attribute or named
     if attribute is None:
         raise ContractError(f"{path}: its name does not say which value it holds; call it train_output_….csv or add --attribute")
@@ -212,10 +213,10 @@ def _task_cells(path: Path, where: str, task: dict[str, Any]) -> Iterator[_Cell]
             raise ContractError(f"{path}, {where}: annotation {annotation} is only a number; export it with whole annotations")
         if annotation.get("was_cancelled"):
             continue
+        image, time = _image(path, where, task["data"]), _time(path, where, annotation)
         for result in annotation.get("result") or []:
             if "from_name" in result:  # a relation has none
-                image, gender, time = _image(path, where, task["data"]), str(task["data"].get("gender", "")), _time(path, where, annotation)
-                yield _Cell(where, image, gender, result["from_name"], result.get("value"), time)
+                yield _Cell(where, image, str(task["data"].get("gender", "")), result["from_name"], result.get("value"), time)
 
 
 def _record_cells(path: Path, where: str, record: Mapping[str, Any]) -> Iterator[_Cell]:

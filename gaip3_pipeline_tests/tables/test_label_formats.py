@@ -328,6 +328,8 @@ def test_a_contract_csv_is_told_by_its_columns_and_its_name(tmp_path):
     assert read_label_file(other, KNOWN, "eyes").values == {"eyes": {("female", "a"): 0.5}}
     with pytest.raises(ContractError, match=r"labels\.csv: its name does not say which value it holds; .* or add --attribute"):
         read_label_file(other, KNOWN)
+    with pytest.raises(ContractError, match="its name says hair_color, not eyes; rename it, or leave out --attribute"):
+        read_label_file(tmp_path / "train_output_hair_color.csv", KNOWN, "eyes")
 
 
 def test_the_first_runs_labels_survive_every_format(first_run_tables, tmp_path):
