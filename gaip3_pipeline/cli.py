@@ -16,7 +16,7 @@ from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
 from gaip3_pipeline.layout import ATTRIBUTES, REPOSITORY, DataRoot
 from gaip3_pipeline.settings import SettingsError, load
 from gaip3_pipeline.tables import label_formats
-from gaip3_pipeline.tables.contracts import ContractError
+from gaip3_pipeline.tables.contracts import ContractError, at_most
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.label_store import LabelStore
 from gaip3_pipeline.tables.manifests import DuplicateStems
@@ -210,7 +210,7 @@ def import_labels(root: DataRoot, files: tuple[Path, ...], attribute: str | None
     labels = {a: store.values(a) for found in read for a in found.values}
     for path, found in zip(files, read, strict=True):
         click.echo(f"{path} ({found.format})")
-        for line in [*(found.summary(a, labels[a]) for a in found.values), *found.remarks]:
+        for line in [*(found.summary(a, labels[a]) for a in found.values), *at_most(found.remarks)]:
             click.echo(f"  {line}")
         if not dry_run:
             store.apply(found.edits(labels), who=f"import {path.name}")

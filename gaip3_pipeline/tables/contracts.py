@@ -24,10 +24,10 @@ class ContractError(ValueError):
     """A table that breaks its contract; the message has one line per problem."""
 
 
-def contract_error(problems: Sequence[str]) -> ContractError:
-    """The error that lists ``problems``, one a line, but not endlessly."""
-    more = [f"… and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
-    return ContractError("\n".join([*problems[:MAX_PROBLEMS], *more]))
+def at_most(lines: Sequence[str]) -> list[str]:
+    """``lines``, or the first ``MAX_PROBLEMS`` of them and how many more there are."""
+    more = [f"… and {len(lines) - MAX_PROBLEMS} more"] if len(lines) > MAX_PROBLEMS else []
+    return [*lines[:MAX_PROBLEMS], *more]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read_labels(path: Path, known: dict[str, set[str]] | None = None) -> Labels:
             continue
         rows.append((sex, row["img_id"].strip(), name, value))
     if problems:
-        raise contract_error(problems)
+        raise ContractError("\n".join(at_most(problems)))
     return Labels(pd.DataFrame(rows, columns=["gender", "img_id", "stem", "value"]), left_out)
 
 

@@ -24,7 +24,7 @@ from gaip3_pipeline.tables.contracts import (
     LABEL_COLUMNS,
     SEXES,
     ContractError,
-    contract_error,
+    at_most,
     csv_rows,
     read_labels,
     relative_path,
@@ -79,7 +79,7 @@ def read_label_file(path: Path, known: Mapping[str, Collection[str]], attribute:
         return _read_contract(path, known, attribute)
     if "annotation_id" in header:
         form, cells = "Label Studio CSV", list(_label_studio_rows(path, header, delimiter))
-    elif "file" in header:
+    elif "file" in header and {"value", *ATTRIBUTES} & set(header):
         form, cells = "plain CSV", list(_plain_rows(path, header, delimiter))
     else:
         raise ContractError(
@@ -151,6 +151,9 @@ class _Cell:
     time: datetime | None = None
 
 
+_Readings = dict[tuple[str, Key], list[tuple[_Cell, float]]]  # of an attribute and image
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -175,15 +178,22 @@ def _read_contract(path: Path, known: Mapping[str, Collection[str]], attribute: 
     return ImportedLabels("contract CSV", {attribute: values}, {attribute: missing})
 
 
+def _rows(path: Path, header: Sequence[str], delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
+    for line, row in csv_rows(path, header, delimiter):
+        if None in row:
+            raise ContractError(f"{path}, line {line}: more than {len(header)} fields; put a name that has a comma in quotes")
+        yield line, row
+
+
 def _plain_rows(path: Path, header: Sequence[str], delimiter: str) -> Iterator[_Cell]:
     columns = [c for c in header if c == "value" or c in ATTRIBUTES]
-    for line, row in csv_rows(path, header, delimiter):
+    for line, row in _rows(path, header, delimiter):
         for column in columns:
             yield _Cell(f"line {line}", row["file"], row.get("gender", ""), column, row[column].strip())
 
 
 def _label_studio_rows(path: Path, header: Sequence[str], delimiter: str) -> Iterator[_Cell]:
-    for line, row in csv_rows(path, header, delimiter):
+    for line, row in _rows(path, header, delimiter):
         yield from _record_cells(path, f"line {line}", row)
 
 
@@ -208,14 +218,14 @@ def _json_cells(path: Path, text: str) -> tuple[str, list[_Cell]]:
 
 def _task_cells(path: Path, where: str, task: dict[str, Any]) -> Iterator[_Cell]:
     """The results of a task's completed annotations; drafts and predictions are nobody's labels."""
-    for annotation in task.get("annotations") or []:
+    for annotation in _listed(task.get("annotations")):
         if not isinstance(annotation, dict):
             raise ContractError(f"{path}, {where}: annotation {annotation} is only a number; export it with whole annotations")
         if annotation.get("was_cancelled"):
             continue
         image, time = _image(path, where, task["data"]), _time(path, where, annotation)
-        for result in annotation.get("result") or []:
-            if "from_name" in result:  # a relation has none
+        for result in _listed(annotation.get("result")):
+            if isinstance(result, dict) and "from_name" in result:  # a relation has none
                 yield _Cell(where, image, str(task["data"].get("gender", "")), result["from_name"], result.get("value"), time)
 
 
@@ -224,8 +234,12 @@ def _record_cells(path: Path, where: str, record: Mapping[str, Any]) -> Iterator
     image = _image(path, where, record)
     time = _time(path, where, record)
     for name, value in record.items():
-        if name not in _NO_CONTROLS and value != image:
+        if name not in _NO_CONTROLS and value is not image:
             yield _Cell(where, image, str(record.get("gender", "")), name, _unpacked(value), time)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _image(path: Path, where: str, data: Mapping[str, Any]) -> str:
@@ -261,14 +275,38 @@ def _unpacked(value: Any) -> Any:
 
 def _gather(path: Path, form: str, cells: Sequence[_Cell], known: Mapping[str, Collection[str]], attribute: str | None) -> ImportedLabels:
     meant = _meaning_of_controls(path, list(dict.fromkeys(c.control for c in cells)), attribute)
-    images = _Images(known)
-    problems, remarks = list[str](), list[str]()
-    no_such_image = defaultdict[str, list[str]](list)
-    said = defaultdict[tuple[str, Key], list[tuple[_Cell, float]]](list)
+    readings, no_such_image, problems = _readings(path, cells, meant, _Images(known))
+    values: dict[str, dict[Key, float]] = {a: {} for a in meant.values()}
+    remarks = []
+    for (a, key), of_image in readings.items():
+        cell, value = of_image[-1]
+        values[a][key] = value
+        others = [(c, v) for c, v in of_image if v != value]
+        if others and cell.time is None:
+            first, before = others[0]
+            problems.append(
+                f"{path}, {cell.where}: {a} is {value:g} for {' '.join(key)}, but {first.where} says {before:g}; keep one of the two"
+            )
+        elif others:
+            given = ", ".join(f"{v:g}" for _, v in of_image)
+            remarks.append(f"{cell.where}: {a} of {' '.join(key)} was given as {given}; the newest, {value:g}, is taken")
+    if problems:
+        raise ContractError("\n".join(at_most(problems)))
+    if not readings and not no_such_image:
+        raise ContractError(f"{path}: there is no label of {', '.join(values) or 'anything'} in it; label some images first")
+    return ImportedLabels(form, values, no_such_image, remarks)
+
+
+def _readings(
+    path: Path, cells: Sequence[_Cell], meant: Mapping[str, str], images: "_Images"
+) -> tuple[_Readings, dict[str, list[str]], list[str]]:
+    """The values of each attribute and image, the oldest first; names without an image; what is wrong."""
+    readings: _Readings = defaultdict(list)
+    no_such_image = defaultdict[str, dict[str, None]](dict)
+    problems = []
     for cell in cells:
         if cell.control not in meant:
             continue
-        a = meant[cell.control]
         try:
             value = _value(cell.value)
         except ValueError:
@@ -279,29 +317,13 @@ def _gather(path: Path, form: str, cells: Sequence[_Cell], known: Mapping[str, C
         found = images.find(cell.image, cell.gender)
         if len(found) > 1:
             problems.append(f"{path}, {cell.where}: {_ambiguous(cell.image, found)}")
-        elif not found:
-            no_such_image[a].append(stem(unquote(_location(cell.image))))
+        elif found:
+            readings[meant[cell.control], found[0]].append((cell, value))
         else:
-            said[a, found[0]].append((cell, value))
-    values: dict[str, dict[Key, float]] = {a: {} for a in meant.values()}
-    for (a, key), readings in said.items():
-        newest = sorted(readings, key=lambda r: r[0].time or _LONG_AGO)
-        cell, value = newest[-1]
-        values[a][key] = value
-        others = [(c, v) for c, v in newest[:-1] if v != value]
-        if others and cell.time is None:
-            first, before = others[0]
-            problems.append(
-                f"{path}, {cell.where}: {a} is {value:g} for {' '.join(key)}, but {first.where} says {before:g}; keep one of the two"
-            )
-        elif others:
-            given = ", ".join(f"{v:g}" for _, v in newest)
-            remarks.append(f"{cell.where}: {a} of {' '.join(key)} was given as {given}; the newest, {value:g}, is taken")
-    if problems:
-        raise contract_error(problems)
-    if not said and not no_such_image:
-        raise ContractError(f"{path}: there is no label of {', '.join(values) or 'anything'} in it; label some images first")
-    return ImportedLabels(form, values, {a: list(dict.fromkeys(names)) for a, names in no_such_image.items()}, remarks)
+            no_such_image[meant[cell.control]][stem(unquote(_location(cell.image)))] = None
+    for of_image in readings.values():
+        of_image.sort(key=lambda r: r[0].time or _LONG_AGO)
+    return readings, {a: list(names) for a, names in no_such_image.items()}, problems
 
 
 def _meaning_of_controls(path: Path, controls: Sequence[str], attribute: str | None) -> dict[str, str]:

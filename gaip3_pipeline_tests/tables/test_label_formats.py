@@ -287,6 +287,7 @@ def test_a_result_that_is_no_value_is_named_with_its_task(tmp_path, value):
     [
         ("file,value\na.jpg,1\nfemale/a.png,0\n", "line 3: mouth is 0 for female a, but line 2 says 1; keep one of the two"),
         ("file,value\na.jpg\n", "line 2: 1 fields, 2 expected"),
+        ("file,value\na, b.jpg,1\n", "line 2: more than 2 fields; put a name that has a comma in quotes"),
         ("name,value\na.jpg,1\n", "line 1: the columns are name, value; there must be gender,img_id,path,value, or file,value"),
         ("file,value\n", "there is no label of mouth in it; label some images first"),
         ("", "line 1: the columns are"),
@@ -296,6 +297,10 @@ def test_a_result_that_is_no_value_is_named_with_its_task(tmp_path, value):
         ('[{"id": 4, "data": {"image": "a.jpg"}, "annotations": [7]}]', "task 4: annotation 7 is only a number; export it with whole"),
         ('[{"id": 4, "data": {"image": "a.jpg"}, "annotations": []}]', "there is no label of mouth in it"),
         ("[]", "there is no label"),
+        ('[{"id": 4, "data": {"image": "a.jpg"}, "annotations": 5}]', "there is no label"),
+        ('[{"id": 4, "data": {"image": "a.jpg"}, "annotations": [{"result": [3]}]}]', "there is no label"),
+        ('[{"id": 4, "data": {"image": ["a.jpg"]}, "annotations": [{"result": []}]}]', "task 4: 0 of image name a picture"),
+        ("file, value\na.jpg,1\n", "line 1: the columns are file,  value"),
         ('[{"id": 4, "image": "a.jpg", "mouth": "1", "created_at": "yesterday"}]', "task 4: 'yesterday' is no time"),
         ("gender,img_id,path,value\nfemale,0,a.jpg,2\n", "line 2: column value is '2'"),
     ],
