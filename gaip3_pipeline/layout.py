@@ -149,6 +149,10 @@ class DataRoot:
     def checked_labels(self, attribute: str) -> Path:
         return self.path / "labels" / "checked" / f"{attribute}.csv"
 
+    def labels_seen(self, model: Path, attribute: str) -> Path:
+        """The checked labels that the model in the folder ``model`` was trained with; no part of its content hash."""
+        return model / f"labels_{attribute}.csv"
+
     @property
     def gender_probabilities(self) -> Path:
         return self.path / "predictions" / "all_output_decide_train_data.csv"

@@ -220,9 +220,9 @@ class TrainingRun:
         if self._client:
             self._client.log_image(self.run_id, picture, key=name, step=step)
 
-    def document(self, name: str, value: Any) -> None:
-        """Keep a JSON document with the run."""
-        self._bytes(name, json.dumps(value, indent=1, ensure_ascii=False).encode())
+    def text(self, name: str, text: str) -> None:
+        """Keep a text with the run, such as a CSV."""
+        self._bytes(name, text.encode())
 
     def register(self, folder: Path, version: str) -> None:
         """Register the model in ``folder`` under the asset's name, with the alias ``candidate``.

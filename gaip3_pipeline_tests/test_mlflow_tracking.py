@@ -4,12 +4,16 @@ import os
 import subprocess
 import sys
 
+import dagster as dg
 import pytest
 
 from gaip3_pipeline.definitions import tracking_of
-from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
+from gaip3_pipeline.models.storage import save_config
 from gaip3_pipeline.settings import flatten, load
+from gaip3_pipeline.versions import DATA_VERSION_TAG, Made, keep
+from gaip3_pipeline_tests.refreshing import definitions_of, instance_of
 
 REGRESSORS = {f"{kind}_{a}" for a in ATTRIBUTES for kind in ("input_model", "evaluator")}
 TRAINED = {"gender_model", "nvae_weights", "critic_weights", "judge_weights"} | REGRESSORS
@@ -76,6 +80,31 @@ def test_the_champion_is_the_version_whose_check_passed(finished_root):
         assert model.aliases["champion"] == model.aliases["candidate"]
         version = client.get_model_version_by_alias(name, "champion")
         assert client.get_run(version.run_id).data.tags["gaip3.data_version"] == version.tags["gaip3.data_version"]
+
+
+def test_a_failing_check_leaves_the_champion_where_it_was_while_the_candidate_moves(tmp_path):
+    root = DataRoot(tmp_path)
+    definitions, tracking = definitions_of(root), tracking_of(root, load(root))
+    key, check = dg.AssetKey("input_model_mouth"), dg.AssetCheckKey(dg.AssetKey("input_model_mouth"), "learned")
+    outcomes = []
+    with instance_of(root) as instance:
+        for version, r2 in (("good", 0.5), ("worse", -0.1)):
+            with start(tracking, asset="input_model_mouth", fingerprint=version) as run:
+                save_config(root.input_model("mouth"), {"weights": version})
+                run.register(root.input_model("mouth"), version)
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, tags={DATA_VERSION_TAG: version}))
+            keep(root, "input_model_mouth", Made(version, {"r2": r2, "mae": 0.2, "n": 50}))
+            job = dg.define_asset_job("checking", dg.AssetSelection.checks(check)).resolve(asset_graph=definitions.resolve_asset_graph())
+            [evaluation] = job.execute_in_process(instance=instance).get_asset_check_evaluations()
+            versions = {
+                alias: tracking.client().get_model_version_by_alias("input_model_mouth", alias).tags["gaip3.data_version"]
+                for alias in ("candidate", "champion")
+            }
+            outcomes.append((evaluation.passed, versions))
+    assert outcomes == [
+        (True, {"candidate": "good", "champion": "good"}),
+        (False, {"candidate": "worse", "champion": "good"}),
+    ]
 
 
 def test_a_failed_training_is_failed_and_an_interrupted_one_killed(store):

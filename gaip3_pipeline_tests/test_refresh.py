@@ -30,7 +30,7 @@ def set_tiny(root: DataRoot, text: str) -> None:
 def relabel(root: DataRoot, attribute: str, rows: int = 12) -> None:
     path = root.hand_labels(attribute)
     table = pd.read_csv(path, dtype=str)
-    table.loc[: rows - 1, "value"] = (1 - table.value[:rows].astype(float)).astype(str)
+    table.loc[: rows - 1, "value"] = ((table.value[:rows].astype(float) + 0.25) % 1.25).astype(str)
     table.to_csv(path, index=False, lineterminator="\n")
 
 

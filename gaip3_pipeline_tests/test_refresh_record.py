@@ -8,11 +8,15 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 
+from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.refresh_plan import Forecast, Planned, RefreshError, forecast, spoken
 from gaip3_pipeline.refresh_record import KEPT, Record, headlines, read_records
+from gaip3_pipeline.settings import load
+from gaip3_pipeline.tables.contracts import read_labels, stem
 from gaip3_pipeline.versions import read_figures
 from gaip3_pipeline_tests.refreshing import instance_of, plan_of, refresh_root
 from gaip3_pipeline_tests.test_refresh import relabel, set_tiny
@@ -93,6 +97,33 @@ def test_a_refresh_leaves_its_plan_its_states_and_what_it_changed(root_copy):
     assert old.read_bytes() != new.read_bytes()
     assert new.read_bytes() == root_copy.picture("input_model_mouth").read_bytes()
     assert any(line.split()[0] == "input_model_mouth" and " → " in line for line in headlines(record["results"]))
+
+
+def test_two_trainings_of_a_model_compare_in_mlflow_name_by_name_with_the_labels_that_changed(root_copy):
+    relabel(root_copy, "mouth", 12)
+    path = root_copy.hand_labels("mouth")
+    path.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[:-1]) + "\n", encoding="utf-8")
+    gone = pd.read_csv(root_copy.checked_labels("mouth"), dtype=str)
+    refresh_root(root_copy, select=["input_model_mouth"])
+
+    client = tracking_of(root_copy, load(root_copy)).client()
+    experiment = client.get_experiment_by_name("gaip3").experiment_id
+    after, before = client.search_runs([experiment], "tags.`gaip3.asset` = 'input_model_mouth'", order_by=["attributes.start_time DESC"])
+    assert set(after.data.params) == set(before.data.params)
+    assert set(after.data.metrics) == set(before.data.metrics)
+    assert after.data.tags["gaip3.input.labels_mouth"] != before.data.tags["gaip3.input.labels_mouth"]
+    assert after.data.tags["gaip3.data_version"] != before.data.tags["gaip3.data_version"]
+    assert {d.dataset.name for d in after.inputs.dataset_inputs} == {d.dataset.name for d in before.inputs.dataset_inputs}
+
+    changes = pd.read_csv(client.download_artifacts(after.info.run_id, "label_changes.csv"), dtype=str, keep_default_na=False)
+    assert list(changes.columns) == ["attribute", "gender", "stem", "from", "to"]
+    assert len(changes) == after.data.metrics["final/labels_changed"] == 13
+    assert len(changes[changes.to == ""]) == 1
+    labelled = dict(zip(zip(gone.gender, gone.path.map(stem), strict=True), gone.value, strict=True))
+    assert all(labelled[g, s] == old for g, s, old in zip(changes.gender, changes.stem, changes["from"], strict=True))
+    assert read_labels(root_copy.labels_seen(root_copy.input_model("mouth"), "mouth")).table.equals(
+        read_labels(root_copy.checked_labels("mouth")).table
+    )
 
 
 def test_what_turns_out_fresh_is_said_and_nothing_stale_writes_no_record(root_copy):

@@ -27,16 +27,19 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         resumable=True,
     )
     def nvae_weights(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import final_images
+        from gaip3_pipeline.assets.training_data import final_images, keep_labels_seen, label_changes_since
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.generator import generator_sheet
+        from gaip3_pipeline.tables.label_changes import changes_csv
         from gaip3_pipeline.training.generator import train_nvae
         from gaip3_pipeline.training.inputs import load_guide
         from gaip3_pipeline.training.logbook import write_section
 
         data = final_images(step.root, step.settings, step.progress())
         section = step.settings.nvae
+        changes = label_changes_since(step.root, step.root.nvae)
         with step.training_run(flatten(section)) as run:
+            run.text("label_changes.csv", changes_csv(changes))
             result = train_nvae(
                 data.images,
                 data.values,
@@ -50,16 +53,18 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
                 lambda epoch, faces: run.image("samples", epoch, faces),
                 step.resume,
             )
+            figures = result.figures | {"labels_changed": len(changes)}
             version = weights_version(step.root.nvae)
             picture = generator_sheet(step.root.nvae, data.images, data.values, data.table.split.to_numpy())
             curves = training_curves(result.history, "NVAE")
-            run.result(numbers(result.figures))
+            run.result(numbers(figures))
             run.picture("samples_and_sweeps.jpg", picture)
             run.picture("curves.jpg", curves)
             path = step.root.training_log("nvae")
-            run.artifact(write_section(path, "Generator", step.name, step.inputs, flatten(section), result.history, result.figures))
+            run.artifact(write_section(path, "Generator", step.name, step.inputs, flatten(section), result.history, figures))
             run.register(step.root.nvae, version)
-        return Made(version, result.figures, picture, run.url, {"curves": curves})
+        keep_labels_seen(step.root, step.root.nvae)
+        return Made(version, figures, picture, run.url, {"curves": curves})
 
     @versioned_asset(
         settings,

@@ -81,19 +81,22 @@ def train_regressor(
 
     ``split_of`` gives the split of each row of the table of labels; the training gets a section of ``log``, where there is one.
     """
-    from gaip3_pipeline.assets.training_data import labelled_table, resized_images
+    from gaip3_pipeline.assets.training_data import keep_labels_seen, label_changes_since, labelled_table, resized_images
     from gaip3_pipeline.evaluation.charts import scatter
     from gaip3_pipeline.evaluation.regression import regression_figures
+    from gaip3_pipeline.tables.label_changes import changes_csv
     from gaip3_pipeline.training.inputs import train_input_model
     from gaip3_pipeline.training.logbook import write_section
 
     table = labelled_table(step.root, attribute)
     images, values, split = resized_images(step.root, table), table.value.to_numpy("float32"), split_of(table)
+    changes = label_changes_since(step.root, folder, [attribute])
     with step.training_run(flatten(section)) as run:
+        run.text("label_changes.csv", changes_csv(changes))
         result = train_input_model(attribute, images, values, split, section, folder, step.fingerprint, run.log, step.progress())
         test = split == "test"
         figures = regression_figures(result.predicted[test], values[test], (table.gender == "female").to_numpy()[test])
-        figures["n_train"] = int((split == "train").sum())
+        figures |= {"n_train": int((split == "train").sum()), "labels_changed": len(changes)}
         version = weights_version(folder)
         picture = scatter(values[test], result.predicted[test], f"{title}: held out")
         run.result(numbers(figures))
@@ -101,4 +104,5 @@ def train_regressor(
         if log:
             run.artifact(write_section(log, "Input models", step.name, step.inputs, flatten(section), result.history, figures))
         run.register(folder, version)
+    keep_labels_seen(step.root, folder, [attribute])
     return Made(version, figures, picture, run.url)

@@ -1,6 +1,6 @@
 """What trainings read, gathered from manifests, checked labels and tables. Not an asset: every model's asset starts here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -10,8 +10,9 @@ import pandas as pd
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, DataRoot
 from gaip3_pipeline.settings import Settings, section_hash
 from gaip3_pipeline.tables import splits
-from gaip3_pipeline.tables.contracts import read_all_input_values
-from gaip3_pipeline.tables.files import write_text_atomically
+from gaip3_pipeline.tables.contracts import read_all_input_values, read_labels
+from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
+from gaip3_pipeline.tables.label_changes import changes_since
 from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_manifest
 
 FOLDER_OF_SET = {s.id: s.folder for s in IMAGE_SETS}
@@ -57,6 +58,22 @@ def labelled_table(root: DataRoot, attribute: str) -> pd.DataFrame:
     labels["set"] = labels.gender.map(SET_OF_SEX)
     labels["stem"] = labels.path.map(lambda p: p.rpartition("/")[2].removesuffix(".jpg"))
     return labels[["set", "stem", "gender", "value"]].merge(originals_table(root), on=["set", "stem"], validate="one_to_one")
+
+
+def label_changes_since(root: DataRoot, model: Path, attributes: Sequence[str] = ATTRIBUTES) -> pd.DataFrame:
+    """What differs in the labels since the model in the folder ``model`` was trained: ``attribute, gender, stem, from, to``."""
+    parts = []
+    for a in attributes:
+        changes = changes_since(root.labels_seen(model, a), read_labels(root.checked_labels(a)).table)
+        changes.insert(0, "attribute", a)
+        parts.append(changes)
+    return pd.concat(parts, ignore_index=True)
+
+
+def keep_labels_seen(root: DataRoot, model: Path, attributes: Sequence[str] = ATTRIBUTES) -> None:
+    """Keep the checked labels beside the model in the folder ``model``, which was trained with them."""
+    for a in attributes:
+        write_bytes_atomically(root.labels_seen(model, a), root.checked_labels(a).read_bytes())
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,23 @@ import numpy as np
 
 from gaip3_pipeline.evaluation.classification import mean_ranks
 
-COMMON = 0.1  # a level held by a smaller share of the labels is rare and gets a recall of its own
+MOST_LEVELS = 10  # labels of more levels are taken as measured, not as chosen from a few
 
 
 def regression_figures(predicted: np.ndarray, labelled: np.ndarray, is_female: np.ndarray | None = None) -> dict[str, float | int]:
-    """MAE, R², Spearman, Pearson and n, also by sex, and the recall of rare levels, for ``(N,)`` values in 0..1.
+    """MAE, R², Spearman, Pearson and n, also by sex, and the recall of each level, for ``(N,)`` values in 0..1.
 
-    A prediction recalls a level when that level is the nearest of all levels that occur. R² and correlations are NaN where the
+    A prediction recalls a level when that level is the nearest of all levels that occur. Common levels have a recall, too: names that
+    come and go with the data would not compare from run to run. R² and correlations are NaN where the
     labels or the predictions do not vary.
     """
     figures = _figures(predicted, labelled)
     if is_female is not None:
         for name, chosen in (("female", np.asarray(is_female, bool)), ("male", ~np.asarray(is_female, bool))):
             figures |= {f"{name}_{k}": v for k, v in _figures(predicted[chosen], labelled[chosen]).items() if k in ("n", "mae", "r2")}
-    for level, (recall, n) in level_recall(predicted, labelled).items():
-        if n < COMMON * len(labelled):
+    levels = level_recall(predicted, labelled)
+    if len(levels) <= MOST_LEVELS:
+        for level, (recall, n) in levels.items():
             figures |= {f"recall_at_{level:g}": recall, f"n_at_{level:g}": n}
     return figures
 

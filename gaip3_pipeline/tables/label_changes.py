@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 
 from gaip3_pipeline.tables.contracts import read_labels
-from gaip3_pipeline.tables.files import write_text_atomically
 
 KEY = ["gender", "stem"]
 
@@ -27,6 +26,6 @@ def changes_since(path: Path, after: pd.DataFrame) -> pd.DataFrame:
     return label_changes(before, after)
 
 
-def write_changes(path: Path, changes: pd.DataFrame) -> None:
-    """Write :func:`label_changes` as a CSV; a value that is absent is empty."""
-    write_text_atomically(path, changes.to_csv(index=False, lineterminator="\n"))
+def changes_csv(changes: pd.DataFrame) -> str:
+    """:func:`label_changes` as a CSV; a value that is absent is empty."""
+    return changes.to_csv(index=False, lineterminator="\n")

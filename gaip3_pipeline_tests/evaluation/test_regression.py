@@ -30,10 +30,12 @@ def test_each_sex_has_its_own_figures():
     assert (figures["female_mae"], figures["male_mae"], figures["male_n"]) == (0.0, 0.5, 2)
 
 
-def test_rare_levels_have_a_recall_of_their_own():
+def test_each_of_a_few_levels_has_a_recall_of_its_own():
     labelled = np.array([1.0] * 30 + [0.0] * 2)
     predicted = np.array([0.9] * 30 + [0.3, 0.8])
     assert level_recall(predicted, labelled) == {0.0: (0.5, 2), 1.0: (1.0, 30)}
     figures = regression_figures(predicted, labelled)
     assert (figures["recall_at_0"], figures["n_at_0"]) == (0.5, 2)
-    assert "recall_at_1" not in figures
+    assert (figures["recall_at_1"], figures["n_at_1"]) == (1.0, 30)
+    exact = np.linspace(0, 1, 50)
+    assert not [name for name in regression_figures(exact, exact) if name.startswith("recall_at_")]

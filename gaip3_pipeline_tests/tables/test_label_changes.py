@@ -3,7 +3,7 @@
 import pandas as pd
 
 from gaip3_pipeline.tables.contracts import read_labels, write_labels
-from gaip3_pipeline.tables.label_changes import changes_since, label_changes, write_changes
+from gaip3_pipeline.tables.label_changes import changes_csv, changes_since, label_changes
 
 
 def table(*rows):
@@ -14,10 +14,9 @@ BEFORE = table(("female", "a", 0.0), ("female", "b", 0.5), ("male", "a", 1.0))
 AFTER = table(("male", "a", 1.0), ("female", "b", 0.75), ("female", "c", 0.25))
 
 
-def test_added_removed_and_changed_rows_are_found_by_key_whatever_their_order(tmp_path):
+def test_added_removed_and_changed_rows_are_found_by_key_whatever_their_order():
     changes = label_changes(BEFORE, AFTER)
-    write_changes(tmp_path / "changes.csv", changes)
-    assert (tmp_path / "changes.csv").read_text() == "gender,stem,from,to\nfemale,a,0.0,\nfemale,b,0.5,0.75\nfemale,c,,0.25\n"
+    assert changes_csv(changes) == "gender,stem,from,to\nfemale,a,0.0,\nfemale,b,0.5,0.75\nfemale,c,,0.25\n"
     assert label_changes(AFTER, AFTER.iloc[::-1]).empty
 
 
