@@ -22,7 +22,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.web.servers import serve
-serve(DataRoot(Path(sys.argv[1])), dagster_port=int(sys.argv[3]), mlflow_port=int(sys.argv[3]) + 100, module=sys.argv[4])
+port = int(sys.argv[3])
+serve(DataRoot(Path(sys.argv[1])), dagster_port=port, mlflow_port=port + 100, label_port=port + 200, module=sys.argv[4])
 """
 DEFINITIONS = """
 import dagster as dg
@@ -56,23 +57,25 @@ def listening() -> socket.socket:
     return taken
 
 
-def test_both_pages_are_served_until_sigterm_and_then_no_process_is_left(root: DataRoot, modules: Path, tmp_path: Path) -> None:
+def test_all_pages_are_served_until_sigterm_and_then_no_process_is_left(root: DataRoot, modules: Path, tmp_path: Path) -> None:
     log = tmp_path / "ui.log"
     with listening() as taken:
         busy = taken.getsockname()[1]
         process = start(SERVE, log, str(root.path), str(modules), str(busy), "portrait_definitions")
-        printed = wait_for("Ctrl-C stops both.", log, process)
+        printed = wait_for("Ctrl-C stops them.", log, process)
         assert f"Port {busy} is in use; dagster gets {busy + 1}." in printed
 
-        dagster, mlflow = re.findall(r"http://127\.0\.0\.1:\d+", printed)
+        labels, dagster, mlflow = re.findall(r"http://127\.0\.0\.1:\d+", printed)
         query = json.dumps({"query": "{ assetNodes { groupName assetKey { path } } }"}).encode()
         request = urllib.request.Request(f"{dagster}/graphql", query, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request) as answer:
             assert json.load(answer)["data"]["assetNodes"] == [{"groupName": "faces", "assetKey": {"path": ["portraits"]}}]
         with urllib.request.urlopen(f"{mlflow}/") as answer:
             assert b"<title>MLflow</title>" in answer.read()
+        with urllib.request.urlopen(f"{labels}/api/about") as answer:
+            assert json.load(answer)["links"] == {"Dagster": dagster, "MLflow": mlflow}
         assert root.mlflow_db.exists()
-        assert len(processes_of(root.path)) >= 5
+        assert len(processes_of(root.path)) >= 6
 
         with pytest.raises(ServerError, match=r"is served already: .*Stop that one first"):
             serve(root)
@@ -88,7 +91,7 @@ def test_definitions_that_do_not_load_are_reported_and_a_killed_parent_leaves_no
 ) -> None:
     log = tmp_path / "ui.log"
     process = start(SERVE, log, str(root.path), str(modules), "23400", "broken_definitions")
-    printed = wait_for("Ctrl-C stops both.", log, process)
+    printed = wait_for("Ctrl-C stops them.", log, process)
     assert "The definitions do not load:" in printed
     assert "learning_rate must be positive" in printed
 

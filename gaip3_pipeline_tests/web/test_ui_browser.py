@@ -1,34 +1,27 @@
-"""``gaip3 ui`` in a real browser: the graph with its groups, an asset's picture and checks, MLflow's page."""
+"""``gaip3 ui`` in a real browser: what each page shows, and the relabelling loop through all three of them."""
 
 import json
 import re
 import shutil
 import signal
-import urllib.request
+import time
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.web.fetch import count_images
+from gaip3_pipeline_tests.web.browser import chromium_browser, fetch_json, open_page
 from gaip3_pipeline_tests.web.processes import start, wait_for, wait_until_gone
 
 pytestmark = pytest.mark.browser
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-UI = "import sys\nfrom gaip3_pipeline.cli import main\nmain(['ui', '--root', sys.argv[1], '--port', '23600', '--mlflow-port', '23700'])"
-SECONDS = 60_000  # of Playwright, in milliseconds
+PORTS = "'--port', '23600', '--mlflow-port', '23700', '--label-port', '23800'"
+UI = f"import sys\nfrom gaip3_pipeline.cli import main\nmain(['ui', '--root', sys.argv[1], {PORTS}])"
 
 
 @dataclass
@@ -36,22 +29,29 @@ class Pages:
     """The served pages of a root on which the whole graph has run."""
 
     root: DataRoot
+    labels: str
     dagster: str
     mlflow: str
     screenshots: Path
 
+    def stale(self) -> set[str]:
+        """The assets that Dagster shows as unsynced."""
+        query = "{ assetNodes { assetKey { path } staleStatus } }"
+        nodes = fetch_json(f"{self.dagster}/graphql", {"query": query})["data"]["assetNodes"]
+        return {node["assetKey"]["path"][0] for node in nodes if node["staleStatus"] == "STALE"}
 
-def fetch_json(url: str, body: dict | None = None) -> dict:
-    """The answer to a GET, or to a POST of ``body``."""
-    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)
+    def runs_of(self, asset: str) -> list[dict]:
+        """The MLflow runs of an asset's trainings, newest first."""
+        get = f"{self.mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=gaip3"
+        experiment = fetch_json(get)["experiment"]["experiment_id"]
+        question = {"experiment_ids": [experiment], "filter": f"tags.`gaip3.asset` = '{asset}'"}
+        return fetch_json(f"{self.mlflow}/api/2.0/mlflow/runs/search", question)["runs"]
 
 
 @pytest.fixture(scope="module")
 def root(finished_root: DataRoot, tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
     """A copy of the finished root, since its daemon observes while it is served."""
-    return DataRoot(Path(shutil.copytree(finished_root.path, tmp_path_factory.mktemp("ui") / "얼굴 data")))
+    return DataRoot(Path(shutil.copytree(finished_root.path, tmp_path_factory.mktemp("ui") / "얼굴 data", copy_function=shutil.copy2)))
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def pages(chromium: str, root: DataRoot, tmp_path_factory: pytest.TempPathFactor
     log = folder / "ui.log"
     process = start(UI, log, str(root.path))
     try:
-        dagster, mlflow = re.findall(r"http://127\.0\.0\.1:\d+", wait_for("Ctrl-C stops both.", log, process))
-        yield Pages(root, dagster, mlflow, folder)
+        labels, dagster, mlflow = re.findall(r"http://127\.0\.0\.1:\d+", wait_for("Ctrl-C stops them.", log, process))
+        yield Pages(root, labels, dagster, mlflow, folder)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
@@ -70,24 +70,14 @@ def pages(chromium: str, root: DataRoot, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    with chromium_browser(chromium) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    expect.set_options(timeout=SECONDS)
-    context = browser.new_context(viewport={"width": 2400, "height": 1300})
-    context.set_default_timeout(SECONDS)
-    # MLflow's assistant opens by itself over the page.
-    context.add_init_script(
-        "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');"
-        "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');"
-    )
-    yield context.new_page()
-    context.close()
+    with open_page(browser) as page:
+        yield page
 
 
 def test_the_graph_shows_every_group(pages: Pages, page: Page) -> None:
@@ -119,12 +109,87 @@ def test_an_assets_page_shows_the_result_of_its_check(pages: Pages, page: Page) 
 
 
 def test_mlflow_shows_the_figures_of_a_training(pages: Pages, page: Page) -> None:
-    get = f"{pages.mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=gaip3"
-    experiment = fetch_json(get)["experiment"]["experiment_id"]
-    question = {"experiment_ids": [experiment], "filter": "tags.`gaip3.asset` = 'nvae_weights'"}
-    [run] = fetch_json(f"{pages.mlflow}/api/2.0/mlflow/runs/search", question)["runs"]
+    [run] = pages.runs_of("nvae_weights")
     assert run["info"]["status"] == "FINISHED"
-    page.goto(f"{pages.mlflow}/#/experiments/{experiment}/runs/{run['info']['run_id']}")
+    page.goto(f"{pages.mlflow}/#/experiments/{run['info']['experiment_id']}/runs/{run['info']['run_id']}")
     expect(page.get_by_text("nvae_weights").first).to_be_visible()
     expect(page.get_by_text("bits_per_dim", exact=True).first).to_be_visible()
     page.screenshot(path=pages.screenshots / "mlflow.png")
+
+
+def test_labels_set_by_keyboard_are_refreshed_by_the_button_and_compared(pages: Pages, page: Page) -> None:
+    page.goto(pages.labels)
+    page.get_by_role("tab", name="mouth", exact=True).click()
+    page.locator("#show").select_option("labelled")
+    expect(page.locator("#caption")).to_contain_text("1 of ")
+    values = page.evaluate("fetch('/api/labels/mouth').then((r) => r.json()).then((l) => l.columns.value.filter((v) => v !== null))")
+    for value in values[:12]:
+        page.keyboard.press("1" if value > 0.4 else "5")
+    expect(page.locator("#saved")).to_have_text("saved")
+
+    page.get_by_role("link", name="Refresh").click()
+    expect(page.locator("#summary")).to_contain_text("12 labels of mouth changed → up to")
+    expect(page.locator("#summary")).to_contain_text("eyes, hair_color, background, head stay")
+    page.screenshot(path=pages.screenshots / "plan.png")
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.locator("#assets .running").first).to_be_visible()
+    page.screenshot(path=pages.screenshots / "running.png")
+    expect(page.locator("#running")).to_be_hidden(timeout=400_000)
+    expect(page.locator("#outcome")).to_contain_text("finished")
+    expect(page.locator("#summary")).to_contain_text("Nothing is stale")
+    assert pages.stale() == set()
+
+    result = page.locator(".result", has=page.get_by_role("heading", name="input_model_mouth"))
+    expect(result.locator("table")).to_contain_text("r2")
+    for when in ("before", "after"):
+        picture = result.get_by_alt_text(f"input_model_mouth {when}").first
+        picture.scroll_into_view_if_needed()
+        expect(picture).to_be_visible()
+        page.wait_for_function("image => image.complete && image.naturalWidth > 100", arg=picture.element_handle())
+    after, before = pages.runs_of("input_model_mouth")
+    links = [link.get_attribute("href") or "" for link in result.get_by_role("link").all()]
+    assert [link.rpartition("/")[2] for link in links] == [before["info"]["run_id"], after["info"]["run_id"]]
+    page.screenshot(path=pages.screenshots / "result.png")
+
+
+def test_mlflow_compares_the_runs_before_and_after(pages: Pages, page: Page) -> None:
+    runs = pages.runs_of("input_model_mouth")
+    assert len(runs) == 2
+    names = [{m["key"] for m in run["data"]["metrics"]} for run in runs]
+    assert names[0] == names[1]
+    ids = urllib.parse.quote(json.dumps([run["info"]["run_id"] for run in runs]))
+    experiments = urllib.parse.quote(json.dumps([runs[0]["info"]["experiment_id"]]))
+    page.goto(f"{pages.mlflow}/#/compare-runs?runs={ids}&experiments={experiments}")
+    expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible()
+    for run in runs:
+        expect(page.get_by_text(run["info"]["run_id"]).first).to_be_visible()
+    expect(page.get_by_text("final/r2", exact=True).first).to_be_visible()
+    page.screenshot(path=pages.screenshots / "compare.png")
+
+
+def test_an_edit_made_outside_shows_in_dagster_within_a_minute_and_materialize_unsynced_takes_it_up(pages: Pages, page: Page) -> None:
+    path = pages.root.hand_labels("head")
+    table = pd.read_csv(path, dtype=str)
+    table.loc[:5, "value"] = (1 - table.value[:6].astype(float)).astype(str)
+    table.to_csv(path, index=False)
+    edited = time.monotonic()
+    while not pages.stale():
+        assert time.monotonic() - edited < 60
+        time.sleep(0.5)
+    assert pages.stale() == {"labels_head"}
+    page.goto(f"{pages.dagster}/assets/labels_head")
+    expect(page.get_by_text("Unsynced (1)").first).to_be_visible()
+    page.screenshot(path=pages.screenshots / "unsynced.png")
+
+    page.goto(f"{pages.dagster}/asset-groups")
+    button = page.get_by_role("button", name="Materialize all")
+    expect(button).to_be_visible()
+    button.locator("xpath=following::button[1]").click()
+    page.get_by_text("Materialize unsynced").first.click()
+    page.get_by_role("button", name="Materialize 1 assets").click()
+    deadline = time.monotonic() + 120
+    while "labels_head" in pages.stale():
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert pages.root.checked_labels("head").read_text(encoding="utf-8").count("\n") == len(table) + 1
+    assert {"input_model_head", "evaluator_head"} <= pages.stale()  # the next layer, for the next click
