@@ -13,6 +13,7 @@ from gaip3_pipeline.versions import RootResource, current_version, read_figures
 
 MIN_FINAL = 50  # below this neither the generator nor its held-out figures mean anything
 MIN_LABELS = 30
+MAX_LOOK_WRONG = 0.05  # of the labels of an attribute
 BETTER_THAN_MEAN = "Held-out error below that of always saying the mean."
 Verdict = tuple[bool, str]
 Rule = Callable[[DataRoot, dict[str, Any]], Verdict]
@@ -24,6 +25,7 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
     return [
         *(_check(n, "usable", _usable(most), True, "There are images, and few that could not be used.") for n in PROCESSED),
         *(_check(f"labels_{a}", "enough_labels", _enough_labels, True, "Enough labels, of more than one value.") for a in ATTRIBUTES),
+        _check("label_review", "few_look_wrong", _few_look_wrong, False, "At most one label in twenty looks wrong, of every attribute."),
         _check("gender_model", "tells_apart", _gender_learned, True, "Out-of-fold AUC above 0.8.", promotes=True),
         _check("gender_probabilities", "probabilities", _probabilities, True, "A row for each image, numbers in 0..1 that differ."),
         _check("final_dataset", "enough_images", _enough_final, True, "The rule keeps enough images to train on."),
@@ -66,6 +68,12 @@ def _usable(most: float) -> Rule:
 def _enough_labels(root: DataRoot, f: dict[str, Any]) -> Verdict:
     said = f"{f['rows']} labels of {len(f['values'])} values, {f['left_out']} rows left out"
     return f["rows"] >= MIN_LABELS and len(f["values"]) > 1, f"{said}; at least {MIN_LABELS} of two values are needed"
+
+
+def _few_look_wrong(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    said = ", ".join(f"{a} {f[f'look_wrong_{a}']} of {f[f'n_{a}']:,}" for a in ATTRIBUTES)
+    few = all(f[f"look_wrong_{a}"] <= MAX_LOOK_WRONG * f[f"n_{a}"] for a in ATTRIBUTES)
+    return few, f"labels that look wrong: {said}; gaip3 label shows the most suspicious first"
 
 
 def _gender_learned(root: DataRoot, f: dict[str, Any]) -> Verdict:

@@ -141,6 +141,15 @@ class DataRoot:
         """Which labels of an attribute look wrong, and which images to label next."""
         return self.path / "review" / f"{attribute}.csv"
 
+    def label_review_source(self, attribute: str) -> Path:
+        """Of what the review of an attribute was made: it is made anew only when that changes."""
+        return self.path / "review" / f"{attribute}.json"
+
+    @property
+    def review_features(self) -> Path:
+        """``(2, N, D) float32`` of the labelled sets' images and their mirror images, which every review reads."""
+        return self.path / "review" / "features.npy"
+
     @property
     def label_history(self) -> Path:
         """Every change of a hand label: who, when, from what; a JSON line each, the latest last."""

@@ -19,6 +19,7 @@ EXPECTED = {
     **{f"labels_{a}": {f"hand_labels_{a}", "resized_d2_female", "resized_d2_male"} for a in ATTRIBUTES},
     **{f"input_model_{a}": {f"labels_{a}", *(f"resized_{s}" for s in SETS)} for a in ATTRIBUTES},
     **{f"input_values_{a}": {f"input_model_{a}", "final_dataset"} for a in ATTRIBUTES},
+    "label_review": {*(f"labels_{a}" for a in ATTRIBUTES), *(f"resized_{s}" for s in SETS)},
     "gender_model": {f"resized_{s}" for s in SETS},
     "gender_probabilities": {"gender_model", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
     "final_dataset": {"gender_probabilities", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
@@ -62,7 +63,7 @@ def test_every_asset_says_what_it_is_and_is_checked(tmp_path):
 def test_the_definitions_load_without_the_heavy_libraries():
     code = (
         "import sys, json, gaip3_pipeline.definitions as d; d.defs.resolve_asset_graph();"
-        "print(json.dumps([m for m in ('tensorflow', 'keras', 'mlflow', 'cv2', 'jax') if m in sys.modules]))"
+        "print(json.dumps([m for m in ('tensorflow', 'keras', 'mlflow', 'cv2', 'jax', 'sklearn') if m in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == []

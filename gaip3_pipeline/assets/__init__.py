@@ -1,11 +1,24 @@
 """The artefacts as Dagster assets, one noun a file, in the order of the graph."""
 
-from gaip3_pipeline.assets import critic, evaluation, final_dataset, gender, generator, images, inputs, labels, originals, report, retouch
+from gaip3_pipeline.assets import (
+    critic,
+    evaluation,
+    final_dataset,
+    gender,
+    generator,
+    images,
+    inputs,
+    labels,
+    originals,
+    report,
+    retouch,
+    review,
+)
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.versions import Made
 
-MODULES = (originals, images, labels, gender, final_dataset, inputs, generator, evaluation, critic, retouch, report)
+MODULES = (originals, images, labels, review, gender, final_dataset, inputs, generator, evaluation, critic, retouch, report)
 
 
 def build(settings: Settings) -> list:

@@ -11,7 +11,7 @@ from gaip3_pipeline.versions import Made, Step, file_version, read_figures, vers
 SECTIONS = {
     "Images": PROCESSED,
     "Gender": ["gender_model", "gender_probabilities", "final_dataset"],
-    "Labels": [f"labels_{a}" for a in ATTRIBUTES],
+    "Labels": [*(f"labels_{a}" for a in ATTRIBUTES), "label_review"],
     "Input models": [name for a in ATTRIBUTES for name in (f"input_model_{a}", f"input_values_{a}")],
     "Generator": ["nvae_weights", "nvae_samples", "generator_evaluation"],
     "Evaluators": EVALUATORS,

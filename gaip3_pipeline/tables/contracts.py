@@ -16,6 +16,7 @@ from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.tables.files import write_text_atomically
 
 LABEL_COLUMNS = ("gender", "img_id", "path", "value")
+REVIEW_COLUMNS = ("gender", "stem", "value", "predicted", "uncertainty", "suspicion", "next")
 SEXES = ("female", "male")
 MAX_PROBLEMS = 20
 
@@ -166,6 +167,18 @@ def write_samples(path: Path, table: pd.DataFrame) -> None:
 def read_samples(path: Path) -> pd.DataFrame:
     """The table of :func:`write_samples`."""
     return _read_predictions(path, (*ATTRIBUTES, "seed", "temperature", "guidance"))
+
+
+def write_label_review(path: Path, table: pd.DataFrame) -> None:
+    """Write a review of labels: ``REVIEW_COLUMNS``, empty where there is no label, or no rank among the images to label next."""
+    _write(path, table[list(REVIEW_COLUMNS)])
+
+
+def read_label_review(path: Path) -> pd.DataFrame:
+    """The table of :func:`write_label_review`: ``gender`` and ``stem`` are text, the rest numbers with NaN for what is empty."""
+    numbers = REVIEW_COLUMNS[2:]
+    text = {"gender": str, "stem": str}  # a picture may be called NA
+    return pd.read_csv(path, dtype=text | dict.fromkeys(numbers, float), keep_default_na=False, na_values={c: [""] for c in numbers})
 
 
 def _read_predictions(path: Path, numbers: tuple[str, ...]) -> pd.DataFrame:

@@ -40,6 +40,11 @@ def split(buckets: np.ndarray) -> np.ndarray:
     return np.where(b < TEST_BUCKETS, "test", np.where(b < VALIDATION_BUCKETS, "validation", "train"))
 
 
+def folds_of(buckets: np.ndarray, folds: int) -> np.ndarray:
+    """The fold of each picture from its split bucket 0..99, which twins share."""
+    return np.asarray(buckets) % folds
+
+
 def evaluators_half(buckets: np.ndarray) -> np.ndarray:
     """The split of an evaluator's pictures, ``(N,)``: ``test`` as everywhere, ``train`` the odd buckets of the rest, else ``unused``.
 

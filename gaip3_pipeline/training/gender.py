@@ -12,6 +12,7 @@ from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.classifier import build_classifier
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.settings import GenderModel
+from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import Log, fit
@@ -38,11 +39,6 @@ class GenderModels:
     models: list[keras.Model]
     height: int
     width: int
-
-
-def folds_of(bucket: np.ndarray, folds: int) -> np.ndarray:
-    """The fold of each picture from its split bucket 0..99, which twins share."""
-    return np.asarray(bucket) % folds
 
 
 def train_gender(

@@ -1,0 +1,132 @@
+"""The review of the hand labels: which look wrong, and which images to label next."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from gaip3_pipeline.assets.labels import GROUP, LABELLED_SETS
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MIRRORED, DataRoot
+from gaip3_pipeline.settings import Settings
+from gaip3_pipeline.versions import Made, Step, digest, file_version, versioned_asset
+
+VERSION = 1
+SHOWN, SHOWN_OF_ALL = 40, 8  # pictures on an attribute's sheet, and of each attribute on the sheet of all
+
+
+def build(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``label_review``."""
+
+    @versioned_asset(
+        settings,
+        name="label_review",
+        deps=[*(f"labels_{a}" for a in ATTRIBUTES), *(f"resized_{s.id}" for s in IMAGE_SETS)],  # all sets: a twin in D1 moves the fold
+        version=VERSION,
+        group=GROUP,
+        kinds={"csv", "numpy"},
+        description="Which labels look wrong beside predictions that never saw them, and which images to label next.",
+    )
+    def label_review(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import originals_table
+        from gaip3_pipeline.tables.contracts import read_label_review
+
+        images = originals_table(step.root)
+        images = images[images.set.isin([s.id for s in LABELLED_SETS])].reset_index(drop=True)
+        images["gender"] = images.set.map({s.id: s.sex for s in LABELLED_SETS})
+        content = digest([str(VERSION), *(step.inputs[f"resized_{s.id}"] for s in LABELLED_SETS), images.to_csv(index=False)])
+        progress = step.progress(total=len(ATTRIBUTES))
+        remade = []
+        for done, attribute in enumerate(ATTRIBUTES, 1):
+            if _remake(step.root, attribute, images, content):
+                remade.append(attribute)
+            progress.update(done)
+        tables = {a: read_label_review(step.root.label_review(a)) for a in ATTRIBUTES}
+        figures: dict[str, Any] = {"remade": remade}
+        for attribute, table in tables.items():
+            figures |= {f"{k}_{attribute}": v for k, v in _figures(table).items()}
+        sheets = {a: _sheet(step.root, {a: t}, SHOWN) for a, t in tables.items()}
+        version = digest(file_version(step.root.label_review(a)) for a in ATTRIBUTES)
+        return Made(version, figures, _sheet(step.root, tables, SHOWN_OF_ALL), more={a: s for a, s in sheets.items() if s})
+
+    return [label_review]
+
+
+def _remake(root: DataRoot, attribute: str, images: Any, content: str) -> bool:
+    """Write the review of ``attribute`` unless it is already that of these images and labels."""
+    from gaip3_pipeline.assets.training_data import labelled_table
+    from gaip3_pipeline.evaluation.review import review_table
+    from gaip3_pipeline.tables.contracts import write_label_review
+    from gaip3_pipeline.tables.files import write_text_atomically
+
+    path, source = root.label_review(attribute), root.label_review_source(attribute)
+    made_of = digest([content, file_version(root.checked_labels(attribute))])
+    if source.exists() and json.loads(source.read_text()) == {"made_of": made_of, "table": file_version(path)}:
+        return False
+    values = labelled_table(root, attribute).set_index("key").value
+    table = review_table(images.assign(value=images.key.map(values)), _features(root, images, content), attribute in MIRRORED)
+    write_label_review(path, table)
+    write_text_atomically(source, json.dumps({"made_of": made_of, "table": file_version(path)}) + "\n")
+    return True
+
+
+def _features(root: DataRoot, images: Any, content: str) -> Any:
+    """The features of ``images``, kept until the images change."""
+    import numpy as np
+
+    from gaip3_pipeline.assets.training_data import resized_images
+    from gaip3_pipeline.imaging.patches import picture_features
+    from gaip3_pipeline.tables.files import write_text_atomically, writing
+
+    path = root.review_features
+    made_of = path.with_suffix(".json")
+    if not (path.exists() and made_of.exists() and made_of.read_text() == content):
+        features = picture_features(resized_images(root, images))
+        made_of.unlink(missing_ok=True)
+        with writing(path) as temporary:
+            np.save(temporary, features)
+        write_text_atomically(made_of, content)
+    return np.load(path, mmap_mode="r")
+
+
+def _figures(table: Any) -> dict[str, float | int]:
+    from gaip3_pipeline.evaluation.regression import regression_figures
+    from gaip3_pipeline.evaluation.review import LOOKS_WRONG
+
+    labelled = table[table.value.notna()]
+    return {
+        "r2": regression_figures(labelled.predicted.to_numpy(), labelled.value.to_numpy())["r2"],
+        "n": len(labelled),
+        "look_wrong": int((labelled.suspicion > LOOKS_WRONG).sum()),
+        "expected_wrong": float(labelled.suspicion.sum()),
+        "unlabelled": len(table) - len(labelled),
+    }
+
+
+def _sheet(root: DataRoot, tables: dict[str, Any], most: int) -> bytes | None:
+    """The ``most`` suspicious labels of each table, with the value that is there and the one predicted."""
+    import numpy as np
+    from PIL import Image
+
+    from gaip3_pipeline.imaging.contact_sheet import contact_sheet
+
+    shown = [
+        (_resized(root, row.gender, row.stem), f"{attribute} {_short(row.value)} | {_short(row.predicted)}")
+        for attribute, table in tables.items()
+        for row in table.sort_values("suspicion", ascending=False, kind="stable").head(most).itertuples()
+        if row.suspicion >= 0
+    ]
+    if not shown:
+        return None
+    images = [np.asarray(Image.open(path).convert("RGB")) for path, _ in shown]
+    return contact_sheet(images, 8, captions=[text for _, text in shown], title="most suspicious labels: value | predicted")
+
+
+def _short(value: float) -> str:
+    """``0.931`` as ``.93``: captions are narrow."""
+    return f"{round(value, 2):g}".removeprefix("0") or "0"
+
+
+def _resized(root: DataRoot, gender: str, stem: str) -> Path:
+    image_set = next(s for s in LABELLED_SETS if s.sex == gender)
+    return root.processed("resized", image_set) / f"{stem}.jpg"

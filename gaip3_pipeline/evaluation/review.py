@@ -1,0 +1,129 @@
+"""Which labels look wrong, and which images to label next. Pure functions of arrays and tables."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from gaip3_pipeline.tables.contracts import REVIEW_COLUMNS
+from gaip3_pipeline.training.cross_fitting import NOISE, KernelRegression, cross_fit
+
+SHARE_WRONG = 0.02  # before looking; fitted to the residuals it took tails of right labels for wrong, 130 for 40 planted in 792
+NEIGHBOURHOOD = 0.1  # standard deviation of the kernel over predicted values
+LEAST_DEVIATION = 0.01  # in units of the value
+LOOKS_WRONG = 0.5  # suspicion from which a label counts as looking wrong
+MOST_NEXT = 200  # images ranked to be labelled next
+MOST_CANDIDATES, MOST_WANTED = 2_000, 2_000  # images weighed for that, and images whose values are wanted: seconds at any size
+DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class Review:
+    """``suspicion (N,)``: the chance that a label is wrong, NaN without one. ``deviation (N,)``: the standard deviation of a right label
+    from what is predicted, in units of the value."""
+
+    suspicion: np.ndarray
+    deviation: np.ndarray
+
+    @property
+    def expected_wrong(self) -> float:
+        """The expected number of wrong labels."""
+        return float(np.nansum(self.suspicion))
+
+
+def review_table(images: pd.DataFrame, features: np.ndarray, mirrored: bool) -> pd.DataFrame:
+    """The review of one attribute: the columns ``REVIEW_COLUMNS``, a row for each image, sorted by gender and stem.
+
+    ``images``: columns ``gender``, ``stem``, ``value`` (NaN: not labelled) and ``bucket`` (of the split, equal for twins); ``features
+    (2, N, D)`` of its rows and their mirror images; ``mirrored``: a mirror image has 1 - value. ``predicted`` (0..1) is out of fold where
+    there is a label, ``uncertainty`` the standard deviation of a label from it, ``suspicion`` the chance that the label is wrong,
+    ``next`` 1, 2, 3, … for the images most worth labelling. Empty cells are NaN, in ``next`` <NA>.
+    """
+    values = images.value.to_numpy(float)
+    fitted = cross_fit(features, values, images.bucket.to_numpy(), mirrored)
+    review = review_labels(values, fitted.predicted, fitted.variance)
+    rank = np.zeros(len(images), int)
+    chosen = _next(values, fitted.predicted, fitted.variance, features, fitted.models)
+    rank[chosen] = np.arange(1, len(chosen) + 1)
+    table = images[["gender", "stem", "value"]].assign(
+        predicted=np.round(fitted.predicted, DECIMALS),
+        uncertainty=np.round(review.deviation, DECIMALS),
+        suspicion=np.round(review.suspicion, DECIMALS),
+        next=pd.array(np.where(rank > 0, rank, -1), dtype="Int64"),
+    )
+    table["next"] = table["next"].mask(table["next"] < 0)
+    return table[list(REVIEW_COLUMNS)].sort_values(["gender", "stem"], ignore_index=True)
+
+
+def review_labels(values: np.ndarray, predicted: np.ndarray, variance: np.ndarray) -> Review:
+    """Weigh each label's residual against what it may be: ``values (N,)`` in 0..1 or NaN, out-of-fold ``predicted`` and ``variance (N,)``.
+
+    The residual of a right label is taken as normal; its variance is that of the labels with predictions near by (aleatoric), half drawn
+    to that of all labels, in proportion to the model's own ``variance`` (epistemic, in any unit). A wrong label may lie anywhere in 0..1.
+    The suspicion is the posterior of the second case (Box and Tiao 1968). It ranks much as the score of Zhou et al. 2023 (“Detecting
+    errors in a numerical response via any regression model”, arXiv 2305.16583: residual over both uncertainties), but it is a
+    probability, so that its sum is a number of labels. Raises ``ValueError`` without any label.
+    """
+    labelled = np.isfinite(values)
+    if not labelled.any():
+        raise ValueError("no labels to review")
+    residual = (values - predicted)[labelled]
+    squares = np.square(residual)
+    everywhere = squares.mean()
+    near = np.exp(-0.5 * np.square((predicted[:, None] - predicted[labelled][None]) / NEIGHBOURHOOD))
+    near[np.flatnonzero(labelled), np.arange(len(residual))] = 0.0  # a label does not excuse itself
+    local = (near @ squares + everywhere) / (near.sum(axis=1) + 1.0)  # as if one more label near by were like all
+    relative = variance / variance[labelled].mean()
+    deviation = np.sqrt(0.5 * (local + everywhere) * relative) + LEAST_DEVIATION
+    own = deviation[labelled]
+    density = np.exp(-0.5 * np.square(residual / own)) / (np.sqrt(2.0 * np.pi) * own)
+    suspicion = np.full(len(values), np.nan)
+    suspicion[labelled] = SHARE_WRONG / (SHARE_WRONG + (1.0 - SHARE_WRONG) * density)
+    return Review(suspicion, deviation)
+
+
+def rarity(values: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """``(M,)`` weights of images by how seldom labels are near what is predicted for them: 1 on average over the labels.
+
+    ``values (N,)``: the labels there are; ``predicted (M,)``.
+    """
+
+    def density(at: np.ndarray) -> np.ndarray:
+        return np.exp(-0.5 * np.square((at[:, None] - values[None]) / NEIGHBOURHOOD)).mean(axis=1) + 0.05
+
+    return 1.0 / np.sqrt(density(predicted)) / np.mean(1.0 / np.sqrt(density(values)))
+
+
+def choose_next(covariance: np.ndarray, noise: float, weight: np.ndarray, most: int) -> np.ndarray:
+    """The candidates most worth a label, best first: at most ``most`` indices.
+
+    ``covariance (m, M)``: posterior covariance of the ``m`` candidates, which are the first ``m`` columns too, with the ``M`` images
+    whose values are wanted; ``noise``: variance of a label in the same unit; ``weight (m,)``. Each choice is the one whose label takes
+    most variance from all images (Cohn 1996, “Neural network exploration using optimal experiment design”), times its weight, given
+    those chosen before: an image that says little of others, or what another one has said, comes late.
+    """
+    left = covariance.astype(np.float32)
+    rows = np.arange(len(left))
+    open_to_choice = np.ones(len(left), bool)
+    chosen: list[int] = []
+    for _ in range(min(most, len(left))):
+        gain = weight * np.square(left).sum(axis=1) / (np.maximum(left[rows, rows], 0.0) + noise)
+        best = int(np.where(open_to_choice, gain, -1.0).argmax())
+        chosen.append(best)
+        open_to_choice[best] = False
+        left -= np.outer(left[:, best], left[best] / (max(float(left[best, best]), 0.0) + noise))
+    return np.array(chosen, int)
+
+
+def _next(
+    values: np.ndarray, predicted: np.ndarray, variance: np.ndarray, features: np.ndarray, models: list[KernelRegression]
+) -> np.ndarray:
+    """Rows of the images to label next, best first."""
+    labelled = np.isfinite(values)
+    weight = rarity(values[labelled], predicted)
+    open_rows = np.flatnonzero(~labelled)
+    candidates = open_rows[np.argsort(-(weight * variance)[open_rows], kind="stable")[:MOST_CANDIDATES]]
+    others = np.setdiff1d(np.arange(len(values)), candidates)
+    wanted = np.concatenate([candidates, others[:: max(1, -(-len(others) // MOST_WANTED))]])
+    covariance = np.mean([model.covariance(features[:, candidates], features[:, wanted]) for model in models], axis=0)
+    return candidates[choose_next(covariance, NOISE, weight[candidates], MOST_NEXT)]
