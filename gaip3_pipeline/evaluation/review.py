@@ -43,7 +43,7 @@ def review_table(images: pd.DataFrame, features: np.ndarray, mirrored: bool) -> 
     fitted = cross_fit(features, values, images.bucket.to_numpy(), mirrored)
     review = review_labels(values, fitted.predicted, fitted.variance)
     rank = np.zeros(len(images), int)
-    chosen = _next(values, fitted.predicted, fitted.variance, features, fitted.models)
+    chosen = next_images(values, fitted.predicted, fitted.variance, features, fitted.models)
     rank[chosen] = np.arange(1, len(chosen) + 1)
     table = images[["gender", "stem", "value"]].assign(
         predicted=np.round(fitted.predicted, DECIMALS),
@@ -82,6 +82,28 @@ def review_labels(values: np.ndarray, predicted: np.ndarray, variance: np.ndarra
     return Review(suspicion, deviation)
 
 
+def next_images(
+    values: np.ndarray,
+    predicted: np.ndarray,
+    variance: np.ndarray,
+    features: np.ndarray,
+    models: list[KernelRegression],
+    most: int = MOST_NEXT,
+) -> np.ndarray:
+    """Rows of the images to label next, best first: at most ``most`` of those without a value.
+
+    ``values (N,)`` with NaN where there is no label, the rest as ``cross_fit`` takes and gives it.
+    """
+    labelled = np.isfinite(values)
+    weight = rarity(values[labelled], predicted)
+    open_rows = np.flatnonzero(~labelled)
+    candidates = open_rows[np.argsort(-(weight * variance)[open_rows], kind="stable")[:MOST_CANDIDATES]]
+    others = np.setdiff1d(np.arange(len(values)), candidates)
+    wanted = np.concatenate([candidates, others[:: max(1, -(-len(others) // MOST_WANTED))]])
+    covariance = np.mean([model.covariance(features[:, candidates], features[:, wanted]) for model in models], axis=0)
+    return candidates[choose_next(covariance, NOISE, weight[candidates], most)]
+
+
 def rarity(values: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """``(M,)`` weights of images by how seldom labels are near what is predicted for them: 1 on average over the labels.
 
@@ -113,17 +135,3 @@ def choose_next(covariance: np.ndarray, noise: float, weight: np.ndarray, most: 
         open_to_choice[best] = False
         left -= np.outer(left[:, best], left[best] / (max(float(left[best, best]), 0.0) + noise))
     return np.array(chosen, int)
-
-
-def _next(
-    values: np.ndarray, predicted: np.ndarray, variance: np.ndarray, features: np.ndarray, models: list[KernelRegression]
-) -> np.ndarray:
-    """Rows of the images to label next, best first."""
-    labelled = np.isfinite(values)
-    weight = rarity(values[labelled], predicted)
-    open_rows = np.flatnonzero(~labelled)
-    candidates = open_rows[np.argsort(-(weight * variance)[open_rows], kind="stable")[:MOST_CANDIDATES]]
-    others = np.setdiff1d(np.arange(len(values)), candidates)
-    wanted = np.concatenate([candidates, others[:: max(1, -(-len(others) // MOST_WANTED))]])
-    covariance = np.mean([model.covariance(features[:, candidates], features[:, wanted]) for model in models], axis=0)
-    return candidates[choose_next(covariance, NOISE, weight[candidates], MOST_NEXT)]
