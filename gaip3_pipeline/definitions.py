@@ -8,7 +8,7 @@ import dagster as dg
 from gaip3_pipeline import assets, checks
 from gaip3_pipeline.layout import REPOSITORY, DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
-from gaip3_pipeline.sensors import observe_sources_sensor
+from gaip3_pipeline.sensors import materialize_stale_sensor, observe_sources_sensor
 from gaip3_pipeline.settings import Settings, load
 from gaip3_pipeline.versions import RootResource, Watching
 
@@ -20,7 +20,7 @@ def build_defs(root: DataRoot, settings: Settings | None = None, in_process: boo
         assets=assets.build(settings),
         asset_checks=checks.build(settings),
         jobs=[dg.define_asset_job("everything", dg.AssetSelection.all(), description="Every asset, stale or not.")],
-        sensors=[observe_sources_sensor],
+        sensors=[observe_sources_sensor, materialize_stale_sensor],
         resources={
             "root": RootResource(path=str(root.path.absolute())),
             "tracking": tracking_of(root, settings),

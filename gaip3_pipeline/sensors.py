@@ -1,4 +1,4 @@
-"""The sensor that sees edits made outside: it observes the sources while the UI runs."""
+"""The sensor that sees edits made outside while the UI runs, and the one that makes what is stale, which is off by default."""
 
 import dagster as dg
 
@@ -17,3 +17,11 @@ def observe_sources_sensor(context: dg.SensorEvaluationContext, root: RootResour
     found = observe_sources(root.data_root).items()
     events = [event for name, made in found if (event := observation_if_changed(context.instance, name, made))]
     return dg.SensorResult(asset_events=events) if events else dg.SkipReason("no source changed")
+
+
+materialize_stale_sensor = dg.AutomationConditionSensorDefinition(
+    name="materialize_stale",
+    target=dg.AssetSelection.all(),
+    description="Makes what is stale by itself, once for each change of content. Off until you switch it on.",
+    default_status=dg.DefaultSensorStatus.STOPPED,
+)

@@ -191,8 +191,9 @@ def automation() -> dg.AutomationCondition:
     """Ask for a run once per change of content, code or loss of the asset; the sensor that evaluates it is off by default.
 
     ``eager()`` fires even when a dependency was materialised with an equal data version, so the change of content stands in
-    for "newly updated"; ``since(newly_requested)`` keeps one change from asking again while its run is under way, and a
-    parent that is itself about to run is waited for.
+    for "newly updated"; ``since(newly_requested)`` keeps one change from asking again while its run is under way. What follows from
+    an asset that is asked for is asked for with it, in one run, so that nothing is made twice; inside that run an equal content stops
+    nothing, as it does in ``gaip3 refresh``.
     """
     changed = dg.AutomationCondition.any_deps_updated().replace("newly_updated", dg.AutomationCondition.data_version_changed())
     cause = changed | dg.AutomationCondition.code_version_changed() | dg.AutomationCondition.newly_missing()

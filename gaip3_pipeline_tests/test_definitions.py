@@ -72,7 +72,7 @@ def test_the_definitions_load_without_the_heavy_libraries():
 def test_automation_is_off_unless_switched_on_and_sources_are_observed(tmp_path):
     sensors = {s.name: s.default_status for s in definitions(tmp_path).get_repository_def().sensor_defs}
     assert sensors["observe_sources"] == dg.DefaultSensorStatus.RUNNING
-    assert sensors["default_automation_condition_sensor"] == dg.DefaultSensorStatus.STOPPED
+    assert sensors["materialize_stale"] == dg.DefaultSensorStatus.STOPPED
 
 
 def test_trainings_share_one_pool(tmp_path):

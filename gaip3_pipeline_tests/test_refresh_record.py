@@ -110,7 +110,9 @@ def test_two_trainings_of_a_model_compare_in_mlflow_name_by_name_with_the_labels
     experiment = client.get_experiment_by_name("gaip3").experiment_id
     after, before = client.search_runs([experiment], "tags.`gaip3.asset` = 'input_model_mouth'", order_by=["attributes.start_time DESC"])
     assert set(after.data.params) == set(before.data.params)
-    assert set(after.data.metrics) == set(before.data.metrics)
+    # Of 20 held-out labels none may be of some level; every other name stays.
+    named_in_both = [{name for name in run.data.metrics if "_at_" not in name} for run in (after, before)]
+    assert named_in_both[0] == named_in_both[1]
     assert after.data.tags["gaip3.input.labels_mouth"] != before.data.tags["gaip3.input.labels_mouth"]
     assert after.data.tags["gaip3.data_version"] != before.data.tags["gaip3.data_version"]
     assert {d.dataset.name for d in after.inputs.dataset_inputs} == {d.dataset.name for d in before.inputs.dataset_inputs}
