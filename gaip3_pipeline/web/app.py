@@ -58,12 +58,6 @@ class Person(BaseModel):
     session: Annotated[str, Field(max_length=NAME)] = ""
 
 
-class Wanted(BaseModel):
-    """How a refresh is to be run."""
-
-    warm_start: bool = False
-
-
 def build_app(root: DataRoot, token: str = "", links: dict[str, str] | None = None) -> FastAPI:
     """The server of ``root``. ``token`` is asked for where it is not empty; ``links`` names further pages, such as Dagster's."""
     app = FastAPI(title="gaip3 labels", docs_url=None, redoc_url=None, openapi_url=None)
@@ -159,8 +153,8 @@ def build_app(root: DataRoot, token: str = "", links: dict[str, str] | None = No
         return {"refreshes": refreshing.records(), "starting": refreshing.is_starting(), "problem": refreshing.problem()}
 
     @app.post("/api/refreshes", status_code=202)
-    def start_refresh(wanted: Wanted) -> dict[str, Any]:
-        refreshing.start(wanted.warm_start)
+    def start_refresh() -> dict[str, Any]:
+        refreshing.start()
         return {}
 
     @app.post("/api/refreshes/stop", status_code=202)
@@ -256,7 +250,7 @@ class Refreshing:
             raise ValueError(_complaint(done.stderr.decode(errors="replace")))
         return done.stdout.strip().splitlines()[-1]
 
-    def start(self, warm_start: bool) -> None:
+    def start(self) -> None:
         """Start a refresh unless one that was started here is running. Another one is told by the refresh itself."""
         with self._lock:
             if self.is_starting():
@@ -264,7 +258,7 @@ class Refreshing:
             self._root.refresh_log.parent.mkdir(parents=True, exist_ok=True)
             with self._root.refresh_log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [*self._command(), *(["--warm-start"] if warm_start else [])],
+                    self._command(),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

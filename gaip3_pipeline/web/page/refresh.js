@@ -33,7 +33,7 @@ async function plan() {
 async function start() {
   $("start").disabled = true;
   try {
-    await post("/api/refreshes", { warm_start: $("warm").checked });
+    await post("/api/refreshes", {});
     shownId = null;
     running = true;
     await look();
