@@ -65,7 +65,8 @@ def test_a_dry_run_names_each_asset_with_its_reason_and_writes_nothing(gaip3, ro
     before = {p: p.stat().st_mtime_ns for p in root_copy.path.rglob("*") if p.is_file() and ".gaip3" not in p.parts}
     done = gaip3("refresh", "--root", root_copy.path, "--dry-run")
     assert done.exit_code == 0, done.output
-    assert "1 stale, up to" in done.output
+    assert "12 labels of mouth changed → up to" in done.output
+    assert "eyes, hair_color, background, head stay" in done.output
     assert "hand_labels_mouth changed" in done.output
     assert "input_model_eyes" not in done.output
     assert before == {p: p.stat().st_mtime_ns for p in root_copy.path.rglob("*") if p.is_file() and ".gaip3" not in p.parts}
