@@ -38,7 +38,7 @@ install: $(READY)
 
 $(READY): uv.lock pyproject.toml | $(UV)
 	@echo "Installing the locked packages into .venv (3 GB; minutes the first time) …"
-	@$(UV) sync --quiet --frozen --all-groups --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+	@$(UV) sync --quiet --frozen --all-groups --compile-bytecode --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 	@touch $@
 
 $(UV):

@@ -38,7 +38,7 @@ from gaip3_pipeline.imaging.decode import Target, decode, reduction
 from gaip3_pipeline.imaging.processing import read_picture, resize_picture
 from gaip3_pipeline.imaging.transform import resize
 from gaip3_pipeline.settings import Images
-from gaip3_pipeline.tables.manifests import list_images
+from gaip3_pipeline.tables.image_files import list_images
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared/data/faces/large"
 SETTINGS = Images()

@@ -15,11 +15,9 @@ import click
 from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
 from gaip3_pipeline.layout import ATTRIBUTES, REPOSITORY, DataRoot
 from gaip3_pipeline.settings import SettingsError, load
-from gaip3_pipeline.tables import label_formats
-from gaip3_pipeline.tables.contracts import ContractError, at_most
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
-from gaip3_pipeline.tables.label_store import LabelStore
-from gaip3_pipeline.tables.manifests import DuplicateStems
+from gaip3_pipeline.tables.image_files import DuplicateStems
+from gaip3_pipeline.tables.problems import ContractError, at_most
 
 DEMO = REPOSITORY / "demo"
 DEMO_SETTINGS = """\
@@ -27,12 +25,7 @@ DEMO_SETTINGS = """\
 # A table of your own below, such as [nvae], makes stale what reads it.
 preset = "demo"
 """
-
-LABEL_WRITERS = {
-    "plain": label_formats.plain_csv,
-    "label-studio": label_formats.label_studio_json,
-    "label-studio-csv": label_formats.label_studio_csv,
-}
+LABEL_EXPORTS = ("csv", "plain", "label-studio", "label-studio-csv", "label-studio-config")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -90,15 +83,16 @@ command(demo, DEMO)
     "--select", multiple=True, help="Only these assets and what they come from, such as nvae_weights or 'group:inputs'; may be given again."
 )
 @click.option("--verify", is_flag=True, help="Hash every file again, also those of unchanged size and time.")
+@click.option("--warm-start", is_flag=True, help="Train the generator from its last weights, in a third of the epochs.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: the plan as one line of JSON.")
-def refresh(root: DataRoot, dry_run: bool, select: tuple[str, ...], verify: bool, as_json: bool) -> None:
+def refresh(root: DataRoot, dry_run: bool, select: tuple[str, ...], verify: bool, warm_start: bool, as_json: bool) -> None:
     """Run what is stale, and nothing else."""
     if as_json and not dry_run:
         raise click.UsageError("--json goes with --dry-run")
     if dry_run:
         _show_plan(root, list(select) or None, verify, as_json)
     else:
-        _refresh(root, list(select) or None, verify)
+        _refresh(root, list(select) or None, verify, config={"nvae_weights": {"warm_start": warm_start}})
 
 
 @command
@@ -205,8 +199,11 @@ def import_labels(root: DataRoot, files: tuple[Path, ...], attribute: str | None
     The format is told by the content. A value of the file replaces one that is there; the history keeps what it was. When one of the
     files cannot be used, nothing is written.
     """
+    from gaip3_pipeline.tables.label_formats import read_label_file
+    from gaip3_pipeline.tables.label_store import LabelStore
+
     store = LabelStore(root)
-    read = [label_formats.read_label_file(path, store.images, attribute) for path in files]
+    read = [read_label_file(path, store.images, attribute) for path in files]
     labels = {a: store.values(a) for found in read for a in found.values}
     for path, found in zip(files, read, strict=True):
         click.echo(f"{path} ({found.format})")
@@ -219,7 +216,7 @@ def import_labels(root: DataRoot, files: tuple[Path, ...], attribute: str | None
 
 
 @command
-@click.argument("form", metavar="FORMAT", type=click.Choice(["csv", *LABEL_WRITERS, "label-studio-config"]))
+@click.argument("form", metavar="FORMAT", type=click.Choice(LABEL_EXPORTS))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--attribute", "attributes", multiple=True, type=click.Choice(ATTRIBUTES), help="Only this one; may be given again.")
 def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, ...]) -> None:
@@ -235,8 +232,11 @@ def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, .
     Label Studio shows the images when it runs with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true, with
     LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to the data root, and the project has original/ as its local source storage.
     """
+    from gaip3_pipeline.tables.label_formats import WRITERS, label_studio_config
+    from gaip3_pipeline.tables.label_store import LabelStore
+
     if form == "label-studio-config":
-        write_text_atomically(out, label_formats.label_studio_config(attributes or ATTRIBUTES))
+        write_text_atomically(out, label_studio_config(attributes or ATTRIBUTES))
         click.echo(f"{out}: paste it into the project's Labeling Interface, Code")
         return
     store = LabelStore(root)
@@ -249,7 +249,7 @@ def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, .
         _copy_label_files(root, list(labels), out)
         return
     images = {(sex, stem): root.relative(path) for sex, of_sex in store.images.items() for stem, path in of_sex.items()}
-    write_text_atomically(out, LABEL_WRITERS[form](labels, images))
+    write_text_atomically(out, WRITERS[form](labels, images))
     for a, values in labels.items():
         lost = len(values.keys() - images)
         click.echo(f"{out}: {len(values) - lost} labels of {a}{f', {lost} left out (no such image)' if lost else ''}")

@@ -224,6 +224,11 @@ class TrainingRun:
         """Keep a text with the run, such as a CSV."""
         self._bytes(name, text.encode())
 
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag of the run."""
+        if self._client:
+            self._client.set_tag(self.run_id, name, value)
+
     def register(self, folder: Path, version: str) -> None:
         """Register the model in ``folder`` under the asset's name, with the alias ``candidate``.
 

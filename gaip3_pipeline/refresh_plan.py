@@ -8,6 +8,7 @@ import dagster as dg
 
 from gaip3_pipeline.assets import labels
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.versions import CODE_VERSION_TAG, INPUT_VERSION_TAG, current_version, latest_materialization
 
 if TYPE_CHECKING:
@@ -114,7 +115,6 @@ def plan(
 
 def label_changes(root: DataRoot, todo: list[Planned]) -> dict[str, int]:
     """How many labels of each attribute differ from those checked last, where these are in the plan and were checked before."""
-    from gaip3_pipeline.tables.contracts import ContractError
     from gaip3_pipeline.tables.label_changes import changes_since
 
     counts = {}

@@ -33,12 +33,18 @@ INPUT_VERSION_TAG = "dagster/input_data_version/"
 RUN_METADATA = "mlflow_run"
 TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EIO, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}  # of disks and network folders
 
-RESUME = {
-    "resume": dg.Field(
+AFRESH, RESUME, WARM_START = "afresh", "resume", "warm_start"  # how a training starts
+STARTS = {
+    RESUME: dg.Field(
         bool,
         default_value=False,
         description="Go on from the last checkpoint though settings or data changed since (more epochs, new labels), instead of afresh.",
-    )
+    ),
+    WARM_START: dg.Field(
+        bool,
+        default_value=False,
+        description="Start from the last weights, in a third of the epochs. Afresh where there are none of the same architecture.",
+    ),
 }
 
 Reads = Callable[[Settings], tuple[Any, ...]]
@@ -96,12 +102,13 @@ class Step:
     context: dg.AssetExecutionContext
     tracking: MlflowTracking
     watch: Watch | None = None
-    resume: bool = False  # go on from the last checkpoint, of whatever training it is (see RESUME)
+    start: str = AFRESH  # or RESUME, WARM_START (see STARTS)
 
     @property
     def fingerprint(self) -> str:
-        """Names code, settings and data: a checkpoint is resumed only under the same one."""
-        return digest([self.name, self.code_version, *(f"{k}={v}" for k, v in sorted(self.inputs.items()))])
+        """Names code, settings, data and whether it is a warm start: a checkpoint is resumed only under the same one."""
+        start = [self.start] if self.start == WARM_START else []
+        return digest([self.name, self.code_version, *(f"{k}={v}" for k, v in sorted(self.inputs.items())), *start])
 
     def progress(self, label: str = "", total: int = 1) -> Progress:
         """Progress of this step's long work, on the terminal or in the step's log."""
@@ -144,7 +151,7 @@ def versioned_asset(
     """An asset whose data version is a content hash and whose code version holds the settings that it reads.
 
     The step stops when gaip3.toml no longer says what the definitions were loaded with. One that is ``resumable`` takes the
-    configuration ``RESUME``.
+    configuration ``STARTS``.
     """
     planned = code_version(version, settings, reads)
 
@@ -159,7 +166,7 @@ def versioned_asset(
             description=description,
             pool=TRAINING_POOL if training else None,
             automation_condition=automation(),
-            config_schema=RESUME if resumable else None,
+            config_schema=STARTS if resumable else None,
         )
         def asset_body(
             context: dg.AssetExecutionContext, root: RootResource, tracking: MlflowTracking, watching: dg.ResourceParam[Watching]
@@ -173,8 +180,8 @@ def versioned_asset(
                 )
             inputs = {d: current_version(context.instance, dg.AssetKey(d)) or "" for d in deps}
             try:
-                resume = resumable and context.op_execution_context.op_config["resume"]
-                made = body(Step(name, root.data_root, now, inputs, planned, context, tracking, watching.watch, resume))
+                start = _start(context.op_execution_context.op_config) if resumable else AFRESH
+                made = body(Step(name, root.data_root, now, inputs, planned, context, tracking, watching.watch, start))
                 keep(root.data_root, name, made)
             except OSError as e:
                 if e.errno in TRANSIENT:
@@ -185,6 +192,13 @@ def versioned_asset(
         return asset_body
 
     return decorate
+
+
+def _start(config: Mapping[str, bool]) -> str:
+    chosen = [name for name in STARTS if config[name]]
+    if len(chosen) > 1:
+        raise dg.Failure(f"choose one of {', '.join(chosen)}", allow_retries=False)
+    return chosen[0] if chosen else AFRESH
 
 
 def automation() -> dg.AutomationCondition:

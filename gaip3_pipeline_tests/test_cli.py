@@ -1,10 +1,13 @@
 """The commands as a user types them: what they print, and one line for a mistake."""
 
+import math
 import shutil
 
 import numpy as np
 from PIL import Image
 
+from gaip3_pipeline.definitions import tracking_of
+from gaip3_pipeline.settings import load
 from gaip3_pipeline.versions import read_figures
 
 
@@ -56,6 +59,24 @@ def test_the_generator_is_trained_on_with_more_epochs(gaip3, root_copy):
     without = gaip3(*words)
     assert without.exit_code != 0
     assert "there is no checkpoint in" in without.output
+
+
+def test_a_warm_start_trains_the_generator_from_its_last_weights_where_they_fit(gaip3, root_copy):
+    def start_under(nvae):
+        root_copy.settings_file.write_text(f'preset = "tiny"\n[nvae]\n{nvae}\n', encoding="utf-8")
+        done = gaip3("refresh", "--root", root_copy.path, "--select", "nvae_weights", "--warm-start")
+        assert done.exit_code == 0, done.output
+        runs = client.search_runs([experiment], "tags.`gaip3.asset` = 'nvae_weights'", order_by=["attributes.start_time DESC"])
+        figures = read_figures(root_copy, "nvae_weights")
+        assert runs[0].data.tags["gaip3.start"] == figures["start"]
+        return figures["start"], figures["epochs"]
+
+    client = tracking_of(root_copy, load(root_copy)).client()
+    experiment = client.get_experiment_by_name("gaip3").experiment_id
+    before = read_figures(root_copy, "nvae_weights")
+    assert before["start"] == "afresh"
+    assert start_under("learning_rate = 0.004") == ("warm_start", math.ceil(before["epochs"] / 3))
+    assert start_under("condition_width = 24\nepochs = 2") == ("afresh", 2)
 
 
 def test_a_dry_run_names_each_asset_with_its_reason_and_writes_nothing(gaip3, root_copy):

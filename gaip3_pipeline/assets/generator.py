@@ -4,7 +4,7 @@ import dagster as dg
 
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.versions import Made, Step, folder_content, numbers, versioned_asset, weights_version
+from gaip3_pipeline.versions import AFRESH, RESUME, WARM_START, Made, Step, folder_content, numbers, versioned_asset, weights_version
 
 GROUP = "generator"
 INPUT_MODELS = [f"input_model_{a}" for a in ATTRIBUTES]
@@ -30,6 +30,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.assets.training_data import final_images, keep_labels_seen, label_changes_since
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.generator import generator_sheet
+        from gaip3_pipeline.models.nvae.model import warm_start
         from gaip3_pipeline.tables.label_changes import changes_csv
         from gaip3_pipeline.training.generator import train_nvae
         from gaip3_pipeline.training.inputs import load_guide
@@ -40,6 +41,9 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         changes = label_changes_since(step.root, step.root.nvae)
         with step.training_run(flatten(section)) as run:
             run.text("label_changes.csv", changes_csv(changes))
+            last = warm_start(step.root.nvae, section) if step.start == WARM_START else None
+            start = AFRESH if step.start == WARM_START and last is None else step.start
+            run.tag("gaip3.start", start)
             result = train_nvae(
                 data.images,
                 data.values,
@@ -51,9 +55,10 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
                 step.progress(),
                 [load_guide(step.root.input_model(a)) for a in ATTRIBUTES] if section.control else [],
                 lambda epoch, faces: run.image("samples", epoch, faces),
-                step.resume,
+                step.start == RESUME,
+                last,
             )
-            figures = result.figures | {"labels_changed": len(changes)}
+            figures = result.figures | {"labels_changed": len(changes), "start": start}
             version = weights_version(step.root.nvae)
             picture = generator_sheet(step.root.nvae, data.images, data.values, data.table.split.to_numpy())
             curves = training_curves(result.history, "NVAE")

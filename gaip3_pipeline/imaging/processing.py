@@ -27,6 +27,7 @@ from gaip3_pipeline.settings import Images
 from gaip3_pipeline.tables import manifests
 from gaip3_pipeline.tables.files import write_bytes_atomically
 from gaip3_pipeline.tables.hashing import file_sha256, stat_key
+from gaip3_pipeline.tables.image_files import by_stem, list_images
 from gaip3_pipeline.tables.manifests import Journal, Row, manifest_version
 
 Progress = Callable[[int, int], None]
@@ -95,11 +96,11 @@ def brightness_copy(data: bytes, stem: str, settings: Images) -> bytes:
 def resize_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: Progress | None = None) -> ProcessedSet:
     """Crop and area-resize every original of ``image_set`` into ``resized/`` and write the manifest.
 
-    Raises :class:`MissingSource` (nothing is removed then), :class:`~gaip3_pipeline.tables.manifests.DuplicateStems`, and OSError when
+    Raises :class:`MissingSource` (nothing is removed then), :class:`~gaip3_pipeline.tables.image_files.DuplicateStems`, and OSError when
     a picture cannot be written; what was finished until then is kept and not done again.
     """
     folder = root.original(image_set)
-    sources = manifests.by_stem(manifests.list_images(folder))
+    sources = by_stem(list_images(folder))
     if not sources:
         raise MissingSource(f"no pictures in {folder}: put the {image_set.id} originals there, or run `gaip3 fetch`")
     large = threading.Lock()
@@ -127,7 +128,7 @@ def augment_set(root: DataRoot, image_set: ImageSet, settings: Images, progress:
         raise MissingSource(f"{made_from} is missing: make resized_{image_set.id} first")
     resized = manifests.read_manifest(made_from)
     usable = resized["status"] != manifests.UNUSABLE
-    sources = manifests.by_stem(root.path / p for p in resized["path"][usable])
+    sources = by_stem(root.path / p for p in resized["path"][usable])
     columns = (resized.loc[~usable, c] for c in ("path", "source", "reason"))
     refused = {Path(path).stem: (source, reason) for path, source, reason in zip(*columns, strict=True)}
     made_by = {"ratios": RATIOS, "jpeg_quality": settings.jpeg_quality, "max_pixels": settings.max_pixels}

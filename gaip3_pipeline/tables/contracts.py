@@ -14,21 +14,11 @@ import pandas as pd
 
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.tables.files import write_text_atomically
+from gaip3_pipeline.tables.problems import ContractError, at_most
 
 LABEL_COLUMNS = ("gender", "img_id", "path", "value")
 REVIEW_COLUMNS = ("gender", "stem", "value", "predicted", "uncertainty", "suspicion", "next")
 SEXES = ("female", "male")
-MAX_PROBLEMS = 20
-
-
-class ContractError(ValueError):
-    """A table that breaks its contract; the message has one line per problem."""
-
-
-def at_most(lines: Sequence[str]) -> list[str]:
-    """``lines``, or the first ``MAX_PROBLEMS`` of them and how many more there are."""
-    more = [f"… and {len(lines) - MAX_PROBLEMS} more"] if len(lines) > MAX_PROBLEMS else []
-    return [*lines[:MAX_PROBLEMS], *more]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.tables.contracts import ContractError
 from gaip3_pipeline.tables.files import writing
+from gaip3_pipeline.tables.problems import ContractError
 
 FOLDERS = ("dataset", "models", "logs")
 IMAGE_FOLDERS = ("original", "resized", "augmented", "final")

@@ -1,16 +1,17 @@
 """Content hashes of files and folders, remembered by size, mtime_ns and inode."""
 
 import hashlib
+import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from gaip3_pipeline.tables.manifests import content_version, list_images
+from gaip3_pipeline.tables.image_files import image_paths
 
 _BATCH = 512  # files hashed between two writes to the cache, which is also what a killed run loses
 _KEY = tuple[int, int, int]
@@ -35,6 +36,14 @@ def stat_key(stat: os.stat_result) -> _KEY:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino & (2**63 - 1)  # some file systems' inodes exceed a signed 64-bit column
 
 
+def content_version(files: Iterable[tuple[str, int, str]]) -> str:
+    """sha256 over sorted (path, size, sha256). Paths may hold undecodable bytes as surrogates."""
+    digest = hashlib.sha256()
+    for path, size, sha256 in sorted(files):
+        digest.update(json.dumps([path, int(size), sha256]).encode("ascii") + b"\n")
+    return digest.hexdigest()
+
+
 def folder_version(folder: Path, cache: Path, verify: bool = False) -> FolderVersion:
     """The version of the picture files below ``folder``: sha256 over sorted (relative path, size, sha256).
 
@@ -42,21 +51,23 @@ def folder_version(folder: Path, cache: Path, verify: bool = False) -> FolderVer
     Several processes may share the cache. A missing or empty folder has the version of no files. A file that cannot be read counts
     with the hash ``unreadable``.
     """
-    paths = list_images(folder)
+    folder = folder.absolute()
+    paths = image_paths(folder)
+    beginning = len(str(folder)) + 1
     known = {} if verify else _remembered(cache, folder)
     entries: list[tuple[str, int, str]] = []
-    unknown: list[tuple[Path, bytes, _KEY]] = []
+    unknown: list[tuple[str, bytes, _KEY]] = []
     for path in paths:
-        name = os.fsencode(path.absolute())
+        name = os.fsencode(path)
         try:
-            stat = path.stat()
+            stat = os.stat(path)
         except OSError:
-            entries.append((path.relative_to(folder).as_posix(), 0, "unreadable"))
+            entries.append((path[beginning:], 0, "unreadable"))
             continue
         key = stat_key(stat)
         remembered = known.get(name)
         if remembered and remembered[0] == key:
-            entries.append((path.relative_to(folder).as_posix(), stat.st_size, remembered[1]))
+            entries.append((path[beginning:], stat.st_size, remembered[1]))
         else:
             unknown.append((path, name, key))
     todo = iter(unknown)
@@ -64,13 +75,13 @@ def folder_version(folder: Path, cache: Path, verify: bool = False) -> FolderVer
         for batch in iter(lambda: list(islice(todo, _BATCH)), []):
             hashes = list(pool.map(_readable_sha256, (path for path, _, _ in batch)))
             _remember(cache, ((name, *key, sha) for (_, name, key), sha in zip(batch, hashes, strict=True) if sha != "unreadable"))
-            entries += [(path.relative_to(folder).as_posix(), key[0], sha) for (path, _, key), sha in zip(batch, hashes, strict=True)]
+            entries += [(path[beginning:], key[0], sha) for (path, _, key), sha in zip(batch, hashes, strict=True)]
     return FolderVersion(content_version(entries), len(entries), sum(size for _, size, _ in entries))
 
 
-def _readable_sha256(path: Path) -> str:
+def _readable_sha256(path: str) -> str:
     try:
-        return file_sha256(path)
+        return file_sha256(Path(path))
     except OSError:
         return "unreadable"
 
@@ -100,7 +111,7 @@ def _open(cache: Path) -> sqlite3.Connection:
 def _remembered(cache: Path, folder: Path) -> dict[bytes, tuple[_KEY, str]]:
     if not cache.exists():
         return {}
-    below = os.fsencode(folder.absolute()) + b"/"
+    below = os.fsencode(folder) + b"/"
     with closing(_open(cache)) as connection:
         rows = connection.execute(
             "SELECT path, size, mtime_ns, inode, sha256 FROM files WHERE path >= ? AND path < ?", (below, below[:-1] + b"0")

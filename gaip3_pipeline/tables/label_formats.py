@@ -23,14 +23,13 @@ from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SUFFIXES, MEANINGS
 from gaip3_pipeline.tables.contracts import (
     LABEL_COLUMNS,
     SEXES,
-    ContractError,
-    at_most,
     csv_rows,
     read_labels,
     relative_path,
     stem,
 )
 from gaip3_pipeline.tables.label_store import Edit, Key
+from gaip3_pipeline.tables.problems import ContractError, at_most
 
 STARS = (1, 2, 3, 4, 5)  # of a rating: 0, ¼, ½, ¾, 1
 _LABEL_STUDIO_COLUMNS = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")
@@ -431,3 +430,6 @@ def _csv(rows: Sequence[Sequence[Any]], quoting: int = csv.QUOTE_MINIMAL) -> str
     out = io.StringIO()
     csv.writer(out, lineterminator="\n", quoting=quoting).writerows(rows)  # type: ignore[arg-type]
     return out.getvalue()
+
+
+WRITERS = {"plain": plain_csv, "label-studio": label_studio_json, "label-studio-csv": label_studio_csv}  # by the name of an export

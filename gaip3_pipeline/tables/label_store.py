@@ -17,9 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
-from gaip3_pipeline.tables.contracts import LABEL_COLUMNS, ContractError, read_labels, stem
+from gaip3_pipeline.tables.contracts import LABEL_COLUMNS, read_labels, stem
 from gaip3_pipeline.tables.files import write_text_atomically
-from gaip3_pipeline.tables.manifests import by_stem, list_images
+from gaip3_pipeline.tables.image_files import by_stem, list_images
+from gaip3_pipeline.tables.problems import ContractError
 
 OUTSIDE = "outside"  # who changed a label, where the CSV was edited by another program
 Key = tuple[str, str]  # gender and stem

@@ -5,9 +5,7 @@ Columns of the contract: ``path`` (relative to the root; of an unusable original
 what changed. While a set is being made, finished rows go to a journal of JSON lines, which a killed run leaves behind.
 """
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,14 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gaip3_pipeline.layout import IMAGE_SUFFIXES
 from gaip3_pipeline.tables.files import writing
+from gaip3_pipeline.tables.hashing import content_version
 
 OK, NOTED, UNUSABLE = "ok", "ok_with_note", "unusable"
-
-
-class DuplicateStems(ValueError):
-    """Two originals of one set would give files of one name; the message names both."""
 
 
 @dataclass(frozen=True)
@@ -49,35 +43,6 @@ class Row:
 
 
 _SCHEMA = pa.schema([(f.name, pa.int64() if f.type is int else pa.string()) for f in fields(Row)])
-
-
-def list_images(folder: Path) -> list[Path]:
-    """The picture files below ``folder`` in plain string order of their names; hidden files and folders and other suffixes are left out.
-
-    A folder that is missing has none. Raises OSError for one that cannot be read.
-    """
-    found: list[tuple[str, str]] = []
-    folders = [str(folder)] if folder.is_dir() else []
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.is_dir():
-                    found.append((entry.name, entry.path))
-    return [Path(path) for _, path in sorted(found)]
-
-
-def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
-    """Each path under its stem, order kept. Raises :class:`DuplicateStems`."""
-    named: dict[str, Path] = {}
-    for path in paths:
-        other = named.setdefault(path.stem, path)
-        if other is not path:
-            raise DuplicateStems(f"two originals are called {path.stem!r}: {other} and {path}; rename or remove one of them")
-    return named
 
 
 def table_of(rows: Iterable[Row]) -> pd.DataFrame:
@@ -113,14 +78,6 @@ def manifest_version(manifest: pd.DataFrame) -> str:
     """sha256 over sorted (path, size, sha256) of the usable rows: what the set's files hold, whenever they were made."""
     usable = manifest[manifest["status"] != UNUSABLE]
     return content_version(zip(usable["path"], usable["size"], usable["sha256"], strict=True))
-
-
-def content_version(files: Iterable[tuple[str, int, str]]) -> str:
-    """sha256 over sorted (path, size, sha256). Paths may hold undecodable bytes as surrogates."""
-    digest = hashlib.sha256()
-    for path, size, sha256 in sorted(files):
-        digest.update(json.dumps([path, int(size), sha256]).encode("ascii") + b"\n")
-    return digest.hexdigest()
 
 
 class Journal:

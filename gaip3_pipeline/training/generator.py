@@ -26,6 +26,7 @@ from gaip3_pipeline.training.progress import Progress
 
 IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
 CONTROL_QUANTILES = (0.005, 0.995)
+WARM_SHARE = 1 / 3  # of the epochs: a warm start goes through the last third of a training again
 GRIDS, GRID_FACES, GRID_SEED = 20, 16, 7  # of samples shown while a training runs
 TURNS = np.array([a in MIRRORED for a in ATTRIBUTES])
 
@@ -73,6 +74,7 @@ def train_nvae(
     guides: Sequence[keras.Model] = (),
     show: Show | None = None,
     resume: bool = False,
+    start_from: NVAE | None = None,
 ) -> NvaeResult:
     """Train on the images of split "train", save the averaged weights in ``folder`` and return the result.
 
@@ -82,9 +84,12 @@ def train_nvae(
 
     ``images`` (N, H, W, 3) uint8, of any size not below ``settings``, may be a memory map; ``conditions`` (N, 5) in 0..1 in the
     order of ``ATTRIBUTES``; ``split`` (N,) of "train", "validation" or "test". A killed training goes on at its last checkpoint if
-    ``fingerprint`` is the same, and with ``resume`` one of other settings or data, too. ``guides`` are the models of the five values,
-    needed for ``settings.control`` (see :class:`NvaeTraining`). ``show`` is given, about 20 times, an epoch and a grid of samples
-    ``(H, W, 3) uint8`` of the same latents.
+    ``fingerprint`` is the same, and with ``resume`` one of other settings or data, too. With ``start_from``, a model of the same
+    architecture (see :func:`gaip3_pipeline.models.nvae.model.warm_start`), only the last third of a training is gone through, from its
+    weights: the KL's warm-up is over, control is in force, and the learning rate is what it would be by then.
+
+    ``guides`` are the models of the five values, needed for ``settings.control`` (see :class:`NvaeTraining`). ``show`` is given,
+    about 20 times, an epoch and a grid of samples ``(H, W, 3) uint8`` of the same latents.
     Raises ``ValueError`` when there is nothing to train on, and what ``fit`` does.
     """
     split = np.asarray(split)
@@ -101,27 +106,31 @@ def train_nvae(
 
     seed_everything(settings.seed)
     batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, partial(augmented, settings.shift))
-    total_steps = settings.epochs * len(batches)
+    epochs = max(1, math.ceil(WARM_SHARE * settings.epochs)) if start_from else settings.epochs
+    total_steps, steps = settings.epochs * len(batches), epochs * len(batches)
     # What no picture shows cannot be asked for: on photographs without closed eyes their guide would only be deceived.
     ranges = np.nanquantile(learned, CONTROL_QUANTILES, axis=0)
     training = NvaeTraining(settings, total_steps, guides, ranges)
-    training.compile(optimizer=optimizer(settings, total_steps), **compile_options())
+    if start_from:
+        training.start_from(start_from, total_steps - steps)
+    training.compile(optimizer=optimizer(settings, total_steps, steps), **compile_options())
     validation = ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False) if len(parts["validation"]) else None
     checkpoints, best = folder / "checkpoints", folder / "checkpoints" / "best"
     keep_best = None
     if validation:
-        first = math.ceil(CONTROL_COMPLETE * settings.epochs)  # before, the validation loss says nothing of the sliders
+        before = settings.epochs - epochs
+        first = max(1, math.ceil(CONTROL_COMPLETE * settings.epochs) - before)  # earlier, the validation loss says nothing of the sliders
         keep_best = KeepBest("val_loss", lambda: save_nvae(training.ema, best), settings.patience, first)
     history = fit(
         training,
         batches,
-        epochs=settings.epochs,
+        epochs=epochs,
         checkpoints=checkpoints,
         fingerprint=fingerprint,
         log=log,
         progress=progress,
         validation=validation,
-        callbacks=(_Samples(show, learned, settings),) if show else (),
+        callbacks=(_Samples(show, learned, epochs),) if show else (),
         keep_best=keep_best,
         resume=resume,
     )
@@ -138,14 +147,18 @@ def train_nvae(
     return NvaeResult(training.ema, history, bound, len(parts["train"]), epoch, best_epoch)
 
 
-def optimizer(settings: Nvae, total_steps: int) -> keras.optimizers.Optimizer:
-    """Adamax with linear warm-up and cosine decay, as in NVAE; the gradient's norm is bounded and spikes are skipped."""
-    warmup = max(1, math.ceil(settings.warmup * total_steps))
+def optimizer(settings: Nvae, total_steps: int, steps: int) -> keras.optimizers.Optimizer:
+    """Adamax with linear warm-up and cosine decay, as in NVAE; the gradient's norm is bounded and spikes are skipped.
+
+    Of a training that goes through the last ``steps`` of ``total_steps``, the rate is warmed up to where the cosine stands by then.
+    """
+    warmup = max(1, math.ceil(settings.warmup * steps))
+    peak = settings.learning_rate * (1 + math.cos(math.pi * (1 - steps / total_steps))) / 2
     schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=settings.learning_rate / warmup,
-        decay_steps=max(1, total_steps - warmup),
+        initial_learning_rate=peak / warmup,
+        decay_steps=max(1, steps - warmup),
         alpha=0.01,
-        warmup_target=settings.learning_rate,
+        warmup_target=peak,
         warmup_steps=warmup,
     )
     return SpikeSkippingAdamax(schedule, settings.spike, beta_2=0.98, clip_norm=settings.clip_norm)
@@ -171,11 +184,11 @@ def unchanged(batch: dict[str, np.ndarray], generator: np.random.Generator) -> t
 class _Samples(keras.callbacks.Callback):
     """Shows what the averaged weights draw, from the same latents and values each time."""
 
-    def __init__(self, show: Show, conditions: np.ndarray, settings: Nvae) -> None:
+    def __init__(self, show: Show, conditions: np.ndarray, epochs: int) -> None:
         super().__init__()
         self._show = show
         self._conditions = np.resize(conditions, (GRID_FACES, conditions.shape[1]))
-        self._every = max(1, settings.epochs // GRIDS)
+        self._every = max(1, epochs // GRIDS)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self._every == 0:

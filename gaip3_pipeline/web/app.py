@@ -23,8 +23,8 @@ from pydantic import BaseModel, Field
 from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, REPOSITORY, DataRoot
 from gaip3_pipeline.settings import load
-from gaip3_pipeline.tables.contracts import ContractError
 from gaip3_pipeline.tables.label_store import Change, Edit, Key, LabelConflict, LabelStore
+from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.guard import Guard
 from gaip3_pipeline.web.pictures import Pictures
 
@@ -41,6 +41,12 @@ class NewLabel(BaseModel):
     gender: str
     stem: str
     value: float | None
+
+
+class NewRefresh(BaseModel):
+    """How a refresh is to be made: the generator from its last weights, or afresh."""
+
+    warm_start: bool
 
 
 class NewLabels(BaseModel):
@@ -153,8 +159,8 @@ def build_app(root: DataRoot, token: str = "", links: dict[str, str] | None = No
         return {"refreshes": refreshing.records(), "starting": refreshing.is_starting(), "problem": refreshing.problem()}
 
     @app.post("/api/refreshes", status_code=202)
-    def start_refresh() -> dict[str, Any]:
-        refreshing.start()
+    def start_refresh(new: NewRefresh) -> dict[str, Any]:
+        refreshing.start(new.warm_start)
         return {}
 
     @app.post("/api/refreshes/stop", status_code=202)
@@ -250,7 +256,7 @@ class Refreshing:
             raise ValueError(_complaint(done.stderr.decode(errors="replace")))
         return done.stdout.strip().splitlines()[-1]
 
-    def start(self) -> None:
+    def start(self, warm_start: bool) -> None:
         """Start a refresh unless one that was started here is running. Another one is told by the refresh itself."""
         with self._lock:
             if self.is_starting():
@@ -258,7 +264,7 @@ class Refreshing:
             self._root.refresh_log.parent.mkdir(parents=True, exist_ok=True)
             with self._root.refresh_log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    self._command(),
+                    [*self._command(), *(["--warm-start"] if warm_start else [])],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -16,7 +16,7 @@ from gaip3_pipeline.imaging.processing import MissingSource, augment_set, resize
 from gaip3_pipeline.imaging.transform import brightness_ratio
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, ImageSet
 from gaip3_pipeline.settings import Images
-from gaip3_pipeline.tables.manifests import DuplicateStems
+from gaip3_pipeline.tables.image_files import DuplicateStems
 from gaip3_pipeline_tests.imaging.pictures import fill, jpeg, photograph
 
 D1, FEMALE, _ = IMAGE_SETS

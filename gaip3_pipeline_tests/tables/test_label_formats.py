@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from gaip3_pipeline.layout import ATTRIBUTES
-from gaip3_pipeline.tables.contracts import ContractError
 from gaip3_pipeline.tables.label_formats import (
     label_studio_config,
     label_studio_csv,
@@ -18,6 +17,7 @@ from gaip3_pipeline.tables.label_formats import (
     read_label_file,
 )
 from gaip3_pipeline.tables.label_store import Edit
+from gaip3_pipeline.tables.problems import ContractError
 
 IMAGES = {
     ("female", "a"): "original/ThisPersonDoesNotExist/Female/a.jpg",

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
-from gaip3_pipeline.tables.contracts import ContractError, read_labels
+from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.label_store import OUTSIDE, Edit, LabelConflict, LabelStore
+from gaip3_pipeline.tables.problems import ContractError
 
 HEAD = "gender,img_id,path,value\n"
 

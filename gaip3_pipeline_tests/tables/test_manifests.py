@@ -10,7 +10,8 @@ import pytest
 
 from gaip3_pipeline.tables import hashing, manifests
 from gaip3_pipeline.tables.hashing import folder_version
-from gaip3_pipeline.tables.manifests import Row, list_images, manifest_version
+from gaip3_pipeline.tables.image_files import list_images
+from gaip3_pipeline.tables.manifests import Row, manifest_version
 
 
 def row(path: str, sha: str = "a", status: str = "ok", mtime: int = 1) -> Row:

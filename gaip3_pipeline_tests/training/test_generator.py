@@ -15,7 +15,8 @@ from keras import ops
 
 from gaip3_pipeline.evaluation.generator import bits_per_dim, generator_sheet, sweep
 from gaip3_pipeline.layout import ATTRIBUTES
-from gaip3_pipeline.models.nvae.model import load_nvae
+from gaip3_pipeline.models.nvae.model import load_nvae, warm_start
+from gaip3_pipeline.models.nvae.objective import NvaeTraining
 from gaip3_pipeline.settings import Nvae
 from gaip3_pipeline.training.generator import augmented, mirrored_at_random, train_nvae
 from gaip3_pipeline.training.pictures import shrink
@@ -109,6 +110,48 @@ def test_a_finished_training_is_resumed_with_more_epochs_and_other_data(trained,
     assert epochs == [1, 2, 3, 4, 5, 6, 7]
     assert result.history[:5] == trained[1].history
     assert result.history[-1]["bits_per_dim"] < trained[1].history[-1]["bits_per_dim"]
+
+
+def test_a_warm_start_improves_on_the_last_weights_in_a_third_of_the_epochs(trained, coloured, tmp_path):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    logged = []
+    last = warm_start(tmp_path, SMALL)
+    result = train_nvae(*coloured, SMALL, tmp_path, "two", lambda epoch, figures: logged.append(figures), start_from=last)
+    assert len(logged) == len(result.history) == 2
+    assert logged[0]["bits_per_dim"] < trained[1].history[-1]["bits_per_dim"]
+    assert result.best_epoch in (1, 2)
+
+
+def test_a_killed_warm_start_goes_on_as_one(trained, coloured, tmp_path):
+    def interrupted(epoch, figures):
+        raise Interruption
+
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    with pytest.raises(Interruption):
+        train_nvae(*coloured, SMALL, tmp_path, "two", interrupted, start_from=warm_start(tmp_path, SMALL))
+    epochs = []
+    train_nvae(*coloured, SMALL, tmp_path, "two", lambda epoch, figures: epochs.append(epoch), start_from=warm_start(tmp_path, SMALL))
+    assert epochs == [2]
+
+
+def test_a_warm_start_begins_with_the_last_weights_past_the_warm_up(trained, tmp_path):
+    training = NvaeTraining(SMALL, 30, ranges=[[0.2] * 5, [0.8] * 5])
+    training.start_from(trained[1].model, 20)
+    assert float(training.step) == 20.0
+    for network in (training.nvae, training.ema):
+        np.testing.assert_allclose(ops.convert_to_numpy(network.condition_embedding.range), [[0.2] * 5, [0.8] * 5])
+        for ours, theirs in zip(network.weights, trained[1].model.weights, strict=True):
+            if ours is not network.condition_embedding.range:
+                np.testing.assert_array_equal(*map(ops.convert_to_numpy, (ours, theirs)))
+
+
+def test_there_is_no_warm_start_from_another_architecture(trained, tmp_path):
+    assert warm_start(trained[0], SMALL) is not None
+    assert warm_start(trained[0], dataclasses.replace(SMALL, epochs=9, learning_rate=1e-3, kl_weights=(1.0, 1.0, 1.0))) is not None
+    assert warm_start(trained[0], dataclasses.replace(SMALL, channels=(16, 16, 8))) is None
+    assert warm_start(tmp_path, SMALL) is None
+    (tmp_path / "model.json").write_text('{"a_setting_of_old": 1}', encoding="utf-8")
+    assert warm_start(tmp_path, SMALL) is None
 
 
 TRAIN_UNDER = """

@@ -22,6 +22,9 @@ from gaip3_pipeline.models.nvae.layers import CELLS, Conditioning, Film, Learned
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.settings import Nvae
 
+# What of the settings shapes the network and so decides whether weights fit.
+ARCHITECTURE = ("height", "width", "stem", "cell", "likelihood", "channels", "latents", "cells", "mixtures", "condition_width")
+
 Tensor = Any
 
 
@@ -277,6 +280,16 @@ def load_nvae(folder: Path) -> NVAE:
     model = build_nvae(Nvae(**values))
     load_weights(model, folder)
     return model
+
+
+def warm_start(folder: Path, settings: Nvae) -> NVAE | None:
+    """The model of ``folder`` for a training under ``settings`` to start from; None where there is none of the same architecture."""
+    try:
+        model = load_nvae(folder)
+    except (FileNotFoundError, TypeError, ValueError):  # none yet, or one of earlier code that cannot be built any more
+        return None
+    same = all(getattr(model.settings, name) == getattr(settings, name) for name in ARCHITECTURE)
+    return model if same else None
 
 
 def _levels(images: Any) -> Tensor:

@@ -93,6 +93,15 @@ class NvaeTraining(keras.Model):
         self._kl = [keras.metrics.Mean(name=f"kl_{i}_{h}x{w}") for i, (h, w, _) in enumerate(self.nvae.latent_shapes)]
         self.built = True
 
+    def start_from(self, nvae: NVAE, step: int) -> None:
+        """Begin with the weights of ``nvae``, of this architecture, as if ``step`` updates had passed; ``ranges`` stay those given."""
+        for network in (self.nvae, self.ema):
+            ranges = ops.convert_to_numpy(network.condition_embedding.range)
+            for weight, value in zip(network.weights, nvae.weights, strict=True):
+                weight.assign(value)
+            network.condition_embedding.range.assign(ranges)
+        self.step.assign(float(step))
+
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Any]:
         """The terms of the bound: of the learning model in training, of the average otherwise."""
         return self.nvae(inputs, training=True) if training else self.ema(inputs, training=False)

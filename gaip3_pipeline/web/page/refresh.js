@@ -25,6 +25,7 @@ async function plan() {
     $("summary").textContent = found.summary;
     $("start").disabled = !found.plan.length;
     $("plan").hidden = !found.plan.length;
+    $("warmly").hidden = !found.plan.some((p) => p.name === "nvae_weights" && p.seconds !== null);
     const lines = found.plan.map((p) => row("td", p.name, p.reasons.join("; "), p.seconds === null ? "not known yet" : duration(p.seconds)));
     $("plan").querySelector("table").replaceChildren(row("th", "asset", "why", "last time"), ...lines);
   } catch (error) { $("summary").textContent = error.message; }
@@ -33,7 +34,7 @@ async function plan() {
 async function start() {
   $("start").disabled = true;
   try {
-    await post("/api/refreshes", {});
+    await post("/api/refreshes", { warm_start: $("warm").checked && !$("warmly").hidden });
     shownId = null;
     running = true;
     await look();

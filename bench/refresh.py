@@ -1,0 +1,109 @@
+"""A refresh at the full size: when nothing changed, and after labels of one attribute changed.
+
+    python bench/refresh.py [--root FOLDER] [--d1 10000 --female 3860 --male 3013] [--repeats 5]
+
+Paints 16,873 originals of 256² (33,746 images of 128×104 with the brightened ones), makes every asset once and measures ``gaip3 refresh``
+from its start to its end, as a user types it. The input model of mouth has the shipped settings, so that its relabelling is the real
+one; all other models are as small and as shortly trained as those of the tests, since here they only have to be there. ``unchanged_s``
+is the median of the repeats. ``relabel_one_s`` is the time after 12 labels of mouth moved by a quarter, until its model, the values that
+it writes for every image and their checks are fresh again. Prints where the time goes; the last line is one JSON object. A second
+call uses the same root.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from gaip3_pipeline.faces.dataset import write_dataset  # noqa: E402
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot  # noqa: E402
+from gaip3_pipeline.settings import load  # noqa: E402
+from gaip3_pipeline.tables.label_store import Edit, LabelStore  # noqa: E402
+
+CHANGED, RELABELLED = 12, "mouth"
+ONCE = "epochs = 1\nbatch_size = 64\nheight = 32\nwidth = 26\nwidth_multiplier = 0.5\n"
+
+
+def settings_of(a: argparse.Namespace) -> str:
+    """The root's settings: everything tiny but the input model that is measured."""
+    tables = {
+        "faces": f"d1 = {a.d1}\nfemale = {a.female}\nmale = {a.male}\nsize = 256\n",
+        "gender_model": f"epochs = {max(1, 6000 // (a.female + a.male))}\n",  # as many updates as in the tests
+        "final_dataset": "threshold = 0.0\n",  # the tiny gender model is sure of nobody; here every image shall have its values
+        "evaluator": ONCE,
+        **{f"input_model_{name}": ONCE for name in ATTRIBUTES if name != RELABELLED},
+        "nvae": f"epochs = {max(1, 1560 // (a.d1 + a.female + a.male))}\n",
+        "critic": "epochs = 1\n",
+    }
+    shipped = load_shipped_input_model()
+    tables[f"input_model_{RELABELLED}"] = "".join(f"{k} = {json.dumps(v)}\n" for k, v in shipped.items())
+    return 'preset = "tiny"\n' + "".join(f"[{name}]\n{text}" for name, text in tables.items())
+
+
+def load_shipped_input_model() -> dict:
+    """The settings of the input model under the preset ``small``."""
+    from gaip3_pipeline.settings import flatten, of_preset
+
+    return flatten(of_preset("small").input_model[RELABELLED])
+
+
+def refresh(root: DataRoot, *words: str) -> tuple[float, str]:
+    """Seconds of ``gaip3 refresh`` and what it printed. Raises on failure."""
+    start = time.monotonic()
+    command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root.path), *words]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}")
+    return time.monotonic() - start, done.stdout
+
+
+def relabel(root: DataRoot, attribute: str) -> None:
+    """Move the first ``CHANGED`` labels by a quarter, towards the middle of the range."""
+    store = LabelStore(root)
+    first = list(store.values(attribute).items())[:CHANGED]
+    store.apply([Edit(attribute, *key, value + 0.25 if value < 0.5 else value - 0.25) for key, value in first], who="bench")
+
+
+def main() -> None:
+    """Paint, make everything once, measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=REPOSITORY / "demo" / "refresh")
+    for name, value in (("d1", 10_000), ("female", 3_860), ("male", 3_013), ("repeats", 5)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    a = parser.parse_args()
+    root = DataRoot(a.root.resolve())
+    root.path.mkdir(parents=True, exist_ok=True)
+    if not root.settings_file.exists():
+        root.settings_file.write_text(settings_of(a), encoding="utf-8")
+    write_dataset(root, load(root).faces)
+    seconds, output = refresh(root)
+    print(f"everything once: {seconds:.0f} s", *re.findall(r"^ +[\d.]+ s  \w+$", output, re.MULTILINE), sep="\n", flush=True)
+
+    unchanged = []
+    for _ in range(a.repeats):
+        seconds, output = refresh(root)
+        if "Nothing is stale" not in output:
+            raise SystemExit(f"something is stale that should not be:\n{output}")
+        unchanged.append(seconds)
+    print("unchanged:", *(f"{s:.2f}" for s in unchanged), "s", flush=True)
+
+    relabel(root, RELABELLED)
+    relabelled, output = refresh(root, "--select", f"input_values_{RELABELLED}")
+    parts = {name: float(s) for s, name in re.findall(r"^ +([\d.]+) s  (\w+)$", output, re.MULTILINE)}
+    print(f"relabel one: {relabelled:.1f} s", *(f"  {s:8.1f} s  {name}" for name, s in parts.items()), sep="\n")
+    result = {"unchanged_s": round(statistics.median(unchanged), 2), "relabel_one_s": round(relabelled, 1)}
+    print(json.dumps(result | {"images": 2 * (a.d1 + a.female + a.male), "relabel_parts_s": parts}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""How tables complain."""
+
+from collections.abc import Sequence
+
+MAX_PROBLEMS = 20
+
+
+class ContractError(ValueError):
+    """A table that breaks its contract; the message has one line per problem."""
+
+
+def at_most(lines: Sequence[str]) -> list[str]:
+    """``lines``, or the first ``MAX_PROBLEMS`` of them and how many more there are."""
+    more = [f"… and {len(lines) - MAX_PROBLEMS} more"] if len(lines) > MAX_PROBLEMS else []
+    return [*lines[:MAX_PROBLEMS], *more]
