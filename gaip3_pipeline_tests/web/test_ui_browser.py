@@ -130,6 +130,7 @@ def test_labels_set_by_keyboard_are_refreshed_by_the_button_and_compared(pages: 
     page.get_by_role("link", name="Refresh").click()
     expect(page.locator("#summary")).to_contain_text("12 labels of mouth changed → up to")
     expect(page.locator("#summary")).to_contain_text("eyes, hair_color, background, head stay")
+    page.get_by_label("generator from its last weights").check()
     page.screenshot(path=pages.screenshots / "plan.png")
     page.get_by_role("button", name="Refresh").click()
     expect(page.locator("#assets .running").first).to_be_visible()
@@ -150,6 +151,7 @@ def test_labels_set_by_keyboard_are_refreshed_by_the_button_and_compared(pages: 
     links = [link.get_attribute("href") or "" for link in result.get_by_role("link").all()]
     assert [link.rpartition("/")[2] for link in links] == [before["info"]["run_id"], after["info"]["run_id"]]
     page.screenshot(path=pages.screenshots / "result.png")
+    assert [run["data"]["tags"]["gaip3.start"] for run in pages.runs_of("nvae_weights")] == ["warm_start", "afresh"]
 
 
 def test_mlflow_compares_the_runs_before_and_after(pages: Pages, page: Page) -> None:
