@@ -1,11 +1,13 @@
 """How well wrong labels are found on a root's own hand labels, and what the predictions behind it cost.
 
-    python bench/label_review.py ROOT [--seeds 3] [--share 0.05] [--networks EPOCHS] [--attribute mouth ...]
+    python bench/label_review.py ROOT [--seeds 3] [--share 0.05] [--networks EPOCHS] [--attribute mouth ...] [--second CSV]
 
 ROOT must hold checked labels and processed images (``gaip3 refresh --root ROOT --select label_review`` makes them). In a share of the
 labels, another level drawn with its frequency among the labels is planted; the wrong labels that were there already count against the
 method. Average precision and the precision among as many as were planted, means over the seeds. ``--networks`` cross-fits the input
 model too, in 3 folds of so many epochs on the first seed's labels (10 s to 1 min a fold), alone and averaged with the review's predictions.
+``--second`` is an independent labelling of some images (columns ``gender``, ``name`` and the attributes): how well the suspicion tells
+apart those to which it gives another value (``auc``).
 Prints a table; the last line is one JSON object.
 """
 
@@ -18,13 +20,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import labelled_table, resized_images
+from gaip3_pipeline.evaluation.classification import roc_auc
 from gaip3_pipeline.evaluation.review import LOOKS_WRONG, review_labels
 from gaip3_pipeline.imaging.patches import picture_features
-from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED, DataRoot
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MIRRORED, DataRoot
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training.cross_fitting import cross_fit
@@ -67,6 +71,24 @@ def network(attribute, images, values, bucket, section):
     return predicted
 
 
+def told_apart(attribute, second, suspicion, table):
+    """How well ``suspicion`` of the labels in ``table`` ranks those that the ``second`` labelling sets otherwise: AUC and counts."""
+    mine = pd.DataFrame({"key": table.key, "value": table.value, "suspicion": suspicion})
+    sets = {s.sex: s.id for s in IMAGE_SETS if s.sex}
+    keys = [f"{sets[sex.lower()]}/{Path(name).stem}" for sex, name in zip(second.gender, second["name"], strict=True)]
+    both = mine.merge(pd.DataFrame({"key": keys, "other": second[attribute].to_numpy()}), on="key").dropna()
+    differ = both.value != both.other
+    looks = both.suspicion > LOOKS_WRONG
+    auc = roc_auc(both.suspicion.to_numpy(), differ.to_numpy())
+    return {
+        "n": len(both),
+        "differ": int(differ.sum()),
+        "auc": round(auc, 3),
+        "look_wrong": int(looks.sum()),
+        "of_them": int((looks & differ).sum()),
+    }
+
+
 def main() -> None:
     """Plant, cross-fit, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -75,6 +97,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--networks", type=int, default=0, metavar="EPOCHS")
     parser.add_argument("--attribute", nargs="+", choices=ATTRIBUTES, default=ATTRIBUTES)
+    parser.add_argument("--second", type=Path, metavar="CSV")
     arguments = parser.parse_args()
     root, rows = DataRoot(arguments.root.resolve()), {}
     for attribute in arguments.attribute:
@@ -85,7 +108,10 @@ def main() -> None:
         featured = time.monotonic()
         clean = cross_fit(features, values, bucket, mirrored)
         row = {"n": len(values), "r2": r2(clean.predicted, values), "features_s": featured - start, "fit_s": time.monotonic() - featured}
-        row["expected_wrong"] = review_labels(values, clean.predicted, clean.variance).expected_wrong
+        right = review_labels(values, clean.predicted, clean.variance)
+        row["expected_wrong"] = right.expected_wrong
+        if arguments.second:
+            row["second labelling"] = told_apart(attribute, pd.read_csv(arguments.second), right.suspicion, table)
         tried = {"review": [], "residual": []}
         for seed in range(arguments.seeds):
             given, wrong = planted(values, arguments.share, seed)

@@ -72,6 +72,11 @@ class DataRoot:
         return self.state / "hashes.sqlite"
 
     @property
+    def refresh_lock(self) -> Path:
+        """Locked while a process refreshes the root; holds its pid."""
+        return self.state / "refresh.lock"
+
+    @property
     def refreshes(self) -> Path:
         """What each of the last refreshes planned, does and changed: a JSON file and a folder of pictures for each."""
         return self.state / "refreshes"

@@ -89,7 +89,7 @@ def refresh(
                 given = {name: (config or {}).get(name, {}) for name in layer}
                 _materialize(definitions, instance, given, run_id, outcome, record, say)
                 done |= set(layer)
-                todo = plan(definitions, instance, observed, chosen, set(again) - done)
+                todo = plan(definitions, instance, observed, chosen, set(again) - done, settled=done)
             outcome.results = record.results
         return outcome
 
@@ -235,7 +235,7 @@ def _failure(event: dg.DagsterEvent) -> str:
 @contextmanager
 def _only_one(root: DataRoot) -> Iterator[None]:
     root.state.mkdir(parents=True, exist_ok=True)
-    with (root.state / "refresh.lock").open("a+") as f:
+    with root.refresh_lock.open("a+") as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:

@@ -1,6 +1,6 @@
 """What a refresh would do, why, how many labels changed and how long it took the last time. Writes nothing."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,10 +89,12 @@ def plan(
     observed: Mapping[str, str],
     select: Iterable[str] | None = None,
     again: Iterable[str] = (),
+    settled: Collection[str] = (),
 ) -> list[Planned]:
     """What a refresh would do, in the order of the graph; ``observed`` maps each source to its present content hash.
 
-    ``select`` limits it to these assets and what they come from; those of ``again`` are made though nothing changed. Raises
+    ``select`` limits it to these assets and what they come from; those of ``again`` are made though nothing changed. Those of
+    ``settled`` were made just now: labels written since, which the UI's sensor may have seen already, are for the next refresh. Raises
     :class:`RefreshError`.
     """
     graph = definitions.resolve_asset_graph()
@@ -102,7 +104,7 @@ def plan(
     for key in graph.toposorted_asset_keys:
         if key not in graph.materializable_asset_keys or key not in wanted:
             continue
-        reasons = _reasons(graph, instance, key, observed)
+        reasons = _reasons(graph, instance, key, observed, key.to_user_string() in settled)
         if not reasons and key.to_user_string() in again:
             reasons = [ASKED]
         following = sorted(p.to_user_string() for p in graph.get(key).parent_keys if p in stale)
@@ -161,7 +163,7 @@ def _counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def _reasons(graph: "AssetGraph", instance: dg.DagsterInstance, key: dg.AssetKey, observed: Mapping[str, str]) -> list[str]:
+def _reasons(graph: "AssetGraph", instance: dg.DagsterInstance, key: dg.AssetKey, observed: Mapping[str, str], settled: bool) -> list[str]:
     made = latest_materialization(instance, key)
     if made is None:
         return [NEVER]
@@ -172,6 +174,8 @@ def _reasons(graph: "AssetGraph", instance: dg.DagsterInstance, key: dg.AssetKey
         reasons.append(CODE)
     for parent in sorted(node.parent_keys):
         name = parent.to_user_string()
+        if settled and name in observed:
+            continue
         now = observed.get(name) or current_version(instance, parent)
         if now is not None and tags.get(INPUT_VERSION_TAG + name) != now:
             reasons.append(f"{name} changed")

@@ -6,10 +6,12 @@ later refresh leaves as they are. Whoever shows a refresh reads this; what Dagst
 
 import contextlib
 import datetime
+import fcntl
 import json
 import math
 import re
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from gaip3_pipeline.versions import numbers, read_figures
 KEPT = 20
 RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
 WAITING, MADE, FRESH = "waiting", "made", "fresh"  # of an asset, beside running and failed
-DIED = "its process was killed; gaip3 refresh goes on from the last checkpoints"
+DIED = "its process was killed; the same refresh goes on from the last checkpoints"
 
 # What a change is judged by, for a terminal's few lines; the record has every number. Keys are whole names of assets, or their beginnings.
 HEADLINES = {
@@ -158,7 +160,7 @@ def recording(root: DataRoot, refresh_id: str, planned: Forecast) -> Iterator[Re
         record.ends(FAILED, str(e))
         raise
     except BaseException:
-        record.ends(STOPPED, "interrupted; gaip3 refresh goes on from the last checkpoints")
+        record.ends(STOPPED, "interrupted; the same refresh goes on from the last checkpoints")
         raise
     record.ends(FINISHED)
 
@@ -166,12 +168,12 @@ def recording(root: DataRoot, refresh_id: str, planned: Forecast) -> Iterator[Re
 def read_records(root: DataRoot) -> list[dict[str, Any]]:
     """The records of the last refreshes, newest first; one whose process died is ``stopped``. What cannot be read is left out."""
     records = []
-    for path in root.refreshes.glob("*.json"):
+    for path in root.refreshes.glob("[!.]*.json"):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if record["state"] == RUNNING and not process_lives(record["process"]):
+        if record["state"] == RUNNING and not _goes_on(root, record["process"]):
             record |= {"state": STOPPED, "message": DIED, "progress": None}
         records.append(record)
     return sorted(records, key=lambda r: r["started"], reverse=True)
@@ -193,6 +195,19 @@ def headlines(results: Iterable[dict[str, Any]]) -> list[str]:
 def _change(figure: dict[str, Any]) -> str:
     before, after = figure["before"], figure["after"]
     return f"{after:.4g}" if before is None or before == after else f"{before:.4g} → {after:.4g}"
+
+
+def _goes_on(root: DataRoot, process: str) -> bool:
+    if process.startswith(f"{socket.gethostname()}:"):
+        return process_lives(process)
+    try:  # a process of another host, or of a container that is gone, cannot be looked up, but its lock can be felt
+        with root.refresh_lock.open() as f:
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _finite(root: DataRoot, name: str) -> dict[str, float]:

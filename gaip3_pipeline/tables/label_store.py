@@ -1,8 +1,9 @@
 """Hand labels as several people write them at once: the five CSVs of the contract, and a history of every change.
 
-A change is acknowledged when the CSV and its line of the history are on disk. The CSV is written whole beside its place and renamed;
-rows that did not change keep their text, their order and the columns that this project does not know. Every process takes the same
-lock, and an edit made outside (a spreadsheet, ``git pull``) is read again before the next change, so that nothing is overwritten unseen.
+A change is acknowledged when its line of the history and the CSV are on disk, in this order: where a process is killed between the two,
+the next one notes that the CSV says otherwise. The CSV is written whole beside its place and renamed; rows that did not change keep their
+text, their order and the columns that this project does not know. Every process takes the same lock, and an edit made outside (a
+spreadsheet, ``git pull``) is read again before the next change, so that nothing is overwritten unseen.
 """
 
 import csv
@@ -85,6 +86,7 @@ class LabelStore:
 
     def values(self, attribute: str) -> dict[Key, float]:
         """The present labels of an attribute. Raises :class:`ContractError` when its CSV breaks the contract."""
+        _known(attribute)
         with self._locked():
             return self._current(attribute).values()
 
@@ -134,6 +136,8 @@ class LabelStore:
 
         What was edited outside is noticed first.
         """
+        if attribute is not None:
+            _known(attribute)
         with self._locked():
             for a in ATTRIBUTES if attribute is None else (attribute,):
                 with suppress(ContractError):  # said when its labels are asked for
@@ -148,8 +152,7 @@ class LabelStore:
         if any(e.stem not in self._images.get(e.gender, {}) for e in edits):
             self.find_images()  # perhaps it came since
         for e in edits:
-            if e.attribute not in ATTRIBUTES:
-                raise ValueError(f"there is no attribute {e.attribute}; there are {', '.join(ATTRIBUTES)}")
+            _known(e.attribute)
             if e.value is not None and not 0 <= e.value <= 1:
                 raise ValueError(f"{e.attribute} of {e.gender} {e.stem} is {e.value:g}; a value lies in 0..1")
             if e.stem not in self._images.get(e.gender, {}):
@@ -168,12 +171,15 @@ class LabelStore:
             return held
         file = _LabelFile.read(path)
         if held:
-            known: Mapping[Key, float | None] = {k: held.values().get(k) for k in held.values() | file.values()}
+            known: dict[Key, float | None] = {k: held.values().get(k) for k in held.values() | file.values()}
+            # What another process of ours wrote meanwhile stands in the history already.
+            known |= {(c.gender, c.stem): c.after for c in self._history[held.seen :] if c.attribute == attribute}
         else:
             known = {(c.gender, c.stem): c.after for c in self._history if c.attribute == attribute}
         now = file.values()
         found = [(key, before, now.get(key)) for key, before in known.items() if before != now.get(key)]
         self._append([self._change(OUTSIDE, "", Edit(attribute, *key, after), before) for key, before, after in found])
+        file.seen = len(self._history)
         self._files[attribute] = file
         return file
 
@@ -196,13 +202,16 @@ class LabelStore:
                 change = replace(change, row=row, at=at)
             values[key] = edit.value
             changes.append(change)
-        if any(c.before != c.after for c in changes):
-            try:
+        known, size = len(self._history), self._read
+        try:
+            written = self._append(changes, confirm)
+            if any(c.before != c.after for c in changes):
                 file.write()
-            except BaseException:
-                self._files.pop(edits[0].attribute, None)  # what is in memory is not on disk: read it again
-                raise
-        return self._append(changes, confirm)
+        except BaseException:
+            self._files.pop(edits[0].attribute, None)  # what is in memory is not on disk: read it again
+            self._forget(known, size)
+            raise
+        return written
 
     def _place(self, key: Key) -> int:
         """The contract's ``img_id``: the place of an image among the originals of its sex."""
@@ -214,12 +223,14 @@ class LabelStore:
 
     def _append(self, changes: Sequence[Change], confirmed: bool = False) -> list[Change]:
         """Number what really changed or was ``confirmed`` and put it at the end of the history, on disk."""
-        out, lines = [], []
+        out: list[Change] = []
+        kept: list[Change] = []
+        lines: list[str] = []
         for change in changes:
             numbered = change
             if change.before != change.after or confirmed or change.undoes:
-                numbered = replace(change, id=len(self._history) + 1)
-                self._history.append(numbered)
+                numbered = replace(change, id=len(self._history) + len(kept) + 1)
+                kept.append(numbered)
                 said = {k: v for k, v in asdict(numbered).items() if k not in _OPTIONAL or v not in ({}, 0, -1)}
                 lines.append(json.dumps(said, ensure_ascii=False) + "\n")
             out.append(numbered)
@@ -232,7 +243,15 @@ class LabelStore:
                 f.flush()
                 os.fsync(f.fileno())
             self._read += len(data)
+            self._history += kept
         return out
+
+    def _forget(self, known: int, size: int) -> None:
+        """Take back what the history got beyond its first ``known`` changes, ``size`` bytes, since the CSV could not be written."""
+        del self._history[known:]
+        self._read = size
+        with suppress(OSError):
+            os.truncate(self._root.label_history, size)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -271,6 +290,7 @@ class _LabelFile:
 
     def __init__(self, path: Path, columns: list[str], rows: list[list[str]], texts: list[str], stat: tuple[int, int, int]) -> None:
         self.path, self.columns, self.stat = path, columns, stat
+        self.seen = 0  # changes of the history when the file was read
         self._rows, self._texts = rows, texts
         self._places: dict[Key, list[int]] = {}
         self._index()
@@ -367,6 +387,11 @@ class _Lines:
 def labelled_images(root: DataRoot) -> dict[str, dict[str, Path]]:
     """For each sex, the stems of its originals and their files, in plain order of file names."""
     return {s.sex: by_stem(list_images(root.original(s))) for s in IMAGE_SETS if s.sex}
+
+
+def _known(attribute: str) -> None:
+    if attribute not in ATTRIBUTES:
+        raise ValueError(f"there is no attribute {attribute}; there are {', '.join(ATTRIBUTES)}")
 
 
 _ABSENT = (0, 0, 0)

@@ -7,10 +7,12 @@ and shows the same to the terminal, the Dagster UI and this page; what is known 
 import getpass
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,10 +25,11 @@ from pydantic import BaseModel, Field
 from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, REPOSITORY, DataRoot
 from gaip3_pipeline.settings import load
+from gaip3_pipeline.tables.contracts import REVIEW_COLUMNS, read_label_review
 from gaip3_pipeline.tables.label_store import Change, Edit, Key, LabelConflict, LabelStore
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.guard import Guard
-from gaip3_pipeline.web.pictures import Pictures
+from gaip3_pipeline.web.pictures import SET_OF_SEX, Pictures
 
 PAGE = Path(__file__).parent / "page"
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -200,7 +203,7 @@ def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, An
     confirmed = {(c.gender, c.stem): c.before == c.after and not c.undoes for c in changes}
     keys = [(gender, stem) for gender, files in store.find_images().items() for stem in files]
     table = pd.DataFrame(keys, columns=["gender", "stem"])
-    table["version"] = [int(store.images[g][s].stat().st_mtime) for g, s in keys]
+    table["version"] = [_version(root, g, store.images[g][s]) for g, s in keys]
     table["value"] = [values.get(k) for k in keys]
     review = read_review(root, attribute)
     table = table.merge(review.rename(columns={"value": "reviewed"}), on=["gender", "stem"], how="left")
@@ -222,11 +225,10 @@ def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, An
 
 def read_review(root: DataRoot, attribute: str) -> pd.DataFrame:
     """The table that ``label_review`` wrote for an attribute: see ``layout.label_review``; without rows where there is none yet."""
-    numbers = ["value", "predicted", "uncertainty", "suspicion", "next"]
-    path = root.label_review(attribute)
-    if not path.exists():
-        return pd.DataFrame({"gender": pd.Series(dtype=str), "stem": pd.Series(dtype=str), **{n: pd.Series(dtype=float) for n in numbers}})
-    return pd.read_csv(path, dtype={"gender": str, "stem": str}, keep_default_na=False, na_values={n: [""] for n in numbers})
+    try:
+        return read_label_review(root.label_review(attribute))
+    except FileNotFoundError:
+        return pd.DataFrame({c: pd.Series(dtype=str if c in ("gender", "stem") else float) for c in REVIEW_COLUMNS})
 
 
 def example_of(root: DataRoot, store: LabelStore, attribute: str, level: float) -> Key | None:
@@ -251,7 +253,10 @@ class Refreshing:
 
     def plan(self) -> bytes:
         """What a refresh would do, as JSON: see ``gaip3 refresh --dry-run --json``. Raises ``ValueError`` with its complaint."""
-        done = subprocess.run([*self._command(), "--dry-run", "--json"], capture_output=True, timeout=120, cwd=REPOSITORY)
+        try:
+            done = subprocess.run([*self._command(), "--dry-run", "--json"], capture_output=True, timeout=120, cwd=REPOSITORY)
+        except subprocess.TimeoutExpired as e:
+            raise ValueError("the plan is not worked out after two minutes; the machine may be busy: look again later") from e
         if done.returncode:
             raise ValueError(_complaint(done.stderr.decode(errors="replace")))
         return done.stdout.strip().splitlines()[-1]
@@ -278,8 +283,11 @@ class Refreshing:
             self._process.send_signal(signal.SIGINT)
             return
         for record in self.records():
-            if record["state"] == "running":
-                os.kill(int(record["process"].rsplit(":", 2)[1]), signal.SIGINT)
+            host, pid, _ = record["process"].rsplit(":", 2)
+            if record["state"] == "running" and host == socket.gethostname():
+                os.kill(int(pid), signal.SIGINT)
+            elif record["state"] == "running":
+                raise ValueError(f"the refresh runs on {host}: stop it there")
 
     def is_starting(self) -> bool:
         """Whether a refresh that was started here is under way, with or without a record yet."""
@@ -299,6 +307,15 @@ class Refreshing:
 
     def _command(self) -> list[str]:
         return [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(self._root.path)]
+
+
+def _version(root: DataRoot, gender: str, original: Path) -> int:
+    """Changes with the original and with the resized image, which a refresh makes later."""
+    times = [0]
+    for path in (original, root.processed("resized", SET_OF_SEX[gender]) / f"{original.stem}.jpg"):
+        with suppress(OSError):
+            times.append(path.stat().st_mtime_ns // 1_000_000)
+    return max(times)
 
 
 def _complaint(text: str) -> str:

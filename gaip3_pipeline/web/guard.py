@@ -5,6 +5,7 @@ name that resolves to 127.0.0.1 is an attack); elsewhere a token must come with 
 a request that a page of another origin made is refused, whatever it asks for.
 """
 
+import hashlib
 import hmac
 import ipaddress
 import secrets
@@ -15,7 +16,6 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "gaip3_token"
 MAX_BODY = 4_000_000  # bytes of a request; a page's batch of labels takes some thousand
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
@@ -45,6 +45,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, token: str = "") -> None:
         self._app, self._token = app, token
+        # Cookies know no ports: each server's has a name of its own, or two roots on one machine would shut each other out.
+        self._cookie = f"gaip3_{hashlib.sha256(token.encode()).hexdigest()[:12]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -92,12 +94,13 @@ class Guard:
         return bool(self._token) and hmac.compare_digest(given.encode(), self._token.encode())
 
     def _brought_in_cookie(self, scope: Scope) -> bool:
-        given = HTTPConnection(scope).cookies.get(COOKIE, "")
+        given = HTTPConnection(scope).cookies.get(self._cookie, "")
         return hmac.compare_digest(given.encode(), self._token.encode())
 
     async def _keep_in_cookie(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the link with the token by the same link without it, so that it stays in no history or screenshot."""
         rest = [(k, v) for k, v in parse_qsl(scope["query_string"].decode("latin-1")) if k != "token"]
         response = RedirectResponse(scope["path"] + (f"?{urlencode(rest)}" if rest else ""), 303)
-        response.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+        # lax: with strict, the link clicked in a mail would come without it. Requests of other sites' pages are refused anyway.
+        response.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
         await response(scope, receive, send)

@@ -21,7 +21,7 @@ from gaip3_pipeline.settings import Images
 LARGE_HEIGHT = 512  # pixels; less where the original has less
 KEPT = 256  # pictures in memory, about 20 MB
 QUALITY = 88
-_FOLDERS = {s.sex: s for s in IMAGE_SETS if s.sex}
+SET_OF_SEX = {s.sex: s for s in IMAGE_SETS if s.sex}
 
 
 class Pictures:
@@ -38,11 +38,13 @@ class Pictures:
 
         Raises :class:`~gaip3_pipeline.imaging.decode.UnusableImage`.
         """
-        resized = self._root.processed("resized", _FOLDERS[gender]) / f"{original.stem}.jpg"
+        resized = self._root.processed("resized", SET_OF_SEX[gender]) / f"{original.stem}.jpg"
         try:
             return resized.read_bytes()
         except FileNotFoundError:
-            return self._keep(("thumbnail", original), lambda: self._from_original(original, self._settings.height))
+            return self._keep(
+                ("thumbnail", original, original.stat().st_mtime_ns), lambda: self._from_original(original, self._settings.height)
+            )
 
     def large(self, original: Path) -> bytes:
         """The original cut as the pipeline cuts it, at most :data:`LARGE_HEIGHT` pixels high.

@@ -1,5 +1,6 @@
 """Several people label at once: what is in the CSVs, what the history says, and what can be taken back."""
 
+import errno
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -178,3 +179,45 @@ def test_nothing_is_written_for_an_unknown_image_attribute_or_value(root, edit, 
     with pytest.raises(ValueError, match=complaint):
         LabelStore(root).apply([Edit("mouth", "female", "a", 0.5), edit], "kim")
     assert not root.hand_labels("mouth").exists()
+
+
+def test_what_another_process_wrote_is_not_taken_for_an_edit_made_outside(root):
+    ours, theirs = LabelStore(root), LabelStore(root)
+    ours.apply([Edit("mouth", "female", "a", 0.0)], "kim")
+    theirs.apply([Edit("mouth", "female", "a", 0.5), Edit("mouth", "female", "c", 1.0)], "lee")
+    assert ours.values("mouth") == {("female", "a"): 0.5, ("female", "c"): 1.0}
+    assert [c.who for c in ours.history("mouth")] == ["kim", "lee", "lee"]
+
+
+def test_a_label_that_a_killed_process_wrote_into_the_history_alone_is_put_right(root):
+    store = LabelStore(root)
+    store.apply([Edit("mouth", "female", "a", 0.0)], "kim")
+    before = root.hand_labels("mouth").read_bytes()
+    store.apply([Edit("mouth", "female", "a", 1.0)], "kim")
+    root.hand_labels("mouth").write_bytes(before)  # as if it had been killed before this was written
+    after = LabelStore(root)
+    assert after.values("mouth") == {("female", "a"): 0.0}
+    assert [(c.who, c.after) for c in after.history("mouth")] == [("kim", 0.0), ("kim", 1.0), (OUTSIDE, 0.0)]
+
+
+def test_a_full_disk_leaves_neither_label_nor_history(root, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    store = LabelStore(root)
+    with monkeypatch.context() as patch:
+        patch.setattr("gaip3_pipeline.tables.label_store.write_text_atomically", full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                store.apply([Edit("mouth", "female", "a", 0.0)], "kim")
+    assert store.history() == LabelStore(root).history() == []
+    [change] = store.apply([Edit("mouth", "female", "a", 0.5)], "kim")
+    assert change.id == 1
+    assert [c.after for c in LabelStore(root).history()] == [0.5]
+
+
+@pytest.mark.parametrize("attribute", ["../../etc/passwd", "nose", "x" * 5000])
+def test_an_attribute_names_no_path(root, attribute):
+    for ask in (LabelStore(root).history, LabelStore(root).values):
+        with pytest.raises(ValueError, match="there is no attribute"):
+            ask(attribute)

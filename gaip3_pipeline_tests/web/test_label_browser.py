@@ -133,6 +133,31 @@ def test_undo_goes_back_label_by_label_and_shows_the_image(root: DataRoot, page:
     assert labels_of(root, "eyes") == {}
 
 
+def test_a_key_pressed_while_the_next_attribute_is_loading_labels_that_one(root: DataRoot, page: Page) -> None:
+    choose(page, "eyes")
+    page.keyboard.press("a")
+    page.keyboard.press("3")
+    expect(page.locator("#meaning")).to_contain_text("mouth:")
+    expect(page.locator("#caption")).to_contain_text("face 00002")
+    saved(page)
+    assert labels_of(root, "eyes") == {}
+    assert labels_of(root, "mouth")["face 00000"] == 0.5
+    page.keyboard.press("u")
+    expect(page.locator("#count")).to_contain_text("of 16,873")
+
+
+def test_a_key_held_down_labels_one_image(root: DataRoot, page: Page) -> None:
+    choose(page, "hair color")
+    for _ in range(4):
+        page.keyboard.down("3")  # each but the first is a repeat
+    page.keyboard.up("3")
+    expect(page.locator("#caption")).to_contain_text("face 00002")
+    saved(page)
+    expect(page.locator("#count")).to_contain_text("1 of 16,873")
+    page.keyboard.press("u")
+    expect(page.locator("#count")).to_contain_text("0 of 16,873")
+
+
 def test_the_grid_is_swept_with_the_mouse(root: DataRoot, page: Page) -> None:
     choose(page, "head")
     page.keyboard.press("g")

@@ -1,6 +1,6 @@
 // The label tab: one attribute at a time over a large picture, or a grid to sweep many pictures at once.
 
-import { allSaved, get, labels, post, save, session } from "./server.js";
+import { allSaved, get, labels, post, save, session, unsaved } from "./server.js";
 import { problem, toast } from "./say.js";
 
 const $ = (id) => document.getElementById(id);
@@ -46,7 +46,7 @@ export async function startLabel(settings, name) {
     $("saved").className = failing ? "failing" : count ? "waiting" : "";
   };
   labels.onChanges = noteSaved;
-  labels.onRefused = (_sent, message) => { toast(message); inTurn(() => load(attribute)); };
+  labels.onRefused = (_sent, message) => { toast(message); inTurn(() => choose(attribute, here())); };
   const wanted = about.attributes.some((a) => a.name === localStorage.attribute) ? localStorage.attribute : about.attributes[0].name;
   await inTurn(() => choose(wanted));
   setInterval(() => { if (!document.hidden) look(); }, POLL);
@@ -108,6 +108,7 @@ function filter(image = null) {
   draw();
 }
 
+const here = () => (view.length ? keyOf(view[at]) : null);
 const keyOf = (i) => `${columns.gender[i]}/${columns.stem[i]}`;
 
 // Setting values
@@ -177,9 +178,10 @@ async function look() {
   try { ({ changes } = await get(`/api/changes?since=${cursor}`)); } catch { return; }
   if (!changes.length) return;
   cursor = changes.at(-1).id;
+  changes.forEach(take); // in their order, our own among them: the last word counts
+  unsaved().forEach((label) => take({ ...label, after: label.value }));
   const others = changes.filter((c) => c.session !== session || c.who === "outside");
   if (!others.length) return;
-  others.forEach(take);
   const names = [...new Set(others.map((c) => c.who))].join(", ");
   toast(`${names}: ${others.length} label${others.length > 1 ? "s" : ""} changed (${[...new Set(others.map((c) => c.attribute))].join(", ")})`);
   count();
@@ -404,6 +406,7 @@ function startSweeping() {
 function key(event) {
   if ($("label").hidden || $("keys").open || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.matches("input, textarea, select")) return;
+  if (event.repeat && !/^(Arrow|Page)/.test(event.key)) return; // a key held down moves, but labels once
   const number = "12345".indexOf(event.key);
   const acts = {
     ArrowRight: () => move(1),
@@ -432,5 +435,5 @@ function key(event) {
 
 function step(by) {
   const names = about.attributes.map((a) => a.name);
-  choose(names[(names.indexOf(attribute) + by + names.length) % names.length], view.length ? keyOf(view[at]) : null);
+  return choose(names[(names.indexOf(attribute) + by + names.length) % names.length], here());
 }

@@ -28,7 +28,10 @@ async function plan() {
     $("warmly").hidden = !found.plan.some((p) => p.name === "nvae_weights" && p.seconds !== null);
     const lines = found.plan.map((p) => row("td", p.name, p.reasons.join("; "), p.seconds === null ? "not known yet" : duration(p.seconds)));
     $("plan").querySelector("table").replaceChildren(row("th", "asset", "why", "last time"), ...lines);
-  } catch (error) { $("summary").textContent = error.message; }
+  } catch (error) {
+    $("summary").textContent = error.message;
+    $("start").disabled = false; // a refresh says it, too, or gets over it
+  }
 }
 
 async function start() {
@@ -38,7 +41,10 @@ async function start() {
     shownId = null;
     running = true;
     await look();
-  } catch (error) { toast(error.message); }
+  } catch (error) {
+    toast(error.message);
+    $("start").disabled = false;
+  }
 }
 
 async function look() {

@@ -13,7 +13,7 @@ async function call(method, path, body) {
   let detail = said;
   try { detail = JSON.parse(said).detail; } catch { /* plain text */ }
   if (typeof detail !== "string") detail = JSON.stringify(detail);
-  if (answer.status >= 500) throw new Error(detail);
+  if (answer.status >= 500 || answer.status === 403) throw new Error(detail); // 403: a restarted server has a new token
   throw new Refused(detail);
 }
 
@@ -36,19 +36,24 @@ export function save(label, who) {
 }
 
 export const allSaved = () => sending ?? Promise.resolve();
+export const unsaved = () => waiting.map((w) => w.label);
 
 async function send() {
+  let singly = 0; // so many of the first are sent one by one, since one of them was refused
   while (waiting.length) {
     const { who } = waiting[0];
     const end = waiting.findIndex((w) => w.who !== who);
-    const batch = waiting.slice(0, end < 0 ? 1000 : Math.min(end, 1000));
+    const batch = waiting.slice(0, Math.min(end < 0 ? 1000 : end, singly ? 1 : 1000));
     const sent = batch.map((w) => w.label);
     try {
       const { changes } = await post("/api/labels", { labels: sent.map(({ seen, ...label }) => label), who, session });
       waiting.splice(0, batch.length);
       labels.onChanges(changes, sent);
     } catch (error) {
-      if (error instanceof Refused) {
+      if (error instanceof Refused && batch.length > 1) {
+        singly = batch.length;
+        continue;
+      } else if (error instanceof Refused) {
         waiting.splice(0, batch.length);
         labels.onRefused(sent, error.message);
       } else {
@@ -57,6 +62,7 @@ async function send() {
         continue;
       }
     }
+    singly = Math.max(singly - 1, 0);
     labels.onState(waiting.length, false);
   }
 }
