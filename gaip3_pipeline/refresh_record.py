@@ -26,6 +26,7 @@ KEPT = 20
 RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
 WAITING, MADE, FRESH = "waiting", "made", "fresh"  # of an asset, beside running and failed
 DIED = "its process was killed; the same refresh goes on from the last checkpoints"
+OF_THIS_RUN = "labels_changed"  # counts from the run before, so the two say nothing beside one another
 
 # What a change is judged by, for a terminal's few lines; the record has every number. Keys are whole names of assets, or their beginnings.
 HEADLINES = {
@@ -90,7 +91,7 @@ class Record:
         self._content["results"].append(
             {
                 "name": name,
-                "figures": [{"figure": k, "before": before.get(k), "after": v} for k, v in after.items()],
+                "figures": [{"figure": k, "before": before.get(k), "after": v} for k, v in after.items() if k != OF_THIS_RUN],
                 "pictures": [{"before": self._picture("before", p), "after": self._picture("after", p)} for p in pictures],
                 "run_before": self._runs.get(name, ""),
                 "run_after": mlflow_run,
