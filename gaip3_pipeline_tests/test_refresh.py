@@ -10,12 +10,14 @@ import time
 
 import pandas as pd
 import pytest
+from PIL import Image, ImageOps
 
 from gaip3_pipeline.definitions import tracking_of
-from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.refresh import end_dead_runs
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
+from gaip3_pipeline.refresh import end_dead_runs, observe, refresh
 from gaip3_pipeline.refresh_plan import RefreshError
 from gaip3_pipeline.settings import load
+from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline_tests.refreshing import definitions_of, following, instance_of, plan_of, refresh_root
 
 
@@ -174,6 +176,26 @@ def test_two_refreshes_of_one_root_do_not_run_at_once(root_copy):
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(RefreshError, match="another refresh of"):
             refresh_root(root_copy)
+
+
+def test_labels_written_while_a_refresh_runs_do_not_stop_it(root_copy):
+    original = next(root_copy.original(IMAGE_SETS[1]).glob("*.jpg"))
+    mirrored = ImageOps.mirror(Image.open(original))
+    original.unlink()  # it may be a link to another root's file
+    mirrored.save(original)
+
+    def label_meanwhile(line):
+        if line.startswith("making resized_"):
+            relabel(root_copy, "mouth")
+            observe(instance, root_copy)  # as the UI's sensor does
+
+    with instance_of(root_copy) as instance:
+        tracking = tracking_of(root_copy, load(root_copy))
+        outcome = refresh(definitions_of(root_copy), instance, root_copy, tracking, select=["labels_mouth"], say=label_meanwhile)
+    assert outcome.materialized == ["resized_d2_female", "labels_mouth"]
+    given = read_labels(root_copy.hand_labels("mouth")).table.value.sort_values()
+    assert pd.read_csv(root_copy.checked_labels("mouth")).value.sort_values().tolist() == given.tolist()
+    assert "labels_mouth" not in names(plan_of(root_copy))
 
 
 def test_runs_of_living_processes_are_left_alone(finished_root):

@@ -1,5 +1,6 @@
 """What a refresh says before it runs, writes while it runs, and leaves of it."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -200,6 +201,18 @@ def test_the_newest_records_are_kept_with_their_pictures_and_damaged_ones_are_le
     names = [r["refresh_id"] for r in read_records(root)]
     assert names == [f"id{i:02d}" for i in reversed(range(3, KEPT + 3))]
     assert sorted(p.name for p in root.refreshes.iterdir() if p.is_dir()) == sorted(names)
+
+
+def test_a_record_of_another_host_runs_while_the_lock_is_held(tmp_path):
+    root = DataRoot(tmp_path)
+    planned = Forecast([Planned("report", ["never made"], True)], {}, {})
+    Record(root, "abc", planned)
+    path = root.refreshes / "abc.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"process": "elsewhere:1:1"}))
+    assert read_records(root)[0]["state"] == "stopped"
+    with root.refresh_lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert read_records(root)[0]["state"] == "running"
 
 
 def test_the_command_prints_the_plan_as_one_line_of_json(root_copy):
