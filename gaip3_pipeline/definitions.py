@@ -46,4 +46,7 @@ def root_of_environment() -> DataRoot:
     return DataRoot(Path(os.environ.get("GAIP3_ROOT") or REPOSITORY / "data"))
 
 
-defs = build_defs(root_of_environment())
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads: not built where this module is only imported, as gaip3 does for a root of its own."""
+    return build_defs(root_of_environment())

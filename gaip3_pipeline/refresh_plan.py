@@ -117,12 +117,12 @@ def plan(
 
 def label_changes(root: DataRoot, todo: list[Planned]) -> dict[str, int]:
     """How many labels of each attribute differ from those checked last, where these are in the plan and were checked before."""
-    from gaip3_pipeline.tables.label_changes import changes_since
-
     counts = {}
     for attribute in ATTRIBUTES:
         checked = root.checked_labels(attribute)
         if checked.exists() and any(p.name == f"labels_{attribute}" for p in todo):
+            from gaip3_pipeline.tables.label_changes import changes_since  # pandas: a second that a refresh of nothing does not take
+
             try:
                 counts[attribute] = len(changes_since(checked, labels.read(root, attribute).table))
             except ContractError:

@@ -62,7 +62,7 @@ def test_every_asset_says_what_it_is_and_is_checked(tmp_path):
 
 def test_the_definitions_load_without_the_heavy_libraries():
     code = (
-        "import sys, json, gaip3_pipeline.definitions as d; d.defs.resolve_asset_graph();"
+        "import sys, json, gaip3_pipeline.definitions as d; d.defs().resolve_asset_graph();"
         "print(json.dumps([m for m in ('tensorflow', 'keras', 'mlflow', 'cv2', 'jax', 'sklearn') if m in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
