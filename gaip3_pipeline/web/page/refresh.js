@@ -103,7 +103,7 @@ function drawDone(records) {
   }));
   const made = Object.values(record.assets).filter((a) => a.state === "made");
   const took = record.finished ? ` in ${duration((new Date(record.finished) - new Date(record.started)) / 1000)}` : "";
-  const lines = [`${record.state}: ${made.length} asset${made.length === 1 ? "" : "s"} made${took}`, record.message, ...record.failed_checks];
+  const lines = [record.summary, `${record.state}: ${made.length} asset${made.length === 1 ? "" : "s"} made${took}`, record.message, ...record.failed_checks];
   $("outcome").textContent = lines.filter(Boolean).join("\n");
   $("results").replaceChildren(...record.results.map((result) => drawResult(result)));
 }
