@@ -171,7 +171,7 @@ def test_an_interrupted_refresh_is_stopped_however_it_ended(root_copy, number):
     output = process.communicate(timeout=120)[0].decode()
     record = read_records(root_copy)[0]
     assert record["state"] == "stopped"
-    assert "gaip3 refresh goes on from the last checkpoints" in record["message"]
+    assert "the same refresh goes on from the last checkpoints" in record["message"]
     assert record["progress"] is None
     if number != signal.SIGKILL:
         assert record["finished"]
