@@ -73,13 +73,17 @@ def anonymous_mib(pid: int) -> float:
     return total / 1024
 
 
-def own_seconds(output: str, asset: str) -> float:
-    """The asset's own duration as the refresh prints it."""
-    for line in reversed(output.splitlines()):
-        words = line.split()
-        if len(words) == 3 and words[1] == "s" and words[2] == asset:
-            return float(words[0])
-    return 0.0
+def own_seconds(output: str) -> dict[str, float]:
+    """Each asset's own duration as the refresh prints it."""
+    return {asset: float(seconds) for seconds, asset in re.findall(r"^ +([\d.]+) s  (\w+)$", output, re.MULTILINE)}
+
+
+def sized(parser: argparse.ArgumentParser, folder: str) -> argparse.ArgumentParser:
+    """``parser`` with the root, ``demo/{folder}`` of the repository by default, and how many originals are painted into it."""
+    parser.add_argument("--root", type=Path, default=REPOSITORY / "demo" / folder)
+    for name, value in (("d1", 10_000), ("female", 3_860), ("male", 3_013)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    return parser
 
 
 def folder_mib(path: Path) -> float:
@@ -125,10 +129,8 @@ def opening_times(root: DataRoot, chromium: str, repeats: int = 5) -> dict[str, 
 
 def main() -> None:
     """Paint, refresh asset by asset, report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=REPOSITORY / "demo" / "full-size")
-    for name, value in (("d1", 10_000), ("female", 3_860), ("male", 3_013), ("size", 512)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser = sized(argparse.ArgumentParser(description=__doc__.splitlines()[0]), "full-size")
+    parser.add_argument("--size", type=int, default=512)
     a = parser.parse_args()
     root = DataRoot(a.root.resolve())
     root.path.mkdir(parents=True, exist_ok=True)
@@ -148,7 +150,7 @@ def main() -> None:
     for asset in TARGETS:
         command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root.path), "--select", asset]
         seconds, peak, output = measured(command)
-        own = own_seconds(output, asset)
+        own = own_seconds(output).get(asset, 0.0)
         rows.append({"asset": asset, "seconds": round(seconds, 1), "own_seconds": own, "peak_mib": round(peak)})
         print(f"{asset:28}{seconds:10.1f}{own:10.1f}{peak:10.0f}", flush=True)
     seconds, _, output = measured([sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root.path), "--dry-run"])

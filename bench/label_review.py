@@ -28,7 +28,7 @@ from gaip3_pipeline.assets.training_data import labelled_table, resized_images
 from gaip3_pipeline.evaluation.classification import roc_auc
 from gaip3_pipeline.evaluation.review import LOOKS_WRONG, review_labels
 from gaip3_pipeline.imaging.patches import picture_features
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MIRRORED, DataRoot
+from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED, SET_OF_SEX, DataRoot
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training.cross_fitting import cross_fit
@@ -74,8 +74,7 @@ def network(attribute, images, values, bucket, section):
 def told_apart(attribute, second, suspicion, table):
     """How well ``suspicion`` of the labels in ``table`` ranks those that the ``second`` labelling sets otherwise: AUC and counts."""
     mine = pd.DataFrame({"key": table.key, "value": table.value, "suspicion": suspicion})
-    sets = {s.sex: s.id for s in IMAGE_SETS if s.sex}
-    keys = [f"{sets[sex.lower()]}/{Path(name).stem}" for sex, name in zip(second.gender, second["name"], strict=True)]
+    keys = [f"{SET_OF_SEX[sex.lower()].id}/{Path(name).stem}" for sex, name in zip(second.gender, second["name"], strict=True)]
     both = mine.merge(pd.DataFrame({"key": keys, "other": second[attribute].to_numpy()}), on="key").dropna()
     differ = both.value != both.other
     looks = both.suspicion > LOOKS_WRONG

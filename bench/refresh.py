@@ -13,7 +13,6 @@ call uses the same root.
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -23,9 +22,11 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from full_size import own_seconds, sized  # noqa: E402
+
 from gaip3_pipeline.faces.dataset import write_dataset  # noqa: E402
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot  # noqa: E402
-from gaip3_pipeline.settings import load  # noqa: E402
+from gaip3_pipeline.settings import flatten, load, of_preset  # noqa: E402
 from gaip3_pipeline.tables.label_store import Edit, LabelStore  # noqa: E402
 
 CHANGED, RELABELLED = 12, "mouth"
@@ -43,16 +44,9 @@ def settings_of(a: argparse.Namespace) -> str:
         "nvae": f"epochs = {max(1, 1560 // (a.d1 + a.female + a.male))}\n",
         "critic": "epochs = 1\n",
     }
-    shipped = load_shipped_input_model()
+    shipped = flatten(of_preset("small").input_model[RELABELLED])
     tables[f"input_model_{RELABELLED}"] = "".join(f"{k} = {json.dumps(v)}\n" for k, v in shipped.items())
     return 'preset = "tiny"\n' + "".join(f"[{name}]\n{text}" for name, text in tables.items())
-
-
-def load_shipped_input_model() -> dict:
-    """The settings of the input model under the preset ``small``."""
-    from gaip3_pipeline.settings import flatten, of_preset
-
-    return flatten(of_preset("small").input_model[RELABELLED])
 
 
 def refresh(root: DataRoot, *words: str) -> tuple[float, str]:
@@ -67,6 +61,11 @@ def refresh(root: DataRoot, *words: str) -> tuple[float, str]:
     return time.monotonic() - start, done.stdout
 
 
+def listed(seconds: dict[str, float]) -> list[str]:
+    """A line for each asset."""
+    return [f"  {s:8.1f} s  {name}" for name, s in seconds.items()]
+
+
 def relabel(root: DataRoot, attribute: str) -> None:
     """Move the first ``CHANGED`` labels by a quarter, towards the middle of the range."""
     store = LabelStore(root)
@@ -76,10 +75,8 @@ def relabel(root: DataRoot, attribute: str) -> None:
 
 def main() -> None:
     """Paint, make everything once, measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=REPOSITORY / "demo" / "refresh")
-    for name, value in (("d1", 10_000), ("female", 3_860), ("male", 3_013), ("repeats", 5)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser = sized(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter), "refresh")
+    parser.add_argument("--repeats", type=int, default=5)
     a = parser.parse_args()
     root = DataRoot(a.root.resolve())
     root.path.mkdir(parents=True, exist_ok=True)
@@ -87,7 +84,7 @@ def main() -> None:
         root.settings_file.write_text(settings_of(a), encoding="utf-8")
     write_dataset(root, load(root).faces)
     seconds, output = refresh(root)
-    print(f"everything once: {seconds:.0f} s", *re.findall(r"^ +[\d.]+ s  \w+$", output, re.MULTILINE), sep="\n", flush=True)
+    print(f"everything once: {seconds:.0f} s", *listed(own_seconds(output)), sep="\n", flush=True)
 
     unchanged = []
     for _ in range(a.repeats):
@@ -99,8 +96,8 @@ def main() -> None:
 
     relabel(root, RELABELLED)
     relabelled, output = refresh(root, "--select", f"input_values_{RELABELLED}")
-    parts = {name: float(s) for s, name in re.findall(r"^ +([\d.]+) s  (\w+)$", output, re.MULTILINE)}
-    print(f"relabel one: {relabelled:.1f} s", *(f"  {s:8.1f} s  {name}" for name, s in parts.items()), sep="\n")
+    parts = own_seconds(output)
+    print(f"relabel one: {relabelled:.1f} s", *listed(parts), sep="\n")
     result = {"unchanged_s": round(statistics.median(unchanged), 2), "relabel_one_s": round(relabelled, 1)}
     print(json.dumps(result | {"images": 2 * (a.d1 + a.female + a.male), "relabel_parts_s": parts}))
 

@@ -36,6 +36,7 @@ IMAGE_SETS = (
     ImageSet("d2_female", "female", "ThisPersonDoesNotExist/Female", "female"),
     ImageSet("d2_male", "male", "ThisPersonDoesNotExist/Male", "male"),
 )
+SET_OF_SEX = {s.sex: s for s in IMAGE_SETS if s.sex}  # of the pictures that have hand labels
 KINDS = ("resized", "augmented")
 
 
@@ -112,6 +113,10 @@ class DataRoot:
     def processed(self, kind: str, image_set: ImageSet) -> Path:
         """``resized/{folder}`` or ``augmented/{folder}``."""
         return self.path / kind / image_set.folder
+
+    def resized_picture(self, sex: str, stem: str) -> Path:
+        """The resized image of an original that has hand labels."""
+        return self.processed("resized", SET_OF_SEX[sex]) / f"{stem}.jpg"
 
     @property
     def truth(self) -> Path:

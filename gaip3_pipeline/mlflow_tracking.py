@@ -294,13 +294,18 @@ def this_process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
 
 
+def of_this_host(name: str) -> bool:
+    """Whether :func:`this_process` named a process of this host."""
+    return name.rsplit(":", 2)[0] == socket.gethostname()
+
+
 def process_lives(name: str) -> bool:
     """Whether the process that :func:`this_process` named is still there; one of another host is taken to live."""
     try:
-        host, pid, started = name.rsplit(":", 2)
+        _, pid, started = name.rsplit(":", 2)
     except ValueError:
         return False
-    return host != socket.gethostname() or (bool(started) and _started(int(pid)) == started)
+    return not of_this_host(name) or (bool(started) and _started(int(pid)) == started)
 
 
 def _started(pid: int) -> str:

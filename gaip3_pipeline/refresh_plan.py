@@ -117,16 +117,18 @@ def plan(
 
 def label_changes(root: DataRoot, todo: list[Planned]) -> dict[str, int]:
     """How many labels of each attribute differ from those checked last, where these are in the plan and were checked before."""
-    counts = {}
-    for attribute in ATTRIBUTES:
-        checked = root.checked_labels(attribute)
-        if checked.exists() and any(p.name == f"labels_{attribute}" for p in todo):
-            from gaip3_pipeline.tables.label_changes import changes_since  # pandas: a second that a refresh of nothing does not take
+    planned = {p.name for p in todo}
+    stale = [a for a in ATTRIBUTES if f"labels_{a}" in planned and root.checked_labels(a).exists()]
+    if not stale:
+        return {}
+    from gaip3_pipeline.tables.label_changes import changes_since  # pandas: a second that a refresh of nothing does not take
 
-            try:
-                counts[attribute] = len(changes_since(checked, labels.read(root, attribute).table))
-            except ContractError:
-                continue  # labels_* will say it, with line and remedy
+    counts = {}
+    for attribute in stale:
+        try:
+            counts[attribute] = len(changes_since(root.checked_labels(attribute), labels.read(root, attribute).table))
+        except ContractError:
+            continue  # labels_* will say it, with line and remedy
     return {attribute: n for attribute, n in counts.items() if n}
 
 

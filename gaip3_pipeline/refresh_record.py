@@ -11,13 +11,12 @@ import json
 import math
 import re
 import shutil
-import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.mlflow_tracking import process_lives, this_process
+from gaip3_pipeline.mlflow_tracking import of_this_host, process_lives, this_process
 from gaip3_pipeline.refresh_plan import Forecast
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.versions import numbers, read_figures
@@ -199,7 +198,7 @@ def _change(figure: dict[str, Any]) -> str:
 
 
 def _goes_on(root: DataRoot, process: str) -> bool:
-    if process.startswith(f"{socket.gethostname()}:"):
+    if of_this_host(process):
         return process_lives(process)
     try:  # a process of another host, or of a container that is gone, cannot be looked up, but its lock can be felt
         with root.refresh_lock.open() as f:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MEANINGS, DataRoot
+from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, SET_OF_SEX, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.versions import Made, RootResource, Step, file_version, versioned_asset
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gaip3_pipeline.tables.contracts import Labels
 
 GROUP = "labels"
-LABELLED_SETS = tuple(s for s in IMAGE_SETS if s.sex)
+LABELLED_SETS = tuple(SET_OF_SEX.values())
 
 
 def observe(root: DataRoot, attribute: str) -> Made:

@@ -1,7 +1,6 @@
 """The review of the hand labels: which look wrong, and which images to label next."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -111,7 +110,7 @@ def _sheet(root: DataRoot, tables: dict[str, Any], most: int) -> bytes | None:
     from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 
     shown = [
-        (_resized(root, row.gender, row.stem), f"{attribute} {_short(row.value)} | {_short(row.predicted)}")
+        (root.resized_picture(row.gender, row.stem), f"{attribute} {_short(row.value)} | {_short(row.predicted)}")
         for attribute, table in tables.items()
         for row in table.sort_values("suspicion", ascending=False, kind="stable").head(most).itertuples()
         if row.suspicion >= 0
@@ -125,8 +124,3 @@ def _sheet(root: DataRoot, tables: dict[str, Any], most: int) -> bytes | None:
 def _short(value: float) -> str:
     """``0.931`` as ``.93``: captions are narrow."""
     return f"{round(value, 2):g}".removeprefix("0") or "0"
-
-
-def _resized(root: DataRoot, gender: str, stem: str) -> Path:
-    image_set = next(s for s in LABELLED_SETS if s.sex == gender)
-    return root.processed("resized", image_set) / f"{stem}.jpg"

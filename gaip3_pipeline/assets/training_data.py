@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, DataRoot
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, SET_OF_SEX, DataRoot
 from gaip3_pipeline.settings import Settings, section_hash
 from gaip3_pipeline.tables import splits
 from gaip3_pipeline.tables.contracts import read_all_input_values, read_labels
@@ -16,7 +16,6 @@ from gaip3_pipeline.tables.label_changes import changes_since
 from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_manifest
 
 FOLDER_OF_SET = {s.id: s.folder for s in IMAGE_SETS}
-SET_OF_SEX = {s.sex: s.id for s in IMAGE_SETS if s.sex}
 
 
 def originals_table(root: DataRoot) -> pd.DataFrame:
@@ -47,7 +46,7 @@ def folds_of_keys(originals: pd.DataFrame, folds: int) -> dict[str, int]:
     """The gender model's fold that did not see an original: its bucket's where it or a twin is labelled, else ``NO_FOLD``."""
     from gaip3_pipeline.training.gender import NO_FOLD, folds_of
 
-    labelled = set(originals.group[originals.set.isin(list(SET_OF_SEX.values()))])
+    labelled = set(originals.group[originals.set.isin([s.id for s in SET_OF_SEX.values()])])
     fold = np.where(originals.group.isin(labelled), folds_of(originals.bucket.to_numpy(), folds), NO_FOLD)
     return dict(zip(originals.key, fold.tolist(), strict=True))
 
@@ -55,7 +54,7 @@ def folds_of_keys(originals: pd.DataFrame, folds: int) -> dict[str, int]:
 def labelled_table(root: DataRoot, attribute: str) -> pd.DataFrame:
     """Labelled originals with ``value`` and split."""
     labels = pd.read_csv(root.checked_labels(attribute), dtype={"path": str})
-    labels["set"] = labels.gender.map(SET_OF_SEX)
+    labels["set"] = labels.gender.map({sex: s.id for sex, s in SET_OF_SEX.items()})
     labels["stem"] = labels.path.map(lambda p: p.rpartition("/")[2].removesuffix(".jpg"))
     return labels[["set", "stem", "gender", "value"]].merge(originals_table(root), on=["set", "stem"], validate="one_to_one")
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.layout import ATTRIBUTES, SET_OF_SEX, DataRoot
 from gaip3_pipeline.tables.contracts import LABEL_COLUMNS, read_labels, stem
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.image_files import by_stem, list_images
@@ -386,7 +386,7 @@ class _Lines:
 
 def labelled_images(root: DataRoot) -> dict[str, dict[str, Path]]:
     """For each sex, the stems of its originals and their files, in plain order of file names."""
-    return {s.sex: by_stem(list_images(root.original(s))) for s in IMAGE_SETS if s.sex}
+    return {sex: by_stem(list_images(root.original(s))) for sex, s in SET_OF_SEX.items()}
 
 
 def _known(attribute: str) -> None:

@@ -7,7 +7,6 @@ and shows the same to the terminal, the Dagster UI and this page; what is known 
 import getpass
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,12 +23,13 @@ from pydantic import BaseModel, Field
 
 from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, REPOSITORY, DataRoot
+from gaip3_pipeline.mlflow_tracking import of_this_host
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import REVIEW_COLUMNS, read_label_review
 from gaip3_pipeline.tables.label_store import Change, Edit, Key, LabelConflict, LabelStore
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.guard import Guard
-from gaip3_pipeline.web.pictures import SET_OF_SEX, Pictures
+from gaip3_pipeline.web.pictures import Pictures
 
 PAGE = Path(__file__).parent / "page"
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -283,11 +283,12 @@ class Refreshing:
             self._process.send_signal(signal.SIGINT)
             return
         for record in self.records():
+            if record["state"] != "running":
+                continue
             host, pid, _ = record["process"].rsplit(":", 2)
-            if record["state"] == "running" and host == socket.gethostname():
-                os.kill(int(pid), signal.SIGINT)
-            elif record["state"] == "running":
+            if not of_this_host(record["process"]):
                 raise ValueError(f"the refresh runs on {host}: stop it there")
+            os.kill(int(pid), signal.SIGINT)
 
     def is_starting(self) -> bool:
         """Whether a refresh that was started here is under way, with or without a record yet."""
@@ -312,7 +313,7 @@ class Refreshing:
 def _version(root: DataRoot, gender: str, original: Path) -> int:
     """Changes with the original and with the resized image, which a refresh makes later."""
     times = [0]
-    for path in (original, root.processed("resized", SET_OF_SEX[gender]) / f"{original.stem}.jpg"):
+    for path in (original, root.resized_picture(gender, original.stem)):
         with suppress(OSError):
             times.append(path.stat().st_mtime_ns // 1_000_000)
     return max(times)

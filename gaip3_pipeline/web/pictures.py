@@ -15,13 +15,12 @@ from gaip3_pipeline.faces.painter import Face, paint
 from gaip3_pipeline.imaging.decode import Target, decode
 from gaip3_pipeline.imaging.processing import read_picture
 from gaip3_pipeline.imaging.transform import encode_jpeg, resize
-from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.settings import Images
 
 LARGE_HEIGHT = 512  # pixels; less where the original has less
 KEPT = 256  # pictures in memory, about 20 MB
 QUALITY = 88
-SET_OF_SEX = {s.sex: s for s in IMAGE_SETS if s.sex}
 
 
 class Pictures:
@@ -38,9 +37,8 @@ class Pictures:
 
         Raises :class:`~gaip3_pipeline.imaging.decode.UnusableImage`.
         """
-        resized = self._root.processed("resized", SET_OF_SEX[gender]) / f"{original.stem}.jpg"
         try:
-            return resized.read_bytes()
+            return self._root.resized_picture(gender, original.stem).read_bytes()
         except FileNotFoundError:
             return self._keep(
                 ("thumbnail", original, original.stat().st_mtime_ns), lambda: self._from_original(original, self._settings.height)
