@@ -30,12 +30,12 @@ from gaip3_pipeline.imaging.processing import resize_set
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
 from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.settings import Evaluator, Faces, load
-from gaip3_pipeline.training.inputs import InputRegressor, load_input_model, train_input_model
+from gaip3_pipeline.training.regressor import Regressor, load_regressor, train_regressor
 
 SEED = 991  # of the painted faces; no root uses it
 
 
-def exact_evaluators(folder: Path, painted: int, root: DataRoot) -> tuple[dict[str, InputRegressor], dict[str, float]]:
+def exact_evaluators(folder: Path, painted: int, root: DataRoot) -> tuple[dict[str, Regressor], dict[str, float]]:
     """The five regressors, trained if they are not there yet, and their R² against exact values on a tenth that they did not see."""
     settings = load(root)
     known = folder / "held_out.json"
@@ -54,11 +54,11 @@ def exact_evaluators(folder: Path, painted: int, root: DataRoot) -> tuple[dict[s
             exact = np.array([getattr(p.face, attribute) for p in wanted], np.float32)
             section = Evaluator(epochs=16, dropout=0.1, seed=SEED)
             target = folder / f"evaluator_{attribute}"
-            result = train_input_model(attribute, images, exact, split, section, target, "bench", lambda epoch, figures: None)
-            held_out[attribute] = regression_figures(result.predicted[split == "test"], exact[split == "test"])["r2"]
+            result = train_regressor([attribute], images, exact[:, None], split, section, target, "bench", lambda epoch, figures: None)
+            held_out[attribute] = regression_figures(result.predicted[split == "test", 0], exact[split == "test"])["r2"]
             print(f"exact evaluator of {attribute:12} R² {held_out[attribute]:.3f} held out", flush=True)
         known.write_text(json.dumps(held_out))
-    return {a: load_input_model(folder / f"evaluator_{a}") for a in ATTRIBUTES}, json.loads(known.read_text())
+    return {a: load_regressor(folder / f"evaluator_{a}") for a in ATTRIBUTES}, json.loads(known.read_text())
 
 
 def main() -> None:

@@ -35,6 +35,8 @@ TARGETS = [
     "gender_model",
     "gender_probabilities",
     "final_dataset",
+    "feature_extractor",
+    "final_features",
     *(f"{name}_{a}" for a in ATTRIBUTES for name in ("input_model", "input_values")),
 ]
 

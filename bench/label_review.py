@@ -12,7 +12,6 @@ Prints a table; the last line is one JSON object.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from gaip3_pipeline.evaluation.classification import roc_auc
 from gaip3_pipeline.evaluation.review import LOOKS_WRONG, review_labels
 from gaip3_pipeline.imaging.patches import picture_features
 from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED, SET_OF_SEX, DataRoot
-from gaip3_pipeline.settings import load
+from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training.cross_fitting import cross_fit
 
@@ -59,15 +58,15 @@ def r2(predicted, values):
 
 
 def network(attribute, images, values, bucket, section):
-    """Out-of-fold values of the input model."""
-    from gaip3_pipeline.training.inputs import train_input_model
+    """Out-of-fold values of a convolutional network."""
+    from gaip3_pipeline.training.regressor import train_regressor
 
     fold, predicted = folds_of(bucket, NETWORK_FOLDS), np.zeros(len(values))
     for k in range(NETWORK_FOLDS):
         with tempfile.TemporaryDirectory() as folder:
             split = np.where(fold == k, "test", "train")
-            result = train_input_model(attribute, images, values.astype("float32"), split, section, Path(folder), "b", lambda s, f: None)
-        predicted[fold == k] = result.predicted[fold == k]
+            result = train_regressor([attribute], images, values[:, None], split, section, Path(folder), "b", lambda s, f: None)
+        predicted[fold == k] = result.predicted[fold == k, 0]
     return predicted
 
 
@@ -121,7 +120,7 @@ def main() -> None:
             tried["review"].append(found(review.suspicion, wrong) | counts)
             tried["residual"].append(found(np.abs(given - fitted.predicted), wrong))
             if arguments.networks and seed == 0:
-                section = dataclasses.replace(load(root).input_model[attribute], epochs=arguments.networks)
+                section = Network(epochs=arguments.networks)
                 start = time.monotonic()
                 predicted = network(attribute, images, given, bucket, section)
                 row["network_s"] = time.monotonic() - start

@@ -6,7 +6,7 @@ ROOT must hold checked labels and processed images (``gaip3 refresh --root ROOT 
 out anew: in each of four folds (split bucket modulo 4, so twins stay together) the other three are the pool. Both ways start from the same
 25 labels at random; then either as many again at random, or those that ``label_review`` would put first, in rounds, each round with
 models of the labels so far. R² is that of the review's own regressions over the held-out pictures of all folds; the interval is over
-the seeds. ``--networks`` also trains the input model of ROOT's settings on 200 labels of either kind (first seed; 10 to 20 s a training).
+the seeds. ``--networks`` also trains a convolutional network on 200 labels of either kind (first seed; 10 to 20 s a training).
 Writes a picture of the curves; prints a table; the last line is one JSON object.
 """
 
@@ -25,7 +25,7 @@ from gaip3_pipeline.evaluation.charts import jpeg
 from gaip3_pipeline.evaluation.review import next_images
 from gaip3_pipeline.imaging.patches import picture_features
 from gaip3_pipeline.layout import MIRRORED, DataRoot
-from gaip3_pipeline.settings import load
+from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training.cross_fitting import fit_regressions, predict
 
@@ -95,8 +95,8 @@ def interval(random, chosen, rng, draws=2000):
 
 
 def networks(attribute, images, values, fold, orders, section):
-    """R² over all folds of the input model trained on the first ``WELL_CHOSEN`` labels of either order."""
-    from gaip3_pipeline.training.inputs import train_input_model
+    """R² over all folds of a convolutional network trained on the first ``WELL_CHOSEN`` labels of either order."""
+    from gaip3_pipeline.training.regressor import train_regressor
 
     out = {}
     for way in WAYS:
@@ -105,8 +105,10 @@ def networks(attribute, images, values, fold, orders, section):
             split = np.full(len(values), "unused", dtype=object)
             split[orders[way][k][:WELL_CHOSEN]], split[fold == k] = "train", "test"
             with tempfile.TemporaryDirectory() as folder:
-                result = train_input_model(attribute, images, values, split, section, Path(folder), "bench", lambda step, figures: None)
-            predicted[fold == k] = result.predicted[fold == k]
+                result = train_regressor(
+                    [attribute], images, values[:, None], split, section, Path(folder), "b", lambda step, figures: None
+                )
+            predicted[fold == k] = result.predicted[fold == k, 0]
         out[way] = r2(predicted, values)
     return out
 
@@ -151,7 +153,7 @@ def main() -> None:
         row["equivalent"] = round(equivalent(found["random"], found["chosen"]), 0)
         row["interval"] = [round(v) if np.isfinite(v) else v for v in interval(found["random"], found["chosen"], np.random.default_rng(0))]
         if arguments.networks:
-            section = load(root).input_model[attribute]
+            section = Network()
             row["networks"] = networks(attribute, images, values.astype("float32"), fold, orders, section)
         rows[attribute] = row
         print(f"{attribute} (n = {row['n']}, {arguments.seeds} seeds)  labels " + " ".join(f"{c:5d}" for c in row["labels"]))

@@ -3,8 +3,8 @@
     python bench/refresh.py [--root FOLDER] [--d1 10000 --female 3860 --male 3013] [--repeats 5]
 
 Paints 16,873 originals of 256² (33,746 images of 128×104 with the brightened ones), makes every asset once and measures ``gaip3 refresh``
-from its start to its end, as a user types it. The input model of mouth has the shipped settings, so that its relabelling is the real
-one; all other models are as small and as shortly trained as those of the tests, since here they only have to be there. ``unchanged_s``
+from its start to its end, as a user types it. The input models have the shipped settings, so that relabelling is the real one; the
+networks are as small and as shortly trained as those of the tests, since here they only have to be there. ``unchanged_s``
 is the median of the repeats. ``relabel_one_s`` is the time after 12 labels of mouth moved by a quarter, until its model, the values that
 it writes for every image and their checks are fresh again. Prints where the time goes; the last line is one JSON object. A second
 call uses the same root.
@@ -25,8 +25,8 @@ sys.path.insert(0, str(REPOSITORY))
 from full_size import own_seconds, sized  # noqa: E402
 
 from gaip3_pipeline.faces.dataset import write_dataset  # noqa: E402
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot  # noqa: E402
-from gaip3_pipeline.settings import flatten, load, of_preset  # noqa: E402
+from gaip3_pipeline.layout import DataRoot  # noqa: E402
+from gaip3_pipeline.settings import load  # noqa: E402
 from gaip3_pipeline.tables.label_store import Edit, LabelStore  # noqa: E402
 
 CHANGED, RELABELLED = 12, "mouth"
@@ -34,18 +34,16 @@ ONCE = "epochs = 1\nbatch_size = 64\nheight = 32\nwidth = 26\nwidth_multiplier =
 
 
 def settings_of(a: argparse.Namespace) -> str:
-    """The root's settings: everything tiny but the input model that is measured."""
+    """The root's settings: everything tiny but the input models."""
     tables = {
         "faces": f"d1 = {a.d1}\nfemale = {a.female}\nmale = {a.male}\nsize = 256\n",
         "gender_model": f"epochs = {max(1, 6000 // (a.female + a.male))}\n",  # as many updates as in the tests
         "final_dataset": "threshold = 0.0\n",  # the tiny gender model is sure of nobody; here every image shall have its values
         "evaluator": ONCE,
-        **{f"input_model_{name}": ONCE for name in ATTRIBUTES if name != RELABELLED},
+        "control_regressor": ONCE,
         "nvae": f"epochs = {max(1, 1560 // (a.d1 + a.female + a.male))}\n",
         "critic": "epochs = 1\n",
     }
-    shipped = flatten(of_preset("small").input_model[RELABELLED])
-    tables[f"input_model_{RELABELLED}"] = "".join(f"{k} = {json.dumps(v)}\n" for k, v in shipped.items())
     return 'preset = "tiny"\n' + "".join(f"[{name}]\n{text}" for name, text in tables.items())
 
 

@@ -22,7 +22,7 @@ from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.settings import load
-from gaip3_pipeline.training.inputs import load_input_model
+from gaip3_pipeline.training.regressor import load_regressor
 
 SHOWN = ("fd_random", "fd_pixels", "fd_attributes", "swd", "precision", "recall", "coverage", "diversity")
 SLIDERS = [a for a in ATTRIBUTES if a != "eyes"]  # most collections show no closed eyes
@@ -41,7 +41,7 @@ def main() -> None:
     settings = load(root)
     data, model = final_images(root, settings), load_nvae(root.nvae)
     learned = (data.table.split == "train").to_numpy()
-    evaluators = {x: load_input_model(root.evaluator(x)) for x in ATTRIBUTES}
+    evaluators = {x: load_regressor(root.evaluator(x)) for x in ATTRIBUTES}
     features = frozen_features(root)
     rows = []
     for guidance in a.guidance:

@@ -29,8 +29,11 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
         _check("gender_model", "tells_apart", _gender_learned, True, "Out-of-fold AUC above 0.8.", promotes=True),
         _check("gender_probabilities", "probabilities", _probabilities, True, "A row for each image, numbers in 0..1 that differ."),
         _check("final_dataset", "enough_images", _enough_final, True, "The rule keeps enough images to train on."),
+        _check("feature_extractor", "keeps_variance", _extractor, False, "The axes keep at least a third of the features' variance."),
+        _check("final_features", "covers_final", _final_features, True, "Features of each final image."),
         *(_check(f"input_model_{a}", "learned", _input_learned, False, BETTER_THAN_MEAN, promotes=True) for a in ATTRIBUTES),
         *(_check(f"input_values_{a}", "covers_final", _values, True, "A value in 0..1 for each final image.") for a in ATTRIBUTES),
+        _check("control_regressor", "learned", _control, False, "Agrees with the input models better than their mean.", promotes=True),
         _check("nvae_weights", "finite_likelihood", _generator, True, "Held-out bits/dim are finite and below 8.", promotes=True),
         _check("nvae_samples", "not_flat", _samples, True, "As many samples as asked for, none flat."),
         *(_check(f"evaluator_{a}", "learned", _input_learned, False, BETTER_THAN_MEAN, promotes=True) for a in ATTRIBUTES),
@@ -102,6 +105,21 @@ def _input_learned(root: DataRoot, f: dict[str, Any]) -> Verdict:
 def _values(root: DataRoot, f: dict[str, Any]) -> Verdict:
     files = read_figures(root, "final_dataset")["files"]
     return f["rows"] == files and 0 <= f["mean"] <= 1, f"{f['rows']:,} values for {files:,} images"
+
+
+def _extractor(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    said = f"{f['features']} features keep {f['variance_kept']:.0%} of the variance, learned from {f['learned_from']:,} pictures"
+    return f["variance_kept"] > 1 / 3, said
+
+
+def _final_features(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    files = read_figures(root, "final_dataset")["files"]
+    return f["images"] == files, f"features of {f['images']:,} of {files:,} images"
+
+
+def _control(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    said = ", ".join(f"{a} {f[f'r2_{a}']:.2f}" for a in ATTRIBUTES)
+    return all(f[f"r2_{a}"] > 0 for a in ATTRIBUTES), f"R² against the input models: {said}, n = {f['n']}"
 
 
 def _generator(root: DataRoot, f: dict[str, Any]) -> Verdict:

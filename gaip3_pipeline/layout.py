@@ -132,6 +132,16 @@ class DataRoot:
         """``(N, H, W, 3) uint8`` of the final images in the order of the final dataset's manifest."""
         return self.path / "packed" / "final.npy"
 
+    @property
+    def features_labelled(self) -> Path:
+        """Features of the sets that have labels, with their keys."""
+        return self.path / "packed" / "features_labelled.npz"
+
+    @property
+    def features_final(self) -> Path:
+        """``(2, N, D) float16`` of the final images and their mirror images, in the order of the final dataset's manifest."""
+        return self.path / "packed" / "features_final.npy"
+
     def packed_large(self, height: int, width: int) -> Path:
         """The final images once more at a size above that of ``final/``, made from the originals."""
         return self.path / "packed" / f"final_{height}x{width}.npy"
@@ -179,6 +189,10 @@ class DataRoot:
     def input_values(self, attribute: str) -> Path:
         return self.path / "predictions" / f"all_output_{attribute}.csv"
 
+    def input_uncertainty(self, attribute: str) -> Path:
+        """The standard deviation of each input value."""
+        return self.path / "predictions" / f"uncertainty_{attribute}.csv"
+
     # models
     @property
     def gender_model(self) -> Path:
@@ -186,6 +200,18 @@ class DataRoot:
 
     def input_model(self, attribute: str) -> Path:
         return self.path / "models" / f"input_{attribute}"
+
+    @property
+    def feature_extractor(self) -> Path:
+        return self.path / "models" / "feature_extractor"
+
+    @property
+    def control_regressor(self) -> Path:
+        return self.path / "models" / "control_regressor"
+
+    def out_of_fold(self, model: Path) -> Path:
+        """What the model in a folder says of each labelled picture that it was not trained with."""
+        return model / "out_of_fold.csv"
 
     def evaluator(self, attribute: str) -> Path:
         return self.path / "models" / f"evaluator_{attribute}"

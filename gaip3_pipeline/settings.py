@@ -69,7 +69,15 @@ class GenderModel:
 
 @dataclass(frozen=True)
 class InputModel:
-    """A regressor of one value."""
+    """A Gaussian process of one value: sizes and regions need no setting, their relevance is learned."""
+
+    least_noise: float = 0.08  # of a label, as a share of the labels' variance; two people's labels differ by .08 to .18
+    relevance_labels: int = 800  # the relevance of regions is learned from at most so many; seconds rise with the square
+
+
+@dataclass(frozen=True)
+class Network:
+    """A convolutional regressor of values."""
 
     height: int = 64
     width: int = 52
@@ -85,7 +93,18 @@ class InputModel:
 
 
 @dataclass(frozen=True)
-class Evaluator(InputModel):
+class ControlRegressor(Network):
+    """The regressor of all five values that steers the generator: it learns what the input models say of the final images."""
+
+    epochs: int = 30
+    batch_size: int = 32
+    dropout: float = 0.3
+    blur: float = 1.2  # as the evaluators': what it looks at is soft
+    seed: int = 11
+
+
+@dataclass(frozen=True)
+class Evaluator(Network):
     """A regressor of one value that only measures generated pictures: one section for all five."""
 
     # Generated pictures are softer than photographs: without blurred ones to learn from, regressors of exact values took half-open
@@ -181,6 +200,7 @@ class Settings:
     gender_model: GenderModel = GenderModel()
     final_dataset: FinalDataset = FinalDataset()
     input_model: dict[str, InputModel] = field(default_factory=lambda: {a: InputModel() for a in ATTRIBUTES})
+    control_regressor: ControlRegressor = ControlRegressor()
     nvae: Nvae = Nvae()
     evaluator: Evaluator = Evaluator()
     samples: Samples = Samples()

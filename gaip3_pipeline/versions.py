@@ -283,6 +283,20 @@ def folder_content(folder: Path) -> str:
     return digest(f"{p.name} {file_version(p)}" for p in sorted(folder.iterdir()) if p.is_file())
 
 
+def arrays_version(folder: Path) -> str:
+    """sha256 over ``model.json`` and sorted (file, array's name, dtype, shape, bytes) of a folder's ``*.npz``: archives keep times."""
+    import numpy as np
+
+    h = hashlib.sha256((folder / "model.json").read_bytes())
+    for file in sorted(folder.glob("*.npz")):
+        with np.load(file) as arrays:
+            for name in sorted(arrays.files):
+                array = arrays[name]
+                h.update(f"{file.name} {name} {array.dtype.str} {array.shape}\n".encode())
+                h.update(array.tobytes())
+    return h.hexdigest()
+
+
 def weights_version(folder: Path) -> str:
     """sha256 over sorted (file, variable path, dtype, shape, array bytes) of a folder's ``*.weights.h5``.
 

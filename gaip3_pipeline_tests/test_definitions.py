@@ -17,8 +17,10 @@ EXPECTED = {
     **{f"resized_{s}": {f"original_{s}"} for s in SETS},
     **{f"augmented_{s}": {f"resized_{s}"} for s in SETS},
     **{f"labels_{a}": {f"hand_labels_{a}", "resized_d2_female", "resized_d2_male"} for a in ATTRIBUTES},
-    **{f"input_model_{a}": {f"labels_{a}", *(f"resized_{s}" for s in SETS)} for a in ATTRIBUTES},
-    **{f"input_values_{a}": {f"input_model_{a}", "final_dataset"} for a in ATTRIBUTES},
+    **{f"input_model_{a}": {f"labels_{a}", "feature_extractor", *(f"resized_{s}" for s in SETS)} for a in ATTRIBUTES},
+    "feature_extractor": {f"resized_{s}" for s in SETS},
+    "final_features": {"feature_extractor", "final_dataset"},
+    **{f"input_values_{a}": {f"input_model_{a}", "final_features", "final_dataset"} for a in ATTRIBUTES},
     "label_review": {*(f"labels_{a}" for a in ATTRIBUTES), *(f"resized_{s}" for s in SETS)},
     "gender_model": {f"resized_{s}" for s in SETS},
     "gender_probabilities": {"gender_model", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
@@ -30,7 +32,8 @@ EXPECTED = {
         "gender_model",
         *(f"{n}_{a}" for a in ATTRIBUTES for n in ("input_values", "evaluator")),
     },
-    "nvae_weights": {"final_dataset", *(f"input_{kind}_{a}" for a in ATTRIBUTES for kind in ("values", "model"))},
+    "control_regressor": {"final_dataset", *(f"input_values_{a}" for a in ATTRIBUTES)},
+    "nvae_weights": {"final_dataset", "control_regressor", *(f"input_values_{a}" for a in ATTRIBUTES)},
 }
 
 
@@ -80,6 +83,8 @@ def test_trainings_share_one_pool(tmp_path):
     pools = {k.to_user_string(): graph.assets_def_for_key(k).op.pool for k in graph.materializable_asset_keys}
     trained = {
         "gender_model",
+        "feature_extractor",
+        "control_regressor",
         "nvae_weights",
         "critic_weights",
         "judge_weights",

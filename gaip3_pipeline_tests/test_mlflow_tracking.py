@@ -16,7 +16,7 @@ from gaip3_pipeline.versions import DATA_VERSION_TAG, Made, keep
 from gaip3_pipeline_tests.refreshing import definitions_of, instance_of
 
 REGRESSORS = {f"{kind}_{a}" for a in ATTRIBUTES for kind in ("input_model", "evaluator")}
-TRAINED = {"gender_model", "nvae_weights", "critic_weights", "judge_weights"} | REGRESSORS
+TRAINED = {"gender_model", "feature_extractor", "control_regressor", "nvae_weights", "critic_weights", "judge_weights"} | REGRESSORS
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_an_edited_label_file_makes_stale_exactly_its_labels_and_what_follows(ro
 
 
 def test_an_edited_learning_rate_makes_stale_exactly_that_model_and_what_follows(root_copy):
-    set_tiny(root_copy, "[input_model_head]\nlearning_rate = 0.0005")
+    set_tiny(root_copy, "[input_model_head]\nleast_noise = 0.1")
     plan = plan_of(root_copy)
     assert [p.name for p in plan if p.certain] == ["input_model_head"]
     assert names(plan) == following(root_copy, ["input_model_head"])

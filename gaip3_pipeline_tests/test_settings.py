@@ -22,7 +22,7 @@ def test_later_tables_win_over_the_preset_and_the_defaults():
 
 def test_one_attributes_table_leaves_the_others_alone():
     plain = resolve("x", [])
-    edited = resolve("x", [{"input_model_mouth": {"learning_rate": 0.5}}])
+    edited = resolve("x", [{"input_model_mouth": {"least_noise": 0.5}}])
     changed = [a for a in plain.input_model if section_hash(plain.input_model[a]) != section_hash(edited.input_model[a])]
     assert changed == ["mouth"]
 

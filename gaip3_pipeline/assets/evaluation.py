@@ -3,10 +3,9 @@
 import dagster as dg
 
 from gaip3_pipeline.assets.generator import INPUT_VALUES
-from gaip3_pipeline.assets.inputs import train_regressor
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MEANINGS
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.versions import Made, Step, file_version, numbers, read_figures, versioned_asset
+from gaip3_pipeline.versions import Made, Step, file_version, numbers, read_figures, versioned_asset, weights_version
 
 GROUP = "evaluation"
 EVALUATORS = [f"evaluator_{a}" for a in ATTRIBUTES]
@@ -22,7 +21,7 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         settings,
         name=f"evaluator_{attribute}",
         deps=[f"labels_{attribute}", *(f"resized_{s.id}" for s in IMAGE_SETS)],
-        version=1,
+        version=2,
         reads=lambda s: (s.evaluator,),
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -30,12 +29,33 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         training=True,
     )
     def evaluator(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import keep_labels_seen, label_changes_since, labelled_table, resized_images
+        from gaip3_pipeline.evaluation.charts import scatter
+        from gaip3_pipeline.evaluation.regression import regression_figures
+        from gaip3_pipeline.tables.label_changes import changes_csv
         from gaip3_pipeline.tables.splits import evaluators_half
+        from gaip3_pipeline.training.regressor import train_regressor
 
         section, folder = step.settings.evaluator, step.root.evaluator(attribute)
-        return train_regressor(
-            step, attribute, section, folder, lambda t: evaluators_half(t.bucket.to_numpy()), f"evaluator of {attribute}"
-        )
+        table = labelled_table(step.root, attribute)
+        images, values = resized_images(step.root, table), table.value.to_numpy("float32")
+        split = evaluators_half(table.bucket.to_numpy())
+        changes = label_changes_since(step.root, folder, [attribute])
+        with step.training_run(flatten(section)) as run:
+            run.text("label_changes.csv", changes_csv(changes))
+            result = train_regressor(
+                [attribute], images, values[:, None], split, section, folder, step.fingerprint, run.log, step.progress()
+            )
+            test, predicted = split == "test", result.predicted[:, 0]
+            figures = regression_figures(predicted[test], values[test], (table.gender == "female").to_numpy()[test])
+            figures |= {"n_train": int((split == "train").sum()), "labels_changed": len(changes)}
+            version = weights_version(folder)
+            picture = scatter(values[test], predicted[test], f"evaluator of {attribute}: held out")
+            run.result(numbers(figures))
+            run.picture("held_out.jpg", picture)
+            run.register(folder, version)
+        keep_labels_seen(step.root, folder, [attribute])
+        return Made(version, figures, picture, run.url)
 
     return evaluator
 
@@ -57,10 +77,10 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         from gaip3_pipeline.evaluation.samples import evaluate_samples, nearest_sheet
         from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.tables.files import write_text_atomically
-        from gaip3_pipeline.training.inputs import load_input_model
+        from gaip3_pipeline.training.regressor import load_regressor
 
         root, section = step.root, step.settings.samples
-        evaluators = {a: load_input_model(root.evaluator(a)) for a in ATTRIBUTES}
+        evaluators = {a: load_regressor(root.evaluator(a)) for a in ATTRIBUTES}
         limits = {a: read_figures(root, f"evaluator_{a}")["r2"] for a in ATTRIBUTES}
         data, model = final_images(root, step.settings), load_nvae(root.nvae)
         sweeps = sweep_all(model, evaluators, data.values, section, progress=step.progress())

@@ -7,7 +7,6 @@ from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import AFRESH, RESUME, WARM_START, Made, Step, folder_content, numbers, versioned_asset, weights_version
 
 GROUP = "generator"
-INPUT_MODELS = [f"input_model_{a}" for a in ATTRIBUTES]
 INPUT_VALUES = [f"input_values_{a}" for a in ATTRIBUTES]
 
 
@@ -17,8 +16,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="nvae_weights",
-        deps=["final_dataset", *INPUT_VALUES, *INPUT_MODELS],
-        version=3,
+        deps=["final_dataset", *INPUT_VALUES, "control_regressor"],
+        version=4,
         reads=lambda s: (s.nvae,),
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -33,8 +32,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.models.nvae.model import warm_start
         from gaip3_pipeline.tables.label_changes import changes_csv
         from gaip3_pipeline.training.generator import train_nvae
-        from gaip3_pipeline.training.inputs import load_guide
         from gaip3_pipeline.training.logbook import write_section
+        from gaip3_pipeline.training.regressor import load_network
 
         data = final_images(step.root, step.settings, step.progress())
         section = step.settings.nvae
@@ -53,7 +52,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
                 step.fingerprint,
                 run.log,
                 step.progress(),
-                [load_guide(step.root.input_model(a)) for a in ATTRIBUTES] if section.control else [],
+                [load_network(step.root.control_regressor)] if section.control else [],
                 lambda epoch, faces: run.image("samples", epoch, faces),
                 step.start == RESUME,
                 last,

@@ -1,39 +1,138 @@
-"""The five input models and the values that they write beside every final image."""
+"""The five input models, the features that they share, and the values that they write beside every final image."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from gaip3_pipeline.assets.labels import LABELLED_SETS
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MEANINGS
-from gaip3_pipeline.settings import InputModel, Settings, flatten
-from gaip3_pipeline.versions import Made, Step, file_version, numbers, versioned_asset, weights_version
+from gaip3_pipeline.settings import Settings, flatten
+from gaip3_pipeline.versions import Made, Step, arrays_version, digest, file_version, numbers, versioned_asset, weights_version
 
 GROUP = "inputs"
+VALUES = [f"input_values_{a}" for a in ATTRIBUTES]
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
-    """``input_model_*`` and ``input_values_*`` of the five attributes."""
-    return [make(settings, a) for a in ATTRIBUTES for make in (_model, _values)]
+    """``feature_extractor``, ``final_features``; ``input_model_*`` and ``input_values_*`` of the five attributes; ``control_regressor``."""
+    return [
+        *_features(settings),
+        *(make(settings, a) for a in ATTRIBUTES for make in (_model, _values)),
+        _control_regressor(settings),
+    ]
+
+
+def _features(settings: Settings) -> list[dg.AssetsDefinition]:
+    @versioned_asset(
+        settings,
+        name="feature_extractor",
+        deps=[f"resized_{s.id}" for s in IMAGE_SETS],
+        version=1,
+        group=GROUP,
+        kinds={"keras", "mlflow"},
+        description="Which patches and colours lie in which region of a face, learned from the pictures without labels.",
+        training=True,
+    )
+    def feature_extractor(step: Step) -> Made:
+        import numpy as np
+
+        from gaip3_pipeline.assets.training_data import originals_table, resized_batches, resized_images, save_labelled_features
+        from gaip3_pipeline.evaluation.inputs import patch_sheet
+        from gaip3_pipeline.imaging.sheets import evenly
+        from gaip3_pipeline.models.features import groups
+        from gaip3_pipeline.training.features import LEARNED_FROM, extract, learn_extractor, save_extractor
+
+        table, folder = originals_table(step.root), step.root.feature_extractor
+        labelled = table[table.set.isin([s.id for s in LABELLED_SETS])]
+        progress = step.progress(total=len(labelled))
+        with step.training_run({}) as run:
+            seen = evenly(len(table), LEARNED_FROM)
+            extractor, kept = learn_extractor(resized_images(step.root, table.iloc[seen]))
+            features = extract(extractor, resized_batches(step.root, labelled), progress.update)
+            save_extractor(extractor, folder)
+            save_labelled_features(step.root, labelled.key, features, groups())
+            figures = {"learned_from": len(seen), "labelled_sets": len(labelled), "features": features.shape[2], "variance_kept": kept}
+            version, picture = weights_version(folder), patch_sheet(np.asarray(extractor.get_layer("patch_words").directions))
+            run.result(numbers(figures))
+            run.picture("patches.jpg", picture)
+            run.register(folder, version)
+        return Made(digest([version, file_version(step.root.features_labelled)]), figures, picture, run.url)
+
+    @versioned_asset(
+        settings,
+        name="final_features",
+        deps=["feature_extractor", "final_dataset"],
+        version=1,
+        group=GROUP,
+        kinds={"keras", "numpy"},
+        description="The features of every final image, so that a relabelled value is written anew in seconds.",
+    )
+    def final_features(step: Step) -> Made:
+        import numpy as np
+
+        from gaip3_pipeline.tables.files import writing
+        from gaip3_pipeline.training.features import extract, load_extractor
+
+        packed = np.load(step.root.packed_final, mmap_mode="r")
+        batches = (packed[i : i + 256] for i in range(0, len(packed), 256))
+        features = extract(load_extractor(step.root.feature_extractor), batches, step.progress(total=len(packed)).update)
+        path = step.root.features_final
+        with writing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, features)
+        return Made(file_version(path), {"images": features.shape[1], "features": features.shape[2], "bytes": path.stat().st_size})
+
+    return [feature_extractor, final_features]
 
 
 def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name=f"input_model_{attribute}",
-        deps=[f"labels_{attribute}", *(f"resized_{s.id}" for s in IMAGE_SETS)],  # all sets: a twin in D1 moves the split
-        version=2,
+        deps=[
+            f"labels_{attribute}",
+            "feature_extractor",
+            *(f"resized_{s.id}" for s in IMAGE_SETS),
+        ],  # all sets: a twin in D1 moves the split
+        version=3,
         reads=lambda s: (s.input_model[attribute],),
         group=GROUP,
-        kinds={"keras", "mlflow"},
-        description=f"A regressor of {attribute} ({MEANINGS[attribute]}) from a picture, trained on the hand labels.",
+        kinds={"scipy", "mlflow"},
+        description=f"A Gaussian process of {attribute} ({MEANINGS[attribute]}) over a picture's features, trained on the hand labels.",
         training=True,
     )
     def input_model(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import keep_labels_seen, label_changes_since, labelled_features, labelled_table
+        from gaip3_pipeline.evaluation.charts import scatter
+        from gaip3_pipeline.evaluation.inputs import relevance_map, with_intervals
+        from gaip3_pipeline.tables.files import write_text_atomically
+        from gaip3_pipeline.tables.label_changes import changes_csv
+        from gaip3_pipeline.training.inputs import save_input_model, train_input_model
+        from gaip3_pipeline.training.logbook import write_section
+
         section, folder = step.settings.input_model[attribute], step.root.input_model(attribute)
-        log = step.root.training_log("input_decide_model")
-        return train_regressor(step, attribute, section, folder, lambda table: table.split.to_numpy(), attribute, log)
+        table = labelled_table(step.root, attribute)
+        (features, groups), values = labelled_features(step.root, table.key), table.value.to_numpy("float64")
+        changes = label_changes_since(step.root, folder, [attribute])
+        with step.training_run(flatten(section)) as run:
+            run.text("label_changes.csv", changes_csv(changes))
+            result = train_input_model(attribute, features, groups, values, table.bucket.to_numpy(), section, step.progress())
+            save_input_model(result.process, folder)
+            figures = with_intervals(result.predicted, values, (table.gender == "female").to_numpy())
+            figures |= {"labels_changed": len(changes), "noise": result.process.noise, "scale": result.process.scale}
+            version = arrays_version(folder)
+            picture = scatter(values, result.predicted, f"{attribute}: out of fold")
+            relevance = relevance_map(result.process.relevance, attribute)
+            run.result(numbers(figures))
+            run.picture("out_of_fold.jpg", picture)
+            run.picture("relevance.jpg", relevance)
+            log = step.root.training_log("input_decide_model")
+            run.artifact(write_section(log, "Input models", step.name, step.inputs, flatten(section), [], figures))
+            run.register(folder, version)
+        scored = table.assign(predicted=result.predicted.round(4), uncertainty=result.deviation)
+        columns = ["key", "set", "stem", "gender", "bucket", "split", "value", "predicted", "uncertainty"]
+        write_text_atomically(step.root.out_of_fold(folder), scored[columns].to_csv(index=False, lineterminator="\n"))
+        keep_labels_seen(step.root, folder, [attribute])
+        return Made(version, figures, picture, run.url, {"relevance": relevance})
 
     return input_model
 
@@ -42,11 +141,11 @@ def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name=f"input_values_{attribute}",
-        deps=[f"input_model_{attribute}", "final_dataset"],
-        version=2,
+        deps=[f"input_model_{attribute}", "final_features", "final_dataset"],
+        version=3,
         group=GROUP,
-        kinds={"keras", "csv"},
-        description=f"The value of {attribute} of every final image, all from the model for consistency.",
+        kinds={"scipy", "csv"},
+        description=f"The value of {attribute} of every final image, all from the model for consistency, and how sure it is.",
     )
     def input_values(step: Step) -> Made:
         import numpy as np
@@ -54,55 +153,57 @@ def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
 
         from gaip3_pipeline.evaluation.charts import histogram
         from gaip3_pipeline.tables.contracts import write_input_values
-        from gaip3_pipeline.training.inputs import load_input_model, predict_values
+        from gaip3_pipeline.training.inputs import load_input_model
 
         table = pd.read_parquet(step.root.manifest("final_dataset"))
-        packed = np.load(step.root.packed_final, mmap_mode="r")
-        batches = (packed[i : i + 256] for i in range(0, len(packed), 256))
-        values = predict_values(load_input_model(step.root.input_model(attribute)), batches)
+        features = np.load(step.root.features_final, mmap_mode="r")
+        values, deviations = load_input_model(step.root.input_model(attribute)).predict(features, step.progress())
         path = step.root.input_values(attribute)
         write_input_values(path, attribute, table.path, values)
-        figures = {"rows": len(values), "mean": float(values.mean()), "standard_deviation": float(values.std())}
+        write_input_values(step.root.input_uncertainty(attribute), "uncertainty", table.path, deviations)
+        figures = {
+            "rows": len(values),
+            "mean": float(values.mean()),
+            "standard_deviation": float(values.std()),
+            "mean_uncertainty": float(deviations.mean()),
+        }
         return Made(file_version(path), figures, histogram(values, f"{attribute}: {MEANINGS[attribute]}"))
 
     return input_values
 
 
-def train_regressor(
-    step: Step,
-    attribute: str,
-    section: InputModel,
-    folder: Path,
-    split_of: Callable[[Any], Any],
-    title: str,
-    log: Path | None = None,
-) -> Made:
-    """Train a model of ``attribute`` into ``folder`` on the labelled pictures, measure it on its split ``test``, record the run.
+def _control_regressor(settings: Settings) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name="control_regressor",
+        deps=["final_dataset", *VALUES],
+        version=1,
+        reads=lambda s: (s.control_regressor,),
+        group=GROUP,
+        kinds={"keras", "mlflow"},
+        description="One network of all five values, as the input models say them of the final images: it steers the generator.",
+        training=True,
+    )
+    def control_regressor(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import final_images
+        from gaip3_pipeline.evaluation.charts import training_curves
+        from gaip3_pipeline.evaluation.regression import r_squared
+        from gaip3_pipeline.training.regressor import train_regressor
 
-    ``split_of`` gives the split of each row of the table of labels; the training gets a section of ``log``, where there is one.
-    """
-    from gaip3_pipeline.assets.training_data import keep_labels_seen, label_changes_since, labelled_table, resized_images
-    from gaip3_pipeline.evaluation.charts import scatter
-    from gaip3_pipeline.evaluation.regression import regression_figures
-    from gaip3_pipeline.tables.label_changes import changes_csv
-    from gaip3_pipeline.training.inputs import train_input_model
-    from gaip3_pipeline.training.logbook import write_section
+        section, folder = step.settings.control_regressor, step.root.control_regressor
+        data = final_images(step.root, step.settings)
+        split = data.table.split.to_numpy()
+        with step.training_run(flatten(section)) as run:
+            result = train_regressor(
+                ATTRIBUTES, data.images, data.values, split, section, folder, step.fingerprint, run.log, step.progress()
+            )
+            test = split == "test"
+            figures: dict[str, Any] = {"n_train": int((split == "train").sum()), "n": int(test.sum())}
+            figures |= {f"r2_{a}": r_squared(result.predicted[test, i], data.values[test, i]) for i, a in enumerate(ATTRIBUTES)}
+            version, curves = weights_version(folder), training_curves(result.history, "control regressor")
+            run.result(numbers(figures))
+            run.picture("curves.jpg", curves)
+            run.register(folder, version)
+        return Made(version, figures, curves, run.url)
 
-    table = labelled_table(step.root, attribute)
-    images, values, split = resized_images(step.root, table), table.value.to_numpy("float32"), split_of(table)
-    changes = label_changes_since(step.root, folder, [attribute])
-    with step.training_run(flatten(section)) as run:
-        run.text("label_changes.csv", changes_csv(changes))
-        result = train_input_model(attribute, images, values, split, section, folder, step.fingerprint, run.log, step.progress())
-        test = split == "test"
-        figures = regression_figures(result.predicted[test], values[test], (table.gender == "female").to_numpy()[test])
-        figures |= {"n_train": int((split == "train").sum()), "labels_changed": len(changes)}
-        version = weights_version(folder)
-        picture = scatter(values[test], result.predicted[test], f"{title}: held out")
-        run.result(numbers(figures))
-        run.picture("held_out.jpg", picture)
-        if log:
-            run.artifact(write_section(log, "Input models", step.name, step.inputs, flatten(section), result.history, figures))
-        run.register(folder, version)
-    keep_labels_seen(step.root, folder, [attribute])
-    return Made(version, figures, picture, run.url)
+    return control_regressor

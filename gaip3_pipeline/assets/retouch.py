@@ -2,8 +2,6 @@
 
 import dagster as dg
 
-from gaip3_pipeline.assets.generator import INPUT_MODELS
-from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import Made, Step, folder_content, versioned_asset
 
@@ -14,8 +12,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="retouched_samples",
-        deps=["nvae_samples", "nvae_weights", "critic_weights", "judge_weights", "final_dataset", *INPUT_MODELS],
-        version=2,
+        deps=["nvae_samples", "nvae_weights", "critic_weights", "judge_weights", "final_dataset", "control_regressor"],
+        version=3,
         reads=lambda s: (s.retouch,),
         group="retouch",
         kinds={"keras", "jpeg"},
@@ -29,13 +27,13 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.tables.contracts import read_samples, write_samples
         from gaip3_pipeline.training.critic import load_critic
-        from gaip3_pipeline.training.inputs import load_input_model
+        from gaip3_pipeline.training.regressor import load_regressor
         from gaip3_pipeline.training.retouch import retouch
 
         root = step.root
         table = read_samples(root.samples_table)
         model, guide, judge = load_nvae(root.nvae), load_critic(root.critic), load_critic(root.judge)
-        regressors = {a: load_input_model(root.input_model(a)) for a in ATTRIBUTES}
+        regressors = [load_regressor(root.control_regressor)]
         noise = noise_of_seeds(model, table.seed.to_list())
         result = retouch(model, guide, regressors, noise, table, step.settings.retouch, step.progress())
         write_pictures(root.retouched, [p.rpartition("/")[2] for p in table.image_path], result.after)

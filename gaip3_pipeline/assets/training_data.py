@@ -1,6 +1,6 @@
 """What trainings read, gathered from manifests, checked labels and tables. Not an asset: every model's asset starts here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,7 +11,7 @@ from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, SET_OF_SEX, Dat
 from gaip3_pipeline.settings import Settings, section_hash
 from gaip3_pipeline.tables import splits
 from gaip3_pipeline.tables.contracts import read_all_input_values, read_labels
-from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
+from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically, writing
 from gaip3_pipeline.tables.label_changes import changes_since
 from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_manifest
 
@@ -23,12 +23,17 @@ def originals_table(root: DataRoot) -> pd.DataFrame:
     return splits.originals({s.id: read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS})
 
 
-def resized_images(root: DataRoot, table: pd.DataFrame, height: int = 128, width: int = 104) -> np.ndarray:
-    """``(N, height, width, 3) uint8`` of the resized images that ``table`` (columns ``set``, ``stem``) names."""
+def resized_batches(root: DataRoot, table: pd.DataFrame, height: int = 128, width: int = 104) -> Iterator[np.ndarray]:
+    """Batches of ``(B, height, width, 3) uint8`` of the resized images that ``table`` (columns ``set``, ``stem``) names."""
     from gaip3_pipeline.imaging.packing import load_images
 
     paths = [root.path / "resized" / FOLDER_OF_SET[s] / f"{stem}.jpg" for s, stem in zip(table["set"], table.stem, strict=True)]
-    return np.concatenate(list(load_images(paths, height, width))) if paths else np.zeros((0, height, width, 3), np.uint8)
+    return load_images(paths, height, width)
+
+
+def resized_images(root: DataRoot, table: pd.DataFrame, height: int = 128, width: int = 104) -> np.ndarray:
+    """All of :func:`resized_batches`, ``(N, height, width, 3) uint8``."""
+    return np.concatenate([np.zeros((0, height, width, 3), np.uint8), *resized_batches(root, table, height, width)])
 
 
 def processed_table(root: DataRoot) -> pd.DataFrame:
@@ -57,6 +62,22 @@ def labelled_table(root: DataRoot, attribute: str) -> pd.DataFrame:
     labels["set"] = labels.gender.map({sex: s.id for sex, s in SET_OF_SEX.items()})
     labels["stem"] = labels.path.map(lambda p: p.rpartition("/")[2].removesuffix(".jpg"))
     return labels[["set", "stem", "gender", "value"]].merge(originals_table(root), on=["set", "stem"], validate="one_to_one")
+
+
+def save_labelled_features(root: DataRoot, keys: Sequence[str] | pd.Series, features: np.ndarray, groups: np.ndarray) -> None:
+    """Keep ``features (2, N, D) float16`` of the pictures ``keys`` and of their mirror images, and their regions' limits."""
+    with writing(root.features_labelled) as temporary, temporary.open("wb") as file:
+        np.savez(file, keys=np.array(list(keys), dtype=np.str_), features=features, groups=groups)
+
+
+def labelled_features(root: DataRoot, keys: Sequence[str] | pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """``(2, n, D) float16`` of the pictures ``keys`` and of their mirror images, and their regions' limits ``(G + 1,) int``.
+
+    Raises ``KeyError`` where a picture has none.
+    """
+    with np.load(root.features_labelled) as kept:
+        place = {key: i for i, key in enumerate(kept["keys"].tolist())}
+        return kept["features"][:, [place[key] for key in keys]], kept["groups"]
 
 
 def label_changes_since(root: DataRoot, model: Path, attributes: Sequence[str] = ATTRIBUTES) -> pd.DataFrame:
@@ -104,13 +125,13 @@ def final_images(root: DataRoot, settings: Settings, progress: Callable[[int, in
 def frozen_features(root: DataRoot) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """``attributes``: features of what was trained on real pictures alone, the evaluators and gender models, for distances.
 
-    Not the input models: the generator learned to please them.
+    Not the control regressor: the generator learned to please it.
     """
     from gaip3_pipeline.evaluation.distances import trained_features
     from gaip3_pipeline.training.gender import load_gender_models
-    from gaip3_pipeline.training.inputs import load_guide
+    from gaip3_pipeline.training.regressor import load_network
 
-    evaluators = [load_guide(root.evaluator(a)) for a in ATTRIBUTES]
+    evaluators = [load_network(root.evaluator(a)) for a in ATTRIBUTES]
     return {"attributes": trained_features([*evaluators, *load_gender_models(root.gender_model).models])}
 
 

@@ -16,8 +16,8 @@ from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.settings import Samples
-from gaip3_pipeline.training.inputs import InputRegressor, predict_values
 from gaip3_pipeline.training.progress import Progress
+from gaip3_pipeline.training.regressor import Regressor, predict_values
 
 FACES = 48
 VALUES = tuple(np.linspace(0.0, 1.0, 9).tolist())
@@ -45,7 +45,7 @@ class Sweeps:
 
 def sweep_all(
     model: NVAE,
-    evaluators: Mapping[str, InputRegressor],
+    evaluators: Mapping[str, Regressor],
     values: np.ndarray,
     settings: Samples,
     faces: int = FACES,
@@ -62,7 +62,7 @@ def sweep_all(
     seeds = np.broadcast_to((settings.seed + SEED_OFFSET["sweeps"] + np.arange(faces))[None, :, None], asked.shape[:3]).ravel()
     flat = asked.reshape(-1, len(ATTRIBUTES))
     images = np.concatenate(list(decode_batches(model, seeds, flat, settings.temperature, settings.guidance, progress)))
-    measured = np.stack([predict_values(evaluators[a], [images]) for a in ATTRIBUTES], axis=-1)
+    measured = np.stack([predict_values(evaluators[a], [images])[:, 0] for a in ATTRIBUTES], axis=-1)
     shape = asked.shape[:3]
     return Sweeps(images.reshape(*shape, *images.shape[1:]), asked, measured.reshape(*shape, -1), settings.guidance, settings.temperature)
 

@@ -1,6 +1,6 @@
 """What retouching did, by measures that it did not climb."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from gaip3_pipeline.evaluation.critic import both
 from gaip3_pipeline.evaluation.distances import distances_to_real
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.training.critic import TrainedCritic, critic_logits
-from gaip3_pipeline.training.inputs import InputRegressor, predict_values
+from gaip3_pipeline.training.regressor import Regressor, predict_values
 from gaip3_pipeline.training.retouch import DIVERGED, NOT_BETTER, RETOUCHED, Retouched
 
 BOOTSTRAPS = 2000
@@ -18,7 +18,7 @@ BOOTSTRAPS = 2000
 def retouch_figures(
     result: Retouched,
     judge: TrainedCritic,
-    regressors: Mapping[str, InputRegressor],
+    regressors: Sequence[Regressor],
     real: np.ndarray,
     held_out: np.ndarray | None = None,
 ) -> dict[str, float | int]:
@@ -26,7 +26,7 @@ def retouch_figures(
 
     ``real (N, H, W, 3) uint8``; ``held_out (N,) bool`` are those that the judge did not see, for its AUC (all, if not given).
     ``judge_gain`` is the mean rise of the judge's logit with a 95 % bootstrap interval over samples; ``values_mae`` the mean
-    absolute error of the five values as the input models measure them.
+    absolute error of the five values as ``regressors`` measure them.
     """
     before, after = critic_logits(judge, result.before), critic_logits(judge, result.after)
     unseen = critic_logits(judge, np.asarray(real if held_out is None else real[held_out]))
@@ -52,7 +52,7 @@ def retouch_figures(
     figures |= distances_to_real({"before": result.before, "after": result.after}, real)
     asked = {a: result.conditions[:, i] for i, a in enumerate(ATTRIBUTES)}
     for name, images in (("before", result.before), ("after", result.after)):
-        errors = [np.abs(predict_values(r, [images]) - asked[a]).mean() for a, r in regressors.items()]
+        errors = [np.abs(predict_values(r, [images]) - np.stack([asked[a] for a in r.attributes], axis=1)).mean() for r in regressors]
         if errors:
             figures[f"values_mae_{name}"] = float(np.mean(errors))
     return figures

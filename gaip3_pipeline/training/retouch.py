@@ -1,7 +1,7 @@
 """Critic-guided refinement of samples: the latents of all levels follow the guide's gradient and stay near where they were drawn."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ from gaip3_pipeline.models.backend import gradient
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.training.critic import TrainedCritic
-from gaip3_pipeline.training.inputs import InputRegressor
 from gaip3_pipeline.training.progress import Progress
+from gaip3_pipeline.training.regressor import Regressor
 
 RETOUCHED = ""
 DIVERGED = "diverged: its gradient or picture is not a number"
@@ -45,7 +45,7 @@ class Retouched:
 def retouch(
     nvae: NVAE,
     guide: TrainedCritic,
-    regressors: Mapping[str, InputRegressor],
+    regressors: Sequence[Regressor],
     noise: Sequence[np.ndarray],
     table: pd.DataFrame,
     settings: Retouch,
@@ -73,7 +73,7 @@ def retouch(
     done = 0
     for temperature, guidance in np.unique(ways, axis=0):
         rows = np.flatnonzero((ways == (temperature, guidance)).all(axis=1))
-        climb = _Climb(nvae, guide, list(regressors.values()), float(temperature), float(guidance), settings)
+        climb = _Climb(nvae, guide, regressors, float(temperature), float(guidance), settings)
         for start in range(0, len(rows), settings.batch_size):
             chosen = rows[start : start + settings.batch_size]
             # The last batch is filled up by repetition: another shape would be compiled anew.
@@ -123,7 +123,7 @@ class _Climb:
         self,
         nvae: NVAE,
         guide: TrainedCritic,
-        regressors: list[InputRegressor],
+        regressors: Sequence[Regressor],
         temperature: float,
         guidance: float,
         settings: Retouch,
@@ -148,7 +148,7 @@ class _Climb:
             return ops.concatenate([objective, ops.stop_gradient(rest)], axis=1)
 
         self._gradient = gradient(terms)
-        self._values = len(regressors)
+        self._values = sum(len(r.attributes) for r in regressors)
         self._shape = (nvae.settings.height, nvae.settings.width, 3)
 
     def __call__(self, start: list[np.ndarray], conditions: np.ndarray) -> _Batch:

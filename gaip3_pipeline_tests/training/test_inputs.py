@@ -1,90 +1,89 @@
-"""The models of the five values learn simple values, keep the held-out pictures apart and come back from disk as they were."""
+"""Gaussian processes of the values: what they learn, from where, how sure they are, and that no picture tells its own value."""
 
 import numpy as np
 import pytest
 
-from gaip3_pipeline.evaluation.regression import regression_figures
+from gaip3_pipeline.evaluation.regression import r_squared
 from gaip3_pipeline.settings import InputModel
-from gaip3_pipeline.training.inputs import as_values, load_input_model, predict_values, train_input_model
+from gaip3_pipeline.training.inputs import fit_process, load_input_model, save_input_model, train_input_model
 
-TINY = InputModel(height=16, width=12, epochs=12, batch_size=8, learning_rate=4e-3, width_multiplier=0.25, dropout=0.0, shift=1, jitter=0.0)
-
-
-def silent(step, figures):
-    pass
+GROUPS = np.array([0, 6, 12, 18])  # three regions of six features
+SETTINGS = InputModel()
 
 
-def bright_pictures(n=64):
-    rng = np.random.default_rng(1)
-    values = rng.random(n).astype(np.float32)
-    images = (40 + 170 * values)[:, None, None, None] + rng.normal(0, 15, (n, 32, 24, 3))
-    split = np.where(np.arange(n) % 4 == 0, "test", np.where(np.arange(n) % 4 == 1, "validation", "train"))
-    return np.clip(images, 0, 255).astype(np.uint8), values, split
+def pictures(n=160, seed=0, noise=0.03):
+    """``(2, n, 18)`` features of pictures and mirror images, values of the second region alone, and buckets."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(0, 0.3, (2, n, 18)).astype(np.float16)
+    features[1] = features[0]
+    values = np.clip(0.5 + 0.5 * np.tanh(features[0, :, 6:9].astype(float).sum(axis=1)) + rng.normal(0, noise, n), 0, 1)
+    return features, values, rng.integers(0, 100, n)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("input")
-    images, values, split = bright_pictures()
-    return images, values, split, folder, train_input_model("background", images, values, split, TINY, folder, "a", silent)
+def test_out_of_fold_it_predicts_and_finds_the_region_that_counts():
+    features, values, bucket = pictures()
+    result = train_input_model("mouth", features, GROUPS, values, bucket, SETTINGS)
+    assert r_squared(result.predicted, values) > 0.7
+    relevance = result.process.relevance
+    assert relevance[1] > 5 * max(relevance[0], relevance[2])
 
 
-def test_brightness_is_learnt_and_holds_on_pictures_kept_apart(trained):
-    _, values, split, _, result = trained
-    test = split == "test"
-    assert regression_figures(result.predicted[test], values[test])["r2"] > 0.8
-    assert "val_mae" in result.history[-1]
+def test_no_label_touches_what_is_predicted_for_its_picture():
+    features, values, bucket = pictures()
+    other = values.copy()
+    asked = bucket % 4 == 1
+    other[asked] = 1 - other[asked]
+    before = train_input_model("mouth", features, GROUPS, values, bucket, SETTINGS)
+    after = train_input_model("mouth", features, GROUPS, other, bucket, SETTINGS)
+    np.testing.assert_array_equal(before.predicted[asked], after.predicted[asked])
+    assert not np.array_equal(before.predicted[~asked], after.predicted[~asked])
 
 
-def test_saved_and_loaded_it_gives_equal_values(trained):
-    images, _, _, folder, result = trained
-    regressor = load_input_model(folder)
-    assert regressor.attribute == "background"
-    np.testing.assert_allclose(predict_values(regressor, [images[:10], images[10:]]), result.predicted, atol=1.01e-4)
+def test_it_knows_how_far_off_it_is():
+    features, values, bucket = pictures(240, noise=0.08)
+    result = train_input_model("mouth", features, GROUPS, values, bucket, SETTINGS)
+    within = np.abs(result.predicted - values) < result.deviation
+    assert 0.55 < within.mean() < 0.9
+    far = np.full((2, 1, 18), 50.0, np.float16)  # like none of the labelled
+    value, deviation = result.process.predict(far)
+    assert value[0] == pytest.approx(values.mean(), abs=0.02)
+    assert deviation[0] > 1.5 * np.median(result.deviation)
 
 
-def test_held_out_pictures_do_not_change_the_weights(trained, tmp_path):
-    images, values, split, _, result = trained
-    changed, other = images.copy(), values.copy()
-    changed[split == "test"] = 0
-    other[split != "train"] = 0.5
-    again = train_input_model("background", changed, other, split, TINY, tmp_path, "a", silent)
-    seen = split == "train"
-    np.testing.assert_array_equal(again.predicted[seen], result.predicted[seen])
+def test_a_mirrored_head_is_turned_to_the_other_side_and_no_other_value():
+    features, _, _ = pictures()
+    features[1, :, 6:12] = -features[0, :, 6:12]
+    values = 0.5 + 0.5 * np.tanh(features[0, :, 6:9].astype(float).sum(axis=1))
+    turned = features[::-1]
+    head = fit_process("head", features, GROUPS, values, SETTINGS)
+    np.testing.assert_allclose(head.predict(turned)[0], 1 - head.predict(features)[0], atol=2e-4)
+    mouth = fit_process("mouth", features, GROUPS, values, SETTINGS)
+    np.testing.assert_allclose(mouth.predict(turned)[0], mouth.predict(features)[0], atol=2e-4)
 
 
-def test_a_killed_training_ends_as_an_unbroken_one(trained, tmp_path):
-    images, values, split, _, result = trained
-
-    def killed(step, figures):
-        if step == 9:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_input_model("background", images, values, split, TINY, tmp_path, "a", killed)
-    steps = []
-    resumed = train_input_model("background", images, values, split, TINY, tmp_path, "a", lambda step, figures: steps.append(step))
-    assert steps[0] == 10
-    np.testing.assert_array_equal(resumed.predicted, result.predicted)
+def test_saved_and_loaded_it_says_the_same_and_equal_labels_give_equal_files(tmp_path):
+    features, values, _ = pictures()
+    process = fit_process("mouth", features, GROUPS, values, SETTINGS)
+    save_input_model(process, tmp_path)
+    loaded = load_input_model(tmp_path)
+    assert loaded.attribute == "mouth"
+    for mine, theirs in zip(process.predict(features), loaded.predict(features), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(fit_process("mouth", features, GROUPS, values, SETTINGS).relevance, process.relevance)
 
 
-def test_a_mirrored_head_is_turned_to_the_other_side(tmp_path):
-    rng = np.random.default_rng(2)
-    values = np.full(48, 0.1, np.float32)
-    images = rng.integers(20, 60, (48, 16, 12, 3)).astype(np.uint8)
-    images[:, :, :6] += 150  # all look left: what the right looks like is known from flips only
-    result = train_input_model("head", images, values, np.full(48, "train"), TINY, tmp_path, "a", silent)
-    mirrored = predict_values(load_input_model(tmp_path), [np.ascontiguousarray(images[:, :, ::-1])])
-    assert result.predicted.mean() < 0.25
-    assert mirrored.mean() > 0.75
-    np.testing.assert_allclose(mirrored, 1 - result.predicted, atol=1.01e-4)  # both see the picture and its mirror image
+def test_rare_values_are_among_those_that_relevance_is_learned_from():
+    features, _, _ = pictures(200)
+    values = np.ones(200)
+    values[:7] = 0.0  # closed eyes
+    features[0, :7, 6:9] += 1.0
+    features[1] = features[0]
+    few = fit_process("eyes", features, GROUPS, values, InputModel(relevance_labels=60))
+    assert few.relevance[1] > 2 * max(few.relevance[0], few.relevance[2])
+    assert few.predict(features[:, :7])[0].mean() < 0.4
 
 
-def test_values_are_clipped_and_rounded():
-    np.testing.assert_array_equal(as_values(np.array([[-0.2], [1.3], [0.123456]])), np.array([0.0, 1.0, 0.1235], np.float32))
-
-
-def test_nothing_to_train_on_is_an_error_that_names_the_value(tmp_path):
-    images, values, _ = bright_pictures(4)
-    with pytest.raises(ValueError, match="input model eyes: none of the 4"):
-        train_input_model("eyes", images, values, np.full(4, "test"), TINY, tmp_path, "a", silent)
+def test_too_few_labels_are_an_error_that_says_so():
+    features, values, _ = pictures(4)
+    with pytest.raises(ValueError, match="input model eyes: 2 labels are too few for 4 folds: label more images"):
+        train_input_model("eyes", features[:, :2], GROUPS, values[:2], np.array([0, 1]), SETTINGS)

@@ -11,7 +11,7 @@ from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.nvae.model import build_nvae
 from gaip3_pipeline.settings import Nvae, Retouch
 from gaip3_pipeline.training.critic import TrainedCritic
-from gaip3_pipeline.training.inputs import InputRegressor
+from gaip3_pipeline.training.regressor import Regressor
 from gaip3_pipeline.training.retouch import DIVERGED, RETOUCHED, retouch
 
 SETTINGS = Retouch(steps=4, step_size=0.3, prior_weight=0.0, values_weight=0.0, batch_size=4)
@@ -50,7 +50,7 @@ def samples(nvae, n=N):
 @pytest.fixture(scope="module")
 def retouched(nvae, guide):
     noise, table = samples(nvae)
-    return noise, table, retouch(nvae, guide, {}, noise, table, SETTINGS)
+    return noise, table, retouch(nvae, guide, [], noise, table, SETTINGS)
 
 
 def test_the_guides_logit_rises_for_every_sample(retouched):
@@ -73,7 +73,7 @@ def test_the_latents_stay_on_their_shell_and_give_the_picture_kept(nvae, retouch
 
 def test_a_sample_is_retouched_alike_alone_and_in_company(nvae, guide, retouched):
     noise, table, result = retouched
-    alone = retouch(nvae, guide, {}, [e[5:] for e in noise], table[5:], SETTINGS)
+    alone = retouch(nvae, guide, [], [e[5:] for e in noise], table[5:], SETTINGS)
     assert np.abs(alone.after[0].astype(int) - result.after[5]).max() <= 1
 
 
@@ -81,7 +81,7 @@ def test_a_sample_that_is_not_a_number_is_kept_as_it_was_and_harms_no_other(nvae
     noise, table, result = retouched
     broken = [e.copy() for e in noise]
     broken[0][2] = np.nan
-    again = retouch(nvae, guide, {}, broken, table, SETTINGS)
+    again = retouch(nvae, guide, [], broken, table, SETTINGS)
     assert again.reasons[2] == DIVERGED
     assert again.reasons.count(DIVERGED) == 1
     np.testing.assert_array_equal(again.after[2], again.before[2])
@@ -91,8 +91,8 @@ def test_a_sample_that_is_not_a_number_is_kept_as_it_was_and_harms_no_other(nvae
 
 def test_values_that_are_held_change_less(nvae, guide, retouched):
     noise, table, free = retouched
-    held = InputRegressor(brightness_model(0), "background", 34, 28)
-    result = retouch(nvae, guide, {"background": held}, noise, table, Retouch(**{**vars(SETTINGS), "values_weight": 1e5}))
+    held = Regressor(brightness_model(0), ("background",), 34, 28)
+    result = retouch(nvae, guide, [held], noise, table, Retouch(**{**vars(SETTINGS), "values_weight": 1e5}))
 
     def change(r):
         return np.abs(r.after[..., 0].astype(float).mean(axis=(1, 2)) - r.before[..., 0].mean(axis=(1, 2))).mean()
@@ -104,7 +104,7 @@ def test_figures_show_the_rise_by_a_judge_and_count_what_was_kept(nvae, guide, r
     _, _, result = retouched
     judge = TrainedCritic(brightness_model(0, slope=10.0), 34, 28)
     real = np.random.default_rng(1).integers(0, 255, (20, 34, 28, 3)).astype(np.uint8)
-    regressors = {"background": InputRegressor(brightness_model(1), "background", 34, 28)}
+    regressors = [Regressor(brightness_model(1), ("background",), 34, 28)]
     figures = retouch_figures(result, judge, regressors, real)
     assert figures["judge_logit_after"] > figures["judge_logit_before"]
     assert 0 < figures["judge_gain_low"] <= figures["judge_gain"] <= figures["judge_gain_high"]

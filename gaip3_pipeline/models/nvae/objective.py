@@ -61,7 +61,7 @@ class NvaeTraining(keras.Model):
     Takes batches ``{"image": (B, H, W, C) uint8, "condition": (B, 5) float32}``. The loss is in nats per dimension. The step
     counter, the average and the seeds are variables of the model, so that a checkpoint of its variables resumes everything.
 
-    ``guides``: frozen regressors of the five values, ``(B, h, w, 3) float32 in 0..1 -> (B, 1)`` each, in the order of
+    ``guides``: frozen regressors, ``(B, h, w, 3) float32 in 0..1 -> (B, K)`` each, together of the five values in the order of
     ``layout.ATTRIBUTES``. With them and ``settings.control`` above 0 each step also draws a few faces from the prior with random
     values, and the squared error of what the guides see in them joins the loss. The bound alone leaves small features to the
     latents: a condition that says what a posterior sample says anyway earns no likelihood. Control joins in at half of the training.
@@ -133,7 +133,7 @@ class NvaeTraining(keras.Model):
         """Mean squared error between five random values and what the guides see in samples that asked for them."""
         n = max(batch // CONTROL_SHARE, 1) if isinstance(batch, int) else ops.maximum(batch // CONTROL_SHARE, 1)
         low, high = ops.unstack(ops.convert_to_tensor(self.nvae.condition_embedding.range))
-        asked = low + (high - low) * keras.random.uniform((n, len(self.guides)), seed=self._control_seed)
+        asked = low + (high - low) * keras.random.uniform((n, len(ATTRIBUTES)), seed=self._control_seed)
         noise = [keras.random.normal((n, *shape), seed=self._control_seed) for shape in self.nvae.latent_shapes]
         pictures = nvae.decode(noise, asked)
         # Half of them mirrored and all with a little noise, so that what a guide alone sees in a picture is not worth learning.

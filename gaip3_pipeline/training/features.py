@@ -1,0 +1,135 @@
+"""The features of faces learned from pictures alone (models/features.py), and extracted."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from scipy.sparse.linalg import eigsh
+
+from gaip3_pipeline.imaging.transform import area_resize
+from gaip3_pipeline.models.backend import compile_options
+from gaip3_pipeline.models.features import COLOURS, FLAT, HEIGHT, PATCH, PATCHES, REGIONS, WIDTH, build_extractor, groups, opponent
+from gaip3_pipeline.models.storage import load_weights, save_config, save_weights
+
+SAMPLED, ROUNDS = 20_000, 10  # patches, and colours, that k-means learns from
+WHITENING = 0.1  # added to the variances of patches before whitening
+LEARNED_FROM = 750  # pictures, with their mirror images, that axes are learned from
+_BATCH = 64
+
+
+def learn_extractor(images: np.ndarray, seed: int = 0) -> tuple[keras.Model, float]:
+    """The extractor of ``images (N, H, W, 3) uint8``, and the share of their features' variance that the axes keep.
+
+    ``LEARNED_FROM`` pictures are enough; memory rises with their number, about 400 kB for each.
+    """
+    generator = np.random.default_rng(seed)
+    pictures = np.stack([area_resize(image, HEIGHT, WIDTH) for image in images])
+    pictures = np.concatenate([pictures, pictures[:, :, ::-1]])
+    extractor, before = build_extractor()
+    patches, colours = extractor.get_layer("patch_words"), extractor.get_layer("colour_words")
+    directions, offset = _patch_dictionary(pictures, generator)
+    patches.directions.assign(directions)
+    patches.offset.assign(offset)
+    centres, width = _colour_dictionary(pictures, generator)
+    colours.centres.assign(centres)
+    colours.width.assign(width)
+    before.compile(**compile_options())
+    parts: list[list[np.ndarray]] = [[] for _ in before.outputs]
+    for start in range(0, len(pictures), _BATCH):
+        for part, found in zip(parts, before.predict_on_batch(pictures[start : start + _BATCH].astype(np.float32)), strict=True):
+            part.append(np.asarray(found))
+    kept = []
+    for name, part in zip(REGIONS, parts, strict=True):
+        layer = extractor.get_layer(name)
+        mean, axes, share = _principal_axes(np.concatenate(part), layer.axes.shape[1], generator)
+        layer.mean.assign(mean)
+        layer.axes.assign(axes)
+        kept.append(share)
+    return extractor, float(np.mean(kept))
+
+
+def extract(extractor: keras.Model, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None) -> np.ndarray:
+    """Features of pictures and of their mirror images, ``(2, N, D) float16``, for batches of ``(B, H, W, 3) uint8``.
+
+    ``done(n)`` is told how many pictures are done.
+    """
+    extractor.compile(**compile_options())
+    out, n = [], 0
+    for batch in batches:
+        for start in range(0, len(batch), _BATCH):
+            some = np.stack([area_resize(i, HEIGHT, WIDTH) for i in batch[start : start + _BATCH]]).astype(np.float32)
+            both = extractor.predict_on_batch(np.concatenate([some, some[:, :, ::-1]]))
+            out.append(np.asarray(both, np.float16).reshape(2, len(some), -1))
+            n += len(some)
+            if done:
+                done(n)
+    return np.concatenate(out, axis=1) if out else np.zeros((2, 0, int(groups()[-1])), np.float16)
+
+
+def save_extractor(extractor: keras.Model, folder: Path) -> None:
+    """Write ``model.weights.h5`` and ``model.json``, whole or not at all."""
+    save_weights(extractor, folder)
+    save_config(folder, {"height": HEIGHT, "width": WIDTH, "features": int(groups()[-1])})
+
+
+def load_extractor(folder: Path) -> keras.Model:
+    """The extractor of ``folder``. Raises ``FileNotFoundError`` when there is none."""
+    return load_weights(build_extractor()[0], folder)
+
+
+def _patch_dictionary(pictures: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Whitening and k-means of unit vectors and their opposites in one: directions ``(8, 8, 3, PATCHES)``, offset ``(PATCHES,)``."""
+    which = generator.integers(0, len(pictures), SAMPLED)
+    tops, lefts = generator.integers(0, HEIGHT - PATCH + 1, SAMPLED), generator.integers(0, WIDTH - PATCH + 1, SAMPLED)
+    corners = zip(which, tops, lefts, strict=True)
+    taken = np.stack([pictures[i, t : t + PATCH, x : x + PATCH].ravel() for i, t, x in corners]).astype(np.float32)
+    taken -= taken.mean(axis=1, keepdims=True)
+    taken /= np.sqrt(taken.var(axis=1, keepdims=True) + FLAT)
+    mean = taken.mean(axis=0)
+    variances, vectors = np.linalg.eigh(np.cov(taken.T))
+    whitening = (vectors / np.sqrt(np.maximum(variances, 0) + WHITENING)) @ vectors.T
+    white = ((taken - mean) @ whitening).astype(np.float32)
+    centres = _unit(white[generator.choice(SAMPLED, PATCHES, replace=False)])
+    for _ in range(ROUNDS):
+        likeness = white @ centres.T
+        nearest = np.abs(likeness).argmax(axis=1)
+        sums = centres.copy()
+        np.add.at(sums, nearest, white * likeness[np.arange(SAMPLED), nearest][:, None])
+        centres = _unit(sums)
+    directions = whitening @ centres.T
+    return directions.reshape(PATCH, PATCH, 3, PATCHES), mean @ directions
+
+
+def _colour_dictionary(pictures: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, float]:
+    """k-means of pixels: ``(COLOURS, 3)`` centres, and the square of the usual distance between neighbours."""
+    flat = pictures.reshape(-1, 3)
+    pixels = ops.convert_to_numpy(opponent(flat[generator.integers(0, len(flat), SAMPLED)].astype(np.float32)))
+    centres = pixels[generator.choice(SAMPLED, COLOURS, replace=False)]
+    for _ in range(ROUNDS):
+        nearest = np.square(pixels[:, None] - centres[None]).sum(axis=-1).argmin(axis=1)
+        for k in range(COLOURS):
+            if (nearest == k).any():
+                centres[k] = pixels[nearest == k].mean(axis=0)
+    apart = np.sort(np.square(centres[:, None] - centres[None]).sum(axis=-1), axis=1)
+    return centres, float(np.median(apart[:, 1]) + 1e-6)
+
+
+def _principal_axes(x: np.ndarray, axes: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
+    """Mean ``(d,)``, axes ``(d, K)`` scaled so that the mean square norm of all of ``x (n, d)`` would be 1, and the share kept."""
+    mean = x.mean(axis=0)
+    centred = x - mean
+    total = float(np.square(centred).sum()) + 1e-12
+    product = centred.T @ centred if x.shape[1] < len(x) else centred @ centred.T
+    kept = min(axes, len(product) - 1)
+    values, vectors = eigsh(product.astype(np.float64), kept, v0=generator.random(len(product)))
+    if x.shape[1] >= len(x):
+        vectors = centred.T @ (vectors / np.sqrt(np.maximum(values, 1e-9 * values[-1] + 1e-12)))
+    out = np.zeros((x.shape[1], axes))
+    out[:, :kept] = vectors[:, ::-1] / np.sqrt(total / len(x))
+    return mean, out, float(values.sum() / total)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-12)

@@ -1,0 +1,56 @@
+"""Features learned without labels: equal for equal pictures, swapped by a mirror, the same again from disk."""
+
+import numpy as np
+import pytest
+
+from gaip3_pipeline.faces.dataset import portraits
+from gaip3_pipeline.faces.painter import paint
+from gaip3_pipeline.models.features import PATCH_AXES, REGIONS, groups
+from gaip3_pipeline.settings import Faces
+from gaip3_pipeline.training.features import extract, learn_extractor, load_extractor, save_extractor
+
+
+@pytest.fixture(scope="module")
+def faces():
+    people = [p.face for p in portraits(Faces(d1=0, female=24, male=24, size=128))]
+    return np.stack([paint(face, 128)[:, 12:116] for face in people]), people
+
+
+@pytest.fixture(scope="module")
+def learned(faces):
+    return learn_extractor(faces[0])
+
+
+def test_a_picture_has_its_features_and_those_of_its_mirror_image(faces, learned):
+    features = extract(learned[0], [faces[0][:10], faces[0][10:]])
+    assert features.shape == (2, 48, groups()[-1])
+    assert features.dtype == np.float16
+    turned = extract(learned[0], [np.ascontiguousarray(faces[0][:, :, ::-1])])
+    np.testing.assert_allclose(turned[::-1].astype(float), features.astype(float), atol=2e-3)
+    assert len(groups()) == len(REGIONS) + 1
+    assert 0.3 < learned[1] <= 1.0
+
+
+def test_a_change_on_one_side_moves_the_features_of_its_region_alone(faces, learned):
+    image = faces[0][0].copy()
+    changed = image.copy()
+    changed[100:128, :12] = 255 - changed[100:128, :12]  # the lower left corner
+    before, after = (extract(learned[0], [x[None]])[0, 0].astype(float) for x in (image, changed))
+    moved = {name: np.abs(after - before)[a:b] for name, a, b in zip(REGIONS, groups()[:-1], groups()[1:], strict=True)}
+    assert moved["patches_3_side"][:PATCH_AXES].max() > 0.05
+    assert moved["patches_3_side"][PATCH_AXES:].max() < 1e-3  # the right side
+    assert max(moved[name].max() for name in ("patches_0_side", "patches_1_middle", "colours_0_middle", "colours_2_middle")) < 1e-3
+
+
+def test_saved_and_loaded_it_gives_equal_features(faces, learned, tmp_path):
+    save_extractor(learned[0], tmp_path)
+    np.testing.assert_array_equal(extract(load_extractor(tmp_path), [faces[0][:8]]), extract(learned[0], [faces[0][:8]]))
+
+
+def test_the_same_pictures_give_the_same_extractor(faces, learned):
+    again = learn_extractor(faces[0])[0]
+    np.testing.assert_allclose(extract(again, [faces[0][:8]]).astype(float), extract(learned[0], [faces[0][:8]]).astype(float), atol=2e-3)
+
+
+def test_no_pictures_have_no_features(learned):
+    assert extract(learned[0], []).shape == (2, 0, groups()[-1])
