@@ -1,6 +1,6 @@
 """Asset checks: what must hold before anything that follows may be made (blocking), and what people should look at."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import dagster as dg
@@ -24,11 +24,14 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
     most = settings.images.max_unusable_share
     return [
         *(_check(n, "usable", _usable(most), True, "There are images, and few that could not be used.") for n in PROCESSED),
+        _check("near_duplicates", "no_leakage", _no_leakage, True, "No photograph lies on both sides of a split, by comparing pictures."),
+        _check("image_quality", "few_defects", _few_defects, False, "At most one original in twenty is flagged."),
         *(_check(f"labels_{a}", "enough_labels", _enough_labels, True, "Enough labels, of more than one value.") for a in ATTRIBUTES),
         _check("label_review", "few_look_wrong", _few_look_wrong, False, "At most one label in twenty looks wrong, of every attribute."),
         _check("gender_model", "tells_apart", _gender_learned, True, "Out-of-fold AUC above 0.8.", promotes=True),
         _check("gender_probabilities", "probabilities", _probabilities, True, "A row for each image, numbers in 0..1 that differ."),
         _check("final_dataset", "enough_images", _enough_final, True, "The rule keeps enough images to train on."),
+        _check("final_dataset", "no_leakage", _no_final_leakage, True, "No final image or its copy lies on both sides of a split."),
         _check("feature_extractor", "keeps_variance", _extractor, False, "The axes keep at least a third of the features' variance."),
         _check("final_features", "covers_final", _final_features, True, "Features of each final image."),
         *(_check(f"input_model_{a}", "learned", _input_learned, False, BETTER_THAN_MEAN, promotes=True) for a in ATTRIBUTES),
@@ -66,6 +69,42 @@ def _usable(most: float) -> Rule:
         return f["images"] > 0 and share <= most, said if f["images"] else "no usable image: fill the original folder (gaip3 doctor)"
 
     return rule
+
+
+def _no_leakage(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    from gaip3_pipeline.assets.training_data import originals_table, resized_batches
+
+    table = originals_table(root)
+    return _leaks(resized_batches(root, table), table.key, [f"bucket {b}" for b in table.bucket])
+
+
+def _no_final_leakage(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    import numpy as np
+    import pandas as pd
+
+    table, packed = pd.read_parquet(root.manifest("final_dataset")), np.load(root.packed_final, mmap_mode="r")
+    return _leaks((packed[i : i + 256] for i in range(0, len(packed), 256)), table.path, table.split)
+
+
+def _leaks(batches: Iterable[Any], names: Any, sides: Any) -> Verdict:
+    import numpy as np
+
+    from gaip3_pipeline.evaluation.leakage import leaks
+    from gaip3_pipeline.imaging.duplicates import grey_copy
+
+    copies = [grey_copy(image) for batch in batches for image in batch]
+    names, sides = list(names), list(sides)
+    found = leaks(np.array(copies).reshape(-1, 64, 52), sides)
+    said = "; ".join(f"{names[i]} in {sides[i]}, {names[j]} in {sides[j]} (correlation {alike:.3f})" for i, j, alike in found)
+    return not found, f"one photograph on two sides: {said}" if found else f"{len(names):,} pictures compared, none on two sides"
+
+
+def _few_defects(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    from gaip3_pipeline.imaging.quality import ISSUES
+
+    counts = ", ".join(f"{name} {f[name]}" for name in ISSUES if f[name])
+    said = f"{f['with_issues']} of {f['originals']:,} originals flagged{f' ({counts})' if counts else ''}; drop some with gaip3 drop"
+    return f["with_issues"] <= 0.05 * f["originals"], said
 
 
 def _enough_labels(root: DataRoot, f: dict[str, Any]) -> Verdict:

@@ -265,6 +265,31 @@ def _copy_label_files(root: DataRoot, attributes: list[str], out: Path) -> None:
 
 
 @command
+@click.argument("paths", nargs=-1)
+@click.option("--reason", default="by hand", show_default=True, help="Kept in the list, and shown in the manifest.")
+@click.option("--duplicates", is_flag=True, help="Of each group of near-duplicates all but the best.")
+@click.option("--undo", is_flag=True, help="Bring PATHS back.")
+def drop(root: DataRoot, paths: tuple[str, ...], reason: str, duplicates: bool, undo: bool) -> None:
+    """Leave originals out of everything (curation/dropped.csv); gaip3 refresh then makes what follows.
+
+    PATHS are originals or resized pictures, as seen from the data root or from here. Nothing is deleted: --undo brings them back.
+    """
+    from gaip3_pipeline.tables.dropping import DropError, change_dropped, worse_duplicates
+
+    try:
+        wanted = [*paths, *(worse_duplicates(root) if duplicates else [])]
+        if not wanted:
+            raise click.ClickException("no group has more than one picture" if duplicates else "name the pictures, or give --duplicates")
+        changed = change_dropped(root, wanted, "near-duplicate" if duplicates else reason, undo)
+    except DropError as e:
+        raise click.ClickException(str(e)) from e
+    for path in changed:
+        click.echo(f"{'back' if undo else 'dropped'}: {path}")
+    done = f"{len(changed)} {'brought back' if undo else 'dropped'}; gaip3 refresh makes what follows"
+    click.echo(done if changed else "nothing changed")
+
+
+@command
 def fetch(root: DataRoot) -> None:
     """Download the two public data sets into the data root."""
     from gaip3_pipeline.web.fetch import FetchError

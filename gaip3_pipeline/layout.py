@@ -132,6 +132,22 @@ class DataRoot:
         """``(N, H, W, 3) uint8`` of the final images in the order of the final dataset's manifest."""
         return self.path / "packed" / "final.npy"
 
+    # curation
+    @property
+    def near_duplicates(self) -> Path:
+        """Groups of the same photograph."""
+        return self.path / "curation" / "near_duplicates.csv"
+
+    @property
+    def image_quality(self) -> Path:
+        """Measures and defects of each original."""
+        return self.path / "curation" / "image_quality.csv"
+
+    @property
+    def dropped(self) -> Path:
+        """Originals that the user dropped; written by ``gaip3 drop`` or by hand."""
+        return self.path / "curation" / "dropped.csv"
+
     @property
     def features_labelled(self) -> Path:
         """Features of the sets that have labels, with their keys."""

@@ -2,6 +2,7 @@
 
 from gaip3_pipeline.assets import (
     critic,
+    curation,
     evaluation,
     final_dataset,
     gender,
@@ -18,16 +19,16 @@ from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.versions import Made
 
-MODULES = (originals, images, labels, review, gender, final_dataset, inputs, generator, evaluation, critic, retouch, report)
+MODULES = (originals, images, curation, labels, review, gender, final_dataset, inputs, generator, evaluation, critic, retouch, report)
 
 
 def build(settings: Settings) -> list:
     """Every asset of the pipeline under ``settings``."""
-    sources = originals.build()
+    sources = [*originals.build(), curation.source()]
     return [*sources, *(asset for module in MODULES[1:] for asset in module.build(settings))]
 
 
 def observe_sources(root: DataRoot, verify: bool = False) -> dict[str, Made]:
-    """The present content hash of every source: the original folders and the hand-label CSVs."""
+    """The present content hash of every source: the original folders, the hand-label CSVs and the list of dropped pictures."""
     folders = {f"original_{s.id}": originals.observe(root, s, verify) for s in IMAGE_SETS}
-    return folders | {f"hand_labels_{a}": labels.observe(root, a) for a in ATTRIBUTES}
+    return folders | {f"hand_labels_{a}": labels.observe(root, a) for a in ATTRIBUTES} | {"dropped_images": curation.observe(root)}

@@ -20,7 +20,7 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name=f"evaluator_{attribute}",
-        deps=[f"labels_{attribute}", *(f"resized_{s.id}" for s in IMAGE_SETS)],
+        deps=[f"labels_{attribute}", *(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],
         version=2,
         reads=lambda s: (s.evaluator,),
         group=GROUP,

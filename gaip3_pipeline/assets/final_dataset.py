@@ -13,8 +13,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="final_dataset",
-        deps=["gender_probabilities", *PROCESSED],
-        version=1,
+        deps=["gender_probabilities", "near_duplicates", *PROCESSED],
+        version=2,
         reads=lambda s: (s.final_dataset,),
         group="final_dataset",
         kinds={"jpeg", "parquet"},

@@ -17,8 +17,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="gender_model",
-        deps=[f"resized_{s.id}" for s in IMAGE_SETS],  # all sets: a twin in D1 moves the fold
-        version=1,
+        deps=[*(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],  # all sets: a twin in D1 moves the fold
+        version=2,
         reads=lambda s: (s.gender_model,),
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -55,8 +55,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="gender_probabilities",
-        deps=["gender_model", *PROCESSED],
-        version=1,
+        deps=["gender_model", "near_duplicates", *PROCESSED],
+        version=2,
         group=GROUP,
         kinds={"keras", "csv"},
         description="P(male) and P(female) of every processed image, out of fold where the image is labelled.",

@@ -18,7 +18,7 @@ def _resized(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name=f"resized_{image_set.id}",
-        deps=[f"original_{image_set.id}"],
+        deps=[f"original_{image_set.id}", "dropped_images"],
         version=1,
         reads=lambda s: (s.images,),
         group=GROUP,
@@ -61,6 +61,7 @@ def _made(step: Step, result) -> Made:
     figures = {
         "images": len(usable),
         "unusable": result.unusable,
+        "dropped": result.dropped,
         "done": result.done,
         "reused": result.reused,
         "removed": result.removed,

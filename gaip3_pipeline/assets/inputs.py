@@ -92,6 +92,7 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             f"labels_{attribute}",
             "feature_extractor",
             *(f"resized_{s.id}" for s in IMAGE_SETS),
+            "near_duplicates",
         ],  # all sets: a twin in D1 moves the split
         version=3,
         reads=lambda s: (s.input_model[attribute],),

@@ -20,7 +20,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="label_review",
-        deps=[*(f"labels_{a}" for a in ATTRIBUTES), *(f"resized_{s.id}" for s in IMAGE_SETS)],  # all sets: a twin in D1 moves the fold
+        deps=[*(f"labels_{a}" for a in ATTRIBUTES), *(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],
         version=VERSION,
         group=GROUP,
         kinds={"csv", "numpy"},

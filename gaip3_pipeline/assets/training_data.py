@@ -1,6 +1,6 @@
 """What trainings read, gathered from manifests, checked labels and tables. Not an asset: every model's asset starts here."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +11,7 @@ from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, SET_OF_SEX, Dat
 from gaip3_pipeline.settings import Settings, section_hash
 from gaip3_pipeline.tables import splits
 from gaip3_pipeline.tables.contracts import read_all_input_values, read_labels
+from gaip3_pipeline.tables.duplicates import read_group_table, twins
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically, writing
 from gaip3_pipeline.tables.label_changes import changes_since
 from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_manifest
@@ -19,8 +20,13 @@ FOLDER_OF_SET = {s.id: s.folder for s in IMAGE_SETS}
 
 
 def originals_table(root: DataRoot) -> pd.DataFrame:
-    """Every usable original with its split (see :func:`gaip3_pipeline.tables.splits.originals`)."""
-    return splits.originals({s.id: read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS})
+    """Every usable original with its split (see :func:`gaip3_pipeline.tables.splits.originals`); near-duplicates share it."""
+    return originals_with(root, twins(read_group_table(root.near_duplicates)))
+
+
+def originals_with(root: DataRoot, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """Every usable original with its split, where the keys of ``pairs`` are twins."""
+    return splits.originals({s.id: read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS}, pairs)
 
 
 def resized_batches(root: DataRoot, table: pd.DataFrame, height: int = 128, width: int = 104) -> Iterator[np.ndarray]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
@@ -107,6 +107,16 @@ def decode(data: bytes, name: str, target: Target, max_pixels: int, large: Abstr
         raise UnusableImage(f"not a JPEG, PNG or WebP picture (it begins with {data[:8]!r})") from e
     except Exception as e:  # what Pillow raises for damaged files is open-ended: OSError, SyntaxError, struct.error, zlib.error, …
         raise UnusableImage(f"damaged: {' '.join(str(e).split()) or type(e).__name__}") from e
+
+
+def original_size(path: Path) -> tuple[int, int]:
+    """Width and height of the picture at ``path``, upright, from its header alone. Raises :class:`UnusableImage`."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            return (height, width) if _orientation(image) >= 5 else (width, height)
+    except (OSError, Image.DecompressionBombError) as e:
+        raise UnusableImage(f"{path}: {e}") from e
 
 
 def _jpeg(data: bytes, name: str, target: Target, max_pixels: int, large: AbstractContextManager[object]) -> Picture:

@@ -25,6 +25,7 @@ from gaip3_pipeline.imaging.transform import RATIOS, brighten, brightness_ratio,
 from gaip3_pipeline.layout import IMAGE_SUFFIXES, DataRoot, ImageSet
 from gaip3_pipeline.settings import Images
 from gaip3_pipeline.tables import manifests
+from gaip3_pipeline.tables.duplicates import DROPPED, read_dropped
 from gaip3_pipeline.tables.files import write_bytes_atomically
 from gaip3_pipeline.tables.hashing import file_sha256, stat_key
 from gaip3_pipeline.tables.image_files import by_stem, list_images
@@ -43,13 +44,17 @@ class MissingSource(FileNotFoundError):
 
 @dataclass(frozen=True)
 class ProcessedSet:
-    """What a run did: ``done`` pictures made, ``reused`` kept, ``removed`` files whose original is gone, ``unusable`` originals."""
+    """What a run did: ``done`` pictures made, ``reused`` kept, ``removed`` files whose original is gone.
+
+    ``unusable`` originals, and those that the user ``dropped``.
+    """
 
     manifest: pd.DataFrame
     done: int
     reused: int
     removed: int
     unusable: int
+    dropped: int
 
     @property
     def version(self) -> str:
@@ -101,6 +106,8 @@ def resize_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: 
     """
     folder = root.original(image_set)
     sources = by_stem(list_images(folder))
+    dropped = {stem: reason for (of, stem), reason in read_dropped(root.dropped).items() if of == image_set.id and stem in sources}
+    refused = {stem: (_source(root, sources.pop(stem)), f"{DROPPED}{reason}") for stem, reason in dropped.items()}
     if not sources:
         raise MissingSource(f"no pictures in {folder}: put the {image_set.id} originals there, or run `gaip3 fetch`")
     large = threading.Lock()
@@ -110,7 +117,7 @@ def resize_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: 
         "resized",
         image_set,
         sources,
-        {},
+        refused,
         {**made_by, "jpeg_quality": settings.jpeg_quality, "max_pixels": settings.max_pixels},
         settings,
         lambda data, path: resize_picture(data, path.name, settings, large),
@@ -219,8 +226,8 @@ def _process(
     else:
         table = manifests.read_manifest(root.manifest(asset))
     journal.discard()
-    unusable = sum(not row.usable for row in after)
-    return ProcessedSet(table, done, sum(r.usable for r in after) - done, removed, unusable)
+    left_out = [row.reason.startswith(DROPPED) for row in after if not row.usable]
+    return ProcessedSet(table, done, sum(r.usable for r in after) - done, removed, len(left_out) - sum(left_out), sum(left_out))
 
 
 def _one(root: DataRoot, path: Path, place: str, known: Row | None, settings: Images, make: _Make) -> tuple[Row, bool]:

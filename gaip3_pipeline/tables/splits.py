@@ -54,21 +54,29 @@ def evaluators_half(buckets: np.ndarray) -> np.ndarray:
     return np.where(b < TEST_BUCKETS, "test", np.where(b % 2 == 1, "train", "unused"))
 
 
-def originals(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Every usable original with its split: columns ``key`` (``set/stem``), ``set``, ``stem``, ``group``, ``bucket``, ``split``.
+def originals(manifests: Mapping[str, pd.DataFrame], twins: Iterable[tuple[str, str]] = ()) -> pd.DataFrame:
+    """Every usable original with its split: ``key`` (``set/stem``), ``set``, ``stem``, ``path``, ``group``, ``bucket``, ``split``.
 
-    ``manifests`` maps a set's id to the manifest of its resized images; originals of equal bytes are twins.
+    ``manifests`` maps a set's id to the manifest of its resized images; ``path`` is the original's own. Originals of equal bytes are
+    twins, and so are the pairs of keys ``twins``, of which those that name no original any more do not count.
     """
     parts = []
     for set_id, manifest in manifests.items():
         usable = manifest[manifest.status != UNUSABLE]
         stems = [PurePosixPath(p).stem for p in usable.path]
-        parts.append(pd.DataFrame({"set": set_id, "stem": stems, "source": list(usable.source_sha256)}))
+        parts.append(pd.DataFrame({"set": set_id, "stem": stems, "path": list(usable.source), "source": list(usable.source_sha256)}))
     table = pd.concat(parts, ignore_index=True)
     table["key"] = table["set"] + "/" + table["stem"]
-    twins = [(same[0], other) for same in table.groupby("source").key.apply(list) for other in same[1:]]
-    of = groups(list(table.key), twins)
+    known = set(table.key)
+    pairs = [(same[0], other) for same in table.groupby("source").key.apply(list) for other in same[1:]]
+    of = groups(list(table.key), [*pairs, *((a, b) for a, b in twins if a in known and b in known)])
     table["group"] = table.key.map(of)
     table["bucket"] = table.group.map(bucket).astype(int)
     table["split"] = split(table.bucket.to_numpy())
-    return table[["key", "set", "stem", "group", "bucket", "split"]].sort_values("key", ignore_index=True)
+    return table[["key", "set", "stem", "path", "group", "bucket", "split"]].sort_values("key", ignore_index=True)
+
+
+def moved(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
+    """What merged groups moved: ``key: bucket → bucket`` of each original whose bucket differs between two tables of :func:`originals`."""
+    both = before[["key", "bucket"]].merge(after[["key", "bucket"]], on="key", suffixes=("", "_after"))
+    return [f"{r.key}: {r.bucket} → {r.bucket_after}" for r in both[both.bucket != both.bucket_after].itertuples()]

@@ -10,7 +10,7 @@ from gaip3_pipeline.tables import splits
 
 def manifest(set_folder, stems, hashes):
     paths = [f"resized/{set_folder}/{s}.jpg" for s in stems]
-    return pd.DataFrame({"path": paths, "status": "ok", "reason": "", "source_sha256": hashes})
+    return pd.DataFrame({"path": paths, "status": "ok", "reason": "", "source": paths, "source_sha256": hashes})
 
 
 def test_the_bucket_is_the_hash_of_the_groups_smallest_name():
@@ -33,6 +33,19 @@ def test_originals_of_equal_bytes_fall_on_one_side_across_sets():
     for _, twins in table.groupby("group"):
         assert len(twins) == 2
         assert twins.split.nunique() == 1
+
+
+def test_near_duplicates_fall_on_one_side_and_what_they_move_is_listed():
+    stems = [f"{i:03d}" for i in range(40)]
+    sets = {"d1": manifest("10k-images", stems, [f"a{s}" for s in stems]), "d2_male": manifest("male", stems, [f"b{s}" for s in stems])}
+    alone = splits.originals(sets)
+    together = splits.originals(sets, [("d2_male/003", "d1/017"), ("d2_male/004", "d1/gone")])
+    pair = together[together.key.isin(["d1/017", "d2_male/003"])]
+    assert pair.group.tolist() == ["d1/017", "d1/017"]
+    assert pair.bucket.nunique() == 1
+    [line] = splits.moved(alone, together)
+    assert line.startswith("d2_male/003: ")
+    assert together.key.tolist() == alone.key.tolist()
 
 
 def test_adding_images_moves_nobody():

@@ -1,0 +1,139 @@
+"""What the user should know of the photographs before trusting a split or a model: the same one twice, defects, what was dropped."""
+
+from typing import Any
+
+import dagster as dg
+
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
+from gaip3_pipeline.settings import Settings
+from gaip3_pipeline.versions import Made, RootResource, Step, file_version, versioned_asset
+
+GROUP = "curation"
+RESIZED = [f"resized_{s.id}" for s in IMAGE_SETS]
+SHOWN = 40  # groups, or pictures, on a sheet
+
+
+def observe(root: DataRoot) -> Made:
+    """The content hash of the list of dropped pictures; ``missing`` if there is none."""
+    return Made(file_version(root.dropped), {"file": root.relative(root.dropped)})
+
+
+def source() -> Any:
+    """``dropped_images``, observed and written by the user."""
+
+    @dg.observable_source_asset(
+        name="dropped_images",
+        group_name=GROUP,
+        description="Originals that the user dropped (gaip3 drop): they are left out of everything.",
+        tags={"dagster/kind/csv": ""},
+    )
+    def dropped_images(root: RootResource) -> dg.ObserveResult:
+        made = observe(root.data_root)
+        return dg.ObserveResult(data_version=dg.DataVersion(made.version), metadata=made.metadata())
+
+    return dropped_images
+
+
+def build(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``near_duplicates`` and ``image_quality``."""
+
+    @versioned_asset(
+        settings,
+        name="near_duplicates",
+        deps=RESIZED,
+        version=1,
+        group=GROUP,
+        kinds={"csv", "opencv"},
+        description="Groups of the same photograph in all three sets, also re-encoded, resized, brightened, moved or mirrored.",
+    )
+    def near_duplicates(step: Step) -> Made:
+        import numpy as np
+
+        from gaip3_pipeline.assets.training_data import originals_with, resized_batches
+        from gaip3_pipeline.imaging.duplicates import grey_copy, near_duplicates, perceptual_hash
+        from gaip3_pipeline.imaging.processing import in_order
+        from gaip3_pipeline.tables import duplicates
+        from gaip3_pipeline.tables.splits import moved
+
+        before = duplicates.read_group_table(step.root.near_duplicates)
+        originals = originals_with(step.root, [])
+        progress = step.progress(total=len(originals))
+        hashes, copies = [], []
+        for batch in resized_batches(step.root, originals):
+            hashes += list(in_order(perceptual_hash, batch))
+            copies += [grey_copy(image) for image in batch]
+            progress.update(len(copies))
+        pairs = near_duplicates(np.array(hashes).reshape(-1, 2, 32), np.array(copies).reshape(-1, 64, 52))
+        table = duplicates.group_table(originals, [(p.first, p.second, p.correlation, p.bits, p.mirrored) for p in pairs])
+        went = moved(originals_with(step.root, duplicates.twins(before)), originals_with(step.root, duplicates.twins(table)))
+        duplicates.write_group_table(step.root.near_duplicates, table)
+        sizes = table.groupby("group").set
+        figures = {
+            "originals": len(originals),
+            "groups": len(sizes),
+            "images_in_groups": len(table),
+            "groups_across_sets": int((sizes.nunique() > 1).sum()),
+            "mirrored": int(table.mirrored.sum()),
+            "moved": len(went),
+            "moved_originals": went[:20],
+        }
+        return Made(file_version(step.root.near_duplicates), figures, _groups_sheet(step.root, table))
+
+    @versioned_asset(
+        settings,
+        name="image_quality",
+        deps=RESIZED,
+        version=1,
+        group=GROUP,
+        kinds={"csv", "opencv"},
+        description="Blur, darkness, glare, flatness, greyness and odd sizes of the originals, for the user to look at and drop.",
+    )
+    def image_quality(step: Step) -> Made:
+        import pandas as pd
+
+        from gaip3_pipeline.assets.training_data import originals_with, resized_batches
+        from gaip3_pipeline.imaging.decode import original_size
+        from gaip3_pipeline.imaging.processing import in_order
+        from gaip3_pipeline.imaging.quality import ISSUES, measure, with_issues
+        from gaip3_pipeline.tables.files import write_text_atomically
+
+        originals = originals_with(step.root, [])
+        progress = step.progress(total=len(originals))
+        measures = []
+        for batch in resized_batches(step.root, originals):
+            measures += list(in_order(measure, batch))
+            progress.update(len(measures))
+        sizes = pd.DataFrame(list(in_order(lambda p: original_size(step.root.path / p), originals.path)), columns=["width", "height"])
+        found = with_issues(pd.concat([originals[["path", "set", "stem"]], pd.DataFrame(measures).round(3), sizes], axis=1))
+        path = step.root.image_quality
+        write_text_atomically(path, found.to_csv(index=False, lineterminator="\n"))
+        counts = {name: int(found.issues.str.split().map(lambda issues, name=name: name in issues).sum()) for name in ISSUES}
+        figures = {"originals": len(found), "with_issues": int((found.issues != "").sum()), **counts}
+        return Made(file_version(path), figures, _quality_sheet(step.root, found))
+
+    return [near_duplicates, image_quality]
+
+
+def _groups_sheet(root: DataRoot, table: Any) -> bytes | None:
+    """The pictures of the first groups side by side, each with its set and how alike its twin is."""
+    groups = table.group.drop_duplicates().head(SHOWN)
+    shown = table[table.group.isin(groups)].head(2 * SHOWN)
+    captions = [f"{r.set} {r.correlation:.3f}{' mirrored' if r.mirrored else ''}" for r in shown.itertuples()]
+    return _sheet(root, shown, captions, "the same photograph: set, correlation with its twin")
+
+
+def _quality_sheet(root: DataRoot, table: Any) -> bytes | None:
+    """The flagged pictures, the blurriest first; the blurriest of all where none is flagged."""
+    flagged = table[table.issues != ""]
+    shown = (flagged if len(flagged) else table).sort_values("blurriness", ascending=False).head(SHOWN)
+    captions = [r.issues or f"blur {r.blurriness:.1f}" for r in shown.itertuples()]
+    return _sheet(root, shown, captions, "flagged" if len(flagged) else "none is flagged; the blurriest")
+
+
+def _sheet(root: DataRoot, table: Any, captions: list[str], title: str) -> bytes | None:
+    from gaip3_pipeline.assets.training_data import resized_images
+    from gaip3_pipeline.imaging.contact_sheet import contact_sheet
+
+    if not len(table):
+        return None
+    return contact_sheet(list(resized_images(root, table)), 10, captions=captions, title=title)

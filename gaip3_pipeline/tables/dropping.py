@@ -1,0 +1,61 @@
+"""Which originals the user drops: the list that ``gaip3 drop`` writes."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
+from gaip3_pipeline.tables.duplicates import best_of_group, read_dropped, read_group_table, set_and_stem, write_dropped
+from gaip3_pipeline.tables.image_files import list_images
+
+
+class DropError(ValueError):
+    """A picture that cannot be dropped or brought back; the message names it and the remedy."""
+
+
+def worse_duplicates(root: DataRoot) -> list[str]:
+    """Of each group of near-duplicates the originals that are not the best. Raises :class:`DropError` without a table of groups."""
+    if not root.near_duplicates.exists():
+        raise DropError(f"there is no {root.near_duplicates}: make near_duplicates first (gaip3 refresh --select near_duplicates)")
+    table = read_group_table(root.near_duplicates)
+    sizes = [p.stat().st_size if (p := root.path / path).exists() else 0 for path in table.path]
+    return table.path[~best_of_group(table, sizes)].tolist()
+
+
+def change_dropped(root: DataRoot, paths: Sequence[str], reason: str, undo: bool = False) -> list[str]:
+    """Add ``paths`` to the list, or take them off; returns those that changed it, as paths of originals below the root.
+
+    Nothing is written when one of them is unknown. Raises :class:`DropError`, and ContractError of a list that cannot be read.
+    """
+    dropped = read_dropped(root.dropped)
+    originals = {(s.id, p.stem): root.relative(p) for s in IMAGE_SETS for p in list_images(root.original(s))}
+    keys = [_key(root, path, originals) for path in paths]
+    changed = [key for key in dict.fromkeys(keys) if (key in dropped) == undo]
+    for key in changed:
+        if undo:
+            del dropped[key]
+        else:
+            dropped[key] = reason
+    if changed:
+        write_dropped(root.dropped, ((originals.get(key) or _lost(key), why) for key, why in dropped.items()))
+    return [originals.get(key) or _lost(key) for key in changed]
+
+
+def _key(root: DataRoot, path: str, originals: Collection[tuple[str, str]]) -> tuple[str, str]:
+    for candidate in (path, _below(root, Path(path))):
+        key = set_and_stem(candidate)
+        if key and key in originals:
+            return key
+    raise DropError(f"{path}: no original of that name; name it as original/… or resized/…, as seen from {root.path}, or from here")
+
+
+def _below(root: DataRoot, path: Path) -> str:
+    try:
+        return path.resolve().relative_to(root.path.resolve()).as_posix()
+    except ValueError:
+        return ""
+
+
+def _lost(key: tuple[str, str]) -> str:
+    """The path of an original that is gone: only its resized picture's name is known."""
+    folder = next(s.folder for s in IMAGE_SETS if s.id == key[0])
+    return f"resized/{folder}/{key[1]}.jpg"
