@@ -21,8 +21,9 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import labelled_features, labelled_table, resized_images
-from gaip3_pipeline.evaluation.inputs import with_intervals
+from gaip3_pipeline.evaluation.relevance import with_intervals
 from gaip3_pipeline.evaluation.regression import r_squared
+from gaip3_pipeline.imaging.transform import brightened_value, brightness_ratio
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.settings import Network, load
 from gaip3_pipeline.tables.splits import folds_of
@@ -66,8 +67,10 @@ def main() -> None:
         exact = exact_values(root, table.key, attribute)
         start = time.monotonic()
         features, groups = labelled_features(root, table.key)
-        result = inputs.train_input_model(attribute, features, groups, values, bucket, load(root).input_model[attribute])
-        found = {"process": (result.predicted, time.monotonic() - start)}
+        ratios = np.array([brightness_ratio(stem) for stem in table.stem])
+        both = np.append(values, brightened_value(values, ratios) if attribute == "background" else values)
+        result = inputs.train_input_model(attribute, features, groups, both, np.tile(bucket, 2), load(root).input_model[attribute])
+        found = {"process": (result.predicted[: len(values)], time.monotonic() - start)}
         if a.networks:
             start = time.monotonic()
             found["network"] = network(attribute, resized_images(root, table), values, folds_of(bucket, a.folds)), time.monotonic() - start

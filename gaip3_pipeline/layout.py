@@ -205,10 +205,6 @@ class DataRoot:
     def input_values(self, attribute: str) -> Path:
         return self.path / "predictions" / f"all_output_{attribute}.csv"
 
-    def input_uncertainty(self, attribute: str) -> Path:
-        """The standard deviation of each input value."""
-        return self.path / "predictions" / f"uncertainty_{attribute}.csv"
-
     # models
     @property
     def gender_model(self) -> Path:
@@ -224,10 +220,6 @@ class DataRoot:
     @property
     def control_regressor(self) -> Path:
         return self.path / "models" / "control_regressor"
-
-    def out_of_fold(self, model: Path) -> Path:
-        """What the model in a folder says of each labelled picture that it was not trained with."""
-        return model / "out_of_fold.csv"
 
     def evaluator(self, attribute: str) -> Path:
         return self.path / "models" / f"evaluator_{attribute}"

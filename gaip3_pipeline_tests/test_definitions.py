@@ -21,7 +21,7 @@ EXPECTED = {
     **{f"augmented_{s}": {f"resized_{s}"} for s in SETS},
     **{f"labels_{a}": {f"hand_labels_{a}", "resized_d2_female", "resized_d2_male"} for a in ATTRIBUTES},
     **{f"input_model_{a}": {f"labels_{a}", "feature_extractor", "near_duplicates", *(f"resized_{s}" for s in SETS)} for a in ATTRIBUTES},
-    "feature_extractor": {f"resized_{s}" for s in SETS},
+    "feature_extractor": {*(f"resized_{s}" for s in SETS), "augmented_d2_female", "augmented_d2_male"},
     "final_features": {"feature_extractor", "final_dataset"},
     **{f"input_values_{a}": {f"input_model_{a}", "final_features", "final_dataset"} for a in ATTRIBUTES},
     "label_review": {"near_duplicates", *(f"labels_{a}" for a in ATTRIBUTES), *(f"resized_{s}" for s in SETS)},

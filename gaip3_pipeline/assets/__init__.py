@@ -19,7 +19,21 @@ from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.versions import Made
 
-MODULES = (originals, images, curation, labels, review, gender, final_dataset, inputs, generator, evaluation, critic, retouch, report)
+MODULES = (
+    originals,
+    images,
+    curation,
+    labels,
+    review,
+    gender,
+    final_dataset,
+    inputs,
+    generator,
+    evaluation,
+    critic,
+    retouch,
+    report,
+)
 
 
 def build(settings: Settings) -> list:

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from gaip3_pipeline.assets.labels import LABELLED_SETS
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MEANINGS
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, MEANINGS
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import Made, Step, arrays_version, digest, file_version, numbers, versioned_asset, weights_version
 
@@ -26,7 +26,7 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="feature_extractor",
-        deps=[f"resized_{s.id}" for s in IMAGE_SETS],
+        deps=[*(f"resized_{s.id}" for s in IMAGE_SETS), *(f"augmented_{s.id}" for s in LABELLED_SETS)],
         version=1,
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -37,18 +37,19 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         import numpy as np
 
         from gaip3_pipeline.assets.training_data import originals_table, resized_batches, resized_images, save_labelled_features
-        from gaip3_pipeline.evaluation.inputs import patch_sheet
+        from gaip3_pipeline.evaluation.relevance import patch_sheet
         from gaip3_pipeline.imaging.sheets import evenly
         from gaip3_pipeline.models.features import groups
         from gaip3_pipeline.training.features import LEARNED_FROM, extract, learn_extractor, save_extractor
 
         table, folder = originals_table(step.root), step.root.feature_extractor
         labelled = table[table.set.isin([s.id for s in LABELLED_SETS])]
-        progress = step.progress(total=len(labelled))
+        progress = step.progress(total=2 * len(labelled))
         with step.training_run({}) as run:
             seen = evenly(len(table), LEARNED_FROM)
             extractor, kept = learn_extractor(resized_images(step.root, table.iloc[seen]))
-            features = extract(extractor, resized_batches(step.root, labelled), progress.update)
+            batches = (b for kind in KINDS for b in resized_batches(step.root, labelled, kind=kind))
+            features = extract(extractor, batches, progress.update)
             save_extractor(extractor, folder)
             save_labelled_features(step.root, labelled.key, features, groups())
             figures = {"learned_from": len(seen), "labelled_sets": len(labelled), "features": features.shape[2], "variance_kept": kept}
@@ -102,9 +103,12 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         training=True,
     )
     def input_model(step: Step) -> Made:
+        import numpy as np
+
         from gaip3_pipeline.assets.training_data import keep_labels_seen, label_changes_since, labelled_features, labelled_table
         from gaip3_pipeline.evaluation.charts import scatter
-        from gaip3_pipeline.evaluation.inputs import relevance_map, with_intervals
+        from gaip3_pipeline.evaluation.relevance import relevance_map, with_intervals
+        from gaip3_pipeline.imaging.transform import brightened_value, brightness_ratio
         from gaip3_pipeline.tables.files import write_text_atomically
         from gaip3_pipeline.tables.label_changes import changes_csv
         from gaip3_pipeline.training.inputs import save_input_model, train_input_model
@@ -116,12 +120,17 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         changes = label_changes_since(step.root, folder, [attribute])
         with step.training_run(flatten(section)) as run:
             run.text("label_changes.csv", changes_csv(changes))
-            result = train_input_model(attribute, features, groups, values, table.bucket.to_numpy(), section, step.progress())
+            # A copy's background is brighter or darker, and nothing else: the process learns both from the copies.
+            ratios = np.array([brightness_ratio(stem) for stem in table.stem])
+            of_copies = brightened_value(values, ratios) if attribute == "background" else values
+            both, bucket = np.append(values, of_copies), np.tile(table.bucket.to_numpy(), 2)
+            result = train_input_model(attribute, features, groups, both, bucket, section, step.progress())
+            predicted, uncertainty = result.predicted[: len(values)], result.deviation[: len(values)]
             save_input_model(result.process, folder)
-            figures = with_intervals(result.predicted, values, (table.gender == "female").to_numpy())
+            figures = with_intervals(predicted, values, (table.gender == "female").to_numpy())
             figures |= {"labels_changed": len(changes), "noise": result.process.noise, "scale": result.process.scale}
             version = arrays_version(folder)
-            picture = scatter(values, result.predicted, f"{attribute}: out of fold")
+            picture = scatter(values, predicted, f"{attribute}: out of fold")
             relevance = relevance_map(result.process.relevance, attribute)
             run.result(numbers(figures))
             run.picture("out_of_fold.jpg", picture)
@@ -129,7 +138,7 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             log = step.root.training_log("input_decide_model")
             run.artifact(write_section(log, "Input models", step.name, step.inputs, flatten(section), [], figures))
             run.register(folder, version)
-        scored = table.assign(predicted=result.predicted.round(4), uncertainty=result.deviation)
+        scored = table.assign(predicted=predicted.round(4), uncertainty=uncertainty)
         columns = ["key", "set", "stem", "gender", "bucket", "split", "value", "predicted", "uncertainty"]
         write_text_atomically(step.root.out_of_fold(folder), scored[columns].to_csv(index=False, lineterminator="\n"))
         keep_labels_seen(step.root, folder, [attribute])

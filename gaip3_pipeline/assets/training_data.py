@@ -29,11 +29,13 @@ def originals_with(root: DataRoot, pairs: Iterable[tuple[str, str]]) -> pd.DataF
     return splits.originals({s.id: read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS}, pairs)
 
 
-def resized_batches(root: DataRoot, table: pd.DataFrame, height: int = 128, width: int = 104) -> Iterator[np.ndarray]:
-    """Batches of ``(B, height, width, 3) uint8`` of the resized images that ``table`` (columns ``set``, ``stem``) names."""
+def resized_batches(
+    root: DataRoot, table: pd.DataFrame, height: int = 128, width: int = 104, kind: str = "resized"
+) -> Iterator[np.ndarray]:
+    """Batches of ``(B, height, width, 3) uint8`` of the images of ``kind`` that ``table`` (columns ``set``, ``stem``) names."""
     from gaip3_pipeline.imaging.packing import load_images
 
-    paths = [root.path / "resized" / FOLDER_OF_SET[s] / f"{stem}.jpg" for s, stem in zip(table["set"], table.stem, strict=True)]
+    paths = [root.path / kind / FOLDER_OF_SET[s] / f"{stem}.jpg" for s, stem in zip(table["set"], table.stem, strict=True)]
     return load_images(paths, height, width)
 
 
@@ -71,19 +73,20 @@ def labelled_table(root: DataRoot, attribute: str) -> pd.DataFrame:
 
 
 def save_labelled_features(root: DataRoot, keys: Sequence[str] | pd.Series, features: np.ndarray, groups: np.ndarray) -> None:
-    """Keep ``features (2, N, D) float16`` of the pictures ``keys`` and of their mirror images, and their regions' limits."""
+    """Keep ``features (2, 2N, D) float16`` of the pictures ``keys`` and their brightness copies, mirror images too, and regions' limits."""
     with writing(root.features_labelled) as temporary, temporary.open("wb") as file:
         np.savez(file, keys=np.array(list(keys), dtype=np.str_), features=features, groups=groups)
 
 
 def labelled_features(root: DataRoot, keys: Sequence[str] | pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """``(2, n, D) float16`` of the pictures ``keys`` and of their mirror images, and their regions' limits ``(G + 1,) int``.
+    """``(2, 2n, D) float16`` of the pictures ``keys`` and then of their brightness copies, with mirror images; regions' limits.
 
     Raises ``KeyError`` where a picture has none.
     """
     with np.load(root.features_labelled) as kept:
         place = {key: i for i, key in enumerate(kept["keys"].tolist())}
-        return kept["features"][:, [place[key] for key in keys]], kept["groups"]
+        rows = np.array([place[key] for key in keys], int)
+        return kept["features"][:, np.concatenate([rows, len(place) + rows])], kept["groups"]
 
 
 def label_changes_since(root: DataRoot, model: Path, attributes: Sequence[str] = ATTRIBUTES) -> pd.DataFrame:

@@ -66,3 +66,8 @@ def _area_weights(start: float, stop: float, size: int, count: int) -> np.ndarra
     covered = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     weights = np.clip(covered, 0, None)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def brightened_value(value: np.ndarray, ratio: np.ndarray | float) -> np.ndarray:
+    """Where :func:`brighten` moves a brightness ``value`` in 0..1."""
+    return np.where(np.asarray(ratio) < 1, value * ratio, value * (2 - ratio) + (ratio - 1))

@@ -1,4 +1,4 @@
-"""What the input models learned, for people: their patches, the regions that count, figures with intervals."""
+"""What the input models look at, for people: patches, the regions that count; figures out of fold with intervals."""
 
 import numpy as np
 from matplotlib.figure import Figure
