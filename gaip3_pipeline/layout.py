@@ -187,6 +187,11 @@ class DataRoot:
         return self.path / "review" / "features.npy"
 
     @property
+    def folder_review(self) -> Path:
+        """Originals whose pictures look as if they belonged into the other folder of D2."""
+        return self.path / "review" / "folders.csv"
+
+    @property
     def label_history(self) -> Path:
         """Every change of a hand label: who, when, from what; a JSON line each, the latest last."""
         return self.path / "labels" / "history.jsonl"
@@ -204,6 +209,10 @@ class DataRoot:
 
     def input_values(self, attribute: str) -> Path:
         return self.path / "predictions" / f"all_output_{attribute}.csv"
+
+    def input_uncertainty(self, attribute: str) -> Path:
+        """How far a label would usually lie from the value of each final image."""
+        return self.path / "predictions" / f"uncertainty_{attribute}.csv"
 
     # models
     @property
@@ -223,6 +232,10 @@ class DataRoot:
 
     def evaluator(self, attribute: str) -> Path:
         return self.path / "models" / f"evaluator_{attribute}"
+
+    def out_of_fold(self, model: Path) -> Path:
+        """What models that saw neither an original nor its twins predict of it; beside the model in the folder ``model``."""
+        return model / "out_of_fold.csv"
 
     @property
     def nvae(self) -> Path:
@@ -256,6 +269,21 @@ class DataRoot:
     @property
     def report(self) -> Path:
         return self.path / "report" / "report.html"
+
+    @property
+    def curation_page(self) -> Path:
+        """What the rule does to the folders, for people."""
+        return self.path / "report" / "curation.html"
+
+    @property
+    def inputs_page(self) -> Path:
+        """How far the five values can be trusted, for people."""
+        return self.path / "report" / "inputs.html"
+
+    @property
+    def inputs_table(self) -> Path:
+        """The figures of ``inputs_page``, one a row."""
+        return self.path / "report" / "inputs.csv"
 
     @property
     def control_table(self) -> Path:
