@@ -216,12 +216,15 @@ def automation() -> dg.AutomationCondition:
 
 
 def keep(root: DataRoot, name: str, made: Made) -> None:
-    """Keep an asset's figures and pictures as files, for its checks and the report."""
+    """Keep an asset's figures and pictures as files, for its checks and the report; further pictures it made before go."""
     write_text_atomically(root.figures(name), json.dumps(made.figures, indent=1, ensure_ascii=False) + "\n")
     if made.picture:
         write_bytes_atomically(root.picture(name), made.picture)
     for which, jpeg in made.more.items():
         write_bytes_atomically(root.picture(name, which), jpeg)
+    made_now = {root.picture(name), *(root.picture(name, which) for which in made.more)}
+    for left_over in set(root.pictures(name)) - made_now:
+        left_over.unlink()
 
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -41,7 +41,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.evaluation.page import write_page
 
         sections = {
-            title: [(name, read_figures(step.root, name), step.root.pictures(name)) for name in names] for title, names in SECTIONS.items()
+            title: [(name, read_figures(step.root, name), {p.stem: p.read_bytes() for p in step.root.pictures(name)}) for name in names]
+            for title, names in SECTIONS.items()
         }
         write_page(step.root.report, f"gaip3: {step.root.path.name}", sections)
         page = step.root.report
