@@ -12,6 +12,7 @@ from gaip3_pipeline.assets import (
     labels,
     originals,
     report,
+    reports,
     retouch,
     review,
 )
@@ -32,6 +33,7 @@ MODULES = (
     evaluation,
     critic,
     retouch,
+    reports,
     report,
 )
 

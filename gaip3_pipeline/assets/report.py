@@ -11,7 +11,7 @@ from gaip3_pipeline.versions import Made, Step, file_version, read_figures, vers
 SECTIONS = {
     "Images": PROCESSED,
     "Curation": ["near_duplicates", "image_quality"],
-    "Gender": ["gender_model", "gender_probabilities", "final_dataset"],
+    "Gender": ["gender_model", "gender_probabilities", "final_dataset", "curation_report"],
     "Labels": [*(f"labels_{a}" for a in ATTRIBUTES), "label_review"],
     "Input models": [
         "feature_extractor",

@@ -8,13 +8,15 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+BLUE, RED, GREEN, GREY = "#4477aa", "#ee6677", "#228833", "#bbbbbb"  # told apart by colour-blind people, too
+
 
 def histogram(values: npt.ArrayLike, title: str, low: float = 0.0, high: float = 1.0) -> bytes:
     """Counts of ``values`` in 40 bins from ``low`` to ``high``."""
     figure = Figure(figsize=(6, 2.6), layout="constrained")
     axes = figure.subplots()
     numbers = np.asarray(values, float)
-    axes.hist(numbers, bins=40, range=(low, high), color="#4477aa")
+    axes.hist(numbers, bins=40, range=(low, high), color=BLUE)
     axes.set_title(f"{title}  (n = {len(numbers):,})", fontsize=10)
     axes.set_ylabel("images")
     return jpeg(figure)
@@ -48,8 +50,8 @@ def scatter(asked: np.ndarray, measured: np.ndarray, title: str, x: str = "label
     figure = Figure(figsize=(3.6, 3.4), layout="constrained")
     axes = figure.subplots()
     jitter = np.random.default_rng(0).normal(0, 0.008, len(asked))
-    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
-    axes.scatter(np.asarray(asked) + jitter, measured, s=8, alpha=0.5, color="#4477aa", edgecolors="none")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+    axes.scatter(np.asarray(asked) + jitter, measured, s=8, alpha=0.5, color=BLUE, edgecolors="none")
     axes.set(xlabel=x, ylabel=y, xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
     axes.set_title(f"{title}  (n = {len(asked):,})", fontsize=9)
     return jpeg(figure)

@@ -1,0 +1,67 @@
+"""Reports for people on what the generator learns from: which pictures the rule takes, how far the five values can be trusted."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from gaip3_pipeline.assets.gender import PROCESSED
+from gaip3_pipeline.settings import Settings, flatten
+from gaip3_pipeline.versions import Made, Step, digest, file_version, numbers, versioned_asset
+
+if TYPE_CHECKING:
+    from gaip3_pipeline.evaluation.page import Report
+
+GROUP = "report"
+
+
+def build(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``curation_report``."""
+    return [_curation(settings)]
+
+
+def _curation(settings: Settings) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name="curation_report",
+        deps=["gender_probabilities", "final_dataset", *PROCESSED],
+        version=1,
+        reads=lambda s: (s.final_dataset,),
+        group=GROUP,
+        kinds={"html", "csv", "mlflow"},
+        description="What the rule takes and leaves, with pictures of the nearest misses, and whether the score behind it can be trusted.",
+    )
+    def curation(step: Step) -> Made:
+        import numpy as np
+        import pandas as pd
+        from PIL import Image
+
+        from gaip3_pipeline.evaluation.curation import curation_report
+        from gaip3_pipeline.tables.contracts import read_gender_probabilities
+
+        def load(path: str) -> Any:
+            return np.asarray(Image.open(step.root.path / path).convert("RGB"))
+
+        section = step.settings.final_dataset
+        manifest = pd.read_parquet(step.root.manifest("final_dataset"))
+        report = curation_report(read_gender_probabilities(step.root.gender_probabilities), manifest, section.threshold, load)
+        return _made(step, report, step.root.curation_page, step.root.folder_review, flatten(section))
+
+    return curation
+
+
+def _made(step: Step, report: "Report", page: Path, table: Path, parameters: dict[str, Any]) -> Made:
+    """Write the page and table of ``report`` and keep both, its figures and its pictures with an MLflow run."""
+    from gaip3_pipeline.evaluation.page import write_page
+    from gaip3_pipeline.tables.files import write_text_atomically
+
+    write_text_atomically(table, report.table.to_csv(index=False, lineterminator="\n"))
+    write_page(page, f"{step.name}: {step.root.path.name}", report.sections)
+    with step.training_run(parameters) as run:
+        run.result(numbers(report.figures))
+        for name, picture in report.pictures.items():
+            run.picture(f"{name}.jpg", picture)
+        run.artifact(page)
+        run.artifact(table)
+    (_, first), *more = report.pictures.items()
+    return Made(digest([file_version(page), file_version(table)]), report.figures, first, run.url, dict(more))
