@@ -15,6 +15,9 @@ MIN_FINAL = 50  # below this neither the generator nor its held-out figures mean
 MIN_LABELS = 30
 MAX_LOOK_WRONG = 0.05  # of the labels of an attribute
 MAX_SUSPECTED = 0.02  # of the pictures of D2
+MAX_MOVED = 0.02  # of a value that brightness should leave alone, on average
+# A normal law has 68 % and 95 %; where most labels are of one level the errors are peaked, and more lie within one deviation.
+WITHIN_ONE, WITHIN_TWO = (0.55, 0.85), 0.9
 BETTER_THAN_MEAN = "Held-out error below that of always saying the mean."
 Verdict = tuple[bool, str]
 Rule = Callable[[DataRoot, dict[str, Any]], Verdict]
@@ -38,6 +41,8 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
         _check("curation_report", "few_suspected", _few_suspected, False, "At most one picture in fifty looks as if in the wrong folder."),
         *(_check(f"input_model_{a}", "learned", _input_learned, False, BETTER_THAN_MEAN, promotes=True) for a in ATTRIBUTES),
         *(_check(f"input_values_{a}", "covers_final", _values, True, "A value in 0..1 for each final image.") for a in ATTRIBUTES),
+        _check("inputs_report", "steady_under_brightness", _steady, False, "Brightness moves the background's value and no other."),
+        _check("inputs_report", "honest_uncertainty", _honest, False, "Labels lie as far from the values as the uncertainty says."),
         _check("control_regressor", "learned", _control, False, "Agrees with the input models better than their mean.", promotes=True),
         _check("nvae_weights", "finite_likelihood", _generator, True, "Held-out bits/dim are finite and below 8.", promotes=True),
         _check("nvae_samples", "not_flat", _samples, True, "As many samples as asked for, none flat."),
@@ -146,6 +151,19 @@ def _few_suspected(root: DataRoot, f: dict[str, Any]) -> Verdict:
 
 def _input_learned(root: DataRoot, f: dict[str, Any]) -> Verdict:
     return f["r2"] > 0, f"R² {f['r2']:.2f}, MAE {f['mae']:.3f}, n = {f['n']}"
+
+
+def _steady(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    moved = {a: max(abs(f[f"{part}_mean_change_{a}"]) for part in ("darker", "brighter")) for a in ATTRIBUTES if a != "background"}
+    said = ", ".join(f"{a} {change:.3f}" for a, change in moved.items())
+    return all(change < MAX_MOVED for change in moved.values()), f"mean change from original to copy: {said} (below {MAX_MOVED:g})"
+
+
+def _honest(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    within = {a: (f[f"within_one_{a}"], f[f"within_two_{a}"]) for a in ATTRIBUTES}
+    said = ", ".join(f"{a} {one:.0%} and {two:.0%}" for a, (one, two) in within.items())
+    honest = all(WITHIN_ONE[0] <= one <= WITHIN_ONE[1] and two >= WITHIN_TWO for one, two in within.values())
+    return honest, f"labels within one and two deviations: {said} ({WITHIN_ONE[0]:.0%} to {WITHIN_ONE[1]:.0%}, at least {WITHIN_TWO:.0%})"
 
 
 def _values(root: DataRoot, f: dict[str, Any]) -> Verdict:

@@ -17,6 +17,7 @@ SECTIONS = {
         "feature_extractor",
         "final_features",
         *(name for a in ATTRIBUTES for name in (f"input_model_{a}", f"input_values_{a}")),
+        "inputs_report",
         "control_regressor",
     ],
     "Generator": ["nvae_weights", "nvae_samples", "generator_evaluation"],

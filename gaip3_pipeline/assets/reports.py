@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from gaip3_pipeline.assets.gender import PROCESSED
+from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import Made, Step, digest, file_version, numbers, versioned_asset
 
@@ -16,8 +17,8 @@ GROUP = "report"
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
-    """``curation_report``."""
-    return [_curation(settings)]
+    """``curation_report`` and ``inputs_report``."""
+    return [_curation(settings), _inputs(settings)]
 
 
 def _curation(settings: Settings) -> dg.AssetsDefinition:
@@ -32,22 +33,49 @@ def _curation(settings: Settings) -> dg.AssetsDefinition:
         description="What the rule takes and leaves, with pictures of the nearest misses, and whether the score behind it can be trusted.",
     )
     def curation(step: Step) -> Made:
-        import numpy as np
         import pandas as pd
-        from PIL import Image
 
         from gaip3_pipeline.evaluation.curation import curation_report
         from gaip3_pipeline.tables.contracts import read_gender_probabilities
 
-        def load(path: str) -> Any:
-            return np.asarray(Image.open(step.root.path / path).convert("RGB"))
-
         section = step.settings.final_dataset
         manifest = pd.read_parquet(step.root.manifest("final_dataset"))
-        report = curation_report(read_gender_probabilities(step.root.gender_probabilities), manifest, section.threshold, load)
+        probabilities = read_gender_probabilities(step.root.gender_probabilities)
+        report = curation_report(probabilities, manifest, section.threshold, lambda path: _pixels(step.root.path / path))
         return _made(step, report, step.root.curation_page, step.root.folder_review, flatten(section))
 
     return curation
+
+
+def _inputs(settings: Settings) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name="inputs_report",
+        deps=[*(f"{n}_{a}" for a in ATTRIBUTES for n in ("labels", "input_model", "input_values")), "final_dataset"],
+        version=1,
+        group=GROUP,
+        kinds={"html", "csv", "mlflow"},
+        description="How far the five values can be trusted: errors out of fold, the worst with pictures, drift of sets and copies.",
+    )
+    def inputs(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import final_values
+        from gaip3_pipeline.evaluation.inputs import inputs_report
+        from gaip3_pipeline.tables.contracts import read_out_of_fold
+
+        root = step.root
+        out_of_fold = {a: read_out_of_fold(root.out_of_fold(root.input_model(a))) for a in ATTRIBUTES}
+        report = inputs_report(out_of_fold, final_values(root), lambda sex, stem: _pixels(root.resized_picture(sex, stem)))
+        return _made(step, report, root.inputs_page, root.inputs_table, {"labels": sum(map(len, out_of_fold.values()))})
+
+    return inputs
+
+
+def _pixels(path: Path) -> Any:
+    """``(H, W, 3) uint8`` of a picture."""
+    import numpy as np
+    from PIL import Image
+
+    return np.asarray(Image.open(path).convert("RGB"))
 
 
 def _made(step: Step, report: "Report", page: Path, table: Path, parameters: dict[str, Any]) -> Made:

@@ -10,7 +10,7 @@ import pandas as pd
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, SET_OF_SEX, DataRoot
 from gaip3_pipeline.settings import Settings, section_hash
 from gaip3_pipeline.tables import splits
-from gaip3_pipeline.tables.contracts import read_all_input_values, read_labels
+from gaip3_pipeline.tables.contracts import read_all_input_values, read_input_uncertainty, read_labels
 from gaip3_pipeline.tables.duplicates import read_group_table, twins
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically, writing
 from gaip3_pipeline.tables.label_changes import changes_since
@@ -129,6 +129,18 @@ def final_images(root: DataRoot, settings: Settings, progress: Callable[[int, in
     small = settings.nvae.height <= settings.images.height and settings.nvae.width <= settings.images.width
     packed = root.packed_final if small else _packed_large(root, settings, table, progress)
     return FinalImages(np.load(packed, mmap_mode="r"), values, table)
+
+
+def final_values(root: DataRoot) -> pd.DataFrame:
+    """Every final image: ``source``, ``original``, and of each attribute its value ``{attribute}`` and ``uncertainty_{attribute}``."""
+    table = pd.read_parquet(root.manifest("final_dataset"))[["path", "source", "original"]]
+    table = table.join(read_all_input_values(root), on="path")
+    for attribute in ATTRIBUTES:
+        uncertainty = read_input_uncertainty(root.input_uncertainty(attribute)).set_index("image_path").uncertainty
+        table[f"uncertainty_{attribute}"] = table.path.map(uncertainty)
+    if table.isna().any(axis=None):
+        raise ValueError("the input values do not cover the final dataset; materialise input_values_* after final_dataset")
+    return table.drop(columns="path")
 
 
 def frozen_features(root: DataRoot) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

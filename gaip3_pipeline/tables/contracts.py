@@ -148,6 +148,17 @@ def read_all_input_values(root: DataRoot) -> pd.DataFrame:
     return pd.concat(tables, axis=1)
 
 
+def read_input_uncertainty(path: Path) -> pd.DataFrame:
+    """Columns ``image_path`` (relative to the root) and ``uncertainty`` (float64, in units of the value)."""
+    return _read_predictions(path, ("uncertainty",))
+
+
+def read_out_of_fold(path: Path) -> pd.DataFrame:
+    """A model's ``out_of_fold.csv``: ``key``, ``set``, ``stem``, ``gender`` and ``split`` are text, the rest numbers."""
+    text = dict.fromkeys(("key", "set", "stem", "gender", "split"), str)  # a picture may be called NA
+    return pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
+
+
 def write_samples(path: Path, table: pd.DataFrame) -> None:
     """Write ``image_path``, the five values, ``seed``, ``temperature``, ``guidance`` and further columns after them."""
     first = ["image_path", *ATTRIBUTES, "seed", "temperature", "guidance"]
