@@ -35,6 +35,7 @@ HEADLINES = {
     "evaluator_": ("r2",),
     "gender_model": ("accuracy", "roc_auc"),
     "final_dataset": ("files",),
+    "curation_report": ("female_recall", "male_accepted", "suspected"),
     "nvae_weights": ("bits_per_dim",),
     "generator_evaluation": ("r2_eyes", "r2_mouth", "r2_hair_color", "r2_background", "r2_head", "leakage", "fd_random"),
     "critic_weights": ("auc",),

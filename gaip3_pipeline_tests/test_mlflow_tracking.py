@@ -17,6 +17,11 @@ from gaip3_pipeline_tests.refreshing import definitions_of, instance_of
 
 REGRESSORS = {f"{kind}_{a}" for a in ATTRIBUTES for kind in ("input_model", "evaluator")}
 TRAINED = {"gender_model", "feature_extractor", "control_regressor", "nvae_weights", "critic_weights", "judge_weights"} | REGRESSORS
+MEASURED = {  # assets that train nothing and keep what they found, with files that they keep
+    "generator_evaluation": {"control.csv", "sweeps.jpg", "control.jpg", "nearest_training_pictures.jpg"},
+    "curation_report": {"curation.html", "folders.csv", "rule.jpg", "reliability.jpg", "brightness.jpg"},
+    "inputs_report": {"inputs.html", "inputs.csv", "predicted.jpg", "uncertainty.jpg", "worst_eyes.jpg"},
+}
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
     tracking = tracking_of(finished_root, load(finished_root))
     client = tracking.client()
     runs = client.search_runs([tracking.experiment(client)], "tags.`gaip3.asset` != ''", max_results=100)
-    assert {r.data.tags["gaip3.asset"] for r in runs} == TRAINED | {"generator_evaluation"}
+    assert {r.data.tags["gaip3.asset"] for r in runs} == TRAINED | set(MEASURED)
     for run in runs:
         name = run.data.tags["gaip3.asset"]
         assert run.info.status == "FINISHED", name
@@ -59,9 +64,7 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
         for given in run.inputs.dataset_inputs:
             assert run.data.tags[f"gaip3.input.{given.dataset.name}"].startswith(given.dataset.digest)
         kept = {a.path for a in client.list_artifacts(run.info.run_id)}
-        assert kept >= (
-            {"control.csv", "sweeps.jpg", "control.jpg", "nearest_training_pictures.jpg"} if name == "generator_evaluation" else {"model"}
-        ), name
+        assert kept >= MEASURED.get(name, {"model"}), name
     parents = {r.data.tags["mlflow.parentRunId"] for r in runs}
     assert len(parents) == len({r.data.tags["gaip3.dagster_run_id"] for r in runs})
     nvae = next(r for r in runs if r.data.tags["gaip3.asset"] == "nvae_weights")

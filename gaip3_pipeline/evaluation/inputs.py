@@ -216,7 +216,7 @@ def level_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) ->
         recall.errorbar(at, recalls.value, ends, color="black", marker="o", markersize=4, capsize=3, linestyle="none")
         for x, n in zip(at, recalls.n, strict=True):
             recall.annotate(f"n {n}", (x, 1.05), ha="center", fontsize=7, color="#555555")
-        recall.set_ylim(0, 1.15)
+        recall.set_ylim(-0.04, 1.15)
         recall.set_title(f"{attribute}: recall", fontsize=9)
         for axes in (error, recall):
             axes.set_xticks(at, [f"{_level(p):g}" for p in recalls.part])
@@ -250,7 +250,7 @@ def uncertainty_chart(table: pd.DataFrame) -> bytes:
         shares.axhline(100 * normal, color=colour, linestyle="--", linewidth=1)
     shares.set_xticks(at, ATTRIBUTES, fontsize=8, rotation=15)
     shares.set_ylim(0, 125)
-    shares.set_title("labels within … deviations, % (dashed: of a normal law)", fontsize=9)
+    shares.set_title("labels within … deviations, %\n(dashed: of a normal law)", fontsize=9)
     shares.legend(fontsize=8, ncols=2, loc="upper center")
     return jpeg(figure)
 
@@ -275,8 +275,9 @@ def set_chart(final: pd.DataFrame) -> bytes:
             low, high = (0.0, 1.0) if column == attribute else (float(both.min()) - 0.005, float(both.max()) + 0.005)
             for (name, rows), colour in zip(of.items(), (GREEN, RED), strict=True):
                 if len(rows):
-                    said = f"{name.upper()} {rows[column].mean():.2f}"
-                    axes.hist(rows[column], np.linspace(low, high, 21).tolist(), density=True, color=colour, alpha=0.5, label=said)
+                    bins, said = np.linspace(low, high, 21).tolist(), f"{name.upper()} {rows[column].mean():.2f}"
+                    drawn = {"histtype": "step", "linewidth": 1.5} if name == "d1" else {"alpha": 0.5}
+                    axes.hist(rows[column], bins, density=True, color=colour, label=said, **drawn)
             axes.legend(fontsize=7, title="mean", title_fontsize=7)
             axes.set_yticks([])
             axes.tick_params(labelsize=8)
@@ -303,7 +304,8 @@ def brightness_chart(pairs: Mapping[str, pd.DataFrame]) -> bytes:
         axes.plot(at, by.change.mean().reindex(RATIOS), color=BLUE, marker="o", markersize=4, linewidth=1, label="mean; bars: middle half")
         if attribute == FOLLOWS:
             axes.plot(at, by["transform"].mean().reindex(RATIOS), color=RED, linestyle="--", label="what the transform makes")
-        axes.legend(fontsize=7, loc="upper left")
+        if attribute in (ATTRIBUTES[0], FOLLOWS):
+            axes.legend(fontsize=7, loc="upper left")
         axes.set_ylim(-reach, reach)
         axes.set_xticks(at, [f"{r:g}".removeprefix("0") for r in RATIOS], fontsize=7, rotation=45)
         axes.set_title(f"{attribute}: change from original to copy", fontsize=9)
