@@ -56,10 +56,17 @@ def curation_report(probabilities: pd.DataFrame, manifest: pd.DataFrame, thresho
         "ece_plain": expected_calibration_error(sigmoid(logit), is_female),
         "ece": expected_calibration_error(sigmoid(logit / temperature), is_female),
     }
-    suspected = {"suspected": len(folders), "suspected_share": len(folders) / max(len(labelled), 1)}
+    suspected = {
+        "suspected": len(folders),
+        "suspected_share": len(folders) / max(len(labelled), 1),
+        **{f"suspected_in_{f}": int((folders.folder == f).sum()) for f in (FEMALE, MALE)},
+    }
     shown_rates, shown_moved = _acceptance_shown(rates), _moved_shown(moved)
     sections: dict[str, list[Entry]] = {
-        "The rule": [("what it takes", {"": shown_rates}, {"rule": rule_chart(rates, kept, threshold)}), ("images kept", {"": kept}, {})],
+        "The rule": [
+            ("what it takes", {"": shown_rates}, {"rule": rule_chart(rates, kept, threshold)}),
+            ("images kept", {"": [{k.replace("_", " "): v for k, v in row.items()} for row in kept]}, {}),
+        ],
         "Nearest misses": [(name.replace("_", " "), {}, {name: s}) for name, s in rule_sheets(scored, manifest, threshold, load).items()],
         "Wrong folders": [("suspected wrong folders", suspected, _suspected_sheet(folders, load))],
         "Calibration": [
@@ -229,8 +236,8 @@ def reliability_chart(logit: np.ndarray, is_female: np.ndarray, temperature: flo
         middles = [(min(int(b[0] * 10), 9) + 0.5) / 10 + shift for b in bins]
         count.bar(middles, [b[2] for b in bins], 0.04, color=colour)
     curve.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), ylabel="share in the female folder")
-    curve.set_title(f"score against share, out of fold  (n = {len(logit):,})", fontsize=9)
-    curve.legend(fontsize=8, loc="lower right")
+    curve.set_title(f"score against share, out of fold  (n = {len(logit):,})", fontsize=9, pad=20)
+    curve.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, borderaxespad=0.2)
     count.set(xlim=(-0.03, 1.03), yscale="log", xlabel="P(female)", ylabel="images")
     edges = np.unique(np.quantile(logit, np.linspace(0, 1, 21)))
     which = np.clip(np.searchsorted(edges, logit, side="right") - 1, 0, max(len(edges) - 2, 0))

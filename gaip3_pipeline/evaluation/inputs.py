@@ -193,7 +193,7 @@ def predicted_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame
         said = f"R² {r2.value:.2f} [{r2.low:.2f}, {r2.high:.2f}], MAE {mae.value:.3f}, n = {len(rows):,}"
         axes.set_title(f"{attribute}\n{said}", fontsize=9)
         axes.set(xlabel="label", ylabel="prediction, out of fold", xlim=(-0.06, 1.06), ylim=(-0.06, 1.06))
-    panels[0].legend(fontsize=8, loc="upper left")
+    panels[0].legend(fontsize=8, loc="lower right")
     _say(panels[5], [f"{a}: {MEANINGS[a]}" for a in ATTRIBUTES])
     return jpeg(figure)
 
