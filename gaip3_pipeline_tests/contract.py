@@ -159,6 +159,34 @@ class Root:
         sd = {a: round(float(pd.read_csv(self.root / "predictions" / f"all_output_{a}.csv")[a].std()), 3) for a in ATTRS}
         return sum(s > 0.01 for s in sd.values()) >= 4, sd
 
+    def uncertainty(self, attr):
+        u = pd.read_csv(self.root / "predictions" / f"uncertainty_{attr}.csv")
+        ok = (
+            list(u.columns) == ["image_path", "uncertainty"]
+            and sorted(u.image_path.str.split("/").str[-1]) == [p.name for p in self.final]
+            and u.uncertainty.between(0, 1, inclusive="neither").all()
+        )
+        return bool(ok), f"{len(u)} rows, mean {u.uncertainty.mean():.3f}"
+
+    def out_of_fold(self, attr):
+        t = pd.read_csv(self.root / "models" / f"input_{attr}" / "out_of_fold.csv", dtype={"stem": str})
+        labels = pd.read_csv(self.root / "labels" / "checked" / f"{attr}.csv")
+        same = sorted(zip(t.gender, t.stem)) == sorted((g, pathlib.PurePosixPath(p).stem) for g, p in zip(labels.gender, labels.path))
+        columns = ["key", "set", "stem", "gender", "bucket", "split", "value", "predicted", "uncertainty"]
+        return list(t.columns) == columns and same and t.predicted.between(0, 1).all() and (t.uncertainty > 0).all(), f"{len(t)} rows"
+
+    def folders(self):
+        t = pd.read_csv(self.root / "review" / "folders.csv")
+        score = self.gender().set_index("place").prob_female.reindex(t.path)
+        ok = (
+            list(t.columns) == ["path", "folder", "prob_female", "suspicion"]
+            and np.allclose(score, t.prob_female)
+            and ((t.prob_female < 0.5) == (t.folder == "female")).all()
+            and t.suspicion.between(0.5, 1, inclusive="right").all()
+            and t.suspicion.is_monotonic_decreasing
+        )
+        return bool(ok), f"{len(t)} suspected"
+
     # models, logs, pictures
     def weights(self, model):
         import h5py
@@ -214,7 +242,10 @@ def main():
     for attr in ATTRS:
         rule(f"labels of {attr}", lambda: r.labels(attr))
         rule(f"values of {attr}", lambda: r.values(attr))
+        rule(f"uncertainty of {attr}", lambda: r.uncertainty(attr))
+        rule(f"out-of-fold predictions of {attr}", lambda: r.out_of_fold(attr))
     rule("values vary (four of five)", r.varied)
+    rule("suspected wrong folders", r.folders)
     for m in ["decide_train_data", *(f"input_{t}" for t in ATTRS), "nvae", "critic"]:
         rule(f"weights in models/{m}", lambda: r.weights(m))
     for name in ("train_data_decide_model", "input_decide_model", "nvae", "critic"):

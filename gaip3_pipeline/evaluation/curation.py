@@ -106,14 +106,10 @@ def acceptance(scored: pd.DataFrame, thresholds: Sequence[float]) -> Rows:
     rows: Rows = []
     for threshold in thresholds:
         row: dict[str, Any] = {"threshold": threshold}
-        for rate, count, folder in (
-            ("female_recall", "female_accepted", FEMALE),
-            ("male_accept_rate", "male_accepted", MALE),
-            ("d1_share", "d1_accepted", D1),
-        ):
+        for name, rate, folder in (("female", "female_recall", FEMALE), ("male", "male_accept_rate", MALE), ("d1", "d1_share", D1)):
             taken, n = int((of[folder] >= threshold).sum()), len(of[folder])
             low, high = wilson_interval(taken, n)
-            row |= {rate: taken / max(n, 1), f"{rate}_low": low, f"{rate}_high": high, count: taken, count.replace("accepted", "n"): n}
+            row |= {rate: taken / max(n, 1), f"{rate}_low": low, f"{rate}_high": high, f"{name}_accepted": taken, f"{name}_n": n}
         rows.append(row)
     return rows
 
@@ -194,21 +190,18 @@ def rule_chart(rates: Rows, kept: Rows, threshold: float) -> bytes:
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     recall, accepts, images = figure.subplots(1, 3)
     at = np.arange(len(rates))
-    for axes, rate, count, of, colour in (
-        (recall, "female_recall", "female_accepted", "female_n", COLOURS[FEMALE]),
-        (accepts, "male_accept_rate", "male_accepted", "male_n", COLOURS[MALE]),
-    ):
+    for axes, name, rate, colour in ((recall, "female", "female_recall", RED), (accepts, "male", "male_accept_rate", BLUE)):
         shares = np.array([row[rate] for row in rates])
         bounds = np.array([[row[f"{rate}_low"], row[f"{rate}_high"]] for row in rates])
         axes.errorbar(at, 100 * shares, 100 * np.abs(bounds.T - shares), color=colour, marker="o", capsize=3)
         for x, row in zip(at, rates, strict=True):
-            axes.annotate(str(row[count]), (x, 100 * row[rate]), xytext=(7, 4), textcoords="offset points", fontsize=8)
+            axes.annotate(str(row[f"{name}_accepted"]), (x, 100 * row[rate]), xytext=(7, 4), textcoords="offset points", fontsize=8)
         axes.axvline([row["threshold"] for row in rates].index(threshold), color=GREY, linewidth=6, alpha=0.4, zorder=0)
         axes.set_xticks(at, [f"{row['threshold']:g}" for row in rates])
         axes.set_xlim(-0.4, len(rates) - 0.3)
         axes.set_xlabel("P(female) at least")
-        axes.set_ylim(0, max(1.15 * 100 * bounds.max(), 1.0) if rate == "male_accept_rate" else 105)
-        axes.set_title(f"{rate.replace('_', ' ')}, %  (of {rates[0][of]:,})", fontsize=9)
+        axes.set_ylim(0, max(1.15 * 100 * bounds.max(), 1.0) if name == "male" else 105)
+        axes.set_title(f"{rate.replace('_', ' ')}, %  (of {rates[0][f'{name}_n']:,})", fontsize=9)
     across = np.arange(len(kept))
     for shift, which, colour in ((-0.27, "images", GREY), (0.0, "originals_kept", BLUE), (0.27, "copies_kept", GREEN)):
         bars = images.bar(across + shift, [row[which] for row in kept], 0.27, color=colour, label=which.replace("_", " "))
@@ -318,15 +311,15 @@ def _percents(rows: pd.DataFrame) -> list[str]:
 
 
 def _acceptance_shown(rates: Rows) -> Rows:
-    def said(row: dict[str, Any], rate: str, count: str, of: str) -> str:
-        return f"{row[rate]:.1%} [{row[f'{rate}_low']:.1%}, {row[f'{rate}_high']:.1%}]: {row[count]:,} of {row[of]:,}"
+    def said(row: dict[str, Any], name: str, rate: str) -> str:
+        return f"{row[rate]:.1%} [{row[f'{rate}_low']:.1%}, {row[f'{rate}_high']:.1%}]: {row[f'{name}_accepted']:,} of {row[f'{name}_n']:,}"
 
     return [
         {
             "P(female) at least": f"{row['threshold']:g}",
-            "female recall": said(row, "female_recall", "female_accepted", "female_n"),
-            "males accepted": said(row, "male_accept_rate", "male_accepted", "male_n"),
-            "D1 kept": said(row, "d1_share", "d1_accepted", "d1_n"),
+            "female recall": said(row, "female", "female_recall"),
+            "males accepted": said(row, "male", "male_accept_rate"),
+            "D1 kept": said(row, "d1", "d1_share"),
         }
         for row in rates
     ]
