@@ -21,8 +21,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import labelled_features, labelled_table, resized_images
-from gaip3_pipeline.evaluation.relevance import with_intervals
 from gaip3_pipeline.evaluation.regression import r_squared
+from gaip3_pipeline.evaluation.relevance import with_intervals
 from gaip3_pipeline.imaging.transform import brightened_value, brightness_ratio
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.settings import Network, load
@@ -69,7 +69,7 @@ def main() -> None:
         features, groups = labelled_features(root, table.key)
         ratios = np.array([brightness_ratio(stem) for stem in table.stem])
         both = np.append(values, brightened_value(values, ratios) if attribute == "background" else values)
-        result = inputs.train_input_model(attribute, features, groups, both, np.tile(bucket, 2), load(root).input_model[attribute])
+        result = inputs.train_input_model(attribute, features, groups, both, np.tile(bucket, 2), load(root).input_model[attribute], 2)
         found = {"process": (result.predicted[: len(values)], time.monotonic() - start)}
         if a.networks:
             start = time.monotonic()

@@ -72,7 +72,7 @@ class InputModel:
     """A Gaussian process of one value: sizes and regions need no setting, their relevance is learned."""
 
     least_noise: float = 0.08  # of a label, as a share of the labels' variance; two people's labels differ by .08 to .18
-    relevance_labels: int = 800  # the relevance of regions is learned from at most so many; seconds rise with the square
+    relevance_labels: int = 400  # the relevance of regions is learned from at most so many; with 800 R² rises by .003 and the time fourfold
 
 
 @dataclass(frozen=True)

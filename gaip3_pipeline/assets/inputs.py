@@ -124,7 +124,7 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             ratios = np.array([brightness_ratio(stem) for stem in table.stem])
             of_copies = brightened_value(values, ratios) if attribute == "background" else values
             both, bucket = np.append(values, of_copies), np.tile(table.bucket.to_numpy(), 2)
-            result = train_input_model(attribute, features, groups, both, bucket, section, step.progress())
+            result = train_input_model(attribute, features, groups, both, bucket, section, len(KINDS), step.progress())
             predicted, uncertainty = result.predicted[: len(values)], result.deviation[: len(values)]
             save_input_model(result.process, folder)
             figures = with_intervals(predicted, values, (table.gender == "female").to_numpy())

@@ -47,6 +47,7 @@ class InputProcess:
     relevance: np.ndarray
     noise: float
     scale: float
+    repeats: int  # pictures that share a label and its noise
 
     def predict(self, features: np.ndarray, progress: Done | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Value, in 0..1 with 4 decimals, and standard deviation of a label about it, ``(N,) float32`` each, for ``(2, N, D)``."""
@@ -71,7 +72,7 @@ class InputProcess:
         """The labelled pictures' features by relevance, the inverse of their covariance, and its product with the labels."""
         known = self.features * _spread(np.sqrt(self.relevance), self.groups)
         covariance = (self.scale * _kernel(known, known, _sign(self.attribute))).astype(np.float64)
-        covariance[np.diag_indices(len(covariance))] += self.noise
+        covariance[np.diag_indices(len(covariance))] += self.noise * self.repeats
         inverse = cho_solve(cho_factor(covariance, lower=True), np.eye(len(covariance)))
         mean, deviation = _moments(self.attribute, self.values)
         return known, inverse.astype(np.float32), (inverse @ ((self.values - mean) / deviation)).astype(np.float32)
@@ -93,13 +94,16 @@ def train_input_model(
     values: np.ndarray,
     bucket: np.ndarray,
     settings: InputModel,
+    repeats: int = 1,
     progress: Done | None = None,
 ) -> InputResult:
     """Fit the process of ``attribute`` to all labels, and once for each of four folds without it, for honest predictions.
 
     ``features (2, N, D)`` of labelled pictures and their mirror images (models/features.py) with the regions' limits ``groups``,
     ``values (N,)`` in 0..1, ``bucket (N,)`` of the split, equal for twins: no label of a picture or a twin of it touches what is
-    predicted for it out of fold, relevances included. Raises ``ValueError`` when a fold leaves fewer than two labels.
+    predicted for it out of fold, relevances included. With ``repeats`` the pictures come as often, one block after another, under the
+    same label or one that follows from it: brightness copies after their originals. Raises ``ValueError`` when a fold leaves fewer
+    than two labels.
     """
     fold = folds_of(bucket, FOLDS)
     predicted, deviation = np.zeros(len(values), np.float32), np.zeros(len(values), np.float32)
@@ -108,29 +112,30 @@ def train_input_model(
         if seen.sum() < 2:
             raise ValueError(f"input model {attribute}: {len(values)} labels are too few for {FOLDS} folds: label more images")
         if not seen.all():
-            process = fit_process(attribute, features[:, seen], groups, values[seen], settings)
+            process = fit_process(attribute, features[:, seen], groups, values[seen], settings, repeats)
             predicted[~seen], deviation[~seen] = process.predict(features[:, ~seen])
         if progress:
             progress(k + 1, FOLDS + 1)
-    process = fit_process(attribute, features, groups, values, settings)
+    process = fit_process(attribute, features, groups, values, settings, repeats)
     if progress:
         progress(FOLDS + 1, FOLDS + 1)
     return InputResult(process, predicted, deviation)
 
 
 def fit_process(
-    attribute: str, features: np.ndarray, groups: Sequence[int] | np.ndarray, values: np.ndarray, settings: InputModel
+    attribute: str, features: np.ndarray, groups: Sequence[int] | np.ndarray, values: np.ndarray, settings: InputModel, repeats: int = 1
 ) -> InputProcess:
     """The process of greatest marginal likelihood; shapes as :func:`train_input_model`, all to be learned from.
 
-    The search sees at most ``settings.relevance_labels`` of them, evenly spaced over the values in order, so that rare ones are there.
+    The search sees at most ``settings.relevance_labels`` of the first block, evenly spaced over the values in order, so that rare ones are
+    there. Copies take part only after it: a label that comes twice would seem to have no noise.
     """
     groups, (mean, deviation) = np.asarray(groups), _moments(attribute, values)
-    order = np.argsort(values, kind="stable")
+    order = np.argsort(values[: len(values) // repeats], kind="stable")
     seen = np.sort(order[np.unique(np.linspace(0, len(order) - 1, min(len(order), settings.relevance_labels)).round().astype(int))])
     y = (values[seen].astype(np.float64) - mean) / deviation
     relevance, noise, scale = _search(_distances(features[:, seen].astype(np.float32), groups), y, _sign(attribute), settings.least_noise)
-    return InputProcess(attribute, features.astype(np.float16), np.asarray(values, np.float64), groups, relevance, noise, scale)
+    return InputProcess(attribute, features.astype(np.float16), np.asarray(values, np.float64), groups, relevance, noise, scale, repeats)
 
 
 def save_input_model(process: InputProcess, folder: Path) -> None:

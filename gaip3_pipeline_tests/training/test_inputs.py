@@ -83,6 +83,15 @@ def test_rare_values_are_among_those_that_relevance_is_learned_from():
     assert few.predict(features[:, :7])[0].mean() < 0.4
 
 
+def test_copies_under_the_same_label_do_not_make_it_surer():
+    features, values, bucket = pictures(noise=0.1)
+    alone = train_input_model("mouth", features, GROUPS, values, bucket, SETTINGS)
+    twice = np.concatenate([features, features], axis=1)
+    doubled = train_input_model("mouth", twice, GROUPS, np.tile(values, 2), np.tile(bucket, 2), SETTINGS, 2)
+    np.testing.assert_allclose(doubled.predicted[:160], alone.predicted, atol=2e-3)
+    np.testing.assert_allclose(doubled.deviation[:160], alone.deviation, atol=2e-3)
+
+
 def test_too_few_labels_are_an_error_that_says_so():
     features, values, _ = pictures(4)
     with pytest.raises(ValueError, match="input model eyes: 2 labels are too few for 4 folds: label more images"):
