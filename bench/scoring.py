@@ -2,9 +2,10 @@
 
     python bench/scoring.py ROOT [--images 2000] [--one-by-one 40]
 
-ROOT must have a gender model and input models. Ours: each JPEG decoded once on all cores, batches through the gender models and through the
-features, which the five processes share. One by one: for each picture and each of the same models the JPEG is read again and the model
-called through ``predict``. Pictures repeat where ROOT has fewer than ``--images``. Prints where the time goes; the last line is one JSON object.
+ROOT must have a gender model and input models. Ours: each JPEG decoded once on all cores, batches through the gender models and through
+the features, which the five processes share. One by one: for each picture and each of the same models the JPEG is read again and the
+model called through ``predict``. Pictures repeat where ROOT has fewer than ``--images``. Prints where the time goes; the last line is one
+JSON object.
 """
 
 import argparse
