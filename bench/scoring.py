@@ -36,6 +36,12 @@ def timed(work):
     return found, time.monotonic() - start
 
 
+def features_of(extractor, path):
+    """Features ``(2, 1, D)`` of one picture file, through ``predict``."""
+    picture = load_image(path, HEIGHT, WIDTH)[None].astype(np.float32)
+    return np.asarray(extractor.predict(np.concatenate([picture, picture[:, :, ::-1]]), verbose=0), np.float16).reshape(2, 1, -1)
+
+
 def main() -> None:
     """Score, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,12 +54,12 @@ def main() -> None:
     gender, extractor = load_gender_models(root.gender_model), load_extractor(root.feature_extractor)
     processes = [load_input_model(root.input_model(x)) for x in ATTRIBUTES]
     warm = np.stack([load_image(p, HEIGHT, WIDTH) for p in paths[:256]])
-    score_gender(gender, [warm])
+    score_gender(gender, extractor, [warm])
     for process in processes:
         process.predict(extract(extractor, [warm[:64]]))
 
     images, decoding = timed(lambda: np.concatenate(list(load_images(paths, HEIGHT, WIDTH))))
-    _, by_gender = timed(lambda: score_gender(gender, (images[i : i + 256] for i in range(0, len(images), 256))))
+    _, by_gender = timed(lambda: score_gender(gender, extractor, (images[i : i + 256] for i in range(0, len(images), 256))))
     features, extracting = timed(lambda: extract(extractor, [images]))
     _, by_processes = timed(lambda: [p.predict(features) for p in processes])
     parts = {"decoding": decoding, "gender": by_gender, "features": extracting, "values": by_processes}
@@ -63,13 +69,12 @@ def main() -> None:
 
     def alone() -> None:
         for path in paths[: a.one_by_one]:
-            for model in gender.models:
+            for model, process in zip(gender.models, gender.processes, strict=True):
                 picture = load_image(path, gender.height, gender.width)[None].astype(np.float32) / 255.0
                 model.predict(picture, verbose=0)
+                process.logits(features_of(extractor, path))
             for process in processes:
-                picture = load_image(path, HEIGHT, WIDTH)[None].astype(np.float32)
-                both = extractor.predict(np.concatenate([picture, picture[:, :, ::-1]]), verbose=0)
-                process.predict(np.asarray(both, np.float16).reshape(2, 1, -1))
+                process.predict(features_of(extractor, path))
 
     _, seconds = timed(alone)
     one_by_one = a.one_by_one / seconds

@@ -5,7 +5,7 @@ import dagster as dg
 from gaip3_pipeline.assets.labels import LABELLED_SETS
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS
 from gaip3_pipeline.settings import FinalDataset, Settings, flatten
-from gaip3_pipeline.versions import Made, Step, file_version, numbers, versioned_asset, weights_version
+from gaip3_pipeline.versions import Made, Step, arrays_version, digest, file_version, numbers, versioned_asset, weights_version
 
 GROUP = "gender"
 PROCESSED = [f"{kind}_{s.id}" for kind in KINDS for s in IMAGE_SETS]
@@ -17,16 +17,16 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="gender_model",
-        deps=[*(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],  # all sets: a twin in D1 moves the fold
-        version=2,
+        deps=["feature_extractor", *(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],
+        version=3,
         reads=lambda s: (s.gender_model,),
         group=GROUP,
         kinds={"keras", "mlflow"},
-        description="Classifiers of sex, each trained on other folds of D2, so that no labelled image is scored by one that saw it.",
+        description="Classifiers of sex, a network and a process for each fold of D2: no labelled image is scored by one that saw it.",
         training=True,
     )
     def gender_model(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import originals_table, resized_images
+        from gaip3_pipeline.assets.training_data import labelled_features, originals_table, resized_images
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.classification import gender_figures
         from gaip3_pipeline.tables.files import write_text_atomically
@@ -38,10 +38,12 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         table = table[table.set.isin([s.id for s in LABELLED_SETS])].reset_index(drop=True)
         is_female = (table.set == "d2_female").to_numpy()
         images, bucket = resized_images(step.root, table), table.bucket.to_numpy()
+        features, groups = labelled_features(step.root, table.key)
+        features = features[:, : len(table)]  # without brightness copies
         with step.training_run(flatten(section)) as run:
-            result = train_gender(images, is_female, bucket, section, folder, step.fingerprint, run.log, step.progress())
+            result = train_gender(images, is_female, bucket, features, groups, section, folder, step.fingerprint, run.log, step.progress())
             figures = gender_figures(result.logits, is_female, FinalDataset().threshold)
-            version = weights_version(folder)
+            version = digest([weights_version(folder), arrays_version(folder)])
             curves = training_curves(result.history, "gender model")
             run.result(numbers(figures))
             run.picture("curves.jpg", curves)
@@ -55,8 +57,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="gender_probabilities",
-        deps=["gender_model", "near_duplicates", *PROCESSED],
-        version=2,
+        deps=["gender_model", "feature_extractor", "near_duplicates", *PROCESSED],
+        version=3,
         group=GROUP,
         kinds={"keras", "csv"},
         description="P(male) and P(female) of every processed image, out of fold where the image is labelled.",
@@ -65,14 +67,16 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.assets.training_data import folds_of_keys, originals_table, processed_table
         from gaip3_pipeline.evaluation.charts import histogram
         from gaip3_pipeline.imaging.packing import load_images
+        from gaip3_pipeline.models.features import HEIGHT, WIDTH
         from gaip3_pipeline.tables.contracts import write_gender_probabilities
+        from gaip3_pipeline.training.features import load_extractor
         from gaip3_pipeline.training.gender import FEMALE, combine, load_gender_models, score_gender, softmax
 
-        models = load_gender_models(step.root.gender_model)
+        models, extractor = load_gender_models(step.root.gender_model), load_extractor(step.root.feature_extractor)
         table = processed_table(step.root)
         fold = folds_of_keys(originals_table(step.root), len(models.models))
-        batches = load_images([step.root.path / p for p in table.path], models.height, models.width, progress=step.progress())
-        probabilities = softmax(combine(score_gender(models, batches), table.key.map(fold).to_numpy()))
+        batches = load_images([step.root.path / p for p in table.path], HEIGHT, WIDTH, progress=step.progress())
+        probabilities = softmax(combine(score_gender(models, extractor, batches), table.key.map(fold).to_numpy()))
         path = step.root.gender_probabilities
         write_gender_probabilities(path, table.path, probabilities)
         female = probabilities[:, FEMALE]

@@ -1,25 +1,36 @@
-"""The classifier of sex, cross-fitted: each labelled picture is scored by the model that saw neither it nor its twins."""
+"""The classifier of sex, cross-fitted: each labelled picture is scored by the models that saw neither it nor its twins.
+
+Two experts, whose logits are added (a product of experts, Hinton 2002): a convolutional network, and a Gaussian process on the features of
+the input models, whose mean is made a logit by Platt scaling (Platt 1999) of what it says of its own pictures without their labels.
+"""
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
+from scipy.optimize import minimize
 
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.classifier import build_classifier
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
-from gaip3_pipeline.settings import GenderModel
+from gaip3_pipeline.settings import GenderModel, InputModel
+from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
+from gaip3_pipeline.training.features import extract
 from gaip3_pipeline.training.fit import Log, fit
+from gaip3_pipeline.training.inputs import InputProcess, fit_process, load_input_model, save_input_model
 from gaip3_pipeline.training.pictures import as_float, cosine_decay, flip_some, jitter, score, score_all, shift, shrink
 from gaip3_pipeline.training.progress import Progress
 
 MALE, FEMALE = 0, 1  # columns of logits and probabilities
+LINES = "platt.json"  # of each fold, what makes its process's mean a logit
+SEX = "sex"  # what the processes are of
 NO_FOLD = -1  # of a picture without a label: all models score it
 
 
@@ -34,17 +45,33 @@ class GenderResult:
 
 @dataclass(frozen=True)
 class GenderModels:
-    """The trained models, one per fold, and the size of their pictures."""
+    """The trained networks and processes, one of each per fold, and the size of the networks' pictures."""
 
     models: list[keras.Model]
+    processes: list["ScaledProcess"]
     height: int
     width: int
+
+
+@dataclass(frozen=True)
+class ScaledProcess:
+    """A Gaussian process of being a woman, and the line that makes its mean a logit."""
+
+    process: InputProcess
+    slope: float
+    offset: float
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """``(N,) float32`` for ``(2, N, D)`` features of pictures and mirror images."""
+        return (self.slope * self.process.posterior(features)[0] + self.offset).astype(np.float32)
 
 
 def train_gender(
     images: np.ndarray,
     is_female: np.ndarray,
     bucket: np.ndarray,
+    features: np.ndarray,
+    groups: np.ndarray,
     settings: GenderModel,
     folder: Path,
     fingerprint: str,
@@ -53,7 +80,8 @@ def train_gender(
 ) -> GenderResult:
     """Train ``settings.folds`` models into ``folder``, each on the other folds, and score every picture by the one that did not see it.
 
-    ``images (N, H, W, 3) uint8``, ``is_female (N,) bool``, ``bucket (N,) int`` in 0..99, equal for twins. Cross-entropy is plain:
+    ``images (N, H, W, 3) uint8``, ``is_female (N,) bool``, ``bucket (N,) int`` in 0..99, equal for twins, ``features (2, N, D)`` with
+    their regions' limits ``groups`` (models/features.py). Cross-entropy is plain:
     label smoothing would keep every score below the 99.99 % rule. Raises ``ValueError`` when a fold lacks one of the sexes.
     """
     fold = folds_of(bucket, settings.folds)
@@ -63,7 +91,7 @@ def train_gender(
             raise ValueError(f"gender model: {len(labels)} labelled pictures do not fill {settings.folds} folds with both sexes")
     pictures = shrink(images, settings.height, settings.width)
     logits = np.zeros((len(pictures), 2), np.float32)
-    models, histories = [], []
+    models, processes, histories = [], [], []
     for k in range(settings.folds):
         seen = fold != k
         label = f"{progress.label}, fold {k + 1} of {settings.folds}" if progress else ""
@@ -76,11 +104,17 @@ def train_gender(
             _named(log, k),
             progress.another(label) if progress else None,
         )
-        logits[~seen] = score(model, [pictures[~seen]], settings.height, settings.width)
+        process = fit_scaled(features[:, seen], groups, labels[seen])
+        logits[~seen] = added(score(model, [pictures[~seen]], settings.height, settings.width), process.logits(features[:, ~seen]))
         models.append(model)
+        processes.append(process)
         histories.append(history)
     for k, model in enumerate(models):
         save_weights(model, folder, f"fold{k}")
+    for k, process in enumerate(processes):
+        save_input_model(process.process, folder, f"fold{k}")
+    lines = [{"slope": p.slope, "offset": p.offset} for p in processes]
+    write_text_atomically(folder / LINES, json.dumps(lines) + "\n")
     save_config(folder, dataclasses.asdict(settings))
     checkpoint.discard(folder / "checkpoints")
     history = [{f"fold{k}_{n}": v for k, h in enumerate(epoch) for n, v in h.items()} for epoch in zip(*histories, strict=True)]
@@ -95,12 +129,45 @@ def load_gender_models(folder: Path) -> GenderModels:
         model = load_weights(_build(settings), folder, f"fold{k}")
         model.compile(**compile_options())
         models.append(model)
-    return GenderModels(models, settings.height, settings.width)
+    lines = json.loads((folder / LINES).read_text(encoding="utf-8"))
+    processes = [ScaledProcess(load_input_model(folder, f"fold{k}"), **line) for k, line in enumerate(lines)]
+    return GenderModels(models, processes, settings.height, settings.width)
 
 
-def score_gender(models: GenderModels, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None) -> np.ndarray:
-    """``(N, folds, 2) float32`` logits of every model for batches of ``(B, H, W, 3) uint8``; ``done(n)`` is told the pictures scored."""
-    return np.stack(score_all(models.models, batches, models.height, models.width, done), axis=1)
+def score_gender(
+    models: GenderModels, extractor: keras.Model, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None
+) -> np.ndarray:
+    """``(N, folds, 2) float32`` logits of every fold for batches of ``(B, H, W, 3) uint8``; ``done(n)`` is told the pictures scored."""
+    parts, n = [], 0
+    for batch in batches:
+        features = extract(extractor, [batch])
+        networks = score_all(models.models, [batch], models.height, models.width)
+        folds = [added(logits, process.logits(features)) for logits, process in zip(networks, models.processes, strict=True)]
+        parts.append(np.stack(folds, axis=1))
+        n += len(batch)
+        if done:
+            done(n)
+    return np.concatenate(parts) if parts else np.zeros((0, len(models.models), 2), np.float32)
+
+
+def fit_scaled(features: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> ScaledProcess:
+    """The process of ``labels (N,)`` in {0, 1}, and the line of greatest likelihood through what it says of each without its label."""
+    process = fit_process(SEX, features, groups, labels.astype(np.float64), InputModel())
+    said, women = process.left_out(), labels == FEMALE
+    # Platt's targets: a class of n pictures is not certain either
+    target = np.where(women, (women.sum() + 1) / (women.sum() + 2), 1 / ((~women).sum() + 2))
+
+    def loss(line: np.ndarray) -> float:
+        margin = line[0] * said + line[1]
+        return float((np.logaddexp(0.0, margin) - target * margin).mean())
+
+    slope, offset = minimize(loss, np.array([10.0, -5.0]), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-9}).x
+    return ScaledProcess(process, float(slope), float(offset))
+
+
+def added(logits: np.ndarray, margin: np.ndarray) -> np.ndarray:
+    """``(N, 2)`` logits of male and female, and a second expert's log odds of female ``(N,)``."""
+    return logits + 0.5 * np.stack([-margin, margin], axis=1)
 
 
 def combine(logits: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from gaip3_pipeline.layout import MIRRORED
-from gaip3_pipeline.models.storage import load_config, save_config
 from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.tables.files import writing
 from gaip3_pipeline.tables.splits import folds_of
@@ -51,6 +51,11 @@ class InputProcess:
 
     def predict(self, features: np.ndarray, progress: Done | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Value, in 0..1 with 4 decimals, and standard deviation of a label about it, ``(N,) float32`` each, for ``(2, N, D)``."""
+        values, deviations = self.posterior(features, progress)
+        return as_values(values), np.round(deviations, DECIMALS).astype(np.float32)
+
+    def posterior(self, features: np.ndarray, progress: Done | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """:meth:`predict`, neither clipped nor rounded, ``(N,) float64`` each."""
         values, deviations = np.empty(features.shape[1]), np.empty(features.shape[1])
         known, inverse, weights = self._conditioned
         mean, deviation = _moments(self.attribute, self.values)
@@ -65,7 +70,12 @@ class InputProcess:
             deviations[some] = deviation * np.sqrt(np.maximum(variance, 0.0) + self.noise)
             if progress:
                 progress(min(start + _BLOCK, len(values)), len(values))
-        return as_values(values), np.round(deviations, DECIMALS).astype(np.float32)
+        return values, deviations
+
+    def left_out(self) -> np.ndarray:
+        """What the process would say of each labelled picture without its label, ``(n,)`` (Rasmussen and Williams 2006, equation 5.12)."""
+        _, inverse, weights = self._conditioned
+        return self.values - _moments(self.attribute, self.values)[1] * weights / np.diag(inverse)
 
     @cached_property
     def _conditioned(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -138,19 +148,17 @@ def fit_process(
     return InputProcess(attribute, features.astype(np.float16), np.asarray(values, np.float64), groups, relevance, noise, scale, repeats)
 
 
-def save_input_model(process: InputProcess, folder: Path) -> None:
-    """Write ``model.npz`` and ``model.json``, whole or not at all."""
-    arrays = {f.name: getattr(process, f.name) for f in dataclasses.fields(process) if f.type is np.ndarray}
-    rest = {f.name: getattr(process, f.name) for f in dataclasses.fields(process) if f.type is not np.ndarray}
-    with writing(folder / "model.npz") as temporary, temporary.open("wb") as file:
+def save_input_model(process: InputProcess, folder: Path, name: str = "model") -> None:
+    """Write ``NAME.npz``, whole or not at all."""
+    arrays: dict[str, Any] = {f.name: np.asarray(getattr(process, f.name)) for f in dataclasses.fields(process)}
+    with writing(folder / f"{name}.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
-    save_config(folder, rest)
 
 
-def load_input_model(folder: Path) -> InputProcess:
+def load_input_model(folder: Path, name: str = "model") -> InputProcess:
     """The process of ``folder``. Raises ``FileNotFoundError`` when there is none."""
-    with np.load(folder / "model.npz") as arrays:
-        return InputProcess(**{name: arrays[name] for name in arrays.files}, **load_config(folder))
+    with np.load(folder / f"{name}.npz") as arrays:
+        return InputProcess(**{n: arrays[n] if arrays[n].ndim else arrays[n].item() for n in arrays.files})
 
 
 def _search(distances: np.ndarray, y: np.ndarray, sign: int, least_noise: float) -> tuple[np.ndarray, float, float]:

@@ -1,10 +1,14 @@
 """The classifier of sex never scores a picture by a model that saw it, and survives being killed."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from gaip3_pipeline.models.features import groups
 from gaip3_pipeline.settings import GenderModel
 from gaip3_pipeline.training import gender
+from gaip3_pipeline.training.features import extract, learn_extractor
 from gaip3_pipeline.training.gender import NO_FOLD, combine, folds_of, load_gender_models, score_gender, softmax, train_gender
 
 TINY = GenderModel(height=16, width=12, folds=2, epochs=6, batch_size=8, learning_rate=3e-3, width_multiplier=0.25, dropout=0.0)
@@ -24,10 +28,23 @@ def pictures(n=48, seed=0):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def extractor():
+    return learn_extractor(pictures()[0])[0]
+
+
+@pytest.fixture(scope="module")
+def train(extractor):
+    def run(images, is_female, bucket, folder, log=silent):
+        return train_gender(images, is_female, bucket, extract(extractor, [images]), groups(), TINY, folder, "a", log)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, train):
     folder = tmp_path_factory.mktemp("gender")
     images, is_female, bucket = pictures()
-    return images, is_female, bucket, folder, train_gender(images, is_female, bucket, TINY, folder, "a", silent)
+    return images, is_female, bucket, folder, train(images, is_female, bucket, folder)
 
 
 def test_an_easy_difference_is_learnt_on_pictures_that_were_not_seen(trained):
@@ -37,26 +54,28 @@ def test_an_easy_difference_is_learnt_on_pictures_that_were_not_seen(trained):
     assert {"fold0_loss", "fold1_accuracy"} <= set(result.history[-1])
 
 
-def test_each_out_of_fold_score_is_that_of_the_model_of_its_own_fold(trained):
+def test_each_out_of_fold_score_is_that_of_the_models_of_its_own_fold(trained, extractor):
     images, _, bucket, folder, result = trained
-    logits = score_gender(load_gender_models(folder), [images[:20], images[20:]])
+    logits = score_gender(load_gender_models(folder), extractor, [images[:20], images[20:]])
     assert logits.shape == (len(images), 2, 2)
-    np.testing.assert_allclose(combine(logits, folds_of(bucket, 2)), result.logits, atol=1e-5)
+    np.testing.assert_allclose(
+        combine(logits, folds_of(bucket, 2)), result.logits, atol=0.02
+    )  # features of other batches differ in the last bit of float16
 
 
-def test_a_model_does_not_depend_on_the_pictures_of_its_own_fold(trained, tmp_path):
+def test_a_model_does_not_depend_on_the_pictures_of_its_own_fold(trained, train, tmp_path):
     images, is_female, bucket, _, result = trained
     fold = folds_of(bucket, 2)
     changed = images.copy()
     victim = int(np.flatnonzero(fold == 0)[0])
     changed[victim] = 255 - changed[victim]
-    again = train_gender(changed, is_female, bucket, TINY, tmp_path, "a", silent)
+    again = train(changed, is_female, bucket, tmp_path)
     others = (fold == 0) & (np.arange(len(images)) != victim)
-    np.testing.assert_array_equal(again.logits[others], result.logits[others])
-    assert not np.allclose(again.logits[fold == 1], result.logits[fold == 1])
+    np.testing.assert_allclose(again.logits[others], result.logits[others], atol=0.02)
+    assert not np.allclose(again.logits[fold == 1], result.logits[fold == 1], atol=0.02)
 
 
-def test_a_training_killed_in_the_second_fold_ends_as_an_unbroken_one(trained, tmp_path):
+def test_a_training_killed_in_the_second_fold_ends_as_an_unbroken_one(trained, train, tmp_path):
     images, is_female, bucket, _, result = trained
 
     def killed(step, figures):
@@ -64,12 +83,26 @@ def test_a_training_killed_in_the_second_fold_ends_as_an_unbroken_one(trained, t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_gender(images, is_female, bucket, TINY, tmp_path, "a", killed)
+        train(images, is_female, bucket, tmp_path, killed)
     trained_again = []
-    resumed = train_gender(images, is_female, bucket, TINY, tmp_path, "a", lambda step, figures: trained_again.extend(figures))
+    resumed = train(images, is_female, bucket, tmp_path, lambda step, figures: trained_again.extend(figures))
     assert not any(name.startswith("fold0") for name in trained_again)
-    np.testing.assert_array_equal(resumed.logits, result.logits)
+    np.testing.assert_allclose(resumed.logits, result.logits, atol=1e-4)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_process_says_of_its_own_pictures_what_it_would_without_their_label():
+    rng = np.random.default_rng(0)
+    features = rng.normal(0, 1, (2, 60, 8)).astype(np.float16)
+    features[1] = features[0]
+    labels = (features[0, :, 0] + rng.normal(0, 0.5, 60) > 0).astype(int)
+    scaled = gender.fit_scaled(features, np.array([0, 4, 8]), labels)
+    flipped = dataclasses.replace(scaled.process, values=np.where(np.arange(60) == 7, 1.0 - scaled.process.values, scaled.process.values))
+    moved = np.abs(flipped.left_out()[7] - scaled.process.left_out()[7])
+    assert moved < 0.05  # the mean of the labels moves a little
+    assert np.abs(flipped.posterior(features)[0][7] - scaled.process.posterior(features)[0][7]) > 3 * moved
+    assert scaled.slope > 0
+    assert scaled.logits(features).std() > 0.5
 
 
 def test_pictures_without_a_fold_have_the_mean_of_all_logits():
@@ -85,9 +118,9 @@ def test_probabilities_of_extreme_logits_are_finite_and_sum_to_one():
     assert probabilities[1, gender.FEMALE] == 0.0
 
 
-def test_a_fold_without_pictures_is_refused_with_the_reason(tmp_path):
+def test_a_fold_without_pictures_is_refused_with_the_reason(train, tmp_path):
     images, is_female, _ = pictures(8)
     with pytest.raises(ValueError, match="do not fill 2 folds"):
-        train_gender(images, is_female, np.zeros(8, int), TINY, tmp_path, "a", silent)
+        train(images, is_female, np.zeros(8, int), tmp_path)
     with pytest.raises(FileNotFoundError):
         load_gender_models(tmp_path)
