@@ -57,7 +57,7 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
             run.result(numbers(figures))
             run.picture("patches.jpg", picture)
             run.register(folder, version)
-        return Made(digest([version, file_version(step.root.features_labelled)]), figures, picture, run.url)
+        return Made(digest([version, arrays_version(step.root.features_labelled.parent)]), figures, picture, run.url)
 
     @versioned_asset(
         settings,
