@@ -10,7 +10,8 @@ from gaip3_pipeline.versions import Made, RootResource, Step, file_version, vers
 
 GROUP = "curation"
 RESIZED = [f"resized_{s.id}" for s in IMAGE_SETS]
-SHOWN = 40  # groups, or pictures, on a sheet
+SHOWN = 40  # groups on a sheet
+SHOWN_OF_KIND = 10  # pictures of each kind of defect
 
 
 def observe(root: DataRoot) -> Made:
@@ -83,7 +84,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         settings,
         name="image_quality",
         deps=RESIZED,
-        version=1,
+        version=2,
         group=GROUP,
         kinds={"csv", "opencv"},
         description="Blur, darkness, glare, flatness, greyness and odd sizes of the originals, for the user to look at and drop.",
@@ -123,11 +124,12 @@ def _groups_sheet(root: DataRoot, table: Any) -> bytes | None:
 
 
 def _quality_sheet(root: DataRoot, table: Any) -> bytes | None:
-    """The flagged pictures, the blurriest first; the blurriest of all where none is flagged."""
-    flagged = table[table.issues != ""]
-    shown = (flagged if len(flagged) else table).sort_values("blurriness", ascending=False).head(SHOWN)
-    captions = [r.issues or f"blur {r.blurriness:.1f}" for r in shown.itertuples()]
-    return _sheet(root, shown, captions, "flagged" if len(flagged) else "none is flagged; the blurriest")
+    """The worst pictures of each kind, flagged or not, so that people see where the limits lie."""
+    from gaip3_pipeline.imaging.quality import worst
+
+    shown = worst(table, SHOWN_OF_KIND)
+    captions = [caption for _, caption in shown]
+    return _sheet(root, table.iloc[[row for row, _ in shown]], captions, "the worst of each kind; in brackets: not flagged")
 
 
 def _sheet(root: DataRoot, table: Any, captions: list[str], title: str) -> bytes | None:
