@@ -72,8 +72,11 @@ def _usable(most: float) -> Rule:
     def rule(root: DataRoot, f: dict[str, Any]) -> Verdict:
         total = f["images"] + f["unusable"]
         share = f["unusable"] / max(total, 1)
-        said = f"{f['images']:,} images, {f['unusable']} unusable ({share:.1%}, at most {most:.0%})"
-        return f["images"] > 0 and share <= most, said if f["images"] else "no usable image: fill the original folder (gaip3 doctor)"
+        dropped = f", {f['dropped']} dropped" if f.get("dropped") else ""
+        said = f"{f['images']:,} images, {f['unusable']} unusable ({share:.1%}, at most {most:.0%}){dropped}"
+        if not f["images"]:
+            said = f"no usable image{dropped}: fill the original folder (gaip3 doctor){' or gaip3 drop --undo' if dropped else ''}"
+        return f["images"] > 0 and share <= most, said
 
     return rule
 

@@ -266,10 +266,10 @@ def _copy_label_files(root: DataRoot, attributes: list[str], out: Path) -> None:
 
 @command
 @click.argument("paths", nargs=-1)
-@click.option("--reason", default="by hand", show_default=True, help="Kept in the list, and shown in the manifest.")
+@click.option("--reason", help="Kept in the list, and shown in the manifest [default: by hand, or near-duplicate].")
 @click.option("--duplicates", is_flag=True, help="Of each group of near-duplicates all but the best.")
 @click.option("--undo", is_flag=True, help="Bring PATHS back.")
-def drop(root: DataRoot, paths: tuple[str, ...], reason: str, duplicates: bool, undo: bool) -> None:
+def drop(root: DataRoot, paths: tuple[str, ...], reason: str | None, duplicates: bool, undo: bool) -> None:
     """Leave originals out of everything (curation/dropped.csv); gaip3 refresh then makes what follows.
 
     PATHS are originals or resized pictures, as seen from the data root or from here. Nothing is deleted: --undo brings them back.
@@ -280,12 +280,12 @@ def drop(root: DataRoot, paths: tuple[str, ...], reason: str, duplicates: bool, 
         wanted = [*paths, *(worse_duplicates(root) if duplicates else [])]
         if not wanted:
             raise click.ClickException("no group has more than one picture" if duplicates else "name the pictures, or give --duplicates")
-        changed = change_dropped(root, wanted, "near-duplicate" if duplicates else reason, undo)
+        changed = change_dropped(root, wanted, reason or ("near-duplicate" if duplicates else "by hand"), undo)
     except DropError as e:
         raise click.ClickException(str(e)) from e
     for path in changed:
         click.echo(f"{'back' if undo else 'dropped'}: {path}")
-    done = f"{len(changed)} {'brought back' if undo else 'dropped'}; gaip3 refresh makes what follows"
+    done = f"{len(changed)} {'brought back' if undo else 'dropped'}; gaip3 refresh --root {root.path} makes what follows"
     click.echo(done if changed else "nothing changed")
 
 

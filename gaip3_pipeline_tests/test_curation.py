@@ -162,6 +162,92 @@ def test_of_duplicates_the_labelled_one_is_kept(root, gaip3):
     assert "no group has more than one" in gaip3("drop", "--duplicates", "--root", root.path).output
 
 
+def test_of_a_group_whose_best_was_dropped_before_the_next_best_is_kept(root, planted, gaip3):
+    best = planted[1]["d1/larger"].rpartition("/")[2]
+    assert gaip3("drop", f"resized/female/{best}.jpg", "--reason", "no portrait", "--root", root.path).exit_code == 0
+    done = gaip3("drop", "--duplicates", "--reason", "twice", "--root", root.path)
+    assert done.exit_code == 0, done.output
+    wanted = {("d1", name): "twice" for name in PLANTED if name != "larger"} | {("d2_female", best): "no portrait"}
+    assert read_dropped(root.dropped) == wanted
+
+
+def test_without_a_table_of_duplicates_one_line_says_how_to_make_it(root, gaip3):
+    root.near_duplicates.unlink()
+    done = gaip3("drop", "--duplicates", "--root", root.path)
+    assert done.exit_code == 1
+    [line] = done.output.splitlines()
+    assert "gaip3 refresh --select near_duplicates" in line
+
+
+def test_a_picture_is_named_as_seen_from_here_also_through_a_link_or_with_backslashes(root, gaip3, tmp_path, monkeypatch):
+    one, two, three, four = sorted(p.stem for p in root.original(MALE).iterdir())[:4]
+    (root.path / "original").rename(tmp_path / "another disk")
+    (root.path / "original").symlink_to(tmp_path / "another disk")
+    monkeypatch.chdir(root.original(MALE))
+    here = root.original(MALE)
+    names = [f"{one}.jpg", here / f"{two}.jpg", f"augmented\\male\\{three}.jpg", f"./resized/male/{four}.jpg"]
+    for name, stem in zip(names[1:], [two, three, four], strict=True):
+        done = gaip3("drop", name, "--root", root.path)
+        assert done.exit_code == 0, done.output
+        assert ("d2_male", stem) in read_dropped(root.dropped)
+    monkeypatch.chdir(root.path)
+    assert gaip3("drop", f"original/{MALE.original}/{names[0]}", "--root", root.path).exit_code == 0
+    assert set(read_dropped(root.dropped)) == {("d2_male", stem) for stem in (one, two, three, four)}
+
+
+def test_a_dropped_picture_whose_original_is_gone_is_named_and_can_be_taken_off_the_list(root, gaip3):
+    gone = sorted(p.stem for p in root.original(MALE).iterdir())[3]
+    assert gaip3("drop", f"resized/male/{gone}.jpg", "--root", root.path).exit_code == 0
+    (root.original(MALE) / f"{gone}.jpg").unlink()
+    refresh_root(root, ["resized_d2_male"])
+    figures = read_figures(root, "resized_d2_male")
+    assert (figures["dropped"], figures["dropped_unknown"]) == (0, [gone])
+    done = gaip3("drop", "--undo", f"resized/male/{gone}.jpg", "--root", root.path)
+    assert done.exit_code == 0, done.output
+    assert read_dropped(root.dropped) == {}
+
+
+def test_a_set_dropped_whole_is_said_so_and_not_taken_for_an_empty_folder(root, gaip3):
+    everyone = [f"original/{MALE.original}/{p.name}" for p in root.original(MALE).iterdir()]
+    assert gaip3("drop", *everyone, "--root", root.path).exit_code == 0
+    done = gaip3("refresh", "--select", "labels_mouth", "--root", root.path)
+    assert done.exit_code == 1
+    assert f"no usable image, {len(everyone)} dropped" in done.output
+    assert "gaip3 drop --undo" in done.output
+    assert list(root.processed("resized", MALE).glob("*.jpg")) == []
+    assert gaip3("drop", "--undo", *everyone, "--root", root.path).exit_code == 0
+    assert gaip3("refresh", "--select", "labels_mouth", "--root", root.path).exit_code == 0
+    assert len(list(root.processed("resized", MALE).glob("*.jpg"))) == len(everyone)
+
+
+def test_a_drop_makes_again_the_set_it_touches_and_leaves_the_others_as_they_are(root, gaip3):
+    refresh_root(root, [f"augmented_{s.id}" for s in IMAGE_SETS])
+    gone = sorted(p.stem for p in root.original(MALE).iterdir())[0]
+    assert gaip3("drop", f"resized/male/{gone}.jpg", "--root", root.path).exit_code == 0
+    made = set(refresh_root(root, [f"augmented_{s.id}" for s in IMAGE_SETS]).materialized)
+    assert made == {*(f"resized_{s.id}" for s in IMAGE_SETS), "augmented_d2_male"}
+    copies = read_manifest(root.manifest("augmented_d2_male")).set_index("path")
+    assert copies.reason[f"augmented/male/{gone}.jpg"] == "dropped: by hand"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"path\nresized/female/a.jpg\n", r"dropped\.csv, line 1: column reason is missing"),
+        (b"path,reason\nresized/female/\xff.jpg,x\n", r"dropped\.csv: not UTF-8 \(byte \d+\); save it as"),
+        (b"path,reason\nresized/female/a.jpg\n", r"dropped\.csv, line 2: 1 fields, 2 expected"),
+    ],
+)
+def test_a_list_that_cannot_be_read_stops_with_file_line_and_remedy(root, gaip3, content, said):
+    root.dropped.write_bytes(content)
+    with pytest.raises(ContractError, match=said):
+        read_dropped(root.dropped)
+    done = gaip3("refresh", "--select", "resized_d1", "--root", root.path)
+    assert done.exit_code == 1
+    assert "dropped.csv" in done.output
+    assert "Traceback" not in done.output
+
+
 def test_an_unknown_picture_is_one_clear_line_and_drops_nothing(root, gaip3):
     done = gaip3("drop", "resized/female/nobody.jpg", "--root", root.path)
     assert done.exit_code == 1

@@ -67,5 +67,6 @@ def _made(step: Step, result) -> Made:
         "removed": result.removed,
         "bytes": int(usable["size"].sum()),
         "noted": [f"{p}: {r}" for p, r in reasons.head(20).itertuples(index=False)],
+        "dropped_unknown": list(result.unknown[:20]),  # lines of curation/dropped.csv that name no original
     }
     return Made(manifest_version(result.manifest), figures, sheet_of_files([step.root.path / p for p in usable.path], title=step.name))

@@ -46,7 +46,7 @@ class MissingSource(FileNotFoundError):
 class ProcessedSet:
     """What a run did: ``done`` pictures made, ``reused`` kept, ``removed`` files whose original is gone.
 
-    ``unusable`` originals, and those that the user ``dropped``.
+    ``unusable`` originals, and those that the user ``dropped``; ``unknown`` names what the user dropped and no original stands behind.
     """
 
     manifest: pd.DataFrame
@@ -55,6 +55,7 @@ class ProcessedSet:
     removed: int
     unusable: int
     dropped: int
+    unknown: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:
@@ -106,13 +107,14 @@ def resize_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: 
     """
     folder = root.original(image_set)
     sources = by_stem(list_images(folder))
-    dropped = {stem: reason for (of, stem), reason in read_dropped(root.dropped).items() if of == image_set.id and stem in sources}
-    refused = {stem: (_source(root, sources.pop(stem)), f"{DROPPED}{reason}") for stem, reason in dropped.items()}
     if not sources:
         raise MissingSource(f"no pictures in {folder}: put the {image_set.id} originals there, or run `gaip3 fetch`")
+    dropped = {stem: reason for (of, stem), reason in read_dropped(root.dropped).items() if of == image_set.id}
+    unknown = tuple(stem for stem in dropped if stem not in sources)
+    refused = {stem: (_source(root, sources.pop(stem)), f"{DROPPED}{why}") for stem, why in dropped.items() if stem in sources}
     large = threading.Lock()
     made_by = {"height": settings.height, "width": settings.width, "crop": settings.crop}
-    return _process(
+    made = _process(
         root,
         "resized",
         image_set,
@@ -123,6 +125,7 @@ def resize_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: 
         lambda data, path: resize_picture(data, path.name, settings, large),
         progress,
     )
+    return replace(made, unknown=unknown)
 
 
 def augment_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: Progress | None = None) -> ProcessedSet:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from gaip3_pipeline.layout import IMAGE_SETS
-from gaip3_pipeline.tables.contracts import csv_rows
+from gaip3_pipeline.tables.contracts import csv_rows, relative_path
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.problems import ContractError, at_most
 from gaip3_pipeline.tables.splits import groups
@@ -66,12 +66,12 @@ def best_of_group(table: pd.DataFrame, sizes: Sequence[int]) -> pd.Series:
 
 def set_and_stem(path: str) -> tuple[str, str] | None:
     """(set, stem) of an original, a resized or a brightened picture, named by its path below the root; None for any other path."""
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    folder, stem = "/".join(parts[1:-1]), PurePosixPath(path).stem
+    place = PurePosixPath(relative_path(path))
+    parts, folder = place.parts, "/".join(place.parts[1:-1])
     for image_set in IMAGE_SETS:
         original = parts[:1] == ("original",) and (folder + "/").startswith(image_set.original + "/")
         if original or (parts[:1] in (("resized",), ("augmented",)) and folder == image_set.folder):
-            return image_set.id, stem
+            return image_set.id, place.stem
     return None
 
 
