@@ -238,7 +238,7 @@ class TrainingRun:
             return
         from mlflow.exceptions import MlflowException
 
-        files = [*folder.glob("*.weights.h5"), *folder.glob("*.npz"), *folder.glob("*.json")]
+        files = [*folder.glob("*.weights.h5"), *folder.glob("*.json")]
         for file in files:
             self._client.log_artifact(self.run_id, str(file), "model")
         self._client.set_tag(self.run_id, "gaip3.data_version", version)

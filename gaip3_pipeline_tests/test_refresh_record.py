@@ -93,7 +93,7 @@ def test_a_refresh_leaves_its_plan_its_states_and_what_it_changed(root_copy):
     assert model["run_before"].startswith("http")
     assert model["run_after"].startswith("http")
     assert model["run_before"] != model["run_after"]
-    [picture] = model["pictures"]
+    picture, *_ = model["pictures"]
     old, new = (root_copy.refreshes / picture[when] for when in ("before", "after"))
     assert old.read_bytes() != new.read_bytes()
     assert new.read_bytes() == root_copy.picture("input_model_mouth").read_bytes()

@@ -5,7 +5,7 @@ import dagster as dg
 from gaip3_pipeline.assets.labels import LABELLED_SETS
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS
 from gaip3_pipeline.settings import FinalDataset, Settings, flatten
-from gaip3_pipeline.versions import Made, Step, arrays_version, digest, file_version, numbers, versioned_asset, weights_version
+from gaip3_pipeline.versions import Made, Step, digest, file_version, numbers, versioned_asset, weights_version
 
 GROUP = "gender"
 PROCESSED = [f"{kind}_{s.id}" for kind in KINDS for s in IMAGE_SETS]
@@ -30,7 +30,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.classification import gender_figures
         from gaip3_pipeline.tables.files import write_text_atomically
-        from gaip3_pipeline.training.gender import FEMALE, train_gender
+        from gaip3_pipeline.training.gender import FEMALE, LINES, train_gender
         from gaip3_pipeline.training.logbook import write_section
 
         section, folder = step.settings.gender_model, step.root.gender_model
@@ -43,7 +43,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         with step.training_run(flatten(section)) as run:
             result = train_gender(images, is_female, bucket, features, groups, section, folder, step.fingerprint, run.log, step.progress())
             figures = gender_figures(result.logits, is_female, FinalDataset().threshold)
-            version = digest([weights_version(folder), arrays_version(folder)])
+            version = digest([weights_version(folder), file_version(folder / LINES)])
             curves = training_curves(result.history, "gender model")
             run.result(numbers(figures))
             run.picture("curves.jpg", curves)

@@ -45,7 +45,7 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         table, folder = originals_table(step.root), step.root.feature_extractor
         labelled = table[table.set.isin([s.id for s in LABELLED_SETS])]
         progress = step.progress(total=2 * len(labelled))
-        with step.training_run({}) as run:
+        with step.training_run({"learned_from": LEARNED_FROM}) as run:
             seen = evenly(len(table), LEARNED_FROM)
             extractor, kept = learn_extractor(resized_images(step.root, table.iloc[seen]))
             batches = (b for kind in KINDS for b in resized_batches(step.root, labelled, kind=kind))
@@ -129,7 +129,7 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             save_input_model(result.process, folder)
             figures = with_intervals(predicted, values, (table.gender == "female").to_numpy())
             figures |= {"labels_changed": len(changes), "noise": result.process.noise, "scale": result.process.scale}
-            version = arrays_version(folder)
+            version = weights_version(folder)
             picture = scatter(values, predicted, f"{attribute}: out of fold")
             relevance = relevance_map(result.process.relevance, attribute)
             run.result(numbers(figures))

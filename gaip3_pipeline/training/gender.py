@@ -112,7 +112,7 @@ def train_gender(
     for k, model in enumerate(models):
         save_weights(model, folder, f"fold{k}")
     for k, process in enumerate(processes):
-        save_input_model(process.process, folder, f"fold{k}")
+        save_input_model(process.process, folder, f"process{k}")
     lines = [{"slope": p.slope, "offset": p.offset} for p in processes]
     write_text_atomically(folder / LINES, json.dumps(lines) + "\n")
     save_config(folder, dataclasses.asdict(settings))
@@ -130,7 +130,7 @@ def load_gender_models(folder: Path) -> GenderModels:
         model.compile(**compile_options())
         models.append(model)
     lines = json.loads((folder / LINES).read_text(encoding="utf-8"))
-    processes = [ScaledProcess(load_input_model(folder, f"fold{k}"), **line) for k, line in enumerate(lines)]
+    processes = [ScaledProcess(load_input_model(folder, f"process{k}"), **line) for k, line in enumerate(lines)]
     return GenderModels(models, processes, settings.height, settings.width)
 
 

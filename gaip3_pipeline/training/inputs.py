@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
@@ -149,16 +150,22 @@ def fit_process(
 
 
 def save_input_model(process: InputProcess, folder: Path, name: str = "model") -> None:
-    """Write ``NAME.npz``, whole or not at all."""
+    """Write ``NAME.weights.h5``, whole or not at all."""
     arrays: dict[str, Any] = {f.name: np.asarray(getattr(process, f.name)) for f in dataclasses.fields(process)}
-    with writing(folder / f"{name}.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    with writing(folder / f"{name}.weights.h5") as temporary, h5py.File(temporary, "w") as file:
+        for key, array in arrays.items():
+            file[key] = array.item() if array.ndim == 0 else array
 
 
 def load_input_model(folder: Path, name: str = "model") -> InputProcess:
     """The process of ``folder``. Raises ``FileNotFoundError`` when there is none."""
-    with np.load(folder / f"{name}.npz") as arrays:
-        return InputProcess(**{n: arrays[n] if arrays[n].ndim else arrays[n].item() for n in arrays.files})
+    path = folder / f"{name}.weights.h5"
+    if not path.exists():
+        raise FileNotFoundError(f"no trained model at {path}")
+    with h5py.File(path) as file:
+        arrays: dict[str, Any] = {key: item[()] for key, item in file.items()}
+    attribute = arrays.pop("attribute").decode()
+    return InputProcess(attribute, **{k: v if isinstance(v, np.ndarray) else v.item() for k, v in arrays.items()})
 
 
 def _search(distances: np.ndarray, y: np.ndarray, sign: int, least_noise: float) -> tuple[np.ndarray, float, float]:
