@@ -165,7 +165,8 @@ def load_input_model(folder: Path, name: str = "model") -> InputProcess:
     with h5py.File(path) as file:
         arrays: dict[str, Any] = {key: item[()] for key, item in file.items()}
     attribute = arrays.pop("attribute").decode()
-    return InputProcess(attribute, **{k: v if isinstance(v, np.ndarray) else v.item() for k, v in arrays.items()})
+    plain: dict[str, Any] = {k: v if isinstance(v, np.ndarray) else v.item() for k, v in arrays.items()}
+    return InputProcess(attribute=attribute, **plain)
 
 
 def _search(distances: np.ndarray, y: np.ndarray, sign: int, least_noise: float) -> tuple[np.ndarray, float, float]:
