@@ -307,6 +307,7 @@ def weights_version(folder: Path) -> str:
     lies in these files: the optimiser's state does not.
     """
     import h5py
+    import numpy as np
 
     h = hashlib.sha256()
     for file in sorted(folder.glob("*.weights.h5")):
@@ -314,7 +315,7 @@ def weights_version(folder: Path) -> str:
             arrays: dict[str, h5py.Dataset] = {}
             f.visititems(lambda name, item: arrays.__setitem__(name, item) if isinstance(item, h5py.Dataset) else None)  # noqa: B023
             for name in sorted(arrays):
-                array = arrays[name][()]
+                array = np.asarray(arrays[name][()])  # a text comes as bytes
                 h.update(f"{file.name} {name} {array.dtype.str} {array.shape}\n".encode())
                 h.update(array.tobytes())
     return h.hexdigest()

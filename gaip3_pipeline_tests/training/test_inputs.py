@@ -1,11 +1,14 @@
 """Gaussian processes of the values: what they learn, from where, how sure they are, and that no picture tells its own value."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from gaip3_pipeline.evaluation.regression import r_squared
 from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.training.inputs import fit_process, load_input_model, save_input_model, train_input_model
+from gaip3_pipeline.versions import weights_version
 
 GROUPS = np.array([0, 6, 12, 18])  # three regions of six features
 SETTINGS = InputModel()
@@ -70,6 +73,16 @@ def test_saved_and_loaded_it_says_the_same_and_equal_labels_give_equal_files(tmp
     for mine, theirs in zip(process.predict(features), loaded.predict(features), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(fit_process("mouth", features, GROUPS, values, SETTINGS).relevance, process.relevance)
+
+
+def test_its_version_is_that_of_what_it_holds_its_attribute_included(tmp_path):
+    features, values, _ = pictures(60)
+    process = fit_process("mouth", features, GROUPS, values, SETTINGS)
+    folders = [tmp_path / name for name in ("one", "again", "other")]
+    for folder, saved in zip(folders, (process, process, dataclasses.replace(process, attribute="eyes")), strict=True):
+        save_input_model(saved, folder)
+    one, again, other = (weights_version(folder) for folder in folders)
+    assert one == again != other
 
 
 def test_rare_values_are_among_those_that_relevance_is_learned_from():
