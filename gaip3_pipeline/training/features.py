@@ -8,10 +8,10 @@ import numpy as np
 from keras import ops
 from scipy.sparse.linalg import eigsh
 
-from gaip3_pipeline.imaging.transform import area_resize
 from gaip3_pipeline.models.backend import compile_options
 from gaip3_pipeline.models.features import COLOURS, FLAT, HEIGHT, PATCH, PATCHES, REGIONS, WIDTH, build_extractor, groups, opponent
 from gaip3_pipeline.models.storage import load_weights, save_config, save_weights
+from gaip3_pipeline.training.pictures import shrink
 
 SAMPLED, ROUNDS = 20_000, 10  # patches, and colours, that k-means learns from
 WHITENING = 0.1  # added to the variances of patches before whitening
@@ -25,7 +25,7 @@ def learn_extractor(images: np.ndarray, seed: int = 0) -> tuple[keras.Model, flo
     ``LEARNED_FROM`` pictures are enough; memory rises with their number, about 400 kB for each.
     """
     generator = np.random.default_rng(seed)
-    pictures = np.stack([area_resize(image, HEIGHT, WIDTH) for image in images])
+    pictures = shrink(images, HEIGHT, WIDTH)
     pictures = np.concatenate([pictures, pictures[:, :, ::-1]])
     extractor, before = build_extractor()
     patches, colours = extractor.get_layer("patch_words"), extractor.get_layer("colour_words")
@@ -47,7 +47,7 @@ def learn_extractor(images: np.ndarray, seed: int = 0) -> tuple[keras.Model, flo
         layer.mean.assign(mean)
         layer.axes.assign(axes)
         kept.append(share)
-    return extractor, float(np.mean(kept))
+    return _compiled(extractor), float(np.mean(kept))
 
 
 def extract(extractor: keras.Model, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None) -> np.ndarray:
@@ -55,11 +55,10 @@ def extract(extractor: keras.Model, batches: Iterable[np.ndarray], done: Callabl
 
     ``done(n)`` is told how many pictures are done.
     """
-    extractor.compile(**compile_options())
     out, n = [], 0
     for batch in batches:
         for start in range(0, len(batch), _BATCH):
-            some = np.stack([area_resize(i, HEIGHT, WIDTH) for i in batch[start : start + _BATCH]]).astype(np.float32)
+            some = shrink(batch[start : start + _BATCH], HEIGHT, WIDTH).astype(np.float32)
             both = extractor.predict_on_batch(np.concatenate([some, some[:, :, ::-1]]))
             out.append(np.asarray(both, np.float16).reshape(2, len(some), -1))
             n += len(some)
@@ -76,7 +75,13 @@ def save_extractor(extractor: keras.Model, folder: Path) -> None:
 
 def load_extractor(folder: Path) -> keras.Model:
     """The extractor of ``folder``. Raises ``FileNotFoundError`` when there is none."""
-    return load_weights(build_extractor()[0], folder)
+    return _compiled(load_weights(build_extractor()[0], folder))
+
+
+def _compiled(extractor: keras.Model) -> keras.Model:
+    """Once, not in each call of :func:`extract`: Keras traces a newly compiled model anew."""
+    extractor.compile(**compile_options())
+    return extractor
 
 
 def _patch_dictionary(pictures: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
