@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from gaip3_pipeline.assets.training_data import labelled_features, labelled_table, resized_images
 from gaip3_pipeline.evaluation.regression import r_squared
 from gaip3_pipeline.evaluation.relevance import with_intervals
-from gaip3_pipeline.imaging.transform import brightened_value, brightness_ratio
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.settings import Network, load
 from gaip3_pipeline.tables.splits import folds_of
@@ -67,8 +66,7 @@ def main() -> None:
         exact = exact_values(root, table.key, attribute)
         start = time.monotonic()
         features, groups = labelled_features(root, table.key)
-        ratios = np.array([brightness_ratio(stem) for stem in table.stem])
-        both = np.append(values, brightened_value(values, ratios) if attribute == "background" else values)
+        both = inputs.with_copies(attribute, values, table.stem)
         result = inputs.train_input_model(attribute, features, groups, both, np.tile(bucket, 2), load(root).input_model[attribute], 2)
         found = {"process": (result.predicted[: len(values)], time.monotonic() - start)}
         if a.networks:

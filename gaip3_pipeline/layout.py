@@ -17,6 +17,7 @@ MEANINGS = {
     "background": "0 dark … 1 bright",
     "head": "0 turned to the picture's left, 0.5 not turned, 1 turned to its right",
 }
+BRIGHTENED = ("background",)  # values that a brightness copy moves as it moves a grey of that brightness
 MIRRORED = ("head",)  # values that a mirror image turns into 1 - value
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 

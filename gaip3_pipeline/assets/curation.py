@@ -6,7 +6,7 @@ import dagster as dg
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
-from gaip3_pipeline.versions import Made, RootResource, Step, file_version, versioned_asset
+from gaip3_pipeline.versions import Made, Step, file_version, observed_source, versioned_asset
 
 GROUP = "curation"
 RESIZED = [f"resized_{s.id}" for s in IMAGE_SETS]
@@ -21,18 +21,8 @@ def observe(root: DataRoot) -> Made:
 
 def source() -> Any:
     """``dropped_images``, observed and written by the user."""
-
-    @dg.observable_source_asset(
-        name="dropped_images",
-        group_name=GROUP,
-        description="Originals that the user dropped (gaip3 drop): they are left out of everything.",
-        tags={"dagster/kind/csv": ""},
-    )
-    def dropped_images(root: RootResource) -> dg.ObserveResult:
-        made = observe(root.data_root)
-        return dg.ObserveResult(data_version=dg.DataVersion(made.version), metadata=made.metadata())
-
-    return dropped_images
+    what = "Originals that the user dropped (gaip3 drop): they are left out of everything."
+    return observed_source("dropped_images", GROUP, "csv", what, observe)
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:

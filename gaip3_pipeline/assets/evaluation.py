@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from gaip3_pipeline.assets.generator import INPUT_VALUES
+from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MEANINGS
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import Made, Step, file_version, numbers, read_figures, versioned_asset, weights_version

@@ -67,7 +67,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.assets.training_data import folds_of_keys, originals_table, processed_table
         from gaip3_pipeline.evaluation.charts import histogram
         from gaip3_pipeline.imaging.packing import load_images
-        from gaip3_pipeline.models.features import HEIGHT, WIDTH
+        from gaip3_pipeline.imaging.patches import HEIGHT, WIDTH
         from gaip3_pipeline.tables.contracts import write_gender_probabilities
         from gaip3_pipeline.training.features import load_extractor
         from gaip3_pipeline.training.gender import FEMALE, combine, load_gender_models, score_gender, softmax

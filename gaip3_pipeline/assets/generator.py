@@ -2,12 +2,11 @@
 
 import dagster as dg
 
-from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import AFRESH, RESUME, WARM_START, Made, Step, folder_content, numbers, versioned_asset, weights_version
 
 GROUP = "generator"
-INPUT_VALUES = [f"input_values_{a}" for a in ATTRIBUTES]
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:

@@ -10,7 +10,7 @@ from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import Made, Step, arrays_version, digest, file_version, numbers, versioned_asset, weights_version
 
 GROUP = "inputs"
-VALUES = [f"input_values_{a}" for a in ATTRIBUTES]
+INPUT_VALUES = [f"input_values_{a}" for a in ATTRIBUTES]
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -38,9 +38,10 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
 
         from gaip3_pipeline.assets.training_data import originals_table, resized_batches, resized_images, save_labelled_features
         from gaip3_pipeline.evaluation.relevance import patch_sheet
+        from gaip3_pipeline.imaging.patches import LEARNED_FROM
         from gaip3_pipeline.imaging.sheets import evenly
         from gaip3_pipeline.models.features import groups
-        from gaip3_pipeline.training.features import LEARNED_FROM, extract, learn_extractor, save_extractor
+        from gaip3_pipeline.training.features import extract, learn_extractor, save_extractor
 
         table, folder = originals_table(step.root), step.root.feature_extractor
         labelled = table[table.set.isin([s.id for s in LABELLED_SETS])]
@@ -57,7 +58,7 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
             run.result(numbers(figures))
             run.picture("patches.jpg", picture)
             run.register(folder, version)
-        return Made(digest([version, arrays_version(step.root.features_labelled.parent)]), figures, picture, run.url)
+        return Made(digest([version, arrays_version(step.root.features_labelled)]), figures, picture, run.url)
 
     @versioned_asset(
         settings,
@@ -108,10 +109,9 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         from gaip3_pipeline.assets.training_data import keep_labels_seen, label_changes_since, labelled_features, labelled_table
         from gaip3_pipeline.evaluation.charts import scatter
         from gaip3_pipeline.evaluation.relevance import relevance_map, with_intervals
-        from gaip3_pipeline.imaging.transform import brightened_value, brightness_ratio
         from gaip3_pipeline.tables.files import write_text_atomically
         from gaip3_pipeline.tables.label_changes import changes_csv
-        from gaip3_pipeline.training.inputs import save_input_model, train_input_model
+        from gaip3_pipeline.training.inputs import save_input_model, train_input_model, with_copies
         from gaip3_pipeline.training.logbook import write_section
 
         section, folder = step.settings.input_model[attribute], step.root.input_model(attribute)
@@ -120,10 +120,7 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         changes = label_changes_since(step.root, folder, [attribute])
         with step.training_run(flatten(section)) as run:
             run.text("label_changes.csv", changes_csv(changes))
-            # A copy's background is brighter or darker, and nothing else: the process learns both from the copies.
-            ratios = np.array([brightness_ratio(stem) for stem in table.stem])
-            of_copies = brightened_value(values, ratios) if attribute == "background" else values
-            both, bucket = np.append(values, of_copies), np.tile(table.bucket.to_numpy(), 2)
+            both, bucket = with_copies(attribute, values, table.stem), np.tile(table.bucket.to_numpy(), len(KINDS))
             result = train_input_model(attribute, features, groups, both, bucket, section, len(KINDS), step.progress())
             predicted, uncertainty = result.predicted[: len(values)], result.deviation[: len(values)]
             save_input_model(result.process, folder)
@@ -186,7 +183,7 @@ def _control_regressor(settings: Settings) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name="control_regressor",
-        deps=["final_dataset", *VALUES],
+        deps=["final_dataset", *INPUT_VALUES],
         version=1,
         reads=lambda s: (s.control_regressor,),
         group=GROUP,

@@ -1,12 +1,12 @@
 """Hand labels: five CSVs that people write, and a checked copy of each that trainings read."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, SET_OF_SEX, DataRoot
 from gaip3_pipeline.settings import Settings
-from gaip3_pipeline.versions import Made, RootResource, Step, file_version, versioned_asset
+from gaip3_pipeline.versions import Made, Step, file_version, observed_source, versioned_asset
 
 if TYPE_CHECKING:
     from gaip3_pipeline.tables.contracts import Labels
@@ -34,18 +34,9 @@ def build(settings: Settings) -> list:
     return [make for a in ATTRIBUTES for make in (_source(a), _checked(settings, a))]
 
 
-def _source(attribute: str):
-    @dg.observable_source_asset(
-        name=f"hand_labels_{attribute}",
-        group_name=GROUP,
-        description=f"Hand labels of {attribute} ({MEANINGS[attribute]}) as people write them.",
-        tags={"dagster/kind/csv": ""},
-    )
-    def hand_labels(root: RootResource) -> dg.ObserveResult:
-        made = observe(root.data_root, attribute)
-        return dg.ObserveResult(data_version=dg.DataVersion(made.version), metadata=made.metadata())
-
-    return hand_labels
+def _source(attribute: str) -> Any:
+    what = f"Hand labels of {attribute} ({MEANINGS[attribute]}) as people write them."
+    return observed_source(f"hand_labels_{attribute}", GROUP, "csv", what, lambda root: observe(root, attribute))
 
 
 def _checked(settings: Settings, attribute: str) -> dg.AssetsDefinition:

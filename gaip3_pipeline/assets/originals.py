@@ -1,9 +1,9 @@
 """The original photographs: three folders that the user fills, observed and never written."""
 
-import dagster as dg
+from typing import Any
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, ImageSet
-from gaip3_pipeline.versions import Made, RootResource
+from gaip3_pipeline.versions import Made, observed_source
 
 GROUP = "originals"
 DESCRIPTIONS = {
@@ -26,12 +26,5 @@ def build() -> list:
     return [_source(s) for s in IMAGE_SETS]
 
 
-def _source(image_set: ImageSet):
-    @dg.observable_source_asset(
-        name=f"original_{image_set.id}", group_name=GROUP, description=DESCRIPTIONS[image_set.id], tags={"dagster/kind/jpeg": ""}
-    )
-    def original(root: RootResource) -> dg.ObserveResult:
-        made = observe(root.data_root, image_set)
-        return dg.ObserveResult(data_version=dg.DataVersion(made.version), metadata=made.metadata())
-
-    return original
+def _source(image_set: ImageSet) -> Any:
+    return observed_source(f"original_{image_set.id}", GROUP, "jpeg", DESCRIPTIONS[image_set.id], lambda root: observe(root, image_set))

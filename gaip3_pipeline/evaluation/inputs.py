@@ -14,15 +14,14 @@ from gaip3_pipeline.evaluation.classification import Z_95, wilson_interval
 from gaip3_pipeline.evaluation.page import Entry, Report
 from gaip3_pipeline.evaluation.regression import MOST_LEVELS, r_squared, spearman
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
-from gaip3_pipeline.imaging.transform import RATIOS, brightness_ratio
-from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS
+from gaip3_pipeline.imaging.transform import RATIOS, brightened_value, brightness_ratio
+from gaip3_pipeline.layout import ATTRIBUTES, BRIGHTENED, MEANINGS
 
 RESAMPLES, SEED = 1_000, 0
 QUARTERS = np.linspace(0.0, 1.0, 5)
 BINS = 5  # of predicted deviations, of equal counts
 SHOWN, COLUMNS = 24, 8  # pictures on a sheet
 SEXES = ("female", "male")
-FOLLOWS = "background"  # the value that a brightness copy should move; no other
 TABLE_COLUMNS = ("attribute", "part", "figure", "value", "low", "high", "n")
 Load = Callable[[str, str], np.ndarray]  # sex and stem of an original to (H, W, 3) uint8
 Measure = Callable[[np.ndarray, np.ndarray], float]
@@ -161,7 +160,7 @@ def brightness_pairs(final: pd.DataFrame, attribute: str) -> pd.DataFrame:
     both = final[is_original].merge(final[~is_original], on="original", suffixes=("", "_copy"), validate="one_to_one")
     ratio = both.original.map(lambda key: brightness_ratio(key.partition("/")[2])).to_numpy(float)
     value = both[attribute].to_numpy(float)
-    moved = np.where(ratio < 1, value * ratio, value * (2 - ratio) + (ratio - 1)) - value
+    moved = brightened_value(value, ratio) - value
     return pd.DataFrame({"ratio": ratio, "value": value, "change": both[f"{attribute}_copy"].to_numpy(float) - value, "transform": moved})
 
 
@@ -170,7 +169,7 @@ def brightness_rows(attribute: str, pairs: pd.DataFrame) -> Iterator[Row]:
     for part, of in (("darker", pairs[pairs.ratio < 1]), ("brighter", pairs[pairs.ratio > 1])):
         change = of.change.to_numpy()
         figures = {"mean_change": change, "mean_absolute_change": np.abs(change)}
-        if attribute == FOLLOWS:
+        if attribute in BRIGHTENED:
             figures["transform"] = of["transform"].to_numpy()
         for name, values in figures.items():
             yield attribute, part, name, _mean(values), *_normal(values), len(of)
@@ -302,15 +301,15 @@ def brightness_chart(pairs: Mapping[str, pd.DataFrame]) -> bytes:
         axes.axvline(len(RATIOS) / 2 - 0.5, color=GREY, linewidth=1, linestyle=":")
         axes.vlines(at, quartiles[attribute][0], quartiles[attribute][1], color=BLUE, alpha=0.35, linewidth=5)
         axes.plot(at, by.change.mean().reindex(RATIOS), color=BLUE, marker="o", markersize=4, linewidth=1, label="mean; bars: middle half")
-        if attribute == FOLLOWS:
+        if attribute in BRIGHTENED:
             axes.plot(at, by["transform"].mean().reindex(RATIOS), color=RED, linestyle="--", label="what the transform makes")
-        if attribute in (ATTRIBUTES[0], FOLLOWS):
+        if attribute in (ATTRIBUTES[0], *BRIGHTENED):
             axes.legend(fontsize=7, loc="upper left")
         axes.set_ylim(-reach, reach)
         axes.set_xticks(at, [f"{r:g}".removeprefix("0") for r in RATIOS], fontsize=7, rotation=45)
         axes.set_title(f"{attribute}: change from original to copy", fontsize=9)
         axes.set_xlabel("brightness ratio of the copy", fontsize=8)
-    n = len(pairs[FOLLOWS])
+    n = len(pairs[ATTRIBUTES[0]])
     _say(
         panels[5],
         [f"{n:,} originals that are final with their copies", "background should follow the dashed line,", "the others stay at 0"],

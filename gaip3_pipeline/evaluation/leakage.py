@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gaip3_pipeline.imaging.duplicates import COPY, LEAST_CORRELATION, correlation
+from gaip3_pipeline.imaging.duplicates import LEAST_CORRELATION, coarse, correlation
 
-_COARSE = (16, 13)
+_COARSE = 4
 _LEAST_COARSE = 0.9  # of copies of 16 × 13, blurred so that a move of two pixels leaves them alike
 _BLOCK = 2048
 
@@ -18,12 +18,12 @@ def leaks(copies: np.ndarray, sides: Sequence[str] | np.ndarray, most: int = 20)
     picture of one side is compared with each of another, by blocks of a matrix product; no hash takes part.
     """
     sides, found = np.asarray(sides), []
-    coarse = {turned: _coarse(copies[:, :, ::-1] if turned else copies) for turned in (False, True)}
+    small = {turned: coarse(copies[:, :, ::-1] if turned else copies, _COARSE) for turned in (False, True)}
     for turned in (False, True):
         for top in range(0, len(copies), _BLOCK):
             for left in range(top, len(copies), _BLOCK):
                 rows, columns = slice(top, top + _BLOCK), slice(left, left + _BLOCK)
-                alike = coarse[False][rows] @ coarse[turned][columns].T >= _LEAST_COARSE
+                alike = small[False][rows] @ small[turned][columns].T >= _LEAST_COARSE
                 alike &= sides[rows, None] != sides[None, columns]
                 for i, j in zip(*np.nonzero(alike), strict=True):
                     first, second = int(top + i), int(left + j)
@@ -33,10 +33,3 @@ def leaks(copies: np.ndarray, sides: Sequence[str] | np.ndarray, most: int = 20)
                         if len(found) >= most:
                             return found
     return found
-
-
-def _coarse(copies: np.ndarray) -> np.ndarray:
-    n, (height, width), (rows, columns) = len(copies), COPY, _COARSE
-    small = copies.reshape(n, rows, height // rows, columns, width // columns).mean(axis=(2, 4), dtype=np.float32).reshape(n, -1)
-    small -= small.mean(axis=1, keepdims=True)
-    return small / (np.linalg.norm(small, axis=1, keepdims=True) + 1e-6)

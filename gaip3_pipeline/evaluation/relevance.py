@@ -4,19 +4,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.charts import jpeg
+from gaip3_pipeline.evaluation.inputs import bootstrap, mean_absolute_error
 from gaip3_pipeline.evaluation.regression import r_squared, regression_figures
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
-
-BOOTSTRAPS = 1000
 
 
 def with_intervals(predicted: np.ndarray, labelled: np.ndarray, is_female: np.ndarray) -> dict[str, float | int]:
     """:func:`regression_figures`, and ``r2_low``, ``r2_high``, ``mae_low``, ``mae_high``: 95 % bootstrap intervals over pictures."""
-    drawn = np.random.default_rng(0).integers(0, len(labelled), (BOOTSTRAPS, len(labelled)))
     figures = regression_figures(predicted, labelled, is_female)
-    for name, of in (("r2", r_squared), ("mae", lambda p, y: float(np.abs(p - y).mean()))):
-        low, high = np.nanpercentile([of(predicted[rows], labelled[rows]) for rows in drawn], [2.5, 97.5])
-        figures |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    for name, figure in (("r2", r_squared), ("mae", mean_absolute_error)):
+        figures[f"{name}_low"], figures[f"{name}_high"] = bootstrap(figure, predicted, labelled)
     return figures
 
 

@@ -19,7 +19,7 @@ LEAST_CORRELATION = 0.98
 MOST_BITS = 80
 COPY = (64, 52)  # the small grey copies
 SHIFTS = 1  # pixels of the copies, both ways: two of the pictures
-_LEAST_COARSE = 0.86  # correlation of copies of half that size, unmoved: spares the shifts of most candidates
+_COARSE, _LEAST_COARSE = 2, 0.86  # correlation of copies of half that size, unmoved: spares the shifts of most candidates
 _BLOCK = 2048
 
 
@@ -48,10 +48,10 @@ def grey_copy(image: np.ndarray) -> np.ndarray:
 def near_duplicates(hashes: np.ndarray, copies: np.ndarray) -> list[Pair]:
     """Every pair of one photograph, for ``hashes (N, 2, 32) uint8`` and ``copies (N, 64, 52) uint8``; memory does not grow with N²."""
     found = []
-    coarse = _coarse(copies)
+    small = coarse(copies, _COARSE)
     for mirrored in (False, True):
         turned = copies[:, :, ::-1] if mirrored else copies
-        for first, second, bits in _candidates(hashes[:, 0], hashes[:, int(mirrored)], coarse, _coarse(turned)):
+        for first, second, bits in _candidates(hashes[:, 0], hashes[:, int(mirrored)], small, coarse(turned, _COARSE)):
             likeness = correlation(copies[first], turned[second])
             if likeness >= LEAST_CORRELATION:
                 found.append(Pair(first, second, bits, likeness, mirrored))
@@ -77,10 +77,10 @@ def _normal(x: np.ndarray) -> np.ndarray:
     return centred / (np.linalg.norm(centred) + 1e-6)
 
 
-def _coarse(copies: np.ndarray) -> np.ndarray:
-    """``(N, h·w / 4) float32``: copies of half the size, of zero mean and unit norm."""
+def coarse(copies: np.ndarray, factor: int) -> np.ndarray:
+    """``(N, h·w / factor²) float32``: copies ``(N, h, w) uint8`` smaller by ``factor``, of zero mean and unit norm."""
     n, height, width = copies.shape
-    small = copies.reshape(n, height // 2, 2, width // 2, 2).mean(axis=(2, 4), dtype=np.float32).reshape(n, -1)
+    small = copies.reshape(n, height // factor, factor, width // factor, factor).mean(axis=(2, 4), dtype=np.float32).reshape(n, -1)
     small -= small.mean(axis=1, keepdims=True)
     return small / (np.linalg.norm(small, axis=1, keepdims=True) + 1e-6)
 

@@ -75,7 +75,7 @@ def _batches(images: np.ndarray, of: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _learn(images: np.ndarray, generator: np.random.Generator) -> _Dictionary:
-    """Whitening and k-means of unit vectors and their opposites, from patches at random places."""
+    """The dictionary of patches at random places."""
     which = np.sort(generator.integers(0, len(images), SAMPLED))
     tops, lefts = generator.integers(0, HEIGHT - PATCH + 1, SAMPLED), generator.integers(0, WIDTH - PATCH + 1, SAMPLED)
     taken = np.empty((SAMPLED, PATCH * PATCH * 3), np.float32)
@@ -84,21 +84,29 @@ def _learn(images: np.ndarray, generator: np.random.Generator) -> _Dictionary:
         if i != shown:
             shown, picture = i, area_resize(images[i], HEIGHT, WIDTH)
         taken[row] = picture[top : top + PATCH, left : left + PATCH].ravel()
+    return _Dictionary(*patch_dictionary(taken, ROUNDS, generator))
+
+
+def patch_dictionary(taken: np.ndarray, rounds: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Whitening and k-means of unit vectors and their opposites in one, from patches ``taken (n, PATCH² · 3) float32``, changed in place.
+
+    Directions ``(PATCH² · 3, PATCHES)`` and what is to be taken off their products with a patch, ``(PATCHES,)``, float32.
+    """
     taken -= taken.mean(axis=1, keepdims=True)
     taken /= np.sqrt(taken.var(axis=1, keepdims=True) + FLAT)
     mean = taken.mean(axis=0)
     variances, vectors = np.linalg.eigh(np.cov(taken.T))
     whitening = ((vectors / np.sqrt(np.maximum(variances, 0) + WHITENING)) @ vectors.T).astype(np.float32)
     white = (taken - mean) @ whitening
-    centres = _unit(white[generator.choice(SAMPLED, PATCHES, replace=False)])
-    for _ in range(ROUNDS):
+    centres = _unit(white[generator.choice(len(white), PATCHES, replace=False)])
+    for _ in range(rounds):
         likeness = white @ centres.T
         nearest = np.abs(likeness).argmax(axis=1)
         sums = centres.copy()
-        np.add.at(sums, nearest, white * likeness[np.arange(SAMPLED), nearest][:, None])
+        np.add.at(sums, nearest, white * likeness[np.arange(len(white)), nearest][:, None])
         centres = _unit(sums)
     directions = whitening @ centres.T
-    return _Dictionary(directions.astype(np.float32), (mean @ directions).astype(np.float32))
+    return directions.astype(np.float32), (mean @ directions).astype(np.float32)
 
 
 def _encode(pictures: np.ndarray, dictionary: _Dictionary) -> np.ndarray:
@@ -121,12 +129,14 @@ def _encode(pictures: np.ndarray, dictionary: _Dictionary) -> np.ndarray:
 def _cells() -> np.ndarray:
     """``(cells, patches) float32``: the mean over the patches of each cell of the grid."""
     rows, columns = ((size - PATCH) // STRIDE + 1 for size in (HEIGHT, WIDTH))
-    parts = []
-    for n, cells in ((rows, GRID[0]), (columns, GRID[1])):
-        edges = np.linspace(0, n, cells + 1).round().astype(int)
-        inside = (np.arange(n) >= edges[:-1, None]) & (np.arange(n) < edges[1:, None])
-        parts.append(inside / inside.sum(axis=1, keepdims=True))
-    return np.kron(parts[0], parts[1]).astype(np.float32)
+    return np.kron(cell_means(rows, GRID[0]), cell_means(columns, GRID[1])).astype(np.float32)
+
+
+def cell_means(n: int, cells: int) -> np.ndarray:
+    """``(cells, n) float64``: the mean over the places of each of ``cells`` parts of ``n`` places."""
+    edges = np.linspace(0, n, cells + 1).round().astype(int)
+    inside = (np.arange(n) >= edges[:-1, None]) & (np.arange(n) < edges[1:, None])
+    return inside / inside.sum(axis=1, keepdims=True)
 
 
 def _colours(pictures: np.ndarray) -> np.ndarray:

@@ -12,13 +12,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from gaip3_pipeline.imaging.patches import FLAT, GRID, HEIGHT, PATCH, PATCHES, STRIDE, THRESHOLD, WIDTH, cell_means
+
 Tensor = Any
-HEIGHT, WIDTH = 128, 104  # of the pictures looked at
-PATCH, STRIDE, PATCHES = 8, 4, 200  # each patch counts twice, as it is and inverted
-THRESHOLD = 0.5  # of an activation, in standard deviations of whitened patches
-FLAT = 10.0  # added to a patch's variance, in grey levels²
 COLOURS = 48
-GRID = (12, 10)
 ROWS, SIDES = 4, (0, 3, 7)  # regions: rows of the face; columns of the grid where the left side and the middle begin, and the right side
 PATCH_AXES, COLOUR_AXES, COPY_AXES = 40, 30, 50  # of a region; 80 and 60 gained .003 of R² on photographs
 COPY = (16, 13)  # the very small copy
@@ -29,7 +26,7 @@ class Pooled(layers.Layer):
     """Means of ``(B, h, w, C)`` over each cell of a grid: ``(B, *GRID, C)``."""
 
     def build(self, shape: Sequence[int]) -> None:
-        self._rows, self._columns = (_cells(n, k) for n, k in zip(shape[1:3], GRID, strict=True))
+        self._rows, self._columns = (cell_means(n, k).astype(np.float32) for n, k in zip(shape[1:3], GRID, strict=True))
 
     def call(self, x: Tensor) -> Tensor:
         return ops.einsum("bw,nawc->nabc", self._columns, ops.einsum("ah,nhwc->nawc", self._rows, x))
@@ -115,10 +112,3 @@ def groups() -> np.ndarray:
     """``(G + 1,) int``: where the features of each region begin and end: (side, middle) of four rows, of patches, of colours; the copy."""
     sizes = [n for axes in (PATCH_AXES, COLOUR_AXES) for _ in range(ROWS) for n in (2 * axes, axes)]
     return np.cumsum([0, *sizes, COPY_AXES])
-
-
-def _cells(n: int, cells: int) -> np.ndarray:
-    """``(cells, n) float32``: the mean over the places of each cell."""
-    edges = np.linspace(0, n, cells + 1).round().astype(int)
-    inside = (np.arange(n) >= edges[:-1, None]) & (np.arange(n) < edges[1:, None])
-    return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -3,17 +3,16 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import keras
 
 from gaip3_pipeline.tables.files import write_text_atomically, writing
-
-if TYPE_CHECKING:
-    import keras
 
 CONFIG_FILE = "model.json"
 
 
-def save_weights(model: "keras.Model", folder: Path, name: str = "model") -> None:
+def save_weights(model: keras.Model, folder: Path, name: str = "model") -> None:
     """Write ``NAME.weights.h5``, whole or not at all."""
     with writing(folder / f"{name}.weights.h5") as temporary:
         target = temporary.with_name(f"{temporary.stem}.weights.h5")  # Keras insists on this ending
@@ -24,7 +23,7 @@ def save_weights(model: "keras.Model", folder: Path, name: str = "model") -> Non
             target.unlink(missing_ok=True)
 
 
-def load_weights(model: "keras.Model", folder: Path, name: str = "model") -> "keras.Model":
+def load_weights(model: keras.Model, folder: Path, name: str = "model") -> keras.Model:
     """``model`` with the weights of ``folder``. Raises ``FileNotFoundError`` when there are none."""
     path = folder / f"{name}.weights.h5"
     if not path.exists():

@@ -48,13 +48,13 @@ class KernelRegression:
     def covariance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Posterior covariance ``(n, m)``, in units of the process, of pictures of features ``(2, n, D)`` and ``(2, m, D)``."""
         x, y = self._in_metric(a), self._in_metric(b)
-        known_x, known_y = (_kernel(z, self.features, self.width, self.sign) for z in (x, y))
-        return _kernel(x, y, self.width, self.sign) - known_x @ self.inverse @ known_y.T
+        known_x, known_y = (mirror_kernel(z, self.features, self.width, self.sign) for z in (x, y))
+        return mirror_kernel(x, y, self.width, self.sign) - known_x @ self.inverse @ known_y.T
 
     def posterior(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean (a value that may leave 0..1) and variance (in units of the process, without the label's noise), ``(n,)`` each."""
         x = self._in_metric(features)
-        between = _kernel(x, self.features, self.width, self.sign)
+        between = mirror_kernel(x, self.features, self.width, self.sign)
         own = 0.5 * (1.0 + self.sign * np.exp(-np.square(x[0] - x[1]).sum(axis=1) / self.width))
         variance = own - np.einsum("ij,ij->i", between @ self.inverse, between)
         return (between @ self.weights + self.mean).astype(np.float64), np.maximum(variance, 0.0).astype(np.float64)
@@ -106,9 +106,9 @@ def predict(models: Sequence[KernelRegression], features: np.ndarray) -> tuple[n
 
 
 def _fit(metric: np.ndarray | None, x: np.ndarray, values: np.ndarray, noise: np.ndarray, sign: int) -> KernelRegression:
-    squares = _squares(x[0], x[0])
+    squares = squared_distances(x[0], x[0])
     width = float(2.0 * np.median(squares[np.triu_indices(len(squares), 1)])) + 1e-12
-    covariance = _kernel(x, x, width, sign)
+    covariance = mirror_kernel(x, x, width, sign)
     covariance[np.diag_indices(len(covariance))] += noise.astype(np.float32)
     inverse = np.linalg.inv(covariance)
     mean = 0.5 if sign < 0 else float(values.mean())
@@ -119,19 +119,23 @@ def _learned_metric(model: KernelRegression) -> np.ndarray:
     """``(D, D)``: the root of the mean outer product of the gradients at the labelled pictures and their mirror images."""
     x = np.concatenate(list(model.features))
     weights = np.concatenate([model.weights, model.sign * model.weights])
-    pull = np.exp(-_squares(x, x) / model.width) * weights
+    pull = np.exp(-squared_distances(x, x) / model.width) * weights
     gradients = pull.sum(axis=1)[:, None] * x - pull @ x
     outer = gradients.T @ gradients
     values, vectors = np.linalg.eigh(outer / (np.trace(outer) / len(outer) + 1e-30))
     return (vectors * np.sqrt(np.maximum(values, 0.0) + _RIDGE)).astype(np.float32)
 
 
-def _kernel(a: np.ndarray, b: np.ndarray, width: float, sign: int) -> np.ndarray:
-    same = np.exp(-_squares(a[0], b[0]) / width) + np.exp(-_squares(a[1], b[1]) / width)
-    other = np.exp(-_squares(a[0], b[1]) / width) + np.exp(-_squares(a[1], b[0]) / width)
+def mirror_kernel(a: np.ndarray, b: np.ndarray, width: float, sign: int) -> np.ndarray:
+    """Covariance ``(n, m)`` of pictures of features ``(2, n, D)`` and ``(2, m, D)``: Gaussian in the squared distance over ``width``.
+
+    It is averaged over a picture and its mirror image; ``sign`` is -1 where the mirror image's value is 1 - value.
+    """
+    same = np.exp(-squared_distances(a[0], b[0]) / width) + np.exp(-squared_distances(a[1], b[1]) / width)
+    other = np.exp(-squared_distances(a[0], b[1]) / width) + np.exp(-squared_distances(a[1], b[0]) / width)
     return 0.25 * (same + sign * other)
 
 
-def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Squared distances ``(n, m)`` of ``(n, d)`` and ``(m, d)``."""
     return np.maximum(np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)[None] - 2.0 * a @ b.T, 0.0)

@@ -8,14 +8,13 @@ import numpy as np
 from keras import ops
 from scipy.sparse.linalg import eigsh
 
+from gaip3_pipeline.imaging.patches import HEIGHT, PATCH, PATCHES, SAMPLED, WIDTH, patch_dictionary
 from gaip3_pipeline.models.backend import compile_options
-from gaip3_pipeline.models.features import COLOURS, FLAT, HEIGHT, PATCH, PATCHES, REGIONS, WIDTH, build_extractor, groups, opponent
+from gaip3_pipeline.models.features import COLOURS, REGIONS, build_extractor, groups, opponent
 from gaip3_pipeline.models.storage import load_weights, save_config, save_weights
 from gaip3_pipeline.training.pictures import shrink
 
-SAMPLED, ROUNDS = 20_000, 10  # patches, and colours, that k-means learns from
-WHITENING = 0.1  # added to the variances of patches before whitening
-LEARNED_FROM = 750  # pictures, with their mirror images, that axes are learned from
+ROUNDS = 10  # of k-means
 _BATCH = 64
 
 
@@ -85,26 +84,13 @@ def _compiled(extractor: keras.Model) -> keras.Model:
 
 
 def _patch_dictionary(pictures: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Whitening and k-means of unit vectors and their opposites in one: directions ``(8, 8, 3, PATCHES)``, offset ``(PATCHES,)``."""
+    """The dictionary of patches at random places: directions ``(8, 8, 3, PATCHES)``, offset ``(PATCHES,)``."""
     which = generator.integers(0, len(pictures), SAMPLED)
     tops, lefts = generator.integers(0, HEIGHT - PATCH + 1, SAMPLED), generator.integers(0, WIDTH - PATCH + 1, SAMPLED)
     corners = zip(which, tops, lefts, strict=True)
     taken = np.stack([pictures[i, t : t + PATCH, x : x + PATCH].ravel() for i, t, x in corners]).astype(np.float32)
-    taken -= taken.mean(axis=1, keepdims=True)
-    taken /= np.sqrt(taken.var(axis=1, keepdims=True) + FLAT)
-    mean = taken.mean(axis=0)
-    variances, vectors = np.linalg.eigh(np.cov(taken.T))
-    whitening = (vectors / np.sqrt(np.maximum(variances, 0) + WHITENING)) @ vectors.T
-    white = ((taken - mean) @ whitening).astype(np.float32)
-    centres = _unit(white[generator.choice(SAMPLED, PATCHES, replace=False)])
-    for _ in range(ROUNDS):
-        likeness = white @ centres.T
-        nearest = np.abs(likeness).argmax(axis=1)
-        sums = centres.copy()
-        np.add.at(sums, nearest, white * likeness[np.arange(SAMPLED), nearest][:, None])
-        centres = _unit(sums)
-    directions = whitening @ centres.T
-    return directions.reshape(PATCH, PATCH, 3, PATCHES), mean @ directions
+    directions, offset = patch_dictionary(taken, ROUNDS, generator)
+    return directions.reshape(PATCH, PATCH, 3, PATCHES), offset
 
 
 def _colour_dictionary(pictures: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -134,7 +120,3 @@ def _principal_axes(x: np.ndarray, axes: int, generator: np.random.Generator) ->
     out = np.zeros((x.shape[1], axes))
     out[:, :kept] = vectors[:, ::-1] / np.sqrt(total / len(x))
     return mean, out, float(values.sum() / total)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-12)

@@ -19,11 +19,13 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
-from gaip3_pipeline.layout import MIRRORED
+from gaip3_pipeline.imaging.transform import brightened_value, brightness_ratio
+from gaip3_pipeline.layout import BRIGHTENED, MIRRORED
 from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.tables.files import writing
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.tables.values import DECIMALS, as_values
+from gaip3_pipeline.training.cross_fitting import mirror_kernel, squared_distances
 
 FOLDS = 4
 ITERATIONS = 25  # of the search; the likelihood changes little after them
@@ -64,7 +66,7 @@ class InputProcess:
         for start in range(0, len(values), _BLOCK):
             some = slice(start, start + _BLOCK)
             x = features[:, some] * _spread(np.sqrt(self.relevance), self.groups)
-            between = self.scale * _kernel(x, known, sign)
+            between = self.scale * mirror_kernel(x, known, 1.0, sign)
             own = self.scale * 0.5 * (1.0 + sign * np.exp(-np.square(x[0] - x[1]).sum(axis=1)))
             variance = own - np.einsum("ij,ij->i", between @ inverse, between)
             values[some] = mean + deviation * (between @ weights)
@@ -82,7 +84,7 @@ class InputProcess:
     def _conditioned(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The labelled pictures' features by relevance, the inverse of their covariance, and its product with the labels."""
         known = self.features * _spread(np.sqrt(self.relevance), self.groups)
-        covariance = (self.scale * _kernel(known, known, _sign(self.attribute))).astype(np.float64)
+        covariance = (self.scale * mirror_kernel(known, known, 1.0, _sign(self.attribute))).astype(np.float64)
         covariance[np.diag_indices(len(covariance))] += self.noise * self.repeats
         inverse = cho_solve(cho_factor(covariance, lower=True), np.eye(len(covariance)))
         mean, deviation = _moments(self.attribute, self.values)
@@ -131,6 +133,12 @@ def train_input_model(
     if progress:
         progress(FOLDS + 1, FOLDS + 1)
     return InputResult(process, predicted, deviation)
+
+
+def with_copies(attribute: str, values: np.ndarray, stems: Iterable[str]) -> np.ndarray:
+    """``values (N,)`` of the pictures called ``stems``, and after them those of their brightness copies: ``(2N,)``."""
+    ratios = np.array([brightness_ratio(stem) for stem in stems])
+    return np.append(values, brightened_value(values, ratios) if attribute in BRIGHTENED else values)
 
 
 def fit_process(
@@ -205,23 +213,12 @@ def _distances(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
     out = np.empty((len(groups) - 1, 3, n, n), np.float32)
     for g, part in enumerate(_parts(x, groups)):
         for i, (a, b) in enumerate(((0, 0), (1, 1), (0, 1))):
-            out[g, i] = _squares(part[a], part[b])
+            out[g, i] = squared_distances(part[a], part[b])
     return out
 
 
 def _parts(x: np.ndarray, groups: np.ndarray) -> Iterable[np.ndarray]:
     return (x[..., start:end] for start, end in pairwise(groups))
-
-
-def _kernel(a: np.ndarray, b: np.ndarray, sign: int) -> np.ndarray:
-    same = np.exp(-_squares(a[0], b[0])) + np.exp(-_squares(a[1], b[1]))
-    other = np.exp(-_squares(a[0], b[1])) + np.exp(-_squares(a[1], b[0]))
-    return 0.25 * (same + sign * other)
-
-
-def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared distances ``(n, m)`` of ``(n, d)`` and ``(m, d)``."""
-    return np.maximum(np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)[None] - 2.0 * a @ b.T, 0.0)
 
 
 def _spread(of_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:

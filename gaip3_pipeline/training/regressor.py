@@ -92,7 +92,7 @@ def train_regressor(
     )
     predicted = predict_values(_regressor(model, attributes, settings), [pictures])
     save_weights(model, folder)
-    save_config(folder, {"attributes": list(attributes), **{f.name: getattr(settings, f.name) for f in dataclasses.fields(Network)}})
+    save_config(folder, {"attributes": list(attributes), **dataclasses.asdict(settings)})
     checkpoint.discard(folder / "checkpoints")
     return RegressorResult(history, predicted)
 
