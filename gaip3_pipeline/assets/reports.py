@@ -26,7 +26,7 @@ def _curation(settings: Settings) -> dg.AssetsDefinition:
         settings,
         name="curation_report",
         deps=["gender_probabilities", "final_dataset", *PROCESSED],
-        version=1,
+        version=2,
         reads=lambda s: (s.final_dataset,),
         group=GROUP,
         kinds={"html", "csv", "mlflow"},

@@ -18,14 +18,13 @@ from gaip3_pipeline.evaluation.classification import (
     wilson_interval,
 )
 from gaip3_pipeline.evaluation.page import Entry, Report
-from gaip3_pipeline.imaging.contact_sheet import MAX_BYTES, contact_sheet
+from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import RATIOS, brightness_ratio
 from gaip3_pipeline.layout import IMAGE_SETS
 
 THRESHOLDS = (0.5, 0.9, 0.99, 0.999, 0.9999)
 SUSPECTED = 0.5  # chance of the other folder from which a picture is listed
 SHOWN, COLUMNS = 24, 8  # pictures on a sheet
-BYTES_OF_EACH = 4_000  # of a picture on a sheet that shows all there are
 LEAST = 1e-30  # a probability that float32 underflows to 0 is taken as this
 D1, FEMALE, MALE = FOLDERS = tuple(s.folder for s in IMAGE_SETS)
 COLOURS = {D1: GREEN, FEMALE: RED, MALE: BLUE}
@@ -170,16 +169,16 @@ def brightness_figures(pairs: pd.DataFrame) -> Rows:
 def rule_sheets(scored: pd.DataFrame, manifest: pd.DataFrame, threshold: float, load: Load) -> dict[str, bytes]:
     """Sheets of originals by name: females just below the rule, pictures just above, males accepted (each) and males nearest to it.
 
-    A sheet without pictures is left out.
+    The accepted males take as many sheets as show them all: ``males_accepted``, ``males_accepted_2``, … A sheet without pictures is left
+    out.
     """
     originals = scored[scored.is_original].sort_values(["logit", "path"], kind="stable")
     passes = originals.prob_female >= threshold
     females, males = (originals[(originals.folder == f) & ~passes][::-1] for f in (FEMALE, MALE))
-    accepted = originals[(originals.folder == MALE) & passes][::-1]
     chosen = {
         "females_below": (females[:SHOWN], "in the female folder, just below the rule"),
         "kept_above": (originals[originals.path.isin(manifest.source)][:SHOWN], "kept, just above the rule"),
-        "males_accepted": (accepted, f"in the male folder, accepted by the score (all {len(accepted)}; the folder keeps them out)"),
+        **_accepted_males(originals[(originals.folder == MALE) & passes][::-1]),
         "males_below": (males[:SHOWN], "in the male folder, nearest below the rule"),
     }
     return {name: _sheet(rows, _percents(rows), f"{title}; P(female) in %", load) for name, (rows, title) in chosen.items() if len(rows)}
@@ -301,9 +300,19 @@ def _suspected_sheet(folders: pd.DataFrame, load: Load) -> dict[str, bytes]:
     return {"suspected_folders": _sheet(rows, captions, title, load)} if len(rows) else {}
 
 
+def _accepted_males(rows: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, str]]:
+    """All of them, on sheets that stay as small and as sharp as every other."""
+    sheets = {}
+    for start in range(0, len(rows), SHOWN):
+        some = rows[start : start + SHOWN]
+        which = f"{start + 1} to {start + len(some)} of {len(rows)}"
+        name = "males_accepted" if start == 0 else f"males_accepted_{start // SHOWN + 1}"
+        sheets[name] = some, f"in the male folder, accepted by the score ({which}; the folder keeps them out)"
+    return sheets
+
+
 def _sheet(rows: pd.DataFrame, captions: Sequence[str], title: str, load: Load) -> bytes:
-    most = max(MAX_BYTES, BYTES_OF_EACH * len(rows))
-    return contact_sheet([load(p) for p in rows.path], COLUMNS, captions=captions, title=title, max_bytes=most)
+    return contact_sheet([load(p) for p in rows.path], COLUMNS, captions=captions, title=title)
 
 
 def _percents(rows: pd.DataFrame) -> list[str]:

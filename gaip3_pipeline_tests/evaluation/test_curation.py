@@ -15,6 +15,7 @@ from gaip3_pipeline.evaluation.curation import (
     scored_images,
     suspected_folders,
 )
+from gaip3_pipeline.imaging.contact_sheet import MAX_BYTES
 from gaip3_pipeline.imaging.transform import brightness_ratio
 
 SCORES = {  # of originals, as float32 has them; a copy scores a tenth of the odds
@@ -91,6 +92,17 @@ def test_each_accepted_male_is_shown_and_misses_lie_next_to_the_rule():
     assert seen[:2] == ["resized/female/near.jpg", "resized/female/man.jpg"]
     assert "resized/male/woman.jpg" in seen
     assert "males_accepted" not in rule_sheets(scored[scored.stem != "woman"], manifest(), 0.9999, grey)
+
+
+def test_many_accepted_males_are_each_shown_on_sheets_as_small_as_every_other():
+    noise = np.random.default_rng(0).integers(0, 256, (128, 104, 3), dtype=np.uint8)
+    names = [f"resized/male/{i:03}.jpg" for i in range(60)]
+    accepted = pd.DataFrame({"image_path": names, "prob_male": 1e-5, "prob_female": 0.99999})
+    seen = []
+    sheets = rule_sheets(scored_images(accepted), manifest(), 0.9999, lambda path: (seen.append(path), noise)[1])
+    assert list(sheets) == ["males_accepted", "males_accepted_2", "males_accepted_3"]
+    assert sorted(seen) == names
+    assert max(map(len, sheets.values())) <= MAX_BYTES
 
 
 def test_the_report_has_a_picture_of_each_kind_and_the_rule_among_its_thresholds():
