@@ -35,7 +35,11 @@ EXPECTED = {
     "final_dataset": {"gender_probabilities", "near_duplicates", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
     **{f"evaluator_{a}": {f"labels_{a}", "near_duplicates", *(f"resized_{s}" for s in SETS)} for a in ATTRIBUTES},
     "curation_report": {"gender_probabilities", "final_dataset", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
-    "inputs_report": {"final_dataset", *(f"{n}_{a}" for a in ATTRIBUTES for n in ("labels", "input_model", "input_values"))},
+    "inputs_report": {
+        "final_dataset",
+        "near_duplicates",
+        *(f"{n}_{a}" for a in ATTRIBUTES for n in ("labels", "input_model", "input_values")),
+    },
     "generator_evaluation": {
         "nvae_weights",
         "final_dataset",

@@ -51,7 +51,8 @@ def _inputs(settings: Settings) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name="inputs_report",
-        deps=[*(f"{n}_{a}" for a in ATTRIBUTES for n in ("labels", "input_model", "input_values")), "final_dataset"],
+        # near_duplicates: groups that merge move folds, and so what is predicted out of fold, where no model changes.
+        deps=[*(f"{n}_{a}" for a in ATTRIBUTES for n in ("labels", "input_model", "input_values")), "final_dataset", "near_duplicates"],
         version=1,
         group=GROUP,
         kinds={"html", "csv", "mlflow"},
