@@ -53,7 +53,7 @@ def _inputs(settings: Settings) -> dg.AssetsDefinition:
         name="inputs_report",
         # near_duplicates: groups that merge move folds, and so what is predicted out of fold, where no model changes.
         deps=[*(f"{n}_{a}" for a in ATTRIBUTES for n in ("labels", "input_model", "input_values")), "final_dataset", "near_duplicates"],
-        version=1,
+        version=2,
         group=GROUP,
         kinds={"html", "csv", "mlflow"},
         description="How far the five values can be trusted: errors out of fold, the worst with pictures, drift of sets and copies.",

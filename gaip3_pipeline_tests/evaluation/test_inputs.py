@@ -15,6 +15,7 @@ from gaip3_pipeline.evaluation.inputs import (
     mean_absolute_error,
     set_rows,
     uncertainty_rows,
+    unseen_originals,
 )
 from gaip3_pipeline.imaging.transform import brighten, brightness_ratio
 from gaip3_pipeline.layout import ATTRIBUTES
@@ -25,9 +26,10 @@ def labels(n: int = 400, seed: int = 0) -> pd.DataFrame:
     value, deviation = rng.integers(0, 5, n) / 4, rng.uniform(0.02, 0.2, n)
     gender = np.where(np.arange(n) % 4 == 0, "male", "female")
     stems = [str(i) for i in range(n)]
-    return pd.DataFrame(
-        {"stem": stems, "gender": gender, "value": value, "predicted": value + rng.normal(0, deviation), "uncertainty": deviation}
-    )
+    predicted = value + rng.normal(0, deviation)
+    keys = [f"d2_{g}/{stem}" for g, stem in zip(gender, stems, strict=True)]
+    columns = {"key": keys, "stem": stems, "gender": gender, "value": value, "predicted": predicted, "uncertainty": deviation}
+    return pd.DataFrame(columns)
 
 
 def final(move: float = 0.0) -> pd.DataFrame:
@@ -92,20 +94,31 @@ def test_honest_deviations_hold_two_thirds_and_grow_with_the_errors():
 
 
 def test_the_sets_are_compared_by_their_originals_alone():
-    found = by_name(set_rows("background", final()))
+    found = by_name(set_rows("background", unseen_originals(final(), {})))
     assert found["d1", "mean"][0] == pytest.approx(0.3)
     assert found["d1 - d2", "mean"][0] == pytest.approx(0.3 - 0.7)
     assert found["d1 - d2", "mean_uncertainty"][0] == pytest.approx(0.2)
     assert found["d1", "mean"][3] == 2
 
 
+def test_an_original_with_a_label_counts_by_what_a_model_says_that_did_not_see_it():
+    table = final()
+    known = pd.DataFrame({"key": ["d2_female/c", "d2_male/x"], "predicted": [0.6, 0.0], "uncertainty": [0.4, 0.9]})
+    unseen = unseen_originals(table, {"eyes": known}).set_index("original")
+    assert list(unseen.index) == ["d1/a", "d1/b", "d2_female/c", "d2_female/d"]
+    assert list(unseen.eyes) == [0.5, 0.5, 0.6, 0.5]
+    assert list(unseen.uncertainty_eyes) == [0.3, 0.3, 0.4, 0.1]
+    assert list(unseen.mouth) == [0.5] * 4  # labelled for eyes alone
+    assert list(table.eyes) == [0.5] * 8
+
+
 def test_a_background_that_follows_the_picture_moves_as_the_transform_does():
     table = final(move=0.1)
-    pairs = brightness_pairs(table, "background")
+    pairs = brightness_pairs(table, "background", [])
     assert len(pairs) == 4
     np.testing.assert_allclose(pairs.change, pairs["transform"], atol=1.5 / 255)
     assert (np.sign(pairs.change) == np.sign(pairs.ratio - 1)).all()
-    found = by_name(brightness_rows("mouth", brightness_pairs(table, "mouth")))
+    found = by_name(brightness_rows("mouth", brightness_pairs(table, "mouth", [])))
     parts = {part for (part, _), (_, _, _, n) in found.items() if n}
     assert parts
     for part in parts:
@@ -113,9 +126,21 @@ def test_a_background_that_follows_the_picture_moves_as_the_transform_does():
         assert (part, "transform") not in found
 
 
+def test_pairs_that_the_model_learned_from_do_not_speak_for_new_pictures():
+    table = final(move=0.1)
+    is_labelled = table.original.str.startswith("d2")
+    table.loc[is_labelled, "mouth"] = 0.5  # of the labelled pairs nothing moves, as the model was told
+    labelled = table.original[is_labelled].unique()
+    found = by_name(brightness_rows("mouth", brightness_pairs(table, "mouth", labelled)))
+    apart = {part: (value, n) for (part, figure), (value, _, _, n) in found.items() if figure == "mean_change" and n}
+    assert sum(n for part, (_, n) in apart.items() if part.endswith(", labelled")) == 2
+    for part, (value, _) in apart.items():
+        assert value == pytest.approx(0.0 if part.endswith(", labelled") else 0.1)
+
+
 def test_a_copy_without_its_original_is_no_pair():
     table = final()
-    assert len(brightness_pairs(table[table.source != "resized/x/a.jpg"], "eyes")) == 3
+    assert len(brightness_pairs(table[table.source != "resized/x/a.jpg"], "eyes", [])) == 3
 
 
 def test_the_report_holds_each_figure_once_and_shows_the_worst_first():
