@@ -307,7 +307,7 @@ def _accepted_males(rows: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, str]]:
         some = rows[start : start + SHOWN]
         which = f"{start + 1} to {start + len(some)} of {len(rows)}"
         name = "males_accepted" if start == 0 else f"males_accepted_{start // SHOWN + 1}"
-        sheets[name] = some, f"in the male folder, accepted by the score ({which}; the folder keeps them out)"
+        sheets[name] = some, f"males accepted, {which}"
     return sheets
 
 
