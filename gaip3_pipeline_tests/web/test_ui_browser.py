@@ -166,7 +166,7 @@ def test_mlflow_compares_the_runs_before_and_after(pages: Pages, page: Page) -> 
     expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible()
     for run in runs:
         expect(page.get_by_text(run["info"]["run_id"]).first).to_be_visible()
-    expect(page.get_by_text("final/r2", exact=True).first).to_be_visible()
+    expect(page.get_by_text("final/mae", exact=True).first).to_be_visible()
     page.screenshot(path=pages.screenshots / "compare.png")
 
 
