@@ -101,12 +101,12 @@ def _leaks(batches: Iterable[Any], names: Any, sides: Any) -> Verdict:
     import numpy as np
 
     from gaip3_pipeline.evaluation.leakage import leaks
-    from gaip3_pipeline.imaging.duplicates import grey_copy
+    from gaip3_pipeline.imaging.duplicates import COPY, grey_copy
 
     copies = [grey_copy(image) for batch in batches for image in batch]
     names, sides = list(names), list(sides)
-    found = leaks(np.array(copies).reshape(-1, 64, 52), sides)
-    said = "; ".join(f"{names[i]} in {sides[i]}, {names[j]} in {sides[j]} (correlation {alike:.3f})" for i, j, alike in found)
+    found = leaks(np.array(copies).reshape(-1, *COPY), sides)
+    said = "; ".join(f"{names[i]} in {sides[i]}, {names[j]} in {sides[j]} (alike to {alike:.3f})" for i, j, alike in found)
     return not found, f"one photograph on two sides: {said}" if found else f"{len(names):,} pictures compared, none on two sides"
 
 

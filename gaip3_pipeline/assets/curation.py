@@ -32,7 +32,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         settings,
         name="near_duplicates",
         deps=RESIZED,
-        version=1,
+        version=2,
         group=GROUP,
         kinds={"csv", "opencv"},
         description="Groups of the same photograph in all three sets, also re-encoded, resized, brightened, moved or mirrored.",
@@ -41,7 +41,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         import numpy as np
 
         from gaip3_pipeline.assets.training_data import originals_with, resized_batches
-        from gaip3_pipeline.imaging.duplicates import grey_copy, near_duplicates, perceptual_hash
+        from gaip3_pipeline.imaging.duplicates import COPY, grey_copy, near_duplicates, perceptual_hash
         from gaip3_pipeline.imaging.processing import in_order
         from gaip3_pipeline.tables import duplicates
         from gaip3_pipeline.tables.splits import moved
@@ -54,7 +54,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             hashes += list(in_order(perceptual_hash, batch))
             copies += [grey_copy(image) for image in batch]
             progress.update(len(copies))
-        pairs = near_duplicates(np.array(hashes).reshape(-1, 2, 32), np.array(copies).reshape(-1, 64, 52))
+        pairs = near_duplicates(np.array(hashes).reshape(-1, 2, 32), np.array(copies).reshape(-1, *COPY))
         table = duplicates.group_table(originals, [(p.first, p.second, p.correlation, p.bits, p.mirrored) for p in pairs])
         went = moved(originals_with(step.root, duplicates.twins(before)), originals_with(step.root, duplicates.twins(table)))
         duplicates.write_group_table(step.root.near_duplicates, table)
