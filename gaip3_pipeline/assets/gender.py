@@ -18,7 +18,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         settings,
         name="gender_model",
         deps=["feature_extractor", *(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],
-        version=3,
+        version=4,
         reads=lambda s: (s.gender_model,),
         group=GROUP,
         kinds={"keras", "mlflow"},
