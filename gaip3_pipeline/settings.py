@@ -56,7 +56,7 @@ class GenderModel:
 
     height: int = 64
     width: int = 52
-    folds: int = 3
+    folds: int = 5
     epochs: int = 60
     batch_size: int = 16
     learning_rate: float = 1e-3
