@@ -51,6 +51,7 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
         _check("generator_evaluation", "sliders_move", _sliders, False, "Every value rises when it is asked to (slope above 0.1)."),
         _check("critic_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
         _check("judge_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
+        _check("reconstruction_judge_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
         _check("retouched_samples", "judge_prefers", _retouched, False, "The judge, which never steers, rates them higher than before."),
         _check("report", "complete", _report, False, "The page holds a figure of every asset."),
     ]

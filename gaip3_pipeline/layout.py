@@ -250,6 +250,10 @@ class DataRoot:
     def judge(self) -> Path:
         return self.path / "models" / "judge"
 
+    @property
+    def reconstruction_judge(self) -> Path:
+        return self.path / "models" / "reconstruction_judge"
+
     # pictures made
     @property
     def samples(self) -> Path:

@@ -40,7 +40,8 @@ HEADLINES = {
     "generator_evaluation": ("r2_eyes", "r2_mouth", "r2_hair_color", "r2_background", "r2_head", "leakage", "fd_random"),
     "critic_weights": ("auc",),
     "judge_weights": ("auc",),
-    "retouched_samples": ("judge_logit_after",),
+    "reconstruction_judge_weights": ("auc",),
+    "retouched_samples": ("judge_logit_after", "reconstruction_judge_auc_after"),
 }
 
 

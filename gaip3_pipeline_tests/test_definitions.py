@@ -60,7 +60,7 @@ def test_the_graph_is_the_one_of_the_documents(tmp_path):
     for name, parents in EXPECTED.items():
         assert {p.to_user_string() for p in graph.get(dg.AssetKey(name)).parent_keys} == parents, name
     rest = {k.to_user_string() for k in graph.get_all_asset_keys()} - set(EXPECTED)
-    assert rest == {"nvae_samples", "critic_weights", "judge_weights", "retouched_samples", "report"}
+    assert rest == {"nvae_samples", "critic_weights", "judge_weights", "reconstruction_judge_weights", "retouched_samples", "report"}
 
 
 def test_every_asset_says_what_it_is_and_is_checked(tmp_path):
@@ -102,6 +102,7 @@ def test_trainings_share_one_pool(tmp_path):
         "nvae_weights",
         "critic_weights",
         "judge_weights",
+        "reconstruction_judge_weights",
         *(f"{n}_{a}" for a in ATTRIBUTES for n in ("input_model", "evaluator")),
     }
     assert {n for n, pool in pools.items() if pool} == trained

@@ -16,7 +16,15 @@ from gaip3_pipeline.versions import DATA_VERSION_TAG, Made, keep
 from gaip3_pipeline_tests.refreshing import definitions_of, instance_of
 
 REGRESSORS = {f"{kind}_{a}" for a in ATTRIBUTES for kind in ("input_model", "evaluator")}
-TRAINED = {"gender_model", "feature_extractor", "control_regressor", "nvae_weights", "critic_weights", "judge_weights"} | REGRESSORS
+TRAINED = {
+    "gender_model",
+    "feature_extractor",
+    "control_regressor",
+    "nvae_weights",
+    "critic_weights",
+    "judge_weights",
+    "reconstruction_judge_weights",
+} | REGRESSORS
 MEASURED = {  # assets that train nothing and keep what they found, with files that they keep
     "generator_evaluation": {"control.csv", "sweeps.jpg", "control.jpg", "nearest_training_pictures.jpg"},
     "curation_report": {"curation.html", "folders.csv", "rule.jpg", "reliability.jpg", "brightness.jpg"},

@@ -94,7 +94,11 @@ def test_the_plan_agrees_with_what_dagster_shows_as_unsynced(root_copy):
         graph = definitions.resolve_asset_graph()
         resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
         shown = {k.to_user_string() for k in graph.materializable_asset_keys if resolver.get_status(k) != StaleStatus.FRESH}
-    assert {p.name for p in plan_of(root_copy) if p.certain} == shown == {"labels_background", "critic_weights", "judge_weights"}
+    assert (
+        {p.name for p in plan_of(root_copy) if p.certain}
+        == shown
+        == {"labels_background", "critic_weights", "judge_weights", "reconstruction_judge_weights"}
+    )
 
 
 def test_a_step_stops_when_the_settings_are_not_those_it_was_planned_with(root_copy):

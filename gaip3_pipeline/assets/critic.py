@@ -1,4 +1,8 @@
-"""The critic that steers retouching and the judge that never does: real against generated, on disjoint pictures."""
+"""The critic that steers retouching and the judges that never do, on disjoint pictures.
+
+Real against generated is nearly decided by the decoder's blur, which no latent can change. What moving latents can mend shows in a second
+pair: reconstructions of real pictures, which went through the same decoder, against samples. The guide learns that one.
+"""
 
 import dagster as dg
 
@@ -10,19 +14,26 @@ GROUP = "critic"
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
-    """``critic_weights`` (the guide) and ``judge_weights``."""
+    """``critic_weights`` (the guide), ``judge_weights`` and ``reconstruction_judge_weights``."""
     return [
-        _critic(settings, "critic_weights", "guide", "The guide: tells real from generated faces and steers retouching."),
-        _critic(settings, "judge_weights", "judge", "The judge: as the guide, on other pictures and samples; it only measures."),
+        _critic(settings, "critic_weights", "guide", True, "The guide: tells rebuilt real faces from drawn ones and steers retouching."),
+        _critic(settings, "judge_weights", "judge", False, "The judge: tells real from generated faces; it only measures."),
+        _critic(
+            settings,
+            "reconstruction_judge_weights",
+            "judge",
+            True,
+            "The second judge: as the guide, on other pictures and samples; it only measures.",
+        ),
     ]
 
 
-def _critic(settings: Settings, name: str, role: str, description: str) -> dg.AssetsDefinition:
+def _critic(settings: Settings, name: str, role: str, rebuilt: bool, description: str) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name=name,
         deps=["nvae_weights", "final_dataset", *INPUT_VALUES],
-        version=1,
+        version=2,
         reads=lambda s: (s.critic, s.samples),
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -33,18 +44,26 @@ def _critic(settings: Settings, name: str, role: str, description: str) -> dg.As
         from gaip3_pipeline.assets.training_data import final_images
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.critic import critic_figures
-        from gaip3_pipeline.evaluation.generate import matched_samples
+        from gaip3_pipeline.evaluation.generate import matched_samples, reconstructions
+        from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.training.critic import share_of_role, train_critic
         from gaip3_pipeline.training.logbook import write_section
 
         section = step.settings.critic
-        folder = step.root.critic if role == "guide" else step.root.judge
+        folder = {
+            "critic_weights": step.root.critic,
+            "judge_weights": step.root.judge,
+            "reconstruction_judge_weights": step.root.reconstruction_judge,
+        }[step.name]
         data = final_images(step.root, step.settings)
         rows = share_of_role(data.table.bucket.to_numpy(), role)
         split = data.table.split.to_numpy()[rows]
-        generated = matched_samples(step.root.nvae, data.values[rows], step.settings.samples, role)
+        real, values = data.images[rows], data.values[rows]
+        if rebuilt:
+            real = reconstructions(load_nvae(step.root.nvae), real, values)
+        generated = matched_samples(step.root.nvae, values, step.settings.samples, role)
         with step.training_run(flatten(section)) as run:
-            result = train_critic(data.images[rows], generated, split, section, folder, step.fingerprint, run.log, step.progress())
+            result = train_critic(real, generated, split, section, folder, step.fingerprint, run.log, step.progress())
             figures = critic_figures(result)
             version = weights_version(folder)
             curves = training_curves(result.history, role)

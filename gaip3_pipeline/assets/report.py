@@ -22,7 +22,7 @@ SECTIONS = {
     ],
     "Generator": ["nvae_weights", "nvae_samples", "generator_evaluation"],
     "Evaluators": EVALUATORS,
-    "Critic and retouching": ["critic_weights", "judge_weights", "retouched_samples"],
+    "Critic and retouching": ["critic_weights", "judge_weights", "reconstruction_judge_weights", "retouched_samples"],
 }
 
 
@@ -33,7 +33,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         settings,
         name="report",
         deps=[name for names in SECTIONS.values() for name in names],
-        version=3,
+        version=4,
         group="report",
         kinds={"html"},
         description="One HTML page with every figure and picture.",

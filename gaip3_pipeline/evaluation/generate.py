@@ -19,12 +19,13 @@ from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
 from gaip3_pipeline.settings import Samples
 from gaip3_pipeline.tables.contracts import read_all_input_values
 from gaip3_pipeline.tables.files import write_bytes_atomically
+from gaip3_pipeline.training.pictures import shrink
 from gaip3_pipeline.training.progress import Progress
 
 BATCH = 64
 JPEG_QUALITY = 95
 # The seeds of what is shown, of what the guide and the judge learn from, of sweeps and of samples that are measured never meet.
-SEED_OFFSET = {"guide": 1_000_000, "judge": 2_000_000, "sweeps": 3_000_000, "measured": 3_500_000}
+SEED_OFFSET = {"guide": 1_000_000, "judge": 2_000_000, "sweeps": 3_000_000, "measured": 3_500_000, "reconstructions": 4_000_000}
 
 
 Seeds = Sequence[int] | np.ndarray
@@ -65,6 +66,21 @@ def matched_samples(folder: Path, values: np.ndarray, settings: Samples, role: s
     model = load_nvae(folder)
     seeds = settings.seed + SEED_OFFSET[role] + np.arange(len(values))
     return np.concatenate(list(decode_batches(model, seeds, values, settings.temperature, settings.guidance)))
+
+
+def reconstructions(model: NVAE, images: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """``(N, H, W, 3) uint8``: pictures ``(N, …, 3) uint8`` of any size encoded with their ``values (N, 5)``, one draw each, and decoded.
+
+    What the generator would make if its prior were what its encoder says of pictures.
+    """
+    height, width = model.settings.height, model.settings.width
+    made = np.empty((len(images), height, width, 3), np.uint8)
+    for start in range(0, len(images), BATCH):
+        part = slice(start, start + BATCH)
+        drawn = noise_of_seeds(model, SEED_OFFSET["reconstructions"] + np.arange(len(images))[part])
+        encoded = model.encode(shrink(images[part], height, width), values[part], drawn)
+        made[part] = np.round(keras.ops.convert_to_numpy(model.decode(encoded, values[part])) * 255)
+    return made
 
 
 def write_pictures(folder: Path, names: Sequence[str], images: np.ndarray) -> None:

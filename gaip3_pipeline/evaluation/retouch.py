@@ -15,38 +15,38 @@ from gaip3_pipeline.training.retouch import DIVERGED, NOT_BETTER, RETOUCHED, Ret
 BOOTSTRAPS = 2000
 
 
-def retouch_figures(
-    result: Retouched,
-    judge: TrainedCritic,
-    regressors: Sequence[Regressor],
-    real: np.ndarray,
-    held_out: np.ndarray | None = None,
-) -> dict[str, float | int]:
-    """Figures before and after: the judge, distances to real pictures, diversity, the five values, how much changed.
+def judged(name: str, judge: TrainedCritic, result: Retouched, unseen: np.ndarray) -> dict[str, float | int]:
+    """What a judge says before and after, its names beginning with ``name``; ``unseen (N, H, W, 3) uint8`` of its real side are new to it.
 
-    ``real (N, H, W, 3) uint8``; ``held_out (N,) bool`` are those that the judge did not see, for its AUC (all, if not given).
-    ``judge_gain`` is the mean rise of the judge's logit with a 95 % bootstrap interval over samples; ``values_mae`` the mean
-    absolute error of the five values as ``regressors`` measure them.
+    ``…_gain`` is the mean rise of its logit with a 95 % bootstrap interval over samples.
     """
-    before, after = critic_logits(judge, result.before), critic_logits(judge, result.after)
-    unseen = critic_logits(judge, np.asarray(real if held_out is None else real[held_out]))
+    before, after, real = (critic_logits(judge, images) for images in (result.before, result.after, unseen))
     low, high = bootstrap_interval(after - before)
+    return {
+        f"{name}_logit_before": float(before.mean()),
+        f"{name}_logit_after": float(after.mean()),
+        f"{name}_logit_real": float(real.mean()),
+        f"{name}_gain": float((after - before).mean()),
+        f"{name}_gain_low": low,
+        f"{name}_gain_high": high,
+        f"{name}_auc_before": roc_auc(*both(real, before)),
+        f"{name}_auc_after": roc_auc(*both(real, after)),
+    }
+
+
+def retouch_figures(result: Retouched, regressors: Sequence[Regressor], real: np.ndarray) -> dict[str, float | int]:
+    """Figures before and after: distances to real pictures ``(N, H, W, 3) uint8``, diversity, the five values, how much changed.
+
+    ``values_mae`` is the mean absolute error of the five values as ``regressors`` measure them.
+    """
     figures: dict[str, float | int] = {
-        "n": len(before),
+        "n": len(result.before),
         "retouched": result.reasons.count(RETOUCHED),
         "kept_diverged": result.reasons.count(DIVERGED),
         "kept_not_better": result.reasons.count(NOT_BETTER),
         "evaluations_per_image": result.evaluations,
         "guide_logit_before": float(result.guide_before.mean()),
         "guide_logit_after": float(result.guide_after.mean()),
-        "judge_logit_before": float(before.mean()),
-        "judge_logit_after": float(after.mean()),
-        "judge_logit_real": float(unseen.mean()),
-        "judge_gain": float((after - before).mean()),
-        "judge_gain_low": low,
-        "judge_gain_high": high,
-        "judge_auc_before": roc_auc(*both(unseen, before)),
-        "judge_auc_after": roc_auc(*both(unseen, after)),
         "mean_change_grey_levels": float(np.abs(result.after.astype(np.float32) - result.before).mean()),
     }
     figures |= distances_to_real({"before": result.before, "after": result.after}, real)

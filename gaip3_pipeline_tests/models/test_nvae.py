@@ -151,6 +151,19 @@ np.savez(folder / f"{keras.backend.backend()}.npz", pictures=keras.ops.convert_t
 """
 
 
+def test_a_draw_of_the_posterior_lies_about_its_mean(model):
+    images = np.random.default_rng(6).integers(0, 256, (N, SMALL.height, SMALL.width, 3)).astype(np.uint8)
+    noise = model.sample_noise(N, seed=3)
+    mean = [ops.convert_to_numpy(e) for e in model.encode(images, CONDITIONS)]
+    for still, expected in zip(model.encode(images, CONDITIONS, [0 * e for e in noise]), mean, strict=True):
+        np.testing.assert_allclose(still, expected, atol=1e-5)
+    # Of the first group, which no other draw has moved: opposite noises lie on opposite sides, at the posterior's own deviation.
+    one, other = (ops.convert_to_numpy(model.encode(images, CONDITIONS, [s * e for e in noise])[0]) for s in (1, -1))
+    np.testing.assert_allclose((one + other) / 2, mean[0], atol=1e-4)
+    deviation = (one - mean[0]) / noise[0]
+    assert (deviation > 0).all()
+
+
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the extra jax")
 def test_tensorflow_and_jax_draw_and_encode_alike(model, tmp_path):
     save_nvae(model, tmp_path)

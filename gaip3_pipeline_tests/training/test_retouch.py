@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from keras import layers
 
-from gaip3_pipeline.evaluation.retouch import bootstrap_interval, retouch_figures
+from gaip3_pipeline.evaluation.retouch import bootstrap_interval, judged, retouch_figures
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.nvae.model import build_nvae
 from gaip3_pipeline.settings import Nvae, Retouch
@@ -105,7 +105,7 @@ def test_figures_show_the_rise_by_a_judge_and_count_what_was_kept(nvae, guide, r
     judge = TrainedCritic(brightness_model(0, slope=10.0), 34, 28)
     real = np.random.default_rng(1).integers(0, 255, (20, 34, 28, 3)).astype(np.uint8)
     regressors = [Regressor(brightness_model(1), ("background",), 34, 28)]
-    figures = retouch_figures(result, judge, regressors, real)
+    figures = retouch_figures(result, regressors, real) | judged("judge", judge, result, real)
     assert figures["judge_logit_after"] > figures["judge_logit_before"]
     assert 0 < figures["judge_gain_low"] <= figures["judge_gain"] <= figures["judge_gain_high"]
     assert (figures["n"], figures["retouched"], figures["kept_diverged"]) == (N, N, 0)

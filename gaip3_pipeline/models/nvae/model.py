@@ -168,22 +168,28 @@ class NVAE(keras.Model):
         parameters = self._top_down(condition, batch, posterior_sample, training)
         return {"log_likelihood": _per_example(self.likelihood.log_likelihood(levels, parameters)), "kl": kl, "log_ratio": log_ratio}
 
-    def encode(self, images: Any, conditions: Any) -> list[Tensor]:
-        """The posterior means as standardised prior noise, a list of ``(B, h, w, c)``: ``decode(encode(x, c), c)`` rebuilds ``x``."""
+    def encode(self, images: Any, conditions: Any, noise: Sequence[Any] | None = None) -> list[Tensor]:
+        """The posterior as standardised prior noise, a list of ``(B, h, w, c)``: ``decode(encode(x, c), c)`` rebuilds ``x``.
+
+        Its means, or with standard normal ``noise`` of those shapes the draw that it makes.
+        """
         levels = _levels(images)
         batch = ops.shape(levels)[0]
         condition = self.condition_embedding(ops.convert_to_tensor(conditions, "float32"), ops.ones((batch, 1)))
         features = self.encoder(_centred(levels), condition)
-        noise: list[Tensor] = []
+        pending = iter(noise or ())
+        encoded: list[Tensor] = []
 
-        def posterior_mean(scale: int, latent: Latent, h: Tensor) -> Tensor:
+        def posterior(scale: int, latent: Latent, h: Tensor) -> Tensor:
             mean, log_sigma = latent.prior_parameters(h, condition)
-            delta_mean, _ = latent.posterior_residual(h, features[scale])
-            noise.append(delta_mean * ops.exp(-log_sigma))
-            return mean + delta_mean
+            delta_mean, delta_log_sigma = latent.posterior_residual(h, features[scale])
+            encoded.append(delta_mean * ops.exp(-log_sigma))
+            if noise is not None:
+                encoded[-1] = encoded[-1] + ops.exp(delta_log_sigma) * ops.convert_to_tensor(next(pending), "float32")
+            return mean + ops.exp(log_sigma) * encoded[-1]
 
-        self._top_down(condition, batch, posterior_mean)
-        return noise
+        self._top_down(condition, batch, posterior)
+        return encoded
 
     def decode(
         self, noise: Sequence[Any], conditions: Any, temperature: float = 1.0, guidance: float = 1.0, training: bool = False
