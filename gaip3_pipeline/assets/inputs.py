@@ -184,11 +184,11 @@ def _control_regressor(settings: Settings) -> dg.AssetsDefinition:
         settings,
         name="control_regressor",
         deps=["final_dataset", *INPUT_VALUES],
-        version=1,
+        version=2,
         reads=lambda s: (s.control_regressor,),
         group=GROUP,
         kinds={"keras", "mlflow"},
-        description="One network of all five values, as the input models say them of the final images: it steers the generator.",
+        description="A network for each value, as the input models say it of the final images: together they steer the generator.",
         training=True,
     )
     def control_regressor(step: Step) -> Made:
