@@ -7,10 +7,21 @@ import dagster as dg
 
 from gaip3_pipeline.dagster_home import ensure_dagster_home
 from gaip3_pipeline.definitions import build_defs, tracking_of
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.refresh import Outcome, observe_only, refresh
 from gaip3_pipeline.refresh_plan import Planned, plan
 from gaip3_pipeline.settings import load
+
+REGRESSORS = {f"{kind}_{a}" for a in ATTRIBUTES for kind in ("input_model", "evaluator")}
+TRAINED = {
+    "gender_model",
+    "feature_extractor",
+    "control_regressor",
+    "nvae_weights",
+    "critic_weights",
+    "judge_weights",
+    "reconstruction_judge_weights",
+} | REGRESSORS
 
 
 @contextmanager

@@ -39,7 +39,7 @@ PLANTED = {  # a picture of the same photograph, from the one that is there
     "equal_bytes": lambda path: path.read_bytes(),
     "brightness_copy": lambda path: encoded(Image.open(path).point(lambda v: v * 0.84), 95),
     "encoded_and_moved": lambda path: encoded(moved(Image.open(path))),
-    "moved_by_one": lambda path: encoded(moved(Image.open(path), 2)),
+    "moved_by_one": lambda path: encoded(moved(Image.open(path), 1)),
     "cut": lambda path: encoded(
         Image.open(path).crop((4, 4, Image.open(path).width - 4, Image.open(path).height - 4)).resize(Image.open(path).size)
     ),

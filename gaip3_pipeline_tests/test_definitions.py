@@ -9,6 +9,7 @@ import dagster as dg
 from gaip3_pipeline.definitions import build_defs
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
+from gaip3_pipeline_tests.refreshing import TRAINED
 
 SETS = [s.id for s in IMAGE_SETS]
 EXPECTED = {
@@ -95,14 +96,4 @@ def test_automation_is_off_unless_switched_on_and_sources_are_observed(tmp_path)
 def test_trainings_share_one_pool(tmp_path):
     graph = definitions(tmp_path).resolve_asset_graph()
     pools = {k.to_user_string(): graph.assets_def_for_key(k).op.pool for k in graph.materializable_asset_keys}
-    trained = {
-        "gender_model",
-        "feature_extractor",
-        "control_regressor",
-        "nvae_weights",
-        "critic_weights",
-        "judge_weights",
-        "reconstruction_judge_weights",
-        *(f"{n}_{a}" for a in ATTRIBUTES for n in ("input_model", "evaluator")),
-    }
-    assert {n for n, pool in pools.items() if pool} == trained
+    assert {n for n, pool in pools.items() if pool} == TRAINED

@@ -8,23 +8,13 @@ import dagster as dg
 import pytest
 
 from gaip3_pipeline.definitions import tracking_of
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
 from gaip3_pipeline.models.storage import save_config
 from gaip3_pipeline.settings import flatten, load
 from gaip3_pipeline.versions import DATA_VERSION_TAG, Made, keep
-from gaip3_pipeline_tests.refreshing import definitions_of, instance_of
+from gaip3_pipeline_tests.refreshing import TRAINED, definitions_of, instance_of
 
-REGRESSORS = {f"{kind}_{a}" for a in ATTRIBUTES for kind in ("input_model", "evaluator")}
-TRAINED = {
-    "gender_model",
-    "feature_extractor",
-    "control_regressor",
-    "nvae_weights",
-    "critic_weights",
-    "judge_weights",
-    "reconstruction_judge_weights",
-} | REGRESSORS
 MEASURED = {  # assets that train nothing and keep what they found, with files that they keep
     "generator_evaluation": {"control.csv", "sweeps.jpg", "control.jpg", "nearest_training_pictures.jpg"},
     "curation_report": {"curation.html", "folders.csv", "rule.jpg", "reliability.jpg", "brightness.jpg"},

@@ -4,9 +4,13 @@ Real against generated is nearly decided by the decoder's blur, which no latent 
 pair: reconstructions of real pictures, which went through the same decoder, against samples. The guide learns that one.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+
 import dagster as dg
 
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset, weights_version
 
@@ -15,20 +19,19 @@ GROUP = "critic"
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
     """``critic_weights`` (the guide), ``judge_weights`` and ``reconstruction_judge_weights``."""
+    guide = "The guide: tells rebuilt real faces from drawn ones and steers retouching."
+    judge = "The judge: tells real from generated faces; it only measures."
+    second = "The second judge: as the guide, on other pictures and samples; it only measures."
     return [
-        _critic(settings, "critic_weights", "guide", True, "The guide: tells rebuilt real faces from drawn ones and steers retouching."),
-        _critic(settings, "judge_weights", "judge", False, "The judge: tells real from generated faces; it only measures."),
-        _critic(
-            settings,
-            "reconstruction_judge_weights",
-            "judge",
-            True,
-            "The second judge: as the guide, on other pictures and samples; it only measures.",
-        ),
+        _critic(settings, "critic_weights", lambda root: root.critic, "guide", True, guide),
+        _critic(settings, "judge_weights", lambda root: root.judge, "judge", False, judge),
+        _critic(settings, "reconstruction_judge_weights", lambda root: root.reconstruction_judge, "judge", True, second),
     ]
 
 
-def _critic(settings: Settings, name: str, role: str, rebuilt: bool, description: str) -> dg.AssetsDefinition:
+def _critic(
+    settings: Settings, name: str, folder_of: Callable[[DataRoot], Path], role: str, rebuilt: bool, description: str
+) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name=name,
@@ -50,18 +53,15 @@ def _critic(settings: Settings, name: str, role: str, rebuilt: bool, description
         from gaip3_pipeline.training.logbook import write_section
 
         section = step.settings.critic
-        folder = {
-            "critic_weights": step.root.critic,
-            "judge_weights": step.root.judge,
-            "reconstruction_judge_weights": step.root.reconstruction_judge,
-        }[step.name]
+        folder = folder_of(step.root)
         data = final_images(step.root, step.settings)
         rows = share_of_role(data.table.bucket.to_numpy(), role)
         split = data.table.split.to_numpy()[rows]
         real, values = data.images[rows], data.values[rows]
+        model = load_nvae(step.root.nvae)
         if rebuilt:
-            real = reconstructions(load_nvae(step.root.nvae), real, values)
-        generated = matched_samples(step.root.nvae, values, step.settings.samples, role)
+            real = reconstructions(model, real, values)
+        generated = matched_samples(model, values, step.settings.samples, role)
         with step.training_run(flatten(section)) as run:
             result = train_critic(real, generated, split, section, folder, step.fingerprint, run.log, step.progress())
             figures = critic_figures(result)

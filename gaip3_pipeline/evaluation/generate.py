@@ -61,9 +61,8 @@ def draw_samples(folder: Path, values: np.ndarray, settings: Samples, progress: 
     return images, table.assign(seed=seeds, temperature=settings.temperature, guidance=settings.guidance)
 
 
-def matched_samples(folder: Path, values: np.ndarray, settings: Samples, role: str) -> np.ndarray:
+def matched_samples(model: NVAE, values: np.ndarray, settings: Samples, role: str) -> np.ndarray:
     """``(N, H, W, 3) uint8``: one face for each row of ``values (N, 5)``, drawn as the samples are, with seeds of ``role``."""
-    model = load_nvae(folder)
     seeds = settings.seed + SEED_OFFSET[role] + np.arange(len(values))
     return np.concatenate(list(decode_batches(model, seeds, values, settings.temperature, settings.guidance)))
 

@@ -1,12 +1,11 @@
 """Whether one photograph lies on both sides of a split: pictures compared with pictures, whatever a table of groups says."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import cv2
 import numpy as np
 
-from gaip3_pipeline.imaging.processing import in_order
+from gaip3_pipeline.imaging.duplicates import coarse, compared
 
 # Of the 1,500 most alike pairs of different photographs (of 3.9 million, 2,781 photographs) the nearest has .981, of painted ones .962;
 # twins re-encoded at quality 30, brightened, moved by 1 or 2, or cut by up to 3 of 128 pixels and enlarged seldom less than .987 (398 of
@@ -15,7 +14,6 @@ LEAST_MATCH = 0.987
 _LEAST_WHOLE = 0.97  # the same at whole pixels: spares the finer match of most pairs
 _BLURRED, _LEAST_BLURRED = (16, 13), 0.91  # correlation of means of 8 × 8 pixels: a twin moved by two pixels both ways has .918
 _SIDE, _REACH, _SIGMA = 24, 4, 1.0  # of a block, its search and the blur, in pixels
-_AT_ONCE = 2048
 
 
 def leaks(copies: np.ndarray, sides: Sequence[str] | np.ndarray, most: int = 20) -> list[tuple[int, int, float]]:
@@ -24,34 +22,19 @@ def leaks(copies: np.ndarray, sides: Sequence[str] | np.ndarray, most: int = 20)
     ``copies (N, 128, 104) uint8`` are grey copies (:func:`gaip3_pipeline.imaging.duplicates.grey_copy`). Each picture of one side is
     compared with each of another. Neither hash nor alignment of the near-duplicates takes part, so that what these miss is found here.
     """
-    sides, found = np.asarray(sides), []
-    blurred = {turned: _blurred(copies[:, :, ::-1] if turned else copies) for turned in (False, True)}
-    for turned in (False, True):
-        others = copies[:, :, ::-1] if turned else copies
-        for top in range(0, len(copies), _AT_ONCE):
-            for left in range(top, len(copies), _AT_ONCE):
-                rows, columns = slice(top, top + _AT_ONCE), slice(left, left + _AT_ONCE)
-                alike = blurred[False][rows] @ blurred[turned][columns].T >= _LEAST_BLURRED
-                alike &= sides[rows, None] != sides[None, columns]
-                pairs = [(top + i, left + j) for i, j in np.argwhere(alike).tolist() if top + i < left + j]
-                matches = in_order(partial(_pair, copies, others), pairs)
-                for (first, second), match in zip(pairs, matches, strict=True):
-                    if match >= LEAST_MATCH:
-                        found.append((first, second, match))
-                        if len(found) >= most:
-                            return found
+    sides, blurred, found = np.asarray(sides), coarse(copies, _BLURRED), []
+
+    def candidates(rows: slice, columns: slice, mirrored: bool) -> np.ndarray:
+        other = blurred[columns, :, ::-1] if mirrored else blurred[columns]
+        likeness = np.tensordot(blurred[rows], other, ((1, 2), (1, 2)))
+        return (likeness >= _LEAST_BLURRED) & (sides[rows, None] != sides[None, columns])
+
+    for first, second, _, match in compared(copies, candidates, _match):
+        if match >= LEAST_MATCH:
+            found.append((first, second, match))
+            if len(found) >= most:
+                break
     return found
-
-
-def _pair(copies: np.ndarray, others: np.ndarray, pair: tuple[int, int]) -> float:
-    return _match(copies[pair[0]], others[pair[1]])
-
-
-def _blurred(copies: np.ndarray) -> np.ndarray:
-    n, (height, width), (rows, columns) = len(copies), copies.shape[1:], _BLURRED
-    small = copies.reshape(n, rows, height // rows, columns, width // columns).mean(axis=(2, 4), dtype=np.float32).reshape(n, -1)
-    small -= small.mean(axis=1, keepdims=True)
-    return small / (np.linalg.norm(small, axis=1, keepdims=True) + 1e-6)
 
 
 def _match(a: np.ndarray, b: np.ndarray) -> float:

@@ -4,8 +4,9 @@ A perceptual hash (ImageHash's pHash) of each picture and of its mirror image na
 grey copies, one moved and stretched onto the other, does not care about brightness and contrast.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 
 import cv2
 import imagehash
@@ -24,7 +25,7 @@ COPY = (128, 104)  # the grey copies: the size of resized pictures, since coarse
 _COARSE = (32, 26)
 _LEAST_MOVED = 0.935  # correlation of coarse copies where a small move is allowed for: spares the alignment of most candidates
 _STEPS = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 5, 1e-3)
-_BLOCK = 2048
+_BLOCK = 2048  # pictures on a side of what is compared at once
 
 
 @dataclass(frozen=True)
@@ -52,30 +53,41 @@ def grey_copy(image: np.ndarray) -> np.ndarray:
 
 def near_duplicates(hashes: np.ndarray, copies: np.ndarray) -> list[Pair]:
     """Every pair of one photograph, for ``hashes (N, 2, 32) uint8`` and ``copies (N, 128, 104) uint8``; memory does not grow with N²."""
-    small = coarse(copies)
+    small = coarse(copies, _COARSE)
     bits = [np.where(np.unpackbits(hashes[:, turned], axis=1), 1.0, -1.0).astype(np.float32) for turned in (0, 1)]
+    moves = lru_cache(1)(lambda start: _moves(small[start : start + _BLOCK]))  # of a block that is compared with many
+
+    def candidates(rows: slice, columns: slice, mirrored: bool) -> np.ndarray:
+        same = bits[0][rows] @ bits[int(mirrored)][columns].T
+        other = small[columns, :, ::-1] if mirrored else small[columns]
+        return (_likeness(moves(rows.start), other) >= _LEAST_MOVED) & (same >= bits[0].shape[1] - 2 * MOST_BITS)
+
     best: dict[tuple[int, int], Pair] = {}
-    for top in range(0, len(copies), _BLOCK):
-        rows = slice(top, top + _BLOCK)
-        axes = _moves(small[rows])
-        for left in range(top, len(copies), _BLOCK):
-            columns = slice(left, left + _BLOCK)
-            for mirrored in (False, True):
-                different = (bits[0].shape[1] - bits[0][rows] @ bits[int(mirrored)][columns].T) / 2
-                other = small[columns, :, ::-1] if mirrored else small[columns]
-                alike = (_likeness(axes, other) >= _LEAST_MOVED) & (different <= MOST_BITS)
-                pairs = [(top + i, left + j) for i, j in np.argwhere(alike).tolist() if top + i < left + j]
-                others = copies[:, :, ::-1] if mirrored else copies
-                likenesses = in_order(partial(_pair, copies, others), pairs)
-                for (first, second), likeness in zip(pairs, likenesses, strict=True):
-                    known = best.get((first, second))
-                    if likeness >= LEAST_CORRELATION and (known is None or likeness > known.correlation):
-                        best[first, second] = Pair(first, second, int(different[first - top, second - left]), likeness, mirrored)
+    for first, second, mirrored, likeness in compared(copies, candidates, correlation):
+        known = best.get((first, second))
+        if likeness >= LEAST_CORRELATION and (known is None or likeness > known.correlation):
+            different = int(np.unpackbits(hashes[first, 0] ^ hashes[second, int(mirrored)]).sum())
+            best[first, second] = Pair(first, second, different, likeness, mirrored)
     return [best[key] for key in sorted(best)]
 
 
-def _pair(copies: np.ndarray, others: np.ndarray, pair: tuple[int, int]) -> float:
-    return correlation(copies[pair[0]], others[pair[1]])
+def compared(
+    copies: np.ndarray, candidates: Callable[[slice, slice, bool], np.ndarray], compare: Callable[[np.ndarray, np.ndarray], float]
+) -> Iterator[tuple[int, int, bool, float]]:
+    """``(first, second, mirrored, compare's result)`` of every pair of ``copies (N, h, w)``, ``first < second``, that is a candidate.
+
+    ``candidates(rows, columns, mirrored)`` gives ``(rows, columns) bool`` for a block of pairs, the second of each mirrored or not; they
+    are compared on all cores.
+    """
+    for top in range(0, len(copies), _BLOCK):
+        for left in range(top, len(copies), _BLOCK):
+            for mirrored in (False, True):
+                alike = np.argwhere(candidates(slice(top, top + _BLOCK), slice(left, left + _BLOCK), mirrored))
+                pairs = [(top + i, left + j) for i, j in alike.tolist() if top + i < left + j]
+                others = copies[:, :, ::-1] if mirrored else copies
+                results = in_order(lambda pictures: compare(*pictures), ((copies[i], others[j]) for i, j in pairs))
+                for (first, second), result in zip(pairs, results, strict=True):
+                    yield first, second, mirrored, result
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -89,9 +101,9 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
         return 0.0
 
 
-def coarse(copies: np.ndarray) -> np.ndarray:
-    """``(N, 128, 104) uint8 -> (N, 32, 26) float32``, of zero mean and unit norm."""
-    n, (height, width), (rows, columns) = len(copies), COPY, _COARSE
+def coarse(copies: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """``(N, h, w) uint8 -> (N, *size) float32``, of zero mean and unit norm; ``size`` divides that of ``copies``."""
+    n, (height, width), (rows, columns) = len(copies), copies.shape[1:], size
     small = copies.reshape(n, rows, height // rows, columns, width // columns).mean(axis=(2, 4), dtype=np.float32)
     small -= small.mean(axis=(1, 2), keepdims=True)
     return small / (np.linalg.norm(small, axis=(1, 2), keepdims=True) + 1e-6)
