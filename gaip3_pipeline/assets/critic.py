@@ -15,6 +15,7 @@ from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset, weights_version
 
 GROUP = "critic"
+LOOKED_AT = 48  # held-out pairs whose patches are hidden
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -36,7 +37,7 @@ def _critic(
         settings,
         name=name,
         deps=["nvae_weights", "final_dataset", *INPUT_VALUES],
-        version=2,
+        version=3,
         reads=lambda s: (s.critic, s.samples),
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -44,13 +45,16 @@ def _critic(
         training=True,
     )
     def critic_weights(step: Step) -> Made:
+        import numpy as np
+
         from gaip3_pipeline.assets.training_data import final_images
         from gaip3_pipeline.evaluation.charts import training_curves
-        from gaip3_pipeline.evaluation.critic import critic_figures
+        from gaip3_pipeline.evaluation.critic import critic_chart, critic_figures, occlusion_chart
         from gaip3_pipeline.evaluation.generate import matched_samples, reconstructions
         from gaip3_pipeline.models.nvae.model import load_nvae
-        from gaip3_pipeline.training.critic import share_of_role, train_critic
+        from gaip3_pipeline.training.critic import load_critic, share_of_role, train_critic
         from gaip3_pipeline.training.logbook import write_section
+        from gaip3_pipeline.training.pictures import shrink
 
         section = step.settings.critic
         folder = folder_of(step.root)
@@ -68,10 +72,17 @@ def _critic(
             version = weights_version(folder)
             curves = training_curves(result.history, role)
             run.result(numbers(figures))
-            run.picture("curves.jpg", curves)
+            held_out = np.flatnonzero(split == "test") if (split == "test").any() else np.arange(len(split))
+            seen, drawn = (shrink(side[held_out[:LOOKED_AT]], *generated.shape[1:3]) for side in (real, generated))
+            more = {
+                "held_out": critic_chart(result, step.name),
+                "looks_at": occlusion_chart(load_critic(folder), seen, drawn, step.name),
+            }
+            for picture, content in {"curves": curves, **more}.items():
+                run.picture(f"{picture}.jpg", content)
             log = step.root.training_log("critic")
             run.artifact(write_section(log, "Critic", step.name, step.inputs, flatten(section), result.history, figures))
             run.register(folder, version)
-        return Made(version, figures, curves, run.url)
+        return Made(version, figures, more.pop("held_out"), run.url, {"curves": curves, **more})
 
     return critic_weights

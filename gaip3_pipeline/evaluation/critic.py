@@ -1,11 +1,16 @@
-"""Figures of a critic on held-out real pictures and fresh samples."""
+"""Figures and pictures of a critic on held-out pairs: does it tell them apart, does it know how well, what does it look at."""
 
 import math
 
+import cv2
 import numpy as np
+from matplotlib.figure import Figure
 
-from gaip3_pipeline.evaluation.classification import expected_calibration_error, roc_auc, sigmoid, wilson_interval
-from gaip3_pipeline.training.critic import CriticResult
+from gaip3_pipeline.evaluation.charts import BLUE, GREY, RED, jpeg
+from gaip3_pipeline.evaluation.classification import calibration_curve, expected_calibration_error, roc_auc, sigmoid, wilson_interval
+from gaip3_pipeline.training.critic import CriticResult, TrainedCritic, critic_logits
+
+PATCH = 1 / 6  # of a picture's height: what is hidden at a time
 
 
 def critic_figures(result: CriticResult) -> dict[str, float | int]:
@@ -29,6 +34,69 @@ def critic_figures(result: CriticResult) -> dict[str, float | int]:
         "mean_logit_real": _mean(real),
         "mean_logit_generated": _mean(generated),
     }
+
+
+def critic_chart(result: CriticResult, title: str) -> bytes:
+    """A JPEG of the ROC curve, the reliability diagram and the logits of held-out pairs."""
+    test = result.split == "test"
+    logits, is_real = both(result.real_logits[test], result.generated_logits[test])
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    roc, reliability, histogram = figure.subplots(1, 3)
+    order = np.argsort(-logits)
+    hits = np.concatenate([[0], np.cumsum(is_real[order])]) / max(1, is_real.sum())
+    alarms = np.concatenate([[0], np.cumsum(~is_real[order])]) / max(1, (~is_real).sum())
+    roc.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+    roc.plot(alarms, hits, color=BLUE)
+    roc.set(xlabel="generated taken for real", ylabel="real taken for real")
+    roc.set_title(f"AUC {roc_auc(logits, is_real):.3f}", fontsize=9)
+    reliability.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+    bins = calibration_curve(sigmoid(logits), is_real)
+    reliability.plot([mean for mean, _, _ in bins], [share for _, share, _ in bins], "o-", color=BLUE)
+    reliability.set(xlabel="said: chance of being real", ylabel="share that is real")
+    reliability.set_title(f"ECE {expected_calibration_error(sigmoid(logits), is_real):.3f}", fontsize=9)
+    for wanted, colour, label in ((True, BLUE, "real"), (False, RED, "generated")):
+        histogram.hist(logits[is_real == wanted], bins=30, color=colour, alpha=0.6, label=label)
+    histogram.set(xlabel="logit", ylabel="pictures")
+    histogram.legend(fontsize=8)
+    figure.suptitle(f"{title}, held out (n = {len(logits):,})", fontsize=10)
+    return jpeg(figure)
+
+
+def occlusion_chart(critic: TrainedCritic, real: np.ndarray, generated: np.ndarray, title: str) -> bytes:
+    """A JPEG of what a critic looks at: how its logit falls when a patch is hidden, the mean over pictures, for each side.
+
+    ``real``, ``generated (N, H, W, 3) uint8``. A patch is a sixth of the height and hidden by the picture's own blur, which is no edge
+    (Zeiler and Fergus 2014, arXiv 1311.2901, with grey). Red: what is there speaks for real; blue: for generated.
+    """
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    maps = [(name, images, occlusion_map(critic, images)) for name, images in (("real", real), ("generated", generated))]
+    largest = max(1e-6, *(float(np.abs(found).max()) for _, _, found in maps))
+    for axes, (name, images, found) in zip(figure.subplots(1, 2), maps, strict=True):
+        height, width = images.shape[1:3]
+        axes.imshow(images.mean(axis=(0, 3)), cmap="grey", vmin=0, vmax=255)
+        shown = axes.imshow(cv2.resize(found, (width, height)), cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.6)
+        axes.set_axis_off()
+        axes.set_title(f"{name} (n = {len(images)})", fontsize=9)
+    figure.colorbar(shown, label="fall of the logit when hidden")
+    figure.suptitle(title, fontsize=10)
+    return jpeg(figure)
+
+
+def occlusion_map(critic: TrainedCritic, images: np.ndarray) -> np.ndarray:
+    """``(rows, columns) float32``: the mean fall of the logit of ``images (N, H, W, 3) uint8`` for each patch hidden."""
+    height, width = images.shape[1:3]
+    side = max(2, round(height * PATCH))
+    blurred = np.stack([cv2.GaussianBlur(i, (0, 0), side / 2) for i in images])
+    plain = critic_logits(critic, images)
+    tops, lefts = (range(0, max(1, size - side + 1), max(1, side // 2)) for size in (height, width))
+    found = np.zeros((len(tops), len(lefts)), np.float32)
+    for i, top in enumerate(tops):
+        for j, left in enumerate(lefts):
+            hidden = images.copy()
+            place = (slice(None), slice(top, top + side), slice(left, left + side))
+            hidden[place] = blurred[place]
+            found[i, j] = float((plain - critic_logits(critic, hidden)).mean())
+    return found
 
 
 def both(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

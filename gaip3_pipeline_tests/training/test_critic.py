@@ -1,11 +1,12 @@
 """A critic finds a real difference, not one of codecs, and guide and judge share no picture."""
 
+import cv2
 import numpy as np
 import pytest
 
-from gaip3_pipeline.evaluation.critic import critic_figures
+from gaip3_pipeline.evaluation.critic import critic_figures, occlusion_chart, occlusion_map
 from gaip3_pipeline.settings import Critic
-from gaip3_pipeline.training.critic import critic_logits, load_critic, same_way, share_of_role, train_critic
+from gaip3_pipeline.training.critic import as_jpegs, critic_logits, load_critic, same_way, share_of_role, train_critic
 
 TINY = Critic(epochs=8, batch_size=16, learning_rate=5e-3, width_multiplier=0.25, dropout=0.0, shift=1, jitter=0.0, noise=0.01)
 
@@ -56,6 +57,42 @@ def test_saved_and_loaded_it_gives_equal_logits_whatever_the_size_of_the_picture
 def test_pictures_of_one_kind_are_not_told_apart(tmp_path):
     figures = critic_figures(train_critic(textured(96, 2), textured(96, 3), splits(96), TINY, tmp_path, "a", silent))
     assert 0.2 < figures["auc"] < 0.8
+
+
+def faces(n, seed, size=(32, 26)):
+    """Smooth colour fields with a little grain, as small photographs have."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(40, 216, (n, 5, 4, 3)).astype(np.uint8)
+    smooth = np.stack([cv2.resize(c, size[::-1], interpolation=cv2.INTER_CUBIC) for c in coarse])
+    return np.clip(smooth + rng.normal(0, 3, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def framed(images):
+    out = images.copy()
+    out[:, [0, -1]] = out[:, :, [0, -1]] = 0
+    return out
+
+
+@pytest.mark.parametrize("cue", [framed, lambda images: as_jpegs(images, [60] * len(images))], ids=["frame", "jpeg quality"])
+def test_a_planted_cue_is_not_what_is_learned(tmp_path, cue):
+    planted = Critic(epochs=6, batch_size=16, width_multiplier=0.5)
+    result = train_critic(faces(240, 0), cue(faces(240, 1)), splits(240), planted, tmp_path, "a", silent)
+    assert 0.35 < critic_figures(result)["auc"] < 0.65
+
+
+def test_what_a_critic_looks_at_is_where_the_difference_is(tmp_path):
+    real, generated = faces(240, 0), faces(240, 1)
+    board = 60 * (np.indices((12, 12)).sum(axis=0) // 2 % 2)[None, :, :, None]
+    real[:, 16:28, 8:20] = np.clip(real[:, 16:28, 8:20].astype(int) + board - 30, 0, 255)
+    train_critic(real, generated, splits(240), TINY, tmp_path, "a", silent)
+    critic = load_critic(tmp_path)
+    assert critic.held_out == 120
+    assert critic.auc > 0.9
+    found = occlusion_map(critic, real[:16])
+    row, column = np.unravel_index(found.argmax(), found.shape)
+    assert 12 <= row * 2 <= 28  # patches of 5 pixels, 2 apart
+    assert 4 <= column * 2 <= 20
+    assert occlusion_chart(critic, real[:4], generated[:4], "critic")[:2] == b"\xff\xd8"
 
 
 def test_real_and_generated_go_through_the_same_jpeg():
