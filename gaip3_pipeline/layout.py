@@ -254,6 +254,15 @@ class DataRoot:
     def reconstruction_judge(self) -> Path:
         return self.path / "models" / "reconstruction_judge"
 
+    @property
+    def prior_critic(self) -> Path:
+        return self.path / "models" / "prior_critic"
+
+    @property
+    def aggregate_posterior(self) -> Path:
+        """Gaussians of the latents that pictures have."""
+        return self.path / "models" / "aggregate_posterior" / "gaussians.npz"
+
     # pictures made
     @property
     def samples(self) -> Path:
@@ -270,6 +279,11 @@ class DataRoot:
     @property
     def retouched_table(self) -> Path:
         return self.retouched / "samples.csv"
+
+    @property
+    def retouched_part(self) -> Path:
+        """What a retouching under way has finished."""
+        return self.state / "retouched.csv"
 
     @property
     def report(self) -> Path:

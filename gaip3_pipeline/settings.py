@@ -172,13 +172,16 @@ class Critic:
 
 @dataclass(frozen=True)
 class Retouch:
-    """Critic-guided refinement in latent space."""
+    """Refinement of samples in latent space, by one of the ways of training/retouch_methods.py."""
 
-    steps: int = 6  # generator evaluations of each sample, plus one
-    # By the judges (docs/results.md, retouching): larger steps move samples past what is real, AUC far below .5.
+    method: str = "transport"  # or noise_contrastive, ascent, rejection, temperature, repair
+    fidelity: float = 1.0  # how freely, 0 to 1: 0 leaves samples as they are
+    steps: int = 6  # proposals for each sample, of methods that make several
+    # Of ascent, at fidelity .5. By the judges (docs/results.md, retouching): larger steps move samples past what is real, AUC far below .5.
     step_size: float = 0.03  # of the first step, in standard deviations of the prior; falls to 0
     prior_weight: float = 30.0  # against the mean square distance from the latents drawn
     values_weight: float = 20.0  # against the squared change of the five values
+    identity_weight: float = 0.0  # against the mean square change of the picture at a quarter of its size
     batch_size: int = 32
 
 

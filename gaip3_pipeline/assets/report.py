@@ -22,7 +22,8 @@ SECTIONS = {
     ],
     "Generator": ["nvae_weights", "nvae_samples", "generator_evaluation"],
     "Evaluators": EVALUATORS,
-    "Critic and retouching": ["critic_weights", "judge_weights", "reconstruction_judge_weights", "retouched_samples"],
+    "Critic": ["critic_weights", "judge_weights", "reconstruction_judge_weights"],
+    "Retouching": ["aggregate_posterior", "retouched_samples"],
 }
 
 

@@ -1,21 +1,83 @@
-"""Samples retouched under the critic's guidance."""
+"""Where latents of pictures lie, and samples retouched by it or under the critic's guidance."""
 
 import dagster as dg
 
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.versions import Made, Step, folder_content, versioned_asset
+from gaip3_pipeline.versions import Made, Step, arrays_version, folder_content, numbers, versioned_asset, weights_version
+
+GROUP = "retouch"
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
-    """``retouched_samples``."""
+    """``aggregate_posterior``, ``retouched_samples``, and ``prior_critic_weights`` where the settings retouch by it."""
+    contrastive = settings.retouch.method == "noise_contrastive"
+    correction = "prior_critic_weights" if contrastive else "aggregate_posterior"
+    prior_critic = [_prior_critic(settings)] if contrastive else []
+    return [_aggregate_posterior(settings), *prior_critic, _retouched(settings, correction)]
 
+
+def _aggregate_posterior(settings: Settings) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name="aggregate_posterior",
+        deps=["nvae_weights", "final_dataset", *INPUT_VALUES],
+        version=1,
+        group=GROUP,
+        kinds={"numpy"},
+        description="Gaussians of the latents that the encoder gives pictures, for samples to be moved there.",
+    )
+    def aggregate_posterior(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import final_images
+        from gaip3_pipeline.models.nvae.model import load_nvae
+        from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
+
+        data = final_images(step.root, step.settings)
+        gaussians, figures = fit_aggregate_posterior(load_nvae(step.root.nvae), data.images, data.values, data.table.split.to_numpy())
+        gaussians.save(step.root.aggregate_posterior)
+        return Made(arrays_version(step.root.aggregate_posterior), figures)
+
+    return aggregate_posterior
+
+
+def _prior_critic(settings: Settings) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name="prior_critic_weights",
+        deps=["nvae_weights", "final_dataset", *INPUT_VALUES],
+        version=1,
+        reads=lambda s: (s.critic,),
+        group=GROUP,
+        kinds={"keras", "mlflow"},
+        description="For each latent group a classifier of what the encoder gives pictures against the prior.",
+        training=True,
+    )
+    def prior_critic(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import final_images
+        from gaip3_pipeline.models.nvae.model import load_nvae
+        from gaip3_pipeline.training.prior_critic import prior_critic_figures, train_prior_critic
+
+        section, folder = step.settings.critic, step.root.prior_critic
+        data, model = final_images(step.root, step.settings), load_nvae(step.root.nvae)
+        split = data.table.split.to_numpy()
+        with step.training_run(flatten(section)) as run:
+            result = train_prior_critic(model, data.images, data.values, split, section, folder, step.fingerprint, run.log, step.progress())
+            figures, version = prior_critic_figures(result), weights_version(folder)
+            run.result(numbers(figures))
+            run.register(folder, version)
+        return Made(version, figures, run_url=run.url)
+
+    return prior_critic
+
+
+def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name="retouched_samples",
         deps=[
             "nvae_samples",
             "nvae_weights",
+            correction,
             "critic_weights",
             "judge_weights",
             "reconstruction_judge_weights",
@@ -23,39 +85,53 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             *INPUT_VALUES,
             "control_regressor",
         ],
-        version=4,
+        version=5,
         reads=lambda s: (s.retouch,),
-        group="retouch",
-        kinds={"keras", "jpeg"},
-        description="The samples after refinement of their latents along the guide's gradient, with the five values held.",
+        group=GROUP,
+        kinds={"keras", "jpeg", "mlflow"},
+        description="The samples with their latents moved to where pictures have them, or along the guide's gradient; values are held.",
     )
     def retouched_samples(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import final_images
-        from gaip3_pipeline.evaluation.generate import noise_of_seeds, reconstructions, write_pictures
-        from gaip3_pipeline.evaluation.retouch import judged, retouch_figures
-        from gaip3_pipeline.imaging.contact_sheet import pairs
-        from gaip3_pipeline.models.nvae.model import load_nvae
-        from gaip3_pipeline.tables.contracts import read_samples, write_samples
-        from gaip3_pipeline.training.critic import load_critic
-        from gaip3_pipeline.training.regressor import load_regressor
-        from gaip3_pipeline.training.retouch import retouch
+        import numpy as np
 
-        root = step.root
-        table = read_samples(root.samples_table)
-        model, guide = load_nvae(root.nvae), load_critic(root.critic)
-        regressors = [load_regressor(root.control_regressor)]
-        noise = noise_of_seeds(model, table.seed.to_list())
-        result = retouch(model, guide, regressors, noise, table, step.settings.retouch, step.progress())
-        write_pictures(root.retouched, [p.rpartition("/")[2] for p in table.image_path], result.after)
-        written = table.assign(image_path=table.image_path.str.replace("samples/", "retouched/"), outcome=result.reasons)
-        write_samples(root.retouched_table, written.assign(guide_before=result.guide_before, guide_after=result.guide_after))
+        from gaip3_pipeline.assets.training_data import final_images
+        from gaip3_pipeline.evaluation.generate import read_jpegs, reconstructions, remove_others
+        from gaip3_pipeline.evaluation.retouch import change_sheets, judged, retouch_figures, retouch_samples
+        from gaip3_pipeline.tables.contracts import read_samples, write_samples
+        from gaip3_pipeline.training.critic import critic_logits, load_critic
+        from gaip3_pipeline.training.retouch import load_tools
+
+        root, section = step.root, step.settings.retouch
+        root.retouched_table.unlink(missing_ok=True)  # incomplete from here on
+        tools = load_tools(root, section)
+        samples = read_samples(root.samples_table)
+        table = retouch_samples(tools, samples, section, root.retouched, root.retouched_part, step.fingerprint, step.progress())
+        for outcome, n in table.outcome[table.outcome != ""].value_counts().items():
+            step.context.log.warning(f"{n} of {len(table)} samples are kept as they were: {outcome}")
+        names = [p.rpartition("/")[2] for p in table.image_path]
+        remove_others(root.retouched, names)
+        write_samples(root.retouched_table, table)
+        root.retouched_part.unlink()
+
         data = final_images(root, step.settings)
         unseen = (data.table.split == "test").to_numpy()
-        rebuilt = reconstructions(model, data.images[unseen], data.values[unseen])
-        figures = retouch_figures(result, regressors, data.images)
-        figures |= judged("judge", load_critic(root.judge), result, data.images[unseen])
-        figures |= judged("reconstruction_judge", load_critic(root.reconstruction_judge), result, rebuilt)
-        picture = pairs(list(result.before[:24]), list(result.after[:24]))
-        return Made(folder_content(root.retouched), {**figures, **flatten(step.settings.retouch)}, picture)
+        rebuilt = reconstructions(tools.nvae, data.images[unseen], data.values[unseen])
+        measured = table[:MEASURED]
+        before, after = (read_jpegs(folder, names[:MEASURED]) for folder in (root.samples, root.retouched))
+        judge = load_critic(root.judge)
+        figures = retouch_figures(measured, before, after, tools.regressors, data.images)
+        figures |= judged("judge", judge, before, after, data.images[unseen])
+        figures |= judged("reconstruction_judge", load_critic(root.reconstruction_judge), before, after, rebuilt)
+        gain = critic_logits(judge, after) - critic_logits(judge, before)
+        sheets = change_sheets(before, after, np.nan_to_num(gain), tools.guide)
+        with step.training_run(flatten(section)) as run:
+            run.result(numbers(figures))
+            for name, picture in sheets.items():
+                run.picture(f"{name}.jpg", picture)
+        (_, first), *more = sheets.items()
+        return Made(folder_content(root.retouched), {**figures, **flatten(section)}, first, run.url, dict(more))
 
-    return [retouched_samples]
+    return retouched_samples
+
+
+MEASURED = 4096  # samples at most that are measured: their pictures are in memory together

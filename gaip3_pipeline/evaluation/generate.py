@@ -67,26 +67,51 @@ def matched_samples(model: NVAE, values: np.ndarray, settings: Samples, role: st
     return np.concatenate(list(decode_batches(model, seeds, values, settings.temperature, settings.guidance)))
 
 
+def encoded(model: NVAE, images: np.ndarray, values: np.ndarray, draw: int = 0) -> list[np.ndarray]:
+    """The posterior of pictures ``(N, …, 3) uint8`` with ``values (N, 5)``: one draw each, ``(N, h, w, c) float32`` per level."""
+    height, width = model.settings.height, model.settings.width
+    seeds = SEED_OFFSET["reconstructions"] + draw * len(images) + np.arange(len(images))
+    batches = [[np.zeros((0, *shape), np.float32) for shape in model.latent_shapes]]
+    for start in range(0, len(images), BATCH):
+        part = slice(start, start + BATCH)
+        noise = model.encode(shrink(images[part], height, width), values[part], noise_of_seeds(model, seeds[part]))
+        batches.append([keras.ops.convert_to_numpy(e) for e in noise])
+    return [np.concatenate(level) for level in zip(*batches, strict=True)]
+
+
 def reconstructions(model: NVAE, images: np.ndarray, values: np.ndarray) -> np.ndarray:
     """``(N, H, W, 3) uint8``: pictures ``(N, …, 3) uint8`` of any size encoded with their ``values (N, 5)``, one draw each, and decoded.
 
     What the generator would make if its prior were what its encoder says of pictures.
     """
-    height, width = model.settings.height, model.settings.width
-    made = np.empty((len(images), height, width, 3), np.uint8)
-    for start in range(0, len(images), BATCH):
-        part = slice(start, start + BATCH)
-        drawn = noise_of_seeds(model, SEED_OFFSET["reconstructions"] + np.arange(len(images))[part])
-        encoded = model.encode(shrink(images[part], height, width), values[part], drawn)
-        made[part] = np.round(keras.ops.convert_to_numpy(model.decode(encoded, values[part])) * 255)
-    return made
+    latents = encoded(model, images, values)
+    made = [np.zeros((0, model.settings.height, model.settings.width, 3))] + [
+        np.round(keras.ops.convert_to_numpy(model.decode([e[start : start + BATCH] for e in latents], values[start : start + BATCH])) * 255)
+        for start in range(0, len(images), BATCH)
+    ]
+    return np.concatenate(made).astype(np.uint8)
 
 
 def write_pictures(folder: Path, names: Sequence[str], images: np.ndarray) -> None:
     """Make ``folder`` hold exactly these JPEGs (quality 95); its table is removed first and written last by the caller."""
     (folder / "samples.csv").unlink(missing_ok=True)
+    write_jpegs(folder, names, images)
+    remove_others(folder, names)
+
+
+def write_jpegs(folder: Path, names: Sequence[str], images: np.ndarray) -> None:
+    """Write pictures ``(N, H, W, 3) uint8`` as JPEGs of quality 95, each whole or not at all."""
     for name, image in zip(names, images, strict=True):
         write_bytes_atomically(folder / name, encode_jpeg(image, JPEG_QUALITY))
+
+
+def read_jpegs(folder: Path, names: Sequence[str]) -> np.ndarray:
+    """``(N, H, W, 3) uint8`` of pictures of equal size."""
+    return np.stack([np.asarray(Image.open(folder / name).convert("RGB")) for name in names])
+
+
+def remove_others(folder: Path, names: Sequence[str]) -> None:
+    """Remove JPEGs of ``folder`` that are not among ``names``."""
     wanted = set(names)
     for other in folder.glob("*.jpg"):
         if other.name not in wanted:

@@ -1,67 +1,161 @@
-"""What retouching did, by measures that it did not climb."""
+"""Retouching a table of samples into a folder, and what it did, by measures that it did not climb."""
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
+import pandas as pd
 
 from gaip3_pipeline.evaluation.classification import roc_auc
 from gaip3_pipeline.evaluation.critic import both
-from gaip3_pipeline.evaluation.distances import distances_to_real
+from gaip3_pipeline.evaluation.distances import distances_to_real, mean_pairwise_distance, random_features
+from gaip3_pipeline.evaluation.generate import noise_of_seeds, write_jpegs
+from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES
-from gaip3_pipeline.training.critic import TrainedCritic, critic_logits
+from gaip3_pipeline.models.critic import evidence
+from gaip3_pipeline.settings import Retouch
+from gaip3_pipeline.tables.files import write_text_atomically
+from gaip3_pipeline.training.critic import TrainedCritic, critic_logits, same_way
+from gaip3_pipeline.training.pictures import score
+from gaip3_pipeline.training.progress import Progress
 from gaip3_pipeline.training.regressor import Regressor, predict_values
-from gaip3_pipeline.training.retouch import DIVERGED, NOT_BETTER, RETOUCHED, Retouched
+from gaip3_pipeline.training.retouch import BLIND, DIVERGED, GOOD, NOT_BETTER, RETOUCHED, Retoucher, Tools
 
 BOOTSTRAPS = 2000
+CHUNK = 256  # samples whose latents and pictures are in memory at a time, and that a kill may lose
+SHOWN = 6  # of the best changes, of the worst, and twice as many at random
 
 
-def judged(name: str, judge: TrainedCritic, result: Retouched, unseen: np.ndarray) -> dict[str, float | int]:
+def retouch_samples(
+    tools: Tools, table: pd.DataFrame, settings: Retouch, folder: Path, part: Path, fingerprint: str, progress: Progress | None = None
+) -> pd.DataFrame:
+    """Retouch the samples of ``table`` into ``folder``, one JPEG of the same name each; returns the table with what came of them.
+
+    New columns: ``outcome`` (empty where retouched, else why not), ``guide_before``, ``guide_after``, ``evaluations``. What is done lies
+    in ``part`` after each 256 samples: killed and called again with the same ``fingerprint``, it goes on from there.
+    """
+    done = _done(part, fingerprint)
+    retoucher = Retoucher(tools, settings)
+    for start in range(len(done), len(table), CHUNK):
+        rows = table[start : start + CHUNK]
+        result = retoucher(noise_of_seeds(tools.nvae, rows.seed.to_list()), rows)
+        write_jpegs(folder, [p.rpartition("/")[2] for p in rows.image_path], result.after)
+        new = rows.assign(image_path=rows.image_path.str.replace("samples/", "retouched/"), outcome=result.reasons)
+        new = new.assign(guide_before=result.guide_before, guide_after=result.guide_after, evaluations=result.evaluations)
+        done = pd.concat([done, new], ignore_index=True) if len(done) else new
+        write_text_atomically(part, f"{fingerprint}\n{done.to_csv(index=False, lineterminator=chr(10))}")
+        if progress:
+            progress(len(done), len(table))
+    return done
+
+
+def _done(part: Path, fingerprint: str) -> pd.DataFrame:
+    """The rows that an earlier call with ``fingerprint`` finished."""
+    if part.exists():
+        with part.open(encoding="utf-8") as f:
+            if f.readline().strip() == fingerprint:
+                return pd.read_csv(f, keep_default_na=False, na_values={"guide_before": "", "guide_after": ""})
+    return pd.DataFrame()
+
+
+def judged(name: str, judge: TrainedCritic, before: np.ndarray, after: np.ndarray, unseen: np.ndarray) -> dict[str, float | int]:
     """What a judge says before and after, its names beginning with ``name``; ``unseen (N, H, W, 3) uint8`` of its real side are new to it.
 
     ``…_gain`` is the mean rise of its logit with a 95 % bootstrap interval over samples.
     """
-    before, after, real = (critic_logits(judge, images) for images in (result.before, result.after, unseen))
-    low, high = bootstrap_interval(after - before)
+    was, is_now, real = (critic_logits(judge, images) for images in (before, after, unseen))
+    low, high = bootstrap_interval(is_now - was)
     return {
-        f"{name}_logit_before": float(before.mean()),
-        f"{name}_logit_after": float(after.mean()),
+        f"{name}_logit_before": float(was.mean()),
+        f"{name}_logit_after": float(is_now.mean()),
         f"{name}_logit_real": float(real.mean()),
-        f"{name}_gain": float((after - before).mean()),
+        f"{name}_gain": float((is_now - was).mean()),
         f"{name}_gain_low": low,
         f"{name}_gain_high": high,
-        f"{name}_auc_before": roc_auc(*both(real, before)),
-        f"{name}_auc_after": roc_auc(*both(real, after)),
+        f"{name}_auc_before": roc_auc(*both(real, was)),
+        f"{name}_auc_after": roc_auc(*both(real, is_now)),
     }
 
 
-def retouch_figures(result: Retouched, regressors: Sequence[Regressor], real: np.ndarray) -> dict[str, float | int]:
-    """Figures before and after: distances to real pictures ``(N, H, W, 3) uint8``, diversity, the five values, how much changed.
+def retouch_figures(
+    table: pd.DataFrame, before: np.ndarray, after: np.ndarray, regressors: Sequence[Regressor], real: np.ndarray
+) -> dict[str, float | int]:
+    """Figures of the samples of ``table`` as :func:`retouch_samples` returns it, ``before`` and ``after (N, H, W, 3) uint8``.
 
-    ``values_mae`` is the mean absolute error of the five values as ``regressors`` measure them.
+    Counts by outcome; distances to ``real (M, H, W, 3) uint8`` and diversity; ``values_mae``, the mean absolute error of the five values
+    as ``regressors`` measure them; ``identity``, the mean distance of a sample before and after over that between different samples, of
+    random features: 0 is the same picture, 1 another person.
     """
+    outcome = table.outcome
     figures: dict[str, float | int] = {
-        "n": len(result.before),
-        "retouched": result.reasons.count(RETOUCHED),
-        "kept_diverged": result.reasons.count(DIVERGED),
-        "kept_not_better": result.reasons.count(NOT_BETTER),
-        "evaluations_per_image": result.evaluations,
-        "guide_logit_before": float(result.guide_before.mean()),
-        "guide_logit_after": float(result.guide_after.mean()),
-        "mean_change_grey_levels": float(np.abs(result.after.astype(np.float32) - result.before).mean()),
+        "n": len(table),
+        "retouched": int((outcome == RETOUCHED).sum()),
+        "kept_diverged": int((outcome == DIVERGED).sum()),
+        "kept_good": int((outcome == GOOD).sum()),
+        "kept_not_better": int((outcome == NOT_BETTER).sum()),
+        "kept_blind_guide": int(outcome.str.startswith(BLIND).sum()),
+        "evaluations_per_image": float(table.evaluations.mean()),
+        "most_evaluations": int(table.evaluations.max()),
+        "guide_logit_before": float(table.guide_before.mean()),
+        "guide_logit_after": float(table.guide_after.mean()),
+        "mean_change_grey_levels": float(np.abs(after.astype(np.float32) - before).mean()),
     }
-    figures |= distances_to_real({"before": result.before, "after": result.after}, real)
-    asked = {a: result.conditions[:, i] for i, a in enumerate(ATTRIBUTES)}
-    for name, images in (("before", result.before), ("after", result.after)):
+    figures |= distances_to_real({"before": before, "after": after}, real)
+    first, second = (random_features()(images) for images in (before, after))
+    apart = mean_pairwise_distance(first)
+    figures["identity"] = float(np.linalg.norm(second - first, axis=1).mean() / apart) if apart > 0 else math.nan
+    asked = {a: table[a].to_numpy() for a in ATTRIBUTES}
+    for name, images in (("before", before), ("after", after)):
         errors = [np.abs(predict_values(r, [images]) - np.stack([asked[a] for a in r.attributes], axis=1)).mean() for r in regressors]
         if errors:
             figures[f"values_mae_{name}"] = float(np.mean(errors))
     return figures
 
 
+def change_sheets(before: np.ndarray, after: np.ndarray, gain: np.ndarray, guide: TrainedCritic) -> dict[str, bytes]:
+    """JPEGs of changes: ``random``, and by ``gain (N,)``, the rise of a judge's logit, the ``best`` and the ``worst``.
+
+    For each sample: before, after, their difference (grey: none), and where the guide finds it less (red) or more (blue) real before.
+    """
+    order = np.argsort(gain, kind="stable")
+    at_random = np.random.default_rng(0).permutation(len(gain))[: 2 * SHOWN]
+    chosen = {"at random": at_random, "best": order[::-1][:SHOWN], "worst": order[:SHOWN]}
+    parts = "before | after | difference (grey: none) | guide, before: less real red, more blue"
+    return {
+        name.replace(" ", "_"): contact_sheet(
+            [picture for i in rows for picture in (before[i], after[i], difference(before[i], after[i]), guide_map(guide, before[i]))],
+            8,
+            captions=[text for i in rows for text in (f"{gain[i]:+.2f}", "", "", "")],
+            title=f"{name}, by the judge's logit | {parts}",
+        )
+        for name, rows in chosen.items()
+    }
+
+
+def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """``(H, W, 3) uint8``: what was added, around grey."""
+    return np.clip(128.0 + after.astype(np.float32) - before, 0, 255).astype(np.uint8)
+
+
+def guide_map(guide: TrainedCritic, picture: np.ndarray) -> np.ndarray:
+    """``(H, W, 3) uint8``: ``picture`` in grey, red where the guide finds it less real than real pictures are there, blue where more."""
+    small = same_way(picture[None], guide.height, guide.width)
+    found = score(evidence(guide.model), [small], guide.height, guide.width)[0] - guide.typical_map
+    height, width = picture.shape[:2]
+    strength = np.clip(cv2.resize(found, (width, height), interpolation=cv2.INTER_CUBIC) / (np.abs(found).max() + 1e-6), -1, 1)[..., None]
+    grey = picture.mean(axis=2, keepdims=True)
+    colour = np.where(strength < 0, np.array([220.0, 40.0, 40.0]), np.array([40.0, 80.0, 220.0]))
+    share = 0.6 * np.abs(strength)
+    return ((1 - share) * grey + share * colour).astype(np.uint8)
+
+
 def bootstrap_interval(values: np.ndarray, seed: int = 0, share: float = 0.95) -> tuple[float, float]:
     """The percentile interval of the mean of ``values (N,)`` over 2,000 resamples. NaN without values."""
     if len(values) == 0:
         return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(0, len(values), (BOOTSTRAPS, len(values)))
-    low, high = np.quantile(np.asarray(values, np.float64)[drawn].mean(axis=1), [(1 - share) / 2, (1 + share) / 2])
+    generator = np.random.default_rng(seed)
+    means = [np.asarray(values, np.float64)[generator.integers(0, len(values), len(values))].mean() for _ in range(BOOTSTRAPS)]
+    low, high = np.quantile(means, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)

@@ -36,6 +36,22 @@ def gradient(function: Callable[[list[Any]], Any]) -> Callable[[Sequence[np.ndar
     raise NotImplementedError(f"gradients with respect to arrays need the tensorflow or jax backend of Keras, not {backend}")
 
 
+def compiled(function: Callable[[list[Any]], Any]) -> Callable[[Sequence[np.ndarray]], Value]:
+    """``function``, which maps a list of float32 tensors to one tensor, compiled: from a list of arrays to an array."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        traced = tf.function(function, reduce_retracing=True)
+        return lambda arrays: traced([tf.convert_to_tensor(a, tf.float32) for a in arrays]).numpy()
+    if backend == "jax":
+        import jax
+
+        traced = jax.jit(function)
+        return lambda arrays: np.asarray(traced([np.asarray(a, np.float32) for a in arrays]))
+    raise NotImplementedError(f"compiled functions of arrays need the tensorflow or jax backend of Keras, not {backend}")
+
+
 def compile_options() -> dict[str, Any]:
     """Options for ``Model.compile``. XLA makes convolutions 2 to 20 times slower on TensorFlow's CPU device, so it is off there."""
     if keras.backend.backend() == "tensorflow":

@@ -1,26 +1,31 @@
-"""Critic-guided refinement of samples: the latents of all levels follow the guide's gradient and stay near where they were drawn."""
+"""Retouching of samples: their latents are moved so that the guide finds the pictures more real and the person stays who it is.
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+Every method of ``retouch_methods`` proposes latents; here proposals are drawn, judged by one objective, and the best of each sample kept.
+"""
 
-import keras
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
 import numpy as np
 import pandas as pd
-from keras import ops
 
-from gaip3_pipeline.layout import ATTRIBUTES
-from gaip3_pipeline.models.backend import gradient
-from gaip3_pipeline.models.nvae.model import NVAE
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
 from gaip3_pipeline.settings import Retouch
-from gaip3_pipeline.training.critic import TrainedCritic
+from gaip3_pipeline.training.aggregate_posterior import load_aggregate_posterior
+from gaip3_pipeline.training.critic import TrainedCritic, load_critic
+from gaip3_pipeline.training.prior_critic import load_prior_critic
 from gaip3_pipeline.training.progress import Progress
-from gaip3_pipeline.training.regressor import Regressor
+from gaip3_pipeline.training.regressor import Regressor, load_regressor
+from gaip3_pipeline.training.retouch_methods import METHODS, NOISE_CONTRASTIVE, TRANSPORT, Correction, Draw, Method
+from gaip3_pipeline.training.retouch_scene import Scene, Seen, chosen
 
 RETOUCHED = ""
+GOOD = "as real as real pictures already"
 DIVERGED = "diverged: its gradient or picture is not a number"
 NOT_BETTER = "no step raised the objective"
+FIDELITY_0 = "fidelity 0"
+BLIND = "the guide is of no use: "  # and why
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Retouched:
 
     ``before``, ``after``: ``(N, H, W, 3) uint8``; ``noise``: the latents after, one ``(N, h, w, c)`` array per level;
     ``conditions (N, 5)``; ``guide_before``, ``guide_after``: the guide's logits ``(N,) float32`` of the undistorted pictures;
-    ``reasons``: why a sample was kept as it was, empty for a retouched one; ``evaluations``: of the generator, for each sample.
+    ``reasons``: why a sample was kept as it was, empty for a retouched one; ``evaluations (N,) int``: of the generator.
     """
 
     before: np.ndarray
@@ -39,186 +44,175 @@ class Retouched:
     guide_before: np.ndarray
     guide_after: np.ndarray
     reasons: list[str]
-    evaluations: int
+    evaluations: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What retouching works with: the generator, its guide, regressors of the values to hold, and where latents of pictures lie."""
+
+    nvae: NVAE
+    guide: TrainedCritic
+    regressors: Sequence[Regressor] = ()
+    correction: Correction | None = None
+
+
+def load_tools(root: DataRoot, settings: Retouch) -> Tools:
+    """The tools of ``root`` for the method of ``settings``. Raises ``FileNotFoundError`` where one was not made yet."""
+    correction: Correction | None = None
+    if settings.method == TRANSPORT:
+        correction = load_aggregate_posterior(root.aggregate_posterior)
+    elif settings.method == NOISE_CONTRASTIVE:
+        correction = load_prior_critic(root.prior_critic)
+    return Tools(load_nvae(root.nvae), load_critic(root.critic), [load_regressor(root.control_regressor)], correction)
 
 
 def retouch(
-    nvae: NVAE,
-    guide: TrainedCritic,
-    regressors: Sequence[Regressor],
-    noise: Sequence[np.ndarray],
-    table: pd.DataFrame,
-    settings: Retouch,
-    progress: Progress | None = None,
+    tools: Tools, noise: Sequence[np.ndarray], table: pd.DataFrame, settings: Retouch, progress: Progress | None = None
 ) -> Retouched:
-    """Retouch the samples drawn from ``noise`` (one ``(N, h, w, c)`` array per level) as ``table`` says.
+    """:class:`Retoucher`, used once."""
+    return Retoucher(tools, settings)(noise, table, progress)
 
-    ``table`` has the five values, ``temperature`` and ``guidance`` of each sample. Each of ``settings.steps`` steps climbs
 
-        log σ(guide(x)) − prior_weight · mean (ε − ε₀)² − values_weight · Σ_a (r_a(x) − r_a(x₀))²,   x = decode(ε, c),
+class Retoucher:
+    """Retouches samples as ``settings`` say, as often as it is called; what it compiled is kept.
 
-    The logarithm of the chance of being real levels off where the guide is content: climbing the logit itself went far beyond
-    real pictures and away from them. Steps follow the normalised gradient; after each the latents return to their own shell, the
-    norm that they were drawn with, since that is where the Gaussian's mass lies. Of all steps the best picture is kept. A sample
-    that diverges or that no step betters stays as it was and says why.
+    Pictures are compared by
+
+        J(x) = log σ(g(x)) − w_p · mean (ε − ε₀)² − w_v · Σ_a (r_a(x) − r_a(x₀))² − w_i · mean (x̄ − x̄₀)²,   x = decode(ε, c),
+
+    with the guide's logit g, the values r of the regressors and the picture x̄ at a quarter of its size, which carries who a person is.
+    The logarithm of the chance of being real levels off where the guide is content: climbing the logit itself went far beyond real
+    pictures. For the same reason a sample is done as soon as its logit is that of a typical real picture. ``settings.fidelity`` says how
+    freely: 0 leaves all as it is, at .5 strength and w_p are those of ``settings``, at 1 w_p is 0 and strength twice that. A sample
+    that diverges, is good already, or that nothing betters stays as it was and says why; so do all where the guide tells real from
+    generated not at all or without a doubt. Raises ``ValueError`` for an unknown method, a fidelity outside 0..1, and where the method
+    lacks its correction.
     """
-    conditions = table[list(ATTRIBUTES)].to_numpy(np.float32)
+
+    def __init__(self, tools: Tools, settings: Retouch) -> None:
+        if settings.method not in METHODS:
+            raise ValueError(f"retouch: method must be one of {', '.join(METHODS)}, not {settings.method!r}")
+        if not 0.0 <= settings.fidelity <= 1.0:
+            raise ValueError(f"retouch: fidelity must be 0 to 1, not {settings.fidelity}")
+        self._kind = METHODS[settings.method]
+        if self._kind.needs_correction and tools.correction is None:
+            raise ValueError(f"retouch: {settings.method} needs a correction of the prior")
+        self._tools, self._settings = tools, settings
+        self._ways: dict[tuple[float, float], tuple[Scene, Method]] = {}
+        self.useless = "" if self._kind.takes_all else blind(tools.guide)
+
+    def __call__(self, noise: Sequence[np.ndarray], table: pd.DataFrame, progress: Progress | None = None) -> Retouched:
+        """Retouch the samples drawn from ``noise``, one ``(N, h, w, c)`` array per level.
+
+        ``table`` has the five values, ``temperature`` and ``guidance`` of each, and ``seed`` for methods that draw.
+        """
+        conditions = table[list(ATTRIBUTES)].to_numpy(np.float32)
+        seeds = table["seed"].to_numpy() if "seed" in table else np.arange(len(table))
+        ways = table[["temperature", "guidance"]].to_numpy(np.float64)
+        result = _room(self._tools.nvae, noise, conditions)
+        rounds = 0 if self.useless or not self._settings.fidelity else self._kind.rounds(self._settings)
+        done = 0
+        for temperature, guidance in np.unique(ways, axis=0):
+            rows = np.flatnonzero((ways == (temperature, guidance)).all(axis=1))
+            scene, method = self._way(float(temperature), float(guidance))
+            typical, size = self._tools.guide.typical, self._settings.batch_size
+            for _ in _Queue(scene, method, rounds, typical, rows, noise, conditions, seeds, result, size):
+                done += 1
+                if progress:
+                    progress(done, len(table))
+        if not rounds:
+            why = BLIND + self.useless if self.useless else FIDELITY_0
+            result.reasons[:] = [r if r == DIVERGED else why for r in result.reasons]
+        return result
+
+    def _way(self, temperature: float, guidance: float) -> tuple[Scene, Method]:
+        if (temperature, guidance) not in self._ways:
+            kind, settings, t = self._kind, self._settings, self._tools
+            scene = Scene(t.nvae, t.guide, t.regressors, temperature, guidance, settings, kind.holds_latents, kind.holds_person)
+            self._ways[temperature, guidance] = scene, kind(scene, settings, t.correction)
+        return self._ways[temperature, guidance]
+
+
+def blind(guide: TrainedCritic) -> str:
+    """Why the gradient of ``guide`` is not worth following; empty where it is, or where its figures are not known.
+
+    Below two standard deviations of chance it follows noise (Mann and Whitney 1947); where it errs never, no density ratio is finite.
+    """
+    if guide.held_out and guide.auc - 0.5 < 2 * np.sqrt((2 * guide.held_out + 1) / (12 * guide.held_out**2)):
+        return f"it cannot tell real from generated, AUC {guide.auc:.3f} on {guide.held_out} held-out pairs"
+    if guide.auc == 1.0:
+        return f"it tells real from generated without a doubt, AUC 1 on {guide.held_out} held-out pairs; train the generator longer"
+    return ""
+
+
+def _room(nvae: NVAE, noise: Sequence[np.ndarray], conditions: np.ndarray) -> Retouched:
+    """Room for the results of ``N`` samples."""
     n = len(conditions)
-    height, width = nvae.settings.height, nvae.settings.width
-    before, after = (np.zeros((n, height, width, 3), np.uint8) for _ in range(2))
-    guide_before, guide_after = (np.zeros(n, np.float32) for _ in range(2))
+    before, after = (np.zeros((n, nvae.settings.height, nvae.settings.width, 3), np.uint8) for _ in range(2))
     latents = [level.astype(np.float32) for level in noise]
-    reasons = [NOT_BETTER] * n
-    ways = table[["temperature", "guidance"]].to_numpy(np.float64)
-    done = 0
-    for temperature, guidance in np.unique(ways, axis=0):
-        rows = np.flatnonzero((ways == (temperature, guidance)).all(axis=1))
-        climb = _Climb(nvae, guide, regressors, float(temperature), float(guidance), settings)
-        for start in range(0, len(rows), settings.batch_size):
-            chosen = rows[start : start + settings.batch_size]
-            # The last batch is filled up by repetition: another shape would be compiled anew.
-            filled = np.resize(chosen, min(settings.batch_size, len(rows)))
-            batch = climb([level[filled] for level in noise], conditions[filled])
-            some = len(chosen)
-            before[chosen], after[chosen] = batch.before[:some], batch.after[:some]
-            guide_before[chosen], guide_after[chosen] = batch.guide_before[:some], batch.guide_after[:some]
-            for level, moved in zip(latents, batch.noise, strict=True):
-                level[chosen] = moved[:some]
-            for place, row in enumerate(chosen):
-                reasons[row] = batch.reasons[place]
-            done += some
-            if progress:
-                progress(done, n)
-    return Retouched(before, after, latents, conditions, guide_before, guide_after, reasons, settings.steps + 1)
+    return Retouched(before, after, latents, conditions, np.zeros(n, np.float32), np.zeros(n, np.float32), [""] * n, np.zeros(n, int))
 
 
-@dataclass(frozen=True)
-class _Evaluation:
-    """One evaluation of a batch: ``(B,)`` objective, logit and whether all is finite, ``(B, A)`` values, flat pictures in 0..1."""
+@dataclass
+class _Queue:
+    """Rows on their way through one batch of fixed size: whoever is done leaves its place to the next, so that no evaluation is idle.
 
-    objective: np.ndarray
-    logit: np.ndarray
-    values: np.ndarray
-    picture: np.ndarray
-    gradients: list[np.ndarray]
-    finite: np.ndarray
+    Iterating gives each row when it is done; its outcome is in ``result`` then.
+    """
 
+    scene: Scene
+    method: Method
+    rounds: int
+    typical: float
+    rows: np.ndarray
+    noise: Sequence[np.ndarray]
+    conditions: np.ndarray
+    seeds: np.ndarray
+    result: Retouched
+    batch_size: int
+    _next: int = field(default=0, init=False)
 
-@dataclass(frozen=True)
-class _Batch:
-    """The outcome for one batch, fields as in :class:`Retouched`."""
+    def __iter__(self) -> Iterator[int]:
+        size = min(self.batch_size, len(self.rows))
+        # A place whose row is -1 is idle and computes along: another shape would be compiled anew.
+        row = np.full(size, -1)
+        draw = Draw([np.zeros((size, *e.shape[1:]), np.float32) for e in self.noise], np.zeros((size, len(ATTRIBUTES)), np.float32), size)
+        first = best = self.scene.nothing(size)
+        objective = np.full(size, -np.inf)
+        while True:
+            for place in np.flatnonzero(row < 0)[: len(self.rows) - self._next]:
+                row[place] = self.rows[self._next]
+                draw.begin(place, [e[row[place]] for e in self.noise], self.conditions[row[place]], int(self.seeds[row[place]]))
+                self._next += 1
+            if (row < 0).all():
+                return
+            begins = draw.round == 0
+            now = self.scene.see(draw, np.where(begins[:, None], 0.0, first.held), self.method.needs_gradient)
+            first = chosen(begins, now, first)
+            better = now.finite & (begins | (now.objective > objective) | self.method.takes_all)
+            objective = np.where(better, now.objective, np.where(begins, -np.inf, objective))
+            best = chosen(better | begins, now, best)
+            draw.keep(better | begins)
+            draw.round += 1
+            good = best.logit >= self.typical
+            over = (row >= 0) & (~now.finite | (good & ~self.method.takes_all) | (draw.round > self.rounds))
+            for place in np.flatnonzero(over):
+                self._finish(int(row[place]), int(place), draw, first, best, bool(now.finite[place]), bool(good[place]))
+                yield int(row[place])
+                row[place] = -1
+            if (row >= 0).any():
+                self.method.propose(draw, now, best)
 
-    before: np.ndarray
-    after: np.ndarray
-    noise: list[np.ndarray]
-    guide_before: np.ndarray
-    guide_after: np.ndarray
-    reasons: list[str]
-
-
-class _Climb:
-    """The ascent of one batch at fixed temperature and guidance."""
-
-    def __init__(
-        self,
-        nvae: NVAE,
-        guide: TrainedCritic,
-        regressors: Sequence[Regressor],
-        temperature: float,
-        guidance: float,
-        settings: Retouch,
-    ) -> None:
-        self._settings = settings
-        levels = len(nvae.latent_shapes)
-
-        def terms(arrays: list[Any]) -> Any:
-            """Objective, guide's logit, values and picture of each sample side by side: ``(B, 2 + A + H·W·3)``."""
-            noise, start, (conditions, held, weight) = arrays[:levels], arrays[levels : 2 * levels], arrays[2 * levels :]
-            picture = nvae.decode(noise, conditions, temperature, guidance)
-            batch = ops.shape(picture)[0]
-            logit = guide.model(_sized(picture, guide.height, guide.width), training=False)
-            measured = [r.model(_sized(picture, r.height, r.width), training=False) for r in regressors]
-            values = ops.concatenate([ops.zeros((batch, 0)), *measured], axis=1)
-            moved = [ops.reshape(ops.square(e - s), (batch, -1)) for e, s in zip(noise, start, strict=True)]
-            distance = ops.mean(ops.concatenate(moved, axis=1), axis=1, keepdims=True)
-            change = ops.sum(ops.square(values - held), axis=1, keepdims=True)
-            objective = ops.log_sigmoid(logit) - settings.prior_weight * distance - weight * change
-            # Only the objective is climbed; the rest rides along so that one evaluation gives everything.
-            rest = ops.concatenate([logit, values, ops.reshape(picture, (batch, -1))], axis=1)
-            return ops.concatenate([objective, ops.stop_gradient(rest)], axis=1)
-
-        self._gradient = gradient(terms)
-        self._values = sum(len(r.attributes) for r in regressors)
-        self._shape = (nvae.settings.height, nvae.settings.width, 3)
-
-    def __call__(self, start: list[np.ndarray], conditions: np.ndarray) -> _Batch:
-        settings = self._settings
-        noise, norms = [e.astype(np.float32) for e in start], [_norm(e) for e in start]
-        # The first evaluation measures the values that all others hold.
-        first = now = self._evaluate(noise, start, conditions, np.zeros((len(conditions), self._values), np.float32), 0.0)
-        alive = now.finite.copy()
-        objective, best, best_noise = np.where(alive, first.objective, -np.inf), first, noise
-        for step in range(settings.steps):
-            size = settings.step_size * (1.0 - step / settings.steps)
-            uphill = _unit(now.gradients)
-            # A sample that diverged waits at its start, where it can do no harm.
-            noise = [_where(alive, _on_shell(e + size * g, r), s) for e, g, r, s in zip(noise, uphill, norms, start, strict=True)]
-            now = self._evaluate(noise, start, conditions, first.values, settings.values_weight)
-            alive &= now.finite
-            better = alive & (now.objective > objective)
-            objective = np.where(better, now.objective, objective)
-            best = dataclasses.replace(best, logit=_where(better, now.logit, best.logit), picture=_where(better, now.picture, best.picture))
-            best_noise = [_where(better, e, kept) for e, kept in zip(noise, best_noise, strict=True)]
-        changed = np.any(best.picture != first.picture, axis=1)
-        retouched = alive & changed
-        before = self._pictures(first.picture)
-        return _Batch(
-            before=before,
-            after=_where(retouched, self._pictures(best.picture), before),
-            noise=[_where(retouched, b, s) for b, s in zip(best_noise, start, strict=True)],
-            guide_before=first.logit,
-            guide_after=_where(retouched, best.logit, first.logit),
-            reasons=[RETOUCHED if r else NOT_BETTER if a else DIVERGED for r, a in zip(retouched, alive, strict=True)],
-        )
-
-    def _evaluate(
-        self, noise: list[np.ndarray], start: list[np.ndarray], conditions: np.ndarray, held: np.ndarray, weight: float
-    ) -> _Evaluation:
-        outputs, gradients = self._gradient([*noise, *start, conditions, held, np.full((len(held), 1), weight, np.float32)])
-        gradients = gradients[: len(noise)]
-        finite = np.isfinite(outputs).all(axis=1)
-        for g in gradients:
-            finite &= np.isfinite(g).reshape(len(g), -1).all(axis=1)
-        objective, logit, values, picture = np.split(outputs, [1, 2, 2 + self._values], axis=1)
-        return _Evaluation(objective[:, 0], logit[:, 0], values, picture, gradients, finite)
-
-    def _pictures(self, flat: np.ndarray) -> np.ndarray:
-        levels = np.nan_to_num(flat, nan=0.0).reshape(-1, *self._shape) * 255.0
-        return np.round(np.clip(levels, 0, 255)).astype(np.uint8)
-
-
-def _sized(pictures: Any, height: int, width: int) -> Any:
-    if tuple(pictures.shape[1:3]) == (height, width):
-        return pictures
-    return keras.ops.image.resize(pictures, (height, width), antialias=True)
-
-
-def _norm(e: np.ndarray) -> np.ndarray:
-    return np.sqrt((e.astype(np.float64) ** 2).sum(axis=tuple(range(1, e.ndim)), keepdims=True)).astype(np.float32)
-
-
-def _unit(gradients: list[np.ndarray]) -> list[np.ndarray]:
-    """Each sample's gradient over all levels, brought to a root mean square of 1; 0 stays 0."""
-    flat = np.concatenate([g.reshape(len(g), -1) for g in gradients], axis=1).astype(np.float64)
-    size = np.sqrt((flat**2).mean(axis=1))
-    scale = np.divide(1.0, size, out=np.zeros_like(size), where=np.isfinite(size) & (size > 0)).astype(np.float32)
-    return [np.nan_to_num(g) * scale.reshape(-1, *[1] * (g.ndim - 1)) for g in gradients]
-
-
-def _on_shell(e: np.ndarray, norm: np.ndarray) -> np.ndarray:
-    now = _norm(e)
-    return np.where(now > 0, e * norm / np.maximum(now, 1e-12), e).astype(np.float32)
-
-
-def _where(chosen: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+    def _finish(self, row: int, place: int, draw: Draw, first: Seen, best: Seen, finite: bool, good: bool) -> None:
+        before, after = self.scene.picture(first, place), self.scene.picture(best, place)
+        changed = finite and bool((best.picture[place] != first.picture[place]).any())
+        result = self.result
+        result.before[row], result.after[row] = before, after if changed else before
+        result.guide_before[row] = first.logit[place]
+        result.guide_after[row] = best.logit[place] if changed else first.logit[place]
+        result.evaluations[row] = draw.round[place]
+        if changed:
+            for level, moved in zip(result.noise, draw.best, strict=True):
+                level[row] = moved[place]
+        result.reasons[row] = RETOUCHED if changed else DIVERGED if not finite else GOOD if good else NOT_BETTER

@@ -1,0 +1,209 @@
+"""The ways of retouching compared on one root, by measures that none of them climbs.
+
+    python bench/retouching.py ROOT [--n 2000] [--methods ascent prior …] [--fidelity .5] [--set step_size=.02 …] [--out FOLDER]
+
+Needs a refreshed root. Samples have seeds of their own and conditions of the data; they are drawn once, retouched in each way on the same
+latents, and judged by the two judges (real pictures that no critic learned from), by distances to all real pictures, and by the
+control regressor and, of the values, the evaluators. Intervals: 95 %, bootstrap over samples and pictures. Pictures before and after go to
+FOLDER. A table and one line of JSON at the end.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gaip3_pipeline.assets.training_data import final_images
+from gaip3_pipeline.evaluation.classification import roc_auc
+from gaip3_pipeline.evaluation.critic import both
+from gaip3_pipeline.evaluation.distances import frechet_distance, mean_pairwise_distance, pixel_features, random_features, reduction
+from gaip3_pipeline.evaluation.generate import noise_of_seeds, reconstructions
+from gaip3_pipeline.evaluation.neighbours import neighbourhoods
+from gaip3_pipeline.evaluation.retouch import bootstrap_interval
+from gaip3_pipeline.imaging.contact_sheet import pairs
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
+from gaip3_pipeline.settings import load
+from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
+from gaip3_pipeline.training.critic import critic_logits, load_critic
+from gaip3_pipeline.training.prior_critic import load_prior_critic, prior_critic_figures, train_prior_critic
+from gaip3_pipeline.training.regressor import load_regressor, predict_values
+from gaip3_pipeline.training.retouch import RETOUCHED, Retoucher, Tools
+from gaip3_pipeline.training.retouch_methods import METHODS, NOISE_CONTRASTIVE, TRANSPORT, Correction
+
+SEEDS = 5_000_000  # of nothing that is shown, learned from or measured elsewhere
+BOOTSTRAPS = 200
+
+
+class Measure:
+    """Figures of sets of samples against one set of real pictures."""
+
+    def __init__(self, root: DataRoot, n: int) -> None:
+        settings = load(root)
+        data = final_images(root, settings)
+        self.model = load_nvae(root.nvae)
+        unseen = (data.table.split == "test").to_numpy()
+        self.real, self._given, self.unseen = data.images, data.values, data.images[unseen]
+        self.rebuilt = reconstructions(self.model, self.unseen, data.values[unseen])
+        self.judge, self.second = load_critic(root.judge), load_critic(root.reconstruction_judge)
+        self.evaluators = [load_regressor(root.evaluator(a)) for a in ATTRIBUTES]
+        self.values = data.values[np.random.default_rng(SEEDS).integers(0, len(data.values), n)]
+        self._features = {"random": random_features(), "pixels": pixel_features}
+        raw = {name: of(self.real) for name, of in self._features.items()}
+        self._reduce = {name: reduction(f, 64) for name, f in raw.items()}
+        self._raw = raw
+        self.said = {"judge": critic_logits(self.judge, self.unseen), "second": critic_logits(self.second, self.rebuilt)}
+
+    def of(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Everything that is needed of one set."""
+        parts = {name: of(images) for name, of in self._features.items()}
+        measured = np.stack([predict_values(r, [images])[:, 0] for r in self.evaluators], axis=1)
+        logits = {"judge": critic_logits(self.judge, images), "second": critic_logits(self.second, images)}
+        return {**parts, **logits, "errors": np.abs(measured - self.values)}
+
+    def ceiling(self) -> dict[str, float]:
+        """What samples would be if the prior were what the encoder says of all pictures; ``diversity_real`` beside."""
+        rebuilt = reconstructions(self.model, self.real, self._given)
+        parts = {name: of(rebuilt) for name, of in self._features.items()}
+        reduced = {name: (reduce(parts[name]), reduce(self._raw[name])) for name, reduce in self._reduce.items()}
+        return {
+            **{f"fd_{name}": frechet_distance(*pair) for name, pair in reduced.items()},
+            "coverage": neighbourhoods(parts["random"], self._raw["random"])["coverage"],
+            "diversity": mean_pairwise_distance(parts["random"]),
+            "diversity_real": mean_pairwise_distance(self._raw["random"]),
+        }
+
+    def figures(self, after: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> dict[str, float | list[float]]:
+        """Figures of ``after``, and how they changed from ``before``, of the same samples, with intervals."""
+        out: dict[str, float | list[float]] = {}
+        generator = np.random.default_rng(0)
+        n = len(after["judge"])
+        for name in ("judge", "second"):
+            gain = after[name] - before[name]
+            out |= {f"{name}_auc": roc_auc(*both(self.said[name], after[name])), f"{name}_logit": float(after[name].mean())}
+            out[f"{name}_gain"] = [float(gain.mean()), *bootstrap_interval(gain)]
+        drawn = [(generator.integers(0, n, n), generator.integers(0, len(self.real), len(self.real))) for _ in range(BOOTSTRAPS)]
+        for name in ("random", "pixels"):
+            reduce, real = self._reduce[name], self._reduce[name](self._raw[name])
+            a, b = reduce(after[name]), reduce(before[name])
+            out[f"fd_{name}"] = frechet_distance(a, real)
+            change = [frechet_distance(a[i], real[j]) / frechet_distance(b[i], real[j]) - 1 for i, j in drawn]
+            out[f"fd_{name}_change"] = [out[f"fd_{name}"] / frechet_distance(b, real) - 1, *np.quantile(change, (0.025, 0.975)).tolist()]
+        out["coverage"] = neighbourhoods(after["random"], self._raw["random"])["coverage"]
+        out["diversity"] = mean_pairwise_distance(after["random"])
+        apart = mean_pairwise_distance(before["random"])
+        out["identity"] = float(np.linalg.norm(after["random"] - before["random"], axis=1).mean() / apart)
+        out["mae"] = float(after["errors"].mean())
+        out["mae_change"] = [
+            float((after["errors"] - before["errors"]).mean()),
+            *bootstrap_interval((after["errors"] - before["errors"]).mean(axis=1)),
+        ]
+        return out
+
+
+def main() -> None:
+    """Draw, retouch in every way, measure, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--n", type=int, default=2000)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--fidelity", type=float, nargs="+", default=[0.5])
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--set", nargs="*", default=[], help="settings of [retouch], as step_size=0.02")
+    parser.add_argument("--out", type=Path)
+    a = parser.parse_args()
+    root = DataRoot(a.root.resolve())
+    settings = load(root)
+    changes = {k: type(getattr(settings.retouch, k))(v) for k, v in (pair.split("=") for pair in a.set)}
+    base = dataclasses.replace(settings.retouch, **changes)
+    guidance = settings.samples.guidance if a.guidance is None else a.guidance
+    measure = Measure(root, a.n)
+    guide, regressors = load_critic(root.critic), [load_regressor(root.control_regressor)]
+    table = pd.DataFrame(measure.values, columns=list(ATTRIBUTES)).assign(
+        seed=SEEDS + np.arange(a.n), temperature=settings.samples.temperature, guidance=guidance
+    )
+    noise = noise_of_seeds(measure.model, table.seed.to_list())
+    rows, before = [], None
+    for name in a.methods:
+        tools = Tools(measure.model, guide, regressors, _correction(root, measure.model, name))
+        for fidelity in a.fidelity:
+            chosen = dataclasses.replace(base, method=name, fidelity=fidelity)
+            retoucher = Retoucher(tools, chosen)
+            retoucher([e[: chosen.batch_size] for e in noise], table[: chosen.batch_size])  # compiles
+            start = time.perf_counter()
+            result = retoucher(noise, table)
+            seconds = time.perf_counter() - start
+            if before is None:
+                before = measure.of(result.before)
+                real = {"judge": measure.said["judge"], "second": measure.said["second"]}
+                rows.append(
+                    {
+                        "way": "as sampled",
+                        **measure.figures(before, before),
+                        "diversity_real": mean_pairwise_distance(measure._raw["random"]),
+                    }
+                )
+                print(json.dumps(rows[-1]), {k: float(v.mean()) for k, v in real.items()}, flush=True)
+            figures = measure.figures(measure.of(result.after), before)
+            cost = {"evaluations": float(result.evaluations.mean()), "ms_per_image": 1e3 * seconds / a.n}
+            kept = {"retouched": result.reasons.count(RETOUCHED), "n": a.n}
+            rows.append({"way": f"{name} {fidelity:g}", **figures, **cost, **kept})
+            print(json.dumps(rows[-1]), flush=True)
+            if a.out:
+                a.out.mkdir(parents=True, exist_ok=True)
+                change = np.abs(result.after.astype(int) - result.before).mean(axis=(1, 2, 3))
+                shown = np.random.default_rng(0).permutation(a.n)[:24]
+                (a.out / f"{name}_{fidelity:g}.jpg").write_bytes(pairs(list(result.before[shown]), list(result.after[shown])))
+                far = np.argsort(-change)[:24]
+                (a.out / f"{name}_{fidelity:g}_most.jpg").write_bytes(pairs(list(result.before[far]), list(result.after[far])))
+    rows.append({"way": "reconstructions", **measure.ceiling()})
+    print("\n" + _shown(rows))
+    print(json.dumps({"root": root.path.name, "n": a.n, "guidance": guidance, "rows": rows}))
+
+
+def _correction(root: DataRoot, model: NVAE, method: str) -> Correction | None:
+    """What ``method`` needs to know of where latents of pictures lie, fitted here."""
+    if method not in (TRANSPORT, NOISE_CONTRASTIVE):
+        return None
+    settings, started = load(root), time.perf_counter()
+    data = final_images(root, settings)
+    split = data.table.split.to_numpy()
+    if method == TRANSPORT:
+        found, figures = fit_aggregate_posterior(model, data.images, data.values, split)
+        print("aggregate posterior", figures, f"{time.perf_counter() - started:.0f} s", flush=True)
+        return found
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        result = train_prior_critic(model, data.images, data.values, split, settings.critic, folder, "bench", lambda epoch, figures: None)
+        print("critic of the prior", prior_critic_figures(result), f"{time.perf_counter() - started:.0f} s", flush=True)
+        return load_prior_critic(folder)
+
+
+def _shown(rows: list[dict]) -> str:
+    columns = [
+        "second_auc",
+        "judge_auc",
+        "judge_logit",
+        "fd_random",
+        "fd_pixels",
+        "coverage",
+        "diversity",
+        "mae",
+        "identity",
+        "ms_per_image",
+    ]
+    lines = ["| way | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += ["| " + " | ".join([r["way"], *(f"{r[c]:.3g}" if c in r else "" for c in columns)]) + " |" for r in rows]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""What retouching looks at: pictures decoded from latents, the guide's logit of them, and how far they have gone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from gaip3_pipeline.models.backend import compiled, gradient
+from gaip3_pipeline.models.nvae.model import NVAE
+from gaip3_pipeline.settings import Retouch
+from gaip3_pipeline.training.critic import TrainedCritic
+from gaip3_pipeline.training.regressor import Regressor
+
+if TYPE_CHECKING:
+    from gaip3_pipeline.training.retouch_methods import Draw
+
+COARSE = 4  # a picture's size over that at which it says who a person is
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One evaluation of a batch.
+
+    ``objective``, ``logit``, ``finite``: ``(B,)``; ``held (B, K)``: what is to change little, weighted; ``picture (B, H·W·3)`` in 0..1;
+    ``gradients`` of the objective, one ``(B, h, w, c)`` array per level, empty where none was asked for.
+    """
+
+    objective: np.ndarray
+    logit: np.ndarray
+    held: np.ndarray
+    picture: np.ndarray
+    gradients: list[np.ndarray]
+    finite: np.ndarray
+
+
+class Scene:
+    """A generator at fixed temperature and guidance, its guide and the regressors of what is held."""
+
+    def __init__(
+        self,
+        nvae: NVAE,
+        guide: TrainedCritic,
+        regressors: Sequence[Regressor],
+        temperature: float,
+        guidance: float,
+        settings: Retouch,
+        holds_latents: bool = True,
+        holds_person: bool = True,
+    ) -> None:
+        self.nvae, self.guide = nvae, guide
+        self._shape = height, width, _ = (nvae.settings.height, nvae.settings.width, 3)
+        self._coarse = (max(1, height // COARSE), max(1, width // COARSE))
+        self._levels = levels = len(nvae.latent_shapes)
+        self._held = sum(len(r.attributes) for r in regressors) + self._coarse[0] * self._coarse[1] * 3
+        # At fidelity 1 nothing binds a sample to where it was drawn; at 0 nothing else counts.
+        leash = settings.prior_weight * (1.0 / max(settings.fidelity, 1e-6) - 1.0) * holds_latents
+        of_values, of_identity = (float(np.sqrt(w)) for w in (settings.values_weight, settings.identity_weight * holds_person))
+
+        def terms(arrays: list[Any]) -> Any:
+            """Objective, guide's logit, what is held and the picture of each sample side by side: ``(B, 2 + K + H·W·3)``."""
+            noise, start, (conditions, held, weight) = arrays[:levels], arrays[levels : 2 * levels], arrays[2 * levels :]
+            picture = nvae.decode(noise, conditions, temperature, guidance)
+            batch = ops.shape(picture)[0]
+            logit = guide.model(_sized(picture, guide.height, guide.width), training=False)
+            values = [of_values * r.model(_sized(picture, r.height, r.width), training=False) for r in regressors]
+            coarse = ops.reshape(_sized(picture, *self._coarse), (batch, -1))
+            mean = of_identity / float(np.sqrt(self._coarse[0] * self._coarse[1] * 3))
+            now = ops.concatenate([*values, mean * coarse], axis=1)
+            moved = [ops.reshape(ops.square(e - s), (batch, -1)) for e, s in zip(noise, start, strict=True)]
+            distance = ops.mean(ops.concatenate(moved, axis=1), axis=1, keepdims=True)
+            change = ops.sum(ops.square(now - held), axis=1, keepdims=True)
+            objective = ops.log_sigmoid(logit) - leash * distance - weight * change
+            # Only the objective is climbed; the rest rides along so that one evaluation gives everything.
+            rest = ops.concatenate([logit, now, ops.reshape(picture, (batch, -1))], axis=1)
+            return ops.concatenate([objective, ops.stop_gradient(rest)], axis=1)
+
+        self._with_gradient, self._without = gradient(terms), compiled(terms)
+
+    def see(self, draw: "Draw", held: np.ndarray, with_gradient: bool) -> Seen:
+        """Evaluate the latents of ``draw``. What is held counts from a sample's second round on: the first measures it."""
+        weight = (draw.round > 0).astype(np.float32)[:, None]
+        arrays = [*draw.noise, *draw.start, draw.conditions, held.astype(np.float32), weight]
+        outputs, gradients = self._with_gradient(arrays) if with_gradient else (self._without(arrays), [])
+        gradients = gradients[: self._levels]
+        finite = np.isfinite(outputs).all(axis=1)
+        for g in gradients:
+            finite &= np.isfinite(g).reshape(len(g), -1).all(axis=1)
+        objective, logit, now, picture = np.split(outputs, [1, 2, 2 + self._held], axis=1)
+        return Seen(objective[:, 0], logit[:, 0], now, picture, gradients, finite)
+
+    def nothing(self, n: int) -> Seen:
+        """A batch of ``n`` of which nothing is known yet."""
+        picture = np.zeros((n, int(np.prod(self._shape))), np.float32)
+        gradients = [np.zeros((n, *shape), np.float32) for shape in self.nvae.latent_shapes]
+        zeros = np.zeros(n, np.float32)
+        return Seen(zeros, zeros, np.zeros((n, self._held), np.float32), picture, gradients, np.ones(n, bool))
+
+    def picture(self, seen: Seen, place: int) -> np.ndarray:
+        """``(H, W, 3) uint8``: one picture of ``seen``; what is not a number is black."""
+        levels = np.nan_to_num(seen.picture[place], nan=0.0).reshape(self._shape) * 255.0
+        return np.round(np.clip(levels, 0, 255)).astype(np.uint8)
+
+
+def chosen(which: np.ndarray, a: Seen, b: Seen) -> Seen:
+    """The samples of ``a`` where ``which (B,) bool`` says so, of ``b`` elsewhere; without gradients."""
+    return Seen(
+        where(which, a.objective, b.objective),
+        where(which, a.logit, b.logit),
+        where(which, a.held, b.held),
+        where(which, a.picture, b.picture),
+        [],
+        where(which, a.finite, b.finite),
+    )
+
+
+def where(which: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``np.where`` by rows."""
+    return np.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+
+def _sized(pictures: Any, height: int, width: int) -> Any:
+    if tuple(pictures.shape[1:3]) == (height, width):
+        return pictures
+    return keras.ops.image.resize(pictures, (height, width), antialias=True)
