@@ -27,17 +27,17 @@ from gaip3_pipeline.evaluation.critic import both
 from gaip3_pipeline.evaluation.distances import frechet_distance, mean_pairwise_distance, pixel_features, random_features, reduction
 from gaip3_pipeline.evaluation.generate import noise_of_seeds, reconstructions
 from gaip3_pipeline.evaluation.neighbours import neighbourhoods
-from gaip3_pipeline.evaluation.retouch import bootstrap_interval
+from gaip3_pipeline.evaluation.retouch import bootstrap_interval, identity
 from gaip3_pipeline.imaging.contact_sheet import pairs
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
-from gaip3_pipeline.settings import load
+from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, load
 from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
 from gaip3_pipeline.training.critic import critic_logits, load_critic
 from gaip3_pipeline.training.prior_critic import load_prior_critic, prior_critic_figures, train_prior_critic
 from gaip3_pipeline.training.regressor import load_regressor, predict_values
 from gaip3_pipeline.training.retouch import RETOUCHED, Retoucher, Tools
-from gaip3_pipeline.training.retouch_methods import METHODS, NOISE_CONTRASTIVE, TRANSPORT, Correction
+from gaip3_pipeline.training.retouch_methods import METHODS, Correction
 
 SEEDS = 5_000_000  # of nothing that is shown, learned from or measured elsewhere
 BOOTSTRAPS = 200
@@ -65,9 +65,11 @@ class Measure:
     def of(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Everything that is needed of one set."""
         parts = {name: of(images) for name, of in self._features.items()}
-        measured = np.stack([predict_values(r, [images])[:, 0] for r in self.evaluators], axis=1)
         logits = {"judge": critic_logits(self.judge, images), "second": critic_logits(self.second, images)}
-        return {**parts, **logits, "errors": np.abs(measured - self.values)}
+        return {**parts, **logits, "errors": np.abs(self._measured(images) - self.values)}
+
+    def _measured(self, images: np.ndarray) -> np.ndarray:
+        return np.stack([predict_values(r, [images])[:, 0] for r in self.evaluators], axis=1)
 
     def ceiling(self) -> dict[str, float]:
         """What samples would be if the prior were what the encoder says of all pictures; ``diversity_real`` beside."""
@@ -78,6 +80,7 @@ class Measure:
             **{f"fd_{name}": frechet_distance(*pair) for name, pair in reduced.items()},
             "coverage": neighbourhoods(parts["random"], self._raw["random"])["coverage"],
             "diversity": mean_pairwise_distance(parts["random"]),
+            "mae": float(np.abs(self._measured(rebuilt) - self._given).mean()),
             "diversity_real": mean_pairwise_distance(self._raw["random"]),
         }
 
@@ -99,8 +102,7 @@ class Measure:
             out[f"fd_{name}_change"] = [out[f"fd_{name}"] / frechet_distance(b, real) - 1, *np.quantile(change, (0.025, 0.975)).tolist()]
         out["coverage"] = neighbourhoods(after["random"], self._raw["random"])["coverage"]
         out["diversity"] = mean_pairwise_distance(after["random"])
-        apart = mean_pairwise_distance(before["random"])
-        out["identity"] = float(np.linalg.norm(after["random"] - before["random"], axis=1).mean() / apart)
+        out |= identity(before["random"], after["random"])
         out["mae"] = float(after["errors"].mean())
         out["mae_change"] = [
             float((after["errors"] - before["errors"]).mean()),
@@ -164,7 +166,7 @@ def main() -> None:
                 (a.out / f"{name}_{fidelity:g}.jpg").write_bytes(pairs(list(result.before[shown]), list(result.after[shown])))
                 far = np.argsort(-change)[:24]
                 (a.out / f"{name}_{fidelity:g}_most.jpg").write_bytes(pairs(list(result.before[far]), list(result.after[far])))
-    rows.append({"way": "reconstructions", **measure.ceiling()})
+    rows.append({"way": "reconstructions of the data", **measure.ceiling()})
     print("\n" + _shown(rows))
     print(json.dumps({"root": root.path.name, "n": a.n, "guidance": guidance, "rows": rows}))
 
@@ -198,6 +200,7 @@ def _shown(rows: list[dict]) -> str:
         "diversity",
         "mae",
         "identity",
+        "recognised",
         "ms_per_image",
     ]
     lines = ["| way | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]

@@ -9,7 +9,7 @@ import dagster as dg
 from gaip3_pipeline.assets.gender import PROCESSED
 from gaip3_pipeline.layout import ATTRIBUTES, BRIGHTENED, DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
-from gaip3_pipeline.settings import Settings
+from gaip3_pipeline.settings import NOISE_CONTRASTIVE, Settings
 from gaip3_pipeline.versions import RootResource, current_version, read_figures
 
 MIN_FINAL = 50  # below this neither the generator nor its held-out figures mean anything
@@ -27,7 +27,9 @@ Rule = Callable[[DataRoot, dict[str, Any]], Verdict]
 def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
     """Every check of the pipeline."""
     most = settings.images.max_unusable_share
+    contrastive = [_check("prior_critic_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True)]
     return [
+        *(contrastive if settings.retouch.method == NOISE_CONTRASTIVE else []),
         *(_check(n, "usable", _usable(most), True, "There are images, and few that could not be used.") for n in PROCESSED),
         _check("near_duplicates", "no_leakage", _no_leakage, True, "No photograph lies on both sides of a split, by comparing pictures."),
         _check("image_quality", "few_defects", _few_defects, False, "At most one original in twenty is flagged."),
@@ -52,6 +54,7 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
         _check("critic_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
         _check("judge_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
         _check("reconstruction_judge_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
+        _check("aggregate_posterior", "better_than_prior", _aggregate, False, "Held-out pictures' latents are likelier than by the prior."),
         _check("retouched_samples", "judge_prefers", _retouched, False, "The judge, which never steers, rates them higher than before."),
         _check("report", "complete", _report, False, "The page holds a figure of every asset."),
     ]
@@ -217,6 +220,11 @@ def _critic(root: DataRoot, f: dict[str, Any]) -> Verdict:
     if f["auc"] >= 1:
         return False, f"{said}: real and generated are wholly apart, so its gradient says little; train the generator longer"
     return f["auc"] > 0.5, said
+
+
+def _aggregate(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    spread = f"variances {f['least_variance']:.2f} to {f['largest_variance']:.1f}"
+    return f["nats"] > 0, f"{f['nats']:+.1f} nats for each of {f['n']} held-out pictures, {spread}"
 
 
 def _retouched(root: DataRoot, f: dict[str, Any]) -> Verdict:

@@ -41,6 +41,7 @@ HEADLINES = {
     "critic_weights": ("auc",),
     "judge_weights": ("auc",),
     "reconstruction_judge_weights": ("auc",),
+    "aggregate_posterior": ("nats",),
     "retouched_samples": ("judge_logit_after", "reconstruction_judge_auc_after"),
 }
 

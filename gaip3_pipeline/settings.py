@@ -170,11 +170,14 @@ class Critic:
     seed: int = 1
 
 
+TRANSPORT, NOISE_CONTRASTIVE = "transport", "noise_contrastive"
+
+
 @dataclass(frozen=True)
 class Retouch:
     """Refinement of samples in latent space, by one of the ways of training/retouch_methods.py."""
 
-    method: str = "transport"  # or noise_contrastive, ascent, rejection, temperature, repair
+    method: str = TRANSPORT  # or noise_contrastive, ascent, rejection, temperature, repair
     fidelity: float = 1.0  # how freely, 0 to 1: 0 leaves samples as they are
     steps: int = 6  # proposals for each sample, of methods that make several
     # Of ascent, at fidelity .5. By the judges (docs/results.md, retouching): larger steps move samples past what is real, AUC far below .5.

@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 import dagster as dg
+import pytest
 
 from gaip3_pipeline.definitions import build_defs
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
-from gaip3_pipeline.settings import Settings
+from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, Retouch, Settings
 from gaip3_pipeline_tests.refreshing import TRAINED
 
 SETS = [s.id for s in IMAGE_SETS]
@@ -61,11 +62,14 @@ def test_the_graph_is_the_one_of_the_documents(tmp_path):
     for name, parents in EXPECTED.items():
         assert {p.to_user_string() for p in graph.get(dg.AssetKey(name)).parent_keys} == parents, name
     rest = {k.to_user_string() for k in graph.get_all_asset_keys()} - set(EXPECTED)
-    assert rest == {"nvae_samples", "critic_weights", "judge_weights", "reconstruction_judge_weights", "retouched_samples", "report"}
+    critics = {"critic_weights", "judge_weights", "reconstruction_judge_weights"}
+    assert rest == {"nvae_samples", *critics, "aggregate_posterior", "retouched_samples", "report"}
 
 
-def test_every_asset_says_what_it_is_and_is_checked(tmp_path):
-    graph = definitions(tmp_path).resolve_asset_graph()
+@pytest.mark.parametrize("method", [TRANSPORT, NOISE_CONTRASTIVE])
+def test_every_asset_says_what_it_is_and_is_checked(tmp_path, method):
+    graph = definitions(tmp_path, Settings(retouch=Retouch(method=method))).resolve_asset_graph()
+    assert (dg.AssetKey("prior_critic_weights") in graph.materializable_asset_keys) == (method == NOISE_CONTRASTIVE)
     checked = {k.asset_key for k in graph.asset_check_keys}
     for key in graph.materializable_asset_keys:
         node = graph.get(key)

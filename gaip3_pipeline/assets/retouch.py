@@ -3,7 +3,7 @@
 import dagster as dg
 
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
-from gaip3_pipeline.settings import Settings, flatten
+from gaip3_pipeline.settings import NOISE_CONTRASTIVE, Settings, flatten
 from gaip3_pipeline.versions import Made, Step, arrays_version, folder_content, numbers, versioned_asset, weights_version
 
 GROUP = "retouch"
@@ -11,7 +11,7 @@ GROUP = "retouch"
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
     """``aggregate_posterior``, ``retouched_samples``, and ``prior_critic_weights`` where the settings retouch by it."""
-    contrastive = settings.retouch.method == "noise_contrastive"
+    contrastive = settings.retouch.method == NOISE_CONTRASTIVE
     correction = "prior_critic_weights" if contrastive else "aggregate_posterior"
     prior_critic = [_prior_critic(settings)] if contrastive else []
     return [_aggregate_posterior(settings), *prior_critic, _retouched(settings, correction)]

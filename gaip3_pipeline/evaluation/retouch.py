@@ -86,7 +86,8 @@ def retouch_figures(
 
     Counts by outcome; distances to ``real (M, H, W, 3) uint8`` and diversity; ``values_mae``, the mean absolute error of the five values
     as ``regressors`` measure them; ``identity``, the mean distance of a sample before and after over that between different samples, of
-    random features: 0 is the same picture, 1 another person.
+    random features: 0 is the same picture, 1 another person; ``recognised``, the share of samples that after are nearer to themselves
+    before than to any other.
     """
     outcome = table.outcome
     figures: dict[str, float | int] = {
@@ -104,14 +105,23 @@ def retouch_figures(
     }
     figures |= distances_to_real({"before": before, "after": after}, real)
     first, second = (random_features()(images) for images in (before, after))
-    apart = mean_pairwise_distance(first)
-    figures["identity"] = float(np.linalg.norm(second - first, axis=1).mean() / apart) if apart > 0 else math.nan
+    figures |= identity(first, second)
     asked = {a: table[a].to_numpy() for a in ATTRIBUTES}
     for name, images in (("before", before), ("after", after)):
         errors = [np.abs(predict_values(r, [images]) - np.stack([asked[a] for a in r.attributes], axis=1)).mean() for r in regressors]
         if errors:
             figures[f"values_mae_{name}"] = float(np.mean(errors))
     return figures
+
+
+def identity(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    """``identity`` and ``recognised`` of :func:`retouch_figures` from features ``(N, D)`` of the same samples."""
+    apart = mean_pairwise_distance(before)
+    moved = np.linalg.norm(after - before, axis=1)
+    # Half of the squares and the products give all distances without an (N, N, D) array.
+    squares = (after**2).sum(axis=1)[:, None] - 2 * after @ before.T + (before**2).sum(axis=1)
+    own = squares.argmin(axis=1) == np.arange(len(before))
+    return {"identity": float(moved.mean() / apart) if apart > 0 else math.nan, "recognised": float(own.mean())}
 
 
 def change_sheets(before: np.ndarray, after: np.ndarray, gain: np.ndarray, guide: TrainedCritic) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from gaip3_pipeline.models.critic import evidence
-from gaip3_pipeline.settings import Retouch
+from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, Retouch
 from gaip3_pipeline.training.retouch_scene import Scene, Seen, where
 
 
@@ -164,7 +164,6 @@ class Repair(Method):
             draw.noise[level] = np.sqrt(1.0 - share**2) * e + share * drawn
 
 
-TRANSPORT, NOISE_CONTRASTIVE = "transport", "noise_contrastive"
 METHODS: dict[str, type[Method]] = {
     TRANSPORT: Corrected,
     NOISE_CONTRASTIVE: Corrected,
