@@ -114,7 +114,7 @@ def train(root: DataRoot, model: str, resume: bool) -> None:
 @click.option("--mlflow-port", default=5000, show_default=True, help="The MLflow UI's port.")
 @click.option("--label-port", default=3100, show_default=True, help="The label page's port.")
 def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
-    """Serve the label page and the Dagster and MLflow UIs on this machine."""
+    """Serve the label page with the studio and the Dagster and MLflow UIs on this machine."""
     from gaip3_pipeline.web.servers import ServerError, serve
 
     load(root)
@@ -129,7 +129,7 @@ def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to serve on; beyond this machine with a token.")
 @click.option("--port", default=3100, show_default=True, help="The page's port.")
 def label(root: DataRoot, host: str, port: int) -> None:
-    """Serve the label page alone: label by keyboard, see which labels look wrong, refresh."""
+    """Serve the label page and the studio alone: label by keyboard, see which labels look wrong, refresh, play with faces."""
     from gaip3_pipeline.web.label import serve_labels
     from gaip3_pipeline.web.servers import ServerError
 
@@ -156,12 +156,28 @@ def _sliders(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--temperature", type=click.FloatRange(0, 2), help="Spread of the latents at every level [default: settings].")
 @click.option("--guidance", type=click.FloatRange(0, 10), help="Weight of the five values, 1 plain [default: settings].")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("grid.png"), show_default=True, help="PNG to write.")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A PNG of the studio, to be made again as it was.",
+)
 def generate(
-    root: DataRoot, n: int, seed: int, temperature: float | None, guidance: float | None, out: Path, **sliders: float | None
+    root: DataRoot,
+    n: int,
+    seed: int,
+    temperature: float | None,
+    guidance: float | None,
+    out: Path,
+    source: Path | None,
+    **sliders: float | None,
 ) -> None:
-    """Generate faces with the sliders where you put them."""
+    """Generate faces with the sliders where you put them, or those of a picture that was downloaded from the studio."""
     from gaip3_pipeline.evaluation.generate import generate_grid
 
+    if source:
+        _generate_again(root, source, out)
+        return
     settings = load(root)
     if not (root.nvae / "model.weights.h5").exists():
         raise click.ClickException(f"there is no generator in {root.nvae} yet: run gaip3 refresh --root {root.path} (or make demo)")
@@ -175,6 +191,25 @@ def generate(
     )
     write_bytes_atomically(out, picture)
     click.echo(f"{out}: {n} faces, seed {seed}")
+
+
+def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
+    from gaip3_pipeline.evaluation.recipe import RecipeError, read_recipe
+    from gaip3_pipeline.web.registered import Generators
+
+    context = click.get_current_context()
+    given = [p for p in context.params if context.get_parameter_source(p) is click.core.ParameterSource.COMMANDLINE]
+    if others := sorted(set(given) - {"path", "out", "source"}):
+        raise click.UsageError(f"--from takes all settings from the picture: leave out --{others[0].replace('_', '-')}")
+    try:
+        recipe = read_recipe(source.read_bytes())
+        version, folder = Generators(root).find(recipe.model)
+        from gaip3_pipeline.evaluation.studio import Studio
+
+        write_bytes_atomically(out, Studio(root, load(root), folder, version).png(recipe.faces))
+    except RecipeError as e:
+        raise click.ClickException(f"{source}: {e}") from e
+    click.echo(f"{out}: {len(recipe.faces)} face{'s' if len(recipe.faces) > 1 else ''} of generator {version[:12]}")
 
 
 @command

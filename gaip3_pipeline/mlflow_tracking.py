@@ -11,9 +11,11 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote, urlsplit
 
 import dagster as dg
 
@@ -25,6 +27,17 @@ if TYPE_CHECKING:
 EXPERIMENT = "gaip3"
 DIGEST_LENGTH = 32  # MLflow takes at most 36 characters
 CANDIDATE, CHAMPION = "candidate", "champion"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version of a model: its number, its aliases, the content hash of its weights, its files and its figures."""
+
+    number: str
+    aliases: list[str]
+    data_version: str
+    folder: Path
+    figures: dict[str, float]
 
 
 class MlflowTracking(dg.ConfigurableResource):
@@ -102,6 +115,33 @@ class MlflowTracking(dg.ConfigurableResource):
             return False
         client.set_registered_model_alias(asset, CHAMPION, max(found, key=lambda m: int(m.version)).version)
         return True
+
+    def versions(self, asset: str, measured_by: str) -> list[ModelVersion]:
+        """The registered versions of a model whose files are on this machine, newest first; none without a store.
+
+        Their figures are those of their training and of the last run of the asset ``measured_by`` that measured these weights.
+        """
+        if not self.enabled or (self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).exists()):
+            return []
+        client = self.client()
+        experiment = self.experiment(client)
+        aliases = client.get_registered_model(asset).aliases if client.search_registered_models(f"name = '{asset}'") else {}
+        found = []
+        for made in sorted(client.search_model_versions(f"name = '{asset}'"), key=lambda m: -int(m.version)):
+            source, version = urlsplit(str(made.source)), made.tags.get("gaip3.data_version", "")
+            folder = Path(unquote(source.path) if source.scheme == "file" else str(made.source))
+            if not folder.is_dir():
+                continue
+            measured = client.search_runs(
+                [experiment],
+                f"tags.`gaip3.asset` = '{measured_by}' and tags.`gaip3.input.{asset}` = '{version}'",
+                max_results=1,
+                order_by=["attributes.start_time DESC"],
+            )
+            runs = [client.get_run(str(made.run_id)), *measured]
+            figures = {k.removeprefix("final/"): v for run in runs for k, v in run.data.metrics.items() if k.startswith("final/")}
+            found.append(ModelVersion(made.version, sorted(a for a, n in aliases.items() if n == made.version), version, folder, figures))
+        return found
 
     def url(self, experiment_id: str, run_id: str) -> str:
         """The page of a run in the MLflow UI."""

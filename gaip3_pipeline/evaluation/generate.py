@@ -121,14 +121,18 @@ def remove_others(folder: Path, names: Sequence[str]) -> None:
 def generate_grid(root: DataRoot, sliders: Mapping[str, float], n: int, seed: int, temperature: float, guidance: float) -> bytes:
     """A PNG grid of ``n`` faces with the values of ``sliders``; those not set are a picture's of the data, another one's for each face."""
     model, seeds = load_nvae(root.nvae), seed + np.arange(n)
-    known = read_all_input_values(root).dropna().to_numpy(np.float32)
-    rows = [np.random.default_rng(s).integers(len(known)) for s in seeds]  # of the face's own seed, as its noise is
-    values = known[rows]
+    values = values_of_seeds(root, seeds)
     for i, attribute in enumerate(ATTRIBUTES):
         if attribute in sliders:
             values[:, i] = sliders[attribute]
     faces = np.concatenate(list(decode_batches(model, seeds, values, temperature, guidance)))
     return png_grid(faces)
+
+
+def values_of_seeds(root: DataRoot, seeds: Seeds) -> np.ndarray:
+    """``(B, 5) float32``: of each seed the values of a picture of the data that it chooses, as it chooses the noise."""
+    known = read_all_input_values(root).dropna().to_numpy(np.float32)
+    return known[[np.random.default_rng(s).integers(len(known)) for s in seeds]]
 
 
 def png_grid(faces: np.ndarray) -> bytes:

@@ -159,10 +159,15 @@ def read_out_of_fold(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
 
 
-def write_samples(path: Path, table: pd.DataFrame) -> None:
-    """Write ``image_path``, the five values, ``seed``, ``temperature``, ``guidance`` and further columns after them."""
+def samples_csv(table: pd.DataFrame) -> str:
+    """``image_path``, the five values, ``seed``, ``temperature``, ``guidance`` and further columns after them."""
     first = ["image_path", *ATTRIBUTES, "seed", "temperature", "guidance"]
-    _write(path, table[[*first, *(c for c in table.columns if c not in first)]])
+    return table[[*first, *(c for c in table.columns if c not in first)]].to_csv(index=False, lineterminator="\n")
+
+
+def write_samples(path: Path, table: pd.DataFrame) -> None:
+    """Write :func:`samples_csv`."""
+    write_text_atomically(path, samples_csv(table))
 
 
 def read_samples(path: Path) -> pd.DataFrame:

@@ -57,14 +57,17 @@ class Tools:
     correction: Correction | None = None
 
 
-def load_tools(root: DataRoot, settings: Retouch) -> Tools:
-    """The tools of ``root`` for the method of ``settings``. Raises ``FileNotFoundError`` where one was not made yet."""
+def load_tools(root: DataRoot, settings: Retouch, nvae: NVAE | None = None) -> Tools:
+    """The tools of ``root`` for the method of ``settings``, with ``nvae`` if the generator is loaded already.
+
+    Raises ``FileNotFoundError`` where one was not made yet.
+    """
     correction: Correction | None = None
     if settings.method == TRANSPORT:
         correction = load_aggregate_posterior(root.aggregate_posterior)
     elif settings.method == NOISE_CONTRASTIVE:
         correction = load_prior_critic(root.prior_critic)
-    return Tools(load_nvae(root.nvae), load_critic(root.critic), [load_regressor(root.control_regressor)], correction)
+    return Tools(nvae or load_nvae(root.nvae), load_critic(root.critic), [load_regressor(root.control_regressor)], correction)
 
 
 def retouch(

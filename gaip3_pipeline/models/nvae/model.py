@@ -192,12 +192,13 @@ class NVAE(keras.Model):
         return encoded
 
     def decode(
-        self, noise: Sequence[Any], conditions: Any, temperature: float = 1.0, guidance: float = 1.0, training: bool = False
+        self, noise: Sequence[Any], conditions: Any, temperature: float = 1.0, guidance: Any = 1.0, training: bool = False
     ) -> Tensor:
         """Pictures ``(B, H, W, C)`` float32 in 0..1 from prior noise: z_l = μ_l + temperature · σ_l · ε_l at every group.
 
         The mean of the likelihood, without noise of its own; differentiable in ``noise`` and ``conditions``. ``guidance`` other
-        than 1 moves prior and mean away from those of the null condition (2: twice as far; 0: the null condition's own).
+        than 1 moves prior and mean away from those of the null condition (2: twice as far; 0: the null condition's own); as a
+        tensor ``(B, 1, 1, 1)`` it is each picture's own.
         Raises ``ValueError`` for noise of other shapes than :attr:`latent_shapes`.
         """
         noise = [ops.convert_to_tensor(e, "float32") for e in noise]
@@ -206,7 +207,7 @@ class NVAE(keras.Model):
             raise ValueError(f"noise of shapes {shapes}, but this model's latents are {self.latent_shapes}")
         conditions = ops.convert_to_tensor(conditions, "float32")
         batch = ops.shape(conditions)[0]
-        guided = guidance != 1.0
+        guided = not isinstance(guidance, (int, float)) or guidance != 1.0
         # With guidance the batch is run twice side by side: conditional, then null.
         keep = ops.concatenate([ops.ones((batch, 1)), ops.zeros((batch, 1))]) if guided else ops.ones((batch, 1))
         condition = self.condition_embedding(_twice(conditions) if guided else conditions, keep)
