@@ -1,4 +1,4 @@
-"""The label page's server: labels, pictures, history and refreshes of one data root over HTTP, and the page itself.
+"""The pages' server: labels, pictures, history and refreshes of one data root over HTTP, the studio (``studio``), and the page itself.
 
 A label is answered when it is on disk (``tables.label_store``). A refresh runs in a process of its own, so that it outlives this one
 and shows the same to the terminal, the Dagster UI and this page; what is known of it is read from its record.
@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from gaip3_pipeline.tables.label_store import Change, Edit, Key, LabelConflict, 
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.guard import Guard
 from gaip3_pipeline.web.pictures import Pictures
+from gaip3_pipeline.web.studio import UPLOAD, UPLOADS, StudioRoutes
 
 PAGE = Path(__file__).parent / "page"
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -69,8 +70,16 @@ class Person(BaseModel):
 
 def build_app(root: DataRoot, token: str = "", links: dict[str, str] | None = None) -> FastAPI:
     """The server of ``root``. ``token`` is asked for where it is not empty; ``links`` names further pages, such as Dagster's."""
-    app = FastAPI(title="gaip3 labels", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, token=token)
+    studio = StudioRoutes(root)
+
+    @asynccontextmanager
+    async def running(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await studio.close()
+
+    app = FastAPI(title="gaip3 labels", docs_url=None, redoc_url=None, openapi_url=None, lifespan=running)
+    app.add_middleware(Guard, token=token, larger={UPLOADS: UPLOAD})
+    app.include_router(studio.router)
     store, pictures, refreshing = LabelStore(root), Pictures(root, load(root).images), Refreshing(root)
 
     def image(gender: str, stem: str) -> Path:

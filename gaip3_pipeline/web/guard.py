@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
+from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -41,10 +42,13 @@ def new_token() -> str:
 
 
 class Guard:
-    """Let through what comes from our own pages. ``token`` is empty on loopback, and then only loopback names are served."""
+    """Let through what comes from our own pages. ``token`` is empty on loopback, and then only loopback names are served.
 
-    def __init__(self, app: ASGIApp, token: str = "") -> None:
-        self._app, self._token = app, token
+    ``larger`` names the paths that take more than :data:`MAX_BODY`, and how many bytes.
+    """
+
+    def __init__(self, app: ASGIApp, token: str = "", larger: Mapping[str, int] | None = None) -> None:
+        self._app, self._token, self._larger = app, token, larger or {}
         # Cookies know no ports: each server's has a name of its own, or two roots on one machine would shut each other out.
         self._cookie = f"gaip3_{hashlib.sha256(token.encode()).hexdigest()[:12]}"
 
@@ -83,8 +87,9 @@ class Guard:
             return "This request comes from another web site"
         if headers.get("sec-fetch-site") == "cross-site" and not (scope.get("method") == "GET" and scope["path"] == "/"):
             return "This request comes from another web site"
-        if int(headers.get("content-length") or 0) > MAX_BODY or "chunked" in headers.get("transfer-encoding", ""):
-            return f"Requests of more than {MAX_BODY:,} bytes are not taken"
+        most = self._larger.get(scope["path"], MAX_BODY)
+        if int(headers.get("content-length") or 0) > most or "chunked" in headers.get("transfer-encoding", ""):
+            return f"Requests of more than {most:,} bytes are not taken"
         if self._token and not (self._brought_in_query(scope) or self._brought_in_cookie(scope)):
             return "The token is missing or wrong: open the link that gaip3 printed"
         return ""

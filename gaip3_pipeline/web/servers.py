@@ -1,8 +1,8 @@
 """Dagster's, MLflow's and the label page for one data root: started, watched and stopped together, on loopback only.
 
 Five servers, each in a process group of its own: the code server that holds the definitions, Dagster's web server and daemon,
-which share it (so that "Reload" in the page reloads what the sensors use as well), MLflow, and the label page. A sixth process, a small
-shell loop, outlives this one by seconds and ends the groups if this process is killed without a chance to do it.
+which share it (so that "Reload" in the page reloads what the sensors use as well), MLflow, and the label page with the studio. A sixth
+process, a small shell loop, outlives this one by seconds and ends the groups if this process is killed without a chance to do it.
 
 What the pages show does not belong here: it comes from ``definitions`` and ``mlflow_tracking``.
 """
@@ -81,7 +81,8 @@ def serve(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000, lab
     ensure_dagster_home(root)
     ports = choose_ports(dagster=dagster_port, mlflow=mlflow_port, label=label_port)
     pages = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
-    links = {"Labels": f"{pages['label']}/", "Dagster": f"{pages['dagster']}/asset-groups", "MLflow": f"{pages['mlflow']}/"}
+    links = {"Labels": f"{pages['label']}/", "Studio": f"{pages['label']}/#studio"}
+    links |= {"Dagster": f"{pages['dagster']}/asset-groups", "MLflow": f"{pages['mlflow']}/"}
     # Where runs started from the pages find MLflow's page for their links, and the label page both others. The last one saves 8 processes.
     own = {
         "GAIP3_MLFLOW_URL": pages["mlflow"],

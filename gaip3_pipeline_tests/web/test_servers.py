@@ -65,7 +65,7 @@ def test_all_pages_are_served_until_sigterm_and_then_no_process_is_left(root: Da
         printed = wait_for("Ctrl-C stops them.", log, process)
         assert f"Port {busy} is in use; dagster gets {busy + 1}." in printed
 
-        labels, dagster, mlflow = re.findall(r"http://127\.0\.0\.1:\d+", printed)
+        labels, _studio, dagster, mlflow = re.findall(r"http://127\.0\.0\.1:\d+", printed)
         query = json.dumps({"query": "{ assetNodes { groupName assetKey { path } } }"}).encode()
         request = urllib.request.Request(f"{dagster}/graphql", query, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request) as answer:

@@ -60,7 +60,7 @@ def pages(chromium: str, root: DataRoot, tmp_path_factory: pytest.TempPathFactor
     log = folder / "ui.log"
     process = start(UI, log, str(root.path))
     try:
-        labels, dagster, mlflow = re.findall(r"http://127\.0\.0\.1:\d+", wait_for("Ctrl-C stops them.", log, process))
+        labels, _studio, dagster, mlflow = re.findall(r"http://127\.0\.0\.1:\d+", wait_for("Ctrl-C stops them.", log, process))
         yield Pages(root, labels, dagster, mlflow, folder)
     finally:
         process.send_signal(signal.SIGINT)

@@ -8,7 +8,12 @@ async function call(method, path, body) {
     headers: body ? { "Content-Type": "application/json" } : {},
     body: body ? JSON.stringify(body) : undefined,
   });
-  if (answer.ok) return answer.json();
+  return (await answered(answer)).status === 204 ? null : answer.json();
+}
+
+// `answer` if it is a good one; raises what was said otherwise.
+export async function answered(answer) {
+  if (answer.ok) return answer;
   const said = await answer.text();
   let detail = said;
   try { detail = JSON.parse(said).detail; } catch { /* plain text */ }

@@ -1,0 +1,308 @@
+// The studio: sliders, the chosen face, and the views of it. Pictures come from the server by recipe; nothing else is kept there.
+
+import { answered, get, post, session } from "./server.js";
+import { t, translate } from "./i18n.js";
+import { problem, toast } from "./say.js";
+import { views } from "./views.js";
+
+const $ = (id) => document.getElementById(id);
+const RANGES = { temperature: [0, 1.6], guidance: [0, 4], fidelity: [0, 1] };
+const KEPT = 24;
+
+// What the views work with: `about` the root, `set` the sliders that were moved (null: each face's own), `chosen` the face as it was
+// chosen, `plain` as it is drawn with the sliders applied, `now` as it is shown, which may be retouched.
+export const studio = {
+  about: null, set: {}, fidelity: 0, faces: [], chosen: null, plain: null, now: null, history: [], kept: [], view: "many",
+  follow, choose, adopt, setValue, faceButton, thumb, draw, retouch, applied, command,
+};
+
+export function startStudio() {
+  addEventListener("tab", (event) => { if (event.detail === "studio") open(); });
+  addEventListener("language", () => { if (studio.chosen) { build(); follow(); } });
+  $("s-empty").querySelector("button").addEventListener("click", open);
+  $("s-seed").addEventListener("change", newFaces);
+  $("s-count").addEventListener("change", newFaces);
+  $("s-dice").addEventListener("click", () => { $("s-seed").value = Math.floor(Math.random() * 1e6); newFaces(); });
+  $("s-keep").addEventListener("click", keep);
+  $("s-download").addEventListener("click", () => download([studio.now.face], `face-${name(studio.now.face)}.png`));
+  addEventListener("keydown", (event) => {
+    const typing = event.target.matches("input:not([type=range]), select, textarea") || event.ctrlKey || event.metaKey || event.altKey;
+    if ($("studio").hidden || typing || !studio.now) return;
+    const act = { KeyK: "s-keep", KeyD: "s-download", KeyR: "s-dice" }[event.code]; // with Korean input on, the key k is ㅏ
+    if (act) $(act).click();
+  });
+  for (const type of ["dragover", "drop"]) {
+    $("studio").addEventListener(type, (event) => {
+      event.preventDefault();
+      const [file] = event.dataTransfer.files;
+      if (type === "drop" && file && studio.about?.ready) views.photograph.take(file);
+    });
+  }
+}
+
+async function open() {
+  if (studio.about?.ready) return;
+  try {
+    studio.about = await get("/api/studio");
+  } catch (error) {
+    problem(error.message);
+    return;
+  }
+  const { ready, command: wanted, seed } = studio.about;
+  $("studio").classList.toggle("empty", !ready);
+  $("s-empty").hidden = ready;
+  $("s-empty").querySelector("pre").textContent = wanted;
+  if (!ready) return;
+  studio.kept = JSON.parse(sessionStorage.kept || "[]");
+  studio.set = { values: studio.about.attributes.map(() => null), temperature: null, guidance: null };
+  $("s-seed").value = seed;
+  build();
+  newFaces();
+}
+
+// Everything that has texts; values stay.
+function build() {
+  const names = [...studio.about.attributes.map((a) => a.name), "temperature", "guidance", "fidelity"];
+  $("s-sliders").replaceChildren(...names.map((what, i) => {
+    const [low, high] = RANGES[what] ?? [0, 1], row = document.createElement("label");
+    row.className = "s-slider";
+    row.dataset.what = what;
+    row.innerHTML = `<span></span><input type="range" min="${low}" max="${high}" step="0.01"><output></output><button>↺</button><small></small>`;
+    const [title, input, , reset, ends] = row.children;
+    title.textContent = t(what);
+    ends.textContent = t(`${what}_ends`);
+    input.setAttribute("aria-label", `${t(what)}: ${t(`${what}_ends`)}`);
+    reset.title = t("own", { what: t(what) });
+    reset.setAttribute("aria-label", reset.title);
+    const change = (value) => {
+      if (what === "fidelity") studio.fidelity = value ?? 0;
+      else if (i < studio.about.attributes.length) studio.set.values[i] = value;
+      else studio.set[what] = value;
+      follow();
+    };
+    input.addEventListener("input", () => change(Number(input.value)));
+    reset.addEventListener("click", () => change(null));
+    return row;
+  }));
+  document.querySelector("[data-what=fidelity]").hidden = !studio.about.can_retouch;
+  $("s-tabs").replaceChildren(...Object.keys(views).map((key) => {
+    const tab = document.createElement("button");
+    Object.assign(tab, { textContent: t(key), role: "tab", id: `s-tab-${key}` });
+    tab.setAttribute("aria-controls", "s-view");
+    tab.addEventListener("click", () => { show(key); follow(); });
+    return tab;
+  }));
+  $("s-tabs").onkeydown = (event) => {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key], tabs = [...$("s-tabs").children];
+    const next = by && tabs[(tabs.indexOf(document.activeElement) + by + tabs.length) % tabs.length];
+    if (next) { next.focus(); next.click(); }
+  };
+  show(studio.view);
+  drawShelf();
+}
+
+function show(view) {
+  studio.view = view;
+  for (const tab of $("s-tabs").children) {
+    const on = tab.id === `s-tab-${view}`;
+    tab.setAttribute("aria-selected", on);
+    tab.tabIndex = on ? 0 : -1;
+  }
+  $("s-view").className = `s-${view}`;
+  $("s-view").replaceChildren();
+  if (studio.chosen) views[view].open($("s-view"), studio);
+}
+
+async function newFaces() {
+  const { temperature, guidance, attributes } = studio.about, seed = Math.max(0, Math.floor(Number($("s-seed").value)) || 0);
+  $("s-seed").value = seed;
+  const asked = Array.from({ length: Number($("s-count").value) }, (_, i) =>
+    ({ latents: { seed: seed + i }, values: attributes.map(() => null), temperature, guidance }));
+  // Drawn once as they are, which says their own values: what the sliders ask for later is complete.
+  const drawn = await draw("new", asked).catch(failed);
+  if (!drawn) return;
+  studio.faces = drawn.map((d) => d.face);
+  choose(studio.faces[0]);
+}
+
+// `face` moves to the left, its own values count again unless the sliders say otherwise.
+function choose(face, keepHistory = false) {
+  if (!keepHistory) studio.history = [];
+  studio.chosen = face;
+  if (views[studio.view].ofChosen || !$("s-view").children.length) show(studio.view); // others stay, and the focus in them
+  follow();
+}
+
+// `face` as it is: the sliders go back to its own values.
+function adopt(face) {
+  Object.assign(studio.set, { values: face.values.map(() => null), temperature: null, guidance: null });
+  choose(face);
+}
+
+function setValue(i, value) {
+  studio.set.values[i] = value;
+  follow();
+}
+
+// Draw what the sliders say now: the chosen face first, then the view.
+async function follow() {
+  drawSliders();
+  const view = views[studio.view], drawn = draw("face", [applied(studio.chosen)]).catch(failed);
+  if (view.follow) view.follow($("s-view"), studio).catch(failed);
+  const [plain] = (await drawn) ?? [];
+  if (!plain) return;
+  studio.plain = plain;
+  present(plain);
+  if (studio.fidelity) settled("face", async () => {
+    const [better] = (await retouch("better", [plain.face]).catch((error) => [{ ...plain, reason: error.message }])) ?? [];
+    if (better && studio.plain === plain && studio.fidelity) present(better);
+  });
+}
+
+// Show the chosen face as it is drawn now.
+function present(now) {
+  studio.now = now;
+  const img = $("s-face").querySelector("img"), view = views[studio.view];
+  img.src = now.src;
+  img.alt = t("face");
+  $("s-face").querySelector("figcaption").textContent = name(now.face);
+  drawSliders();
+  if (view.after) view.after($("s-view"), studio).catch(failed);
+}
+
+const later = {};
+// Do what takes long when nothing moved for a moment.
+export function settled(key, act) {
+  clearTimeout(later[key]);
+  later[key] = setTimeout(act, 350);
+}
+
+function drawSliders() {
+  const { set, now, about } = studio, shown = now?.face;
+  [...$("s-sliders").children].forEach((row, i) => {
+    const what = row.dataset.what, mine = i < about.attributes.length ? set.values[i] : set[what];
+    const own = what !== "fidelity" && mine === null, [, input, output, reset] = row.children;
+    const value = what === "fidelity" ? studio.fidelity : mine ?? (i < about.attributes.length ? shown?.values[i] : shown?.[what]) ?? 0.5;
+    if (document.activeElement !== input || own) input.value = value;
+    output.textContent = Number(value).toFixed(2);
+    row.classList.toggle("own", own);
+    reset.disabled = what === "fidelity" ? value === 0 : own;
+  });
+}
+
+// `face` with the sliders that were moved; what is retouched again starts from where it was drawn.
+function applied(face, { set, fidelity } = studio) {
+  return {
+    ...face,
+    ...(fidelity && face.drawn ? { latents: face.drawn, drawn: undefined, fidelity: 0 } : {}),
+    values: face.values.map((v, i) => set.values[i] ?? v),
+    temperature: set.temperature ?? face.temperature,
+    guidance: set.guidance ?? face.guidance,
+  };
+}
+
+const sent = {}, shown = {}; // of each pane: the number of its last request, and of the last one that was answered
+// Pictures of `faces`: [{ face, src }]; null where a newer request of the same pane took its place.
+async function draw(pane, faces, model = null, path = "faces", more = {}) {
+  const turn = path === "retouch" ? 8 : studio.about.turn, number = sent[pane] = (sent[pane] ?? 0) + 1;
+  const asked = [];
+  for (let i = 0; i < faces.length; i += turn)
+    asked.push(ask(path, { tab: session, pane: `${pane}.${i / turn}`, model, faces: faces.slice(i, i + turn), ...more }));
+  const answers = await Promise.all(asked);
+  if (answers.includes(null) || number < (shown[pane] ?? 0)) return null;
+  shown[pane] = number;
+  studio.groups = answers[0].groups;
+  return answers.flatMap((a) => a.faces.map((face, i) => ({ face, src: a.pictures[i], reason: a.reasons?.[i] ?? "" })));
+}
+
+function retouch(pane, faces) {
+  return draw(pane, faces, null, "retouch", { fidelity: studio.fidelity });
+}
+
+let underway = 0;
+// The answer; null where a newer request of the same pane took this one's place.
+async function ask(path, body) {
+  const slow = setTimeout(() => { if (!studio.about.running) $("s-status").textContent = t("waking"); }, 700);
+  underway += 1;
+  try {
+    const answer = await post(`/api/studio/${path}`, body);
+    studio.about.running = true;
+    return answer;
+  } finally {
+    clearTimeout(slow);
+    underway -= 1;
+    if (!underway) $("s-status").textContent = "";
+  }
+}
+
+export function failed(error) {
+  toast(t("failed", { why: error.message }));
+}
+
+export async function download(faces, file) {
+  try {
+    const answer = await answered(await fetch("/api/studio/picture.png", {
+      method: "POST", headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ tab: session, pane: `download${performance.now()}`, faces }),
+    }));
+    const a = document.createElement("a");
+    Object.assign(a, { href: URL.createObjectURL(await answer.blob()), download: file });
+    a.click();
+    setTimeout(() => URL.revokeObjectURL(a.href), 60_000);
+  } catch (error) {
+    failed(error);
+  }
+}
+
+function keep() {
+  studio.kept = [studio.now, ...studio.kept].slice(0, KEPT);
+  sessionStorage.kept = JSON.stringify(studio.kept);
+  toast(t("kept"));
+  drawShelf();
+}
+
+function drawShelf() {
+  const shelf = $("s-shelf");
+  shelf.replaceChildren(...studio.kept.map((kept, i) => {
+    const box = document.createElement("div"), away = document.createElement("button");
+    box.className = "s-kept";
+    Object.assign(away, { textContent: "×", title: t("drop_face"), ariaLabel: t("drop_face") });
+    away.addEventListener("click", () => {
+      studio.kept.splice(i, 1);
+      sessionStorage.kept = JSON.stringify(studio.kept);
+      drawShelf();
+    });
+    box.append(faceButton(kept, () => adopt(kept.face)), away);
+    return box;
+  }));
+  if (!studio.kept.length) shelf.textContent = t("shelf_empty");
+}
+
+// A picture that can be pressed.
+function faceButton(shown, press) {
+  const button = document.createElement("button");
+  button.className = "s-pick";
+  button.append(thumb(shown));
+  button.addEventListener("click", press);
+  return button;
+}
+
+function thumb(shown) {
+  const img = new Image();
+  Object.assign(img, { src: shown.src, alt: t("face_of", { name: name(shown.face) }) });
+  return img;
+}
+
+// A short name: the seed it comes from, and how.
+export function name(face) {
+  const of = (l) => "seed" in l ? `${l.seed}` : "share" in l ? `${of(l.first)}+` : "◆";
+  return of(face.drawn ?? face.latents).replace(/\+{3,}/, "++…") + (face.fidelity ? ` ✦${face.fidelity}` : "");
+}
+
+// What to run, and why.
+function command(view, why) {
+  const p = document.createElement("p"), pre = document.createElement("pre");
+  p.textContent = t(why);
+  pre.textContent = studio.about.command;
+  view.append(p, pre);
+}

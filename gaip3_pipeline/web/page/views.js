@@ -1,0 +1,263 @@
+// The views of the studio: many faces, neighbours, sweeps, mixtures, before and after, two models, a photograph. Each has open(panel,
+// studio), which builds it (anew for another face, if it is ofChosen), and where it needs them follow(), called when a slider moves, and
+// after(), when the chosen face is drawn.
+
+import { answered, get, session } from "./server.js";
+import { t } from "./i18n.js";
+import { download, failed, name, settled } from "./studio.js";
+
+const STEPS = 7; // pictures of a sweep
+
+const el = (tag, properties = {}, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};
+const help = (key) => el("p", { className: "s-help", textContent: t(key) });
+const slider = (text, value, change, { max = 1, step = 0.01, min = 0 } = {}) => {
+  const input = el("input", { type: "range", min, max, step, value, ariaLabel: text });
+  input.addEventListener("input", () => change(Number(input.value)));
+  return el("label", { className: "s-line" }, el("span", { textContent: text }), input);
+};
+
+// Pictures of a pane in place: elements stay, so that nothing flickers and the focus is kept.
+function fill(box, shown, press) {
+  while (box.children.length > shown.length) box.lastChild.remove();
+  shown.forEach((one, i) => {
+    const button = box.children[i] ?? box.appendChild(el("button", { className: "s-pick" }, new Image()));
+    Object.assign(button.firstChild, { src: one.src, alt: t("face_of", { name: name(one.face) }) });
+    button.classList.toggle("retouched", Boolean(one.face.fidelity));
+    button.onclick = () => press(one, i);
+  });
+}
+
+// Arrow keys move between the pictures of a box, by what is on the screen.
+function walk(box) {
+  box.addEventListener("keydown", (event) => {
+    const all = [...box.querySelectorAll(".s-pick")], at = all.indexOf(document.activeElement);
+    if (at < 0) return;
+    const columns = all.filter((b) => b.offsetTop === all[0].offsetTop).length;
+    const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    all[at + by]?.focus();
+  });
+  return box;
+}
+
+const many = {
+  shown: [],
+  open(panel, studio) {
+    const zip = el("input", { type: "number", min: 1, max: 10000, value: 100, ariaLabel: t("zip") });
+    const all = el("button", { textContent: t("sheet") }), ask = el("button", { textContent: `${t("zip")} …`, title: t("zip_title") });
+    all.addEventListener("click", () => download(this.shown.map((s) => s.face), `faces-${studio.faces[0].latents.seed}.png`));
+    ask.addEventListener("click", () => {
+      const { temperature, guidance } = studio.applied(studio.faces[0]);
+      const values = studio.set.values.map((v) => v ?? "").join(",");
+      const query = new URLSearchParams({ tab: session, n: zip.value, seed: studio.faces[0].latents.seed, temperature, guidance, values });
+      el("a", { href: `/api/studio/faces.zip?${query}`, download: "" }).click();
+    });
+    panel.append(help("many_help"), walk(el("div", { className: "s-grid", id: "s-grid" })), el("div", { className: "acts" }, all, ask, zip));
+    this.mark(panel, studio);
+  },
+  async follow(panel, studio) {
+    const faces = studio.faces, shown = await studio.draw("grid", faces.map((f) => studio.applied(f)));
+    const box = panel.querySelector("#s-grid");
+    if (!shown || !box) return;
+    const press = (_, i) => studio.choose(faces[i]);
+    fill(box, this.shown = shown, press);
+    this.mark(panel, studio);
+    if (studio.fidelity) settled("grid", async () => {
+      const better = await studio.retouch("retouched", shown.map((s) => s.face)).catch(failed);
+      if (better && box.isConnected && this.shown === shown) fill(box, this.shown = better, press);
+    });
+  },
+  mark(panel, studio) {
+    [...panel.querySelectorAll(".s-pick")].forEach((b, i) => b.classList.toggle("on", studio.faces[i] === studio.chosen));
+  },
+};
+
+const neighbours = {
+  ofChosen: true, distance: 0.5,
+  open(panel, studio) {
+    const back = el("button", { textContent: t("back"), disabled: !studio.history.length });
+    back.addEventListener("click", () => { this.from = null; studio.choose(studio.history.pop(), true); });
+    panel.append(help("neighbours_help"), walk(el("div", { className: "s-nine" })), el("div", { className: "acts" }, back,
+      slider(t("distance"), this.distance, (v) => { this.distance = v; this.follow(panel, studio).catch(failed); }, { min: 0.05 })));
+    if (this.from !== studio.chosen) {
+      this.from = studio.chosen;
+      this.seeds = Array.from({ length: 8 }, () => Math.floor(Math.random() * 1e9));
+    }
+  },
+  async follow(panel, studio) {
+    const { chosen } = studio, ring = this.seeds.map((seed) =>
+      ({ ...chosen, drawn: undefined, fidelity: 0, latents: { first: chosen.latents, second: { seed }, share: [this.distance] } }));
+    const faces = [...ring.slice(0, 4), chosen, ...ring.slice(4)], shown = await studio.draw("neighbours", faces.map((f) => studio.applied(f)));
+    const box = panel.querySelector(".s-nine");
+    if (!shown || !box) return;
+    fill(box, shown, (_, i) => {
+      if (i === 4) return;
+      studio.history.push(chosen);
+      this.walking = true;
+      studio.choose(faces[i], true);
+    });
+    box.children[4].classList.add("on");
+    if (this.walking) box.children[4].focus();
+    this.walking = false;
+  },
+};
+
+const sweep = {
+  open(panel, studio) {
+    panel.append(help("sweep_help"), ...studio.about.attributes.map((a) => el("div", { className: "s-strip" },
+      el("span", { textContent: t(a.name) }), walk(el("div")))));
+  },
+  async follow(panel, studio) {
+    const face = studio.applied(studio.chosen), at = (k) => k / (STEPS - 1), rows = studio.about.attributes.length;
+    const faces = Array.from({ length: rows * STEPS }, (_, i) =>
+      ({ ...face, values: face.values.map((v, j) => j === Math.floor(i / STEPS) ? at(i % STEPS) : v) }));
+    const shown = await studio.draw("sweep", faces);
+    if (!shown) return;
+    panel.querySelectorAll(".s-strip > div").forEach((box, row) =>
+      fill(box, shown.slice(row * STEPS, (row + 1) * STEPS), (_, k) => studio.setValue(row, at(k))));
+  },
+};
+
+const mix = {
+  shares: null, values: 0.5, other: null,
+  open(panel, studio) {
+    const pick = el("div", { className: "s-row", id: "s-others" }), groups = studio.groups ?? [];
+    if (this.shares?.length !== groups.length) this.shares = groups.map((_, i) => (2 * i >= groups.length ? 1 : 0));
+    const three = el("div", { className: "s-three" }, ...["A", "A + B", "B"].map((text) =>
+      el("figure", {}, new Image(), el("figcaption", { textContent: text }))));
+    const lines = groups.map((group, i) => slider(group, this.shares[i], (v) => { this.shares[i] = v; this.draw(panel, studio).catch(failed); }));
+    lines.push(slider(t("values"), this.values, (v) => { this.values = v; this.draw(panel, studio).catch(failed); }));
+    const take = el("button", { textContent: t("take"), id: "s-take" });
+    panel.append(help("mix_help"), el("h3", { textContent: t("with") }), walk(pick), el("div", { className: "s-mixing" }, three,
+      el("div", { className: "s-lines" }, ...lines, take)), el("h3", { textContent: t("crossover") }), walk(el("div", { className: "s-row", id: "s-crossover" })),
+      el("h3", { textContent: t("between") }), walk(el("div", { className: "s-row", id: "s-between" })));
+  },
+  async after(panel, studio) {
+    const others = [...studio.kept, ...(await studio.draw("others", studio.faces.slice(0, 12).map((f) => studio.applied(f))) ?? [])];
+    const box = panel.querySelector("#s-others");
+    if (!box || !others.length) return;
+    if (panel.querySelector(".s-lines").children.length < 3) { panel.replaceChildren(); this.open(panel, studio); return this.after(panel, studio); }
+    fill(box, others, (one) => { this.other = one.face; this.after(panel, studio).catch(failed); });
+    this.other ??= others.find((o) => o.face.latents.seed !== studio.now.face.latents.seed)?.face ?? others[0].face;
+    others.forEach((o, i) => box.children[i].classList.toggle("on", JSON.stringify(o.face.latents) === JSON.stringify(this.other.latents)));
+    await this.draw(panel, studio);
+  },
+  async draw(panel, studio) {
+    if (!this.other || !studio.now) return;
+    const a = studio.now.face, b = this.other, count = this.shares.length;
+    const mixed = (share, part) => ({
+      ...a, drawn: undefined, fidelity: 0, latents: { first: a.latents, second: b.latents, share },
+      values: a.values.map((v, i) => (1 - part) * v + part * b.values[i]),
+    });
+    const now = mixed(this.shares, this.values);
+    const cuts = Array.from({ length: count + 1 }, (_, k) => mixed(this.shares.map((_s, i) => (i >= count - k ? 1 : 0)), this.values));
+    const steps = Array.from({ length: STEPS }, (_, k) => mixed([k / (STEPS - 1)], k / (STEPS - 1)));
+    const shown = await studio.draw("mix", [a, now, b, ...cuts, ...steps]);
+    if (!shown || !panel.querySelector(".s-three")) return;
+    panel.querySelectorAll(".s-three img").forEach((img, i) => Object.assign(img, { src: shown[i].src, alt: "ABC"[i] }));
+    panel.querySelector("#s-take").onclick = () => studio.adopt(now);
+    const set = (shares) => { this.shares = shares; panel.querySelectorAll(".s-lines input").forEach((input, i) => { input.value = shares[i] ?? this.values; }); };
+    fill(panel.querySelector("#s-crossover"), shown.slice(3, 4 + count), (one) => { set([...one.face.latents.share]); this.draw(panel, studio).catch(failed); });
+    fill(panel.querySelector("#s-between"), shown.slice(4 + count), (_, k) => {
+      this.values = k / (STEPS - 1);
+      set(this.shares.map(() => this.values));
+      this.draw(panel, studio).catch(failed);
+    });
+  },
+};
+
+const retouch = {
+  open(panel, studio) {
+    if (!studio.about.can_retouch) { studio.command(panel, "no_critic"); return; }
+    const wipe = el("div", { className: "s-wipe" }, el("img", { alt: t("before") }), el("img", { alt: t("after") }));
+    panel.append(help("retouch_help"), wipe, slider(t("wipe"), 0.5, (v) => wipe.style.setProperty("--at", v)), el("p", { id: "s-why", role: "status" }));
+  },
+  async after(panel, { plain, now, fidelity }) {
+    const why = panel.querySelector("#s-why"), pictures = panel.querySelectorAll(".s-wipe img");
+    if (!why) return;
+    pictures[0].src = plain.src;
+    pictures[1].src = now.src;
+    why.textContent = !fidelity ? t("set_fidelity") : now === plain ? t("retouching") : now.reason ? t("kept_as_is", { why: now.reason }) : "";
+  },
+};
+
+const models = {
+  async open(panel, studio) {
+    panel.append(help("models_help"));
+    const { models: found } = await get(`/api/studio/models?tab=${session}`).catch((error) => { failed(error); return { models: [] }; });
+    if (!panel.isConnected || studio.view !== "models") return;
+    this.pair = ["champion", "candidate"].map((alias) => found.find((m) => m.aliases.includes(alias)));
+    const there = this.pair.filter(Boolean), say = (text) => panel.append(el("p", { className: "s-say", textContent: text }));
+    if (!there.length) { say(t("none_registered")); return; }
+    if (there.length === 1) say(t("only", { alias: t(this.pair[0] ? "champion" : "candidate") }));
+    else if (there[0].model === there[1].model) say(t("same", { number: there[0].number }));
+    panel.append(el("div", { className: "s-pairs" }, ...["champion", "candidate"].map((alias, i) => this.pair[i] && el("section", {},
+      el("h3", { textContent: `${t(alias)} · ${t("version", { number: this.pair[i].number })}` }), walk(el("div", { className: "s-grid" })))).filter(Boolean)),
+      figures(this.pair));
+    await this.follow(panel, studio).catch(failed);
+  },
+  async follow(panel, studio) {
+    const boxes = [...panel.querySelectorAll(".s-grid")], faces = studio.faces.slice(0, 12).map((f) => studio.applied(f));
+    await Promise.all((this.pair ?? []).filter(Boolean).map(async (m, i) => {
+      const shown = await studio.draw(`model${i}`, faces, m.model);
+      if (shown && boxes[i]) fill(boxes[i], shown, (_, k) => studio.choose(studio.faces[k]));
+    }));
+  },
+};
+
+function figures(pair) {
+  const names = [...new Set(pair.flatMap((m) => Object.keys(m?.figures ?? {})))].filter((n) => /bits_per_dim|^r2_|^spearman_|leakage|^epochs$|^n_train$/.test(n));
+  const number = (x) => x === undefined ? "–" : Number(x.toPrecision(4)).toString();
+  const row = (kind, cells) => el("tr", {}, ...cells.map((textContent) => el(kind, { textContent })));
+  return el("table", {}, row("th", [t("figure"), t("champion"), t("candidate")]),
+    ...names.sort().map((n) => row("td", [n, ...pair.map((m) => number(m?.figures[n]))])));
+}
+
+const photograph = {
+  ofChosen: true,
+  open(panel, studio) {
+    if (!studio.about.can_encode) { studio.command(panel, "no_inputs"); return; }
+    const file = el("input", { type: "file", accept: "image/jpeg,image/png,image/webp", hidden: true, id: "s-file" });
+    const button = el("button", { className: "strong", textContent: t("choose") });
+    button.addEventListener("click", () => file.click());
+    file.addEventListener("change", () => { if (file.files[0]) this.take(file.files[0]); });
+    const three = el("div", { className: "s-three", hidden: !this.cut }, ...["cut", "seen", "edited"].map((key) =>
+      el("figure", {}, el("img", { alt: t(key) }), el("figcaption", { textContent: t(key) }))));
+    panel.append(el("div", { className: "s-drop" }, help("photograph_help"), button, file), el("p", { id: "s-reading", role: "status" }), three);
+    this.panel = panel;
+    this.studio = studio;
+  },
+  async follow() { this.fill(); },
+  async after() { this.fill(); },
+  fill() {
+    const pictures = this.panel?.querySelectorAll(".s-three img") ?? [];
+    if (!this.cut || !pictures.length) return;
+    pictures[0].src = this.cut;
+    pictures[1].src = this.seen;
+    if (this.studio.now && this.studio.chosen === this.face) pictures[2].src = this.studio.now.src;
+  },
+  async take(file) {
+    document.getElementById("s-tab-photograph").click();
+    const { studio, panel } = this, say = (text) => { const p = panel?.querySelector("#s-reading"); if (p) p.textContent = text; };
+    if (!studio?.about.can_encode) return;
+    const mb = (bytes) => Math.round(bytes / 1e6);
+    if (file.size > studio.about.upload) { say(t("too_large", { name: file.name, mb: mb(file.size), most: mb(studio.about.upload) })); return; }
+    say(t("reading"));
+    try {
+      const query = new URLSearchParams({ tab: session, pane: "photograph" });
+      const answer = await answered(await fetch(`/api/studio/photograph?${query}`, { method: "POST", body: file }));
+      const { cut, faces, pictures } = await answer.json();
+      Object.assign(this, { cut, seen: pictures[0], face: faces[0] });
+      studio.adopt(this.face);
+    } catch (error) {
+      say(t("not_usable", { why: error.message }));
+    }
+  },
+};
+
+export const views = { many, neighbours, sweep, mix, retouch, models, photograph };

@@ -1,0 +1,193 @@
+"""The studio's routes: faces, retouching, photographs, downloads. What they ask of the generator waits for its turn (``turns``) and is
+answered by a process of its own (``studio_process``), so that the label page is never kept waiting.
+"""
+
+import asyncio
+import base64
+import io
+import json
+import uuid
+import zipfile
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import pandas as pd
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, Field
+
+from gaip3_pipeline.evaluation.recipe import FACES, Drawn, Face
+from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, DataRoot
+from gaip3_pipeline.settings import load
+from gaip3_pipeline.tables.contracts import samples_csv
+from gaip3_pipeline.web.registered import command
+from gaip3_pipeline.web.studio_process import Answer, StudioProcess
+from gaip3_pipeline.web.turns import Busy, Replaced, Turns
+
+UPLOADS = "/api/studio/photograph"
+UPLOAD = 40_000_000  # bytes of a photograph: those of phones and cameras take up to 30 MB
+TURN = 16  # faces that are drawn in one turn
+_UPLOADING = 2  # photographs in memory at a time; others wait unread
+
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,60}$")]
+Model = Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")]  # a content hash of weights
+
+
+class Asked(BaseModel):
+    """What all requests say: whose turn it is, and of which generator, the root's own where none is named."""
+
+    tab: Name
+    pane: Name
+    model: Model = None
+
+
+class Faces(Asked):
+    """Faces to be drawn in one turn."""
+
+    faces: Annotated[list[Face], Field(min_length=1, max_length=TURN)]
+
+
+class Retouching(Faces):
+    """Faces to be retouched, and how freely."""
+
+    fidelity: Annotated[float, Field(gt=0, le=1)]
+
+
+class Picture(Asked):
+    """Faces of one picture."""
+
+    faces: Annotated[list[Face], Field(min_length=1, max_length=FACES)]
+
+
+class StudioRoutes:
+    """The routes of one root."""
+
+    def __init__(self, root: DataRoot) -> None:
+        self._root = root
+        self._process = StudioProcess(root)
+        self._turns: Turns[tuple[dict[str, Any], bytes], Answer] = Turns(self._process.ask)
+        self._uploading = asyncio.Semaphore(_UPLOADING)
+        self.router = router = APIRouter(prefix="/api/studio")
+        router.add_api_route("", self.about, methods=["GET"])
+        router.add_api_route("/faces", self.faces, methods=["POST"])
+        router.add_api_route("/retouch", self.retouch, methods=["POST"])
+        router.add_api_route("/photograph", self.photograph, methods=["POST"])
+        router.add_api_route("/picture.png", self.picture, methods=["POST"])
+        router.add_api_route("/models", self.models, methods=["GET"])
+        router.add_api_route("/faces.zip", self.zip, methods=["GET"])
+
+    async def close(self) -> None:
+        """End the process that holds the generator."""
+        await self._process.close()
+
+    def about(self) -> dict[str, Any]:
+        """What the page needs before the first face; loads nothing."""
+        settings, root = load(self._root), self._root
+        inputs = [root.feature_extractor, *(root.input_model(a) for a in ATTRIBUTES)]
+        return {
+            "ready": (root.nvae / "model.weights.h5").exists(),
+            "running": self._process.is_running,
+            "command": command(root),
+            "attributes": [{"name": a, "meaning": MEANINGS[a]} for a in ATTRIBUTES],
+            "temperature": settings.samples.temperature,
+            "guidance": settings.samples.guidance,
+            "seed": settings.samples.seed,
+            "can_retouch": all((m / "model.weights.h5").exists() for m in (root.critic, root.control_regressor)),
+            "can_encode": all((m / "model.weights.h5").exists() for m in inputs),
+            "upload": UPLOAD,
+            "turn": TURN,
+        }
+
+    async def faces(self, asked: Faces) -> Response:
+        """Faces with all their values, and their pictures."""
+        return await self._ask(asked, {"do": "faces", "faces": _dumped(asked.faces)})
+
+    async def retouch(self, asked: Retouching) -> Response:
+        """As :meth:`faces`, retouched."""
+        return await self._ask(asked, {"do": "retouch", "faces": _dumped(asked.faces), "fidelity": asked.fidelity})
+
+    async def photograph(self, request: Request, tab: Name, pane: Name, model: Model = None) -> Response:
+        """The face of a photograph, which is the body of the request."""
+        async with self._uploading:
+            return await self._ask(Asked(tab=tab, pane=pane, model=model), {"do": "photograph"}, await request.body())
+
+    async def picture(self, asked: Picture) -> Response:
+        """Faces as one PNG with its recipe."""
+        return await self._ask(asked, {"do": "png", "faces": _dumped(asked.faces)})
+
+    async def models(self, tab: Name) -> Response:
+        """The registered generators that have an alias, with their figures."""
+        return await self._ask(Asked(tab=tab, pane="models"), {"do": "models"})
+
+    async def zip(
+        self,
+        tab: Name,
+        n: Annotated[int, Query(ge=1, le=10_000)],
+        seed: Annotated[int, Query(ge=0, lt=2**53 - 10_000)],
+        temperature: Annotated[float, Query(ge=0, le=2)],
+        guidance: Annotated[float, Query(ge=0, le=10)],
+        values: Annotated[str, Query(max_length=200)] = ",,,,",
+    ) -> Response:
+        """A zip of ``n`` pictures and their table as the contract of samples has it; values are five numbers or nothings by commas."""
+        own = [float(v) if v else None for v in values.split(",")]
+        drawn = [Face(latents=Drawn(seed=seed + i), values=own, temperature=temperature, guidance=guidance) for i in range(n)]
+        first = await self._ask(Asked(tab=tab, pane="zip"), {"do": "samples", "faces": _dumped(drawn[:1])})
+        if first.status_code != 200:  # said now: once the zip has begun, it can only be broken off
+            return first
+        headers = {"Content-Disposition": f'attachment; filename="faces-{seed}-{n}.zip"'}
+        return StreamingResponse(self._zipped(tab, drawn), media_type="application/zip", headers=headers)
+
+    async def _zipped(self, tab: str, faces: list[Face]) -> AsyncIterator[bytes]:
+        """The zip turn by turn: never more than one turn's pictures are in memory."""
+        out, pane = _Stream(), uuid.uuid4().hex
+        rows: list[dict[str, Any]] = []
+        with zipfile.ZipFile(out, "w") as archive:  # JPEGs do not compress
+            for start in range(0, len(faces), TURN):
+                some = faces[start : start + TURN]
+                asked, head = Asked(tab=f"{tab}.zip", pane=pane), {"do": "samples", "faces": _dumped(some)}
+                while (answer := await self._ask(asked, head)).status_code == 503:
+                    await asyncio.sleep(1)
+                if answer.status_code != 200:
+                    raise RuntimeError(bytes(answer.body).decode())  # a zip that lacks pictures must not look whole
+                made = json.loads(bytes(answer.body))
+                for face, values, jpeg in zip(some, made["values"], made["jpegs"], strict=True):
+                    assert isinstance(face.latents, Drawn)
+                    name = f"samples/{len(rows):06d}.jpg"
+                    archive.writestr(name, base64.b64decode(jpeg))
+                    row = {"image_path": name, **dict(zip(ATTRIBUTES, values, strict=True)), "seed": face.latents.seed}
+                    rows.append({**row, "temperature": face.temperature, "guidance": face.guidance})
+                yield out.taken()
+            archive.writestr("samples/samples.csv", samples_csv(pd.DataFrame(rows)))
+        yield out.taken()
+
+    async def _ask(self, asked: Asked, head: dict[str, Any], body: bytes = b"") -> Response:
+        try:
+            answer = await self._turns.ask(asked.tab, asked.pane, (head | {"model": asked.model}, body))
+        except Replaced:
+            return Response(status_code=204)  # nobody waits for it any more; a 4xx would fill the browser's console
+        except Busy:
+            return JSONResponse({"detail": "too many pictures are asked for at the same time: try again"}, 503, {"Retry-After": "1"})
+        return Response(answer.body, answer.status, media_type=answer.media_type, headers={"Cache-Control": "no-store"})
+
+
+class _Stream(io.RawIOBase):
+    """What a zip is written to, to be taken away piece by piece."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def taken(self) -> bytes:
+        """What was written since the last call."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+def _dumped(faces: list[Face]) -> list[dict[str, Any]]:
+    return [face.model_dump(exclude_none=True) for face in faces]

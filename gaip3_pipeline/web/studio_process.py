@@ -1,0 +1,217 @@
+"""The process that holds the generator for the studio: what it is asked over a pipe, and how it is started and ended.
+
+A process and not a thread: importing TensorFlow holds the interpreter's lock for seconds and would stop the label page meanwhile, a
+generator that runs out of memory must not take the label page with it, and a process gives all memory back when nobody uses the
+studio. Messages are a head in JSON and a body of bytes; nothing is pickled.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import shlex
+import signal
+import struct
+import sys
+import traceback
+from asyncio.subprocess import PIPE, Process
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pydantic import TypeAdapter
+
+from gaip3_pipeline.evaluation.recipe import Face, RecipeError, write_png
+from gaip3_pipeline.imaging.decode import UnusableImage
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.mlflow_tracking import ModelVersion
+from gaip3_pipeline.tables.problems import ContractError
+from gaip3_pipeline.web.registered import Generators
+
+if TYPE_CHECKING:
+    from gaip3_pipeline.evaluation.studio import Studio
+
+IDLE = 900  # seconds after which an unused process ends
+STUDIOS = 3  # generators in memory: the root's own, champion and candidate
+_LENGTHS = struct.Struct("!II")
+_FACES = TypeAdapter(list[Face])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as HTTP sends it on."""
+
+    status: int
+    media_type: str
+    body: bytes
+
+
+class StudioProcess:
+    """The process, from the side of the server: started by the first question, ended after some minutes without one."""
+
+    def __init__(self, root: DataRoot) -> None:
+        self._root = root
+        self._process: Process | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether questions are answered at once, without loading anything first."""
+        return self._process is not None and self._process.returncode is None
+
+    async def ask(self, question: tuple[dict[str, Any], bytes]) -> Answer:
+        """The answer to a head and a body; one question at a time. A process that died is started anew by the next question."""
+        head, body = question
+        if self._idle:
+            self._idle.cancel()
+        if not self.is_running:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", __name__, str(self._root.path), stdin=PIPE, stdout=PIPE
+            )
+        process = self._process
+        assert process
+        assert process.stdin
+        assert process.stdout
+        try:
+            text = json.dumps(head).encode()
+            process.stdin.write(_LENGTHS.pack(len(text), len(body)) + text + body)
+            await process.stdin.drain()
+            lengths = _LENGTHS.unpack(await process.stdout.readexactly(_LENGTHS.size))
+            told, answer = [await process.stdout.readexactly(n) for n in lengths]
+        except (OSError, asyncio.IncompleteReadError):
+            await self.close()
+            said = "the process that holds the generator has ended, perhaps for lack of memory; the next picture starts it again"
+            return _complaint(500, said)
+        self._idle = asyncio.get_running_loop().call_later(IDLE, self._end)
+        return Answer(**json.loads(told), body=answer)
+
+    async def close(self) -> None:
+        """End the process."""
+        process = self._process
+        self._end()
+        if process:
+            await process.wait()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process:
+            with suppress(ProcessLookupError):
+                process.kill()  # it writes nothing that could be cut off
+
+
+class _Work:
+    """What the process does: a method for each ``do`` of a head."""
+
+    def __init__(self, root: DataRoot) -> None:
+        self._root = root
+        self._generators = Generators(root)
+        self._studios: OrderedDict[str, Studio] = OrderedDict()
+
+    def answer(self, head: dict[str, Any], body: bytes) -> Answer:
+        """The answer to a question; a mistake of the one who asks is one line."""
+        try:
+            return getattr(self, head["do"])(head, body)
+        except (RecipeError, UnusableImage, ContractError) as e:
+            return _complaint(422, str(e))
+        except FileNotFoundError as e:
+            lacking = f"there is no {e.filename}" if e.filename else str(e)
+            return _complaint(422, f"{lacking}: run gaip3 refresh --root {shlex.quote(str(self._root.path))}")
+        except Exception as e:
+            traceback.print_exc()
+            return _complaint(500, f"{type(e).__name__}: {e}".splitlines()[0][:300])
+
+    def faces(self, head: dict[str, Any], _body: bytes) -> Answer:
+        """Faces with all their values, and their pictures."""
+        studio = self._studio(head)
+        faces = studio.resolved(_FACES.validate_python(head["faces"]))
+        return _told(studio, faces)
+
+    def retouch(self, head: dict[str, Any], _body: bytes) -> Answer:
+        """As :meth:`faces`, retouched."""
+        studio = self._studio(head)
+        faces, reasons = studio.retouched(_FACES.validate_python(head["faces"]), head["fidelity"])
+        return _told(studio, faces, reasons=reasons)
+
+    def photograph(self, head: dict[str, Any], body: bytes) -> Answer:
+        """As :meth:`faces`, of a photograph, and what was cut out of it."""
+        studio = self._studio(head)
+        cut, face = studio.photograph(body)
+        return _told(studio, [face], cut=_data_url(write_png(cut), "png"))
+
+    def png(self, head: dict[str, Any], _body: bytes) -> Answer:
+        """One PNG with its recipe."""
+        return Answer(200, "image/png", self._studio(head).png(_FACES.validate_python(head["faces"])))
+
+    def samples(self, head: dict[str, Any], _body: bytes) -> Answer:
+        """Faces with all their values, and JPEGs as the samples are."""
+        from gaip3_pipeline.evaluation.generate import JPEG_QUALITY
+        from gaip3_pipeline.imaging.transform import encode_jpeg
+
+        studio = self._studio(head)
+        faces = studio.resolved(_FACES.validate_python(head["faces"]))
+        jpegs = [base64.b64encode(encode_jpeg(p, JPEG_QUALITY)).decode() for p in studio.pictures(faces)]
+        return _json({"values": [face.values for face in faces], "jpegs": jpegs})
+
+    def models(self, _head: dict[str, Any], _body: bytes) -> Answer:
+        """The registered generators that have an alias, with their figures."""
+        return _json({"models": [_shown(v) for v in self._generators.registered() if v.aliases]})
+
+    def _studio(self, head: dict[str, Any]) -> "Studio":
+        version, folder = self._generators.find(head.get("model"))
+        if version not in self._studios:
+            from gaip3_pipeline.evaluation.studio import Studio
+            from gaip3_pipeline.settings import load
+
+            self._studios[version] = Studio(self._root, load(self._root), folder, version)
+        self._studios.move_to_end(version)
+        while len(self._studios) > STUDIOS:
+            self._studios.popitem(last=False)
+        return self._studios[version]
+
+
+def _shown(version: ModelVersion) -> dict[str, Any]:
+    return {"number": version.number, "aliases": version.aliases, "model": version.data_version, "figures": version.figures}
+
+
+def _told(studio: "Studio", faces: list[Face], **more: Any) -> Answer:
+    pictures = [_data_url(write_png(p), "png") for p in studio.pictures(faces)]
+    dumped = [face.model_dump(exclude_none=True) for face in faces]
+    groups = [f"{h}×{w}" for h, w, _ in studio.nvae.latent_shapes]
+    return _json({"model": studio.version, "groups": groups, "faces": dumped, "pictures": pictures, **more})
+
+
+def _data_url(data: bytes, form: str) -> str:
+    return f"data:image/{form};base64,{base64.b64encode(data).decode()}"
+
+
+def _json(value: Any, status: int = 200) -> Answer:
+    return Answer(status, "application/json", json.dumps(value, allow_nan=False).encode())
+
+
+def _complaint(status: int, text: str) -> Answer:
+    return _json({"detail": text}, status)
+
+
+def serve(root: DataRoot, questions: BinaryIO, answers: BinaryIO) -> None:
+    """Answer ``questions`` until there are no more of them."""
+    work = _Work(root)
+    while lengths := questions.read(_LENGTHS.size):
+        head, body = (questions.read(n) for n in _LENGTHS.unpack(lengths))
+        answer = work.answer(json.loads(head), body)
+        told = json.dumps({"status": answer.status, "media_type": answer.media_type}).encode()
+        answers.write(_LENGTHS.pack(len(told), len(answer.body)) + told + answer.body)
+        answers.flush()
+
+
+def main() -> None:
+    """Serve the root of the first argument over standard input and output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server, which ends this process
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not end up between the answers
+    serve(DataRoot(Path(sys.argv[1])), sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()
