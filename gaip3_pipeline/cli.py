@@ -179,8 +179,7 @@ def generate(
         _generate_again(root, source, out)
         return
     settings = load(root)
-    if not (root.nvae / "model.weights.h5").exists():
-        raise click.ClickException(f"there is no generator in {root.nvae} yet: run gaip3 refresh --root {root.path} (or make demo)")
+    _need_generator(root)
     picture = generate_grid(
         root,
         {k: v for k, v in sliders.items() if v is not None},
@@ -191,6 +190,43 @@ def generate(
     )
     write_bytes_atomically(out, picture)
     click.echo(f"{out}: {n} faces, seed {seed}")
+
+
+@command
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where the results go [default: FOLDER-retouched].")
+@click.option("--fidelity", type=click.FloatRange(0, 1), help="How freely: 0 leaves a photograph as it is [default: settings].")
+def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | None) -> None:
+    """Retouch the photographs of FOLDER: encoded, steered by the critic, put back. Originals stay as they are."""
+    from gaip3_pipeline.evaluation.photographs import retouch_photographs
+    from gaip3_pipeline.evaluation.studio import Studio
+    from gaip3_pipeline.tables.image_files import list_images
+    from gaip3_pipeline.training.progress import Progress
+    from gaip3_pipeline.versions import weights_version
+
+    settings = load(root)
+    _need_generator(root)
+    out = out or folder.with_name(f"{folder.name}-retouched")
+    if out.resolve() == folder:
+        raise click.ClickException(f"{out}: results may not go where the photographs are; choose another folder by --out")
+    files = list_images(folder)
+    if not files:
+        raise click.ClickException(f"{folder}: there is no picture in it")
+    free = settings.retouch.fidelity if fidelity is None else fidelity
+    try:
+        studio = Studio(root, settings, root.nvae, weights_version(root.nvae))
+        table = retouch_photographs(studio, folder, files, out, free, Progress("  retouch", len(files)))
+    except FileNotFoundError as e:
+        raise click.ClickException(f"{e}: run gaip3 refresh --root {root.path} (or make demo)") from e
+    for row in table[table.outcome != ""].itertuples():
+        click.echo(f"{folder / str(row.file)}: {row.outcome}", err=True)
+    used, changed = int((table.picture != "").sum()), int((table.outcome == "").sum())
+    click.echo(f"{out}: {used} of {len(files)} photographs, {changed} of them changed; look at {out / 'changes.jpg'}")
+
+
+def _need_generator(root: DataRoot) -> None:
+    if not (root.nvae / "model.weights.h5").exists():
+        raise click.ClickException(f"there is no generator in {root.nvae} yet: run gaip3 refresh --root {root.path} (or make demo)")
 
 
 def _generate_again(root: DataRoot, source: Path, out: Path) -> None:

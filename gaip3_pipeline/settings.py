@@ -170,7 +170,7 @@ class Critic:
     seed: int = 1
 
 
-TRANSPORT, NOISE_CONTRASTIVE = "transport", "noise_contrastive"
+TRANSPORT, NOISE_CONTRASTIVE, ASCENT = "transport", "noise_contrastive", "ascent"
 
 
 @dataclass(frozen=True)

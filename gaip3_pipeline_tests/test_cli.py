@@ -4,9 +4,13 @@ import math
 import shutil
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from gaip3_pipeline.definitions import tracking_of
+from gaip3_pipeline.imaging.decode import Target, decode
+from gaip3_pipeline.imaging.transform import resize
+from gaip3_pipeline.layout import IMAGE_SETS
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.versions import read_figures
 
@@ -129,3 +133,33 @@ def test_the_report_shows_the_generators_curves_sweeps_and_nearest_training_pict
     for name in ("nvae_weights", "nvae_weights.curves", "nvae_samples", "generator_evaluation", "generator_evaluation.control"):
         assert f'<img alt="{name}" src="data:image/jpeg;base64,' in page
     assert 'alt="generator_evaluation.nearest_training_pictures"' in page
+
+
+def test_retouch_leaves_photographs_alone_and_names_what_it_cannot_use(gaip3, finished_root, tmp_path):
+    photographs = sorted(finished_root.original(IMAGE_SETS[0]).iterdir())[:3]
+    folder = tmp_path / "사진"
+    (folder / "more").mkdir(parents=True)
+    for source, name in zip(photographs, ("a.jpg", "b.jpeg", "more/a.jpg"), strict=True):
+        shutil.copy(source, folder / name)
+    (folder / "broken.png").write_text("no picture")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    done = gaip3("retouch", folder, "--root", finished_root.path, "--fidelity", 1)
+    assert done.exit_code == 0, done.output
+    assert f"{folder / 'broken.png'}: not used:" in done.output
+    out = tmp_path / "사진-retouched"
+    assert f"{out}: 3 of 4 photographs" in done.output
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    table = pd.read_csv(out / "retouched.csv", keep_default_na=False)
+    assert table.file.tolist() == ["a.jpg", "b.jpeg", "broken.png", "more/a.jpg"]
+    assert table.picture.tolist() == ["a.jpg", "b.jpeg", "", "more/a.jpg"]
+    assert (out / "changes.jpg").exists()
+
+    gaip3("retouch", folder, "--root", finished_root.path, "--fidelity", 0, "--out", tmp_path / "still")
+    section = load(finished_root).images
+    target = Target(section.height, section.width, section.crop)
+    cut = resize(decode((folder / "a.jpg").read_bytes(), "a.jpg", target, section.max_pixels), target)
+    assert np.abs(np.asarray(Image.open(tmp_path / "still" / "a.jpg"), float) - cut).mean() < 3  # a JPEG of quality 95
+    refused = gaip3("retouch", folder, "--root", finished_root.path, "--out", folder)
+    assert refused.exit_code == 1
+    assert "may not go where the photographs are" in refused.output

@@ -23,6 +23,7 @@ from gaip3_pipeline.evaluation.recipe import (
     Recipe,
     RecipeError,
     pack_latents,
+    parts,
     seed_of,
     unpack_latents,
     write_png,
@@ -32,7 +33,7 @@ from gaip3_pipeline.imaging.transform import resize
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.backend import compile_options
 from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
-from gaip3_pipeline.settings import Settings
+from gaip3_pipeline.settings import ASCENT, Settings
 from gaip3_pipeline.training.features import extract, load_extractor
 from gaip3_pipeline.training.inputs import InputProcess, load_input_model
 from gaip3_pipeline.training.pictures import shrink
@@ -50,7 +51,7 @@ class Studio:
     def __init__(self, root: DataRoot, settings: Settings, folder: Path, version: str) -> None:
         self.root, self.settings, self.version = root, settings, version
         self.nvae = load_nvae(folder)
-        self._retouchers: OrderedDict[tuple[float, frozenset[tuple[float, float]]], Retoucher] = OrderedDict()
+        self._retouchers: OrderedDict[tuple[str, float, frozenset[tuple[float, float]]], Retoucher] = OrderedDict()
         self._decoder = _Decoder(self.nvae)
         self._decoder.compile(**compile_options())
 
@@ -91,15 +92,15 @@ class Studio:
         drawn = [face.drawn or face.latents for face in faces]
         table = pd.DataFrame([face.values for face in faces], columns=list(ATTRIBUTES))
         table = table.assign(seed=[seed_of(d) for d in drawn], **{way: [getattr(f, way) for f in faces] for way in WAYS})
-        done = self._retoucher(fidelity, frozenset(zip(table.temperature, table.guidance, strict=True)))(self._noise(drawn), table)
-        out = []
-        for i, (face, start, reason) in enumerate(zip(faces, drawn, done.reasons, strict=True)):
-            moved = pack_latents(level[i] for level in done.noise)
-            if reason:
-                out.append(face.model_copy(update={"latents": start, "drawn": None, "fidelity": 0.0}))
-            else:
-                out.append(face.model_copy(update={"latents": moved, "drawn": start, "fidelity": fidelity}))
-        return out, done.reasons
+        noise, out, reasons = self._noise(drawn), list(faces), [""] * len(faces)
+        for method, rows in self._by_method(drawn).items():
+            ways = frozenset(zip(table.temperature[rows], table.guidance[rows], strict=True))
+            done = self._retoucher(method, fidelity, ways)([level[rows] for level in noise], table.iloc[rows])
+            for i, (row, reason) in enumerate(zip(rows, done.reasons, strict=True)):
+                reasons[row] = reason
+                moved = {"latents": pack_latents(level[i] for level in done.noise), "drawn": drawn[row], "fidelity": fidelity}
+                out[row] = out[row].model_copy(update={"latents": drawn[row], "drawn": None, "fidelity": 0.0} if reason else moved)
+        return out, reasons
 
     def photograph(self, data: bytes) -> tuple[np.ndarray, Face]:
         """A photograph's bytes as the pipeline cuts it, ``(H, W, 3) uint8``, and the face that the generator makes of it.
@@ -132,11 +133,22 @@ class Studio:
         # Divided by what two independent normals' mixture spreads less than they do, so that it lies where the prior has its mass.
         return [(((1 - s) * a + s * b) / np.hypot(1 - s, s)).astype(np.float32) for a, b, s in pairs]
 
-    def _retoucher(self, fidelity: float, ways: frozenset[tuple[float, float]]) -> Retoucher:
+    def _by_method(self, latents: Sequence[Latents]) -> dict[str, list[int]]:
+        """Which rows are retouched by which method: those that a photograph has part in by the ascent.
+
+        A correction of the prior starts where the prior draws and would lead latents of photographs away from photographs.
+        """
+        rows: dict[str, list[int]] = {}
+        for i, row in enumerate(latents):
+            of_photograph = any(isinstance(part, Encoded) for part in parts(row))
+            rows.setdefault(ASCENT if of_photograph else self.settings.retouch.method, []).append(i)
+        return rows
+
+    def _retoucher(self, method: str, fidelity: float, ways: frozenset[tuple[float, float]]) -> Retoucher:
         """One that has compiled what these temperatures and guidances need, which takes seconds; the last few are kept."""
-        key = fidelity, ways
+        key = method, fidelity, ways
         if key not in self._retouchers:
-            settings = dataclasses.replace(self.settings.retouch, fidelity=fidelity, batch_size=BATCH)
+            settings = dataclasses.replace(self.settings.retouch, method=method, fidelity=fidelity, batch_size=BATCH)
             self._retouchers[key] = Retoucher(self._tools, settings)
         self._retouchers.move_to_end(key)
         while len(self._retouchers) > RETOUCHERS:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from gaip3_pipeline.models.critic import evidence
-from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, Retouch
+from gaip3_pipeline.settings import ASCENT, NOISE_CONTRASTIVE, TRANSPORT, Retouch
 from gaip3_pipeline.training.retouch_scene import Scene, Seen, where
 
 
@@ -167,7 +167,7 @@ class Repair(Method):
 METHODS: dict[str, type[Method]] = {
     TRANSPORT: Corrected,
     NOISE_CONTRASTIVE: Corrected,
-    "ascent": Ascent,
+    ASCENT: Ascent,
     "rejection": Rejection,
     "temperature": Temperature,
     "repair": Repair,
