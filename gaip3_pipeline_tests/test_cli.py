@@ -151,8 +151,8 @@ def test_retouch_leaves_photographs_alone_and_names_what_it_cannot_use(gaip3, fi
     assert f"{out}: 3 of 4 photographs" in done.output
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     table = pd.read_csv(out / "retouched.csv", keep_default_na=False)
-    assert table.file.tolist() == ["a.jpg", "b.jpeg", "broken.png", "more/a.jpg"]
-    assert table.picture.tolist() == ["a.jpg", "b.jpeg", "", "more/a.jpg"]
+    assert table.file.tolist() == ["a.jpg", "more/a.jpg", "b.jpeg", "broken.png"]  # by name
+    assert table.picture.tolist() == ["a.jpg", "more/a.jpg", "b.jpeg", ""]
     assert (out / "changes.jpg").exists()
 
     gaip3("retouch", folder, "--root", finished_root.path, "--fidelity", 0, "--out", tmp_path / "still")
