@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from gaip3_pipeline.evaluation.recipe import FACES, Drawn, Face
 from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, DataRoot
-from gaip3_pipeline.settings import load
+from gaip3_pipeline.settings import TRANSPORT, load
 from gaip3_pipeline.tables.contracts import samples_csv
 from gaip3_pipeline.web.registered import command
 from gaip3_pipeline.web.studio_process import Answer, StudioProcess
@@ -84,6 +84,7 @@ class StudioRoutes:
         """What the page needs before the first face; loads nothing."""
         settings, root = load(self._root), self._root
         inputs = [root.feature_extractor, *(root.input_model(a) for a in ATTRIBUTES)]
+        lies = root.aggregate_posterior.exists() or settings.retouch.method != TRANSPORT
         return {
             "ready": (root.nvae / "model.weights.h5").exists(),
             "running": self._process.is_running,
@@ -92,7 +93,7 @@ class StudioRoutes:
             "temperature": settings.samples.temperature,
             "guidance": settings.samples.guidance,
             "seed": settings.samples.seed,
-            "can_retouch": all((m / "model.weights.h5").exists() for m in (root.critic, root.control_regressor)),
+            "can_retouch": lies and all((m / "model.weights.h5").exists() for m in (root.critic, root.control_regressor)),
             "can_encode": all((m / "model.weights.h5").exists() for m in inputs),
             "upload": UPLOAD,
             "turn": TURN,
