@@ -14,7 +14,7 @@ from gaip3_pipeline.faces.writing import paint_files
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Faces
 from gaip3_pipeline.tables.contracts import read_labels
-from gaip3_pipeline_tests.web.browser import chromium_browser, open_page
+from gaip3_pipeline_tests.web.browser import open_page
 from gaip3_pipeline_tests.web.processes import start, wait_for
 from gaip3_pipeline_tests.web.test_label_page import SERVE
 
@@ -67,12 +67,6 @@ def link(chromium: str, root: DataRoot, tmp_path_factory: pytest.TempPathFactory
     finally:
         process.terminate()
         process.wait(timeout=60)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with chromium_browser(chromium) as browser:
-        yield browser
 
 
 @pytest.fixture

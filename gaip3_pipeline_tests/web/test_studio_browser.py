@@ -31,7 +31,7 @@ from gaip3_pipeline.tables.contracts import read_samples
 from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
 from gaip3_pipeline.versions import weights_version
 from gaip3_pipeline.web.registered import MODEL
-from gaip3_pipeline_tests.web.browser import chromium_browser, open_page
+from gaip3_pipeline_tests.web.browser import open_page
 from gaip3_pipeline_tests.web.processes import start, wait_for
 from gaip3_pipeline_tests.web.test_label_page import SERVE, free_port
 
@@ -110,12 +110,6 @@ def link(root: DataRoot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         process.terminate()
         process.wait(timeout=60)
     assert psutil.wait_procs(children, timeout=10)[1] == []
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with chromium_browser(chromium) as browser:
-        yield browser
 
 
 @pytest.fixture

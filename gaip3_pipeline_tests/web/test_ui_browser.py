@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.web.fetch import count_images
-from gaip3_pipeline_tests.web.browser import chromium_browser, fetch_json, open_page
+from gaip3_pipeline_tests.web.browser import fetch_json, open_page
 from gaip3_pipeline_tests.web.processes import start, wait_for, wait_until_gone
 
 pytestmark = pytest.mark.browser
@@ -66,12 +66,6 @@ def pages(chromium: str, root: DataRoot, tmp_path_factory: pytest.TempPathFactor
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
     assert wait_until_gone(root.path, seconds=0) == []
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with chromium_browser(chromium) as browser:
-        yield browser
 
 
 @pytest.fixture
