@@ -1,10 +1,10 @@
 """The ways of retouching compared on one root, by measures that none of them climbs.
 
-    python bench/retouching.py ROOT [--n 2000] [--methods ascent prior …] [--fidelity .5] [--set step_size=.02 …] [--out FOLDER]
+    python bench/retouching.py ROOT [--n 2000] [--methods transport ascent …] [--fidelity .5] [--set step_size=.02 …] [--out FOLDER]
 
 Needs a refreshed root. Samples have seeds of their own and conditions of the data; they are drawn once, retouched in each way on the same
-latents, and judged by the two judges (real pictures that no critic learned from), by distances to all real pictures, and by the
-control regressor and, of the values, the evaluators. Intervals: 95 %, bootstrap over samples and pictures. Pictures before and after go to
+latents, and judged by the two judges (real pictures that no critic learned from), by distances to all real pictures, and, of
+the values, by the evaluators. Intervals: 95 %, bootstrap over samples and pictures. Pictures before and after go to
 FOLDER. A table and one line of JSON at the end.
 """
 
@@ -22,8 +22,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import final_images
-from gaip3_pipeline.evaluation.classification import roc_auc
-from gaip3_pipeline.evaluation.critic import both
+from gaip3_pipeline.evaluation.classification import both, roc_auc
 from gaip3_pipeline.evaluation.distances import frechet_distance, mean_pairwise_distance, pixel_features, random_features, reduction
 from gaip3_pipeline.evaluation.generate import noise_of_seeds, reconstructions
 from gaip3_pipeline.evaluation.neighbours import neighbourhoods
@@ -145,15 +144,8 @@ def main() -> None:
             seconds = time.perf_counter() - start
             if before is None:
                 before = measure.of(result.before)
-                real = {"judge": measure.said["judge"], "second": measure.said["second"]}
-                rows.append(
-                    {
-                        "way": "as sampled",
-                        **measure.figures(before, before),
-                        "diversity_real": mean_pairwise_distance(measure._raw["random"]),
-                    }
-                )
-                print(json.dumps(rows[-1]), {k: float(v.mean()) for k, v in real.items()}, flush=True)
+                rows.append({"way": "as sampled", **measure.figures(before, before)})
+                print(json.dumps(rows[-1]), flush=True)
             figures = measure.figures(measure.of(result.after), before)
             cost = {"evaluations": float(result.evaluations.mean()), "ms_per_image": 1e3 * seconds / a.n}
             kept = {"retouched": result.reasons.count(RETOUCHED), "n": a.n}

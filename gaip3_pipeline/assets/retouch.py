@@ -7,6 +7,7 @@ from gaip3_pipeline.settings import NOISE_CONTRASTIVE, Settings, flatten
 from gaip3_pipeline.versions import Made, Step, arrays_version, folder_content, numbers, versioned_asset, weights_version
 
 GROUP = "retouch"
+MEASURED = 4096  # samples at most that are measured: their pictures are in memory together
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -118,12 +119,12 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         rebuilt = reconstructions(tools.nvae, data.images[unseen], data.values[unseen])
         measured = table[:MEASURED]
         before, after = (read_jpegs(folder, names[:MEASURED]) for folder in (root.samples, root.retouched))
-        judge = load_critic(root.judge)
         figures = retouch_figures(measured, before, after, tools.regressors, data.images)
-        figures |= judged("judge", judge, before, after, data.images[unseen])
-        figures |= judged("reconstruction_judge", load_critic(root.reconstruction_judge), before, after, rebuilt)
-        gain = critic_logits(judge, after) - critic_logits(judge, before)
-        sheets = change_sheets(before, after, np.nan_to_num(gain), tools.guide)
+        judge, second = load_critic(root.judge), load_critic(root.reconstruction_judge)
+        was, is_now, real = (critic_logits(judge, images) for images in (before, after, data.images[unseen]))
+        figures |= judged("judge", was, is_now, real)
+        figures |= judged("reconstruction_judge", *(critic_logits(second, images) for images in (before, after, rebuilt)))
+        sheets = change_sheets(before, after, np.nan_to_num(is_now - was), tools.guide)
         with step.training_run(flatten(section)) as run:
             run.result(numbers(figures))
             for name, picture in sheets.items():
@@ -132,6 +133,3 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         return Made(folder_content(root.retouched), {**figures, **flatten(section)}, first, run.url, dict(more))
 
     return retouched_samples
-
-
-MEASURED = 4096  # samples at most that are measured: their pictures are in memory together

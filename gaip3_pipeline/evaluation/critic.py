@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.charts import BLUE, GREY, RED, jpeg
-from gaip3_pipeline.evaluation.classification import calibration_curve, expected_calibration_error, roc_auc, sigmoid, wilson_interval
+from gaip3_pipeline.evaluation.classification import both, calibration_curve, expected_calibration_error, roc_auc, sigmoid, wilson_interval
 from gaip3_pipeline.training.critic import CriticResult, TrainedCritic, critic_logits
 
 PATCH = 1 / 6  # of a picture's height: what is hidden at a time
@@ -97,11 +97,6 @@ def occlusion_map(critic: TrainedCritic, images: np.ndarray) -> np.ndarray:
             hidden[place] = blurred[place]
             found[i, j] = float((plain - critic_logits(critic, hidden)).mean())
     return found
-
-
-def both(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of real and generated pictures in one array, and which are real."""
-    return np.concatenate([real, generated]), np.repeat([True, False], [len(real), len(generated)])
 
 
 def _mean(values: np.ndarray) -> float:

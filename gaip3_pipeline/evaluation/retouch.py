@@ -8,17 +8,14 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from gaip3_pipeline.evaluation.classification import roc_auc
-from gaip3_pipeline.evaluation.critic import both
+from gaip3_pipeline.evaluation.classification import both, roc_auc
 from gaip3_pipeline.evaluation.distances import distances_to_real, mean_pairwise_distance, random_features
 from gaip3_pipeline.evaluation.generate import noise_of_seeds, write_jpegs
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES
-from gaip3_pipeline.models.critic import evidence
 from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.tables.files import write_text_atomically
-from gaip3_pipeline.training.critic import TrainedCritic, critic_logits, same_way
-from gaip3_pipeline.training.pictures import score
+from gaip3_pipeline.training.critic import TrainedCritic, evidence_by_place, same_way
 from gaip3_pipeline.training.progress import Progress
 from gaip3_pipeline.training.regressor import Regressor, predict_values
 from gaip3_pipeline.training.retouch import BLIND, DIVERGED, GOOD, NOT_BETTER, RETOUCHED, Retoucher, Tools
@@ -60,12 +57,12 @@ def _done(part: Path, fingerprint: str) -> pd.DataFrame:
     return pd.DataFrame()
 
 
-def judged(name: str, judge: TrainedCritic, before: np.ndarray, after: np.ndarray, unseen: np.ndarray) -> dict[str, float | int]:
-    """What a judge says before and after, its names beginning with ``name``; ``unseen (N, H, W, 3) uint8`` of its real side are new to it.
+def judged(name: str, was: np.ndarray, is_now: np.ndarray, real: np.ndarray) -> dict[str, float | int]:
+    """Figures of a judge's logits of samples before ``(N,)`` and after ``(N,)``, and of ``real (M,)`` of its real side that it never saw.
 
+    Their names begin with ``name``.
     ``…_gain`` is the mean rise of its logit with a 95 % bootstrap interval over samples.
     """
-    was, is_now, real = (critic_logits(judge, images) for images in (before, after, unseen))
     low, high = bootstrap_interval(is_now - was)
     return {
         f"{name}_logit_before": float(was.mean()),
@@ -104,8 +101,8 @@ def retouch_figures(
         "mean_change_grey_levels": float(np.abs(after.astype(np.float32) - before).mean()),
     }
     figures |= distances_to_real({"before": before, "after": after}, real)
-    first, second = (random_features()(images) for images in (before, after))
-    figures |= identity(first, second)
+    features = random_features()
+    figures |= identity(features(before), features(after))
     asked = {a: table[a].to_numpy() for a in ATTRIBUTES}
     for name, images in (("before", before), ("after", after)):
         errors = [np.abs(predict_values(r, [images]) - np.stack([asked[a] for a in r.attributes], axis=1)).mean() for r in regressors]
@@ -118,9 +115,8 @@ def identity(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
     """``identity`` and ``recognised`` of :func:`retouch_figures` from features ``(N, D)`` of the same samples."""
     apart = mean_pairwise_distance(before)
     moved = np.linalg.norm(after - before, axis=1)
-    # Half of the squares and the products give all distances without an (N, N, D) array.
-    squares = (after**2).sum(axis=1)[:, None] - 2 * after @ before.T + (before**2).sum(axis=1)
-    own = squares.argmin(axis=1) == np.arange(len(before))
+    # Which is nearest shows in the squared distances less what all in a row have in common; no (N, N, D) array is made.
+    own = ((before**2).sum(axis=1) - 2 * after @ before.T).argmin(axis=1) == np.arange(len(before))
     return {"identity": float(moved.mean() / apart) if apart > 0 else math.nan, "recognised": float(own.mean())}
 
 
@@ -133,9 +129,11 @@ def change_sheets(before: np.ndarray, after: np.ndarray, gain: np.ndarray, guide
     at_random = np.random.default_rng(0).permutation(len(gain))[: 2 * SHOWN]
     chosen = {"at random": at_random, "best": order[::-1][:SHOWN], "worst": order[:SHOWN]}
     parts = "before | after | difference (grey: none) | guide, before: less real red, more blue"
+    rows = np.unique(np.concatenate(list(chosen.values())))
+    maps = dict(zip(rows.tolist(), guide_maps(guide, before[rows]), strict=True))
     return {
         name.replace(" ", "_"): contact_sheet(
-            [picture for i in rows for picture in (before[i], after[i], difference(before[i], after[i]), guide_map(guide, before[i]))],
+            [picture for i in rows for picture in (before[i], after[i], difference(before[i], after[i]), maps[int(i)])],
             8,
             captions=[text for i in rows for text in (f"{gain[i]:+.2f}", "", "", "")],
             title=f"{name}, by the judge's logit | {parts}",
@@ -149,10 +147,13 @@ def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.clip(128.0 + after.astype(np.float32) - before, 0, 255).astype(np.uint8)
 
 
-def guide_map(guide: TrainedCritic, picture: np.ndarray) -> np.ndarray:
-    """``(H, W, 3) uint8``: ``picture`` in grey, red where the guide finds it less real than real pictures are there, blue where more."""
-    small = same_way(picture[None], guide.height, guide.width)
-    found = score(evidence(guide.model), [small], guide.height, guide.width)[0] - guide.typical_map
+def guide_maps(guide: TrainedCritic, pictures: np.ndarray) -> list[np.ndarray]:
+    """``pictures (N, H, W, 3) uint8`` in grey, red where the guide finds them less real than real pictures are there, blue where more."""
+    found = evidence_by_place(guide.model, same_way(pictures, guide.height, guide.width)) - guide.typical_map
+    return [_coloured(*pair) for pair in zip(pictures, found, strict=True)]
+
+
+def _coloured(picture: np.ndarray, found: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     strength = np.clip(cv2.resize(found, (width, height), interpolation=cv2.INTER_CUBIC) / (np.abs(found).max() + 1e-6), -1, 1)[..., None]
     grey = picture.mean(axis=2, keepdims=True)

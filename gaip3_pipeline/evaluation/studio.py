@@ -31,8 +31,8 @@ from gaip3_pipeline.evaluation.recipe import (
 from gaip3_pipeline.imaging.decode import Target, decode
 from gaip3_pipeline.imaging.transform import resize
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
-from gaip3_pipeline.models.backend import compile_options
-from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
+from gaip3_pipeline.models.backend import compiled
+from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.settings import ASCENT, Settings
 from gaip3_pipeline.training.features import extract, load_extractor
 from gaip3_pipeline.training.inputs import InputProcess, load_input_model
@@ -52,8 +52,9 @@ class Studio:
         self.root, self.settings, self.version = root, settings, version
         self.nvae = load_nvae(folder)
         self._retouchers: OrderedDict[tuple[str, float, frozenset[tuple[float, float]]], Retoucher] = OrderedDict()
-        self._decoder = _Decoder(self.nvae)
-        self._decoder.compile(**compile_options())
+        levels = len(self.nvae.latent_shapes)
+        # One compiled function, whatever values and guidance it is given.
+        self._decode = compiled(lambda arrays: self.nvae.decode(arrays[:levels], arrays[levels], 1.0, arrays[levels + 1]))
 
     def resolved(self, faces: Sequence[Face]) -> list[Face]:
         """``faces`` with a number for each value. Raises ``ContractError`` where values are missing and ``root`` knows none yet."""
@@ -72,8 +73,7 @@ class Studio:
             rows = np.arange(start, min(start + BATCH, len(faces)))
             filled = np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows))])
             # The temperature scales the noise, which is the same and lets one compiled function serve all temperatures.
-            batch = {"noise": [temperature[filled] * e[filled] for e in noise], "values": values[filled], "guidance": guidance[filled]}
-            decoded = keras.ops.convert_to_numpy(self._decoder.predict_on_batch(batch))
+            decoded = self._decode([*(temperature[filled] * e[filled] for e in noise), values[filled], guidance[filled]])
             made.append(np.round(decoded[: len(rows)] * 255).astype(np.uint8))
         return np.concatenate(made)
 
@@ -166,14 +166,3 @@ class Studio:
     @cached_property
     def _input_models(self) -> list[InputProcess]:
         return [load_input_model(self.root.input_model(a)) for a in ATTRIBUTES]
-
-
-class _Decoder(keras.Model):
-    """``NVAE.decode`` as Keras compiles it on every backend: one function, whatever values and guidance it is given."""
-
-    def __init__(self, nvae: NVAE) -> None:
-        super().__init__(name="decoder")
-        self.nvae = nvae
-
-    def call(self, inputs: dict) -> keras.KerasTensor:
-        return self.nvae.decode(inputs["noise"], inputs["values"], 1.0, inputs["guidance"])

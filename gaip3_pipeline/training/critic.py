@@ -11,7 +11,7 @@ import cv2
 import keras
 import numpy as np
 
-from gaip3_pipeline.evaluation.classification import fit_temperature, roc_auc
+from gaip3_pipeline.evaluation.classification import both, fit_temperature, roc_auc
 from gaip3_pipeline.imaging.transform import encode_jpeg
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.critic import MARGIN, build_critic, evidence
@@ -147,15 +147,20 @@ def _calibrate(model: keras.Model, watched: dict[str, np.ndarray]) -> None:
 def _held_out(model: keras.Model, real: np.ndarray, logits: dict[str, np.ndarray], unseen: np.ndarray) -> dict[str, Any]:
     """What retouching must know of a guide; of all pairs where none is held out, and ``n`` is 0."""
     rows = unseen if unseen.any() else np.ones_like(unseen)
-    parts = evidence(model)
-    parts.compile(**compile_options())
-    said, drawn = logits["real"][rows], logits["generated"][rows]
+    said = logits["real"][rows]
     return {
         "n": int(unseen.sum()),
-        "auc": roc_auc(np.concatenate([said, drawn]), np.repeat([True, False], [len(said), len(drawn)])),
+        "auc": roc_auc(*both(said, logits["generated"][rows])),
         "typical": float(np.median(said)),
-        "map": score(parts, [real[rows]], *real.shape[1:3]).mean(axis=0).tolist(),
+        "map": evidence_by_place(model, real[rows]).mean(axis=0).tolist(),
     }
+
+
+def evidence_by_place(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """``(N, h, w) float32`` addends of the logits of ``(N, H, W, 3) uint8``, which are of the size that the critic ``model`` takes."""
+    parts = evidence(model)
+    parts.compile(**compile_options())
+    return score(parts, [images], *images.shape[1:3])
 
 
 def critic_logits(critic: TrainedCritic, images: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from gaip3_pipeline.evaluation.classification import roc_auc
+from gaip3_pipeline.evaluation.classification import both, roc_auc
 from gaip3_pipeline.evaluation.generate import encoded
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.backend import compile_options, gradient, seed_everything
@@ -123,9 +123,8 @@ def prior_critic_figures(result: PriorCriticResult) -> dict[str, float | int]:
     """ROC AUC of posterior draws against the prior on the test split, of all groups together and ``auc_0``, ``auc_1`` … of each."""
     test = result.split == "test"
     posterior, prior = result.posterior_logits[test], result.prior_logits[test]
-    is_posterior = np.repeat([True, False], [len(posterior), len(prior)])
-    groups = {f"auc_{i}": roc_auc(np.concatenate([posterior[:, i], prior[:, i]]), is_posterior) for i in range(posterior.shape[1])}
-    return {"n": len(is_posterior), "auc": roc_auc(np.concatenate([posterior.sum(axis=1), prior.sum(axis=1)]), is_posterior), **groups}
+    groups = {f"auc_{i}": roc_auc(*both(posterior[:, i], prior[:, i])) for i in range(posterior.shape[1])}
+    return {"n": len(posterior) + len(prior), "auc": roc_auc(*both(posterior.sum(axis=1), prior.sum(axis=1))), **groups}
 
 
 def load_prior_critic(folder: Path) -> PriorCritic:

@@ -33,14 +33,13 @@ class Retouched:
     """What was done to ``N`` samples.
 
     ``before``, ``after``: ``(N, H, W, 3) uint8``; ``noise``: the latents after, one ``(N, h, w, c)`` array per level;
-    ``conditions (N, 5)``; ``guide_before``, ``guide_after``: the guide's logits ``(N,) float32`` of the undistorted pictures;
+    ``guide_before``, ``guide_after``: the guide's logits ``(N,) float32`` of the undistorted pictures;
     ``reasons``: why a sample was kept as it was, empty for a retouched one; ``evaluations (N,) int``: of the generator.
     """
 
     before: np.ndarray
     after: np.ndarray
     noise: list[np.ndarray]
-    conditions: np.ndarray
     guide_before: np.ndarray
     guide_after: np.ndarray
     reasons: list[str]
@@ -68,13 +67,6 @@ def load_tools(root: DataRoot, settings: Retouch, nvae: NVAE | None = None) -> T
     elif settings.method == NOISE_CONTRASTIVE:
         correction = load_prior_critic(root.prior_critic)
     return Tools(nvae or load_nvae(root.nvae), load_critic(root.critic), [load_regressor(root.control_regressor)], correction)
-
-
-def retouch(
-    tools: Tools, noise: Sequence[np.ndarray], table: pd.DataFrame, settings: Retouch, progress: Progress | None = None
-) -> Retouched:
-    """:class:`Retoucher`, used once."""
-    return Retoucher(tools, settings)(noise, table, progress)
 
 
 class Retoucher:
@@ -113,7 +105,7 @@ class Retoucher:
         conditions = table[list(ATTRIBUTES)].to_numpy(np.float32)
         seeds = table["seed"].to_numpy() if "seed" in table else np.arange(len(table))
         ways = table[["temperature", "guidance"]].to_numpy(np.float64)
-        result = _room(self._tools.nvae, noise, conditions)
+        result = _room(self._tools.nvae, noise)
         rounds = 0 if self.useless or not self._settings.fidelity else self._kind.rounds(self._settings)
         done = 0
         for temperature, guidance in np.unique(ways, axis=0):
@@ -149,12 +141,12 @@ def blind(guide: TrainedCritic) -> str:
     return ""
 
 
-def _room(nvae: NVAE, noise: Sequence[np.ndarray], conditions: np.ndarray) -> Retouched:
+def _room(nvae: NVAE, noise: Sequence[np.ndarray]) -> Retouched:
     """Room for the results of ``N`` samples."""
-    n = len(conditions)
+    n = len(noise[0])
     before, after = (np.zeros((n, nvae.settings.height, nvae.settings.width, 3), np.uint8) for _ in range(2))
     latents = [level.astype(np.float32) for level in noise]
-    return Retouched(before, after, latents, conditions, np.zeros(n, np.float32), np.zeros(n, np.float32), [""] * n, np.zeros(n, int))
+    return Retouched(before, after, latents, np.zeros(n, np.float32), np.zeros(n, np.float32), [""] * n, np.zeros(n, int))
 
 
 @dataclass

@@ -16,10 +16,10 @@ from gaip3_pipeline.models.critic import build_critic, evidence
 from gaip3_pipeline.models.nvae.model import build_nvae
 from gaip3_pipeline.settings import Critic, Nvae, Retouch
 from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior, load_aggregate_posterior
-from gaip3_pipeline.training.critic import TrainedCritic
+from gaip3_pipeline.training.critic import TrainedCritic, critic_logits
 from gaip3_pipeline.training.prior_critic import load_prior_critic, prior_critic_figures, train_prior_critic
 from gaip3_pipeline.training.regressor import Regressor
-from gaip3_pipeline.training.retouch import BLIND, DIVERGED, FIDELITY_0, GOOD, RETOUCHED, Tools, retouch
+from gaip3_pipeline.training.retouch import BLIND, DIVERGED, FIDELITY_0, GOOD, RETOUCHED, Retoucher, Tools
 
 SETTINGS = Retouch(method="ascent", fidelity=0.5, steps=4, step_size=0.3, prior_weight=0.0, values_weight=0.0, batch_size=4)
 N = 6
@@ -47,6 +47,10 @@ def brightness_model(channel, slope=1.0):
 @pytest.fixture(scope="module")
 def guide():
     return TrainedCritic(brightness_model(0, slope=4.0), 34, 28)
+
+
+def retouch(tools, noise, table, settings):
+    return Retoucher(tools, settings)(noise, table)
 
 
 def samples(nvae, n=N):
@@ -219,7 +223,7 @@ def test_transport_brings_latents_to_where_pictures_have_them(nvae, guide, pictu
     tools = Tools(nvae, critic_that_knows(auc=0.5), correction=again)
     result = retouch(tools, start, rows, Retouch(method="transport", fidelity=1.0, batch_size=4))
     assert result.reasons == [RETOUCHED] * N
-    np.testing.assert_allclose(result.noise[0], again.move(start, result.conditions, 1.0)[0], atol=1e-5)
+    np.testing.assert_allclose(result.noise[0], again.move(start, rows[list(ATTRIBUTES)].to_numpy(np.float32), 1.0)[0], atol=1e-5)
     with pytest.raises(ValueError, match="transport needs a correction"):
         retouch(Tools(nvae, guide), start, rows, Retouch(method="transport"))
     with pytest.raises(ValueError, match="one of transport, noise_contrastive, ascent"):
@@ -276,9 +280,8 @@ def test_figures_show_the_rise_by_a_judge_and_count_what_was_kept(nvae, guide, r
     table = rows.assign(outcome=result.reasons, evaluations=result.evaluations)
     table = table.assign(guide_before=result.guide_before, guide_after=result.guide_after)
     regressors = [Regressor(brightness_model(1), ("background",), 34, 28)]
-    figures = retouch_figures(table, result.before, result.after, regressors, real) | judged(
-        "judge", judge, result.before, result.after, real
-    )
+    said = (critic_logits(judge, images) for images in (result.before, result.after, real))
+    figures = retouch_figures(table, result.before, result.after, regressors, real) | judged("judge", *said)
     assert figures["judge_logit_after"] > figures["judge_logit_before"]
     assert 0 < figures["judge_gain_low"] <= figures["judge_gain"] <= figures["judge_gain_high"]
     assert (figures["n"], figures["retouched"], figures["kept_diverged"]) == (N, N, 0)
