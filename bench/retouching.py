@@ -32,7 +32,7 @@ from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, load
 from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
-from gaip3_pipeline.training.critic import critic_logits, load_critic
+from gaip3_pipeline.training.critic import critic_logits, load_critic, pictures_of_role
 from gaip3_pipeline.training.prior_critic import load_prior_critic, prior_critic_figures, train_prior_critic
 from gaip3_pipeline.training.regressor import load_regressor, predict_values
 from gaip3_pipeline.training.retouch import RETOUCHED, Retoucher, Tools
@@ -49,7 +49,7 @@ class Measure:
         settings = load(root)
         data = final_images(root, settings)
         self.model = load_nvae(root.nvae)
-        unseen = (data.table.split == "test").to_numpy()
+        unseen = pictures_of_role(data.table.bucket.to_numpy(), data.table.split.to_numpy(), "guide")  # judges see others
         self.real, self._given, self.unseen = data.images, data.values, data.images[unseen]
         self.rebuilt = reconstructions(self.model, self.unseen, data.values[unseen])
         self.judge, self.second = load_critic(root.judge), load_critic(root.reconstruction_judge)

@@ -15,7 +15,7 @@ from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset, weights_version
 
 GROUP = "critic"
-LOOKED_AT = 48  # held-out pairs whose patches are hidden
+LOOKED_AT = 48  # pairs whose patches are hidden
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -37,7 +37,7 @@ def _critic(
         settings,
         name=name,
         deps=["nvae_weights", "final_dataset", *INPUT_VALUES],
-        version=3,
+        version=4,
         reads=lambda s: (s.critic, s.samples),
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -52,28 +52,26 @@ def _critic(
         from gaip3_pipeline.evaluation.critic import critic_chart, critic_figures, occlusion_chart
         from gaip3_pipeline.evaluation.generate import matched_samples, reconstructions
         from gaip3_pipeline.models.nvae.model import load_nvae
-        from gaip3_pipeline.training.critic import load_critic, share_of_role, train_critic
+        from gaip3_pipeline.training.critic import draws_for, load_critic, pictures_of_role, train_critic
         from gaip3_pipeline.training.logbook import write_section
         from gaip3_pipeline.training.pictures import shrink
 
         section = step.settings.critic
         folder = folder_of(step.root)
         data = final_images(step.root, step.settings)
-        rows = share_of_role(data.table.bucket.to_numpy(), role)
-        split = data.table.split.to_numpy()[rows]
-        real, values = data.images[rows], data.values[rows]
+        bucket = data.table.bucket.to_numpy()
+        rows = pictures_of_role(bucket, data.table.split.to_numpy(), role)
+        photographs, values, draws = data.images[rows], data.values[rows], range(draws_for(len(rows)))
         model = load_nvae(step.root.nvae)
-        if rebuilt:
-            real = reconstructions(model, real, values)
-        generated = matched_samples(model, values, step.settings.samples, role)
+        real = np.stack([reconstructions(model, photographs, values, d) if rebuilt else photographs for d in draws])
+        generated = np.stack([matched_samples(model, values, step.settings.samples, role, d) for d in draws])
         with step.training_run(flatten(section)) as run:
-            result = train_critic(real, generated, split, section, folder, step.fingerprint, run.log, step.progress())
+            result = train_critic(real, generated, bucket[rows], section, folder, step.fingerprint, run.log, step.progress())
             figures = critic_figures(result)
             version = weights_version(folder)
             curves = training_curves(result.history, role)
             run.result(numbers(figures))
-            held_out = np.flatnonzero(split == "test") if (split == "test").any() else np.arange(len(split))
-            seen, drawn = (shrink(side[held_out[:LOOKED_AT]], *generated.shape[1:3]) for side in (real, generated))
+            seen, drawn = (shrink(side[0, :LOOKED_AT], *generated.shape[2:4]) for side in (real, generated))
             more = {
                 "held_out": critic_chart(result, step.name),
                 "looks_at": occlusion_chart(load_critic(folder), seen, drawn, step.name),

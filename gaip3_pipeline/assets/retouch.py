@@ -86,7 +86,7 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
             *INPUT_VALUES,
             "control_regressor",
         ],
-        version=5,
+        version=6,
         reads=lambda s: (s.retouch,),
         group=GROUP,
         kinds={"keras", "jpeg", "mlflow"},
@@ -99,7 +99,7 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         from gaip3_pipeline.evaluation.generate import read_jpegs, reconstructions, remove_others
         from gaip3_pipeline.evaluation.retouch import change_sheets, judged, retouch_figures, retouch_samples
         from gaip3_pipeline.tables.contracts import read_samples, write_samples
-        from gaip3_pipeline.training.critic import critic_logits, load_critic
+        from gaip3_pipeline.training.critic import critic_logits, load_critic, pictures_of_role
         from gaip3_pipeline.training.retouch import load_tools
 
         root, section = step.root, step.settings.retouch
@@ -115,7 +115,8 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         root.retouched_part.unlink()
 
         data = final_images(root, step.settings)
-        unseen = (data.table.split == "test").to_numpy()
+        # What the guide learned from, neither the generator nor the judges have seen.
+        unseen = pictures_of_role(data.table.bucket.to_numpy(), data.table.split.to_numpy(), "guide")
         rebuilt = reconstructions(tools.nvae, data.images[unseen], data.values[unseen])
         measured = table[:MEASURED]
         before, after = (read_jpegs(folder, names[:MEASURED]) for folder in (root.samples, root.retouched))

@@ -1,6 +1,4 @@
-"""Figures and pictures of a critic on held-out pairs: does it tell them apart, does it know how well, what does it look at."""
-
-import math
+"""Figures and pictures of a critic on pairs out of fold: does it tell them apart, does it know how well, what does it look at."""
 
 import cv2
 import numpy as np
@@ -14,32 +12,29 @@ PATCH = 1 / 6  # of a picture's height: what is hidden at a time
 
 
 def critic_figures(result: CriticResult) -> dict[str, float | int]:
-    """ROC AUC, accuracy with its Wilson interval, ECE and mean logits on the test split; ``n`` counts real and generated pictures.
+    """ROC AUC, accuracy with its Wilson interval, ECE and mean logits out of fold; ``n`` counts real and generated pictures.
 
     ``train_auc`` beside it shows how much was learnt by heart.
     """
-    test, train = result.split == "test", result.split == "train"
-    real, generated = result.real_logits[test], result.generated_logits[test]
-    logits, is_real = both(real, generated)
+    logits, is_real = both(result.real_logits, result.generated_logits)
     correct = int(((logits > 0) == is_real).sum())
     low, high = wilson_interval(correct, len(logits))
     return {
         "n": len(logits),
         "auc": roc_auc(logits, is_real),
-        "train_auc": roc_auc(*both(result.real_logits[train], result.generated_logits[train])),
-        "accuracy": correct / len(logits) if len(logits) else math.nan,
+        "train_auc": result.train_auc,
+        "accuracy": correct / len(logits),
         "accuracy_low": low,
         "accuracy_high": high,
         "ece": expected_calibration_error(sigmoid(logits), is_real),
-        "mean_logit_real": _mean(real),
-        "mean_logit_generated": _mean(generated),
+        "mean_logit_real": float(result.real_logits.mean()),
+        "mean_logit_generated": float(result.generated_logits.mean()),
     }
 
 
 def critic_chart(result: CriticResult, title: str) -> bytes:
-    """A JPEG of the ROC curve, the reliability diagram and the logits of held-out pairs."""
-    test = result.split == "test"
-    logits, is_real = both(result.real_logits[test], result.generated_logits[test])
+    """A JPEG of the ROC curve, the reliability diagram and the logits, of pairs out of fold."""
+    logits, is_real = both(result.real_logits, result.generated_logits)
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     roc, reliability, histogram = figure.subplots(1, 3)
     order = np.argsort(-logits)
@@ -58,7 +53,7 @@ def critic_chart(result: CriticResult, title: str) -> bytes:
         histogram.hist(logits[is_real == wanted], bins=30, color=colour, alpha=0.6, label=label)
     histogram.set(xlabel="logit", ylabel="pictures")
     histogram.legend(fontsize=8)
-    figure.suptitle(f"{title}, held out (n = {len(logits):,})", fontsize=10)
+    figure.suptitle(f"{title}, out of fold (n = {len(logits):,})", fontsize=10)
     return jpeg(figure)
 
 
@@ -97,7 +92,3 @@ def occlusion_map(critic: TrainedCritic, images: np.ndarray) -> np.ndarray:
             hidden[place] = blurred[place]
             found[i, j] = float((plain - critic_logits(critic, hidden)).mean())
     return found
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else math.nan

@@ -61,9 +61,9 @@ def draw_samples(folder: Path, values: np.ndarray, settings: Samples, progress: 
     return images, table.assign(seed=seeds, temperature=settings.temperature, guidance=settings.guidance)
 
 
-def matched_samples(model: NVAE, values: np.ndarray, settings: Samples, role: str) -> np.ndarray:
-    """``(N, H, W, 3) uint8``: one face for each row of ``values (N, 5)``, drawn as the samples are, with seeds of ``role``."""
-    seeds = settings.seed + SEED_OFFSET[role] + np.arange(len(values))
+def matched_samples(model: NVAE, values: np.ndarray, settings: Samples, role: str, draw: int = 0) -> np.ndarray:
+    """``(N, H, W, 3) uint8``: one face for each row of ``values (N, 5)``, drawn as the samples are, with seeds of ``role`` and ``draw``."""
+    seeds = settings.seed + SEED_OFFSET[role] + draw * len(values) + np.arange(len(values))
     return np.concatenate(list(decode_batches(model, seeds, values, settings.temperature, settings.guidance)))
 
 
@@ -79,12 +79,12 @@ def encoded(model: NVAE, images: np.ndarray, values: np.ndarray, draw: int = 0) 
     return [np.concatenate(level) for level in zip(*batches, strict=True)]
 
 
-def reconstructions(model: NVAE, images: np.ndarray, values: np.ndarray) -> np.ndarray:
+def reconstructions(model: NVAE, images: np.ndarray, values: np.ndarray, draw: int = 0) -> np.ndarray:
     """``(N, H, W, 3) uint8``: pictures ``(N, …, 3) uint8`` of any size encoded with their ``values (N, 5)``, one draw each, and decoded.
 
     What the generator would make if its prior were what its encoder says of pictures.
     """
-    latents = encoded(model, images, values)
+    latents = encoded(model, images, values, draw)
     made = [np.zeros((0, model.settings.height, model.settings.width, 3))] + [
         np.round(keras.ops.convert_to_numpy(model.decode([e[start : start + BATCH] for e in latents], values[start : start + BATCH])) * 255)
         for start in range(0, len(images), BATCH)

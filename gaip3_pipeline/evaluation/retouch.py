@@ -15,7 +15,7 @@ from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.tables.files import write_text_atomically
-from gaip3_pipeline.training.critic import TrainedCritic, evidence_by_place, same_way
+from gaip3_pipeline.training.critic import TrainedCritic, evidence_by_network, same_way
 from gaip3_pipeline.training.progress import Progress
 from gaip3_pipeline.training.regressor import Regressor, predict_values
 from gaip3_pipeline.training.retouch import BLIND, DIVERGED, GOOD, NOT_BETTER, RETOUCHED, Retoucher, Tools
@@ -149,7 +149,7 @@ def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def guide_maps(guide: TrainedCritic, pictures: np.ndarray) -> list[np.ndarray]:
     """``pictures (N, H, W, 3) uint8`` in grey, red where the guide finds them less real than real pictures are there, blue where more."""
-    found = evidence_by_place(guide.model, same_way(pictures, guide.height, guide.width)) - guide.typical_map
+    found = evidence_by_network(guide.model, same_way(pictures, guide.height, guide.width)).mean(axis=1) - guide.typical_map
     return [_coloured(*pair) for pair in zip(pictures, found, strict=True)]
 
 

@@ -1,4 +1,9 @@
-"""Critics of real against generated pictures: the guide, which steers retouching, and the judge, which only measures."""
+"""Critics of real against generated pictures: the guide, which steers retouching, and the judges, which only measure.
+
+A generator knows the pictures that it learned from, so critics learn from others alone. Those are few: a critic is five networks, each of
+which leaves out another fifth of them. Their mean speaks of samples and of further pictures; of one of its own pictures speaks the network
+that has not seen it.
+"""
 
 import dataclasses
 import math
@@ -10,13 +15,15 @@ from typing import Any
 import cv2
 import keras
 import numpy as np
+from keras import ops
 
-from gaip3_pipeline.evaluation.classification import both, fit_temperature, roc_auc
+from gaip3_pipeline.evaluation.classification import fit_temperature, roc_auc
 from gaip3_pipeline.imaging.transform import encode_jpeg
 from gaip3_pipeline.models.backend import compile_options, seed_everything
-from gaip3_pipeline.models.critic import MARGIN, build_critic, evidence
+from gaip3_pipeline.models.critic import MARGIN, build_critic, evidence, networks_of
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.settings import Critic
+from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import Log, fit
@@ -25,21 +32,27 @@ from gaip3_pipeline.training.progress import Progress
 
 JPEG_QUALITY, LEAST_QUALITY = 95, 20
 ROLES = ("guide", "judge")
+NETWORKS = 5
+MOST_DRAWS, ENOUGH = 4, 1000  # where pictures are fewer than enough, several samples for each, and several reconstructions
+ABSENT = -1.0  # in place of a pair's side: the network does not learn from it
 
 
 @dataclass(frozen=True)
 class CriticResult:
-    """``history``: figures per epoch; logits ``(N,) float32`` of all pictures given, and their split."""
+    """``history``: figures per epoch; logits ``(N,) float32`` of the pairs, of the network that has not seen them.
+
+    ``train_auc``: of what the other networks say, which have.
+    """
 
     history: list[dict[str, float]]
     real_logits: np.ndarray
     generated_logits: np.ndarray
-    split: np.ndarray
+    train_auc: float
 
 
 @dataclass(frozen=True)
 class TrainedCritic:
-    """A trained critic, the size of its pictures, and what it said of pairs that it did not learn from.
+    """A trained critic, ``(B, height, width, 3) -> (B, networks)`` logits, and what it said of pairs out of fold.
 
     ``auc`` of ``held_out`` pairs; ``typical``: the median logit of their real pictures, ``typical_map (h, w)``: their mean evidence
     by place.
@@ -54,32 +67,42 @@ class TrainedCritic:
     typical_map: np.ndarray | float = 0.0
 
 
-def share_of_role(bucket: np.ndarray, role: str) -> np.ndarray:
-    """Row numbers of the real pictures that ``role`` (``guide`` or ``judge``) may see: even buckets or odd ones, never both."""
-    return np.flatnonzero(np.asarray(bucket) % 2 == ROLES.index(role))
+def pictures_of_role(bucket: np.ndarray, split: np.ndarray, role: str) -> np.ndarray:
+    """Row numbers of the real pictures of ``role`` (``guide``, ``judge``): held out from the generator, of even or of odd buckets."""
+    return np.flatnonzero((np.asarray(split) != "train") & (np.asarray(bucket) % 2 == ROLES.index(role)))
+
+
+def draws_for(n: int) -> int:
+    """How many samples, and reconstructions, to draw for each of ``n`` pictures."""
+    return int(np.clip(math.ceil(ENOUGH / max(1, n)), 1, MOST_DRAWS))
 
 
 def train_critic(
     real: np.ndarray,
     generated: np.ndarray,
-    split: np.ndarray,
+    bucket: np.ndarray,
     settings: Critic,
     folder: Path,
     fingerprint: str,
     log: Log,
     progress: Progress | None = None,
 ) -> CriticResult:
-    """Train a critic into ``folder`` on the pairs of split ``train`` and score all pictures.
+    """Train a critic into ``folder`` on pairs, and score the first draw of each out of fold.
 
-    ``real (N, H, W, 3) uint8`` of any size and ``generated (N, h, w, 3) uint8`` of the generator's, drawn with the conditions of
-    ``real``; ``split (N,)`` of ``train``, ``validation``, ``test`` is that of both. Both go the same way: the same size, the same
-    JPEG. Raises ``ValueError`` when there is nothing to train on.
+    ``generated (draws, N, h, w, 3) uint8`` of the generator's size, drawn with the conditions of ``real (draws, N, H, W, 3) uint8`` of any;
+    ``bucket (N,)`` of the pairs, equal for twins. Both sides go the same way: the same size, the same JPEG. Raises ``ValueError`` when
+    pictures lie in fewer than two folds.
     """
-    seen = np.asarray(split) == "train"
-    if not seen.any() or len(real) != len(generated):
-        raise ValueError(f"critic: {len(real)} real and {len(generated)} generated pictures, {int(seen.sum())} pairs to train on")
-    height, width = generated.shape[1:3]
-    pictures = {"real": same_way(real, height, width), "generated": same_way(generated, height, width)}
+    fold = folds_of(bucket, NETWORKS)
+    if len(np.unique(fold)) < 2 or real.shape[:2] != generated.shape[:2]:
+        n = f"{real.shape[1]} pictures that the generator has not seen and {generated.shape[1]} samples"
+        raise ValueError(f"critic: {n} are too few to cross-fit; add photographs")
+    height, width = generated.shape[2:4]
+    # Without their margin before they are moved about: a frame that moves inwards could be seen.
+    sides = [np.stack([without_margin(same_way(draw, height, width)) for draw in side]) for side in (real, generated)]
+    both_sides = np.stack(sides, axis=1)  # (draws, 2, N, …)
+    is_real = np.repeat(np.array([1, 0], np.float32), len(fold))
+    own = np.tile(fold, 2)[:, None] == np.arange(NETWORKS)
 
     def augmented(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         flipped, _ = flip_some(batch["image"], generator)
@@ -88,23 +111,20 @@ def train_critic(
         moved = jitter(as_float(coded), settings.jitter, generator)
         strength = generator.uniform(0, settings.noise, (len(moved), 1, 1, 1)).astype(np.float32)
         noise = generator.standard_normal(moved.shape, dtype=np.float32)
-        return np.clip(moved + strength * noise, 0.0, 1.0), batch["is_real"][:, None]
-
-    def pairs(chosen: np.ndarray) -> dict[str, np.ndarray]:
-        # Without their margin before they are moved about: a frame that moves inwards could be seen.
-        images = without_margin(np.concatenate([pictures["real"][chosen], pictures["generated"][chosen]]))
-        return {"image": images, "is_real": np.repeat(np.array([1, 0], np.float32), int(chosen.sum()))}
+        return np.clip(moved + strength * noise, 0.0, 1.0), batch["target"]
 
     seed_everything(settings.seed)
-    model = build_critic(height, width, settings.width_multiplier, settings.dropout)
-    batches = ArrayBatches(pairs(seen), settings.batch_size, settings.seed, augmented)
+    model = build_critic(height, width, settings.width_multiplier, settings.dropout, NETWORKS)
+    targets = np.where(own, ABSENT, is_real[:, None])
+    arrays = {"image": both_sides.reshape(-1, height, width, 3), "target": np.tile(targets, (len(real), 1))}
+    batches = ArrayBatches(arrays, settings.batch_size, settings.seed, augmented)
     model.compile(
         optimizer=keras.optimizers.Adam(cosine_decay(settings.learning_rate, len(batches), settings.epochs), beta_1=0.5),
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
+        loss=cross_entropy,
+        metrics=[accuracy],
         **compile_options(),
     )
-    watched = pairs(np.asarray(split) == "validation")
+    first = both_sides[0].reshape(-1, height, width, 3)
     history = fit(
         model,
         batches,
@@ -113,21 +133,28 @@ def train_critic(
         fingerprint=fingerprint,
         log=log,
         progress=progress,
-        validation=(as_float(watched["image"]), watched["is_real"][:, None]) if len(watched["image"]) else None,
+        validation=(as_float(first), np.where(own, is_real[:, None], ABSENT)),  # each pair by the network that has not seen it
     )
-    _calibrate(model, watched)
-    logits = {k: score(model, [v], height, width)[:, 0] for k, v in pictures.items()}
+    logits = _calibrated(model, score(model, [first], height, width), own, is_real > 0)
+    unseen, seen = logits[own], np.where(own, 0.0, logits).sum(axis=1) / (NETWORKS - 1)
+    maps = evidence_by_network(model, first[: len(fold)])[np.arange(len(fold)), fold]
+    real_logits, generated_logits = np.split(unseen, 2)
+    known = {
+        "n": len(fold),
+        "auc": roc_auc(unseen, is_real > 0),
+        "typical": float(np.median(real_logits)),
+        "map": maps.mean(axis=0).tolist(),
+    }
     save_weights(model, folder)
-    config = {"height": height, "width": width, "held_out": _held_out(model, pictures["real"], logits, ~seen)}
-    save_config(folder, {**config, **dataclasses.asdict(settings)})
+    save_config(folder, {"height": height, "width": width, "networks": NETWORKS, "held_out": known, **dataclasses.asdict(settings)})
     checkpoint.discard(folder / "checkpoints")
-    return CriticResult(history, logits["real"], logits["generated"], np.asarray(split))
+    return CriticResult(history, real_logits, generated_logits, roc_auc(seen, is_real > 0))
 
 
 def load_critic(folder: Path) -> TrainedCritic:
     """The critic of ``folder``. Raises ``FileNotFoundError`` when there is none."""
     config = load_config(folder)
-    model = build_critic(config["height"], config["width"], config["width_multiplier"], config["dropout"])
+    model = build_critic(config["height"], config["width"], config["width_multiplier"], config["dropout"], config["networks"])
     load_weights(model, folder).compile(**compile_options())
     known = config["held_out"]
     return TrainedCritic(
@@ -135,29 +162,36 @@ def load_critic(folder: Path) -> TrainedCritic:
     )
 
 
-def _calibrate(model: keras.Model, watched: dict[str, np.ndarray]) -> None:
-    """Divide the logit by the temperature that suits pairs of the validation split (Guo et al. 2017), so that it is a log density ratio."""
-    if len(watched["image"]):
-        logits = score(model, [watched["image"]], *watched["image"].shape[1:3])[:, 0]
-        temperature = fit_temperature(logits.astype(np.float64), watched["is_real"] > 0)
-        logit = model.get_layer("logit")
+def cross_entropy(is_real: Any, logits: Any) -> Any:
+    """``(B,)``: the mean cross-entropy over the networks that take part, of ``(B, networks)`` each; others have ``ABSENT``."""
+    return _over_present(is_real, ops.softplus(logits) - is_real * logits)
+
+
+def accuracy(is_real: Any, logits: Any) -> Any:
+    """``(B,)``: the share of the networks that take part and are right."""
+    return _over_present(is_real, ops.cast((logits > 0) == (is_real > 0.5), "float32"))
+
+
+def _over_present(is_real: Any, values: Any) -> Any:
+    present = ops.cast(is_real >= 0, "float32")
+    return ops.sum(present * values, axis=-1) / ops.maximum(ops.sum(present, axis=-1), 1.0)
+
+
+def _calibrated(model: keras.Model, logits: np.ndarray, own: np.ndarray, is_real: np.ndarray) -> np.ndarray:
+    """Divide each network's logit by a temperature, so that it is a log density ratio (Guo et al. 2017); the new ``(2 N, networks)``.
+
+    A network's temperature suits what the others say out of fold, so no pair takes part in its own.
+    """
+    unseen = logits[own].astype(np.float64)
+    temperatures = np.array([fit_temperature(unseen[~fold], is_real[~fold]) for fold in own.T])
+    for network, temperature in zip(networks_of(model), temperatures, strict=True):
+        logit = network.get_layer("logit")
         logit.set_weights([w / temperature for w in logit.get_weights()])
+    return (logits / temperatures).astype(np.float32)
 
 
-def _held_out(model: keras.Model, real: np.ndarray, logits: dict[str, np.ndarray], unseen: np.ndarray) -> dict[str, Any]:
-    """What retouching must know of a guide; of all pairs where none is held out, and ``n`` is 0."""
-    rows = unseen if unseen.any() else np.ones_like(unseen)
-    said = logits["real"][rows]
-    return {
-        "n": int(unseen.sum()),
-        "auc": roc_auc(*both(said, logits["generated"][rows])),
-        "typical": float(np.median(said)),
-        "map": evidence_by_place(model, real[rows]).mean(axis=0).tolist(),
-    }
-
-
-def evidence_by_place(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """``(N, h, w) float32`` addends of the logits of ``(N, H, W, 3) uint8``, which are of the size that the critic ``model`` takes."""
+def evidence_by_network(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """``(N, networks, h, w) float32`` addends of the logits of ``(N, H, W, 3) uint8``, which are of the size that ``model`` takes."""
     parts = evidence(model)
     parts.compile(**compile_options())
     return score(parts, [images], *images.shape[1:3])
@@ -165,7 +199,7 @@ def evidence_by_place(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 def critic_logits(critic: TrainedCritic, images: np.ndarray) -> np.ndarray:
     """``(N,) float32`` logits of being real, of ``(N, H, W, 3) uint8`` after the size and the JPEG that the critic was trained on."""
-    return score(critic.model, [same_way(images, critic.height, critic.width)], critic.height, critic.width)[:, 0]
+    return score(critic.model, [same_way(images, critic.height, critic.width)], critic.height, critic.width).mean(axis=1)
 
 
 def without_margin(images: np.ndarray) -> np.ndarray:

@@ -147,7 +147,7 @@ class Repair(Method):
         guide = self.scene.guide
         pictures = np.stack([self.scene.picture(best, place) for place in range(len(draw.seed))]).astype(np.float32) / 255.0
         seen = keras.ops.image.resize(pictures, (guide.height, guide.width), antialias=True)
-        found = keras.ops.convert_to_numpy(self._evidence(seen)) - guide.typical_map
+        found = keras.ops.convert_to_numpy(self._evidence(seen)).mean(axis=1) - guide.typical_map
         if self._tried is None:
             self._tried = np.zeros(found.shape, bool)
         self._tried[draw.round == 1] = False

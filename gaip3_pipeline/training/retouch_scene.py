@@ -64,7 +64,7 @@ class Scene:
             noise, start, (conditions, held, weight) = arrays[:levels], arrays[levels : 2 * levels], arrays[2 * levels :]
             picture = nvae.decode(noise, conditions, temperature, guidance)
             batch = ops.shape(picture)[0]
-            logit = guide.model(_sized(picture, guide.height, guide.width), training=False)
+            logit = ops.mean(guide.model(_sized(picture, guide.height, guide.width), training=False), axis=1, keepdims=True)
             values = [of_values * r.model(_sized(picture, r.height, r.width), training=False) for r in regressors]
             coarse = ops.reshape(_sized(picture, *self._coarse), (batch, -1))
             mean = of_identity / float(np.sqrt(self._coarse[0] * self._coarse[1] * 3))

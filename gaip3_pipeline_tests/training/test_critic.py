@@ -1,12 +1,25 @@
 """A critic finds a real difference, not one of codecs, and guide and judge share no picture."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 
 from gaip3_pipeline.evaluation.critic import critic_figures, occlusion_chart, occlusion_map
 from gaip3_pipeline.settings import Critic
-from gaip3_pipeline.training.critic import as_jpegs, critic_logits, load_critic, same_way, share_of_role, train_critic
+from gaip3_pipeline.tables.splits import folds_of, split
+from gaip3_pipeline.training.critic import (
+    NETWORKS,
+    as_jpegs,
+    critic_logits,
+    draws_for,
+    load_critic,
+    pictures_of_role,
+    same_way,
+    train_critic,
+)
+from gaip3_pipeline.training.pictures import score
 
 TINY = Critic(epochs=8, batch_size=16, learning_rate=5e-3, width_multiplier=0.25, dropout=0.0, shift=1, jitter=0.0, noise=0.01)
 
@@ -28,20 +41,19 @@ def flat(n, seed, size=(16, 12)):
     return (rng.integers(60, 180, (n, size[0] // 4, size[1] // 4, 3)).repeat(4, axis=1).repeat(4, axis=2) + 20).astype(np.uint8)
 
 
-def splits(n):
-    return np.array(["test", "validation", "train", "train"])[np.arange(n) % 4]
+BUCKETS = np.arange(96)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("critic")
     real, generated = textured(96, 0), flat(96, 1)
-    return real, generated, folder, train_critic(real, generated, splits(96), TINY, folder, "a", silent)
+    return real, generated, folder, train_critic(real[None], generated[None], BUCKETS, TINY, folder, "a", silent)
 
 
 def test_an_obvious_difference_is_found_on_held_out_pictures(trained):
     figures = critic_figures(trained[3])
-    assert figures["n"] == 48
+    assert figures["n"] == 192
     assert figures["auc"] > 0.95
     assert figures["mean_logit_real"] > figures["mean_logit_generated"]
     assert figures["accuracy_low"] < figures["accuracy"] <= figures["accuracy_high"]
@@ -50,12 +62,38 @@ def test_an_obvious_difference_is_found_on_held_out_pictures(trained):
 def test_saved_and_loaded_it_gives_equal_logits_whatever_the_size_of_the_pictures(trained):
     real, _, folder, result = trained
     critic = load_critic(folder)
-    np.testing.assert_allclose(critic_logits(critic, real), result.real_logits, atol=1e-4)
-    assert critic_logits(critic, real.repeat(2, axis=1).repeat(2, axis=2)) == pytest.approx(result.real_logits, abs=0.5)
+    sized = critic_logits(critic, real)
+    by_network = score(critic.model, [same_way(real, 16, 12)], 16, 12)
+    np.testing.assert_allclose(by_network.mean(axis=1), sized, atol=1e-5)
+    np.testing.assert_allclose(by_network[np.arange(96), folds_of(BUCKETS, NETWORKS)], result.real_logits, atol=1e-4)
+    assert critic_logits(critic, real.repeat(2, axis=1).repeat(2, axis=2)) == pytest.approx(sized, abs=0.5)
+
+
+def test_each_network_learns_from_all_folds_but_its_own(tmp_path):
+    """Pictures of one fold are the other way round there: who has not seen them is wrong about them, and who has is right."""
+    real, generated = textured(100, 0), flat(100, 1)
+    odd = folds_of(np.arange(100), NETWORKS) == 2
+    real[odd], generated[odd] = generated[odd].copy(), real[odd].copy()
+    bright = np.where(odd, 60, 0)[:, None, None, None].astype(np.uint8)
+    settings = dataclasses.replace(TINY, epochs=30)
+    result = train_critic((real + bright)[None], (generated + bright)[None], np.arange(100), settings, tmp_path, "a", silent)
+    assert (result.real_logits[odd] < 0).mean() > 0.8
+    assert (result.real_logits[~odd] > 0).mean() > 0.8
+    assert result.train_auc > 0.8
+
+
+@pytest.mark.parametrize(("samples", "bucket"), [(4, [10] * 4), (3, [10, 11, 12, 13])], ids=["one fold", "unpaired"])
+def test_pictures_that_cannot_be_cross_fitted_are_named(tmp_path, samples, bucket):
+    with pytest.raises(ValueError, match=f"4 pictures that the generator has not seen and {samples} samples.*add photographs"):
+        train_critic(textured(4, 0)[None], flat(samples, 1)[None], np.array(bucket), TINY, tmp_path, "a", silent)
+
+
+def test_few_pictures_are_drawn_several_times():
+    assert [draws_for(n) for n in (0, 10, 250, 400, 999, 5000)] == [4, 4, 4, 3, 2, 1]
 
 
 def test_pictures_of_one_kind_are_not_told_apart(tmp_path):
-    figures = critic_figures(train_critic(textured(96, 2), textured(96, 3), splits(96), TINY, tmp_path, "a", silent))
+    figures = critic_figures(train_critic(textured(96, 2)[None], textured(96, 3)[None], BUCKETS, TINY, tmp_path, "a", silent))
     assert 0.2 < figures["auc"] < 0.8
 
 
@@ -76,7 +114,7 @@ def framed(images):
 @pytest.mark.parametrize("cue", [framed, lambda images: as_jpegs(images, [60] * len(images))], ids=["frame", "jpeg quality"])
 def test_a_planted_cue_is_not_what_is_learned(tmp_path, cue):
     planted = Critic(epochs=6, batch_size=16, width_multiplier=0.5)
-    result = train_critic(faces(240, 0), cue(faces(240, 1)), splits(240), planted, tmp_path, "a", silent)
+    result = train_critic(faces(240, 0)[None], cue(faces(240, 1))[None], np.arange(240), planted, tmp_path, "a", silent)
     assert 0.35 < critic_figures(result)["auc"] < 0.65
 
 
@@ -84,9 +122,9 @@ def test_what_a_critic_looks_at_is_where_the_difference_is(tmp_path):
     real, generated = faces(240, 0), faces(240, 1)
     board = 60 * (np.indices((12, 12)).sum(axis=0) // 2 % 2)[None, :, :, None]
     real[:, 16:28, 8:20] = np.clip(real[:, 16:28, 8:20].astype(int) + board - 30, 0, 255)
-    train_critic(real, generated, splits(240), TINY, tmp_path, "a", silent)
+    train_critic(real[None], generated[None], np.arange(240), TINY, tmp_path, "a", silent)
     critic = load_critic(tmp_path)
-    assert critic.held_out == 120
+    assert critic.held_out == 240
     assert critic.auc > 0.9
     found = occlusion_map(critic, real[:16])
     row, column = np.unravel_index(found.argmax(), found.shape)
@@ -104,12 +142,11 @@ def test_real_and_generated_go_through_the_same_jpeg():
     assert np.abs(same_way(once, 16, 12).astype(int) - once).mean() < 1
 
 
-def test_guide_and_judge_share_no_real_picture_and_twins_stay_together():
-    bucket = np.array([0, 1, 2, 3, 3, 98, 99])
-    guide, judge = share_of_role(bucket, "guide"), share_of_role(bucket, "judge")
-    assert set(guide).isdisjoint(judge)
-    assert len(guide) + len(judge) == len(bucket)
-    assert set(bucket[guide]).isdisjoint(bucket[judge])
+def test_guide_and_judge_share_no_real_picture_twins_stay_together_and_the_generator_has_seen_none():
+    bucket = np.array([0, 1, 2, 3, 3, 18, 19, 20, 99])
+    guide, judge = (pictures_of_role(bucket, split(bucket), role) for role in ("guide", "judge"))
+    assert bucket[guide].tolist() == [0, 2, 18]
+    assert bucket[judge].tolist() == [1, 3, 3, 19]
 
 
 def test_a_killed_training_ends_as_an_unbroken_one(trained, tmp_path):
@@ -120,11 +157,6 @@ def test_a_killed_training_ends_as_an_unbroken_one(trained, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_critic(real, generated, splits(96), TINY, tmp_path, "a", killed)
-    resumed = train_critic(real, generated, splits(96), TINY, tmp_path, "a", silent)
+        train_critic(real[None], generated[None], BUCKETS, TINY, tmp_path, "a", killed)
+    resumed = train_critic(real[None], generated[None], BUCKETS, TINY, tmp_path, "a", silent)
     np.testing.assert_array_equal(resumed.real_logits, result.real_logits)
-
-
-def test_unpaired_pictures_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="8 real and 4 generated"):
-        train_critic(textured(8, 0), flat(4, 0), splits(8), TINY, tmp_path, "a", silent)

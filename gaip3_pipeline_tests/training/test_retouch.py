@@ -12,7 +12,7 @@ from gaip3_pipeline.evaluation import retouch as retouch_evaluation
 from gaip3_pipeline.evaluation.generate import encoded, read_jpegs
 from gaip3_pipeline.evaluation.retouch import bootstrap_interval, judged, retouch_figures, retouch_samples
 from gaip3_pipeline.layout import ATTRIBUTES
-from gaip3_pipeline.models.critic import build_critic, evidence
+from gaip3_pipeline.models.critic import build_critic, evidence, networks_of
 from gaip3_pipeline.models.nvae.model import build_nvae
 from gaip3_pipeline.settings import Critic, Nvae, Retouch
 from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior, load_aggregate_posterior
@@ -187,11 +187,11 @@ def test_a_repair_moves_latents_of_places_alone_and_betters_the_guides_view(nvae
 
 def test_the_addends_of_a_logit_sum_to_it():
     keras.utils.set_random_seed(3)
-    critic = build_critic(34, 28, 0.25, 0.0)
+    critic = build_critic(34, 28, 0.25, 0.0, networks=3)
     pictures = np.random.default_rng(0).random((4, 34, 28, 3)).astype(np.float32)
-    bias = critic.get_layer("logit").get_weights()[1]
+    bias = np.concatenate([network.get_layer("logit").get_weights()[1] for network in networks_of(critic)])
     by_place = keras.ops.convert_to_numpy(evidence(critic)(pictures))
-    np.testing.assert_allclose(by_place.sum(axis=(1, 2)) + bias, keras.ops.convert_to_numpy(critic(pictures))[:, 0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(by_place.sum(axis=(2, 3)) + bias, keras.ops.convert_to_numpy(critic(pictures)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
