@@ -111,7 +111,11 @@ def framed(images):
     return out
 
 
-@pytest.mark.parametrize("cue", [framed, lambda images: as_jpegs(images, [60] * len(images))], ids=["frame", "jpeg quality"])
+def coded(quality):
+    return lambda images: as_jpegs(images, [quality] * len(images))
+
+
+@pytest.mark.parametrize("cue", [framed, coded(60), coded(30)], ids=["frame", "JPEG of quality 60", "JPEG of quality 30"])
 def test_a_planted_cue_is_not_what_is_learned(tmp_path, cue):
     planted = Critic(epochs=6, batch_size=16, width_multiplier=0.5)
     result = train_critic(faces(240, 0)[None], cue(faces(240, 1))[None], np.arange(240), planted, tmp_path, "a", silent)
