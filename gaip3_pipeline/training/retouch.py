@@ -95,7 +95,9 @@ class Retoucher:
             raise ValueError(f"retouch: {settings.method} needs a correction of the prior")
         self._tools, self._settings = tools, settings
         self._ways: dict[tuple[float, float], tuple[Scene, Method]] = {}
-        self.useless = "" if self._kind.takes_all else blind(tools.guide)
+        why = blind(tools.guide)
+        self.useless = "" if self._kind.takes_all else why
+        self._typical = np.inf if why else tools.guide.typical  # a guide that cannot tell does not know what is good already either
 
     def __call__(self, noise: Sequence[np.ndarray], table: pd.DataFrame, progress: Progress | None = None) -> Retouched:
         """Retouch the samples drawn from ``noise``, one ``(N, h, w, c)`` array per level.
@@ -111,8 +113,8 @@ class Retoucher:
         for temperature, guidance in np.unique(ways, axis=0):
             rows = np.flatnonzero((ways == (temperature, guidance)).all(axis=1))
             scene, method = self._way(float(temperature), float(guidance))
-            typical, size = self._tools.guide.typical, self._settings.batch_size
-            for _ in _Queue(scene, method, rounds, typical, rows, noise, conditions, seeds, result, size):
+            size = self._settings.batch_size
+            for _ in _Queue(scene, method, rounds, self._typical, rows, noise, conditions, seeds, result, size):
                 done += 1
                 if progress:
                     progress(done, len(table))
@@ -191,7 +193,7 @@ class _Queue:
             draw.keep(better | begins)
             draw.round += 1
             good = best.logit >= self.typical
-            over = (row >= 0) & (~now.finite | (good & ~self.method.takes_all) | (draw.round > self.rounds))
+            over = (row >= 0) & (~now.finite | good | (draw.round > self.rounds))
             for place in np.flatnonzero(over):
                 self._finish(int(row[place]), int(place), draw, first, best, bool(now.finite[place]), bool(good[place]))
                 yield int(row[place])

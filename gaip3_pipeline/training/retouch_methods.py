@@ -88,7 +88,7 @@ class Ascent(Method):
 
 
 class Corrected(Method):
-    """The latents go where a correction of the prior says: all at once, and without the guide."""
+    """The latents go where a correction of the prior says: all at once; the guide only says which samples are good already."""
 
     needs_correction = True
     takes_all = True

@@ -220,8 +220,10 @@ def test_transport_brings_latents_to_where_pictures_have_them(nvae, guide, pictu
     assert again.log_density_gain(there, table).mean() > again.log_density_gain(noise, table).mean()
 
     start, rows = samples(nvae)
-    tools = Tools(nvae, critic_that_knows(auc=0.5), correction=again)
-    result = retouch(tools, start, rows, Retouch(method="transport", fidelity=1.0, batch_size=4))
+    freely = Retouch(method="transport", fidelity=1.0, batch_size=4)
+    assert retouch(Tools(nvae, critic_that_knows(typical=-np.inf), correction=again), start, rows, freely).reasons == [GOOD] * N
+    # A guide that cannot tell does not know which are good already; transport goes on without it.
+    result = retouch(Tools(nvae, critic_that_knows(auc=0.5, typical=-np.inf), correction=again), start, rows, freely)
     assert result.reasons == [RETOUCHED] * N
     np.testing.assert_allclose(result.noise[0], again.move(start, rows[list(ATTRIBUTES)].to_numpy(np.float32), 1.0)[0], atol=1e-5)
     with pytest.raises(ValueError, match="transport needs a correction"):
