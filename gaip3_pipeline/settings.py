@@ -178,7 +178,7 @@ class Retouch:
     """Refinement of samples in latent space, by one of the ways of training/retouch_methods.py."""
 
     method: str = TRANSPORT  # or noise_contrastive, ascent, rejection, temperature, repair
-    # How freely, 0 to 1: 0 leaves samples as they are, 1 goes all the way. At .75 no target is missed for another (docs/results.md, proof).
+    # How freely, 0 to 1: 0 leaves samples as they are, 1 goes all the way. The trade-off against identity: docs/results.md, proof.
     fidelity: float = 0.75
     steps: int = 6  # proposals for each sample, of methods that make several
     # Of ascent, at fidelity .5. By the judges (docs/results.md, retouching): larger steps move samples past what is real, AUC far below .5.
