@@ -132,13 +132,30 @@ def write_png(pixels: np.ndarray, recipe: Recipe | None = None) -> bytes:
 def read_recipe(png: bytes) -> Recipe:
     """The recipe inside a PNG. Raises :class:`RecipeError` where there is none that could be followed."""
     try:
-        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-            text = image.info.get(CHUNK)
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as e:
+        text = _text_of(png)
+    except _UNREADABLE as e:
         raise RecipeError(f"not a PNG: {e}") from e
-    if not isinstance(text, str) or len(text) > _TEXT:
+    if text is None:
         raise RecipeError("there are no settings in this picture: it was not downloaded from the studio, or another program saved it anew")
     return parse_recipe(text)
+
+
+def recipe_in(picture: bytes) -> Recipe | None:
+    """The recipe inside a picture, None where there is none, as in a photograph. Raises :class:`RecipeError` for a damaged one."""
+    try:
+        text = _text_of(picture)
+    except _UNREADABLE:
+        return None
+    return None if text is None else parse_recipe(text)
+
+
+_UNREADABLE = OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError
+
+
+def _text_of(png: bytes) -> str | None:
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        text = image.info.get(CHUNK)
+    return text if isinstance(text, str) and len(text) <= _TEXT else None
 
 
 def parse_recipe(text: str) -> Recipe:

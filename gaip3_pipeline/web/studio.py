@@ -108,7 +108,7 @@ class StudioRoutes:
         return await self._ask(asked, {"do": "retouch", "faces": _dumped(asked.faces), "fidelity": asked.fidelity})
 
     async def photograph(self, request: Request, tab: Name, pane: Name, model: Model = None) -> Response:
-        """The face of a photograph, which is the body of the request."""
+        """The face of a photograph, which is the body of the request, or those of a picture that was downloaded here."""
         async with self._uploading:
             return await self._ask(Asked(tab=tab, pane=pane, model=model), {"do": "photograph"}, await request.body())
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import TypeAdapter
 
-from gaip3_pipeline.evaluation.recipe import Face, RecipeError, write_png
+from gaip3_pipeline.evaluation.recipe import Face, RecipeError, recipe_in, write_png
 from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import ModelVersion
@@ -135,8 +135,13 @@ class _Work:
         return _told(studio, faces, reasons=reasons)
 
     def photograph(self, head: dict[str, Any], body: bytes) -> Answer:
-        """As :meth:`faces`, of a photograph, and what was cut out of it."""
-        studio = self._studio(head)
+        """As :meth:`faces`, of a photograph, and what was cut out of it; of a picture of the studio the faces that it shows."""
+        studio, recipe = self._studio(head), recipe_in(body)
+        if recipe:
+            if recipe.model != studio.version:
+                other = f"generator {recipe.model[:12]} drew it, and the studio has {studio.version[:12]}"
+                raise RecipeError(f"{other}: gaip3 generate --from draws it again where MLflow's registry has that one")
+            return _told(studio, studio.resolved(recipe.faces))
         cut, face = studio.photograph(body)
         return _told(studio, [face], cut=_data_url(write_png(cut), "png"))
 

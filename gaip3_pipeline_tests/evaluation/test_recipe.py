@@ -20,6 +20,7 @@ from gaip3_pipeline.evaluation.recipe import (
     pack_latents,
     parse_recipe,
     read_recipe,
+    recipe_in,
     seed_of,
     unpack_latents,
     write_png,
@@ -45,10 +46,16 @@ def test_a_picture_carries_its_recipe_and_its_pixels() -> None:
     mixed = Mixed(first=Drawn(seed=1), second=pack_latents([np.ones(s) for s in SHAPES]), share=[0.25])
     recipe = Recipe(model="ab" * 32, faces=[Face(latents=mixed, values=[0, 0.25, 0.5, 0.75, 1], guidance=1.5, drawn=Drawn(seed=2))])
     png = write_png(PICTURE, recipe)
-    assert read_recipe(png) == recipe
+    assert read_recipe(png) == recipe_in(png) == recipe
     assert png == write_png(PICTURE, recipe)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), PICTURE)
     assert seed_of(mixed) == 1
+
+
+def test_a_photograph_carries_none_and_a_damaged_one_is_named() -> None:
+    assert recipe_in(b"") is recipe_in(b"GIF89a") is recipe_in(write_png(PICTURE)) is None
+    with pytest.raises(RecipeError, match="its settings are damaged"):
+        recipe_in(with_text("no JSON"))
 
 
 def test_numbers_come_back_as_they_were_within_what_16_bits_hold() -> None:

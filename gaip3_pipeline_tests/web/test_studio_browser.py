@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from gaip3_pipeline.assets.training_data import final_images
 from gaip3_pipeline.definitions import tracking_of
-from gaip3_pipeline.evaluation.recipe import Drawn, Encoded, read_recipe
+from gaip3_pipeline.evaluation.recipe import Drawn, Encoded, read_recipe, write_png
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.models.nvae.model import build_nvae, save_nvae
 from gaip3_pipeline.settings import load, of_preset
@@ -218,6 +218,23 @@ def test_a_dropped_photograph_is_shown_as_the_model_sees_it_edited_and_saved(
     done = gaip3("generate", "--root", root.path, "--from", path, "--out", tmp_path / "again.png")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "again.png").read_bytes() == path.read_bytes()
+
+
+def test_a_downloaded_picture_that_is_dropped_opens_as_it_was(page: Page, tmp_path: Path) -> None:
+    before = face(page)
+    move(page, "mouth", 0.9)
+    move(page, "temperature", 0.7)
+    as_downloaded, path = face(page), download(page, tmp_path)
+    page.locator("[data-what=mouth] button").click()
+    page.locator("[data-what=temperature] button").click()
+    expect(page.locator("#s-face figure img")).to_have_attribute("src", before)
+    drop(page, "face.png", path.read_bytes())
+    expect(page.locator("#s-face figure img")).to_have_attribute("src", as_downloaded)
+    expect(page.locator("#s-grid img")).to_have_count(1)
+    expect(page.locator("[data-what=mouth] output")).to_have_text("0.90")
+    other = read_recipe(path.read_bytes()).model_copy(update={"model": 64 * "0"})
+    drop(page, "face.png", write_png(np.zeros((8, 8, 3), np.uint8), other))
+    expect(page.locator("#s-reading")).to_contain_text("generator 000000000000 drew it")
 
 
 def test_what_is_no_photograph_is_refused_with_its_reason(root: DataRoot, page: Page) -> None:

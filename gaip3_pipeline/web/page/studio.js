@@ -13,7 +13,7 @@ const KEPT = 24;
 // chosen, `plain` as it is drawn with the sliders applied, `now` as it is shown, which may be retouched.
 export const studio = {
   about: null, set: {}, fidelity: 0, faces: [], chosen: null, plain: null, now: null, history: [], kept: [], view: "many",
-  follow, choose, adopt, setValue, faceButton, thumb, draw, retouch, applied, command,
+  follow, choose, adopt, reopen, setValue, faceButton, thumb, draw, retouch, applied, command,
 };
 
 export function startStudio() {
@@ -137,6 +137,13 @@ function choose(face, keepHistory = false) {
 function adopt(face) {
   Object.assign(studio.set, { values: face.values.map(() => null), temperature: null, guidance: null });
   choose(face);
+}
+
+// The faces of a picture that was downloaded here, as they were.
+function reopen(faces) {
+  studio.faces = faces;
+  show("many");
+  adopt(faces[0]);
 }
 
 function setValue(i, value) {

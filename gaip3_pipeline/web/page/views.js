@@ -50,11 +50,12 @@ const many = {
   open(panel, studio) {
     const zip = el("input", { type: "number", min: 1, max: 10000, value: 100, ariaLabel: t("zip") });
     const all = el("button", { textContent: t("sheet") }), ask = el("button", { textContent: `${t("zip")} …`, title: t("zip_title") });
-    all.addEventListener("click", () => download(this.shown.map((s) => s.face), `faces-${studio.faces[0].latents.seed}.png`));
+    const first = () => studio.faces[0].latents.seed ?? Number(document.getElementById("s-seed").value);
+    all.addEventListener("click", () => download(this.shown.map((s) => s.face), `faces-${first()}.png`));
     ask.addEventListener("click", () => {
       const { temperature, guidance } = studio.applied(studio.faces[0]);
       const values = studio.set.values.map((v) => v ?? "").join(",");
-      const query = new URLSearchParams({ tab: session, n: zip.value, seed: studio.faces[0].latents.seed, temperature, guidance, values });
+      const query = new URLSearchParams({ tab: session, n: zip.value, seed: first(), temperature, guidance, values });
       el("a", { href: `/api/studio/faces.zip?${query}`, download: "" }).click();
     });
     panel.append(help("many_help"), walk(el("div", { className: "s-grid", id: "s-grid" })), el("div", { className: "acts" }, all, ask, zip));
@@ -252,6 +253,7 @@ const photograph = {
       const query = new URLSearchParams({ tab: session, pane: "photograph" });
       const answer = await answered(await fetch(`/api/studio/photograph?${query}`, { method: "POST", body: file }));
       const { cut, faces, pictures } = await answer.json();
+      if (!cut) { studio.reopen(faces); return; } // a picture of the studio
       Object.assign(this, { cut, seen: pictures[0], face: faces[0] });
       studio.adopt(this.face);
     } catch (error) {
