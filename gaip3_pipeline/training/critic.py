@@ -152,8 +152,10 @@ def train_critic(
 
 
 def load_critic(folder: Path) -> TrainedCritic:
-    """The critic of ``folder``. Raises ``FileNotFoundError`` when there is none."""
+    """The critic of ``folder``. Raises ``FileNotFoundError`` when there is none, or one network of an earlier version."""
     config = load_config(folder)
+    if "networks" not in config:
+        raise FileNotFoundError(f"the critic in {folder} is of an earlier version of this program")
     model = build_critic(config["height"], config["width"], config["width_multiplier"], config["dropout"], config["networks"])
     load_weights(model, folder).compile(**compile_options())
     known = config["held_out"]
