@@ -49,7 +49,7 @@ class Measure:
         settings = load(root)
         data = final_images(root, settings)
         self.model = load_nvae(root.nvae)
-        unseen = pictures_of_role(data.table.bucket.to_numpy(), data.table.split.to_numpy(), "guide")  # judges see others
+        unseen = pictures_of_role(data.table.bucket.to_numpy(), "guide")  # judges see others
         self.real, self._given, self.unseen = data.images, data.values, data.images[unseen]
         self.rebuilt = reconstructions(self.model, self.unseen, data.values[unseen])
         self.judge, self.second = load_critic(root.judge), load_critic(root.reconstruction_judge)

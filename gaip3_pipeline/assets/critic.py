@@ -60,7 +60,7 @@ def _critic(
         folder = folder_of(step.root)
         data = final_images(step.root, step.settings)
         bucket = data.table.bucket.to_numpy()
-        rows = pictures_of_role(bucket, data.table.split.to_numpy(), role)
+        rows = pictures_of_role(bucket, role)
         photographs, values, draws = data.images[rows], data.values[rows], range(draws_for(len(rows)))
         model = load_nvae(step.root.nvae)
         real = np.stack([reconstructions(model, photographs, values, d) if rebuilt else photographs for d in draws])

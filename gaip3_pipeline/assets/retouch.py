@@ -116,7 +116,7 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
 
         data = final_images(root, step.settings)
         # What the guide learned from, neither the generator nor the judges have seen.
-        unseen = pictures_of_role(data.table.bucket.to_numpy(), data.table.split.to_numpy(), "guide")
+        unseen = pictures_of_role(data.table.bucket.to_numpy(), "guide")
         rebuilt = reconstructions(tools.nvae, data.images[unseen], data.values[unseen])
         measured = table[:MEASURED]
         before, after = (read_jpegs(folder, names[:MEASURED]) for folder in (root.samples, root.retouched))

@@ -23,6 +23,7 @@ CHUNK = "gaip3"  # the PNG's text that holds the recipe
 _LATENTS = 128  # seeds, mixtures and numbers of which the latents of one face are made
 _NUMBERS = 65_536  # of latents that are no seed's; the largest preset has 3,000
 _TEXT = 1_000_000  # characters of a recipe, which is also what Pillow takes
+_UNREADABLE = OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError
 
 
 class RecipeError(ValueError):
@@ -147,9 +148,6 @@ def recipe_in(picture: bytes) -> Recipe | None:
     except _UNREADABLE:
         return None
     return None if text is None else parse_recipe(text)
-
-
-_UNREADABLE = OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError
 
 
 def _text_of(png: bytes) -> str | None:

@@ -23,7 +23,7 @@ from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.critic import MARGIN, build_critic, evidence, networks_of
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.settings import Critic
-from gaip3_pipeline.tables.splits import folds_of
+from gaip3_pipeline.tables.splits import folds_of, split
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import Log, fit
@@ -67,9 +67,9 @@ class TrainedCritic:
     typical_map: np.ndarray | float = 0.0
 
 
-def pictures_of_role(bucket: np.ndarray, split: np.ndarray, role: str) -> np.ndarray:
+def pictures_of_role(bucket: np.ndarray, role: str) -> np.ndarray:
     """Row numbers of the real pictures of ``role`` (``guide``, ``judge``): held out from the generator, of even or of odd buckets."""
-    return np.flatnonzero((np.asarray(split) != "train") & (np.asarray(bucket) % 2 == ROLES.index(role)))
+    return np.flatnonzero((split(bucket) != "train") & (np.asarray(bucket) % 2 == ROLES.index(role)))
 
 
 def draws_for(n: int) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from gaip3_pipeline.evaluation.critic import critic_figures, occlusion_chart, occlusion_map
 from gaip3_pipeline.settings import Critic
-from gaip3_pipeline.tables.splits import folds_of, split
+from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training.critic import (
     NETWORKS,
     as_jpegs,
@@ -151,7 +151,7 @@ def test_real_and_generated_go_through_the_same_jpeg():
 
 def test_guide_and_judge_share_no_real_picture_twins_stay_together_and_the_generator_has_seen_none():
     bucket = np.array([0, 1, 2, 3, 3, 18, 19, 20, 99])
-    guide, judge = (pictures_of_role(bucket, split(bucket), role) for role in ("guide", "judge"))
+    guide, judge = (pictures_of_role(bucket, role) for role in ("guide", "judge"))
     assert bucket[guide].tolist() == [0, 2, 18]
     assert bucket[judge].tolist() == [1, 3, 3, 19]
 
