@@ -36,10 +36,14 @@ def timed(work):
     return found, time.monotonic() - start
 
 
-def features_of(extractor, path):
+def features_of(extractor, path, with_parts=True):
     """Features ``(2, 1, D)`` of one picture file, through ``predict``."""
-    picture = load_image(path, HEIGHT, WIDTH)[None].astype(np.float32)
-    return np.asarray(extractor.predict(np.concatenate([picture, picture[:, :, ::-1]]), verbose=0), np.float16).reshape(2, 1, -1)
+    picture = load_image(path, HEIGHT, WIDTH)[None]
+    both = np.concatenate([picture, picture[:, :, ::-1]])
+    features = extractor.trunk.predict(both.astype(np.float32), verbose=0)
+    if with_parts:
+        features = np.concatenate([features, extractor.parts.features(both)], axis=1)
+    return np.asarray(features, np.float16).reshape(2, 1, -1)
 
 
 def main() -> None:
@@ -72,7 +76,7 @@ def main() -> None:
             for model, process in zip(gender.models, gender.processes, strict=True):
                 picture = load_image(path, gender.height, gender.width)[None].astype(np.float32) / 255.0
                 model.predict(picture, verbose=0)
-                process.logits(features_of(extractor, path))
+                process.logits(features_of(extractor, path, with_parts=False))
             for process in processes:
                 process.predict(features_of(extractor, path))
 

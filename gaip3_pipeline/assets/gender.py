@@ -29,6 +29,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.assets.training_data import labelled_features, originals_table, resized_images
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.classification import gender_figures
+        from gaip3_pipeline.models.features import trunk_groups
         from gaip3_pipeline.tables.files import write_text_atomically
         from gaip3_pipeline.training.gender import FEMALE, LINES, train_gender
         from gaip3_pipeline.training.logbook import write_section
@@ -38,8 +39,9 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         table = table[table.set.isin([s.id for s in LABELLED_SETS])].reset_index(drop=True)
         is_female = (table.set == "d2_female").to_numpy()
         images, bucket = resized_images(step.root, table), table.bucket.to_numpy()
-        features, groups = labelled_features(step.root, table.key)
-        features = features[:, : len(table)]  # without brightness copies
+        features, _ = labelled_features(step.root, table.key)
+        groups = trunk_groups()
+        features = features[:, : len(table), : groups[-1]]  # without brightness copies, and without parts of the face
         with step.training_run(flatten(section)) as run:
             result = train_gender(images, is_female, bucket, features, groups, section, folder, step.fingerprint, run.log, step.progress())
             figures = gender_figures(result.logits, is_female, FinalDataset().threshold)

@@ -27,21 +27,20 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         settings,
         name="feature_extractor",
         deps=[*(f"resized_{s.id}" for s in IMAGE_SETS), *(f"augmented_{s.id}" for s in LABELLED_SETS)],
-        version=1,
+        version=2,
         group=GROUP,
         kinds={"keras", "mlflow"},
-        description="Which patches and colours lie in which region of a face, learned from the pictures without labels.",
+        description="Which patches and colours lie in which region of a picture, and how the parts of a face look, learned without labels.",
         training=True,
     )
     def feature_extractor(step: Step) -> Made:
         import numpy as np
 
         from gaip3_pipeline.assets.training_data import originals_table, resized_batches, resized_images, save_labelled_features
-        from gaip3_pipeline.evaluation.relevance import patch_sheet
+        from gaip3_pipeline.evaluation.relevance import parts_sheet, patch_sheet
         from gaip3_pipeline.imaging.patches import LEARNED_FROM
         from gaip3_pipeline.imaging.sheets import evenly
-        from gaip3_pipeline.models.features import groups
-        from gaip3_pipeline.training.features import extract, learn_extractor, save_extractor
+        from gaip3_pipeline.training.features import extract, groups, learn_extractor, save_extractor
 
         table, folder = originals_table(step.root), step.root.feature_extractor
         labelled = table[table.set.isin([s.id for s in LABELLED_SETS])]
@@ -54,17 +53,19 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
             save_extractor(extractor, folder)
             save_labelled_features(step.root, labelled.key, features, groups())
             figures = {"learned_from": len(seen), "labelled_sets": len(labelled), "features": features.shape[2], "variance_kept": kept}
-            version, picture = weights_version(folder), patch_sheet(np.asarray(extractor.get_layer("patch_words").directions))
+            version, patches = weights_version(folder), patch_sheet(np.asarray(extractor.trunk.get_layer("patch_words").directions))
+            parts = parts_sheet(resized_images(step.root, table.iloc[evenly(len(table), 24)]))
             run.result(numbers(figures))
-            run.picture("patches.jpg", picture)
+            run.picture("parts.jpg", parts)
+            run.picture("patches.jpg", patches)
             run.register(folder, version)
-        return Made(digest([version, arrays_version(step.root.features_labelled)]), figures, picture, run.url)
+        return Made(digest([version, arrays_version(step.root.features_labelled)]), figures, parts, run.url, {"patches": patches})
 
     @versioned_asset(
         settings,
         name="final_features",
         deps=["feature_extractor", "final_dataset"],
-        version=1,
+        version=2,
         group=GROUP,
         kinds={"keras", "numpy"},
         description="The features of every final image, so that a relabelled value is written anew in seconds.",

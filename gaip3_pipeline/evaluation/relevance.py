@@ -1,5 +1,6 @@
-"""What the input models look at, for people: patches, the regions that count; figures out of fold with intervals."""
+"""What the input models look at, for people: patches, the parts of faces, what counts; figures out of fold with intervals."""
 
+import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -7,6 +8,12 @@ from gaip3_pipeline.evaluation.charts import jpeg
 from gaip3_pipeline.evaluation.inputs import bootstrap, mean_absolute_error
 from gaip3_pipeline.evaluation.regression import r_squared, regression_figures
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
+from gaip3_pipeline.imaging.part_measures import regions
+from gaip3_pipeline.models.face_parts import find_parts
+from gaip3_pipeline.models.features import REGIONS
+from gaip3_pipeline.training.features import GROUPS
+
+TINTS = {"background": (40, 90, 255), "hair": (255, 210, 0), "skin": (255, 60, 60)}
 
 
 def with_intervals(predicted: np.ndarray, labelled: np.ndarray, is_female: np.ndarray) -> dict[str, float | int]:
@@ -25,17 +32,37 @@ def patch_sheet(directions: np.ndarray) -> bytes:
     return contact_sheet(list(pictures), 25, cell=(32, 32), title="patches learned from the pictures")
 
 
+def parts_sheet(pictures: np.ndarray) -> bytes:
+    """``pictures (N, H, W, 3) uint8`` twice as large, with points of the face and what is taken for background, hair and skin tinted."""
+    parts, shown = find_parts(pictures), []
+    for picture, person, points in zip(pictures, parts.person, parts.points, strict=True):
+        large = cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR).astype(np.float32)
+        found = regions(cv2.resize(person, None, fx=2, fy=2), 2 * points)
+        for name, tint in TINTS.items():
+            large[found[name]] = 0.6 * large[found[name]] + 0.4 * np.array(tint)
+        for x, y, _ in 2 * points:
+            cv2.circle(large, (round(float(x)), round(float(y))), 0, (255, 255, 255), -1)
+        shown.append(large.astype(np.uint8))
+    return contact_sheet(shown, 8, cell=(156, 192), title="hair (yellow), background (blue), skin (red), points of the face")
+
+
 def relevance_map(relevance: np.ndarray, attribute: str) -> bytes:
-    """Where the process of ``attribute`` looks: each region's share of the relevances ``(G,)`` (models/features.REGIONS)."""
+    """Where the process of ``attribute`` looks: each group's share of the relevances ``(G,)`` (training/features.GROUPS)."""
     share = np.asarray(relevance) / max(float(np.sum(relevance)), 1e-12)
-    of_words = share[:-1].reshape(2, -1, 2)  # patches and colours; rows of the face; sides and middle
-    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-    for axes, name, part in zip(figure.subplots(1, 2), ("patches", "colours"), of_words, strict=True):
+    of_words, others = share[: len(REGIONS) - 1].reshape(2, -1, 2), share[len(REGIONS) - 1 :]  # patches and colours; rows; sides and middle
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    first, second, bars = figure.subplots(1, 3, width_ratios=(1, 1, 1.4))
+    for axes, name, part in zip((first, second), ("patches", "colours"), of_words, strict=True):
         grid = part[:, [0, 1, 0]]
         axes.imshow(grid, vmin=0, vmax=share.max(), cmap="viridis", aspect=1.2)
         for (row, column), value in np.ndenumerate(grid):
             ink = "white" if value < 0.6 * share.max() else "black"
             axes.text(column, row, f"{value:.0%}", ha="center", va="center", color=ink, fontsize=9)
         axes.set(title=name, xticks=[0, 1, 2], xticklabels=["side", "middle", "side"], yticks=[])
-    figure.suptitle(f"{attribute}: which region counts (small copy {share[-1]:.0%})", fontsize=10)
+    names = [name.replace("_", " ") for name in GROUPS[-len(others) :]]
+    bars.bar_label(bars.barh(names, others, color="tab:green"), [f"{value:.0%}" for value in others], padding=2, fontsize=9)
+    bars.set(title="the face's parts", xlim=(0, 1.25 * share.max()), xticks=[])
+    bars.invert_yaxis()
+    bars.spines[["top", "right", "bottom"]].set_visible(False)
+    figure.suptitle(f"{attribute}: what counts", fontsize=10)
     return jpeg(figure)

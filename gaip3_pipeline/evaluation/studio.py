@@ -34,7 +34,7 @@ from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.backend import compiled
 from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.settings import ASCENT, Settings
-from gaip3_pipeline.training.features import extract, load_extractor
+from gaip3_pipeline.training.features import Extractor, extract, load_extractor
 from gaip3_pipeline.training.inputs import InputProcess, load_input_model
 from gaip3_pipeline.training.pictures import shrink
 from gaip3_pipeline.training.retouch import Retoucher, Tools, load_tools
@@ -160,7 +160,7 @@ class Studio:
         return load_tools(self.root, self.settings.retouch, self.nvae)
 
     @cached_property
-    def _extractor(self) -> keras.Model:
+    def _extractor(self) -> Extractor:
         return load_extractor(self.root.feature_extractor)
 
     @cached_property

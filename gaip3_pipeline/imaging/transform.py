@@ -1,12 +1,14 @@
 """Cropping, area resizing, brightness copies and JPEG encoding of single pictures. Pure functions of arrays."""
 
 import zlib
+from typing import Any
 
 import cv2
 import numpy as np
 
 from gaip3_pipeline.imaging.decode import Picture, Target
 
+Array = Any
 RATIOS = (0.84, 0.864, 0.888, 0.912, 0.936, 0.96, 1.04, 1.064, 1.088, 1.112, 1.136, 1.16)
 
 
@@ -43,6 +45,12 @@ def brighten(pixels: np.ndarray, ratio: float) -> np.ndarray:
     levels = np.arange(256)
     table = levels * ratio if ratio < 1 else levels * (2 - ratio) + 255 * (ratio - 1)
     return np.rint(table).astype(np.uint8)[pixels]
+
+
+def opponent_channels(pixels: Array) -> tuple[Array, Array, Array]:
+    """``(…, 3)`` in 0..255 to lightness and two weighted colour differences, about 0..1, ``(…)`` each; of arrays and tensors."""
+    red, green, blue = (pixels[..., i] / 255.0 for i in range(3))
+    return (red + green + blue) / 3.0, 1.5 * (red - green) / 2.0, 1.5 * ((red + green) / 2.0 - blue) / 2.0
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 from keras import layers, ops
 
 from gaip3_pipeline.imaging.patches import FLAT, GRID, HEIGHT, PATCH, PATCHES, STRIDE, THRESHOLD, WIDTH, cell_means
+from gaip3_pipeline.imaging.transform import opponent_channels
 
 Tensor = Any
 COLOURS = 48
@@ -82,13 +83,12 @@ class OnAxes(layers.Layer):
 
 
 def opponent(pictures: Tensor) -> Tensor:
-    """``(…, 3)`` in 0..255 to lightness and two weighted colour differences, about 0..1, works on arrays and tensors."""
-    red, green, blue = (pictures[..., i] / 255.0 for i in range(3))
-    return ops.stack([(red + green + blue) / 3.0, 1.5 * (red - green) / 2.0, 1.5 * ((red + green) / 2.0 - blue) / 2.0], axis=-1)
+    """:func:`opponent_channels` as ``(…, 3)``."""
+    return ops.stack(opponent_channels(pictures), axis=-1)
 
 
-def build_extractor() -> tuple[keras.Model, keras.Model]:
-    """The extractor, ``(B, 128, 104, 3) float32 in 0..255 -> (B, D)``, and the same up to what its axes project, a list of ``(B, d)``."""
+def build_trunk() -> tuple[keras.Model, keras.Model]:
+    """The trunk, ``(B, 128, 104, 3) float32 in 0..255 -> (B, D)``, and the same up to what its axes project, a list of ``(B, d)``."""
     pictures = keras.Input((HEIGHT, WIDTH, 3))
     words: dict[str, layers.Layer] = {"patches": PatchWords(name="patch_words"), "colours": ColourWords(name="colour_words")}
     before, after = [], []
@@ -108,7 +108,7 @@ def build_extractor() -> tuple[keras.Model, keras.Model]:
     return keras.Model(pictures, layers.Concatenate()(after)), keras.Model(pictures, before)
 
 
-def groups() -> np.ndarray:
+def trunk_groups() -> np.ndarray:
     """``(G + 1,) int``: where the features of each region begin and end: (side, middle) of four rows, of patches, of colours; the copy."""
     sizes = [n for axes in (PATCH_AXES, COLOUR_AXES) for _ in range(ROWS) for n in (2 * axes, axes)]
     return np.cumsum([0, *sizes, COPY_AXES])

@@ -1,6 +1,7 @@
-"""The features of faces learned from pictures alone (models/features.py), and extracted."""
+"""The features of faces, learned without labels and extracted: a trunk (models/features.py) and the face's parts (part_features.py)."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -8,26 +9,42 @@ import numpy as np
 from keras import ops
 from scipy.sparse.linalg import eigsh
 
+from gaip3_pipeline.imaging.part_measures import PARTS
 from gaip3_pipeline.imaging.patches import HEIGHT, PATCH, PATCHES, SAMPLED, WIDTH, patch_dictionary
 from gaip3_pipeline.models.backend import compile_options
-from gaip3_pipeline.models.features import COLOURS, REGIONS, build_extractor, groups, opponent
+from gaip3_pipeline.models.features import COLOURS, REGIONS, build_trunk, opponent, trunk_groups
 from gaip3_pipeline.models.storage import load_weights, save_config, save_weights
+from gaip3_pipeline.training.part_features import PartAxes, learn_part_axes, load_part_axes, part_groups, save_part_axes
 from gaip3_pipeline.training.pictures import shrink
 
+GROUPS = [*REGIONS, *PARTS]
 ROUNDS = 10  # of k-means
 _BATCH = 64
 
 
-def learn_extractor(images: np.ndarray, seed: int = 0) -> tuple[keras.Model, float]:
-    """The extractor of ``images (N, H, W, 3) uint8``, and the share of their features' variance that the axes keep.
+@dataclass(frozen=True)
+class Extractor:
+    """``trunk``: which patches and colours lie in which region of a picture; ``parts``: the parts of the face in it."""
+
+    trunk: keras.Model
+    parts: PartAxes
+
+
+def groups() -> np.ndarray:
+    """``(G + 1,) int``: where the features of each of ``GROUPS`` begin and end."""
+    return np.append(trunk_groups(), trunk_groups()[-1] + part_groups()[1:])
+
+
+def learn_extractor(images: np.ndarray, seed: int = 0) -> tuple[Extractor, float]:
+    """The extractor of ``images (N, H, W, 3) uint8``, and the share of the trunk's features' variance that its axes keep.
 
     ``LEARNED_FROM`` pictures are enough; memory rises with their number, about 400 kB for each.
     """
     generator = np.random.default_rng(seed)
     pictures = shrink(images, HEIGHT, WIDTH)
     pictures = np.concatenate([pictures, pictures[:, :, ::-1]])
-    extractor, before = build_extractor()
-    patches, colours = extractor.get_layer("patch_words"), extractor.get_layer("colour_words")
+    trunk, before = build_trunk()
+    patches, colours = trunk.get_layer("patch_words"), trunk.get_layer("colour_words")
     directions, offset = _patch_dictionary(pictures, generator)
     patches.directions.assign(directions)
     patches.offset.assign(offset)
@@ -41,46 +58,52 @@ def learn_extractor(images: np.ndarray, seed: int = 0) -> tuple[keras.Model, flo
             part.append(np.asarray(found))
     kept = []
     for name, part in zip(REGIONS, parts, strict=True):
-        layer = extractor.get_layer(name)
+        layer = trunk.get_layer(name)
         mean, axes, share = _principal_axes(np.concatenate(part), layer.axes.shape[1], generator)
         layer.mean.assign(mean)
         layer.axes.assign(axes)
         kept.append(share)
-    return _compiled(extractor), float(np.mean(kept))
+    return Extractor(_compiled(trunk), learn_part_axes(pictures, centres, width)), float(np.mean(kept))
 
 
-def extract(extractor: keras.Model, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None) -> np.ndarray:
+def extract(
+    extractor: Extractor, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None, with_parts: bool = True
+) -> np.ndarray:
     """Features of pictures and of their mirror images, ``(2, N, D) float16``, for batches of ``(B, H, W, 3) uint8``.
 
-    ``done(n)`` is told how many pictures are done.
+    ``done(n)`` is told how many pictures are done. Without parts they are the trunk's alone, in half the time.
     """
     out, n = [], 0
     for batch in batches:
         for start in range(0, len(batch), _BATCH):
-            some = shrink(batch[start : start + _BATCH], HEIGHT, WIDTH).astype(np.float32)
-            both = extractor.predict_on_batch(np.concatenate([some, some[:, :, ::-1]]))
-            out.append(np.asarray(both, np.float16).reshape(2, len(some), -1))
+            some = shrink(batch[start : start + _BATCH], HEIGHT, WIDTH)
+            both = np.concatenate([some, some[:, :, ::-1]])
+            features = np.asarray(extractor.trunk.predict_on_batch(both.astype(np.float32)))
+            if with_parts:
+                features = np.concatenate([features, extractor.parts.features(both)], axis=1)
+            out.append(features.astype(np.float16).reshape(2, len(some), -1))
             n += len(some)
             if done:
                 done(n)
-    return np.concatenate(out, axis=1) if out else np.zeros((2, 0, int(groups()[-1])), np.float16)
+    return np.concatenate(out, axis=1) if out else np.zeros((2, 0, int((groups() if with_parts else trunk_groups())[-1])), np.float16)
 
 
-def save_extractor(extractor: keras.Model, folder: Path) -> None:
-    """Write ``model.weights.h5`` and ``model.json``, whole or not at all."""
-    save_weights(extractor, folder)
+def save_extractor(extractor: Extractor, folder: Path) -> None:
+    """Write ``model.weights.h5``, ``parts.weights.h5`` and ``model.json``, each whole or not at all."""
+    save_weights(extractor.trunk, folder)
+    save_part_axes(extractor.parts, folder)
     save_config(folder, {"height": HEIGHT, "width": WIDTH, "features": int(groups()[-1])})
 
 
-def load_extractor(folder: Path) -> keras.Model:
+def load_extractor(folder: Path) -> Extractor:
     """The extractor of ``folder``. Raises ``FileNotFoundError`` when there is none."""
-    return _compiled(load_weights(build_extractor()[0], folder))
+    return Extractor(_compiled(load_weights(build_trunk()[0], folder)), load_part_axes(folder))
 
 
-def _compiled(extractor: keras.Model) -> keras.Model:
+def _compiled(trunk: keras.Model) -> keras.Model:
     """Once, not in each call of :func:`extract`: Keras traces a newly compiled model anew."""
-    extractor.compile(**compile_options())
-    return extractor
+    trunk.compile(**compile_options())
+    return trunk
 
 
 def _patch_dictionary(pictures: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

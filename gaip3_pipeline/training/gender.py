@@ -22,7 +22,7 @@ from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.features import extract
+from gaip3_pipeline.training.features import Extractor, extract
 from gaip3_pipeline.training.fit import Log, fit
 from gaip3_pipeline.training.inputs import InputProcess, fit_process, load_input_model, save_input_model
 from gaip3_pipeline.training.pictures import as_float, cosine_decay, flip_some, jitter, score, score_all, shift, shrink
@@ -135,12 +135,12 @@ def load_gender_models(folder: Path) -> GenderModels:
 
 
 def score_gender(
-    models: GenderModels, extractor: keras.Model, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None
+    models: GenderModels, extractor: Extractor, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None
 ) -> np.ndarray:
     """``(N, folds, 2) float32`` logits of every fold for batches of ``(B, H, W, 3) uint8``; ``done(n)`` is told the pictures scored."""
     parts, n = [], 0
     for batch in batches:
-        features = extract(extractor, [batch])
+        features = extract(extractor, [batch], with_parts=False)
         networks = score_all(models.models, [batch], models.height, models.width)
         folds = [added(logits, process.logits(features)) for logits, process in zip(networks, models.processes, strict=True)]
         parts.append(np.stack(folds, axis=1))

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gaip3_pipeline.models.features import groups
+from gaip3_pipeline.models.features import trunk_groups
 from gaip3_pipeline.settings import GenderModel
 from gaip3_pipeline.training import gender
 from gaip3_pipeline.training.features import extract, learn_extractor
@@ -35,7 +35,8 @@ def extractor():
 @pytest.fixture(scope="module")
 def train(extractor):
     def run(images, is_female, bucket, folder, log=silent):
-        return train_gender(images, is_female, bucket, extract(extractor, [images]), groups(), TINY, folder, "a", log)
+        features = extract(extractor, [images], with_parts=False)
+        return train_gender(images, is_female, bucket, features, trunk_groups(), TINY, folder, "a", log)
 
     return run
 

@@ -1,0 +1,93 @@
+"""What is measured of the parts of faces (imaging/part_measures.py), on axes learned from pictures alone."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from scipy.linalg import block_diag
+
+from gaip3_pipeline.imaging.part_measures import PART_AXES, in_own_frame, measures, of_unit_size
+from gaip3_pipeline.models.face_parts import find_parts
+from gaip3_pipeline.tables.files import writing
+
+FILE = "parts.weights.h5"
+_ROUNDS = 5  # of the mean of shapes that are turned to lie on it
+
+
+@dataclass(frozen=True)
+class PartAxes:
+    """``shape (468, 3)``: the points of the mean face; ``colours (K, 3)`` and ``width`` of the words of colour of hair.
+
+    ``mean (D,)`` of the measures of all parts, one after another, and the ``axes (D, F)`` that each part's lie on: of a mean square of 1.
+    """
+
+    shape: np.ndarray
+    colours: np.ndarray
+    width: float
+    mean: np.ndarray
+    axes: np.ndarray
+
+    def features(self, pictures: np.ndarray) -> np.ndarray:
+        """``(N, F) float32`` of ``pictures (N, H, W, 3) uint8``."""
+        measured = np.concatenate(_measured(pictures, self.shape, self.colours, self.width), axis=1)
+        return ((measured - self.mean) @ self.axes).astype(np.float32)
+
+
+def part_groups() -> np.ndarray:
+    """``(P + 1,) int``: where the features of each of ``PARTS`` begin and end."""
+    return np.cumsum([0, *PART_AXES])
+
+
+def learn_part_axes(pictures: np.ndarray, colours: np.ndarray, width: float) -> PartAxes:
+    """The axes of ``pictures (N, H, W, 3) uint8`` and their mirror images, with words of colour learned elsewhere."""
+    shape = _mean_shape(find_parts(pictures).points)
+    means, blocks = [], []
+    for part, axes in zip(_measured(pictures, shape, colours, width), PART_AXES, strict=True):
+        mean = part.mean(axis=0)
+        _, singular, vectors = np.linalg.svd(part - mean, full_matrices=False)
+        block = np.zeros((part.shape[1], axes))
+        block[:, : len(vectors)] = vectors[:axes].T / (np.sqrt(np.square(singular).sum() / len(part)) + 1e-12)
+        means.append(mean)
+        blocks.append(block)
+    return PartAxes(shape, colours, width, np.concatenate(means), block_diag(*blocks))
+
+
+def save_part_axes(axes: PartAxes, folder: Path) -> None:
+    """Write ``parts.weights.h5``, whole or not at all."""
+    with writing(folder / FILE) as temporary, h5py.File(temporary, "w") as file:
+        for field in dataclasses.fields(axes):
+            file[field.name] = getattr(axes, field.name)
+
+
+def load_part_axes(folder: Path) -> PartAxes:
+    """The axes of ``folder``. Raises ``FileNotFoundError`` when there are none."""
+    path = folder / FILE
+    if not path.exists():
+        raise FileNotFoundError(f"no axes of parts at {path}; materialise feature_extractor")
+    with h5py.File(path) as file:
+        return PartAxes(width=float(file["width"][()]), **{name: file[name][()] for name in ("shape", "colours", "mean", "axes")})
+
+
+def _measured(pictures: np.ndarray, shape: np.ndarray, colours: np.ndarray, width: float) -> list[np.ndarray]:
+    """For each of ``PARTS`` its measures, ``(N, d) float32``."""
+    parts = find_parts(pictures)
+    shapes, turns = in_own_frame(parts.points, shape)
+
+    def words(pixels: np.ndarray) -> np.ndarray:
+        near = (2.0 * pixels @ colours.T - np.square(colours).sum(axis=1)) / width
+        near = np.exp(near - near.max(axis=1, keepdims=True))
+        return near / near.sum(axis=1, keepdims=True)
+
+    of_each = zip(pictures, parts.person, parts.points, shapes, turns, strict=True)
+    rows = [measures(*one, words) for one in of_each]
+    return [np.stack(part).astype(np.float32) for part in zip(*rows, strict=True)] if rows else []
+
+
+def _mean_shape(points: np.ndarray) -> np.ndarray:
+    """The mean of shapes turned to lie on it (generalised Procrustes analysis, Gower 1975), ``(468, 3)``."""
+    mean = of_unit_size(points).mean(axis=0)
+    for _ in range(_ROUNDS):
+        mean = of_unit_size(in_own_frame(points, mean)[0].mean(axis=0, keepdims=True))[0]
+    return mean

@@ -1,0 +1,76 @@
+"""The person and the points of a face: where the painter put them, nothing worse than nonsense where there is no face."""
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gaip3_pipeline.faces.dataset import portraits
+from gaip3_pipeline.faces.painter import paint
+from gaip3_pipeline.imaging.part_measures import CHIN, EYES, FEW, FOREHEAD, OUTER_LIPS, regions
+from gaip3_pipeline.models import face_parts
+from gaip3_pipeline.models.face_parts import POINTS, find_parts
+from gaip3_pipeline.settings import Faces
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return np.stack([paint(p.face, 128)[:, 12:116] for p in portraits(Faces(d1=0, female=6, male=6, size=128))])
+
+
+def test_person_and_points_lie_where_the_face_is(pictures):
+    parts = find_parts(pictures)
+    assert parts.person.shape == pictures.shape[:3]
+    assert parts.points.shape == (len(pictures), POINTS, 3)
+    assert 0 <= parts.person.min() <= parts.person.max() <= 1.001
+    assert (parts.person[:, 60:70, 47:57].mean(axis=(1, 2)) > 0.9).all()  # the middle of the face
+    assert (parts.person[:, :6, :6].mean(axis=(1, 2)) < 0.2).all()  # a corner of the wall
+    for points in parts.points:
+        mouth, eyes = points[list(OUTER_LIPS), 1].mean(), points[np.ravel(EYES), 1].mean()
+        assert 0 < points[FOREHEAD, 1] < eyes < mouth < points[CHIN, 1] < 128
+
+
+@pytest.mark.parametrize(("value", "region"), [("background", "background"), ("hair_color", "hair_above")])
+def test_a_region_is_what_is_painted_otherwise(value, region):
+    for portrait in portraits(Faces(d1=0, female=4, male=0, size=128)):
+        light, dark = (paint(dataclasses.replace(portrait.face, **{value: v}), 128)[:, 12:116] for v in (0.1, 0.9))
+        parts = find_parts(light[None])
+        found = regions(parts.person[0], parts.points[0])
+        assert not (found["hair"] & (found["skin"] | found["background"])).any()
+        change = np.abs(light.astype(float) - dark).mean(axis=2)
+        elsewhere = {"background": "hair", "hair_above": "background"}[region]
+        assert np.median(change[found[region]]) > 40 > 8 > np.median(change[found[elsewhere]])
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 80, 3))
+
+
+@pytest.mark.parametrize("picture", [np.zeros((128, 104, 3)), np.full((128, 104, 3), 255), NOISE], ids=["black", "white", "noise"])
+def test_what_is_no_face_has_regions_too(picture):
+    parts = find_parts(picture[None].astype(np.uint8))
+    assert np.isfinite(parts.points).all()
+    assert all(mask.sum() >= FEW for mask in regions(parts.person[0], parts.points[0]).values())
+
+
+def test_alone_or_among_others_a_picture_has_the_same_parts(pictures):
+    together, alone = find_parts(pictures), find_parts(pictures[3:4])
+    np.testing.assert_array_equal(together.points[3], alone.points[0])
+    np.testing.assert_array_equal(together.person[3], alone.person[0])
+
+
+def test_points_follow_a_picture_that_is_moved(pictures):
+    moved = np.stack(
+        [cv2.warpAffine(p, np.float32([[1, 0, 5], [0, 1, -4]]), (104, 128), borderMode=cv2.BORDER_REPLICATE) for p in pictures]
+    )
+    shift = np.median(find_parts(moved).points - find_parts(pictures).points, axis=1)[:, :2]
+    np.testing.assert_allclose(shift, np.tile([5, -4], (len(pictures), 1)), atol=1.5)
+
+
+def test_the_networks_are_those_that_their_readme_names():
+    folder = Path(face_parts.__file__).parent / "mediapipe"
+    named = dict(re.findall(r"`(\w+\.tflite)`.*`([0-9a-f]{64})`", (folder / "README.md").read_text()))
+    assert named == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.tflite")}
