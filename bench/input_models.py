@@ -5,7 +5,8 @@
 ROOT must hold what input_model_{attr} is made from (``gaip3 refresh --root ROOT --select input_model_head`` makes it). Fold = split bucket
 modulo folds, so twins stay together; each labelled picture is predicted by the model that did not see it. ``--networks`` trains the network
 that the evaluators are (60 epochs without blur) in as many folds: 10 to 40 s a fold and value for 790 pictures on two cores. Of painted
-faces the R² against the exact values is given too (``exact``). Prints a table; the last line is one JSON object.
+faces the R² against the exact values is given too (``exact``), and what it is of the labels' mean at each exact value (``taught``): the
+most that such labels can teach, however good the model. Prints a table; the last line is one JSON object.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.isotonic import IsotonicRegression
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -77,7 +79,10 @@ def main() -> None:
         for name, (predicted, seconds) in found.items():
             figures = with_intervals(predicted, values, female)
             row = {k: round(figures[k], 3) for k in ("n", "r2", "r2_low", "r2_high", "mae", "spearman")} | {"seconds": round(seconds, 1)}
-            rows[attribute][name] = row | ({} if exact is None else {"exact": round(r_squared(predicted, exact), 3)})
+            if exact is not None:
+                taught = IsotonicRegression().fit(exact, values).predict(exact)
+                row |= {"exact": round(r_squared(predicted, exact), 3), "taught": round(r_squared(taught, exact), 3)}
+            rows[attribute][name] = row
             print(f"{attribute:12}{name:14}" + "".join(f"  {k} {v}" for k, v in rows[attribute][name].items()), flush=True)
     print(json.dumps({"folds": a.folds, **rows}))
 

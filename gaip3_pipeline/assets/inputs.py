@@ -97,7 +97,7 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             *(f"resized_{s.id}" for s in IMAGE_SETS),
             "near_duplicates",
         ],  # all sets: a twin in D1 moves the split
-        version=3,
+        version=4,
         reads=lambda s: (s.input_model[attribute],),
         group=GROUP,
         kinds={"scipy", "mlflow"},
@@ -150,7 +150,7 @@ def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         settings,
         name=f"input_values_{attribute}",
         deps=[f"input_model_{attribute}", "final_features", "final_dataset"],
-        version=3,
+        version=4,
         group=GROUP,
         kinds={"scipy", "csv"},
         description=f"The value of {attribute} of every final image, all from the model for consistency, and how sure it is.",
