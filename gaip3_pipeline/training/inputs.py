@@ -182,32 +182,38 @@ def load_input_model(folder: Path, name: str = "model") -> InputProcess:
 def _search(distances: np.ndarray, y: np.ndarray, sign: int, least_noise: float) -> tuple[np.ndarray, float, float]:
     """Relevances ``(G,)``, noise and scale of the greatest marginal likelihood, by L-BFGS over their logarithms."""
     usual = np.median(distances[:, 0], axis=(1, 2)) + 1e-9
-    distances = distances / usual[:, None, None, None]
+    n_groups = len(distances)
+    start = np.append(np.full(n_groups, np.log(0.5 / n_groups)), (np.log(max(0.1, least_noise)), 0.0))
+    limits = [(-8.0, 3.0)] * n_groups + [(np.log(least_noise), 1.0), (-3.0, 3.0)]
+    data = distances / usual[:, None, None, None], y, sign
+    found = minimize(unlikeliness, start, data, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": ITERATIONS}).x
+    return np.exp(found[:n_groups]) / usual, float(np.exp(found[n_groups])), float(np.exp(found[-1]))
+
+
+def unlikeliness(logs: np.ndarray, distances: np.ndarray, y: np.ndarray, sign: int) -> tuple[float, np.ndarray]:
+    """Negative log marginal likelihood of ``y (n,)``, with the pull of relevances towards equal ones, and its gradient.
+
+    ``logs (G + 2,)``: logarithms of relevances, noise and scale; ``distances`` of :func:`_distances`. Rasmussen and Williams 2006,
+    equations 5.8 and 5.9.
+    """
     n_groups, n = len(distances), len(y)
     equal = np.log(0.5 / n_groups)
-
-    def negative_log_likelihood(logs: np.ndarray) -> tuple[float, np.ndarray]:
-        relevance, (noise, scale) = np.exp(logs[:n_groups]), np.exp(logs[n_groups:])
-        apart = np.sqrt(np.tensordot(relevance.astype(np.float32), distances, 1) + _TINY)
-        terms = np.exp(-apart)
-        kernel = 0.25 * (terms[0] + terms[1] + sign * (terms[2] + terms[2].T))
-        covariance = (scale * kernel).astype(np.float64)
-        covariance[np.diag_indices(n)] += noise
-        factor = cho_factor(covariance, lower=True)
-        inverse = cho_solve(factor, np.eye(n))
-        weights = inverse @ y
-        value = 0.5 * y @ weights + np.log(np.diag(factor[0])).sum() + _PULL * np.square(logs[:n_groups] - equal).sum()
-        slope = (0.5 * (inverse - np.outer(weights, weights))).astype(np.float32)
-        pull = terms / (2 * apart) * (0.25 * scale * slope) * np.array([1, 1, 2 * sign], np.float32)[:, None, None]
-        gradient = np.empty_like(logs)
-        gradient[:n_groups] = -relevance * (distances.reshape(n_groups, -1) @ pull.ravel()) + 2 * _PULL * (logs[:n_groups] - equal)
-        gradient[n_groups:] = noise * np.trace(slope), scale * (slope * kernel).sum()
-        return float(value), gradient
-
-    start = np.append(np.full(n_groups, equal), (np.log(max(0.1, least_noise)), 0.0))
-    limits = [(-8.0, 3.0)] * n_groups + [(np.log(least_noise), 1.0), (-3.0, 3.0)]
-    found = minimize(negative_log_likelihood, start, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": ITERATIONS}).x
-    return np.exp(found[:n_groups]) / usual, float(np.exp(found[n_groups])), float(np.exp(found[-1]))
+    relevance, (noise, scale) = np.exp(logs[:n_groups]), np.exp(logs[n_groups:])
+    apart = np.sqrt(np.tensordot(relevance.astype(np.float32), distances, 1) + _TINY)
+    terms = np.exp(-apart)
+    kernel = 0.25 * (terms[0] + terms[1] + sign * (terms[2] + terms[2].T))
+    covariance = (scale * kernel).astype(np.float64)
+    covariance[np.diag_indices(n)] += noise
+    factor = cho_factor(covariance, lower=True)
+    inverse = cho_solve(factor, np.eye(n))
+    weights = inverse @ y
+    value = 0.5 * y @ weights + np.log(np.diag(factor[0])).sum() + _PULL * np.square(logs[:n_groups] - equal).sum()
+    slope = (0.5 * (inverse - np.outer(weights, weights))).astype(np.float32)
+    pull = terms / (2 * apart) * (0.25 * scale * slope) * np.array([1, 1, 2 * sign], np.float32)[:, None, None]
+    gradient = np.empty_like(logs)
+    gradient[:n_groups] = -relevance * (distances.reshape(n_groups, -1) @ pull.ravel()) + 2 * _PULL * (logs[:n_groups] - equal)
+    gradient[n_groups:] = noise * np.trace(slope), scale * (slope * kernel).sum()
+    return float(value), gradient
 
 
 def _kernel(a: np.ndarray, b: np.ndarray, sign: int) -> np.ndarray:

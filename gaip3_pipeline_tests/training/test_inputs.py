@@ -4,10 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.optimize import approx_fprime
+from scipy.spatial.distance import cdist
 
 from gaip3_pipeline.evaluation.regression import r_squared
 from gaip3_pipeline.settings import InputModel
-from gaip3_pipeline.training.inputs import fit_process, load_input_model, save_input_model, train_input_model
+from gaip3_pipeline.training.inputs import fit_process, load_input_model, save_input_model, train_input_model, unlikeliness
 from gaip3_pipeline.versions import weights_version
 
 GROUPS = np.array([0, 6, 12, 18])  # three regions of six features
@@ -109,3 +111,14 @@ def test_too_few_labels_are_an_error_that_says_so():
     features, values, _ = pictures(4)
     with pytest.raises(ValueError, match="input model eyes: 2 labels are too few for 4 folds: label more images"):
         train_input_model("eyes", features[:, :2], GROUPS, values[:2], np.array([0, 1]), SETTINGS)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_search_goes_down_the_slope_of_the_likelihood(sign):
+    generator = np.random.default_rng(3)
+    points = generator.normal(size=(3, 2, 40, 4))  # regions, mirror images, pictures, features
+    pairs = ((0, 0), (1, 1), (0, 1))
+    distances = np.stack([[cdist(p[a], p[b], "sqeuclidean") for a, b in pairs] for p in points]).astype(np.float32) / 8
+    y, logs = generator.normal(size=40), np.log([0.3, 0.1, 0.5, 0.2, 0.8])
+    numeric = approx_fprime(logs, lambda x: unlikeliness(x, distances, y, sign)[0], 1e-3)
+    np.testing.assert_allclose(unlikeliness(logs, distances, y, sign)[1], numeric, rtol=0.02, atol=0.02)
