@@ -59,9 +59,9 @@ def relevance_map(relevance: np.ndarray, attribute: str) -> bytes:
             ink = "white" if value < 0.6 * share.max() else "black"
             axes.text(column, row, f"{value:.0%}", ha="center", va="center", color=ink, fontsize=9)
         axes.set(title=name, xticks=[0, 1, 2], xticklabels=["side", "middle", "side"], yticks=[])
-    names = [name.replace("_", " ") for name in GROUPS[-len(others) :]]
+    names = ["small copy", *(name.replace("_", " ") for name in GROUPS[-len(others) + 1 :])]
     bars.bar_label(bars.barh(names, others, color="tab:green"), [f"{value:.0%}" for value in others], padding=2, fontsize=9)
-    bars.set(title="the face's parts", xlim=(0, 1.25 * share.max()), xticks=[])
+    bars.set(title="parts of the face", xlim=(0, 1.25 * share.max()), xticks=[])
     bars.invert_yaxis()
     bars.spines[["top", "right", "bottom"]].set_visible(False)
     figure.suptitle(f"{attribute}: what counts", fontsize=10)

@@ -71,7 +71,7 @@ def extract(
 ) -> np.ndarray:
     """Features of pictures and of their mirror images, ``(2, N, D) float16``, for batches of ``(B, H, W, 3) uint8``.
 
-    ``done(n)`` is told how many pictures are done. Without parts they are the trunk's alone, in half the time.
+    ``done(n)`` is told how many pictures are done. Without parts they are the trunk's alone, in a third of the time.
     """
     out, n = [], 0
     for batch in batches:
