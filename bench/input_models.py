@@ -5,8 +5,8 @@
 ROOT must hold what input_model_{attr} is made from (``gaip3 refresh --root ROOT --select input_model_head`` makes it). Fold = split bucket
 modulo folds, so twins stay together; each labelled picture is predicted by the model that did not see it. ``--networks`` trains the network
 that the evaluators are (60 epochs without blur) in as many folds: 10 to 40 s a fold and value for 790 pictures on two cores. Of painted
-faces the R² against the exact values is given too (``exact``), and what it is of the labels' mean at each exact value (``taught``): the
-most that such labels can teach, however good the model. Prints a table; the last line is one JSON object.
+faces the R² against the exact values is given too (``exact``), and that of the labels' mean at each exact value (``taught``), which is
+what a perfect learner of such labels would say. Prints a table; the last line is one JSON object.
 """
 
 import argparse
