@@ -9,7 +9,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from gaip3_pipeline.imaging.transform import opponent_channels
+from gaip3_pipeline.imaging.transform import opponent
 
 PARTS = ["hair", "hair_colours", "skin", "background", "background_colours", "mouth", "lips", "eyes", "turn"]
 PART_AXES = [24, 40, 8, 8, 30, 30, 10, 30, 1]  # of each at most
@@ -36,7 +36,7 @@ def measures(picture: np.ndarray, person: np.ndarray, points: np.ndarray, shape:
     half = picture.shape[1] // 2, picture.shape[0] // 2
     small, person = (cv2.resize(x, half, interpolation=cv2.INTER_AREA) for x in (picture, person))
     region = regions(person, points / 2)
-    pixels = {name: _opponent(small[mask]) for name, mask in region.items() if name in ("hair", "skin", "background")}
+    pixels = {name: opponent(small[region[name]]) for name in ("hair", "skin", "background")}
     hair = [region[name][region["hair"]] for name in ("hair", "hair_above", "hair_beside")]  # of the pixels of hair
     colours = words(pixels["hair"])
     lips = shape[[*OUTER_LIPS, *INNER_LIPS]]
@@ -48,9 +48,9 @@ def measures(picture: np.ndarray, person: np.ndarray, points: np.ndarray, shape:
         _statistics(pixels["skin"]),
         _statistics(pixels["background"]),
         np.sqrt(words(pixels["background"]).mean(axis=0)),
-        _opponent(mouth).ravel(),
+        opponent(mouth).ravel(),
         (lips - lips.mean(axis=0)).ravel(),
-        _opponent(np.stack(eyes)).ravel(),
+        opponent(np.stack(eyes)).ravel(),
         np.array([turn]),
     ]
 
@@ -101,10 +101,6 @@ def crop(picture: np.ndarray, points: np.ndarray, size: tuple[int, int]) -> np.n
     corner = (low + high) / 2 - scale * np.array([size[1], size[0]]) / 2
     to_picture = np.array([[scale, 0.0, corner[0]], [0.0, scale, corner[1]]], np.float32)
     return cv2.warpAffine(picture, to_picture, size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _opponent(pixels: np.ndarray) -> np.ndarray:
-    return np.stack(opponent_channels(pixels.astype(np.float32)), axis=-1)
 
 
 def _statistics(pixels: np.ndarray) -> np.ndarray:

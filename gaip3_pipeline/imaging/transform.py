@@ -53,6 +53,11 @@ def opponent_channels(pixels: Array) -> tuple[Array, Array, Array]:
     return (red + green + blue) / 3.0, 1.5 * (red - green) / 2.0, 1.5 * ((red + green) / 2.0 - blue) / 2.0
 
 
+def opponent(pixels: np.ndarray) -> np.ndarray:
+    """:func:`opponent_channels` of an array, ``(…, 3) float32``."""
+    return np.stack(opponent_channels(pixels.astype(np.float32)), axis=-1)
+
+
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
     """``(H, W, 3) uint8`` RGB as a baseline JPEG with full-resolution colour, since halved colour shows in pictures this small."""
     parameters = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]

@@ -62,7 +62,7 @@ class ColourWords(layers.Layer):
         self.width = self.add_weight(shape=(), trainable=False, name="width")
 
     def call(self, pictures: Tensor) -> Tensor:
-        x = opponent(ops.average_pool(pictures, 2, 2, "valid"))
+        x = ops.stack(opponent_channels(ops.average_pool(pictures, 2, 2, "valid")), axis=-1)
         near = 2.0 * ops.matmul(x, ops.transpose(self.centres)) - ops.sum(ops.square(self.centres), axis=1)
         return ops.softmax(near / self.width, axis=-1)
 
@@ -80,11 +80,6 @@ class OnAxes(layers.Layer):
 
     def call(self, x: Tensor) -> Tensor:
         return ops.matmul(x - self.mean, self.axes)
-
-
-def opponent(pictures: Tensor) -> Tensor:
-    """:func:`opponent_channels` as ``(…, 3)``."""
-    return ops.stack(opponent_channels(pictures), axis=-1)
 
 
 def build_trunk() -> tuple[keras.Model, keras.Model]:

@@ -5,7 +5,7 @@ one learned from the labels: the average outer product of the gradients of the f
 Radhakrishnan et al. 2024). The mean of the two does as well as the input models on photographs and on painted faces (docs/results.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from gaip3_pipeline.tables.splits import folds_of
 FOLDS = 4
 NOISE = 0.15  # variance of a label against that of the process; .05 and .15 differ by less than .02 in R²
 ROBUST_FROM = 2.0  # residuals beyond so many deviations count as noisier, in proportion to their square
+Fall = Callable[[np.ndarray], np.ndarray]  # covariances at squared distances
 _RIDGE = 1e-6  # of the learned metric: directions that no gradient took still count a little
 
 
@@ -48,14 +49,16 @@ class KernelRegression:
     def covariance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Posterior covariance ``(n, m)``, in units of the process, of pictures of features ``(2, n, D)`` and ``(2, m, D)``."""
         x, y = self._in_metric(a), self._in_metric(b)
-        known_x, known_y = (mirror_kernel(z, self.features, self.width, self.sign) for z in (x, y))
-        return mirror_kernel(x, y, self.width, self.sign) - known_x @ self.inverse @ known_y.T
+        fall = gaussian(self.width)
+        known_x, known_y = (mirror_kernel(z, self.features, fall, self.sign) for z in (x, y))
+        return mirror_kernel(x, y, fall, self.sign) - known_x @ self.inverse @ known_y.T
 
     def posterior(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean (a value that may leave 0..1) and variance (in units of the process, without the label's noise), ``(n,)`` each."""
         x = self._in_metric(features)
-        between = mirror_kernel(x, self.features, self.width, self.sign)
-        own = 0.5 * (1.0 + self.sign * np.exp(-np.square(x[0] - x[1]).sum(axis=1) / self.width))
+        fall = gaussian(self.width)
+        between = mirror_kernel(x, self.features, fall, self.sign)
+        own = 0.5 * (1.0 + self.sign * fall(np.square(x[0] - x[1]).sum(axis=1)))
         variance = own - np.einsum("ij,ij->i", between @ self.inverse, between)
         return (between @ self.weights + self.mean).astype(np.float64), np.maximum(variance, 0.0).astype(np.float64)
 
@@ -108,7 +111,7 @@ def predict(models: Sequence[KernelRegression], features: np.ndarray) -> tuple[n
 def _fit(metric: np.ndarray | None, x: np.ndarray, values: np.ndarray, noise: np.ndarray, sign: int) -> KernelRegression:
     squares = squared_distances(x[0], x[0])
     width = float(2.0 * np.median(squares[np.triu_indices(len(squares), 1)])) + 1e-12
-    covariance = mirror_kernel(x, x, width, sign)
+    covariance = mirror_kernel(x, x, gaussian(width), sign)
     covariance[np.diag_indices(len(covariance))] += noise.astype(np.float32)
     inverse = np.linalg.inv(covariance)
     mean = 0.5 if sign < 0 else float(values.mean())
@@ -119,21 +122,25 @@ def _learned_metric(model: KernelRegression) -> np.ndarray:
     """``(D, D)``: the root of the mean outer product of the gradients at the labelled pictures and their mirror images."""
     x = np.concatenate(list(model.features))
     weights = np.concatenate([model.weights, model.sign * model.weights])
-    pull = np.exp(-squared_distances(x, x) / model.width) * weights
+    pull = gaussian(model.width)(squared_distances(x, x)) * weights
     gradients = pull.sum(axis=1)[:, None] * x - pull @ x
     outer = gradients.T @ gradients
     values, vectors = np.linalg.eigh(outer / (np.trace(outer) / len(outer) + 1e-30))
     return (vectors * np.sqrt(np.maximum(values, 0.0) + _RIDGE)).astype(np.float32)
 
 
-def mirror_kernel(a: np.ndarray, b: np.ndarray, width: float, sign: int) -> np.ndarray:
-    """Covariance ``(n, m)`` of pictures of features ``(2, n, D)`` and ``(2, m, D)``: Gaussian in the squared distance over ``width``.
+def mirror_kernel(a: np.ndarray, b: np.ndarray, fall: Fall, sign: int) -> np.ndarray:
+    """Covariance ``(n, m)`` of pictures of features ``(2, n, D)`` and ``(2, m, D)``, which is ``fall`` of squared distances.
 
     It is averaged over a picture and its mirror image; ``sign`` is -1 where the mirror image's value is 1 - value.
     """
-    same = np.exp(-squared_distances(a[0], b[0]) / width) + np.exp(-squared_distances(a[1], b[1]) / width)
-    other = np.exp(-squared_distances(a[0], b[1]) / width) + np.exp(-squared_distances(a[1], b[0]) / width)
+    same, other = (fall(squared_distances(a[0], b[i])) + fall(squared_distances(a[1], b[1 - i])) for i in (0, 1))
     return 0.25 * (same + sign * other)
+
+
+def gaussian(width: float) -> Fall:
+    """How a covariance falls that is Gaussian in the distance, the square of which is taken over ``width``."""
+    return lambda squares: np.exp(-squares / width)
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

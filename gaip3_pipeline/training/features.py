@@ -6,13 +6,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
 from scipy.sparse.linalg import eigsh
 
 from gaip3_pipeline.imaging.part_measures import PARTS
 from gaip3_pipeline.imaging.patches import HEIGHT, PATCH, PATCHES, SAMPLED, WIDTH, patch_dictionary
+from gaip3_pipeline.imaging.transform import opponent
 from gaip3_pipeline.models.backend import compile_options
-from gaip3_pipeline.models.features import COLOURS, REGIONS, build_trunk, opponent, trunk_groups
+from gaip3_pipeline.models.features import COLOURS, REGIONS, build_trunk, trunk_groups
 from gaip3_pipeline.models.storage import load_weights, save_config, save_weights
 from gaip3_pipeline.training.part_features import PartAxes, learn_part_axes, load_part_axes, part_groups, save_part_axes
 from gaip3_pipeline.training.pictures import shrink
@@ -119,7 +119,7 @@ def _patch_dictionary(pictures: np.ndarray, generator: np.random.Generator) -> t
 def _colour_dictionary(pictures: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, float]:
     """k-means of pixels: ``(COLOURS, 3)`` centres, and the square of the usual distance between neighbours."""
     flat = pictures.reshape(-1, 3)
-    pixels = ops.convert_to_numpy(opponent(flat[generator.integers(0, len(flat), SAMPLED)].astype(np.float32)))
+    pixels = opponent(flat[generator.integers(0, len(flat), SAMPLED)])
     centres = pixels[generator.choice(SAMPLED, COLOURS, replace=False)]
     for _ in range(ROUNDS):
         nearest = np.square(pixels[:, None] - centres[None]).sum(axis=-1).argmin(axis=1)

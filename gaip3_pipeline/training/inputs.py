@@ -26,7 +26,7 @@ from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.tables.files import writing
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.tables.values import DECIMALS, as_values
-from gaip3_pipeline.training.cross_fitting import squared_distances
+from gaip3_pipeline.training.cross_fitting import mirror_kernel, squared_distances
 
 FOLDS = 4
 ITERATIONS = 25  # of the search; the likelihood changes little after them
@@ -68,8 +68,8 @@ class InputProcess:
         for start in range(0, len(values), _BLOCK):
             some = slice(start, start + _BLOCK)
             x = features[:, some] * _spread(np.sqrt(self.relevance), self.groups)
-            between = self.scale * _kernel(x, known, sign)
-            own = self.scale * 0.5 * (1.0 + sign * _fall(np.square(x[0] - x[1]).sum(axis=1)))
+            between = self.scale * mirror_kernel(x, known, exponential, sign)
+            own = self.scale * 0.5 * (1.0 + sign * exponential(np.square(x[0] - x[1]).sum(axis=1)))
             variance = own - np.einsum("ij,ij->i", between @ inverse, between)
             values[some] = mean + deviation * (between @ weights)
             deviations[some] = deviation * np.sqrt(np.maximum(variance, 0.0) + self.noise)
@@ -86,7 +86,7 @@ class InputProcess:
     def _conditioned(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The labelled pictures' features by relevance, the inverse of their covariance, and its product with the labels."""
         known = self.features * _spread(np.sqrt(self.relevance), self.groups)
-        covariance = (self.scale * _kernel(known, known, _sign(self.attribute))).astype(np.float64)
+        covariance = (self.scale * mirror_kernel(known, known, exponential, _sign(self.attribute))).astype(np.float64)
         covariance[np.diag_indices(len(covariance))] += self.noise * self.repeats
         inverse = cho_solve(cho_factor(covariance, lower=True), np.eye(len(covariance)))
         mean, deviation = _moments(self.attribute, self.values)
@@ -216,13 +216,7 @@ def unlikeliness(logs: np.ndarray, distances: np.ndarray, y: np.ndarray, sign: i
     return float(value), gradient
 
 
-def _kernel(a: np.ndarray, b: np.ndarray, sign: int) -> np.ndarray:
-    """Covariance ``(n, m)`` of pictures of features ``(2, n, D)`` and ``(2, m, D)``, averaged over each picture and its mirror image."""
-    same, other = (_fall(squared_distances(a[0], b[i])) + _fall(squared_distances(a[1], b[1 - i])) for i in (0, 1))
-    return 0.25 * (same + sign * other)
-
-
-def _fall(squares: np.ndarray) -> np.ndarray:
+def exponential(squares: np.ndarray) -> np.ndarray:
     """The exponential covariance at distances of these ``squares`` (Rasmussen and Williams 2006, section 4.2.1).
 
     It does better out of fold than the Gaussian one and the smoother ones between (docs/results.md): values are not smooth in features.

@@ -7,9 +7,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 from scipy.linalg import block_diag
+from scipy.special import softmax
 
 from gaip3_pipeline.imaging.part_measures import PART_AXES, in_own_frame, measures, of_unit_size
-from gaip3_pipeline.models.face_parts import find_parts
+from gaip3_pipeline.models.face_parts import FaceParts, find_parts
 from gaip3_pipeline.tables.files import writing
 
 FILE = "parts.weights.h5"
@@ -31,7 +32,7 @@ class PartAxes:
 
     def features(self, pictures: np.ndarray) -> np.ndarray:
         """``(N, F) float32`` of ``pictures (N, H, W, 3) uint8``."""
-        measured = np.concatenate(_measured(pictures, self.shape, self.colours, self.width), axis=1)
+        measured = np.concatenate(_measured(pictures, find_parts(pictures), self.shape, self.colours, self.width), axis=1)
         return ((measured - self.mean) @ self.axes).astype(np.float32)
 
 
@@ -42,9 +43,10 @@ def part_groups() -> np.ndarray:
 
 def learn_part_axes(pictures: np.ndarray, colours: np.ndarray, width: float) -> PartAxes:
     """The axes of ``pictures (N, H, W, 3) uint8`` and their mirror images, with words of colour learned elsewhere."""
-    shape = _mean_shape(find_parts(pictures).points)
+    parts = find_parts(pictures)
+    shape = _mean_shape(parts.points)
     means, blocks = [], []
-    for part, axes in zip(_measured(pictures, shape, colours, width), PART_AXES, strict=True):
+    for part, axes in zip(_measured(pictures, parts, shape, colours, width), PART_AXES, strict=True):
         mean = part.mean(axis=0)
         _, singular, vectors = np.linalg.svd(part - mean, full_matrices=False)
         block = np.zeros((part.shape[1], axes))
@@ -70,15 +72,12 @@ def load_part_axes(folder: Path) -> PartAxes:
         return PartAxes(width=float(file["width"][()]), **{name: file[name][()] for name in ("shape", "colours", "mean", "axes")})
 
 
-def _measured(pictures: np.ndarray, shape: np.ndarray, colours: np.ndarray, width: float) -> list[np.ndarray]:
+def _measured(pictures: np.ndarray, parts: FaceParts, shape: np.ndarray, colours: np.ndarray, width: float) -> list[np.ndarray]:
     """For each of ``PARTS`` its measures, ``(N, d) float32``."""
-    parts = find_parts(pictures)
     shapes, turns = in_own_frame(parts.points, shape)
 
     def words(pixels: np.ndarray) -> np.ndarray:
-        near = (2.0 * pixels @ colours.T - np.square(colours).sum(axis=1)) / width
-        near = np.exp(near - near.max(axis=1, keepdims=True))
-        return near / near.sum(axis=1, keepdims=True)
+        return softmax((2.0 * pixels @ colours.T - np.square(colours).sum(axis=1)) / width, axis=1)
 
     of_each = zip(pictures, parts.person, parts.points, shapes, turns, strict=True)
     rows = [measures(*one, words) for one in of_each]
