@@ -198,7 +198,7 @@ def unlikeliness(logs: np.ndarray, distances: np.ndarray, y: np.ndarray, sign: i
     """
     n_groups, n = len(distances), len(y)
     equal = np.log(0.5 / n_groups)
-    relevance, (noise, scale) = np.exp(logs[:n_groups]), np.exp(logs[n_groups:])
+    relevance, (noise, scale) = np.exp(logs[:n_groups]), np.exp(logs[n_groups:]).tolist()  # NumPy's own would make all float64
     apart = np.sqrt(np.tensordot(relevance.astype(np.float32), distances, 1) + _TINY)
     terms = np.exp(-apart)
     kernel = 0.25 * (terms[0] + terms[1] + sign * (terms[2] + terms[2].T))
