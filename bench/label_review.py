@@ -2,7 +2,7 @@
 
     python bench/label_review.py ROOT [--seeds 3] [--share 0.05] [--networks EPOCHS] [--attribute mouth ...] [--second CSV]
 
-ROOT must hold checked labels and processed images (``gaip3 refresh --root ROOT --select label_review`` makes them). In a share of the
+ROOT must hold checked labels, images and their features (``gaip3 refresh --root ROOT --select label_review`` makes them). In a share of the
 labels, another level drawn with its frequency among the labels is planted; the wrong labels that were there already count against the
 method. Average precision and the precision among as many as were planted, means over the seeds. ``--networks`` cross-fits the input
 model too, in 3 folds of so many epochs on the first seed's labels (10 s to 1 min a fold), alone and averaged with the review's predictions.
@@ -23,10 +23,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.training_data import labelled_table, resized_images
+from gaip3_pipeline.assets.training_data import labelled_features, labelled_table, resized_images
 from gaip3_pipeline.evaluation.classification import roc_auc
 from gaip3_pipeline.evaluation.review import LOOKS_WRONG, review_labels
-from gaip3_pipeline.imaging.patches import picture_features
 from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED, SET_OF_SEX, DataRoot
 from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.splits import folds_of
@@ -101,11 +100,10 @@ def main() -> None:
     for attribute in arguments.attribute:
         table, mirrored = labelled_table(root, attribute), attribute in MIRRORED
         images, values, bucket = resized_images(root, table), table.value.to_numpy(), table.bucket.to_numpy()
+        features = labelled_features(root, table.key)[0][:, : len(table)].astype(np.float32)
         start = time.monotonic()
-        features = picture_features(images)
-        featured = time.monotonic()
         clean = cross_fit(features, values, bucket, mirrored)
-        row = {"n": len(values), "r2": r2(clean.predicted, values), "features_s": featured - start, "fit_s": time.monotonic() - featured}
+        row = {"n": len(values), "r2": r2(clean.predicted, values), "fit_s": time.monotonic() - start}
         right = review_labels(values, clean.predicted, clean.variance)
         row["expected_wrong"] = right.expected_wrong
         if arguments.second:

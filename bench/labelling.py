@@ -2,8 +2,8 @@
 
     python bench/labelling.py ROOT [--seeds 6] [--attribute mouth ...] [--networks] [--out curve.jpg]
 
-ROOT must hold checked labels and processed images (``gaip3 refresh --root ROOT --select label_review`` makes them). The labels are dealt
-out anew: in each of four folds (split bucket modulo 4, so twins stay together) the other three are the pool. Both ways start from the same
+ROOT must hold checked labels, images and their features (``gaip3 refresh --root ROOT --select label_review`` makes them). The labels are
+dealt out anew: in each of four folds (split bucket modulo 4, so twins stay together) the other three are the pool. Both ways start from the same
 25 labels at random; then either as many again at random, or those that ``label_review`` would put first, in rounds, each round with
 models of the labels so far. R² is that of the review's own regressions over the held-out pictures of all folds; the interval is over
 the seeds. ``--networks`` also trains a convolutional network on 200 labels of either kind (first seed; 10 to 20 s a training).
@@ -20,10 +20,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.training_data import labelled_table, resized_images
+from gaip3_pipeline.assets.training_data import labelled_features, labelled_table, resized_images
 from gaip3_pipeline.evaluation.charts import jpeg
 from gaip3_pipeline.evaluation.review import next_images
-from gaip3_pipeline.imaging.patches import picture_features
 from gaip3_pipeline.layout import MIRRORED, DataRoot
 from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.splits import folds_of
@@ -143,7 +142,8 @@ def main() -> None:
         table = labelled_table(root, attribute)
         images, values = resized_images(root, table), table.value.to_numpy()
         fold, mirrored = folds_of(table.bucket.to_numpy(), FOLDS), attribute in MIRRORED
-        found, orders = curves(values, picture_features(images), fold, mirrored, arguments.seeds)
+        features = labelled_features(root, table.key)[0][:, : len(table)].astype(np.float32)
+        found, orders = curves(values, features, fold, mirrored, arguments.seeds)
         rare = values <= 0.5 if attribute == "eyes" else np.isin(values, [v for v in np.unique(values) if np.mean(values == v) < 0.05])
         row = {"n": len(values), "labels": COUNTS[: found["random"].shape[1]]}
         for way in WAYS:

@@ -183,11 +183,6 @@ class DataRoot:
         return self.path / "review" / f"{attribute}.json"
 
     @property
-    def review_features(self) -> Path:
-        """``(2, N, D) float32`` of the labelled sets' images and their mirror images, which every review reads."""
-        return self.path / "review" / "features.npy"
-
-    @property
     def folder_review(self) -> Path:
         """Originals whose pictures look as if they belonged into the other folder of D2."""
         return self.path / "review" / "folders.csv"

@@ -26,7 +26,7 @@ EXPECTED = {
     "feature_extractor": {*(f"resized_{s}" for s in SETS), "augmented_d2_female", "augmented_d2_male"},
     "final_features": {"feature_extractor", "final_dataset"},
     **{f"input_values_{a}": {f"input_model_{a}", "final_features", "final_dataset"} for a in ATTRIBUTES},
-    "label_review": {"near_duplicates", *(f"labels_{a}" for a in ATTRIBUTES), *(f"resized_{s}" for s in SETS)},
+    "label_review": {"near_duplicates", "feature_extractor", *(f"labels_{a}" for a in ATTRIBUTES), *(f"resized_{s}" for s in SETS)},
     "gender_model": {"feature_extractor", "near_duplicates", *(f"resized_{s}" for s in SETS)},
     "gender_probabilities": {
         "gender_model",

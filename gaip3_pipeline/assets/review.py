@@ -10,7 +10,7 @@ from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MIRRORED, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.versions import Made, Step, digest, file_version, versioned_asset
 
-VERSION = 1
+VERSION = 2
 SHOWN, SHOWN_OF_ALL = 40, 8  # pictures on an attribute's sheet, and of each attribute on the sheet of all
 
 
@@ -20,7 +20,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="label_review",
-        deps=[*(f"labels_{a}" for a in ATTRIBUTES), *(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],
+        deps=[*(f"labels_{a}" for a in ATTRIBUTES), "feature_extractor", *(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],
         version=VERSION,
         group=GROUP,
         kinds={"csv", "numpy"},
@@ -33,7 +33,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         images = originals_table(step.root)
         images = images[images.set.isin([s.id for s in LABELLED_SETS])].reset_index(drop=True)
         images["gender"] = images.set.map({s.id: s.sex for s in LABELLED_SETS})
-        content = digest([str(VERSION), *(step.inputs[f"resized_{s.id}"] for s in LABELLED_SETS), images.to_csv(index=False)])
+        content = digest([str(VERSION), step.inputs["feature_extractor"], images.to_csv(index=False)])
         progress = step.progress(total=len(ATTRIBUTES))
         remade = []
         for done, attribute in enumerate(ATTRIBUTES, 1):
@@ -53,7 +53,9 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
 
 def _remake(root: DataRoot, attribute: str, images: Any, content: str) -> bool:
     """Write the review of ``attribute`` unless it is already that of these images and labels."""
-    from gaip3_pipeline.assets.training_data import labelled_table
+    import numpy as np
+
+    from gaip3_pipeline.assets.training_data import labelled_features, labelled_table
     from gaip3_pipeline.evaluation.review import review_table
     from gaip3_pipeline.tables.contracts import write_label_review
     from gaip3_pipeline.tables.files import write_text_atomically
@@ -63,29 +65,11 @@ def _remake(root: DataRoot, attribute: str, images: Any, content: str) -> bool:
     if source.exists() and json.loads(source.read_text()) == {"made_of": made_of, "table": file_version(path)}:
         return False
     values = labelled_table(root, attribute).set_index("key").value
-    table = review_table(images.assign(value=images.key.map(values)), _features(root, images, content), attribute in MIRRORED)
+    features = labelled_features(root, images.key)[0][:, : len(images)].astype(np.float32)
+    table = review_table(images.assign(value=images.key.map(values)), features, attribute in MIRRORED)
     write_label_review(path, table)
     write_text_atomically(source, json.dumps({"made_of": made_of, "table": file_version(path)}) + "\n")
     return True
-
-
-def _features(root: DataRoot, images: Any, content: str) -> Any:
-    """The features of ``images``, kept until the images change."""
-    import numpy as np
-
-    from gaip3_pipeline.assets.training_data import resized_images
-    from gaip3_pipeline.imaging.patches import picture_features
-    from gaip3_pipeline.tables.files import write_text_atomically, writing
-
-    path = root.review_features
-    made_of = path.with_suffix(".json")
-    if not (path.exists() and made_of.exists() and made_of.read_text() == content):
-        features = picture_features(resized_images(root, images))
-        made_of.unlink(missing_ok=True)
-        with writing(path) as temporary:
-            np.save(temporary, features)
-        write_text_atomically(made_of, content)
-    return np.load(path, mmap_mode="r")
 
 
 def _figures(table: Any) -> dict[str, float | int]:

@@ -6,7 +6,7 @@ import pytest
 
 from gaip3_pipeline.evaluation.review import choose_next, rarity, review_labels, review_table
 from gaip3_pipeline.faces.painter import paint, random_face
-from gaip3_pipeline.imaging.patches import picture_features
+from gaip3_pipeline.training.features import extract, learn_extractor
 
 N, PLANTED = 120, 6
 
@@ -16,7 +16,7 @@ def painted():
     """Features and exact values of painted faces, all different."""
     faces = [random_face(np.random.default_rng([5, i]), "female" if i % 2 else "male") for i in range(N)]
     pictures = np.stack([paint(face, 128) for face in faces])
-    return picture_features(pictures), faces
+    return extract(learn_extractor(pictures)[0], [pictures]).astype(np.float32), faces
 
 
 @pytest.mark.parametrize("attribute", ["background", "hair_color", "head"])
@@ -50,15 +50,6 @@ def test_images_without_a_label_are_ranked_from_1_and_not_suspected(painted):
     assert (table.next.notna() == unlabelled).all()
     assert (table.suspicion.isna() == unlabelled).all()
     assert (table.uncertainty > 0).all()
-
-
-def test_pictures_of_equal_bytes_have_equal_features_and_mirror_images_swap():
-    pictures = np.random.default_rng(0).integers(0, 256, (24, 128, 104, 3)).astype(np.uint8)
-    pictures[7], pictures[9] = pictures[3], pictures[3][:, ::-1]
-    features = picture_features(pictures)
-    assert features.shape[:2] == (2, 24)
-    np.testing.assert_allclose(features[:, 7], features[:, 3], atol=1e-5)
-    np.testing.assert_allclose(features[:, 9], features[::-1, 3], atol=1e-5)
 
 
 def test_a_residual_is_weighed_against_what_may_be_expected_there():
