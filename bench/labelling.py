@@ -3,8 +3,8 @@
     python bench/labelling.py ROOT [--seeds 6] [--attribute mouth ...] [--networks] [--out curve.jpg]
 
 ROOT must hold checked labels, images and their features (``gaip3 refresh --root ROOT --select label_review`` makes them). The labels are
-dealt out anew: in each of four folds (split bucket modulo 4, so twins stay together) the other three are the pool. Both ways start from the same
-25 labels at random; then either as many again at random, or those that ``label_review`` would put first, in rounds, each round with
+dealt out anew: in each of four folds (split bucket modulo 4, so twins stay together) the other three are the pool. Both ways start from the
+same 25 labels at random; then either as many again at random, or those that ``label_review`` would put first, in rounds, each round with
 models of the labels so far. R² is that of the review's own regressions over the held-out pictures of all folds; the interval is over
 the seeds. ``--networks`` also trains a convolutional network on 200 labels of either kind (first seed; 10 to 20 s a training).
 Writes a picture of the curves; prints a table; the last line is one JSON object.
