@@ -123,10 +123,9 @@ def _learned_metric(model: KernelRegression) -> np.ndarray:
     x = np.concatenate(list(model.features))
     weights = np.concatenate([model.weights, model.sign * model.weights])
     pull = gaussian(model.width)(squared_distances(x, x)) * weights
-    gradients = pull.sum(axis=1)[:, None] * x - pull @ x
+    gradients = (pull.sum(axis=1)[:, None] * x - pull @ x).astype(np.float64)  # so that the product's rounding stays below the ridge
     outer = gradients.T @ gradients
-    values, vectors = np.linalg.eigh(outer / (np.trace(outer) / len(outer) + 1e-30))
-    return (vectors * np.sqrt(np.maximum(values, 0.0) + _RIDGE)).astype(np.float32)
+    return np.linalg.cholesky(outer / (np.trace(outer) / len(outer) + 1e-30) + _RIDGE * np.eye(len(outer))).astype(np.float32)
 
 
 def mirror_kernel(a: np.ndarray, b: np.ndarray, fall: Fall, sign: int) -> np.ndarray:
