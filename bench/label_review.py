@@ -99,7 +99,7 @@ def main() -> None:
     root, rows = DataRoot(arguments.root.resolve()), {}
     for attribute in arguments.attribute:
         table, mirrored = labelled_table(root, attribute), attribute in MIRRORED
-        images, values, bucket = resized_images(root, table), table.value.to_numpy(), table.bucket.to_numpy()
+        values, bucket = table.value.to_numpy(), table.bucket.to_numpy()
         features = labelled_features(root, table.key)[0][:, : len(table)].astype(np.float32)
         start = time.monotonic()
         clean = cross_fit(features, values, bucket, mirrored)
@@ -120,7 +120,7 @@ def main() -> None:
             if arguments.networks and seed == 0:
                 section = Network(epochs=arguments.networks)
                 start = time.monotonic()
-                predicted = network(attribute, images, given, bucket, section)
+                predicted = network(attribute, resized_images(root, table), given, bucket, section)
                 row["network_s"] = time.monotonic() - start
                 for name, p in {"network": predicted, "both": (predicted + fitted.predicted) / 2}.items():
                     suspicion = review_labels(given, p, np.ones(len(given))).suspicion

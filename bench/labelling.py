@@ -140,7 +140,7 @@ def main() -> None:
     root, rows = DataRoot(arguments.root.resolve()), {}
     for attribute in arguments.attribute:
         table = labelled_table(root, attribute)
-        images, values = resized_images(root, table), table.value.to_numpy()
+        values = table.value.to_numpy()
         fold, mirrored = folds_of(table.bucket.to_numpy(), FOLDS), attribute in MIRRORED
         features = labelled_features(root, table.key)[0][:, : len(table)].astype(np.float32)
         found, orders = curves(values, features, fold, mirrored, arguments.seeds)
@@ -154,7 +154,7 @@ def main() -> None:
         row["interval"] = [round(v) if np.isfinite(v) else v for v in interval(found["random"], found["chosen"], np.random.default_rng(0))]
         if arguments.networks:
             section = Network()
-            row["networks"] = networks(attribute, images, values.astype("float32"), fold, orders, section)
+            row["networks"] = networks(attribute, resized_images(root, table), values.astype("float32"), fold, orders, section)
         rows[attribute] = row
         print(f"{attribute} (n = {row['n']}, {arguments.seeds} seeds)  labels " + " ".join(f"{c:5d}" for c in row["labels"]))
         for way in WAYS:

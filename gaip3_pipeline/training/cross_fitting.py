@@ -2,7 +2,7 @@
 
 A Gaussian process over the features of training/features.py (Rasmussen and Williams 2006, chapter 2), once in their own metric and once in
 one learned from the labels: the average outer product of the gradients of the first fit (one round of the recursive feature machine,
-Radhakrishnan et al. 2024). The mean of the two does as well as the input models on photographs and on painted faces (docs/results.md).
+Radhakrishnan et al. 2024). The mean of the two comes near the input models on photographs, but for eyes (docs/results.md).
 """
 
 from collections.abc import Callable, Sequence
