@@ -19,6 +19,7 @@ MAX_SUSPECTED = 0.02  # of the pictures of D2
 MAX_MOVED = 0.02  # of a value that brightness should leave alone, on average
 # A normal law has 68 % and 95 %; where most labels are of one level the errors are peaked, and more lie within one deviation.
 WITHIN_ONE, WITHIN_TWO = (0.55, 0.85), 0.9
+NOTHING_HELD_OUT = "there are no held-out pictures to compare with"
 BETTER_THAN_MEAN = "Held-out error below that of always saying the mean."
 Verdict = tuple[bool, str]
 Rule = Callable[[DataRoot, dict[str, Any]], Verdict]
@@ -50,7 +51,13 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
         _check("nvae_weights", "finite_likelihood", _generator, True, "Held-out bits/dim are finite and below 8.", promotes=True),
         _check("nvae_samples", "not_flat", _samples, True, "As many samples as asked for, none flat."),
         *(_check(f"evaluator_{a}", "learned", _input_learned, False, BETTER_THAN_MEAN, promotes=True) for a in ATTRIBUTES),
-        _check("generator_evaluation", "sliders_move", _sliders, False, "Every value rises when it is asked to (slope above 0.1)."),
+        _check("detail_weights", "sharp", _detailed, False, "The power of every octave is .7 to 1.4 of the photographs'.", promotes=True),
+        _check("generator_evaluation", "sliders_move", _sliders, False, "Every value is known, and rises when asked to (slope above 0.1)."),
+        _check("generator_evaluation", "sliders_stay_real", _stay_real, False, "No slider position is judged less real than its middle."),
+        _check(
+            "generator_evaluation", "sharp_as_photographs", _sharp, False, "Power, kurtosis and constancy of detail as photographs have."
+        ),
+        _check("generator_evaluation", "judges_count", _judges_count, False, "The fresh judges tell what must be told, and nothing else."),
         _check("critic_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
         _check("judge_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
         _check("reconstruction_judge_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
@@ -203,7 +210,41 @@ def _generator(root: DataRoot, f: dict[str, Any]) -> Verdict:
 def _sliders(root: DataRoot, f: dict[str, Any]) -> Verdict:
     own = {a: f[f"slope_{a}"] for a in ATTRIBUTES}
     said = ", ".join(f"{a} {slope:.2f}" for a, slope in own.items())
-    return all(slope > 0.1 for slope in own.values()), f"slopes {said}; largest on another value {f['leakage']:.2f}"
+    unknown = [a for a in ATTRIBUTES if not f[f"known_{a}"]]
+    why = f"; not known on held-out pictures, so not controlled: {', '.join(unknown)}; label more of its rare values" if unknown else ""
+    passed = not unknown and all(slope > 0.1 for slope in own.values())
+    return passed, f"slopes {said}; largest on another value {f['leakage']:.2f}{why}"
+
+
+def _stay_real(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    worst = {a: f[f"least_real_{a}"] for a in ATTRIBUTES}
+    said = ", ".join(f"{a} {z:+.1f} at {f[f'least_real_{a}_at']:.2f}" for a, z in worst.items())
+    return all(z >= -2 for z in worst.values()), f"the judge's logit beside the middle's, in standard errors: {said} (at least -2)"
+
+
+def _detailed(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    said = ", ".join(f"{f[f'power_{k}']:.2f}" for k in (1, 2, 3))
+    return all(0.7 <= f[f"power_{k}"] <= 1.4 for k in (1, 2, 3)), f"power of the octaves over the photographs' {said}"
+
+
+def _sharp(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    from gaip3_pipeline.evaluation.sharpness import shortcomings
+
+    if "power_1" not in f:
+        return False, NOTHING_HELD_OUT
+    short = shortcomings(f)
+    return not short, "; ".join(short) or "power, kurtosis and share of noise are those of photographs"
+
+
+def _judges_count(root: DataRoot, f: dict[str, Any]) -> Verdict:
+    from gaip3_pipeline.evaluation.fresh_judges import MAKES, SIZES, unbelievable
+
+    if "judge_network_full" not in f:
+        return False, "too few originals are held out to judge by"
+    doubts = unbelievable(f)
+    by_make = {make: ", ".join(f"{size} {f[f'judge_{make}_{size}']:.3f}" for size in SIZES) for make in MAKES}
+    said = "; ".join(f"{make} {aucs}" for make, aucs in by_make.items())
+    return not doubts, f"AUC of photographs against samples: {said}" + (f". Does not count: {'; '.join(doubts)}" if doubts else "")
 
 
 def _samples(root: DataRoot, f: dict[str, Any]) -> Verdict:

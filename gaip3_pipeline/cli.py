@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,7 @@ def _sliders(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--seed", default=7, show_default=True, help="The same seed gives the same faces.")
 @click.option("--temperature", type=click.FloatRange(0, 2), help="Spread of the latents at every level [default: settings].")
 @click.option("--guidance", type=click.FloatRange(0, 10), help="Weight of the five values, 1 plain [default: settings].")
+@click.option("--detail", type=click.FloatRange(0, 1), help="How much fine detail is added; 0 is the soft mean [default: settings].")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("grid.png"), show_default=True, help="PNG to write.")
 @click.option(
     "--from",
@@ -168,26 +170,30 @@ def generate(
     seed: int,
     temperature: float | None,
     guidance: float | None,
+    detail: float | None,
     out: Path,
     source: Path | None,
     **sliders: float | None,
 ) -> None:
     """Generate faces with the sliders where you put them, or those of a picture that was downloaded from the studio."""
-    from gaip3_pipeline.evaluation.generate import generate_grid
+    from gaip3_pipeline.evaluation.generate import generate_grid, load_face_generator, out_of_range
+    from gaip3_pipeline.models.detail import PairError
 
     if source:
         _generate_again(root, source, out)
         return
-    settings = load(root)
+    asked = {"temperature": temperature, "guidance": guidance, "detail": detail}
+    given: dict[str, Any] = {k: v for k, v in asked.items() if v is not None}
+    settings = replace(load(root).samples, seed=seed, **given)
     _need_generator(root)
-    picture = generate_grid(
-        root,
-        {k: v for k, v in sliders.items() if v is not None},
-        n,
-        seed,
-        settings.samples.temperature if temperature is None else temperature,
-        settings.samples.guidance if guidance is None else guidance,
-    )
+    try:
+        generator = load_face_generator(root)
+    except (PairError, FileNotFoundError) as e:
+        raise click.ClickException(f"{e}: run gaip3 refresh --root {root.path}") from e
+    moved = {k: v for k, v in sliders.items() if v is not None}
+    for line in out_of_range(generator, moved):
+        click.echo(line, err=True)
+    picture = generate_grid(root, generator, moved, n, settings)
     write_bytes_atomically(out, picture)
     click.echo(f"{out}: {n} faces, seed {seed}")
 
@@ -202,7 +208,7 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
     from gaip3_pipeline.evaluation.studio import Studio
     from gaip3_pipeline.tables.image_files import list_images
     from gaip3_pipeline.training.progress import Progress
-    from gaip3_pipeline.versions import weights_version
+    from gaip3_pipeline.web.registered import Generators
 
     settings = load(root)
     _need_generator(root)
@@ -214,7 +220,7 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
         raise click.ClickException(f"{folder}: there is no picture in it")
     free = settings.retouch.fidelity if fidelity is None else fidelity
     try:
-        studio = Studio(root, settings, root.nvae, weights_version(root.nvae))
+        studio = Studio(root, settings, Generators(root).find(None))
         table = retouch_photographs(studio, folder, files, out, free, Progress("  retouch", len(files)))
     except FileNotFoundError as e:
         raise click.ClickException(f"{e}: run gaip3 refresh --root {root.path} (or make demo)") from e
@@ -239,13 +245,13 @@ def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
         raise click.UsageError(f"--from takes all settings from the picture: leave out --{others[0].replace('_', '-')}")
     try:
         recipe = read_recipe(source.read_bytes())
-        version, folder = Generators(root).find(recipe.model)
+        pair = Generators(root).find(recipe.model, recipe.detail_model)
         from gaip3_pipeline.evaluation.studio import Studio
 
-        write_bytes_atomically(out, Studio(root, load(root), folder, version).png(recipe.faces))
+        write_bytes_atomically(out, Studio(root, load(root), pair).png(recipe.faces))
     except RecipeError as e:
         raise click.ClickException(f"{source}: {e}") from e
-    click.echo(f"{out}: {len(recipe.faces)} face{'s' if len(recipe.faces) > 1 else ''} of generator {version[:12]}")
+    click.echo(f"{out}: {len(recipe.faces)} face{'s' if len(recipe.faces) > 1 else ''} of generator {pair.version[:12]}")
 
 
 @command

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+DETAIL_START = REPOSITORY / "gaip3_pipeline" / "models" / "detail_start.npz"  # weights to begin with, made by bench/detail.py
 ATTRIBUTES = ("eyes", "mouth", "hair_color", "background", "head")
 MEANINGS = {
     "eyes": "0 closed … 1 open",
@@ -183,6 +184,11 @@ class DataRoot:
         return self.path / "review" / f"{attribute}.json"
 
     @property
+    def lid_openings(self) -> Path:
+        """How far open the eyes of pictures without a label are, as the landmarks see them."""
+        return self.path / "review" / "lid_openings.csv"
+
+    @property
     def folder_review(self) -> Path:
         """Originals whose pictures look as if they belonged into the other folder of D2."""
         return self.path / "review" / "folders.csv"
@@ -252,6 +258,11 @@ class DataRoot:
     @property
     def prior_critic(self) -> Path:
         return self.path / "models" / "prior_critic"
+
+    @property
+    def detail(self) -> Path:
+        """The detail network, and the aggregate posterior that it was trained with."""
+        return self.path / "models" / "detail"
 
     @property
     def aggregate_posterior(self) -> Path:

@@ -278,7 +278,7 @@ class TrainingRun:
             return
         from mlflow.exceptions import MlflowException
 
-        files = [*folder.glob("*.weights.h5"), *folder.glob("*.json")]
+        files = [file for kind in ("*.weights.h5", "*.json", "*.npz") for file in folder.glob(kind)]
         for file in files:
             self._client.log_artifact(self.run_id, str(file), "model")
         self._client.set_tag(self.run_id, "gaip3.data_version", version)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.mlflow_tracking import of_this_host, process_lives, this_process
 from gaip3_pipeline.refresh_plan import Forecast
 from gaip3_pipeline.tables.files import write_text_atomically
@@ -37,7 +37,15 @@ HEADLINES = {
     "final_dataset": ("files",),
     "curation_report": ("female_recall", "male_accepted", "suspected"),
     "nvae_weights": ("bits_per_dim",),
-    "generator_evaluation": ("r2_eyes", "r2_mouth", "r2_hair_color", "r2_background", "r2_head", "leakage", "fd_random"),
+    "detail_weights": ("power_1", "power_2", "power_3", "diversity"),
+    "generator_evaluation": (
+        *(f"r2_{a}" for a in ATTRIBUTES),
+        "leakage",
+        "fd_random_samples",
+        "power_1",
+        "judge_network_half",
+        "judge_regression_half",
+    ),
     "critic_weights": ("auc",),
     "judge_weights": ("auc",),
     "reconstruction_judge_weights": ("auc",),

@@ -144,6 +144,25 @@ class Nvae:
 
 
 @dataclass(frozen=True)
+class Detail:
+    """The detail network and its discriminator (models/detail). Tuples hold one number per scale, the full size first."""
+
+    channels: tuple = (16, 32, 48, 64)
+    discriminator: tuple = (64, 64, 96, 128)  # channels of the discriminator: two at half of the size, one at each smaller scale
+    epochs: int = 50
+    steps: int = 100  # updates in each epoch
+    batch_size: int = 16  # samples, and as many reconstructions
+    learning_rate: float = 3e-4
+    discriminator_rate: float = 2.0  # its learning rate over the network's
+    low: float = 5.0  # weight of the change at a quarter of the size
+    near: float = 2.0  # weight of a reconstruction's distance to its picture
+    values: float = 1.0  # weight of the error of the five values
+    augmentation: float = 0.5  # strength of what the discriminator sees, in colour
+    ema: float = 0.995
+    seed: int = 1
+
+
+@dataclass(frozen=True)
 class Samples:
     """What is drawn from the generator."""
 
@@ -152,6 +171,7 @@ class Samples:
     # small features move too little, at 2 hair and background overshoot.
     temperature: float = 1.0
     guidance: float = 1.5
+    detail: float = 1.0  # how much of the detail network's change is added, 0 to 1; 0: the decoder's mean
     seed: int = 7
 
 
@@ -177,7 +197,7 @@ TRANSPORT, NOISE_CONTRASTIVE, ASCENT = "transport", "noise_contrastive", "ascent
 class Retouch:
     """Refinement of samples in latent space, by one of the ways of training/retouch_methods.py."""
 
-    method: str = TRANSPORT  # or noise_contrastive, ascent, rejection, temperature, repair
+    method: str = ASCENT  # or rejection, temperature, repair; transport and noise_contrastive correct latents of the prior alone
     # How freely, 0 to 1: 0 leaves samples as they are, 1 goes all the way. The trade-off against identity: docs/results.md, proof.
     fidelity: float = 0.75
     steps: int = 6  # proposals for each sample, of methods that make several
@@ -209,6 +229,7 @@ class Settings:
     input_model: dict[str, InputModel] = field(default_factory=lambda: {a: InputModel() for a in ATTRIBUTES})
     control_regressor: ControlRegressor = ControlRegressor()
     nvae: Nvae = Nvae()
+    detail: Detail = Detail()
     evaluator: Evaluator = Evaluator()
     samples: Samples = Samples()
     critic: Critic = Critic()

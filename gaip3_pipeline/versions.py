@@ -5,11 +5,10 @@ weights) belongs to the module that knows the thing. ``versioned_asset`` gives e
 """
 
 import errno
-import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun
 from gaip3_pipeline.settings import Settings, load, section_hash
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
+from gaip3_pipeline.tables.hashing import digest, file_version
 from gaip3_pipeline.training.progress import Progress, Watch
 
 # observable_source_asset is beta in 1.13 and says so once for each of our sources.
@@ -130,9 +130,10 @@ class Step:
         )
 
 
-def code_version(number: int, settings: Settings, reads: Reads) -> str:
-    """A hand-kept integer and the hash of the resolved settings that the asset reads."""
-    return f"{number}-{section_hash(*reads(settings))}" if reads(settings) else str(number)
+def code_version(number: int, settings: Settings, reads: Reads, files: Sequence[Path] = ()) -> str:
+    """A hand-kept integer, the hash of the resolved settings that the asset reads, and those of ``files`` of the package that it uses."""
+    hashes = [section_hash(*reads(settings))] if reads(settings) else []
+    return "-".join([str(number), *hashes, *(file_version(file)[:8] for file in files)])
 
 
 def versioned_asset(
@@ -145,15 +146,16 @@ def versioned_asset(
     kinds: set[str],
     description: str,
     reads: Reads = lambda s: (),
+    files: Sequence[Path] = (),
     training: bool = False,
     resumable: bool = False,
 ) -> Callable[[Callable[[Step], Made]], dg.AssetsDefinition]:
-    """An asset whose data version is a content hash and whose code version holds the settings that it reads.
+    """An asset whose data version is a content hash and whose code version holds the settings and ``files`` that it reads.
 
     The step stops when gaip3.toml no longer says what the definitions were loaded with. One that is ``resumable`` takes the
     configuration ``STARTS``.
     """
-    planned = code_version(version, settings, reads)
+    planned = code_version(version, settings, reads, files)
 
     def decorate(body: Callable[[Step], Made]) -> dg.AssetsDefinition:
         @dg.asset(
@@ -172,7 +174,7 @@ def versioned_asset(
             context: dg.AssetExecutionContext, root: RootResource, tracking: MlflowTracking, watching: dg.ResourceParam[Watching]
         ) -> dg.MaterializeResult:
             now = load(root.data_root)
-            if code_version(version, now, reads) != planned:
+            if code_version(version, now, reads, files) != planned:
                 raise dg.Failure(
                     f"{root.data_root.settings_file} changed since this code location was loaded, so {name} would be made with other "
                     "settings than planned: reload the definitions (Deployment → Reload, or start gaip3 refresh again)",
@@ -274,58 +276,3 @@ def observation_if_changed(instance: dg.DagsterInstance, name: str, made: Made) 
     if current_version(instance, key) == made.version:
         return None
     return dg.AssetObservation(key, metadata=made.metadata(), tags={DATA_VERSION_TAG: made.version})
-
-
-def digest(parts: Iterable[str]) -> str:
-    """sha256 over strings, each on a line of its own."""
-    h = hashlib.sha256()
-    for part in parts:
-        h.update(part.encode() + b"\n")
-    return h.hexdigest()
-
-
-def file_version(path: Path) -> str:
-    """sha256 of a file's bytes; ``missing`` if there is none."""
-    if not path.exists():
-        return "missing"
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def folder_content(folder: Path) -> str:
-    """sha256 over (name, sha256) of the files of a folder, sorted."""
-    return digest(f"{p.name} {file_version(p)}" for p in sorted(folder.iterdir()) if p.is_file())
-
-
-def arrays_version(file: Path) -> str:
-    """sha256 over sorted (array's name, dtype, shape, bytes) of an ``.npz``: the archive itself keeps times."""
-    import numpy as np
-
-    h = hashlib.sha256()
-    with np.load(file) as arrays:
-        for name in sorted(arrays.files):
-            array = arrays[name]
-            h.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-            h.update(array.tobytes())
-    return h.hexdigest()
-
-
-def weights_version(folder: Path) -> str:
-    """sha256 over sorted (file, variable path, dtype, shape, array bytes) of a folder's ``*.weights.h5``.
-
-    Files of equal weights differ from one another (HDF5 keeps times), so the arrays are hashed. Only what is used downstream
-    lies in these files: the optimiser's state does not.
-    """
-    import h5py
-    import numpy as np
-
-    h = hashlib.sha256()
-    for file in sorted(folder.glob("*.weights.h5")):
-        with h5py.File(file) as f:
-            arrays: dict[str, h5py.Dataset] = {}
-            f.visititems(lambda name, item: arrays.__setitem__(name, item) if isinstance(item, h5py.Dataset) else None)  # noqa: B023
-            for name in sorted(arrays):
-                array = np.asarray(arrays[name][()])  # a text comes as bytes
-                h.update(f"{file.name} {name} {array.dtype.str} {array.shape}\n".encode())
-                h.update(array.tobytes())
-    return h.hexdigest()

@@ -18,6 +18,7 @@ TRAINED = {
     "feature_extractor",
     "control_regressor",
     "nvae_weights",
+    "detail_weights",
     "critic_weights",
     "judge_weights",
     "reconstruction_judge_weights",

@@ -11,7 +11,10 @@ from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.imaging.decode import Target, decode
 from gaip3_pipeline.imaging.transform import resize
 from gaip3_pipeline.layout import IMAGE_SETS
+from gaip3_pipeline.models.detail import load_detail, save_detail
+from gaip3_pipeline.models.nvae.model import load_nvae, save_nvae
 from gaip3_pipeline.settings import load
+from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.versions import read_figures
 
 
@@ -30,8 +33,29 @@ def test_generate_is_reproducible_and_follows_its_options(gaip3, finished_root, 
     height, width = second.shape[:2]
     # Its values, too, are its own seed's; batches of other sizes may round to another grey level.
     np.testing.assert_allclose(np.asarray(Image.open(first), float)[:height, width:], second, atol=2)
+    soft = grid("e.png", "--mouth", 1, "--head", 0.5, "--detail", 0)
+    assert np.abs(np.asarray(Image.open(first), float) - np.asarray(Image.open(soft), float)).max() > 0
     other = grid("c.png", "--mouth", 1, "--head", 0.5, "--background", 1)
     assert np.abs(np.asarray(Image.open(first), float) - np.asarray(Image.open(other), float)).mean() > 0
+
+
+def test_a_slider_where_the_data_supports_none_is_named_and_drawn_as_the_nearest(gaip3, root_copy, tmp_path):
+    model = load_nvae(root_copy.nvae)
+    model.condition_embedding.range.assign(np.array([[0.7, 0, 0, 0, 0], [1, 1, 1, 1, 1]], np.float32))
+    save_nvae(model, root_copy.nvae)
+    foreign = gaip3("generate", "--root", root_copy.path, "--n", 2, "--out", tmp_path / "g.png")
+    assert foreign.exit_code == 1
+    assert "belongs to generator" in foreign.output
+    assert "gaip3 refresh" in foreign.output
+    finish = load_detail(root_copy.detail)
+    save_detail(root_copy.detail, finish.network, finish.posterior, weights_version(root_copy.nvae), (32, 26))
+    outs = []
+    for eyes in (0.1, 0.7):
+        outs.append(tmp_path / f"{eyes}.png")
+        done = gaip3("generate", "--root", root_copy.path, "--n", 2, "--eyes", eyes, "--out", outs[-1])
+        assert done.exit_code == 0, done.output
+        assert ("eyes 0.1: the data supports 0.70 to 1.00, so it is drawn as 0.70" in done.output) == (eyes == 0.1)
+    assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
 def test_generate_without_a_generator_says_what_to_run(gaip3, tmp_path):

@@ -58,3 +58,21 @@ def test_a_table_that_was_lost_or_edited_is_made_again(root_copy):
     refresh_root(root_copy, select=["label_review"])
     assert read_figures(root_copy, "label_review")["remade"] == ["eyes", "mouth", "head"]
     assert path.read_text(encoding="utf-8") == text
+
+
+def test_lids_are_measured_of_pictures_without_a_label_and_not_measured_again(root_copy, monkeypatch):
+    from gaip3_pipeline.models import face_parts
+
+    path = root_copy.hand_labels("eyes")
+    table = pd.read_csv(path, dtype=str)
+    table.iloc[10:].to_csv(path, index=False, lineterminator="\n")
+    refresh_root(root_copy, select=["label_review"])
+    kept = pd.read_csv(root_copy.lid_openings)
+    assert len(kept) == read_figures(root_copy, "label_review")["unlabelled_eyes"]
+    assert kept.opening.between(0.01, 1).all()
+    looked_at = []
+    measure = face_parts.find_parts
+    monkeypatch.setattr(face_parts, "find_parts", lambda pictures: looked_at.append(len(pictures)) or measure(pictures))
+    table.iloc[12:].to_csv(path, index=False, lineterminator="\n")
+    refresh_root(root_copy, select=["label_review"])
+    assert sum(looked_at) == 2

@@ -16,7 +16,7 @@ from gaip3_pipeline.versions import DATA_VERSION_TAG, Made, keep
 from gaip3_pipeline_tests.refreshing import TRAINED, definitions_of, instance_of
 
 MEASURED = {  # assets that train nothing and keep what they found, with files that they keep
-    "generator_evaluation": {"control.csv", "sweeps.jpg", "control.jpg", "nearest_training_pictures.jpg"},
+    "generator_evaluation": {"control.csv", "sweeps.jpg", "control.jpg", "faces.jpg", "nearest_training_pictures.jpg"},
     "curation_report": {"curation.html", "folders.csv", "rule.jpg", "reliability.jpg", "brightness.jpg"},
     "retouched_samples": {"at_random.jpg", "best.jpg", "worst.jpg"},
     "inputs_report": {"inputs.html", "inputs.csv", "predicted.jpg", "uncertainty.jpg", "worst_eyes.jpg"},

@@ -3,6 +3,7 @@
 from gaip3_pipeline.assets import (
     critic,
     curation,
+    detail,
     evaluation,
     final_dataset,
     gender,
@@ -30,6 +31,7 @@ MODULES = (
     final_dataset,
     inputs,
     generator,
+    detail,
     evaluation,
     critic,
     retouch,

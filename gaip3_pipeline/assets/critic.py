@@ -1,7 +1,8 @@
 """The critic that steers retouching and the judges that never do, on disjoint pictures.
 
-Real against generated is nearly decided by the decoder's blur, which no latent can change. What moving latents can mend shows in a second
-pair: reconstructions of real pictures, which went through the same decoder, against samples. The guide learns that one.
+They see pictures as they are shown, with their detail. Real against generated shows the traces of decoder and detail network, too, which no
+latent can change. What moving latents can mend shows in a second pair: reconstructions of real pictures, which went through both,
+against samples. The guide learns that one.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,8 @@ import dagster as dg
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset, weights_version
+from gaip3_pipeline.tables.hashing import weights_version
+from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset
 
 GROUP = "critic"
 LOOKED_AT = 48  # pairs whose patches are hidden
@@ -36,8 +38,8 @@ def _critic(
     @versioned_asset(
         settings,
         name=name,
-        deps=["nvae_weights", "final_dataset", *INPUT_VALUES],
-        version=4,
+        deps=["nvae_weights", "detail_weights", "final_dataset", *INPUT_VALUES],
+        version=5,
         reads=lambda s: (s.critic, s.samples),
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -50,21 +52,20 @@ def _critic(
         from gaip3_pipeline.assets.training_data import final_images
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.critic import critic_chart, critic_figures, occlusion_chart
-        from gaip3_pipeline.evaluation.generate import matched_samples, reconstructions
-        from gaip3_pipeline.models.nvae.model import load_nvae
+        from gaip3_pipeline.evaluation.generate import load_face_generator, matched_samples
         from gaip3_pipeline.training.critic import draws_for, load_critic, pictures_of_role, train_critic
         from gaip3_pipeline.training.logbook import write_section
         from gaip3_pipeline.training.pictures import shrink
 
-        section = step.settings.critic
+        section, samples = step.settings.critic, step.settings.samples
         folder = folder_of(step.root)
         data = final_images(step.root, step.settings)
         bucket = data.table.bucket.to_numpy()
         rows = pictures_of_role(bucket, role)
         photographs, values, draws = data.images[rows], data.values[rows], range(draws_for(len(rows)))
-        model = load_nvae(step.root.nvae)
-        real = np.stack([reconstructions(model, photographs, values, d) if rebuilt else photographs for d in draws])
-        generated = np.stack([matched_samples(model, values, step.settings.samples, role, d) for d in draws])
+        generator = load_face_generator(step.root)
+        real = np.stack([generator.reconstructions(photographs, values, samples.detail, d) if rebuilt else photographs for d in draws])
+        generated = np.stack([matched_samples(generator, values, samples, role, d) for d in draws])
         with step.training_run(flatten(section)) as run:
             result = train_critic(real, generated, bucket[rows], section, folder, step.fingerprint, run.log, step.progress())
             figures = critic_figures(result)

@@ -5,7 +5,8 @@ import dagster as dg
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MEANINGS
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.versions import Made, Step, file_version, numbers, read_figures, versioned_asset, weights_version
+from gaip3_pipeline.tables.hashing import file_version, weights_version
+from gaip3_pipeline.versions import Made, Step, numbers, read_figures, versioned_asset
 
 GROUP = "evaluation"
 EVALUATORS = [f"evaluator_{a}" for a in ATTRIBUTES]
@@ -64,33 +65,51 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name="generator_evaluation",
-        deps=["nvae_weights", "final_dataset", *INPUT_VALUES, *EVALUATORS, "gender_model"],
-        version=3,
+        deps=[
+            "nvae_weights",
+            "detail_weights",
+            "final_dataset",
+            *INPUT_VALUES,
+            "control_regressor",
+            *EVALUATORS,
+            "gender_model",
+            "judge_weights",
+        ],
+        version=4,
         reads=lambda s: (s.samples,),
         group=GROUP,
         kinds={"keras", "mlflow"},
-        description="Samples beside held-out pictures, and the sliders: one value swept at fixed latents, seen by the evaluators.",
+        description="Samples beside held-out pictures, by figures and fresh judges; one value swept, seen by evaluators and judge.",
     )
     def generator_evaluation(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import final_images, frozen_features
-        from gaip3_pipeline.evaluation.control import control_chart, control_figures, control_table, sweep_all, sweep_strips
-        from gaip3_pipeline.evaluation.samples import evaluate_samples, nearest_sheet
-        from gaip3_pipeline.models.nvae.model import load_nvae
+        import numpy as np
+
+        from gaip3_pipeline.assets.training_data import final_images, frozen_features, known_values
+        from gaip3_pipeline.evaluation.control import control_chart, control_figures, control_table, realism, sweep_all, sweep_strips
+        from gaip3_pipeline.evaluation.generate import load_face_generator
+        from gaip3_pipeline.evaluation.samples import evaluate_samples, faces_sheet, judge_samples, nearest_sheet
         from gaip3_pipeline.tables.files import write_text_atomically
+        from gaip3_pipeline.training.critic import critic_logits, load_critic
         from gaip3_pipeline.training.regressor import load_regressor
 
         root, section = step.root, step.settings.samples
         evaluators = {a: load_regressor(root.evaluator(a)) for a in ATTRIBUTES}
         limits = {a: read_figures(root, f"evaluator_{a}")["r2"] for a in ATTRIBUTES}
-        data, model = final_images(root, step.settings), load_nvae(root.nvae)
-        sweeps = sweep_all(model, evaluators, data.values, section, progress=step.progress())
+        data, generator = final_images(root, step.settings), load_face_generator(root)
+        sweeps = sweep_all(generator, evaluators, data.values, section, progress=step.progress("generator_evaluation, sliders"))
         write_text_atomically(root.control_table, control_table(sweeps).to_csv(index=False, lineterminator="\n"))
         learned = (data.table.split == "train").to_numpy()
-        fresh = evaluate_samples(model, data.images, data.values, learned, section, frozen_features(root))
-        figures = control_figures(sweeps) | {f"evaluator_r2_{a}": r2 for a, r2 in limits.items()} | (fresh.figures if fresh else {})
+        fresh = evaluate_samples(generator, data.images, data.values, learned, section, frozen_features(root))
+        pictures = sweeps.images.reshape(-1, *sweeps.images.shape[3:])
+        logits = critic_logits(load_critic(root.judge), pictures).reshape(sweeps.images.shape[:3])
+        figures = control_figures(sweeps) | realism(sweeps, logits) | {f"evaluator_r2_{a}": r2 for a, r2 in limits.items()}
+        figures |= {f"known_{a}": known for a, known in known_values(root).items()}
         strips, more = sweep_strips(sweeps), {"control": control_chart(sweeps, limits)}
         if fresh:
-            more["nearest_training_pictures"] = nearest_sheet(fresh)
+            _, groups = np.unique(data.table.original[~learned], return_inverse=True)
+            judges = step.progress("generator_evaluation, fresh judges")
+            figures |= fresh.figures | judge_samples(generator, fresh, data.values, groups, section, judges)
+            more |= {"faces": faces_sheet(fresh), "nearest_training_pictures": nearest_sheet(fresh)}
         with step.training_run(flatten(section)) as run:
             run.result(numbers(figures))
             for name, picture in {"sweeps": strips, **more}.items():

@@ -5,7 +5,8 @@ import dagster as dg
 from gaip3_pipeline.assets.labels import LABELLED_SETS
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS
 from gaip3_pipeline.settings import FinalDataset, Settings, flatten
-from gaip3_pipeline.versions import Made, Step, digest, file_version, numbers, versioned_asset, weights_version
+from gaip3_pipeline.tables.hashing import digest, file_version, weights_version
+from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset
 
 GROUP = "gender"
 PROCESSED = [f"{kind}_{s.id}" for kind in KINDS for s in IMAGE_SETS]

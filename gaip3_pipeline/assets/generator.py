@@ -2,9 +2,11 @@
 
 import dagster as dg
 
+from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.versions import AFRESH, RESUME, WARM_START, Made, Step, folder_content, numbers, versioned_asset, weights_version
+from gaip3_pipeline.tables.hashing import folder_content, weights_version
+from gaip3_pipeline.versions import AFRESH, RESUME, WARM_START, Made, Step, numbers, versioned_asset
 
 GROUP = "generator"
 
@@ -15,8 +17,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="nvae_weights",
-        deps=["final_dataset", *INPUT_VALUES, "control_regressor"],
-        version=4,
+        deps=["final_dataset", *INPUT_VALUES, "control_regressor", *EVALUATORS],
+        version=5,
         reads=lambda s: (s.nvae,),
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -25,7 +27,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         resumable=True,
     )
     def nvae_weights(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import final_images, keep_labels_seen, label_changes_since
+        from gaip3_pipeline.assets.training_data import final_images, keep_labels_seen, known_values, label_changes_since
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.generator import generator_sheet
         from gaip3_pipeline.models.nvae.model import warm_start
@@ -36,7 +38,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
 
         data = final_images(step.root, step.settings, step.progress())
         section = step.settings.nvae
-        changes = label_changes_since(step.root, step.root.nvae)
+        changes, known = label_changes_since(step.root, step.root.nvae), known_values(step.root)
         with step.training_run(flatten(section)) as run:
             run.text("label_changes.csv", changes_csv(changes))
             last = warm_start(step.root.nvae, section) if step.start == WARM_START else None
@@ -55,8 +57,10 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
                 lambda epoch, faces: run.image("samples", epoch, faces),
                 step.start == RESUME,
                 last,
+                list(known.values()),
             )
-            figures = result.figures | {"labels_changed": len(changes), "start": start}
+            unknown = ", ".join(a for a, is_known in known.items() if not is_known)
+            figures = result.figures | {"labels_changed": len(changes), "start": start, "without_control": unknown or "none"}
             version = weights_version(step.root.nvae)
             picture = generator_sheet(step.root.nvae, data.images, data.values, data.table.split.to_numpy())
             curves = training_curves(result.history, "NVAE")
@@ -72,8 +76,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="nvae_samples",
-        deps=["nvae_weights", *INPUT_VALUES, "final_dataset"],
-        version=1,
+        deps=["nvae_weights", "detail_weights", *INPUT_VALUES, "final_dataset"],
+        version=2,
         reads=lambda s: (s.samples,),
         group=GROUP,
         kinds={"keras", "jpeg"},
@@ -81,13 +85,13 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     )
     def nvae_samples(step: Step) -> Made:
         from gaip3_pipeline.assets.training_data import final_images
-        from gaip3_pipeline.evaluation.generate import draw_samples, write_pictures
+        from gaip3_pipeline.evaluation.generate import draw_samples, load_face_generator, write_pictures
         from gaip3_pipeline.imaging.contact_sheet import contact_sheet
         from gaip3_pipeline.tables.contracts import write_samples
 
         data = final_images(step.root, step.settings, step.progress())
         section = step.settings.samples
-        images, table = draw_samples(step.root.nvae, data.values, section, step.progress())
+        images, table = draw_samples(load_face_generator(step.root), data.values, section, step.progress())
         write_pictures(step.root.samples, [p.rpartition("/")[2] for p in table.image_path], images)
         write_samples(step.root.samples_table, table)
         figures = {"images": len(images), **flatten(section)}

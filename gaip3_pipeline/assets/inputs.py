@@ -7,7 +7,8 @@ import dagster as dg
 from gaip3_pipeline.assets.labels import LABELLED_SETS
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, MEANINGS
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.versions import Made, Step, arrays_version, digest, file_version, numbers, versioned_asset, weights_version
+from gaip3_pipeline.tables.hashing import arrays_version, digest, file_version, weights_version
+from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset
 
 GROUP = "inputs"
 INPUT_VALUES = [f"input_values_{a}" for a in ATTRIBUTES]

@@ -6,7 +6,8 @@ import dagster as dg
 
 from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, SET_OF_SEX, DataRoot
 from gaip3_pipeline.settings import Settings
-from gaip3_pipeline.versions import Made, Step, file_version, observed_source, versioned_asset
+from gaip3_pipeline.tables.hashing import file_version
+from gaip3_pipeline.versions import Made, Step, observed_source, versioned_asset
 
 if TYPE_CHECKING:
     from gaip3_pipeline.tables.contracts import Labels

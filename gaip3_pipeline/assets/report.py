@@ -1,12 +1,15 @@
 """One HTML page with every figure and picture of the pipeline, and the lines that a finished demo prints."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.gender import PROCESSED
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.settings import Settings
-from gaip3_pipeline.versions import Made, Step, file_version, read_figures, versioned_asset
+from gaip3_pipeline.tables.hashing import file_version
+from gaip3_pipeline.versions import Made, Step, read_figures, versioned_asset
 
 SECTIONS = {
     "Images": PROCESSED,
@@ -20,10 +23,10 @@ SECTIONS = {
         "inputs_report",
         "control_regressor",
     ],
-    "Generator": ["nvae_weights", "nvae_samples", "generator_evaluation"],
+    "Generator": ["nvae_weights", "aggregate_posterior", "detail_weights", "nvae_samples", "generator_evaluation"],
     "Evaluators": EVALUATORS,
     "Critic": ["critic_weights", "judge_weights", "reconstruction_judge_weights"],
-    "Retouching": ["aggregate_posterior", "retouched_samples"],
+    "Retouching": ["retouched_samples"],
 }
 
 
@@ -34,7 +37,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         settings,
         name="report",
         deps=[name for names in SECTIONS.values() for name in names],
-        version=4,
+        version=5,
         group="report",
         kinds={"html"},
         description="One HTML page with every figure and picture.",
@@ -69,13 +72,22 @@ def summary(root: DataRoot) -> str:
         f"Input models, R²   {inputs} (out of fold)",
         f"Generator          {nvae['bits_per_dim']:.2f} bits/dim on {nvae['n_held_out']} held-out images",
         f"Sliders, R²        {sliders} (asked against measured), leakage {control['leakage']:.2f}",
+        *(_realism(control) if "judge_network_full" in control else []),
         f"Judge              AUC {judge['auc']:.3f} real against generated",
         f"Retouching         judge's mean logit {retouch['judge_logit_before']:+.2f} → {retouch['judge_logit_after']:+.2f}",
         "",
         f"Report             {root.report}",
         f"Samples            {root.picture('nvae_samples')}",
         f"Sliders            {root.picture('generator_evaluation')}",
+        f"Detail             {root.picture('generator_evaluation', 'faces')}",
         f"Before and after   {root.picture('retouched_samples')}",
         f"Dagster, MLflow    make ui ROOT={root.path.name}   (or: gaip3 ui --root {root.path})",
     ]
     return "\n".join(lines)
+
+
+def _realism(figures: Mapping[str, float]) -> list[str]:
+    power = ", ".join(f"{figures[f'power_{k}']:.2f} (mean {figures[f'power_{k}_plain']:.2f})" for k in (1, 2, 3))
+    by_size = {size: [figures[f"judge_{make}_{size}"] for make in ("network", "regression")] for size in ("full", "half", "quarter")}
+    auc = ", ".join(f"{size} {of[0]:.3f} and {of[1]:.3f}" for size, of in by_size.items())
+    return [f"Detail             power of octaves over photographs' {power}", f"Fresh judges       AUC {auc} size (.5: not told apart)"]

@@ -8,7 +8,8 @@ import dagster as dg
 from gaip3_pipeline.assets.gender import PROCESSED
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.versions import Made, Step, digest, file_version, numbers, versioned_asset
+from gaip3_pipeline.tables.hashing import digest, file_version
+from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset
 
 if TYPE_CHECKING:
     from gaip3_pipeline.evaluation.page import Report

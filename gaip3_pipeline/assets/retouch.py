@@ -4,41 +4,18 @@ import dagster as dg
 
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, Settings, flatten
-from gaip3_pipeline.versions import Made, Step, arrays_version, folder_content, numbers, versioned_asset, weights_version
+from gaip3_pipeline.tables.hashing import folder_content, weights_version
+from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset
 
 GROUP = "retouch"
 MEASURED = 4096  # samples at most that are measured: their pictures are in memory together
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
-    """``aggregate_posterior``, ``retouched_samples``, and ``prior_critic_weights`` where the settings retouch by it."""
+    """``retouched_samples``, and ``prior_critic_weights`` where the settings retouch by it."""
     contrastive = settings.retouch.method == NOISE_CONTRASTIVE
     correction = "prior_critic_weights" if contrastive else "aggregate_posterior"
-    prior_critic = [_prior_critic(settings)] if contrastive else []
-    return [_aggregate_posterior(settings), *prior_critic, _retouched(settings, correction)]
-
-
-def _aggregate_posterior(settings: Settings) -> dg.AssetsDefinition:
-    @versioned_asset(
-        settings,
-        name="aggregate_posterior",
-        deps=["nvae_weights", "final_dataset", *INPUT_VALUES],
-        version=1,
-        group=GROUP,
-        kinds={"numpy"},
-        description="Gaussians of the latents that the encoder gives pictures, for samples to be moved there.",
-    )
-    def aggregate_posterior(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import final_images
-        from gaip3_pipeline.models.nvae.model import load_nvae
-        from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
-
-        data = final_images(step.root, step.settings)
-        gaussians, figures = fit_aggregate_posterior(load_nvae(step.root.nvae), data.images, data.values, data.table.split.to_numpy())
-        gaussians.save(step.root.aggregate_posterior)
-        return Made(arrays_version(step.root.aggregate_posterior), figures)
-
-    return aggregate_posterior
+    return [*([_prior_critic(settings)] if contrastive else []), _retouched(settings, correction)]
 
 
 def _prior_critic(settings: Settings) -> dg.AssetsDefinition:
@@ -78,6 +55,7 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         deps=[
             "nvae_samples",
             "nvae_weights",
+            "detail_weights",
             correction,
             "critic_weights",
             "judge_weights",
@@ -86,7 +64,7 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
             *INPUT_VALUES,
             "control_regressor",
         ],
-        version=6,
+        version=7,
         reads=lambda s: (s.retouch,),
         group=GROUP,
         kinds={"keras", "jpeg", "mlflow"},
@@ -96,7 +74,7 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         import numpy as np
 
         from gaip3_pipeline.assets.training_data import final_images
-        from gaip3_pipeline.evaluation.generate import read_jpegs, reconstructions, remove_others
+        from gaip3_pipeline.evaluation.generate import read_jpegs, remove_others
         from gaip3_pipeline.evaluation.retouch import change_sheets, judged, retouch_figures, retouch_samples
         from gaip3_pipeline.tables.contracts import read_samples, write_samples
         from gaip3_pipeline.training.critic import critic_logits, load_critic, pictures_of_role
@@ -117,7 +95,7 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         data = final_images(root, step.settings)
         # What the guide learned from, neither the generator nor the judges have seen.
         unseen = pictures_of_role(data.table.bucket.to_numpy(), "guide")
-        rebuilt = reconstructions(tools.nvae, data.images[unseen], data.values[unseen])
+        rebuilt = tools.generator.reconstructions(data.images[unseen], data.values[unseen], step.settings.samples.detail)
         measured = table[:MEASURED]
         before, after = (read_jpegs(folder, names[:MEASURED]) for folder in (root.samples, root.retouched))
         figures = retouch_figures(measured, before, after, tools.regressors, data.images)

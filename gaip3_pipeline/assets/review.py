@@ -8,9 +8,11 @@ import dagster as dg
 from gaip3_pipeline.assets.labels import GROUP, LABELLED_SETS
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MIRRORED, DataRoot
 from gaip3_pipeline.settings import Settings
-from gaip3_pipeline.versions import Made, Step, digest, file_version, versioned_asset
+from gaip3_pipeline.tables.hashing import digest, file_version
+from gaip3_pipeline.versions import Made, Step, versioned_asset
 
-VERSION = 2
+VERSION = 3
+LIDS = "eyes"  # the value that the opening of the lids speaks of
 SHOWN, SHOWN_OF_ALL = 40, 8  # pictures on an attribute's sheet, and of each attribute on the sheet of all
 
 
@@ -56,7 +58,7 @@ def _remake(root: DataRoot, attribute: str, images: Any, content: str) -> bool:
     import numpy as np
 
     from gaip3_pipeline.assets.training_data import labelled_features, labelled_table
-    from gaip3_pipeline.evaluation.review import review_table
+    from gaip3_pipeline.evaluation.review import half_closed, review_table
     from gaip3_pipeline.tables.contracts import write_label_review
     from gaip3_pipeline.tables.files import write_text_atomically
 
@@ -66,10 +68,36 @@ def _remake(root: DataRoot, attribute: str, images: Any, content: str) -> bool:
         return False
     values = labelled_table(root, attribute).set_index("key").value
     features = labelled_features(root, images.key)[0][:, : len(images)].astype(np.float32)
-    table = review_table(images.assign(value=images.key.map(values)), features, attribute in MIRRORED)
+    labelled = images.key.isin(values.index).to_numpy()
+    first = None
+    if attribute == LIDS and not labelled.all():
+        first = half_closed(_lid_openings(root, images[~labelled], content).reindex(images.key).to_numpy(), labelled)
+    table = review_table(images.assign(value=images.key.map(values)), features, attribute in MIRRORED, first)
     write_label_review(path, table)
     write_text_atomically(source, json.dumps({"made_of": made_of, "table": file_version(path)}) + "\n")
     return True
+
+
+def _lid_openings(root: DataRoot, images: Any, content: str) -> Any:
+    """How far the lids of ``images`` are open, by key: a series. What was measured of the same pictures is kept beside the reviews."""
+    import pandas as pd
+
+    from gaip3_pipeline.assets.training_data import resized_batches
+    from gaip3_pipeline.imaging.part_measures import lid_opening
+    from gaip3_pipeline.models.face_parts import find_parts
+    from gaip3_pipeline.tables.files import write_text_atomically
+
+    path = root.lid_openings
+    kept = pd.read_csv(path, dtype={"key": str, "content": str}) if path.exists() else pd.DataFrame(columns=["key", "content", "opening"])
+    known = kept[kept.content == content].set_index("key").opening
+    new = images[~images.key.isin(known.index)]
+    if len(new):
+        found = [lid_opening(find_parts(batch).points) for batch in resized_batches(root, new)]
+        measured = pd.Series([float(o) for part in found for o in part], index=new.key, name="opening")
+        known = pd.concat([known, measured]) if len(known) else measured
+        table = known.rename_axis("key").reset_index().assign(content=content)[["key", "content", "opening"]]
+        write_text_atomically(path, table.to_csv(index=False, lineterminator="\n"))
+    return known
 
 
 def _figures(table: Any) -> dict[str, float | int]:

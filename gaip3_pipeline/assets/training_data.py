@@ -15,7 +15,9 @@ from gaip3_pipeline.tables.duplicates import read_group_table, twins
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically, writing
 from gaip3_pipeline.tables.label_changes import changes_since
 from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_manifest
+from gaip3_pipeline.versions import read_figures
 
+KNOWN = 0.25  # the share of the variance on held-out pictures below which a regressor does not know a value
 FOLDER_OF_SET = {s.id: s.folder for s in IMAGE_SETS}
 
 
@@ -154,6 +156,15 @@ def frozen_features(root: DataRoot) -> dict[str, Callable[[np.ndarray], np.ndarr
 
     evaluators = [load_network(root.evaluator(a)) for a in ATTRIBUTES]
     return {"attributes": trained_features([*evaluators, *load_gender_models(root.gender_model).models])}
+
+
+def known_values(root: DataRoot) -> dict[str, bool]:
+    """Of each value, whether the control regressor and the evaluator know it on held-out pictures: R² of at least ``KNOWN`` both.
+
+    What a regressor does not know it cannot teach: asked for eyes that it could not read (R² .13), a generator drew broken faces.
+    """
+    control = read_figures(root, "control_regressor")
+    return {a: control[f"r2_{a}"] >= KNOWN and read_figures(root, f"evaluator_{a}")["r2"] >= KNOWN for a in ATTRIBUTES}
 
 
 def _packed_large(root: DataRoot, settings: Settings, table: pd.DataFrame, progress: Callable[[int, int], None] | None) -> Path:

@@ -8,19 +8,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gaip3_pipeline.evaluation.charts import jpeg
+from gaip3_pipeline.evaluation.charts import GREY, jpeg
 from gaip3_pipeline.evaluation.distances import mean_pairwise_distance, random_features
-from gaip3_pipeline.evaluation.generate import SEED_OFFSET, decode_batches
+from gaip3_pipeline.evaluation.generate import SEED_OFFSET, FaceGenerator
 from gaip3_pipeline.evaluation.regression import r_squared, spearman
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES
-from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.settings import Samples
 from gaip3_pipeline.training.progress import Progress
 from gaip3_pipeline.training.regressor import Regressor, predict_values
 
-FACES = 48
-VALUES = tuple(np.linspace(0.0, 1.0, 9).tolist())
+FACES, STEPS = 48, 9
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Sweeps:
 
     images: np.ndarray  # (5, N, V, H, W, 3) uint8
     asked: np.ndarray  # (5, N, V, 5) float32: all five values that were asked for
+    positions: np.ndarray  # (5, V) float32: those of the value that is swept, over the range that the data supports
     measured: np.ndarray  # (5, N, V, 5) float32: what the evaluators say of the pictures
     guidance: float
     temperature: float
@@ -44,27 +43,31 @@ class Sweeps:
 
 
 def sweep_all(
-    model: NVAE,
+    generator: FaceGenerator,
     evaluators: Mapping[str, Regressor],
     values: np.ndarray,
     settings: Samples,
     faces: int = FACES,
     progress: Progress | None = None,
 ) -> Sweeps:
-    """Sweep each value over 0..1 for ``faces`` faces; their other values are rows of ``values (N, 5)`` of real pictures.
+    """Sweep each value for ``faces`` faces; their other values are rows of ``values (N, 5)`` of real pictures.
 
-    Temperature and guidance are those of ``settings``: what the user gets.
+    Over the range that the generator takes: what lies outside gives the picture of its nearest end. All else is as ``settings`` say, what
+    the user gets.
     """
     rows = np.asarray(values[np.random.default_rng(settings.seed).integers(0, len(values), faces)], np.float32)
-    asked = np.broadcast_to(rows[None, :, None], (len(ATTRIBUTES), faces, len(VALUES), len(ATTRIBUTES))).copy()
+    asked = np.broadcast_to(rows[None, :, None], (len(ATTRIBUTES), faces, STEPS, len(ATTRIBUTES))).copy()
+    low, high = generator.supported
+    positions = np.linspace(low, high, STEPS, axis=1).astype(np.float32)
     for i in range(len(ATTRIBUTES)):
-        asked[i, :, :, i] = VALUES
+        asked[i, :, :, i] = positions[i]
     seeds = np.broadcast_to((settings.seed + SEED_OFFSET["sweeps"] + np.arange(faces))[None, :, None], asked.shape[:3]).ravel()
     flat = asked.reshape(-1, len(ATTRIBUTES))
-    images = np.concatenate(list(decode_batches(model, seeds, flat, settings.temperature, settings.guidance, progress)))
+    images = np.concatenate(list(generator.draw(seeds, flat, settings, progress)))
     measured = np.stack([predict_values(evaluators[a], [images])[:, 0] for a in ATTRIBUTES], axis=-1)
     shape = asked.shape[:3]
-    return Sweeps(images.reshape(*shape, *images.shape[1:]), asked, measured.reshape(*shape, -1), settings.guidance, settings.temperature)
+    pictures, seen = images.reshape(*shape, *images.shape[1:]), measured.reshape(*shape, -1)
+    return Sweeps(pictures, asked, positions, seen, settings.guidance, settings.temperature)
 
 
 def control_figures(sweeps: Sweeps) -> dict[str, float | int]:
@@ -74,7 +77,7 @@ def control_figures(sweeps: Sweeps) -> dict[str, float | int]:
     random features from the middle of a sweep, as a share of the mean distance between different faces.
     """
     matrix = slopes(sweeps)
-    figures: dict[str, float | int] = {"faces": sweeps.images.shape[1], "steps": len(VALUES)}
+    figures: dict[str, float | int] = {"faces": sweeps.images.shape[1], "steps": STEPS}
     for i, attribute in enumerate(ATTRIBUTES):
         asked, measured = sweeps.asked[i, :, :, i].ravel(), sweeps.measured[i, :, :, i].ravel()
         figures |= {
@@ -82,16 +85,34 @@ def control_figures(sweeps: Sweeps) -> dict[str, float | int]:
             f"r2_{attribute}": r_squared(measured, asked),
             f"slope_{attribute}": float(matrix[i, i]),
             f"drift_{attribute}": float(sweeps.drift[i].mean()),
+            f"from_{attribute}": float(sweeps.positions[i, 0]),
+            f"to_{attribute}": float(sweeps.positions[i, -1]),
         }
     off = np.abs(matrix - np.diag(np.diag(matrix)))
     return figures | {"leakage": float(off.max())}
 
 
 def slopes(sweeps: Sweeps) -> np.ndarray:
-    """``(5, 5)``: least-squares slope of measured value j (column) while value i (row) is swept from 0 to 1 at fixed latents."""
-    grid = np.asarray(VALUES) - np.mean(VALUES)
+    """``(5, 5)``: least-squares slope of measured value j (column) while value i (row) is swept at fixed latents."""
+    grid = sweeps.positions.astype(np.float64) - sweeps.positions.mean(axis=1, keepdims=True)
     mean_over_faces = sweeps.measured.astype(np.float64).mean(axis=1)  # (5, V, 5)
-    return np.einsum("v,ivj->ij", grid, mean_over_faces) / (grid**2).sum()
+    return np.einsum("iv,ivj->ij", grid, mean_over_faces) / np.maximum((grid**2).sum(axis=1, keepdims=True), 1e-9)
+
+
+def realism(sweeps: Sweeps, logits: np.ndarray) -> dict[str, float]:
+    """How real a judge finds each position of each slider beside its middle, from its ``logits (5, N, V)`` of the sweeps' pictures.
+
+    ``least_real_{a}``: the least mean difference from the middle over the positions, paired by face, in its standard errors;
+    ``least_real_{a}_at``: the position.
+    """
+    figures: dict[str, float] = {}
+    for attribute, positions, of_faces in zip(ATTRIBUTES, sweeps.positions, logits, strict=True):
+        change = of_faces - of_faces[:, STEPS // 2, None]
+        error = change.std(axis=0, ddof=1) / np.sqrt(len(change))
+        apart = np.where(error > 0, change.mean(axis=0) / np.maximum(error, 1e-9), 0.0)
+        worst = int(apart.argmin())
+        figures |= {f"least_real_{attribute}": float(apart[worst]), f"least_real_{attribute}_at": float(positions[worst])}
+    return figures
 
 
 def control_table(sweeps: Sweeps) -> pd.DataFrame:
@@ -110,12 +131,12 @@ def control_table(sweeps: Sweeps) -> pd.DataFrame:
 
 
 def sweep_strips(sweeps: Sweeps, faces: int = 2) -> bytes:
-    """A JPEG of sweep strips: each value, ``faces`` faces, from 0 on the left to 1 on the right, all else the same."""
+    """A JPEG of sweep strips: each value, ``faces`` faces, over the range that the data supports, all else the same."""
     height, width = sweeps.images.shape[3:5]
     pictures = sweeps.images[:, :faces].reshape(-1, height, width, 3)
-    captions = [f"{a} {v:.2f}" for a in ATTRIBUTES for _ in range(faces) for v in VALUES]
-    title = f"one value from 0 to 1, all else fixed; temperature {sweeps.temperature:g}, guidance {sweeps.guidance:g}"
-    return contact_sheet(list(pictures), len(VALUES), cell=(80, 80 * height // width), captions=captions, title=title)
+    captions = [f"{a} {v:.2f}" for a, row in zip(ATTRIBUTES, sweeps.positions, strict=True) for _ in range(faces) for v in row]
+    title = f"one value over its range, all else fixed; temperature {sweeps.temperature:g}, guidance {sweeps.guidance:g}"
+    return contact_sheet(list(pictures), STEPS, cell=(80, 80 * height // width), captions=captions, title=title)
 
 
 def control_chart(sweeps: Sweeps, limits: Mapping[str, float]) -> bytes:
@@ -127,8 +148,11 @@ def control_chart(sweeps: Sweeps, limits: Mapping[str, float]) -> bytes:
         axes = panels[i]
         low, middle, high = np.quantile(sweeps.measured[i, :, :, i], (0.1, 0.5, 0.9), axis=0)
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
-        axes.fill_between(VALUES, low, high, color="#4477aa", alpha=0.25, linewidth=0)
-        axes.plot(VALUES, middle, color="#4477aa", marker="o", markersize=3)
+        positions = sweeps.positions[i]
+        for start, stop in ((0.0, positions[0]), (positions[-1], 1.0)):
+            axes.axvspan(start, stop, facecolor="none", edgecolor=GREY, hatch="///", linewidth=0)  # too few pictures to learn from
+        axes.fill_between(positions, low, high, color="#4477aa", alpha=0.25, linewidth=0)
+        axes.plot(positions, middle, color="#4477aa", marker="o", markersize=3)
         axes.set(xlabel="asked", ylabel="measured", xlim=(0, 1), ylim=(-0.05, 1.05))
         said = f"R² {figures[f'r2_{attribute}']:.2f}, Spearman {figures[f'spearman_{attribute}']:.2f}"
         axes.set_title(f"{attribute}: {said}\n(evaluator held out: R² {limits[attribute]:.2f})", fontsize=8)
@@ -141,8 +165,8 @@ def control_chart(sweeps: Sweeps, limits: Mapping[str, float]) -> bytes:
     axes.set_xticks(range(len(ATTRIBUTES)), ATTRIBUTES, rotation=40, ha="right", fontsize=7)
     axes.set_yticks(range(len(ATTRIBUTES)), ATTRIBUTES, fontsize=7)
     axes.set_title("slope of measured (column)\nwhile one is swept (row)", fontsize=8)
-    for attribute, drift in zip(ATTRIBUTES, sweeps.drift, strict=True):
-        panels[6].plot(VALUES, drift, label=attribute)
+    for attribute, positions, drift in zip(ATTRIBUTES, sweeps.positions, sweeps.drift, strict=True):
+        panels[6].plot(positions, drift, label=attribute)
     panels[6].axhline(1.0, color="#bbbbbb", linewidth=1)
     panels[6].set_title("drift from the middle\n(1: another person)", fontsize=8)
     panels[6].set_xlabel("asked")

@@ -10,6 +10,8 @@ import io
 import struct
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -24,6 +26,19 @@ _LATENTS = 128  # seeds, mixtures and numbers of which the latents of one face a
 _NUMBERS = 65_536  # of latents that are no seed's; the largest preset has 3,000
 _TEXT = 1_000_000  # characters of a recipe, which is also what Pillow takes
 _UNREADABLE = OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError
+
+
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generator and the detail network that was trained for it, each by its folder and the content hash of its weights."""
+
+    folder: Path
+    version: str
+    detail_folder: Path | None = None
+    detail_version: str | None = None
 
 
 class RecipeError(ValueError):
@@ -64,6 +79,9 @@ class Face(_Strict):
     values: Annotated[list[Annotated[float, Field(ge=0, le=1)] | None], Field(min_length=len(ATTRIBUTES), max_length=len(ATTRIBUTES))]
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     guidance: Annotated[float, Field(ge=0, le=10)] = 1.0
+    # Where seeds draw: from the prior, as all did before there was detail, or where the encoder puts pictures (see evaluation/generate.py).
+    prior: Literal["standard", "aggregate"] = "standard"
+    detail: Annotated[float, Field(ge=0, le=1)] = 0.0  # how much of the detail network's change is added
     fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0  # with which ``latents`` came from ``drawn``; 0: they are not retouched
     drawn: Latents | None = None
 
@@ -75,11 +93,18 @@ class Face(_Strict):
 
 
 class Recipe(_Strict):
-    """The faces of one picture and the content hash of the generator's weights that drew them."""
+    """The faces of one picture and the content hashes of what drew them: the generator's weights, and the detail network's."""
 
     format: Literal[1] = 1
-    model: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    model: Hash
+    detail_model: Hash | None = None
     faces: Annotated[list[Face], Field(min_length=1, max_length=FACES)]
+
+    @model_validator(mode="after")
+    def _named(self) -> "Recipe":
+        if self.detail_model is None and any(face.detail or face.prior == "aggregate" for face in self.faces):
+            raise ValueError("it does not name the detail network that its faces need")
+        return self
 
 
 def parts(latents: Latents) -> Iterable[Latents]:
@@ -94,6 +119,11 @@ def parts(latents: Latents) -> Iterable[Latents]:
 def seed_of(latents: Latents) -> int:
     """The first seed in ``latents``, which chooses the values that are not set; 0 where there is none."""
     return next((part.seed for part in parts(latents) if isinstance(part, Drawn)), 0)
+
+
+def noise_seed(face: "Face") -> int:
+    """The seed of the face's noise map: what it was drawn with, which retouching leaves."""
+    return seed_of(face.drawn or face.latents)
 
 
 def pack_latents(levels: Iterable[np.ndarray]) -> Encoded:

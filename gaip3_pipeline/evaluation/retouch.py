@@ -1,6 +1,5 @@
 """Retouching a table of samples into a folder, and what it did, by measures that it did not climb."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from gaip3_pipeline.evaluation.classification import both, roc_auc
-from gaip3_pipeline.evaluation.distances import distances_to_real, mean_pairwise_distance, random_features
-from gaip3_pipeline.evaluation.generate import noise_of_seeds, write_jpegs
+from gaip3_pipeline.evaluation.distances import distances_to_real, random_features
+from gaip3_pipeline.evaluation.generate import AGGREGATE, STANDARD, noise_of_seeds, write_jpegs
+from gaip3_pipeline.evaluation.neighbours import identity
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.settings import Retouch
@@ -34,10 +34,15 @@ def retouch_samples(
     in ``part`` after each 256 samples: killed and called again with the same ``fingerprint``, it goes on from there.
     """
     done = _done(part, fingerprint)
+    if "prior" not in table:  # of a root made before there was detail
+        table = table.assign(prior=STANDARD, detail=0.0)
     retoucher = Retoucher(tools, settings)
     for start in range(len(done), len(table), CHUNK):
         rows = table[start : start + CHUNK]
-        result = retoucher(noise_of_seeds(tools.nvae, rows.seed.to_list()), rows)
+        noise = noise_of_seeds(tools.generator.nvae, rows.seed.to_list())
+        values, temperature = rows[list(ATTRIBUTES)].to_numpy(np.float32), rows.temperature.to_numpy(np.float32)
+        latents = tools.generator.placed(noise, values, temperature, (rows.prior == AGGREGATE).to_numpy())
+        result = retoucher(latents, rows.assign(temperature=1.0))
         write_jpegs(folder, [p.rpartition("/")[2] for p in rows.image_path], result.after)
         new = rows.assign(image_path=rows.image_path.str.replace("samples/", "retouched/"), outcome=result.reasons)
         new = new.assign(guide_before=result.guide_before, guide_after=result.guide_after, evaluations=result.evaluations)
@@ -109,15 +114,6 @@ def retouch_figures(
         if errors:
             figures[f"values_mae_{name}"] = float(np.mean(errors))
     return figures
-
-
-def identity(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
-    """``identity`` and ``recognised`` of :func:`retouch_figures` from features ``(N, D)`` of the same samples."""
-    apart = mean_pairwise_distance(before)
-    moved = np.linalg.norm(after - before, axis=1)
-    # Which is nearest shows in the squared distances less what all in a row have in common; no (N, N, D) array is made.
-    own = ((before**2).sum(axis=1) - 2 * after @ before.T).argmin(axis=1) == np.arange(len(before))
-    return {"identity": float(moved.mean() / apart) if apart > 0 else math.nan, "recognised": float(own.mean())}
 
 
 def change_sheets(before: np.ndarray, after: np.ndarray, gain: np.ndarray, guide: TrainedCritic) -> dict[str, bytes]:

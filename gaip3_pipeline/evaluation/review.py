@@ -13,6 +13,9 @@ NEIGHBOURHOOD = 0.1  # standard deviation of the kernel over predicted values
 LEAST_DEVIATION = 0.01  # in units of the value
 LOOKS_WRONG = 0.5  # suspicion from which a label counts as looking wrong
 MOST_NEXT = 200  # images ranked to be labelled next
+# Landmarks see closed eyes too far open: of 786 photographs those labelled .5 have .85 of the usual opening, and closed eyes .66. Of those
+# below .7, 30 % are labelled at most .5, of all 5 %; the order has an AUC of .82.
+HALF_CLOSED, MOST_HALF_CLOSED = 0.75, 100  # of the usual opening; images with such lids that come first
 MOST_CANDIDATES, MOST_WANTED = 2_000, 2_000  # images weighed for that, and images whose values are wanted: seconds at any size
 DECIMALS = 4
 
@@ -31,19 +34,21 @@ class Review:
         return float(np.nansum(self.suspicion))
 
 
-def review_table(images: pd.DataFrame, features: np.ndarray, mirrored: bool) -> pd.DataFrame:
+def review_table(images: pd.DataFrame, features: np.ndarray, mirrored: bool, first: np.ndarray | None = None) -> pd.DataFrame:
     """The review of one attribute: the columns ``REVIEW_COLUMNS``, a row for each image, sorted by gender and stem.
 
     ``images``: columns ``gender``, ``stem``, ``value`` (NaN: not labelled) and ``bucket`` (of the split, equal for twins); ``features
     (2, N, D)`` of its rows and their mirror images; ``mirrored``: a mirror image has 1 - value. ``predicted`` (0..1) is out of fold where
     there is a label, ``uncertainty`` the standard deviation of a label from it, ``suspicion`` the chance that the label is wrong,
-    ``next`` 1, 2, 3, … for the images most worth labelling. Empty cells are NaN, in ``next`` <NA>.
+    ``next`` 1, 2, 3, … for the images most worth labelling, before them the rows ``first``. Empty cells are NaN, in ``next`` <NA>.
     """
     values = images.value.to_numpy(float)
     fitted = cross_fit(features, values, images.bucket.to_numpy(), mirrored)
     review = review_labels(values, fitted.predicted, fitted.variance)
     rank = np.zeros(len(images), int)
     chosen = next_images(values, fitted.predicted, fitted.variance, features, fitted.models)
+    if first is not None:
+        chosen = np.concatenate([first, chosen[~np.isin(chosen, first)]])[: max(len(chosen), len(first))].astype(int)
     rank[chosen] = np.arange(1, len(chosen) + 1)
     table = images[["gender", "stem", "value"]].assign(
         predicted=np.round(fitted.predicted, DECIMALS),
@@ -53,6 +58,16 @@ def review_table(images: pd.DataFrame, features: np.ndarray, mirrored: bool) -> 
     )
     table["next"] = table["next"].mask(table["next"] < 0)
     return table[list(REVIEW_COLUMNS)].sort_values(["gender", "stem"], ignore_index=True)
+
+
+def half_closed(opening: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """Rows without a label whose lids are less far apart than usual (``HALF_CLOSED``): the most closed first, ``MOST_HALF_CLOSED`` at most.
+
+    ``opening (N,)`` as ``imaging.part_measures.lid_opening`` measures it, NaN where it was not; ``labelled (N,) bool``. Closed eyes are
+    rare, and without labels of them no model knows them and no slider reaches them.
+    """
+    rows = np.flatnonzero(~labelled & (opening < HALF_CLOSED * np.nanmedian(opening)))
+    return rows[np.argsort(opening[rows], kind="stable")][:MOST_HALF_CLOSED]
 
 
 def review_labels(values: np.ndarray, predicted: np.ndarray, variance: np.ndarray) -> Review:

@@ -1,21 +1,25 @@
-"""Fresh samples of a generator beside real pictures: distances, coverage, and the training pictures that lie nearest to them."""
+"""Fresh samples of a generator beside real pictures: distances, sharpness, fresh judges, and the training pictures nearest to them."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from gaip3_pipeline.evaluation.distances import Features, distances_to_real
-from gaip3_pipeline.evaluation.generate import SEED_OFFSET, decode_batches
-from gaip3_pipeline.evaluation.neighbours import copying, nearest
+from gaip3_pipeline.evaluation.distances import Features, distances_to_real, random_features
+from gaip3_pipeline.evaluation.fresh_judges import FOLDS, fresh_judges
+from gaip3_pipeline.evaluation.generate import SEED_OFFSET, FaceGenerator
+from gaip3_pipeline.evaluation.neighbours import copying, identity, nearest
+from gaip3_pipeline.evaluation.sharpness import agreements, noise_shares, sharpness_figures
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import area_resize
-from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.settings import Samples
 from gaip3_pipeline.training.pictures import shrink
 from gaip3_pipeline.training.progress import Progress
 
 MOST = 400
+NOISE_DRAWS, NOISE_FACES, REBUILT = 4, 48, 160  # for the share of noise; reconstructions that are compared with their photographs
+FORTY = 40  # of the sheet of faces
 COPY_SIZE = (16, 13)  # at which pictures are compared for copies: blur, which draws samples together, matters less there
 
 
@@ -25,19 +29,21 @@ class Fresh:
 
     figures: dict[str, float | int]
     images: np.ndarray  # (n, H, W, 3) uint8
+    plain: np.ndarray  # (n, H, W, 3) uint8: the same faces without detail
+    photographs: np.ndarray  # (m, H, W, 3) uint8: held-out pictures
     nearest: np.ndarray  # (n, H, W, 3) uint8: the training picture nearest to each, mirrored where that is nearer
     distance: np.ndarray  # (n,) to it: root of the mean square, grey levels at COPY_SIZE
 
 
-def draw_fresh(model: NVAE, values: np.ndarray, n: int, settings: Samples, progress: Progress | None = None) -> np.ndarray:
-    """``(n, H, W, 3) uint8`` with rows of ``values (N, 5)``, at the temperature and guidance of ``settings``."""
+def draw_fresh(generator: FaceGenerator, values: np.ndarray, n: int, settings: Samples, progress: Progress | None = None) -> np.ndarray:
+    """``(n, H, W, 3) uint8`` with rows of ``values (N, 5)``, as ``settings`` say."""
     rows = values[np.random.default_rng(settings.seed).integers(0, len(values), n)]
     seeds = settings.seed + SEED_OFFSET["measured"] + np.arange(n)
-    return np.concatenate(list(decode_batches(model, seeds, rows, settings.temperature, settings.guidance, progress)))
+    return np.concatenate(list(generator.draw(seeds, rows, settings, progress)))
 
 
 def evaluate_samples(
-    model: NVAE,
+    generator: FaceGenerator,
     images: np.ndarray,
     values: np.ndarray,
     learned: np.ndarray,
@@ -50,26 +56,83 @@ def evaluate_samples(
     ``images (N, H, W, 3) uint8``, ``values (N, 5)``, ``learned (N,) bool``: which were trained on. Figures: those of
     :func:`distances_to_real` with ``features``, ends ``_samples`` and ``_real``; ``nearest_samples``, ``nearest_real``: the median
     distance to the nearest training picture or its mirror image, root mean square in grey levels at ``COPY_SIZE``, of samples and of
-    held-out pictures; ``copying``: see neighbours.
+    held-out pictures; ``copying``: see neighbours; those of :func:`detail_figures`.
     """
-    seen, held_out = np.flatnonzero(learned), images[np.flatnonzero(~np.asarray(learned))]
-    n = min(MOST, len(held_out) // 2)
+    seen, unseen = np.flatnonzero(learned), np.flatnonzero(~np.asarray(learned))
+    n = min(MOST, len(unseen) // 2)
     if n == 0 or not len(seen):
         return None
-    drawn = draw_fresh(model, values, n, settings, progress)
+    drawn = draw_fresh(generator, values, n, settings, progress)
+    plain = draw_fresh(generator, values, n, dataclasses.replace(settings, detail=0.0))
+    height, width = drawn.shape[1:3]
+    held_out = shrink(images[unseen], height, width)
     small = np.stack([area_resize(images[i], *COPY_SIZE) for i in seen])
     both_ways = _rows(np.concatenate([small, small[:, :, ::-1]]))
     distance, index = nearest(_rows(shrink(drawn, *COPY_SIZE)), both_ways)
     real_distance, _ = nearest(_rows(shrink(held_out, *COPY_SIZE)), both_ways)
-    height, width = drawn.shape[1:3]
     found = shrink(images[seen[index % len(seen)]], height, width)
     found = np.where((index >= len(seen))[:, None, None, None], found[:, :, ::-1], found)
-    figures = distances_to_real({"samples": drawn}, held_out, features=features) | {
+    figures = distances_to_real({"samples": drawn}, images[unseen], features=features) | {
         "nearest_samples": float(np.median(distance)),
         "nearest_real": float(np.median(real_distance)),
         "copying": copying(distance, real_distance),
     }
-    return Fresh(figures, drawn, found, distance)
+    figures |= detail_figures(generator, held_out, values[unseen], drawn, plain, settings)
+    return Fresh(figures, drawn, plain, held_out, found, distance)
+
+
+def detail_figures(
+    generator: FaceGenerator, held_out: np.ndarray, values: np.ndarray, drawn: np.ndarray, plain: np.ndarray, settings: Samples
+) -> dict[str, float | int]:
+    """What detail adds to samples ``drawn (n, H, W, 3) uint8``, which are ``plain`` without it, beside ``held_out (m, H, W, 3) uint8``.
+
+    Those of :func:`sharpness_figures`, and ``power_k_plain``; of :func:`noise_shares`; ``agreement_k`` and ``agreement_k_plain`` of
+    reconstructions of held-out pictures; ``detail_identity`` and ``detail_recognised``: how far the same face goes (:func:`identity`).
+    """
+    figures: dict[str, float | int] = dict(sharpness_figures(drawn, held_out))
+    figures |= {f"{name}_plain": f for name, f in sharpness_figures(plain, held_out).items() if name in ("power_1", "power_2", "power_3")}
+    few = values[:NOISE_FACES]
+    seeds = settings.seed + SEED_OFFSET["measured"] + np.arange(len(few))
+    means = generator.means(generator.latents(seeds, few, settings.temperature), few, settings.guidance)
+    maps = [generator.detailed(means, seeds + draw * len(few), settings.detail) for draw in range(NOISE_DRAWS)]
+    figures |= noise_shares(np.round(np.stack(maps) * 255).astype(np.uint8))
+    pictures, given = held_out[:REBUILT], values[:REBUILT]
+    for end, amount in (("", settings.detail), ("_plain", 0.0)):
+        rebuilt = generator.reconstructions(pictures, given, amount)
+        figures |= {f"{name}{end}": f for name, f in agreements(rebuilt, pictures).items()}
+    features = random_features()
+    return figures | {f"detail_{name}": f for name, f in identity(features(plain), features(drawn)).items()}
+
+
+def judge_samples(
+    generator: FaceGenerator, fresh: Fresh, values: np.ndarray, groups: np.ndarray, settings: Samples, progress: Progress | None = None
+) -> dict[str, float]:
+    """:func:`fresh_judges` of the held-out pictures of ``fresh`` and as many samples, at most ``MOST``, with and without detail.
+
+    Nothing where too few originals are held out to split them into halves and these into folds. ``values (N, 5)`` are those of all
+    pictures, ``groups (m,)`` those of the held-out ones.
+    """
+    if len(np.unique(groups)) < 2 * FOLDS:
+        return {}
+    n = min(MOST, len(fresh.photographs))
+    samples, plain = (draw_fresh(generator, values, n, dataclasses.replace(settings, detail=amount)) for amount in (settings.detail, 0.0))
+    return fresh_judges(fresh.photographs, groups, samples, plain, progress)
+
+
+def faces_sheet(fresh: Fresh) -> bytes:
+    """A JPEG of the first forty samples, not chosen: without detail, with it, and as many held-out pictures."""
+    columns = 8
+    sets = [part[:FORTY] for part in (fresh.plain, fresh.images, fresh.photographs)]
+    rows = -(-max(len(s) for s in sets) // columns)
+    white = np.full_like(fresh.images[0], 255)
+    pictures = []
+    for row in range(rows):
+        for part in sets:
+            line = list(part[row * columns : (row + 1) * columns])
+            pictures += line + [white] * (columns - len(line))
+    height, width = fresh.images.shape[1:3]
+    title = f"{len(sets[0])} samples at random: the mean (left), with detail (middle); held-out pictures (right)"
+    return contact_sheet(pictures, 3 * columns, cell=(width, height), title=title)
 
 
 def nearest_sheet(fresh: Fresh, columns: int = 10) -> bytes:

@@ -8,20 +8,22 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 
-from gaip3_pipeline.evaluation.generate import grid, noise_of_seeds, values_of_seeds
+from gaip3_pipeline.evaluation.generate import AGGREGATE, STANDARD, FaceGenerator, grid, noise_of_seeds, values_of_seeds
 from gaip3_pipeline.evaluation.recipe import (
     Drawn,
     Encoded,
     Face,
     Latents,
+    Pair,
     Recipe,
     RecipeError,
+    noise_seed,
     pack_latents,
     parts,
     seed_of,
@@ -31,7 +33,7 @@ from gaip3_pipeline.evaluation.recipe import (
 from gaip3_pipeline.imaging.decode import Target, decode
 from gaip3_pipeline.imaging.transform import resize
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
-from gaip3_pipeline.models.backend import compiled
+from gaip3_pipeline.models.detail import load_detail
 from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.settings import ASCENT, Settings
 from gaip3_pipeline.training.features import Extractor, extract, load_extractor
@@ -41,23 +43,28 @@ from gaip3_pipeline.training.retouch import Retoucher, Tools, load_tools
 
 BATCH = 8  # of every decoding, filled up by repetition: one shape to compile, and a face is the same to the bit alone and among others
 RETOUCHERS = 3
-WAYS = ("temperature", "guidance")
 LARGE, SMALL = 512, 128  # pixels of height, about: of one face alone, and of each of several in one picture
 
 
 class Studio:
-    """The generator in ``folder``, whose weights have the content hash ``version``, with what ``root`` has to go with it."""
+    """The generator ``pair``, with what ``root`` has to go with it."""
 
-    def __init__(self, root: DataRoot, settings: Settings, folder: Path, version: str) -> None:
-        self.root, self.settings, self.version = root, settings, version
-        self.nvae = load_nvae(folder)
+    def __init__(self, root: DataRoot, settings: Settings, pair: Pair) -> None:
+        self.root, self.settings, self.pair = root, settings, pair
+        finish = load_detail(pair.detail_folder, pair.folder) if pair.detail_folder else None
+        self.generator = FaceGenerator(
+            load_nvae(pair.folder), finish.posterior if finish else None, finish.network if finish else None, BATCH
+        )
+        self.nvae = self.generator.nvae
         self._retouchers: OrderedDict[tuple[str, float, frozenset[tuple[float, float]]], Retoucher] = OrderedDict()
-        levels = len(self.nvae.latent_shapes)
-        # One compiled function, whatever values and guidance it is given.
-        self._decode = compiled(lambda arrays: self.nvae.decode(arrays[:levels], arrays[levels], 1.0, arrays[levels + 1]))
 
     def resolved(self, faces: Sequence[Face]) -> list[Face]:
-        """``faces`` with a number for each value. Raises ``ContractError`` where values are missing and ``root`` knows none yet."""
+        """``faces`` with a number for each value. Raises ``ContractError`` where values are missing and ``root`` knows none yet.
+
+        A generator that has no detail network draws them without detail, from its prior.
+        """
+        if self.generator.detail is None:
+            faces = [face.model_copy(update={"prior": STANDARD, "detail": 0.0}) for face in faces]
         unset = [i for i, face in enumerate(faces) if None in face.values]
         own = iter(values_of_seeds(self.root, [seed_of(faces[i].latents) for i in unset]).astype(float).round(4)) if unset else iter(())
         chosen = {i: [o if v is None else v for v, o in zip(faces[i].values, next(own), strict=True)] for i in unset}
@@ -65,23 +72,19 @@ class Studio:
 
     def pictures(self, faces: Sequence[Face]) -> np.ndarray:
         """``(N, H, W, 3) uint8`` of resolved ``faces``. Raises :class:`RecipeError` for latents of another generator."""
-        noise = self._noise([face.latents for face in faces])
+        latents = self._placed(faces, [face.latents for face in faces], [face.temperature for face in faces])
         values = np.array([face.values for face in faces], np.float32)
-        temperature, guidance = (np.array([getattr(f, way) for f in faces], np.float32).reshape(-1, 1, 1, 1) for way in WAYS)
-        made = []
-        for start in range(0, len(faces), BATCH):
-            rows = np.arange(start, min(start + BATCH, len(faces)))
-            filled = np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows))])
-            # The temperature scales the noise, which is the same and lets one compiled function serve all temperatures.
-            decoded = self._decode([*(temperature[filled] * e[filled] for e in noise), values[filled], guidance[filled]])
-            made.append(np.round(decoded[: len(rows)] * 255).astype(np.uint8))
-        return np.concatenate(made)
+        # As arrays, so that one compiled function serves all of them.
+        guidance, detail = (np.array([getattr(face, name) for face in faces], np.float32) for name in ("guidance", "detail"))
+        return self.generator.pictures(latents, values, guidance, [noise_seed(face) for face in faces], detail)
 
     def png(self, faces: Sequence[Face]) -> bytes:
         """The picture of ``faces`` with its recipe inside, one face large or several side by side."""
         faces = self.resolved(faces)
         sheet = grid(self.pictures(faces), LARGE if len(faces) == 1 else SMALL)
-        return write_png(sheet, Recipe(model=self.version, faces=list(faces)))
+        used = any(face.detail or face.prior == AGGREGATE for face in faces)
+        detail = self.pair.detail_version if used else None
+        return write_png(sheet, Recipe(model=self.pair.version, detail_model=detail, faces=list(faces)))
 
     def retouched(self, faces: Sequence[Face], fidelity: float) -> tuple[list[Face], list[str]]:
         """``faces`` with their latents moved from those they were drawn with, and why some were kept; "" otherwise.
@@ -91,8 +94,12 @@ class Studio:
         faces = self.resolved(faces)
         drawn = [face.drawn or face.latents for face in faces]
         table = pd.DataFrame([face.values for face in faces], columns=list(ATTRIBUTES))
-        table = table.assign(seed=[seed_of(d) for d in drawn], **{way: [getattr(f, way) for f in faces] for way in WAYS})
-        noise, out, reasons = self._noise(drawn), list(faces), [""] * len(faces)
+        columns = {name: [getattr(f, name) for f in faces] for name in ("guidance", "detail", "prior")}
+        # Latents of the prior are scaled when they are drawn again; moved ones are kept as they come.
+        temperature = [1.0 if f.prior == AGGREGATE else f.temperature for f in faces]
+        table = table.assign(seed=[seed_of(d) for d in drawn], temperature=temperature, **columns)
+        scaled = [f.temperature if f.prior == AGGREGATE else 1.0 for f in faces]
+        noise, out, reasons = self._placed(faces, drawn, scaled), list(faces), [""] * len(faces)
         for method, rows in self._by_method(drawn).items():
             ways = frozenset(zip(table.temperature[rows], table.guidance[rows], strict=True))
             done = self._retoucher(method, fidelity, ways)([level[rows] for level in noise], table.iloc[rows])
@@ -114,22 +121,36 @@ class Studio:
         features = extract(self._extractor, [cut[None]])
         values = [float(process.predict(features)[0][0]) for process in self._input_models]
         encoded = self.nvae.encode(shrink(cut[None], size.height, size.width), np.array([values], np.float32))
-        return cut, Face(latents=pack_latents(keras.ops.convert_to_numpy(e)[0] for e in encoded), values=[round(v, 4) for v in values])
+        latents = pack_latents(keras.ops.convert_to_numpy(e)[0] for e in encoded)
+        ways: dict[str, Any] = {"prior": AGGREGATE, "detail": self.settings.samples.detail} if self.generator.detail else {}
+        return cut, Face(latents=latents, values=[round(v, 4) for v in values], **ways)
 
-    def _noise(self, latents: Sequence[Latents]) -> list[np.ndarray]:
-        """A list of ``(N, h, w, c) float32``, top-down."""
-        rows = [self._latents(part) for part in latents]
-        return [np.stack(level) for level in zip(*rows, strict=True)]
+    def _placed(self, faces: Sequence[Face], latents: Sequence[Latents], temperature: Sequence[float]) -> list[np.ndarray]:
+        """What the generator decodes for ``faces`` with these ``latents``, a list of ``(N, h, w, c) float32``, top-down.
 
-    def _latents(self, part: Latents) -> list[np.ndarray]:
+        Numbers lie where the encoder puts pictures already: the aggregate posterior has no part in them, and no temperature.
+        """
+        values = np.array([face.values for face in faces], np.float32)
+        aggregate = np.array([face.prior == AGGREGATE for face in faces])
+        moved = aggregate & ~np.array([isinstance(part, Encoded) for part in latents])
+        rows = [self._latents(part, v if m else None) for part, v, m in zip(latents, values, moved, strict=True)]
+        noise = [np.stack(level) for level in zip(*rows, strict=True)]
+        scale = np.where(aggregate & ~moved, 1.0, np.array(temperature)).astype(np.float32)
+        return self.generator.placed(noise, values, scale, moved)
+
+    def _latents(self, part: Latents, values: np.ndarray | None) -> list[np.ndarray]:
+        """``(h, w, c) float32`` a level. With ``values`` as standard normal noise, so that numbers mix with what seeds draw."""
         if isinstance(part, Drawn):
             return [level[0] for level in noise_of_seeds(self.nvae, [part.seed])]
         if isinstance(part, Encoded):
-            return unpack_latents(part, self.nvae.latent_shapes)
+            numbers = unpack_latents(part, self.nvae.latent_shapes)
+            if values is None:
+                return numbers
+            return [level[0] for level in self.generator.displaced([level[None] for level in numbers], values[None])]
         shares = part.share * len(self.nvae.latent_shapes) if len(part.share) == 1 else part.share
         if len(shares) != len(self.nvae.latent_shapes):
             raise RecipeError(f"this generator has {len(self.nvae.latent_shapes)} latent groups, but the recipe mixes {len(shares)}")
-        pairs = zip(self._latents(part.first), self._latents(part.second), shares, strict=True)
+        pairs = zip(self._latents(part.first, values), self._latents(part.second, values), shares, strict=True)
         # Divided by what two independent normals' mixture spreads less than they do, so that it lies where the prior has its mass.
         return [(((1 - s) * a + s * b) / np.hypot(1 - s, s)).astype(np.float32) for a, b, s in pairs]
 
@@ -157,7 +178,7 @@ class Studio:
 
     @cached_property
     def _tools(self) -> Tools:
-        return load_tools(self.root, self.settings.retouch, self.nvae)
+        return load_tools(self.root, self.settings.retouch, self.generator)
 
     @cached_property
     def _extractor(self) -> Extractor:

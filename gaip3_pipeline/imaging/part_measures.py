@@ -88,6 +88,18 @@ def in_own_frame(points: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.n
     return shapes @ rotation, np.arctan2(rotation[:, 2, 0], rotation[:, 2, 2])
 
 
+def lid_opening(points: np.ndarray) -> np.ndarray:
+    """``(N,)``: how far the lids of ``points (N, 468, 3)`` are apart over the eye's width, the mean of both eyes.
+
+    The eye aspect ratio (Soukupová and Čech 2016), of one pair of points; about .3 for open eyes.
+    """
+    ratios = [
+        np.linalg.norm(points[:, upper] - points[:, lower], axis=1) / (np.linalg.norm(points[:, a] - points[:, b], axis=1) + 1e-9)
+        for a, b, upper, lower in EYES
+    ]
+    return np.mean(ratios, axis=0)
+
+
 def of_unit_size(points: np.ndarray) -> np.ndarray:
     """``points (N, 468, 3)`` about their middle, at a mean square distance of 1 from it."""
     centred = points - points.mean(axis=1, keepdims=True)

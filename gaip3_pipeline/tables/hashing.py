@@ -1,4 +1,4 @@
-"""Content hashes of files and folders, remembered by size, mtime_ns and inode."""
+"""Content hashes of files, folders, arrays and weights; those of pictures are remembered by size, mtime_ns and inode."""
 
 import hashlib
 import json
@@ -122,3 +122,58 @@ def _remembered(cache: Path, folder: Path) -> dict[bytes, tuple[_KEY, str]]:
 def _remember(cache: Path, rows: Iterator[tuple[bytes, int, int, int, str]]) -> None:
     with closing(_open(cache)) as connection, connection:
         connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def digest(parts: Iterable[str]) -> str:
+    """sha256 over strings, each on a line of its own."""
+    h = hashlib.sha256()
+    for part in parts:
+        h.update(part.encode() + b"\n")
+    return h.hexdigest()
+
+
+def file_version(path: Path) -> str:
+    """sha256 of a file's bytes; ``missing`` if there is none."""
+    if not path.exists():
+        return "missing"
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def folder_content(folder: Path) -> str:
+    """sha256 over (name, sha256) of the files of a folder, sorted."""
+    return digest(f"{p.name} {file_version(p)}" for p in sorted(folder.iterdir()) if p.is_file())
+
+
+def arrays_version(file: Path) -> str:
+    """sha256 over sorted (array's name, dtype, shape, bytes) of an ``.npz``: the archive itself keeps times."""
+    import numpy as np
+
+    h = hashlib.sha256()
+    with np.load(file) as arrays:
+        for name in sorted(arrays.files):
+            array = arrays[name]
+            h.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            h.update(array.tobytes())
+    return h.hexdigest()
+
+
+def weights_version(folder: Path) -> str:
+    """sha256 over sorted (file, variable path, dtype, shape, array bytes) of a folder's ``*.weights.h5``.
+
+    Files of equal weights differ from one another (HDF5 keeps times), so the arrays are hashed. Only what is used downstream
+    lies in these files: the optimiser's state does not.
+    """
+    import h5py
+    import numpy as np
+
+    h = hashlib.sha256()
+    for file in sorted(folder.glob("*.weights.h5")):
+        with h5py.File(file) as f:
+            arrays: dict[str, h5py.Dataset] = {}
+            f.visititems(lambda name, item: arrays.__setitem__(name, item) if isinstance(item, h5py.Dataset) else None)  # noqa: B023
+            for name in sorted(arrays):
+                array = np.asarray(arrays[name][()])  # a text comes as bytes
+                h.update(f"{file.name} {name} {array.dtype.str} {array.shape}\n".encode())
+                h.update(array.tobytes())
+    return h.hexdigest()

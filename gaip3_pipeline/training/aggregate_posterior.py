@@ -1,75 +1,15 @@
-"""The aggregate posterior: what latents pictures have, as a Gaussian of each group given the five values, and the way there.
-
-A prior that was trained beside its encoder misses where the encoder puts pictures: samples fall into places that no picture taught
-(Rosca et al. 2018, arXiv 1802.06847). A Gaussian fitted afterwards to the posterior's draws mends much of it at no cost, as ex-post
-density estimation (Ghosh et al. 2020, arXiv 1903.12436) does for autoencoders.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+"""Fitting the aggregate posterior (models/aggregate_posterior.py) to what the encoder says of pictures."""
 
 import numpy as np
 from sklearn.covariance import ledoit_wolf
 
-from gaip3_pipeline.evaluation.generate import encoded
+from gaip3_pipeline.evaluation.generate import FaceGenerator
+from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior, with_one
 from gaip3_pipeline.models.nvae.model import NVAE
-from gaip3_pipeline.tables.files import writing
 
 DRAWS = 3  # of the posterior for each picture
 # Numbers of a group up to which its covariance is fitted. Of the finer groups measured it shrank to a multiple of the identity anyway.
 LARGEST = 1024
-
-
-@dataclass(frozen=True)
-class AggregatePosterior:
-    """For each latent group a Gaussian N((1, c) · offset, factor²) of its standardised noise, flattened to ``k`` numbers.
-
-    ``offsets``: ``(6, k) float32`` each; ``factors``: symmetric ``(k, k) float32`` each, or ``(1, 1)`` for a multiple of the identity.
-    """
-
-    offsets: list[np.ndarray]
-    factors: list[np.ndarray]
-
-    def move(self, noise: Sequence[np.ndarray], conditions: np.ndarray, fidelity: float) -> list[np.ndarray]:
-        """Noise, a list of ``(N, h, w, c)``, moved the share ``fidelity`` of its way from N(0, I) to the aggregate posterior.
-
-        The way is the shortest of all maps between the two Gaussians, optimal transport (Dowson and Landau 1982), so that a face stays
-        as much itself as can be.
-        """
-        given = _with_one(conditions)
-        moved = []
-        for e, offset, factor in zip(noise, self.offsets, self.factors, strict=True):
-            flat = e.reshape(len(e), -1)
-            there = given @ offset + (flat @ factor if factor.shape[0] > 1 else flat * factor)
-            moved.append(((1.0 - fidelity) * flat + fidelity * there).reshape(e.shape).astype(np.float32))
-        return moved
-
-    def log_density_gain(self, noise: Sequence[np.ndarray], conditions: np.ndarray) -> np.ndarray:
-        """``(N,)`` nats by which this density of ``noise`` is above the prior's."""
-        given, total = _with_one(conditions), np.zeros(len(conditions))
-        for e, offset, factor in zip(noise, self.offsets, self.factors, strict=True):
-            flat = e.reshape(len(e), -1).astype(np.float64)
-            rest = flat - given @ offset
-            if factor.shape[0] > 1:
-                white, volume = np.linalg.solve(factor.astype(np.float64), rest.T).T, np.linalg.slogdet(factor.astype(np.float64))[1]
-            else:
-                white, volume = rest / factor, flat.shape[1] * np.log(factor[0, 0])
-            total += 0.5 * (flat**2 - white**2).sum(axis=1) - volume
-        return total
-
-    def save(self, file: Path) -> None:
-        """Write ``file`` (.npz), whole or not at all."""
-        arrays = {f"{name}_{i}": a for name, part in (("offset", self.offsets), ("factor", self.factors)) for i, a in enumerate(part)}
-        with writing(file) as temporary, temporary.open("wb") as f:
-            np.savez(f, allow_pickle=False, **arrays)
-
-
-def load_aggregate_posterior(file: Path) -> AggregatePosterior:
-    """What :meth:`AggregatePosterior.save` wrote. Raises ``FileNotFoundError`` when there is none."""
-    with np.load(file, allow_pickle=False) as arrays:
-        groups = range(len(arrays.files) // 2)
-        return AggregatePosterior([arrays[f"offset_{i}"] for i in groups], [arrays[f"factor_{i}"] for i in groups])
 
 
 def fit_aggregate_posterior(
@@ -86,8 +26,9 @@ def fit_aggregate_posterior(
     if seen.sum() < 2:
         raise ValueError(f"aggregate posterior: {int(seen.sum())} of {len(seen)} pictures are in the training split; it needs 2")
     values = np.asarray(values, np.float32)
-    draws = [encoded(nvae, images, values, draw) for draw in range(DRAWS)]
-    given = _with_one(np.tile(values[seen], (DRAWS, 1)))
+    plain = FaceGenerator(nvae)
+    draws = [plain.encoded(images, values, draw) for draw in range(DRAWS)]
+    given = with_one(np.tile(values[seen], (DRAWS, 1)))
     offsets, factors, figures, variances = [], [], {}, []
     for group in range(len(nvae.latent_shapes)):
         flat = np.concatenate([d[group][seen].reshape(int(seen.sum()), -1) for d in draws]).astype(np.float64)
@@ -115,7 +56,3 @@ def fit_aggregate_posterior(
     }
     figures |= {"largest_variance": float(max(variances, default=1.0)), "least_variance": float(min(variances, default=1.0))}
     return found, figures
-
-
-def _with_one(conditions: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.ones((len(conditions), 1)), np.asarray(conditions, np.float64)], axis=1)

@@ -14,10 +14,21 @@ class ArrayBatches(keras.utils.PyDataset):
     """Shuffled batches of equally long arrays, which may be memory maps.
 
     ``transform(batch, generator)`` turns the picked rows into what the model takes (augmentation, scaling); the generator
-    is seeded by (seed, epoch, batch). An incomplete last batch is dropped while shuffling and kept otherwise.
+    is seeded by (seed, epoch, batch). An incomplete last batch is dropped while shuffling and kept otherwise. ``steps`` is the number of
+    batches of an epoch where that is not one pass. Rows of larger ``weights`` (N,) come more often, in proportion to them.
     """
 
-    def __init__(self, arrays: Arrays, batch_size: int, seed: int, transform: Transform, shuffle: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        arrays: Arrays,
+        batch_size: int,
+        seed: int,
+        transform: Transform,
+        shuffle: bool = True,
+        steps: int | None = None,
+        weights: np.ndarray | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         lengths = {len(a) for a in arrays.values()}
         if len(lengths) != 1:
@@ -30,17 +41,32 @@ class ArrayBatches(keras.utils.PyDataset):
         self._seed = seed
         self._transform = transform
         self._shuffle = shuffle
+        self._steps = steps
+        self._weights = None
+        if weights is not None and np.ptp(weights) > 0:
+            self._weights = weights * self._n / weights.sum(dtype=np.float64)
         self.start_at(0)
 
     def start_at(self, epoch: int) -> None:
         """Go to the order of ``epoch``, counted from 0."""
         self._epoch = epoch
-        self._order = np.random.default_rng((self._seed, epoch)).permutation(self._n) if self._shuffle else np.arange(self._n)
+        generator = np.random.default_rng((self._seed, epoch))
+        passes = 1 if self._steps is None else -(-self._steps * self.batch_size // self._n)
+        self._order = np.concatenate([self._pass(generator) for _ in range(passes)]) if self._shuffle else np.arange(self._n)
+
+    def _pass(self, generator: np.random.Generator) -> np.ndarray:
+        """The rows of one pass: each once, or as often as its weight says, rounded up or down at random."""
+        if self._weights is None:
+            return generator.permutation(self._n)
+        often = np.floor(self._weights + generator.random(self._n)).astype(int)
+        return np.resize(generator.permutation(np.repeat(np.arange(self._n), often)), self._n)
 
     def on_epoch_end(self) -> None:
         self.start_at(self._epoch + 1)
 
     def __len__(self) -> int:
+        if self._steps is not None:
+            return self._steps
         return self._n // self.batch_size if self._shuffle else -(-self._n // self.batch_size)
 
     def __getitem__(self, index: int) -> Any:

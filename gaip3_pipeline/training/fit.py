@@ -59,20 +59,23 @@ def fit(
     validation: Any = None,
     callbacks: tuple[keras.callbacks.Callback, ...] = (),
     keep_best: KeepBest | None = None,
+    is_over: Callable[[list[dict[str, float]]], bool] | None = None,
     resume: bool = False,
 ) -> list[dict[str, float]]:
     """Train the compiled, built ``model`` for ``epochs`` epochs in all and return the figures of each.
 
     A checkpoint is written after every epoch; a training that was killed goes on after the last one that carries the same
     ``fingerprint`` (settings, data and code), with the same batches as if nothing had happened. ``log(epoch, figures)`` is
-    called for the epochs trained here; with the patience of ``keep_best`` there may be fewer. With ``resume`` the last checkpoint must
+    called for the epochs trained here; there may be fewer with the patience of ``keep_best``, or where ``is_over`` says so of the
+    figures of all epochs. With ``resume`` the last checkpoint must
     be gone on from, and may be of other settings, data or code: its epochs are logged again, to make the curves whole. Raises
     :class:`DivergedError` when the loss is not finite or more than half of an epoch's updates were skipped as spikes,
     :class:`OutOfMemoryError` with the batch size to try, and keeps the last checkpoint; :class:`checkpoint.CheckpointError` when
     nothing can be resumed.
     """
     position = checkpoint.resume(checkpoints, model) if resume else checkpoint.restore(checkpoints, model, fingerprint)
-    over = position.epoch >= epochs or (keep_best is not None and keep_best.is_over(position.history))
+    is_over = is_over or (keep_best.is_over if keep_best else _never)
+    over = position.epoch >= epochs or is_over(position.history)
     if resume and over:
         limit = "epochs" if position.epoch >= epochs else "patience"
         raise checkpoint.CheckpointError(f"the checkpoint in {checkpoints} is at its end, epoch {position.epoch}: raise {limit} to go on")
@@ -83,7 +86,7 @@ def fit(
             log(i + 1, figures)
         position = dataclasses.replace(position, fingerprint=fingerprint)
     batches.start_at(position.epoch)
-    keeper = _Keeper(batches, epochs, checkpoints, log, progress, position, keep_best)
+    keeper = _Keeper(batches, epochs, checkpoints, log, progress, position, keep_best, is_over)
     try:
         model.fit(
             batches,
@@ -114,6 +117,7 @@ class _Keeper(keras.callbacks.Callback):
         progress: Progress | None,
         position: checkpoint.Position,
         keep_best: KeepBest | None,
+        is_over: Callable[[list[dict[str, float]]], bool],
     ) -> None:
         super().__init__()
         self._steps = len(batches)
@@ -122,7 +126,7 @@ class _Keeper(keras.callbacks.Callback):
         self._log = log
         self._progress = progress
         self._epoch = position.epoch
-        self._keep_best = keep_best
+        self._keep_best, self._is_over = keep_best, is_over
         self.history = list(position.history)
         if progress:
             progress.total = epochs * self._steps
@@ -151,11 +155,15 @@ class _Keeper(keras.callbacks.Callback):
             best.keep()  # before the checkpoint: a training killed in between does this epoch again, and so keeps it again
         checkpoint.save(self._folder, self.model, checkpoint.Position(self._epoch, self.history, self._fingerprint))
         self._log(self._epoch, figures)
-        if best and best.is_over(self.history):
+        if self._is_over(self.history):
             self.model.stop_training = True
             if self._progress:
                 self._progress.total = self._epoch * self._steps
                 self._progress.update(self._progress.total)
+
+
+def _never(history: list[dict[str, float]]) -> bool:
+    return False
 
 
 def _shown(logs: dict[str, float] | None) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from gaip3_pipeline.evaluation.generate import decode_batches, grid
+from gaip3_pipeline.evaluation.generate import grid, noise_of_seeds
 from gaip3_pipeline.evaluation.generator import Bound, bits_per_dim
 from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.models.backend import compile_options, seed_everything
@@ -25,7 +25,8 @@ from gaip3_pipeline.training.pictures import flip_some, shift, shrink
 from gaip3_pipeline.training.progress import Progress
 
 IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
-CONTROL_QUANTILES = (0.005, 0.995)
+ENOUGH, ENOUGH_SHARE = 40, 0.02  # pictures at or beyond the ends of the range of a value, at most this share of all
+RARITY_PARTS, RARITY_PICTURES, RAREST = 10, 50, 3.0  # of a value's range, each with so many pictures on average; how often at most
 WARM_SHARE = 1 / 3  # of the epochs: a warm start goes through the last third of a training again
 GRIDS, GRID_FACES, GRID_SEED = 20, 16, 7  # of samples shown while a training runs
 TURNS = np.array([a in MIRRORED for a in ATTRIBUTES])
@@ -47,8 +48,10 @@ class NvaeResult:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What is reported: n, epochs trained, the model's and the best of them, held-out bits/dim and nats of KL per group."""
-        trained = {"n_train": self.n_train, "epochs": len(self.history), "epoch": self.epoch, "best_epoch": self.best_epoch}
+        """What is reported: n, epochs trained, the model's and the best of them, the range of each value that the pictures support, and
+        held-out bits/dim and nats of KL per group."""
+        epochs = {"epochs": len(self.history), "epoch": self.epoch, "best_epoch": self.best_epoch}
+        trained: dict[str, Any] = {"n_train": self.n_train, **epochs, **self._supported}
         if not self.held_out:
             return trained
         bound = self.held_out
@@ -60,6 +63,12 @@ class NvaeResult:
             f"bits_per_dim_iw{bound.samples}": bound.importance_weighted,
             **{f"kl_{name}": nats for name, nats in bound.kl.items()},
         }
+
+    @property
+    def _supported(self) -> dict[str, float]:
+        low, high = keras.ops.convert_to_numpy(self.model.condition_embedding.range)
+        ends = {f"from_{a}": float(v) for a, v in zip(ATTRIBUTES, low, strict=True)}
+        return ends | {f"to_{a}": float(v) for a, v in zip(ATTRIBUTES, high, strict=True)}
 
 
 def train_nvae(
@@ -75,6 +84,7 @@ def train_nvae(
     show: Show | None = None,
     resume: bool = False,
     start_from: NVAE | None = None,
+    known: Sequence[bool] = (),
 ) -> NvaeResult:
     """Train on the images of split "train", save the averaged weights in ``folder`` and return the result.
 
@@ -88,7 +98,8 @@ def train_nvae(
     architecture (see :func:`gaip3_pipeline.models.nvae.model.warm_start`), only the last third of a training is gone through, from its
     weights: the KL's warm-up is over, control is in force, and the learning rate is what it would be by then.
 
-    ``guides`` are the models of the five values, needed for ``settings.control`` (see :class:`NvaeTraining`). ``show`` is given,
+    ``guides`` are the models of the five values, needed for ``settings.control``, and ``known (5,)`` which of the values they know (see
+    :class:`NvaeTraining`). ``show`` is given,
     about 20 times, an epoch and a grid of samples ``(H, W, 3) uint8`` of the same latents.
     Raises ``ValueError`` when there is nothing to train on, and what ``fit`` does.
     """
@@ -105,12 +116,11 @@ def train_nvae(
         return {"image": small[parts[name]], "condition": conditions[parts[name]]}
 
     seed_everything(settings.seed)
-    batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, partial(augmented, settings.shift))
+    augmentation = partial(augmented, settings.shift)
+    batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, augmentation, weights=rarity(learned))
     epochs = max(1, math.ceil(WARM_SHARE * settings.epochs)) if start_from else settings.epochs
     total_steps, steps = settings.epochs * len(batches), epochs * len(batches)
-    # What no picture shows cannot be asked for: on photographs without closed eyes their guide would only be deceived.
-    ranges = np.nanquantile(learned, CONTROL_QUANTILES, axis=0)
-    training = NvaeTraining(settings, total_steps, guides, ranges)
+    training = NvaeTraining(settings, total_steps, guides, supported_range(learned), known)
     if start_from:
         training.start_from(start_from, total_steps - steps)
     training.compile(optimizer=optimizer(settings, total_steps, steps), **compile_options())
@@ -145,6 +155,33 @@ def train_nvae(
     readjust_normalization(training.ema, learned[: settings.batch_size], Samples.temperature)
     save_nvae(training.ema, folder)
     return NvaeResult(training.ema, history, bound, len(parts["train"]), epoch, best_epoch)
+
+
+def supported_range(values: np.ndarray) -> np.ndarray:
+    """``(2, N)``: the least and the greatest of each of the values ``(n, N)`` with at least ``ENOUGH`` pictures at it or beyond.
+
+    With few pictures of all, a share of ``ENOUGH_SHARE``. What fewer show, no generator learns: asked for it, it draws no face.
+    """
+    known = np.asarray(values, np.float32)
+    ordered = np.sort(known[np.isfinite(known).all(axis=1)], axis=0)
+    beyond = int(min(ENOUGH - 1, ENOUGH_SHARE * len(ordered)))
+    return np.stack([ordered[beyond], ordered[len(ordered) - 1 - beyond]])
+
+
+def rarity(values: np.ndarray) -> np.ndarray:
+    """``(n,)``: how often each picture of the values ``(n, N)`` is to be drawn, from 1 to ``RAREST``; those of rare values more often.
+
+    The square root of how many fewer pictures than usual lie in the same part of a value's range, of the rarest of its values. Parts are a
+    tenth of the range, or larger where pictures are few.
+    """
+    parts = int(np.clip(len(values) // RARITY_PICTURES, 1, RARITY_PARTS))
+    places = np.clip((np.nan_to_num(values) * parts).astype(int), 0, parts - 1)
+    often = np.ones(len(places))
+    for column in places.T:
+        counts = np.bincount(column, minlength=parts)
+        usual = counts[counts > 0].mean()
+        often = np.maximum(often, np.sqrt(usual / counts[column]))
+    return np.minimum(often, RAREST)
 
 
 def optimizer(settings: Nvae, total_steps: int, steps: int) -> keras.optimizers.Optimizer:
@@ -193,5 +230,7 @@ class _Samples(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self._every == 0:
             seeds = GRID_SEED + np.arange(GRID_FACES)
-            (faces,) = decode_batches(self.model.ema, seeds, self._conditions, Samples.temperature, Samples.guidance)
-            self._show(epoch + 1, grid(faces))
+            # Not compiled: a compiled function of the JAX backend keeps the weights that it first saw.
+            noise = noise_of_seeds(self.model.ema, seeds)
+            faces = self.model.ema.decode(noise, self._conditions, Samples.temperature, Samples.guidance)
+            self._show(epoch + 1, grid(np.round(keras.ops.convert_to_numpy(faces) * 255).astype(np.uint8)))

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from gaip3_pipeline.evaluation.classification import both, roc_auc
-from gaip3_pipeline.evaluation.generate import encoded
+from gaip3_pipeline.evaluation.generate import FaceGenerator
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.backend import compile_options, gradient, seed_everything
 from gaip3_pipeline.models.nvae.model import NVAE
@@ -87,7 +87,8 @@ def train_prior_critic(
     if not seen.any():
         raise ValueError(f"critic of the prior: none of the {len(seen)} pictures is in the training split")
     levels, values = range(len(nvae.latent_shapes)), np.asarray(values, np.float32)
-    draws = [encoded(nvae, images[seen], values[seen], draw) for draw in range(DRAWS)]
+    plain = FaceGenerator(nvae)
+    draws = [plain.encoded(images[seen], values[seen], draw) for draw in range(DRAWS)]
     arrays = {str(level): np.concatenate([d[level] for d in draws]) for level in levels} | {"condition": np.tile(values[seen], (DRAWS, 1))}
 
     def against_prior(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
@@ -113,7 +114,7 @@ def train_prior_critic(
     save_config(folder, {"shapes": nvae.latent_shapes, **dataclasses.asdict(settings)})
     checkpoint.discard(folder / "checkpoints")
     critic = PriorCritic(model, nvae.latent_shapes)
-    one = encoded(nvae, images, values, DRAWS)
+    one = plain.encoded(images, values, DRAWS)
     return PriorCriticResult(
         history, critic.logits(one, values), critic.logits(nvae.sample_noise(len(images), settings.seed), values), split
     )

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from gaip3_pipeline.evaluation.generate import AGGREGATE, FaceGenerator, load_face_generator
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
-from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
+from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
+from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, Retouch
-from gaip3_pipeline.training.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.training.critic import TrainedCritic, load_critic
 from gaip3_pipeline.training.prior_critic import load_prior_critic
 from gaip3_pipeline.training.progress import Progress
@@ -25,6 +26,7 @@ GOOD = "as real as real pictures already"
 DIVERGED = "diverged: its gradient or picture is not a number"
 NOT_BETTER = "no step raised the objective"
 FIDELITY_0 = "fidelity 0"
+CORRECTED = "drawn where pictures have their latents already"
 BLIND = "the guide is of no use: "  # and why
 
 
@@ -50,14 +52,14 @@ class Retouched:
 class Tools:
     """What retouching works with: the generator, its guide, regressors of the values to hold, and where latents of pictures lie."""
 
-    nvae: NVAE
+    generator: FaceGenerator
     guide: TrainedCritic
     regressors: Sequence[Regressor] = ()
     correction: Correction | None = None
 
 
-def load_tools(root: DataRoot, settings: Retouch, nvae: NVAE | None = None) -> Tools:
-    """The tools of ``root`` for the method of ``settings``, with ``nvae`` if the generator is loaded already.
+def load_tools(root: DataRoot, settings: Retouch, generator: FaceGenerator | None = None) -> Tools:
+    """The tools of ``root`` for the method of ``settings``, with ``generator`` if it is loaded already.
 
     Raises ``FileNotFoundError`` where one was not made yet.
     """
@@ -66,7 +68,7 @@ def load_tools(root: DataRoot, settings: Retouch, nvae: NVAE | None = None) -> T
         correction = load_aggregate_posterior(root.aggregate_posterior)
     elif settings.method == NOISE_CONTRASTIVE:
         correction = load_prior_critic(root.prior_critic)
-    return Tools(nvae or load_nvae(root.nvae), load_critic(root.critic), [load_regressor(root.control_regressor)], correction)
+    return Tools(generator or load_face_generator(root), load_critic(root.critic), [load_regressor(root.control_regressor)], correction)
 
 
 class Retoucher:
@@ -100,33 +102,40 @@ class Retoucher:
         self._typical = np.inf if why else tools.guide.typical  # a guide that cannot tell does not know what is good already either
 
     def __call__(self, noise: Sequence[np.ndarray], table: pd.DataFrame, progress: Progress | None = None) -> Retouched:
-        """Retouch the samples drawn from ``noise``, one ``(N, h, w, c)`` array per level.
+        """Retouch the samples drawn from ``noise``, one ``(N, h, w, c)`` array per level: what the generator decodes.
 
-        ``table`` has the five values, ``temperature`` and ``guidance`` of each, and ``seed`` for methods that draw.
+        ``table`` has the five values, ``temperature`` and ``guidance`` of each, with which ``noise`` is decoded; ``seed``, of its noise map
+        and for methods that draw; the amount of ``detail``, 0 without the column; and ``prior``, where the latents were drawn.
         """
         conditions = table[list(ATTRIBUTES)].to_numpy(np.float32)
         seeds = table["seed"].to_numpy() if "seed" in table else np.arange(len(table))
+        detail = table["detail"].to_numpy(np.float32) if "detail" in table else np.zeros(len(table), np.float32)
+        corrected = (table["prior"] == AGGREGATE).to_numpy() if "prior" in table else np.zeros(len(table), bool)
         ways = table[["temperature", "guidance"]].to_numpy(np.float64)
-        result = _room(self._tools.nvae, noise)
-        rounds = 0 if self.useless or not self._settings.fidelity else self._kind.rounds(self._settings)
+        result = _room(self._tools.generator.nvae, noise)
+        limit = 0 if self.useless or not self._settings.fidelity else self._kind.rounds(self._settings)
         done = 0
-        for temperature, guidance in np.unique(ways, axis=0):
-            rows = np.flatnonzero((ways == (temperature, guidance)).all(axis=1))
+        for temperature, guidance, already in np.unique(np.column_stack([ways, corrected]), axis=0):
+            rows = np.flatnonzero((ways == (temperature, guidance)).all(axis=1) & (corrected == already))
             scene, method = self._way(float(temperature), float(guidance))
-            size = self._settings.batch_size
-            for _ in _Queue(scene, method, rounds, self._typical, rows, noise, conditions, seeds, result, size):
+            rounds = 0 if already and self._kind.needs_correction else limit
+            for _ in _Queue(
+                scene, method, rounds, self._typical, rows, noise, conditions, seeds, detail, result, self._settings.batch_size
+            ):
                 done += 1
                 if progress:
                     progress(done, len(table))
-        if not rounds:
+        if not limit:
             why = BLIND + self.useless if self.useless else FIDELITY_0
             result.reasons[:] = [r if r == DIVERGED else why for r in result.reasons]
+        elif self._kind.needs_correction:
+            result.reasons[:] = [CORRECTED if a and r != DIVERGED else r for r, a in zip(result.reasons, corrected, strict=True)]
         return result
 
     def _way(self, temperature: float, guidance: float) -> tuple[Scene, Method]:
         if (temperature, guidance) not in self._ways:
             kind, settings, t = self._kind, self._settings, self._tools
-            scene = Scene(t.nvae, t.guide, t.regressors, temperature, guidance, settings, kind.holds_latents, kind.holds_person)
+            scene = Scene(t.generator, t.guide, t.regressors, temperature, guidance, settings, kind.holds_latents, kind.holds_person)
             self._ways[temperature, guidance] = scene, kind(scene, settings, t.correction)
         return self._ways[temperature, guidance]
 
@@ -166,6 +175,7 @@ class _Queue:
     noise: Sequence[np.ndarray]
     conditions: np.ndarray
     seeds: np.ndarray
+    detail: np.ndarray
     result: Retouched
     batch_size: int
     _next: int = field(default=0, init=False)
@@ -174,13 +184,16 @@ class _Queue:
         size = min(self.batch_size, len(self.rows))
         # A place whose row is -1 is idle and computes along: another shape would be compiled anew.
         row = np.full(size, -1)
-        draw = Draw([np.zeros((size, *e.shape[1:]), np.float32) for e in self.noise], np.zeros((size, len(ATTRIBUTES)), np.float32), size)
+        maps = np.zeros((size, *self.result.before.shape[1:3], 1), np.float32)
+        draw = Draw([np.zeros((size, *e.shape[1:]), np.float32) for e in self.noise], np.zeros((size, len(ATTRIBUTES)), np.float32), maps)
         first = best = self.scene.nothing(size)
         objective = np.full(size, -np.inf)
         while True:
             for place in np.flatnonzero(row < 0)[: len(self.rows) - self._next]:
                 row[place] = self.rows[self._next]
-                draw.begin(place, [e[row[place]] for e in self.noise], self.conditions[row[place]], int(self.seeds[row[place]]))
+                new = row[place]
+                latents, seed = [e[new] for e in self.noise], int(self.seeds[new])
+                draw.begin(place, latents, self.conditions[new], seed, float(self.detail[new]))
                 self._next += 1
             if (row < 0).all():
                 return

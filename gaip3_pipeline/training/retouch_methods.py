@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 import keras
 import numpy as np
 
+from gaip3_pipeline.evaluation.generate import noise_maps
 from gaip3_pipeline.models.critic import evidence
 from gaip3_pipeline.settings import ASCENT, NOISE_CONTRASTIVE, TRANSPORT, Retouch
 from gaip3_pipeline.training.retouch_scene import Scene, Seen, where
@@ -23,18 +24,22 @@ class Correction(Protocol):
 
 class Draw:
     """The latents of a batch on their way: ``noise`` to be looked at next, ``start`` as drawn, ``best`` so far, each a list of
-    ``(B, h, w, c) float32``; ``conditions (B, 5)``; ``seed (B,)`` of each sample's own chance; ``round (B,)``: looks taken."""
+    ``(B, h, w, c) float32``; ``conditions (B, 5)``; ``maps (B, H, W, 1)`` and ``detail (B,)``: the noise and the amount of detail;
+    ``seed (B,)`` of each sample's own chance; ``round (B,)``: looks taken."""
 
-    def __init__(self, noise: list[np.ndarray], conditions: np.ndarray, n: int) -> None:
+    def __init__(self, noise: list[np.ndarray], conditions: np.ndarray, maps: np.ndarray) -> None:
         self.noise, self.start, self.best = noise, [e.copy() for e in noise], [e.copy() for e in noise]
-        self.conditions, self.seed, self.round = conditions, np.zeros(n, np.int64), np.zeros(n, int)
+        n = len(conditions)
+        self.conditions, self.maps, self.detail = conditions, maps, np.zeros(n, np.float32)
+        self.seed, self.round = np.zeros(n, np.int64), np.zeros(n, int)
 
-    def begin(self, place: int, noise: Sequence[np.ndarray], conditions: np.ndarray, seed: int) -> None:
+    def begin(self, place: int, noise: Sequence[np.ndarray], conditions: np.ndarray, seed: int, detail: float) -> None:
         """Put a new sample at ``place``."""
         for levels in (self.noise, self.start, self.best):
             for level, e in zip(levels, noise, strict=True):
                 level[place] = e
         self.conditions[place], self.seed[place], self.round[place] = conditions, seed, 0
+        self.maps[place], self.detail[place] = noise_maps([seed], *self.maps.shape[1:3])[0], detail
 
     def keep(self, which: np.ndarray) -> None:
         """Take the latents as the best so far where ``which (B,) bool``."""

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from gaip3_pipeline.evaluation.generate import FaceGenerator
 from gaip3_pipeline.models.backend import compiled, gradient
-from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.training.critic import TrainedCritic
 from gaip3_pipeline.training.regressor import Regressor
@@ -41,7 +41,7 @@ class Scene:
 
     def __init__(
         self,
-        nvae: NVAE,
+        generator: FaceGenerator,
         guide: TrainedCritic,
         regressors: Sequence[Regressor],
         temperature: float,
@@ -50,6 +50,7 @@ class Scene:
         holds_latents: bool = True,
         holds_person: bool = True,
     ) -> None:
+        nvae, detail = generator.nvae, generator.detail
         self.nvae, self.guide = nvae, guide
         self._shape = height, width, _ = (nvae.settings.height, nvae.settings.width, 3)
         self._coarse = (max(1, height // COARSE), max(1, width // COARSE))
@@ -61,8 +62,11 @@ class Scene:
 
         def terms(arrays: list[Any]) -> Any:
             """Objective, guide's logit, what is held and the picture of each sample side by side: ``(B, 2 + K + H·W·3)``."""
-            noise, start, (conditions, held, weight) = arrays[:levels], arrays[levels : 2 * levels], arrays[2 * levels :]
+            noise, start, (conditions, held, weight, maps, amount) = arrays[:levels], arrays[levels : 2 * levels], arrays[2 * levels :]
             picture = nvae.decode(noise, conditions, temperature, guidance)
+            if detail is not None:
+                change = detail(ops.concatenate([picture, maps], axis=-1))
+                picture = ops.clip(picture + ops.reshape(amount, (-1, 1, 1, 1)) * change, 0.0, 1.0)
             batch = ops.shape(picture)[0]
             logit = ops.mean(guide.model(_sized(picture, guide.height, guide.width), training=False), axis=1, keepdims=True)
             values = [of_values * r.model(_sized(picture, r.height, r.width), training=False) for r in regressors]
@@ -82,7 +86,7 @@ class Scene:
     def see(self, draw: "Draw", held: np.ndarray, with_gradient: bool) -> Seen:
         """Evaluate the latents of ``draw``. What is held counts from a sample's second round on: the first measures it."""
         weight = (draw.round > 0).astype(np.float32)[:, None]
-        arrays = [*draw.noise, *draw.start, draw.conditions, held.astype(np.float32), weight]
+        arrays = [*draw.noise, *draw.start, draw.conditions, held.astype(np.float32), weight, draw.maps, draw.detail]
         outputs, gradients = self._with_gradient(arrays) if with_gradient else (self._without(arrays), [])
         gradients = gradients[: self._levels]
         finite = np.isfinite(outputs).all(axis=1)

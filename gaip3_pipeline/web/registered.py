@@ -1,13 +1,17 @@
-"""Which generators a root has: its own in ``models/nvae`` and the versions in MLflow's registry, found by content hash."""
+"""Which generators a root has: its own in ``models/`` and the versions in MLflow's registry, found by content hash.
+
+A generator goes with the detail network that was trained for it; the registry holds both, and the network's file names its generator.
+"""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
-from gaip3_pipeline.evaluation.recipe import RecipeError
+from gaip3_pipeline.evaluation.recipe import Pair, RecipeError
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import ModelVersion
 
-MODEL, MEASURED_BY = "nvae_weights", "generator_evaluation"
+MODEL, DETAIL, MEASURED_BY = "nvae_weights", "detail_weights", "generator_evaluation"
 
 
 class Generators:
@@ -15,41 +19,70 @@ class Generators:
 
     def __init__(self, root: DataRoot) -> None:
         self._root = root
-        self._hashed: tuple[tuple[int, ...], str] = ((), "")
-        self._folders: dict[str, Path] = {}
+        self._hashed: dict[Path, tuple[tuple[int, ...], str]] = {}
+        self._models: dict[str, Path] = {}
+        self._details: dict[str, tuple[Path, str]] = {}
 
-    def find(self, wanted: str | None) -> tuple[str, Path]:
-        """Content hash and folder of the generator with the hash ``wanted``, or of the root's own. Raises :class:`RecipeError`."""
+    def find(self, model: str | None, detail: str | None = None) -> Pair:
+        """The generator with the hash ``model``, or the root's own, with its detail network, or the one with the hash ``detail``.
+
+        Raises :class:`RecipeError` where there is no such pair; the message names it.
+        """
         own = self._own()
-        if wanted is None and not own:
-            raise RecipeError(f"there is no generator in {self._root.nvae} yet: run {command(self._root)}")
-        if wanted in (None, own):
-            return own, self._root.nvae
-        assert wanted
-        if wanted not in self._folders or not self._folders[wanted].is_dir():
-            self._folders = {v.data_version: v.folder for v in self.registered()}
-        if wanted not in self._folders:
-            raise RecipeError(f"wants generator {wanted[:12]}; this root has {own[:12] or 'none'}, and MLflow's registry no such version")
-        return wanted, self._folders[wanted]
+        if model is None:
+            if not own:
+                raise RecipeError(f"there is no generator in {self._root.nvae} yet: run {command(self._root)}")
+            model = own.version
+        if own and model == own.version and detail in (None, own.detail_version):
+            return own
+        if model not in self._models or not self._models[model].is_dir() or (detail and detail not in self._details):
+            self._ask_registry()
+        folder = own.folder if own and model == own.version else self._models.get(model)
+        fitting = {version: where for version, (where, generator) in self._details.items() if generator == model}
+        if folder is None or (detail is not None and detail not in fitting):
+            wanted = f"generator {model[:12]}" + (f" with detail network {detail[:12]}" if detail else "")
+            here = f"{own.version[:12]} with {(own.detail_version or 'none')[:12]}" if own else "none"
+            raise RecipeError(f"wants {wanted}; this root has {here}, and MLflow's registry no such pair")
+        version = detail or next(iter(fitting), None)
+        return Pair(folder, model, fitting[version] if version else None, version)
 
-    def _own(self) -> str:
-        from gaip3_pipeline.versions import weights_version
+    def _own(self) -> Pair | None:
+        from gaip3_pipeline.models.detail import detail_version
+        from gaip3_pipeline.models.storage import load_config
+        from gaip3_pipeline.tables.hashing import weights_version
 
+        root, version = self._root, self._version(self._root.nvae, weights_version)
+        if not version:
+            return None
+        detail = self._version(root.detail, detail_version)
+        if not detail or load_config(root.detail)["generator"] != version:
+            return Pair(root.nvae, version)
+        return Pair(root.nvae, version, root.detail, detail)
+
+    def _version(self, folder: Path, hashed: Callable[[Path], str]) -> str:
+        """The content hash of the model in ``folder``; empty where there is none."""
         try:
-            stat = (self._root.nvae / "model.weights.h5").stat()
+            stat = (folder / "model.weights.h5").stat()
         except FileNotFoundError:
             return ""
         key = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-        if key != self._hashed[0]:
-            self._hashed = key, weights_version(self._root.nvae)
-        return self._hashed[1]
+        if folder not in self._hashed or key != self._hashed[folder][0]:
+            self._hashed[folder] = key, hashed(folder)
+        return self._hashed[folder][1]
 
-    def registered(self) -> list[ModelVersion]:
+    def _ask_registry(self) -> None:
+        from gaip3_pipeline.models.storage import load_config
+
+        self._models = {v.data_version: v.folder for v in self.registered()}
+        details = [v for v in self.registered(DETAIL) if v.folder.is_dir()]
+        self._details = {v.data_version: (v.folder, load_config(v.folder)["generator"]) for v in details}
+
+    def registered(self, model: str = MODEL) -> list[ModelVersion]:
         """The registered versions, newest first."""
         from gaip3_pipeline.definitions import tracking_of
         from gaip3_pipeline.settings import load
 
-        return tracking_of(self._root, load(self._root)).versions(MODEL, MEASURED_BY)
+        return tracking_of(self._root, load(self._root)).versions(model, MEASURED_BY)
 
 
 def command(root: DataRoot) -> str:

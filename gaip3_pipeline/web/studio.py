@@ -9,7 +9,7 @@ import json
 import uuid
 import zipfile
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from fastapi import APIRouter, Query, Request, Response
@@ -20,6 +20,7 @@ from gaip3_pipeline.evaluation.recipe import FACES, Drawn, Face
 from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, DataRoot
 from gaip3_pipeline.settings import TRANSPORT, load
 from gaip3_pipeline.tables.contracts import samples_csv
+from gaip3_pipeline.versions import read_figures
 from gaip3_pipeline.web.registered import command
 from gaip3_pipeline.web.studio_process import Answer, StudioProcess
 from gaip3_pipeline.web.turns import Busy, Replaced, Turns
@@ -59,6 +60,12 @@ class Picture(Asked):
     faces: Annotated[list[Face], Field(min_length=1, max_length=FACES)]
 
 
+def supported_range(root: DataRoot, attribute: str) -> list[float]:
+    """The least and the greatest of a value that the root's generator takes; 0 and 1 of one made before that was kept."""
+    figures = read_figures(root, "nvae_weights")
+    return [figures.get(f"from_{attribute}", 0.0), figures.get(f"to_{attribute}", 1.0)]
+
+
 class StudioRoutes:
     """The routes of one root."""
 
@@ -89,7 +96,8 @@ class StudioRoutes:
             "ready": (root.nvae / "model.weights.h5").exists(),
             "running": self._process.is_running,
             "command": command(root),
-            "attributes": [{"name": a, "meaning": MEANINGS[a]} for a in ATTRIBUTES],
+            "attributes": [{"name": a, "meaning": MEANINGS[a], "range": supported_range(root, a)} for a in ATTRIBUTES],
+            "detail": settings.samples.detail if (root.detail / "model.weights.h5").exists() else None,
             "temperature": settings.samples.temperature,
             "guidance": settings.samples.guidance,
             "seed": settings.samples.seed,
@@ -127,11 +135,14 @@ class StudioRoutes:
         seed: Annotated[int, Query(ge=0, lt=2**53 - 10_000)],
         temperature: Annotated[float, Query(ge=0, le=2)],
         guidance: Annotated[float, Query(ge=0, le=10)],
+        detail: Annotated[float, Query(ge=0, le=1)] = 0.0,
+        prior: Literal["standard", "aggregate"] = "standard",
         values: Annotated[str, Query(max_length=200)] = ",,,,",
     ) -> Response:
         """A zip of ``n`` pictures and their table as the contract of samples has it; values are five numbers or nothings by commas."""
         own = [float(v) if v else None for v in values.split(",")]
-        drawn = [Face(latents=Drawn(seed=seed + i), values=own, temperature=temperature, guidance=guidance) for i in range(n)]
+        ways: dict[str, Any] = {"temperature": temperature, "guidance": guidance, "prior": prior, "detail": detail}
+        drawn = [Face(latents=Drawn(seed=seed + i), values=own, **ways) for i in range(n)]
         first = await self._ask(Asked(tab=tab, pane="zip"), {"do": "samples", "faces": _dumped(drawn[:1])})
         if first.status_code != 200:  # said now: once the zip has begun, it can only be broken off
             return first
@@ -156,7 +167,7 @@ class StudioRoutes:
                     name = f"samples/{len(rows):06d}.jpg"
                     archive.writestr(name, base64.b64decode(jpeg))
                     row = {"image_path": name, **dict(zip(ATTRIBUTES, values, strict=True)), "seed": face.latents.seed}
-                    rows.append({**row, "temperature": face.temperature, "guidance": face.guidance})
+                    rows.append(row | face.model_dump(include={"temperature", "guidance", "prior", "detail"}))
                 yield out.taken()
             archive.writestr("samples/samples.csv", samples_csv(pd.DataFrame(rows)))
         yield out.taken()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import TypeAdapter
 
-from gaip3_pipeline.evaluation.recipe import Face, RecipeError, recipe_in, write_png
+from gaip3_pipeline.evaluation.recipe import Face, Pair, RecipeError, recipe_in, write_png
 from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import ModelVersion
@@ -107,7 +107,7 @@ class _Work:
     def __init__(self, root: DataRoot) -> None:
         self._root = root
         self._generators = Generators(root)
-        self._studios: OrderedDict[str, Studio] = OrderedDict()
+        self._studios: OrderedDict[Pair, Studio] = OrderedDict()
 
     def answer(self, head: dict[str, Any], body: bytes) -> Answer:
         """The answer to a question; a mistake of the one who asks is one line."""
@@ -138,9 +138,10 @@ class _Work:
         """As :meth:`faces`, of a photograph, and what was cut out of it; of a picture of the studio the faces that it shows."""
         studio, recipe = self._studio(head), recipe_in(body)
         if recipe:
-            if recipe.model != studio.version:
-                other = f"generator {recipe.model[:12]} drew it, and the studio has {studio.version[:12]}"
-                raise RecipeError(f"{other}: gaip3 generate --from draws it again where MLflow's registry has that one")
+            theirs, ours = _named(recipe.model, recipe.detail_model), _named(studio.pair.version, studio.pair.detail_version)
+            if recipe.model != studio.pair.version or recipe.detail_model not in (None, studio.pair.detail_version):
+                other = f"{theirs} drew it, and the studio has {ours}"
+                raise RecipeError(f"{other}: gaip3 generate --from draws it again where MLflow's registry has that pair")
             return _told(studio, studio.resolved(recipe.faces))
         cut, face = studio.photograph(body)
         return _told(studio, [face], cut=_data_url(write_png(cut), "png"))
@@ -164,27 +165,31 @@ class _Work:
         return _json({"models": [_shown(v) for v in self._generators.registered() if v.aliases]})
 
     def _studio(self, head: dict[str, Any]) -> "Studio":
-        version, folder = self._generators.find(head.get("model"))
-        if version not in self._studios:
+        pair = self._generators.find(head.get("model"))
+        if pair not in self._studios:
             from gaip3_pipeline.evaluation.studio import Studio
             from gaip3_pipeline.settings import load
 
-            self._studios[version] = Studio(self._root, load(self._root), folder, version)
-        self._studios.move_to_end(version)
+            self._studios[pair] = Studio(self._root, load(self._root), pair)
+        self._studios.move_to_end(pair)
         while len(self._studios) > STUDIOS:
             self._studios.popitem(last=False)
-        return self._studios[version]
+        return self._studios[pair]
 
 
 def _shown(version: ModelVersion) -> dict[str, Any]:
     return {"number": version.number, "aliases": version.aliases, "model": version.data_version, "figures": version.figures}
 
 
+def _named(model: str, detail: str | None) -> str:
+    return f"generator {model[:12]}" + (f" with detail network {detail[:12]}" if detail else "")
+
+
 def _told(studio: "Studio", faces: list[Face], **more: Any) -> Answer:
     pictures = [_data_url(write_png(p), "png") for p in studio.pictures(faces)]
     dumped = [face.model_dump(exclude_none=True) for face in faces]
     groups = [f"{h}×{w}" for h, w, _ in studio.nvae.latent_shapes]
-    return _json({"model": studio.version, "groups": groups, "faces": dumped, "pictures": pictures, **more})
+    return _json({"model": studio.pair.version, "groups": groups, "faces": dumped, "pictures": pictures, **more})
 
 
 def _data_url(data: bytes, form: str) -> str:

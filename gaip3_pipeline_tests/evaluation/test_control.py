@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gaip3_pipeline.evaluation.control import VALUES, Sweeps, control_chart, control_figures, control_table, slopes, sweep_strips
+from gaip3_pipeline.evaluation.control import STEPS, Sweeps, control_chart, control_figures, control_table, slopes, sweep_strips
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.versions import read_figures
 
 FACES = 6
+VALUES = np.linspace(0.0, 1.0, STEPS)
 
 
 def sweeps_measured_as(measure):
@@ -19,7 +20,8 @@ def sweeps_measured_as(measure):
         asked[i, :, :, i] = VALUES
     images = np.broadcast_to(rng.integers(0, 256, (1, FACES, 1, 1, 1, 1)), (5, FACES, len(VALUES), 64, 52, 3)).astype(np.uint8).copy()
     images[4] += (np.arange(len(VALUES)) * 8).astype(np.uint8)[None, :, None, None, None]  # only the head changes the picture
-    return Sweeps(images, asked.astype(np.float32), measure(asked).astype(np.float32), 1.0, 0.8)
+    positions = np.tile(VALUES, (5, 1)).astype(np.float32)
+    return Sweeps(images, asked.astype(np.float32), positions, measure(asked).astype(np.float32), 1.0, 0.8)
 
 
 def test_perfect_sliders_have_perfect_figures():

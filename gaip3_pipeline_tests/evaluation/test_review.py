@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gaip3_pipeline.evaluation.review import choose_next, rarity, review_labels, review_table
+from gaip3_pipeline.evaluation.review import choose_next, half_closed, rarity, review_labels, review_table
 from gaip3_pipeline.faces.painter import paint, random_face
 from gaip3_pipeline.training.features import extract, learn_extractor
 
@@ -101,3 +101,17 @@ def test_rare_levels_are_sought():
 def test_no_more_are_chosen_than_there_are():
     assert choose_next(np.zeros((0, 4)), 0.1, np.zeros(0), 5).tolist() == []
     assert sorted(choose_next(np.eye(2), 0.1, np.ones(2), 5)) == [0, 1]
+
+
+def test_images_whose_lids_are_least_open_come_first(painted):
+    features, faces = painted
+    opening, values = np.full(N, 0.3), np.array([face.eyes for face in faces])
+    values[::3] = np.nan
+    labelled = np.isfinite(values)
+    opening[[3, 4, 9, 12, 15]] = 0.15, 0.05, 0.1, 0.29, 0.2  # of 4 there is a label, and 12 is as open as most
+    first = half_closed(opening, labelled)
+    assert first.tolist() == [9, 3, 15]
+    images = pd.DataFrame({"gender": "male", "stem": [f"m_{i:03d}" for i in range(N)], "value": values, "bucket": np.arange(N) % 100})
+    table = review_table(images, features, mirrored=False, first=first)
+    assert table.set_index("next").stem[[1, 2, 3]].tolist() == ["m_009", "m_003", "m_015"]
+    assert sorted(table.next.dropna()) == list(range(1, int((~labelled).sum()) + 1))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gaip3_pipeline.evaluation.generate import FaceGenerator
 from gaip3_pipeline.evaluation.samples import draw_fresh, evaluate_samples, nearest_sheet
 from gaip3_pipeline.models.nvae.model import build_nvae
 from gaip3_pipeline.settings import Samples, of_preset
@@ -17,7 +18,7 @@ def model():
     rng = np.random.default_rng(0)
     for w in built.trainable_weights:
         w.assign(w + 0.1 * rng.standard_normal(w.shape).astype(np.float32))
-    return built
+    return FaceGenerator(built)
 
 
 @pytest.fixture(scope="module")

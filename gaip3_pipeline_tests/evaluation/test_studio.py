@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +10,28 @@ from PIL import Image
 
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.evaluation.generate import noise_of_seeds
-from gaip3_pipeline.evaluation.recipe import Drawn, Encoded, Face, Latents, Mixed, Recipe, RecipeError, pack_latents, read_recipe, write_png
+from gaip3_pipeline.evaluation.recipe import (
+    Drawn,
+    Encoded,
+    Face,
+    Latents,
+    Mixed,
+    Pair,
+    Recipe,
+    RecipeError,
+    pack_latents,
+    read_recipe,
+    write_png,
+)
 from gaip3_pipeline.evaluation.studio import Studio
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
+from gaip3_pipeline.models.detail import build_detail, detail_version, load_detail, save_detail
 from gaip3_pipeline.models.nvae.model import build_nvae, save_nvae
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import write_input_values
-from gaip3_pipeline.versions import weights_version
-from gaip3_pipeline.web.registered import MODEL
+from gaip3_pipeline.tables.hashing import weights_version
+from gaip3_pipeline.web.registered import DETAIL, MODEL, Generators
 
 OWN = [None] * len(ATTRIBUTES)
 
@@ -59,10 +74,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
             run.result({"bits_per_dim": 4.0 + size})
             run.register(root.nvae, versions[-1])
     tracking.promote(MODEL, versions[0])
-    return Made(root, versions, Studio(root, settings, root.nvae, versions[-1]))
+    return Made(root, versions, Studio(root, settings, Pair(root.nvae, versions[-1])))
 
 
-def face(latents: Latents, values: list | None = None, **changes: float) -> Face:
+def face(latents: Latents, values: list | None = None, **changes: Any) -> Face:
     return Face(latents=latents, values=values or [0.5] * 5, **changes)
 
 
@@ -98,9 +113,100 @@ def test_mixtures_take_each_group_from_where_they_are_told(made: Made) -> None:
     for share, seed in ((0.0, 1), (1.0, 2)):
         mixed = Mixed(first=Drawn(seed=1), second=Drawn(seed=2), share=[share])
         np.testing.assert_array_equal(picture(made.studio, mixed), picture(made.studio, Drawn(seed=seed)))
-    halfway = made.studio._noise([Mixed(first=Drawn(seed=1), second=Drawn(seed=2), share=[0.5])])
+    between = face(Mixed(first=Drawn(seed=1), second=Drawn(seed=2), share=[0.5]))
+    halfway = made.studio._placed([between], [between.latents], [1.0])
     spread = np.concatenate([level.ravel() for level in halfway]).std()
     assert 0.8 < spread < 1.2  # where the prior has its mass, not halfway to its centre
+
+
+@pytest.fixture(scope="module")
+def detailed(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The same with a detail network for each of the two generators."""
+    generator, root, settings = np.random.default_rng(2), made.root, load(made.root)
+    tracking, network = tracking_of(root, settings), build_detail((4, 6), 32, 26)
+    sizes = [int(np.prod(shape)) for shape in made.studio.nvae.latent_shapes]
+    posterior = AggregatePosterior([generator.normal(0, 0.3, (6, k)) for k in sizes], [np.full((1, 1), 0.8) for _ in sizes])
+    for version in made.versions:
+        for w in network.weights:
+            w.assign(w + 0.1 * generator.standard_normal(w.shape).astype(np.float32))
+        save_detail(root.detail, network, posterior, version, (32, 26))
+        with tracking.training_run(
+            asset=DETAIL,
+            dagster_run_id=f"run{version}",
+            parent_id=None,
+            on_parent=lambda _: None,
+            code_version="1",
+            inputs={},
+            fingerprint=version,
+            parameters={},
+        ) as run:
+            run.result({"power_1": 1.0})
+            run.register(root.detail, detail_version(root.detail))
+    return Made(root, made.versions, Studio(root, settings, Generators(root).find(None)))
+
+
+def test_a_studio_draws_from_the_prior_what_was_made_before_there_was_detail(made: Made, detailed: Made) -> None:
+    plain = face(Drawn(seed=3), temperature=0.7, guidance=1.5)
+    assert Face.model_validate_json(plain.model_dump_json(exclude={"prior", "detail"})) == plain
+    np.testing.assert_array_equal(made.studio.pictures([plain]), detailed.studio.pictures([plain]))
+    assert b'"detail_model"' not in made.studio.png([plain])
+    now = plain.model_copy(update={"prior": "aggregate", "detail": 1.0})
+    assert np.abs(detailed.studio.pictures([now]).astype(int) - detailed.studio.pictures([plain])).max() > 0
+
+
+def test_a_generator_without_a_detail_network_draws_faces_without_detail(made: Made) -> None:
+    [drawn] = made.studio.resolved([face(Drawn(seed=3), prior="aggregate", detail=1.0)])
+    assert (drawn.prior, drawn.detail) == ("standard", 0.0)
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.5, 1.0])
+def test_a_picture_with_detail_names_both_networks_and_is_made_again_to_equal_bytes(
+    gaip3, detailed: Made, tmp_path: Path, amount: float
+) -> None:
+    faces = [face(Drawn(seed=i), OWN, prior="aggregate", detail=amount, guidance=1.5) for i in (1, 2)]
+    source = downloaded(detailed, tmp_path, faces)
+    recipe = read_recipe(source.read_bytes())
+    assert (recipe.model, recipe.detail_model) == (detailed.versions[-1], detail_version(detailed.root.detail))
+    done = gaip3("generate", "--root", detailed.root.path, "--from", source, "--out", tmp_path / "again.png")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "again.png").read_bytes() == source.read_bytes()
+
+
+def test_the_registry_holds_each_generator_with_its_own_detail(gaip3, detailed: Made, tmp_path: Path) -> None:
+    older = Generators(detailed.root).find(detailed.versions[0])
+    assert older.detail_folder is not None
+    assert load_detail(older.detail_folder, older.folder).generator == detailed.versions[0]
+    studio = Studio(detailed.root, load(detailed.root), older)
+    source = tmp_path / "older.png"
+    source.write_bytes(studio.png([face(Drawn(seed=1), prior="aggregate", detail=1.0)]))
+    done = gaip3("generate", "--root", detailed.root.path, "--from", source, "--out", tmp_path / "again.png")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "again.png").read_bytes() == source.read_bytes()
+
+
+def test_another_pair_is_refused_by_name(gaip3, detailed: Made, tmp_path: Path) -> None:
+    own, older = (Generators(detailed.root).find(v) for v in (None, detailed.versions[0]))
+    faces = [face(Drawn(seed=1), prior="aggregate", detail=1.0)]
+    source = tmp_path / "crossed.png"
+    for detail in (older.detail_version, "cd" * 32):
+        source.write_bytes(write_png(np.zeros((4, 4, 3), np.uint8), Recipe(model=own.version, detail_model=detail, faces=faces)))
+        done = gaip3("generate", "--root", detailed.root.path, "--from", source, "--out", tmp_path / "again.png")
+        assert done.exit_code == 1
+        assert f"generator {own.version[:12]} with detail network {detail[:12]}" in done.output
+        assert done.output.count("\n") == 1
+    with pytest.raises(ValueError, match="does not name the detail network"):
+        Recipe(model=own.version, faces=faces)
+
+
+def test_numbers_mix_with_seeds_from_one_end_to_the_other(detailed: Made) -> None:
+    studio, ways = detailed.studio, {"prior": "aggregate", "detail": 1.0}
+    values = np.full((1, 5), 0.5, np.float32)
+    photograph = pack_latents(e[0] for e in studio.generator.latents([40], values))
+    mixed = [Mixed(first=photograph, second=Drawn(seed=2), share=[share]) for share in (0.0, 1.0)]
+    for mixture, end in zip(mixed, (photograph, Drawn(seed=2)), strict=True):
+        found = studio.generator.means(studio._placed([face(mixture, **ways)], [mixture], [1.0]), values)
+        expected = studio.generator.means(studio._placed([face(end, **ways)], [end], [1.0]), values)
+        np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_latents_of_another_generator_are_refused(made: Made) -> None:

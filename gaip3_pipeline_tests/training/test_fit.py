@@ -43,6 +43,33 @@ def weights(model):
     return [np.asarray(w) for w in model.get_weights()]
 
 
+def test_an_epoch_may_have_a_number_of_batches_of_its_own(data):
+    batches = ArrayBatches(data, 16, seed=1, transform=lambda batch, generator: batch["x"], steps=11)
+    assert len(batches) == 11
+    seen = np.concatenate([batches[i] for i in range(11)])
+    assert len(seen) == 176
+    assert len(np.unique(seen, axis=0)) == 70  # all of them, before any a third time
+    first = batches[10]
+    batches.on_epoch_end()
+    assert (batches[10] != first).any()
+    batches.start_at(0)
+    np.testing.assert_array_equal(batches[10], first)
+
+
+def test_rows_of_larger_weights_come_more_often(data):
+    weights = np.where(np.arange(70) < 10, 3.0, 1.0)
+    batches = ArrayBatches(data, 70, seed=1, transform=lambda batch, generator: batch["x"], weights=weights)
+    counts = np.zeros(70)
+    for epoch in range(40):
+        batches.start_at(epoch)
+        rows = np.concatenate([batches[i] for i in range(len(batches))])
+        assert len(rows) == 70
+        counts += [(rows == x).all(axis=1).sum() for x in data["x"]]
+    rare, usual = counts[:10].mean() / 40, counts[10:].mean() / 40
+    assert rare == pytest.approx(3 * usual, rel=0.15)
+    assert rare * 10 + usual * 60 == pytest.approx(70)
+
+
 def test_a_training_killed_between_epochs_ends_with_the_weights_of_an_unbroken_one(data, tmp_path):
     unbroken = make_model()
     history = train(unbroken, data, tmp_path / "unbroken")

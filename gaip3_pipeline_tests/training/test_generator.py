@@ -18,7 +18,16 @@ from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.nvae.model import load_nvae, warm_start
 from gaip3_pipeline.models.nvae.objective import NvaeTraining
 from gaip3_pipeline.settings import Nvae
-from gaip3_pipeline.training.generator import augmented, mirrored_at_random, train_nvae
+from gaip3_pipeline.training.generator import (
+    ENOUGH,
+    RAREST,
+    augmented,
+    mirrored_at_random,
+    optimizer,
+    rarity,
+    supported_range,
+    train_nvae,
+)
 from gaip3_pipeline.training.pictures import shrink
 
 SMALL = Nvae(
@@ -259,6 +268,39 @@ def test_with_guides_samples_say_what_they_were_asked_for(coloured, trained, tmp
     assert "val_control_mse" not in trained[1].history[-1]  # without guides
 
 
+def test_what_a_guide_does_not_know_takes_no_part_in_control(coloured):
+    images, conditions, _ = coloured
+    batch = {"image": shrink(images[:8], 7, 6), "condition": conditions[:8]}
+    errors = []
+    for known in ([True] * 5, [True, True, True, False, False], [False] * 5):
+        training = NvaeTraining(
+            dataclasses.replace(SMALL, control=1.0), 10, [eye(i, 1.0) for i in range(3)] + [eye(0, 9.0)] * 2, known=known
+        )
+        training.compile(optimizer=optimizer(SMALL, 10, 10), jit_compile=False)
+        errors.append(training.test_on_batch(batch, return_dict=True).get("control_mse"))
+    assert errors[0] > errors[1] > 0  # the last two guides see nine times too much
+    assert errors[2] is None
+
+
+def test_the_range_of_a_value_is_where_enough_pictures_are():
+    values = np.linspace(0, 1, 5001, dtype=np.float32)[:, None].repeat(2, axis=1)
+    values[:, 1] = np.where(np.arange(5001) < 30, 0.1, 0.9)  # thirty pictures alone show the low end
+    low, high = supported_range(values)
+    assert (values[:, 0] <= low[0]).sum() == ENOUGH
+    assert (values[:, 0] >= high[0]).sum() == ENOUGH
+    assert low[1] == high[1] == pytest.approx(0.9)
+    few = np.linspace(0, 1, 100)[:, None]
+    assert supported_range(few)[0] == pytest.approx(0.02, abs=0.011)
+
+
+def test_pictures_of_rare_values_are_drawn_more_often_and_none_without_bound():
+    values = np.full((500, 5), 0.55)
+    values[:4, 0] = 0.05  # closed eyes
+    often = rarity(values)
+    assert (often[:4] == RAREST).all()
+    assert (often[4:] == 1).all()
+
+
 def test_pictures_are_moved_by_no_more_than_asked():
     images = np.zeros((60, 7, 7, 3), np.uint8)
     images[:, 3, 3] = 255
@@ -318,7 +360,9 @@ def test_all_images_may_be_for_training(coloured, tmp_path):
     once = dataclasses.replace(SMALL, epochs=1)
     result = train_nvae(images[:16], conditions[:16], np.full(16, "train"), once, tmp_path, "x", silent)
     assert result.held_out is None
-    assert result.figures == {"n_train": 16, "epochs": 1, "epoch": 1, "best_epoch": 0}
+    ends = {f"{end}_{a}" for end in ("from", "to") for a in ATTRIBUTES}
+    assert {k: v for k, v in result.figures.items() if k not in ends} == {"n_train": 16, "epochs": 1, "epoch": 1, "best_epoch": 0}
+    assert ends <= set(result.figures)
 
 
 def test_a_training_that_gets_worse_on_held_out_pictures_ends_with_its_best_weights(coloured, tmp_path):

@@ -9,13 +9,14 @@ import pytest
 from keras import layers
 
 from gaip3_pipeline.evaluation import retouch as retouch_evaluation
-from gaip3_pipeline.evaluation.generate import encoded, read_jpegs
+from gaip3_pipeline.evaluation.generate import FaceGenerator, read_jpegs
 from gaip3_pipeline.evaluation.retouch import bootstrap_interval, judged, retouch_figures, retouch_samples
 from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.critic import build_critic, evidence, networks_of
 from gaip3_pipeline.models.nvae.model import build_nvae
 from gaip3_pipeline.settings import Critic, Nvae, Retouch
-from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior, load_aggregate_posterior
+from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
 from gaip3_pipeline.training.critic import TrainedCritic, critic_logits
 from gaip3_pipeline.training.prior_critic import load_prior_critic, prior_critic_figures, train_prior_critic
 from gaip3_pipeline.training.regressor import Regressor
@@ -61,7 +62,7 @@ def samples(nvae, n=N):
 @pytest.fixture(scope="module")
 def retouched(nvae, guide):
     noise, table = samples(nvae)
-    return noise, table, retouch(Tools(nvae, guide, []), noise, table, SETTINGS)
+    return noise, table, retouch(Tools(FaceGenerator(nvae), guide, []), noise, table, SETTINGS)
 
 
 def test_the_guides_logit_rises_for_every_sample(retouched):
@@ -84,7 +85,7 @@ def test_the_latents_stay_on_their_shell_and_give_the_picture_kept(nvae, retouch
 
 def test_a_sample_is_retouched_alike_alone_and_in_company(nvae, guide, retouched):
     noise, table, result = retouched
-    alone = retouch(Tools(nvae, guide, []), [e[5:] for e in noise], table[5:], SETTINGS)
+    alone = retouch(Tools(FaceGenerator(nvae), guide, []), [e[5:] for e in noise], table[5:], SETTINGS)
     assert np.abs(alone.after[0].astype(int) - result.after[5]).max() <= 1
 
 
@@ -92,7 +93,7 @@ def test_a_sample_that_is_not_a_number_is_kept_as_it_was_and_harms_no_other(nvae
     noise, table, result = retouched
     broken = [e.copy() for e in noise]
     broken[0][2] = np.nan
-    again = retouch(Tools(nvae, guide, []), broken, table, SETTINGS)
+    again = retouch(Tools(FaceGenerator(nvae), guide, []), broken, table, SETTINGS)
     assert again.reasons[2] == DIVERGED
     assert again.reasons.count(DIVERGED) == 1
     np.testing.assert_array_equal(again.after[2], again.before[2])
@@ -103,7 +104,7 @@ def test_a_sample_that_is_not_a_number_is_kept_as_it_was_and_harms_no_other(nvae
 def test_values_that_are_held_change_less(nvae, guide, retouched):
     noise, table, free = retouched
     held = Regressor(brightness_model(0), ("background",), 34, 28)
-    result = retouch(Tools(nvae, guide, [held]), noise, table, Retouch(**{**vars(SETTINGS), "values_weight": 1e5}))
+    result = retouch(Tools(FaceGenerator(nvae), guide, [held]), noise, table, Retouch(**{**vars(SETTINGS), "values_weight": 1e5}))
 
     def change(r):
         return np.abs(r.after[..., 0].astype(float).mean(axis=(1, 2)) - r.before[..., 0].mean(axis=(1, 2))).mean()
@@ -118,7 +119,7 @@ def critic_that_knows(held_out=200, auc=0.9, typical=np.inf, slope=4.0):
 @pytest.mark.parametrize(("auc", "said"), [(0.52, "cannot tell real from generated, AUC 0.520"), (1.0, "without a doubt, AUC 1")])
 def test_a_guide_of_no_use_is_named_and_nothing_is_changed(nvae, auc, said):
     noise, table = samples(nvae)
-    result = retouch(Tools(nvae, critic_that_knows(auc=auc)), noise, table, SETTINGS)
+    result = retouch(Tools(FaceGenerator(nvae), critic_that_knows(auc=auc)), noise, table, SETTINGS)
     assert all(r.startswith(BLIND) and said in r for r in result.reasons)
     np.testing.assert_array_equal(result.after, result.before)
     assert (result.evaluations == 1).all()
@@ -127,7 +128,7 @@ def test_a_guide_of_no_use_is_named_and_nothing_is_changed(nvae, auc, said):
 def test_samples_as_real_as_real_pictures_are_left_alone_and_others_stop_there(nvae, guide, retouched):
     noise, table, free = retouched
     typical = float(np.sort(free.guide_before)[N // 2])
-    result = retouch(Tools(nvae, critic_that_knows(typical=typical)), noise, table, SETTINGS)
+    result = retouch(Tools(FaceGenerator(nvae), critic_that_knows(typical=typical)), noise, table, SETTINGS)
     good = free.guide_before >= typical
     assert [r == GOOD for r in result.reasons] == good.tolist()
     np.testing.assert_array_equal(result.after[good], result.before[good])
@@ -141,7 +142,7 @@ def test_at_fidelity_0_nothing_moves_and_at_1_more_than_at_a_half(nvae, guide):
     leashed = dataclasses.replace(SETTINGS, prior_weight=3.0)
 
     def moved(fidelity):
-        result = retouch(Tools(nvae, guide), noise, table, dataclasses.replace(leashed, fidelity=fidelity))
+        result = retouch(Tools(FaceGenerator(nvae), guide), noise, table, dataclasses.replace(leashed, fidelity=fidelity))
         return result, np.abs(result.noise[0] - noise[0]).mean()
 
     still, nothing = moved(0.0)
@@ -154,18 +155,20 @@ def test_at_fidelity_0_nothing_moves_and_at_1_more_than_at_a_half(nvae, guide):
 def test_rejection_keeps_the_guides_best_of_other_samples(nvae, guide):
     noise, table = samples(nvae)
     table = table.assign(seed=np.arange(N) + 50)
-    result = retouch(Tools(nvae, guide), noise, table, dataclasses.replace(SETTINGS, method="rejection", fidelity=1.0))
+    result = retouch(Tools(FaceGenerator(nvae), guide), noise, table, dataclasses.replace(SETTINGS, method="rejection", fidelity=1.0))
     assert (result.guide_after >= result.guide_before).all()
     assert result.reasons.count(RETOUCHED) >= N - 2
     assert (result.evaluations == 9).all()
     one = table[2:3].reset_index(drop=True)
-    alone = retouch(Tools(nvae, guide), [e[2:3] for e in noise], one, dataclasses.replace(SETTINGS, method="rejection", fidelity=1.0))
+    alone = retouch(
+        Tools(FaceGenerator(nvae), guide), [e[2:3] for e in noise], one, dataclasses.replace(SETTINGS, method="rejection", fidelity=1.0)
+    )
     assert np.abs(alone.after[0].astype(int) - result.after[2]).max() <= 1
 
 
 def test_a_lower_temperature_shrinks_the_latents_whatever_the_guide_says(nvae, guide):
     noise, table = samples(nvae)
-    result = retouch(Tools(nvae, guide), noise, table, dataclasses.replace(SETTINGS, method="temperature"))
+    result = retouch(Tools(FaceGenerator(nvae), guide), noise, table, dataclasses.replace(SETTINGS, method="temperature"))
     np.testing.assert_allclose(result.noise[0], noise[0] * 0.75, rtol=1e-6)
     colder = nvae.decode(noise, table[list(ATTRIBUTES)].to_numpy(np.float32), 0.75, 1.0)
     assert np.abs(np.round(keras.ops.convert_to_numpy(colder) * 255) - result.after).max() <= 1
@@ -176,7 +179,7 @@ def test_a_repair_moves_latents_of_places_alone_and_betters_the_guides_view(nvae
     critic = TrainedCritic(build_critic(34, 28, 0.25, 0.0), 34, 28)
     noise, table = samples(nvae)
     repair = dataclasses.replace(SETTINGS, method="repair", fidelity=1.0, steps=1)
-    result = retouch(Tools(nvae, critic), noise, table.assign(seed=np.arange(N)), repair)
+    result = retouch(Tools(FaceGenerator(nvae), critic), noise, table.assign(seed=np.arange(N)), repair)
     np.testing.assert_array_equal(result.noise[0], noise[0])
     done = np.array([r == RETOUCHED for r in result.reasons])
     assert done.any()
@@ -214,22 +217,24 @@ def test_transport_brings_latents_to_where_pictures_have_them(nvae, guide, pictu
     again = load_aggregate_posterior(tmp_path / "gaussians.npz")
     noise, table = nvae.sample_noise(2000, 3), np.tile(values, (13, 1))[:2000]
     there = again.move(noise, table, 1.0)
-    of_pictures = encoded(nvae, images, values, 5)
+    of_pictures = FaceGenerator(nvae).encoded(images, values, 5)
     np.testing.assert_allclose(there[0].mean(axis=0), of_pictures[0].mean(axis=0), atol=0.35)
     np.testing.assert_allclose(again.move(noise, table, 0.25)[0], 0.75 * noise[0] + 0.25 * there[0], atol=1e-5)
     assert again.log_density_gain(there, table).mean() > again.log_density_gain(noise, table).mean()
 
     start, rows = samples(nvae)
     freely = Retouch(method="transport", fidelity=1.0, batch_size=4)
-    assert retouch(Tools(nvae, critic_that_knows(typical=-np.inf), correction=again), start, rows, freely).reasons == [GOOD] * N
+    assert (
+        retouch(Tools(FaceGenerator(nvae), critic_that_knows(typical=-np.inf), correction=again), start, rows, freely).reasons == [GOOD] * N
+    )
     # A guide that cannot tell does not know which are good already; transport goes on without it.
-    result = retouch(Tools(nvae, critic_that_knows(auc=0.5, typical=-np.inf), correction=again), start, rows, freely)
+    result = retouch(Tools(FaceGenerator(nvae), critic_that_knows(auc=0.5, typical=-np.inf), correction=again), start, rows, freely)
     assert result.reasons == [RETOUCHED] * N
     np.testing.assert_allclose(result.noise[0], again.move(start, rows[list(ATTRIBUTES)].to_numpy(np.float32), 1.0)[0], atol=1e-5)
     with pytest.raises(ValueError, match="transport needs a correction"):
-        retouch(Tools(nvae, guide), start, rows, Retouch(method="transport"))
+        retouch(Tools(FaceGenerator(nvae), guide), start, rows, Retouch(method="transport"))
     with pytest.raises(ValueError, match="one of transport, noise_contrastive, ascent"):
-        retouch(Tools(nvae, guide), start, rows, Retouch(method="magic"))
+        retouch(Tools(FaceGenerator(nvae), guide), start, rows, Retouch(method="magic"))
 
 
 def test_the_critic_of_the_prior_finds_latents_of_pictures_and_moves_samples_towards_them(nvae, pictures, tmp_path):
@@ -259,18 +264,18 @@ def test_a_folder_of_samples_is_retouched_in_chunks_and_goes_on_after_a_kill(nva
         if done == 4:
             raise Killed
 
-    whole = retouch_samples(Tools(nvae, guide), table, SETTINGS, folder, part, "a")
+    whole = retouch_samples(Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "a")
     pixels = read_jpegs(folder, [f"{i:06d}.jpg" for i in range(N)])
     part.unlink()
     with pytest.raises(Killed):
-        retouch_samples(Tools(nvae, guide), table, SETTINGS, folder, part, "a", kill)
+        retouch_samples(Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "a", kill)
     (folder / "000001.jpg").unlink()  # a sign of which are made again
     seen = []
-    resumed = retouch_samples(Tools(nvae, guide), table, SETTINGS, folder, part, "a", lambda done, total: seen.append(done))
+    resumed = retouch_samples(Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "a", lambda done, total: seen.append(done))
     assert seen == [6]
     assert not (folder / "000001.jpg").exists()
     pd.testing.assert_frame_equal(resumed, whole, check_exact=False, check_dtype=False, rtol=1e-5)
-    retouch_samples(Tools(nvae, guide), table, SETTINGS, folder, part, "other", lambda done, total: seen.append(done))
+    retouch_samples(Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "other", lambda done, total: seen.append(done))
     assert seen == [6, 2, 4, 6]
     np.testing.assert_array_equal(read_jpegs(folder, [f"{i:06d}.jpg" for i in range(N)]), pixels)
 

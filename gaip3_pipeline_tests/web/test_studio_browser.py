@@ -24,12 +24,12 @@ from playwright.sync_api import Browser, Page, expect
 from gaip3_pipeline.assets.training_data import final_images
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.evaluation.recipe import Drawn, Encoded, read_recipe, write_png
-from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
+from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
 from gaip3_pipeline.models.nvae.model import build_nvae, save_nvae
 from gaip3_pipeline.settings import load, of_preset
 from gaip3_pipeline.tables.contracts import read_samples
+from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
-from gaip3_pipeline.versions import weights_version
 from gaip3_pipeline.web.registered import MODEL
 from gaip3_pipeline_tests.web.browser import open_page
 from gaip3_pipeline_tests.web.processes import start, wait_for
@@ -204,15 +204,20 @@ def test_a_dropped_photograph_is_shown_as_the_model_sees_it_edited_and_saved(
 ) -> None:
     drop(page, "사진.jpg", photograph_of(root))
     cut, seen, edited = (
-        page.get_by_alt_text(name) for name in ("as the pipeline cuts it", "as the model sees it", "edited by the sliders")
+        page.get_by_alt_text(name)
+        for name in ("as the pipeline cuts it", "as the model sees it", "your photograph, changed by the sliders")
     )
     expect(edited).to_have_attribute("src", re.compile("^data:image/png"))
-    assert pixels(cut.get_attribute("src") or "").shape == (128, 104, 3)
-    expect(edited).to_have_attribute("src", seen.get_attribute("src") or "")
+    own = pixels(cut.get_attribute("src") or "")
+    assert own.shape == (128, 104, 3)
+    as_it_is = edited.get_attribute("src") or ""
+    assert np.abs(pixels(as_it_is)[..., :3] - own).max() <= 3  # nothing was moved: the photograph, not the model's picture of it
+    expect(seen).to_have_attribute("src", face(page))
     expect(page.locator("#s-face figcaption")).to_have_text("◆")
     move(page, "background", 0.9)
-    expect(edited).to_have_attribute("src", face(page))
-    assert edited.get_attribute("src") != seen.get_attribute("src")
+    expect(edited).not_to_have_attribute("src", as_it_is)
+    expect(seen).not_to_have_attribute("src", face(page))
+    assert np.abs(pixels(edited.get_attribute("src") or "")[..., :3] - own).mean() > 0.1
     path = download(page, tmp_path)
     assert isinstance(read_recipe(path.read_bytes()).faces[0].latents, Encoded)
     done = gaip3("generate", "--root", root.path, "--from", path, "--out", tmp_path / "again.png")
@@ -386,7 +391,7 @@ def test_the_label_page_answers_while_a_zip_is_made_and_the_zip_is_as_the_contra
         assert archive.testzip() is None
         archive.extractall(tmp_path)
     table = read_samples(tmp_path / "samples" / "samples.csv")
-    assert list(table.columns) == ["image_path", "eyes", "mouth", "hair_color", "background", "head", "seed", "temperature", "guidance"]
+    assert list(table.columns) == ["image_path", *ATTRIBUTES, "seed", "temperature", "guidance", "prior", "detail"]
     assert (table.mouth == 1).all()
     assert list(table.seed) == list(range(5, 5 + n))
     assert all(Image.open(tmp_path / p).size == (52, 64) for p in table.image_path)

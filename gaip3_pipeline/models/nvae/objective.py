@@ -66,10 +66,18 @@ class NvaeTraining(keras.Model):
     values, and the squared error of what the guides see in them joins the loss. The bound alone leaves small features to the
     latents: a condition that says what a posterior sample says anyway earns no likelihood. Control joins in at half of the training.
     ``ranges`` (2, 5) are the least and greatest values that the pictures have (0 and 1, if not given): the networks take no others,
-    and control asks for no others.
+    and control asks for no others. ``known (5,)``: which of the values the guides know; the others take no part in control.
     """
 
-    def __init__(self, settings: Nvae, total_steps: int, guides: Sequence[keras.Model] = (), ranges: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        settings: Nvae,
+        total_steps: int,
+        guides: Sequence[keras.Model] = (),
+        ranges: Any = None,
+        known: Sequence[bool] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.settings = settings
         self.nvae = build_nvae(settings)
@@ -88,7 +96,9 @@ class NvaeTraining(keras.Model):
         if ranges is not None:
             for network in (self.nvae, self.ema):
                 network.condition_embedding.range.assign(ranges)
-        self._control = [keras.metrics.Mean(name="control_mse")] if self.guides and settings.control > 0.0 else []
+        self._known = [float(k) for k in known] or [1.0] * len(ATTRIBUTES)
+        has_control = self.guides and settings.control > 0.0 and any(self._known)
+        self._control = [keras.metrics.Mean(name="control_mse")] if has_control else []
         self._control_seed = keras.random.SeedGenerator(settings.seed + 1)
         self._kl = [keras.metrics.Mean(name=f"kl_{i}_{h}x{w}") for i, (h, w, _) in enumerate(self.nvae.latent_shapes)]
         self.built = True
@@ -147,7 +157,7 @@ class NvaeTraining(keras.Model):
             size = tuple(guide.input_shape[1:3])
             fitting = pictures if size == tuple(pictures.shape[1:3]) else ops.image.resize(pictures, size, antialias=True)
             seen.append(guide(fitting, training=False))
-        return ops.mean(ops.square(ops.concatenate(seen, axis=-1) - asked))
+        return ops.mean(ops.convert_to_tensor(self._known, "float32") * ops.square(ops.concatenate(seen, axis=-1) - asked))
 
     def _kl_factors(self, kl: Tensor) -> Tensor:
         """The weight of each group's KL: warm-up, balancing while it lasts (NVAE, appendix A), and the scale's own weight."""

@@ -6,7 +6,8 @@ import { problem, toast } from "./say.js";
 import { views } from "./views.js";
 
 const $ = (id) => document.getElementById(id);
-const RANGES = { temperature: [0, 1.6], guidance: [0, 4], fidelity: [0, 1] };
+const RANGES = { detail: [0, 1], temperature: [0, 1.6], guidance: [0, 4], fidelity: [0, 1] };
+const OWN = { detail: null, temperature: null, guidance: null }; // sliders that were not moved: each face's own
 const KEPT = 24;
 
 // What the views work with: `about` the root, `set` the sliders that were moved (null: each face's own), `chosen` the face as it was
@@ -54,7 +55,7 @@ async function open() {
   $("s-empty").querySelector("pre").textContent = wanted;
   if (!ready) return;
   studio.kept = JSON.parse(sessionStorage.kept || "[]");
-  studio.set = { values: studio.about.attributes.map(() => null), temperature: null, guidance: null };
+  studio.set = { values: studio.about.attributes.map(() => null), ...OWN };
   $("s-seed").value = seed;
   build();
   newFaces();
@@ -62,7 +63,7 @@ async function open() {
 
 // Everything that has texts; values stay.
 function build() {
-  const names = [...studio.about.attributes.map((a) => a.name), "temperature", "guidance", "fidelity"];
+  const { attributes } = studio.about, names = [...attributes.map((a) => a.name), ...Object.keys(RANGES)];
   $("s-sliders").replaceChildren(...names.map((what, i) => {
     const [low, high] = RANGES[what] ?? [0, 1], row = document.createElement("label");
     row.className = "s-slider";
@@ -72,11 +73,12 @@ function build() {
     title.textContent = t(what);
     ends.textContent = t(`${what}_ends`);
     input.setAttribute("aria-label", `${t(what)}: ${t(`${what}_ends`)}`);
+    if (i < attributes.length) limit(row, attributes[i].range);
     reset.title = t("own", { what: t(what) });
     reset.setAttribute("aria-label", reset.title);
     const change = (value) => {
       if (what === "fidelity") studio.fidelity = value ?? 0;
-      else if (i < studio.about.attributes.length) studio.set.values[i] = value;
+      else if (i < attributes.length) studio.set.values[i] = value;
       else studio.set[what] = value;
       follow();
     };
@@ -85,6 +87,7 @@ function build() {
     return row;
   }));
   document.querySelector("[data-what=fidelity]").hidden = !studio.about.can_retouch;
+  document.querySelector("[data-what=detail]").hidden = studio.about.detail === null;
   $("s-tabs").replaceChildren(...Object.keys(views).map((key) => {
     const tab = document.createElement("button");
     Object.assign(tab, { textContent: t(key), role: "tab", id: `s-tab-${key}` });
@@ -101,6 +104,17 @@ function build() {
   drawShelf();
 }
 
+// Hatch the part of a slider's track that too few pictures support, and say so: there the nearest end is drawn.
+function limit(row, [low, high]) {
+  if (low <= 0.01 && high >= 0.99) return;
+  const why = t("range_why", { low: low.toFixed(2), high: high.toFixed(2) });
+  row.classList.add("limited");
+  row.style.setProperty("--low", low);
+  row.style.setProperty("--high", high);
+  row.title = why;
+  row.lastChild.textContent += ` · ${why}`;
+}
+
 function show(view) {
   studio.view = view;
   for (const tab of $("s-tabs").children) {
@@ -114,10 +128,11 @@ function show(view) {
 }
 
 async function newFaces() {
-  const { temperature, guidance, attributes } = studio.about, seed = Math.max(0, Math.floor(Number($("s-seed").value)) || 0);
+  const { temperature, guidance, detail, attributes } = studio.about, seed = Math.max(0, Math.floor(Number($("s-seed").value)) || 0);
   $("s-seed").value = seed;
   const asked = Array.from({ length: Number($("s-count").value) }, (_, i) =>
-    ({ latents: { seed: seed + i }, values: attributes.map(() => null), temperature, guidance }));
+    ({ latents: { seed: seed + i }, values: attributes.map(() => null), temperature, guidance,
+      ...(detail === null ? {} : { prior: "aggregate", detail }) }));
   // Drawn once as they are, which says their own values: what the sliders ask for later is complete.
   const drawn = await draw("new", asked).catch(failed);
   if (!drawn) return;
@@ -135,7 +150,7 @@ function choose(face, keepHistory = false) {
 
 // `face` as it is: the sliders go back to its own values.
 function adopt(face) {
-  Object.assign(studio.set, { values: face.values.map(() => null), temperature: null, guidance: null });
+  Object.assign(studio.set, { values: face.values.map(() => null), ...OWN });
   choose(face);
 }
 
@@ -203,6 +218,7 @@ function applied(face, { set, fidelity } = studio) {
     ...face,
     ...(fidelity && face.drawn ? { latents: face.drawn, drawn: undefined, fidelity: 0 } : {}),
     values: face.values.map((v, i) => set.values[i] ?? v),
+    detail: set.detail ?? face.detail,
     temperature: set.temperature ?? face.temperature,
     guidance: set.guidance ?? face.guidance,
   };

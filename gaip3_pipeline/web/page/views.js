@@ -53,9 +53,9 @@ const many = {
     const first = () => studio.faces[0].latents.seed ?? Number(document.getElementById("s-seed").value);
     all.addEventListener("click", () => download(this.shown.map((s) => s.face), `faces-${first()}.png`));
     ask.addEventListener("click", () => {
-      const { temperature, guidance } = studio.applied(studio.faces[0]);
+      const { temperature, guidance, detail, prior } = studio.applied(studio.faces[0]);
       const values = studio.set.values.map((v) => v ?? "").join(",");
-      const query = new URLSearchParams({ tab: session, n: zip.value, seed: first(), temperature, guidance, values });
+      const query = new URLSearchParams({ tab: session, n: zip.value, seed: first(), temperature, guidance, detail, prior, values });
       el("a", { href: `/api/studio/faces.zip?${query}`, download: "" }).click();
     });
     panel.append(help("many_help"), walk(el("div", { className: "s-grid", id: "s-grid" })), el("div", { className: "acts" }, all, ask, zip));
@@ -219,6 +219,19 @@ function figures(pair) {
     ...names.sort().map((n) => row("td", [n, ...pair.map((m) => number(m?.figures[n]))])));
 }
 
+// The photograph with what the sliders changed added to it, so that it stays as sharp as it is: cut + (now − seen), into `img`.
+async function laidOver(cut, seen, now, img) {
+  const load = (src) => new Promise((done, fail) => { const i = new Image(); i.onload = () => done(i); i.onerror = fail; i.src = src; });
+  const [base, before, after] = await Promise.all([cut, seen, now].map(load));
+  const [width, height] = [base.naturalWidth, base.naturalHeight];
+  const canvas = Object.assign(document.createElement("canvas"), { width, height }), pen = canvas.getContext("2d", { willReadFrequently: true });
+  const pixels = (picture) => { pen.drawImage(picture, 0, 0, width, height); return pen.getImageData(0, 0, width, height); };
+  const out = pixels(base), a = pixels(before).data, b = pixels(after).data;
+  for (let i = 0; i < a.length; i += 1) if (i % 4 !== 3) out.data[i] += b[i] - a[i]; // a Uint8ClampedArray: it clips by itself
+  pen.putImageData(out, 0, 0);
+  img.src = canvas.toDataURL("image/png");
+}
+
 const photograph = {
   ofChosen: true,
   open(panel, studio) {
@@ -240,7 +253,7 @@ const photograph = {
     if (!this.cut || !pictures.length) return;
     pictures[0].src = this.cut;
     pictures[1].src = this.seen;
-    if (this.studio.now && this.studio.chosen === this.face) pictures[2].src = this.studio.now.src;
+    if (this.studio.now && this.studio.chosen === this.face) laidOver(this.cut, this.seen, this.studio.now.src, pictures[2]).catch(failed);
   },
   async take(file) {
     document.getElementById("s-tab-photograph").click();

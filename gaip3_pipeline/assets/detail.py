@@ -1,0 +1,107 @@
+"""What is trained to go with a generator: where pictures have their latents, and the detail that its mean pictures lack."""
+
+import dataclasses
+
+import dagster as dg
+
+from gaip3_pipeline.assets.evaluation import EVALUATORS
+from gaip3_pipeline.assets.inputs import INPUT_VALUES
+from gaip3_pipeline.layout import DETAIL_START
+from gaip3_pipeline.settings import Settings, flatten
+from gaip3_pipeline.tables.hashing import arrays_version
+from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset
+
+GROUP = "generator"
+
+
+def build(settings: Settings) -> list[dg.AssetsDefinition]:
+    """``aggregate_posterior`` and ``detail_weights``."""
+    return [_aggregate_posterior(settings), _detail_weights(settings)]
+
+
+def _aggregate_posterior(settings: Settings) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name="aggregate_posterior",
+        deps=["nvae_weights", "final_dataset", *INPUT_VALUES],
+        version=1,
+        group=GROUP,
+        kinds={"numpy"},
+        description="Gaussians of the latents that the encoder gives pictures: where faces are drawn.",
+    )
+    def aggregate_posterior(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import final_images
+        from gaip3_pipeline.models.nvae.model import load_nvae
+        from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
+
+        data = final_images(step.root, step.settings)
+        gaussians, figures = fit_aggregate_posterior(load_nvae(step.root.nvae), data.images, data.values, data.table.split.to_numpy())
+        gaussians.save(step.root.aggregate_posterior)
+        return Made(arrays_version(step.root.aggregate_posterior), figures)
+
+    return aggregate_posterior
+
+
+def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name="detail_weights",
+        deps=["nvae_weights", "aggregate_posterior", "final_dataset", *INPUT_VALUES, "control_regressor", *EVALUATORS],
+        version=1,
+        # How many samples are shown, and with how much detail, changes nothing of what it learns.
+        reads=lambda s: (s.detail, dataclasses.replace(s.samples, n=0, detail=0.0)),
+        files=[DETAIL_START],
+        group=GROUP,
+        kinds={"keras", "mlflow"},
+        description="The network that turns the generator's mean picture and a noise map into a picture, trained against a discriminator.",
+        training=True,
+    )
+    def detail_weights(step: Step) -> Made:
+        from gaip3_pipeline.assets.training_data import final_images, known_values
+        from gaip3_pipeline.evaluation.charts import training_curves
+        from gaip3_pipeline.evaluation.generate import FaceGenerator
+        from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
+        from gaip3_pipeline.models.detail import detail_version, save_detail
+        from gaip3_pipeline.models.nvae.model import load_nvae
+        from gaip3_pipeline.training import checkpoint
+        from gaip3_pipeline.training.detail import detail_sheet, draw_pool, draw_watched, train_detail
+        from gaip3_pipeline.training.logbook import write_section
+        from gaip3_pipeline.training.regressor import load_network
+
+        root, section, samples = step.root, step.settings.detail, step.settings.samples
+        data = final_images(root, step.settings, step.progress())
+        learned = (data.table.split == "train").to_numpy()
+        held_out = ~learned if (~learned).any() else learned
+        posterior = load_aggregate_posterior(root.aggregate_posterior)
+        generator = FaceGenerator(load_nvae(root.nvae), posterior)
+        pool = draw_pool(generator, data.images[learned], data.values[learned], samples, step.progress("detail_weights, means"))
+        watched = draw_watched(generator, data.images[held_out], data.values[held_out], samples)
+        with step.training_run(flatten(section)) as run:
+            result = train_detail(
+                pool,
+                watched,
+                section,
+                root.detail,
+                step.fingerprint,
+                run.log,
+                progress=step.progress(),
+                guides=[load_network(root.control_regressor)],
+                known=list(known_values(root).values()),
+                show=lambda epoch, faces: run.image("samples", epoch, faces),
+            )
+            size = generator.nvae.settings
+            save_detail(root.detail, result.network, posterior, step.inputs["nvae_weights"], (size.height, size.width))
+            checkpoint.discard(root.detail / "checkpoints")
+            version, curves = detail_version(root.detail), training_curves(result.history, "detail")
+            shown = FaceGenerator(generator.nvae, posterior, result.network)
+            picture = detail_sheet(shown, data.images[held_out], data.values[held_out], samples)
+            figures = result.figures
+            run.result(numbers(figures))
+            run.picture("detail.jpg", picture)
+            run.picture("curves.jpg", curves)
+            log = root.training_log("nvae")
+            run.artifact(write_section(log, "Generator", step.name, step.inputs, flatten(section), result.history, figures))
+            run.register(root.detail, version)
+        return Made(version, figures, picture, run.url, {"curves": curves})
+
+    return detail_weights

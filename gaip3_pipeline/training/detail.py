@@ -1,0 +1,390 @@
+"""Training of the detail network against a discriminator, on samples and on reconstructions.
+
+The loss of the network, with the mean pictures m of samples and of reconstructions, noise maps n, its pictures x = m + change(m, n) and the
+discriminator's logits D of patches and of whole pictures:
+
+    L = − E D(T(x)) + w_low · E |Q(x) − Q(m)| + w_near · E |x_r − y| + w_values · E (r(x) − c)²
+
+with the augmentation T (DiffAugment, Zhao et al. 2020, arXiv 2006.10738), a quarter of the size Q, reconstructions x_r of the pictures y,
+and what the frozen regressors r see of the five values c. The discriminator has the hinge loss (Lim and Ye 2017, arXiv 1705.02894) on
+pictures T(y) against T(x) of samples and reconstructions. It learns from the generator's training split alone.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from gaip3_pipeline.evaluation.distances import mean_pairwise_distance
+from gaip3_pipeline.evaluation.generate import SEED_OFFSET, FaceGenerator, grid, noise_maps
+from gaip3_pipeline.evaluation.sharpness import OCTAVES, sharpness_figures
+from gaip3_pipeline.imaging.contact_sheet import contact_sheet
+from gaip3_pipeline.layout import ATTRIBUTES, DETAIL_START, MIRRORED
+from gaip3_pipeline.models.backend import compile_options, seed_everything
+from gaip3_pipeline.models.detail import DetailNetwork, Discriminator, halved
+from gaip3_pipeline.settings import Detail, Samples
+from gaip3_pipeline.tables.files import writing
+from gaip3_pipeline.training.batches import ArrayBatches
+from gaip3_pipeline.training.fit import DivergedError, Log, fit
+from gaip3_pipeline.training.pictures import flip_some, shrink
+from gaip3_pipeline.training.progress import Progress
+
+Tensor = Any
+NETWORKS = ("network", "discriminator")
+POOL, MOST_DRAWS = 4096, 4  # samples and reconstructions that are drawn before training, at least; draws of each picture, at most
+WATCHED, SHOWN = 128, 16  # faces of each epoch's figures, and of its grid
+LEAST_DIVERSITY, MOST_POWER = 0.7, 4.0  # of the means' own, and over the pictures'; beyond is a collapse
+BY_HEART, LATELY = 0.6, 5  # r_t, a mean of so many epochs, from which a discriminator teaches what it remembers instead of what faces have
+VALUES_SHARE = 4  # the guides see one picture of so many
+TURNS = np.array([a in MIRRORED for a in ATTRIBUTES])
+Show = Callable[[int, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What a training draws from.
+
+    ``samples (P, H, W, 3) uint8``, mean pictures drawn for ``asked (P, 5)``; ``rebuilt (R, H, W, 3) uint8``, mean reconstructions of the
+    rows ``of (R,)`` of ``photographs (N, …, 3) uint8`` of any size, whose values are ``read (N, 5)``.
+    """
+
+    samples: np.ndarray
+    asked: np.ndarray
+    rebuilt: np.ndarray
+    of: np.ndarray
+    photographs: np.ndarray
+    read: np.ndarray
+
+    def batches(self, settings: Detail) -> ArrayBatches:
+        """Batches for :class:`DetailTraining`: samples, and as many reconstructions with their pictures, each mirrored or not."""
+        height, width = self.samples.shape[1:3]
+        n = max(len(self.samples), len(self.rebuilt))
+
+        def pick(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
+            which = batch["rebuilt"]
+            sample, turned = flip_some(self.samples[batch["sample"]], generator)
+            rebuilt, mirrored = flip_some(self.rebuilt[which], generator)
+            photograph = shrink(np.asarray(self.photographs[self.of[which]]), height, width)
+            photograph = np.where(mirrored[:, None, None, None], photograph[:, :, ::-1], photograph)
+            asked, read = self.asked[batch["sample"]], self.read[self.of[which]]
+            return (
+                {
+                    "sample": sample,
+                    "rebuilt": rebuilt,
+                    "photograph": photograph,
+                    "asked": np.where(turned[:, None] & TURNS, 1.0 - asked, asked),
+                    "read": np.where(mirrored[:, None] & TURNS, 1.0 - read, read),
+                },
+            )
+
+        rows = {"sample": np.resize(np.arange(len(self.samples)), n), "rebuilt": np.resize(np.arange(len(self.rebuilt)), n)}
+        return ArrayBatches(rows, settings.batch_size, settings.seed, pick, steps=settings.steps)
+
+
+def draw_pool(
+    generator: FaceGenerator, photographs: np.ndarray, values: np.ndarray, settings: Samples, progress: Progress | None = None
+) -> Pool:
+    """Mean pictures of samples and of reconstructions of ``photographs (N, …, 3) uint8``, with ``values (N, 5)``.
+
+    Drawn as ``settings`` say; a generator's detail takes no part. About 2 · max(N, 4096) · H · W · 3 bytes.
+    """
+    values = np.asarray(values, np.float32)
+    rows = np.random.default_rng(settings.seed).integers(0, len(values), max(POOL, len(values)))
+    seeds = settings.seed + SEED_OFFSET["detail"] + np.arange(len(rows))
+    plain = FaceGenerator(generator.nvae, generator.posterior)
+    samples = np.concatenate(list(plain.draw(seeds, values[rows], settings, progress)))
+    draws = min(MOST_DRAWS, math.ceil(POOL / len(values)))
+    rebuilt = np.concatenate([plain.reconstructions(photographs, values, 0.0, draw) for draw in range(draws)])
+    return Pool(samples, values[rows], rebuilt, np.tile(np.arange(len(values)), draws), photographs, values)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What each epoch is measured by: mean pictures of samples ``(N, H, W, 3) uint8``, and photographs to compare with, of that size."""
+
+    means: np.ndarray
+    photographs: np.ndarray
+
+
+def draw_watched(generator: FaceGenerator, photographs: np.ndarray, values: np.ndarray, settings: Samples) -> Watched:
+    """Samples for held-out ``values (N, 5)``, at most ``WATCHED``, beside their ``photographs (N, …, 3) uint8``."""
+    n = min(WATCHED, len(values))
+    plain = FaceGenerator(generator.nvae, generator.posterior)
+    seeds = settings.seed + SEED_OFFSET["detail"] - 1 - np.arange(n)
+    means = np.concatenate(list(plain.draw(seeds, values[:n], settings)))
+    return Watched(means, shrink(photographs, *means.shape[1:3]))
+
+
+@dataclass(frozen=True)
+class DetailResult:
+    """The trained networks, the figures of each epoch, how many pictures they learned from, and whether they began with weights at hand."""
+
+    network: DetailNetwork
+    discriminator: Discriminator
+    history: list[dict[str, float]]
+    n_train: int
+    started: bool
+
+    @property
+    def figures(self) -> dict[str, float | int | bool]:
+        """What is reported: n, epochs, and the last epoch's figures of samples beside held-out pictures."""
+        last = {name.removeprefix("val_"): value for name, value in self.history[-1].items() if name.startswith("val_")}
+        trained = {"n_train": self.n_train, "epochs": len(self.history), "from_start_weights": self.started}
+        return trained | last | {"overfitting": self.history[-1]["overfitting"]}
+
+
+class DetailTraining(keras.Model):
+    """The detail network as ``fit`` trains it: ``network`` and ``discriminator`` learn, ``ema`` follows ``network`` and is what is kept.
+
+    Takes batches ``{"sample", "rebuilt": mean pictures, "photograph": what was rebuilt, (B, H, W, 3) uint8 each, "asked", "read":
+    (B, 5) the values of samples and of photographs}``. Both networks take their step at once; the step counter, the average and the
+    seeds are variables, so that a checkpoint of them resumes everything.
+
+    ``guides``: frozen regressors, ``(B, h, w, 3) float32 in 0..1 -> (B, K)`` each, together of the five values; ``known (5,)``: whether
+    they know each value; others take no part.
+    """
+
+    def __init__(
+        self, settings: Detail, height: int, width: int, guides: Sequence[keras.Model] = (), known: Sequence[bool] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.settings = settings
+        self.network, self.ema = DetailNetwork(settings.channels), DetailNetwork(settings.channels)
+        self.discriminator = Discriminator(settings.discriminator, height, width)
+        self.network(np.zeros((1, height, width, 4), np.float32))
+        self.ema(np.zeros((1, height, width, 4), np.float32))
+        self.discriminator(np.zeros((1, height, width, 3), np.float32))
+        self.ema.set_weights(self.network.get_weights())
+        self.ema.trainable = False
+        self.ema.compile(**compile_options())
+        self.guides, self.known = list(guides), [float(k) for k in known] or [1.0] * len(ATTRIBUTES)
+        for guide in self.guides:
+            guide.trainable = False
+        self.step = self.add_weight(shape=(), initializer="zeros", dtype="float32", trainable=False, name="step")
+        self.random = keras.random.SeedGenerator(settings.seed)
+        names = ("adversarial", "low", "near", "values", "discriminator", "overfitting")
+        self._figures = {name: keras.metrics.Mean(name=name) for name in names}
+        self.built = True
+
+    def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Any]:
+        """The pictures of samples and reconstructions, the change that makes them, and the logits of what the discriminator is shown."""
+        sample, rebuilt, photograph = (ops.cast(inputs[k], "float32") / 255.0 for k in ("sample", "rebuilt", "photograph"))
+        means = ops.concatenate([sample, rebuilt], axis=0)
+        noise = keras.random.normal((*ops.shape(means)[:3], 1), seed=self.random)
+        change = (self.network if training else self.ema)(ops.concatenate([means, noise], axis=-1))
+        pictures = means + change
+        shown = self._augmented(ops.concatenate([photograph, ops.stop_gradient(pictures)], axis=0))
+        return {
+            "change": change,
+            "pictures": pictures,
+            "pleases": self.discriminator(self._augmented(pictures), frozen=True),
+            "judged": self.discriminator(shown, training=training),
+        }
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Tensor:
+        s, n = self.settings, ops.shape(x["photograph"])[0]
+        photograph, whole = ops.cast(x["photograph"], "float32") / 255.0, y_pred["judged"][1]
+        terms = {
+            "adversarial": -sum(ops.mean(logits) for logits in y_pred["pleases"]),
+            "low": ops.mean(ops.abs(halved(halved(y_pred["change"])))),
+            "near": ops.mean(ops.abs(y_pred["pictures"][n:] - photograph)),
+            "values": self._values_error(y_pred["pictures"], ops.concatenate([x["asked"], x["read"]], axis=0)),
+            "discriminator": sum(ops.mean(ops.relu(1.0 - d[:n])) + ops.mean(ops.relu(1.0 + d[n:])) for d in y_pred["judged"]),
+            # Karras et al. 2020, equation 1, r_t: 0 where the discriminator has not learned its pictures by heart, 1 where it has.
+            "overfitting": ops.mean(ops.sign(whole[:n])),
+        }
+        for name, value in terms.items():
+            self._figures[name].update_state(value)
+        if training:
+            self._follow()
+        # The gradients do not meet: the adversarial term is frozen for the discriminator, whose own term does not reach the network.
+        loss = terms["adversarial"] + terms["discriminator"] + s.values * terms["values"]
+        return loss + s.low * terms["low"] + s.near * terms["near"]
+
+    def _values_error(self, pictures: Tensor, asked: Tensor) -> Tensor:
+        """The mean squared error between ``asked (B, 5)`` and what the guides see in ``pictures``, of the values that they know."""
+        if not self.guides:
+            return ops.convert_to_tensor(0.0)
+        pictures, asked = pictures[::VALUES_SHARE], asked[::VALUES_SHARE]
+        seen = []
+        for guide in self.guides:
+            size = tuple(guide.input_shape[1:3])
+            fitting = pictures if size == tuple(pictures.shape[1:3]) else ops.image.resize(pictures, size, antialias=True)
+            seen.append(guide(fitting, training=False))
+        return ops.mean(ops.convert_to_tensor(self.known, "float32") * ops.square(ops.concatenate(seen, axis=-1) - asked))
+
+    def _augmented(self, pictures: Tensor) -> Tensor:
+        """DiffAugment: brightness, saturation, contrast, and a move by up to an eighth of the size with zeros behind."""
+        batch, height, width = ops.shape(pictures)[0], pictures.shape[1], pictures.shape[2]
+        strength = self.settings.augmentation
+
+        def around(middle: float, reach: float) -> Tensor:
+            return keras.random.uniform((batch, 1, 1, 1), middle - reach, middle + reach, seed=self.random)
+
+        pictures = pictures + around(0.0, strength / 2)
+        grey = ops.mean(pictures, axis=3, keepdims=True)
+        pictures = grey + (pictures - grey) * around(1.0, 2 * strength)
+        mean = ops.mean(pictures, axis=(1, 2, 3), keepdims=True)
+        pictures = mean + (pictures - mean) * around(1.0, strength)
+        rows, columns = self._moves(batch, height), self._moves(batch, width)
+        pictures = ops.reshape(ops.matmul(rows, ops.reshape(pictures, (-1, height, width * 3))), (-1, height, width, 3))
+        return ops.einsum("bij,bhjc->bhic", columns, pictures)
+
+    def _moves(self, batch: Any, size: int) -> Tensor:
+        """``(B, size, size)``: matrices that move a picture by a whole number of pixels along one axis."""
+        most = float(round(size / 8))
+        by = ops.floor(keras.random.uniform((batch, 1, 1), -most, most + 1.0, seed=self.random))
+        place = ops.arange(size, dtype="float32")
+        return ops.cast(ops.equal(place[None, :, None] + by, place[None, None, :]), "float32")
+
+    def _follow(self) -> None:
+        """Move the average towards the weights as they were before this update; it starts as a plain mean of the first steps."""
+        keep = ops.minimum(self.settings.ema, self.step / (self.step + 10.0))
+        for average, weight in zip(self.ema.weights, self.network.weights, strict=True):
+            average.assign(average * keep + ops.stop_gradient(weight) * (1.0 - keep))
+        self.step.assign(self.step + 1.0)
+
+
+class PairedAdam(keras.optimizers.Adam):
+    """Adam with ``times`` the learning rate for the variables of ``faster``: the optimisers of both networks, for one ``fit``."""
+
+    def __init__(self, learning_rate: Any, faster: Sequence[Any], times: float, **kwargs: Any) -> None:
+        super().__init__(learning_rate, **kwargs)
+        self._times = {id(variable): times for variable in faster}
+
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
+        super().update_step(gradient, variable, learning_rate * self._times.get(id(variable), 1.0))
+
+
+def optimizer(training: DetailTraining) -> PairedAdam:
+    """Both networks' Adam without momentum, as is usual for adversarial training, with a rate that falls to a tenth by a cosine."""
+    s = training.settings
+    rate = keras.optimizers.schedules.CosineDecay(s.learning_rate, s.epochs * s.steps, alpha=0.1)
+    return PairedAdam(rate, training.discriminator.trainable_variables, s.discriminator_rate, beta_1=0.0, beta_2=0.99)
+
+
+def train_detail(
+    pool: Pool,
+    watched: Watched,
+    settings: Detail,
+    folder: Path,
+    fingerprint: str,
+    log: Log,
+    *,
+    progress: Progress | None = None,
+    guides: Sequence[keras.Model] = (),
+    known: Sequence[bool] = (),
+    start: Path | None = DETAIL_START,
+    show: Show | None = None,
+    callbacks: tuple[keras.callbacks.Callback, ...] = (),
+) -> DetailResult:
+    """Train on ``pool``, with checkpoints in ``folder / "checkpoints"``, and return the averaged network.
+
+    Where ``start`` holds networks of these sizes, training begins with their weights. ``guides`` and ``known`` as :class:`DetailTraining`
+    takes them. ``show`` is given each epoch and a grid of the same faces, ``(H, W, 3) uint8``. A killed training goes on at its last
+    checkpoint under the same ``fingerprint``; it ends before its last epoch when its discriminator :func:`knows_by_heart`. Raises
+    :class:`DivergedError` where the loss is not a number, and where the network collapses: its pictures grow alike, or their detail out
+    of all measure.
+    """
+    height, width = pool.samples.shape[1:3]
+    seed_everything(settings.seed)
+    training = DetailTraining(settings, height, width, guides, known)
+    started = start is not None and begin_with(training, start)
+    training.compile(optimizer=optimizer(training), **compile_options())
+    history = fit(
+        training,
+        pool.batches(settings),
+        epochs=settings.epochs,
+        checkpoints=folder / "checkpoints",
+        fingerprint=fingerprint,
+        log=log,
+        progress=progress,
+        callbacks=(_Watch(watched, show), *callbacks),
+        is_over=knows_by_heart,
+    )
+    return DetailResult(training.ema, training.discriminator, history, len(pool.photographs), started)
+
+
+def knows_by_heart(history: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the discriminator has learned its pictures by heart, by ``overfitting`` (r_t) of the last epochs.
+
+    Karras et al. (2020, arXiv 2006.06676) hold it at .6 by augmenting more. From there on, painted faces grew one eye unlike the other
+    (docs/results.md, detail).
+    """
+    lately = [figures["overfitting"] for figures in history[-LATELY:]]
+    return len(lately) == LATELY and float(np.mean(lately)) > BY_HEART
+
+
+def save_start(network: DetailNetwork, discriminator: Discriminator, file: Path) -> None:
+    """Write both networks' weights as float16, in the order of their variables, whole or not at all."""
+    arrays = {f"network_{i}": w for i, w in enumerate(network.get_weights())}
+    arrays |= {f"discriminator_{i}": w for i, w in enumerate(discriminator.get_weights())}
+    with writing(file) as temporary, temporary.open("wb") as f:
+        np.savez_compressed(f, allow_pickle=False, **{name: w.astype(np.float16) for name, w in arrays.items()})
+
+
+def begin_with(training: DetailTraining, file: Path) -> bool:
+    """Give ``training`` the weights of :func:`save_start`; False, and nothing changes, where they are of networks of other sizes."""
+    with np.load(file, allow_pickle=False) as arrays:
+        kept = {name: [arrays[f"{name}_{i}"] for i in range(sum(n.startswith(f"{name}_") for n in arrays))] for name in NETWORKS}
+    for name, weights in kept.items():
+        if [w.shape for w in weights] != [tuple(w.shape) for w in getattr(training, name).weights]:
+            return False
+    for name, weights in kept.items():
+        getattr(training, name).set_weights([w.astype(np.float32) for w in weights])
+    training.ema.set_weights(training.network.get_weights())
+    return True
+
+
+def detail_sheet(generator: FaceGenerator, photographs: np.ndarray, values: np.ndarray, settings: Samples, columns: int = 12) -> bytes:
+    """A JPEG of held-out photographs, their reconstructions and samples: means, and below each what the detail network makes of it."""
+    height, width = generator.nvae.settings.height, generator.nvae.settings.width
+    photographs, values = photographs[:columns], values[:columns]
+    seeds = settings.seed + SEED_OFFSET["detail"] + np.arange(columns)
+    rows = [shrink(photographs, height, width)]
+    for amount in (0.0, 1.0):
+        rows.append(generator.reconstructions(photographs, values, amount))
+    for amount in (0.0, 1.0):
+        rows += generator.draw(seeds, np.resize(values, (columns, values.shape[1])), dataclasses.replace(settings, detail=amount))
+    title = "held out | rebuilt: mean, with detail | samples: mean, with detail"
+    return contact_sheet([p for row in rows for p in row], columns, cell=(width * 3 // 2, height * 3 // 2), title=title)
+
+
+class _Watch(keras.callbacks.Callback):
+    """Adds an epoch's figures to its logs, shows its grid, and ends a training that collapsed."""
+
+    def __init__(self, watched: Watched, show: Show | None) -> None:
+        super().__init__()
+        self._watched, self._show = watched, show
+        maps = noise_maps(range(len(watched.means)), *watched.means.shape[1:3])
+        self._input = np.concatenate([watched.means.astype(np.float32) / 255.0, maps], axis=-1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        change = np.asarray(self.model.ema.predict_on_batch(self._input))
+        if not np.isfinite(change).all():
+            return  # the loss is no number either, which ends the training
+        pictures = np.round(np.clip(self._input[..., :3] + change, 0.0, 1.0) * 255.0).astype(np.uint8)
+        found = sharpness_figures(pictures, self._watched.photographs)
+        octaves = range(1, OCTAVES + 1)
+        figures = {f"val_power_{k}": found[f"power_{k}"] for k in octaves}
+        figures |= {f"val_kurtosis_{k}": found[f"kurtosis_{k}"] / found[f"kurtosis_{k}_real"] for k in octaves}
+        figures["val_diversity"] = _diversity(pictures) / _diversity(self._watched.means)
+        if logs is not None:
+            logs.update(figures)  # which the checkpoints, the log and the curves then have
+        if self._show:
+            self._show(epoch + 1, grid(pictures[:SHOWN]))
+        if not figures["val_diversity"] >= LEAST_DIVERSITY or max(figures[f"val_power_{k}"] for k in octaves) > MOST_POWER:
+            said = f"diversity {figures['val_diversity']:.2f} of the means', power {figures['val_power_1']:.2f} of the photographs'"
+            raise DivergedError(f"the detail network collapsed in epoch {epoch + 1} ({said}): lower [detail] learning_rate; it is not kept")
+
+
+def _diversity(pictures: np.ndarray) -> float:
+    """The mean distance between the pictures ``(N, H, W, 3) uint8`` at a quarter of their size."""
+    small = shrink(pictures, max(1, pictures.shape[1] // 4), max(1, pictures.shape[2] // 4))
+    return mean_pairwise_distance(small.reshape(len(small), -1).astype(np.float32))

@@ -1,0 +1,140 @@
+"""Faces are drawn where pictures have their latents, with detail on top; a seed says both, and the settings of before draw as before."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from keras import ops
+
+from gaip3_pipeline.evaluation.generate import (
+    AGGREGATE,
+    STANDARD,
+    FaceGenerator,
+    draw_samples,
+    matched_samples,
+    noise_maps,
+    noise_of_seeds,
+    out_of_range,
+)
+from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
+from gaip3_pipeline.models.detail import build_detail
+from gaip3_pipeline.models.nvae.model import NVAE, build_nvae
+from gaip3_pipeline.settings import Samples, of_preset
+
+RNG = np.random.default_rng(0)
+VALUES = np.random.default_rng(1).random((21, 5)).astype(np.float32)
+SEEDS = np.arange(21) + 100
+SETTINGS = Samples(n=5, temperature=0.9, guidance=1.5, detail=1.0, seed=3)
+
+
+@pytest.fixture(scope="module")
+def nvae() -> NVAE:
+    model = build_nvae(of_preset("tiny").nvae)
+    for w in (w for w in model.weights if w.name != "range"):
+        w.assign(w + 0.05 * RNG.standard_normal(w.shape).astype(np.float32))
+    return model
+
+
+@pytest.fixture(scope="module")
+def posterior(nvae: NVAE) -> AggregatePosterior:
+    offsets, factors = [], []
+    for shape in nvae.latent_shapes:
+        k = int(np.prod(shape))
+        offsets.append(RNG.normal(0, 0.5, (6, k)).astype(np.float32))
+        root = RNG.normal(0, 0.3, (k, k)) / np.sqrt(k)
+        factors.append((root @ root.T + np.eye(k)).astype(np.float32))
+    return AggregatePosterior(offsets, factors)
+
+
+@pytest.fixture(scope="module")
+def generator(nvae: NVAE, posterior: AggregatePosterior) -> FaceGenerator:
+    detail = build_detail((4, 6), 32, 26)
+    for w in detail.weights:
+        w.assign(w + 0.1 * RNG.standard_normal(w.shape).astype(np.float32))
+    return FaceGenerator(nvae, posterior, detail, batch=8)
+
+
+def drawn(generator: FaceGenerator, seeds=SEEDS, values=VALUES, **changes) -> np.ndarray:
+    return np.concatenate(list(generator.draw(seeds, values, dataclasses.replace(SETTINGS, **changes)))).astype(int)
+
+
+def test_a_face_is_the_same_alone_and_among_others(generator: FaceGenerator) -> None:
+    together = drawn(generator)
+    assert together.shape == (21, 32, 26, 3)
+    for i in (0, 9, 20):
+        np.testing.assert_array_equal(drawn(generator, SEEDS[i : i + 1], VALUES[i : i + 1])[0], together[i])
+
+
+def test_without_detail_a_face_is_the_decoders_mean_to_the_byte(
+    generator: FaceGenerator, nvae: NVAE, posterior: AggregatePosterior
+) -> None:
+    np.testing.assert_array_equal(drawn(generator, detail=0.0), drawn(FaceGenerator(nvae, posterior, batch=8)))
+
+
+def test_half_of_the_detail_lies_halfway(generator: FaceGenerator) -> None:
+    none, half, whole = (drawn(generator, detail=amount) for amount in (0.0, 0.5, 1.0))
+    assert np.abs(whole - none).mean() > 2
+    inside = (whole > 0) & (whole < 255)
+    np.testing.assert_allclose(half[inside], ((none + whole) / 2)[inside], atol=1.01)
+
+
+def test_the_seed_chooses_latents_and_noise_map_and_the_map_changes_no_latents(generator: FaceGenerator) -> None:
+    latents = generator.latents(SEEDS, VALUES)
+    means = generator.means(latents, VALUES)
+    first, again, other = (generator.detailed(means, seeds, 1.0) for seeds in (SEEDS, SEEDS, SEEDS + 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+    maps = noise_maps(SEEDS, 32, 26)
+    assert abs(np.corrcoef(maps[:-1].ravel(), maps[1:].ravel())[0, 1]) < 0.05
+
+
+def test_a_generator_alone_draws_from_its_prior_as_before_there_was_detail(nvae: NVAE) -> None:
+    expected = ops.convert_to_numpy(nvae.decode(noise_of_seeds(nvae, SEEDS), VALUES, 0.9, 1.5))
+    np.testing.assert_allclose(drawn(FaceGenerator(nvae)), expected * 255, atol=0.51)
+
+
+def test_latents_are_drawn_where_pictures_have_theirs(generator: FaceGenerator, posterior: AggregatePosterior) -> None:
+    noise = noise_of_seeds(generator.nvae, SEEDS)
+    for found, expected in zip(generator.latents(SEEDS, VALUES), posterior.move(noise, VALUES, 1.0), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    back = generator.displaced(generator.latents(SEEDS, VALUES), VALUES)
+    for found, expected in zip(back, noise, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_values_that_the_generator_does_not_take_move_no_latents(nvae: NVAE, posterior: AggregatePosterior) -> None:
+    ranges = ops.convert_to_numpy(nvae.condition_embedding.range).copy()
+    try:
+        nvae.condition_embedding.range.assign(np.array([[0.4] * 5, [0.6] * 5], np.float32))
+        generator = FaceGenerator(nvae, posterior)
+        far, near = (generator.latents(SEEDS[:1], np.full((1, 5), v, np.float32)) for v in (0.0, 0.4))
+        for a, b in zip(far, near, strict=True):
+            np.testing.assert_array_equal(a, b)
+        [line] = out_of_range(generator, {"eyes": 0.1, "mouth": 0.5})
+        assert line == "eyes 0.1: the data supports 0.40 to 0.60, so it is drawn as 0.40"
+    finally:
+        nvae.condition_embedding.range.assign(ranges)
+
+
+def test_a_reconstruction_has_detail_as_a_sample_has(generator: FaceGenerator) -> None:
+    images = RNG.integers(0, 256, (9, 64, 52, 3)).astype(np.uint8)
+    plain, detailed = (generator.reconstructions(images, VALUES[:9], amount).astype(int) for amount in (0.0, 1.0))
+    assert plain.shape == (9, 32, 26, 3)
+    assert np.abs(plain - detailed).mean() > 2
+    np.testing.assert_array_equal(plain, generator.reconstructions(images, VALUES[:9], 0.0))
+    assert np.abs(plain - generator.reconstructions(images, VALUES[:9], 0.0, draw=1)).max() > 0
+
+
+def test_the_table_of_samples_says_how_they_were_drawn(generator: FaceGenerator, nvae: NVAE) -> None:
+    images, table = draw_samples(generator, VALUES, SETTINGS)
+    assert len(images) == len(table) == 5
+    assert set(table.prior) == {AGGREGATE}
+    assert set(table.detail) == {1.0}
+    values = table[["eyes", "mouth", "hair_color", "background", "head"]].to_numpy(np.float32)
+    np.testing.assert_array_equal(drawn(generator, table.seed.to_numpy(), values), images)
+    assert set(draw_samples(FaceGenerator(nvae), VALUES, SETTINGS)[1].prior) == {STANDARD}
+
+
+def test_roles_never_share_a_face(generator: FaceGenerator) -> None:
+    of_roles = [matched_samples(generator, VALUES[:4], SETTINGS, role) for role in ("guide", "judge", "detail")]
+    assert all(np.abs(a.astype(int) - b).max() > 0 for a, b in zip(of_roles, of_roles[1:] + of_roles[:1], strict=True))
