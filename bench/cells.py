@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 
 from gaip3_pipeline.assets.training_data import FinalImages, final_images
 from gaip3_pipeline.evaluation.charts import jpeg
+from gaip3_pipeline.evaluation.generate import FaceGenerator
 from gaip3_pipeline.evaluation.generator import bits_per_dim
 from gaip3_pipeline.evaluation.samples import evaluate_samples
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
@@ -107,7 +108,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for kind, minutes in zip(a.kinds, a.minutes, strict=True):
         curves[kind], model = curve(kind, data, of_kind(kind, all_settings.nvae), minutes)
-        fresh = evaluate_samples(model, data.images, data.values, learned, all_settings.samples)
+        fresh = evaluate_samples(FaceGenerator(model), data.images, data.values, learned, all_settings.samples)
         figures[kind] = {"parameters": model.count_params(), **(fresh.figures if fresh else {})}
         print(f"  {kind}  {figures[kind]}", flush=True)
         if a.out and fresh:

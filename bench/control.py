@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import final_images
 from gaip3_pipeline.evaluation.control import control_chart, control_figures, slopes, sweep_all, sweep_strips
+from gaip3_pipeline.evaluation.generate import FaceGenerator, load_face_generator
 from gaip3_pipeline.evaluation.regression import regression_figures
 from gaip3_pipeline.evaluation.samples import evaluate_samples
 from gaip3_pipeline.faces.dataset import portraits, write_dataset
@@ -66,21 +67,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("evaluators", type=Path)
-    parser.add_argument("--model", type=Path, help="the generator's folder, if it is not the root's")
+    parser.add_argument("--model", type=Path, help="a generator's folder: drawn from its prior, without detail")
     parser.add_argument("--painted", type=int, default=4000)
     parser.add_argument("--faces", type=int, default=48)
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 1.5, 2.0])
+    parser.add_argument("--detail", type=float, help="0: means alone; the root's, if not given")
     a = parser.parse_args()
     root = DataRoot(a.root.resolve())
     evaluators, limits = exact_evaluators(a.evaluators.resolve(), a.painted, root)
-    model = load_nvae(a.model or root.nvae)
+    generator = FaceGenerator(load_nvae(a.model)) if a.model else load_face_generator(root)
     data, rows = final_images(root, load(root)), []
     learned = (data.table.split == "train").to_numpy()
     for guidance in a.guidance:
-        drawn = dataclasses.replace(load(root).samples, temperature=a.temperature, guidance=guidance)
-        sweeps = sweep_all(model, evaluators, data.values, drawn, a.faces)
-        fresh = evaluate_samples(model, data.images, data.values, learned, drawn)
+        samples = load(root).samples
+        detail = samples.detail if a.detail is None else a.detail
+        drawn = dataclasses.replace(samples, temperature=a.temperature, guidance=guidance, detail=detail)
+        sweeps = sweep_all(generator, evaluators, data.values, drawn, a.faces)
+        fresh = evaluate_samples(generator, data.images, data.values, learned, drawn)
         figures = {k: round(v, 3) for k, v in (control_figures(sweeps) | (fresh.figures if fresh else {})).items()}
         rows.append({"guidance": guidance, "temperature": a.temperature, **figures})
         print(f"\nguidance {guidance:g}\n{pd.DataFrame(slopes(sweeps), ATTRIBUTES, ATTRIBUTES).round(2)}")

@@ -24,15 +24,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from gaip3_pipeline.assets.training_data import final_images
 from gaip3_pipeline.evaluation.classification import both, roc_auc
 from gaip3_pipeline.evaluation.distances import frechet_distance, mean_pairwise_distance, pixel_features, random_features, reduction
-from gaip3_pipeline.evaluation.generate import noise_of_seeds, reconstructions
-from gaip3_pipeline.evaluation.neighbours import neighbourhoods
-from gaip3_pipeline.evaluation.retouch import bootstrap_interval, identity
+from gaip3_pipeline.evaluation.fresh_judges import SIZES, Network, Side, regression, told_apart
+from gaip3_pipeline.evaluation.generate import load_face_generator, noise_of_seeds
+from gaip3_pipeline.evaluation.neighbours import identity, neighbourhoods
+from gaip3_pipeline.evaluation.retouch import bootstrap_interval
 from gaip3_pipeline.imaging.contact_sheet import pairs
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
-from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
+from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, load
 from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
 from gaip3_pipeline.training.critic import critic_logits, load_critic, pictures_of_role
+from gaip3_pipeline.training.pictures import shrink
 from gaip3_pipeline.training.prior_critic import load_prior_critic, prior_critic_figures, train_prior_critic
 from gaip3_pipeline.training.regressor import load_regressor, predict_values
 from gaip3_pipeline.training.retouch import RETOUCHED, Retoucher, Tools
@@ -48,10 +50,14 @@ class Measure:
     def __init__(self, root: DataRoot, n: int) -> None:
         settings = load(root)
         data = final_images(root, settings)
-        self.model = load_nvae(root.nvae)
+        self.generator, self.detail = load_face_generator(root), settings.samples.detail
         unseen = pictures_of_role(data.table.bucket.to_numpy(), "guide")  # judges see others
         self.real, self._given, self.unseen = data.images, data.values, data.images[unseen]
-        self.rebuilt = reconstructions(self.model, self.unseen, data.values[unseen])
+        self.rebuilt = self.generator.reconstructions(self.unseen, data.values[unseen], self.detail)
+        held_out = (data.table.split != "train").to_numpy()
+        _, groups = np.unique(data.table.original[held_out], return_inverse=True)
+        height, width = self.generator.nvae.settings.height, self.generator.nvae.settings.width
+        self._photographs = Side(shrink(data.images[held_out], height, width), groups)
         self.judge, self.second = load_critic(root.judge), load_critic(root.reconstruction_judge)
         self.evaluators = [load_regressor(root.evaluator(a)) for a in ATTRIBUTES]
         self.values = data.values[np.random.default_rng(SEEDS).integers(0, len(data.values), n)]
@@ -65,14 +71,21 @@ class Measure:
         """Everything that is needed of one set."""
         parts = {name: of(images) for name, of in self._features.items()}
         logits = {"judge": critic_logits(self.judge, images), "second": critic_logits(self.second, images)}
-        return {**parts, **logits, "errors": np.abs(self._measured(images) - self.values)}
+        return {**parts, **logits, "errors": np.abs(self._measured(images) - self.values), "fresh": self._fresh(images)}
+
+    def _fresh(self, images: np.ndarray) -> np.ndarray:
+        """``(3,)``: AUC of held-out photographs against as many samples by fresh judges, the mean of both makes, at each size."""
+        n = min(len(images), len(self._photographs.images))
+        drawn = Side(images[:n], self._photographs.groups.max() + 1 + np.arange(n))
+        makes = (Network(), regression)
+        return np.array([np.mean([told_apart(self._photographs, drawn, make, d, 0) for make in makes]) for d in SIZES.values()])
 
     def _measured(self, images: np.ndarray) -> np.ndarray:
         return np.stack([predict_values(r, [images])[:, 0] for r in self.evaluators], axis=1)
 
     def ceiling(self) -> dict[str, float]:
         """What samples would be if the prior were what the encoder says of all pictures; ``diversity_real`` beside."""
-        rebuilt = reconstructions(self.model, self.real, self._given)
+        rebuilt = self.generator.reconstructions(self.real, self._given, self.detail)
         parts = {name: of(rebuilt) for name, of in self._features.items()}
         reduced = {name: (reduce(parts[name]), reduce(self._raw[name])) for name, reduce in self._reduce.items()}
         return {
@@ -102,6 +115,7 @@ class Measure:
         out["coverage"] = neighbourhoods(after["random"], self._raw["random"])["coverage"]
         out["diversity"] = mean_pairwise_distance(after["random"])
         out |= identity(before["random"], after["random"])
+        out |= {f"fresh_{size}": auc for size, auc in zip(SIZES, after["fresh"].tolist(), strict=True)}
         out["mae"] = float(after["errors"].mean())
         out["mae_change"] = [
             float((after["errors"] - before["errors"]).mean()),
@@ -129,12 +143,16 @@ def main() -> None:
     measure = Measure(root, a.n)
     guide, regressors = load_critic(root.critic), [load_regressor(root.control_regressor)]
     table = pd.DataFrame(measure.values, columns=list(ATTRIBUTES)).assign(
-        seed=SEEDS + np.arange(a.n), temperature=settings.samples.temperature, guidance=guidance
+        seed=SEEDS + np.arange(a.n), temperature=1.0, guidance=guidance, detail=settings.samples.detail
     )
-    noise = noise_of_seeds(measure.model, table.seed.to_list())
+    seeds, temperature = table.seed.to_numpy(), settings.samples.temperature
+    moved = measure.generator.latents(seeds, measure.values, temperature)
+    plain = [temperature * e for e in noise_of_seeds(measure.generator.nvae, seeds)]
     rows, before = [], None
     for name in a.methods:
-        tools = Tools(measure.model, guide, regressors, _correction(root, measure.model, name))
+        tools = Tools(measure.generator, guide, regressors, _correction(root, measure.generator.nvae, name))
+        # A correction of the prior starts where the prior draws, all else where samples are drawn.
+        noise = plain if tools.correction else moved
         for fidelity in a.fidelity:
             chosen = dataclasses.replace(base, method=name, fidelity=fidelity)
             retoucher = Retoucher(tools, chosen)
@@ -144,6 +162,7 @@ def main() -> None:
             seconds = time.perf_counter() - start
             if before is None:
                 before = measure.of(result.before)
+                print(f"before: as {'the prior' if tools.correction else 'samples'} draws", flush=True)
                 rows.append({"way": "as sampled", **measure.figures(before, before)})
                 print(json.dumps(rows[-1]), flush=True)
             figures = measure.figures(measure.of(result.after), before)
@@ -190,6 +209,9 @@ def _shown(rows: list[dict]) -> str:
         "fd_pixels",
         "coverage",
         "diversity",
+        "fresh_full",
+        "fresh_half",
+        "fresh_quarter",
         "mae",
         "identity",
         "recognised",

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import final_images, frozen_features
 from gaip3_pipeline.evaluation.control import control_figures, sweep_all
+from gaip3_pipeline.evaluation.generate import load_face_generator
 from gaip3_pipeline.evaluation.samples import evaluate_samples
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
-from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.training.regressor import load_regressor
 
@@ -39,7 +39,7 @@ def main() -> None:
     a = parser.parse_args()
     root = DataRoot(a.root.resolve())
     settings = load(root)
-    data, model = final_images(root, settings), load_nvae(root.nvae)
+    data, model = final_images(root, settings), load_face_generator(root)
     learned = (data.table.split == "train").to_numpy()
     evaluators = {x: load_regressor(root.evaluator(x)) for x in ATTRIBUTES}
     features = frozen_features(root)

@@ -1,0 +1,87 @@
+"""Figures of a refreshed root as JSON lines, to be kept in bench/results/.
+
+    python bench/record.py ROOT --command "make demo" [--name demo] [ASSET:FIGURE …] >> bench/results/detail.jsonl
+
+A line for each figure: what made the root, date, commit, hardware, n, value and, where the asset has it, its interval. Without
+ASSET:FIGURE those of the generator's evaluation. A commit of a tree with uncommitted changes ends in "+".
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gaip3_pipeline.evaluation.fresh_judges import MAKES, SIZES
+from gaip3_pipeline.evaluation.sharpness import OCTAVES
+from gaip3_pipeline.layout import ATTRIBUTES, REPOSITORY, DataRoot
+from gaip3_pipeline.versions import read_figures
+
+DISTANCES = ("swd", "fd_random", "fd_pixels", "coverage", "recall", "diversity")
+RETOUCHED = ("values_mae", "judge_auc", "reconstruction_judge_auc")
+OF_OCTAVES = ("power", "kurtosis", "noise", "agreement")
+DEFAULT = [
+    *(f"generator_evaluation:{name}_{k}{end}" for name in OF_OCTAVES for k in range(1, OCTAVES + 1) for end in ("", "_plain", "_real")),
+    *(f"generator_evaluation:judge_{m}{part}_{s}" for m in MAKES for part in ("", "_nothing") for s in SIZES),
+    *(f"generator_evaluation:judge_{m}_{part}" for m in MAKES for part in ("tells_blur", "tells_plain")),
+    *(
+        f"generator_evaluation:{d}_{end}"
+        for d in ("swd", "fd_random", "fd_pixels", "coverage", "recall", "diversity")
+        for end in ("samples", "real")
+    ),
+    *(f"generator_evaluation:{name}_{a}" for name in ("r2", "spearman", "from", "to", "least_real") for a in ATTRIBUTES),
+    *(f"generator_evaluation:{name}" for name in ("grid", "copying", "nearest_samples", "nearest_real", "detail_recognised", "leakage")),
+    *(
+        f"retouched_samples:{name}_{when}"
+        for name in ("values_mae", "judge_auc", "reconstruction_judge_auc")
+        for when in ("before", "after")
+    ),
+    "nvae_weights:bits_per_dim",
+    "aggregate_posterior:nats",
+]
+COUNTS = {"swd": "fd_n", "fd": "fd_n", "coverage": "fd_n", "recall": "fd_n", "diversity": "fd_n"}
+
+
+def main() -> None:
+    """Print the lines."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("figures", nargs="*", default=DEFAULT)
+    parser.add_argument("--command", required=True, help="what made the root")
+    parser.add_argument("--name", help="what the lines call the root [default: its folder]")
+    a = parser.parse_args()
+    root = DataRoot(a.root.resolve())
+    same = {
+        "root": a.name or root.path.name,
+        "command": a.command,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": commit(),
+        "hardware": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+    }
+    for wanted in a.figures:
+        asset, _, name = wanted.partition(":")
+        figures = read_figures(root, asset)
+        if not isinstance(figures.get(name), int | float) or not math.isfinite(figures[name]):
+            continue
+        interval = [figures[f"{name}_low"], figures[f"{name}_high"]] if f"{name}_low" in figures else None
+        n = figures.get(COUNTS.get(name.partition("_")[0], "n"), figures.get("fd_n", figures.get("n_held_out")))
+        print(json.dumps({"figure": wanted, "value": figures[name], "interval": interval, "n": n, **same}))
+
+
+def commit() -> str:
+    """The commit of the code, with "+" for changes that are not committed."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
+
+    return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+if __name__ == "__main__":
+    main()
