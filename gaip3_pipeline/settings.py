@@ -152,8 +152,7 @@ class Detail:
     epochs: int = 50
     steps: int = 100  # updates in each epoch
     batch_size: int = 16  # samples, and as many reconstructions
-    learning_rate: float = 3e-4
-    discriminator_rate: float = 2.0  # its learning rate over the network's
+    learning_rate: float = 3e-4  # of both
     low: float = 5.0  # weight of the change at a quarter of the size
     near: float = 2.0  # weight of a reconstruction's distance to its picture
     values: float = 1.0  # weight of the error of the five values

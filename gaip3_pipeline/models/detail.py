@@ -141,8 +141,9 @@ class Finish:
 def save_detail(folder: Path, network: DetailNetwork, posterior: AggregatePosterior, generator: str, size: tuple[int, int]) -> None:
     """Write the network for pictures of ``size``, each file whole or not at all, with what it belongs to."""
     posterior.save(folder / POSTERIOR_FILE)
-    save_config(folder, {"channels": list(network.channels), "height": size[0], "width": size[1], "generator": generator})
     save_weights(network, folder)
+    # Last, since it says of which generator they are: a write cut off before leaves a pair that is refused.
+    save_config(folder, {"channels": list(network.channels), "height": size[0], "width": size[1], "generator": generator})
 
 
 def load_detail(folder: Path, generator: Path | None = None) -> Finish:

@@ -251,22 +251,11 @@ class DetailTraining(keras.Model):
         self.step.assign(self.step + 1.0)
 
 
-class PairedAdam(keras.optimizers.Adam):
-    """Adam with ``times`` the learning rate for the variables of ``faster``: the optimisers of both networks, for one ``fit``."""
-
-    def __init__(self, learning_rate: Any, faster: Sequence[Any], times: float, **kwargs: Any) -> None:
-        super().__init__(learning_rate, **kwargs)
-        self._times = {id(variable): times for variable in faster}
-
-    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
-        super().update_step(gradient, variable, learning_rate * self._times.get(id(variable), 1.0))
-
-
-def optimizer(training: DetailTraining) -> PairedAdam:
+def optimizer(training: DetailTraining) -> keras.optimizers.Adam:
     """Both networks' Adam without momentum, as is usual for adversarial training, with a rate that falls to a tenth by a cosine."""
     s = training.settings
     rate = keras.optimizers.schedules.CosineDecay(s.learning_rate, s.epochs * s.steps, alpha=0.1)
-    return PairedAdam(rate, training.discriminator.trainable_variables, s.discriminator_rate, beta_1=0.0, beta_2=0.99)
+    return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99)
 
 
 def train_detail(
@@ -374,7 +363,10 @@ class _Watch(keras.callbacks.Callback):
         octaves = range(1, OCTAVES + 1)
         figures = {f"val_power_{k}": found[f"power_{k}"] for k in octaves}
         figures |= {f"val_kurtosis_{k}": found[f"kurtosis_{k}"] / found[f"kurtosis_{k}_real"] for k in octaves}
-        figures["val_diversity"] = _diversity(pictures) / _diversity(self._watched.means)
+        means = _diversity(self._watched.means)
+        figures["val_diversity"] = (
+            _diversity(pictures) / means if means > 0 else 1.0
+        )  # of one picture, or of means all alike, it says nothing
         if logs is not None:
             logs.update(figures)  # which the checkpoints, the log and the curves then have
         if self._show:
