@@ -66,14 +66,8 @@ class Watch(keras.callbacks.Callback):
         out: Path | None,
     ) -> None:
         super().__init__()
-        self._generator, self._values, self._settings, self._plain, self._held_out, self._out = (
-            generator,
-            values,
-            settings,
-            plain,
-            held_out,
-            out,
-        )
+        self._generator, self._values, self._settings = generator, values, settings
+        self._plain, self._held_out, self._out = plain, held_out, out
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
 

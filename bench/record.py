@@ -30,22 +30,14 @@ DEFAULT = [
     *(f"generator_evaluation:{name}_{k}{end}" for name in OF_OCTAVES for k in range(1, OCTAVES + 1) for end in ("", "_plain", "_real")),
     *(f"generator_evaluation:judge_{m}{part}_{s}" for m in MAKES for part in ("", "_nothing") for s in SIZES),
     *(f"generator_evaluation:judge_{m}_{part}" for m in MAKES for part in ("tells_blur", "tells_plain")),
-    *(
-        f"generator_evaluation:{d}_{end}"
-        for d in ("swd", "fd_random", "fd_pixels", "coverage", "recall", "diversity")
-        for end in ("samples", "real")
-    ),
+    *(f"generator_evaluation:{d}_{end}" for d in DISTANCES for end in ("samples", "real")),
     *(f"generator_evaluation:{name}_{a}" for name in ("r2", "spearman", "from", "to", "least_real") for a in ATTRIBUTES),
     *(f"generator_evaluation:{name}" for name in ("grid", "copying", "nearest_samples", "nearest_real", "detail_recognised", "leakage")),
-    *(
-        f"retouched_samples:{name}_{when}"
-        for name in ("values_mae", "judge_auc", "reconstruction_judge_auc")
-        for when in ("before", "after")
-    ),
+    *(f"retouched_samples:{name}_{when}" for name in RETOUCHED for when in ("before", "after")),
     "nvae_weights:bits_per_dim",
     "aggregate_posterior:nats",
 ]
-COUNTS = {"swd": "fd_n", "fd": "fd_n", "coverage": "fd_n", "recall": "fd_n", "diversity": "fd_n"}
+COUNTS = {name.partition("_")[0]: "fd_n" for name in DISTANCES}
 
 
 def main() -> None:

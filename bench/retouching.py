@@ -23,10 +23,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import final_images
 from gaip3_pipeline.evaluation.classification import both, roc_auc
-from gaip3_pipeline.evaluation.distances import frechet_distance, mean_pairwise_distance, pixel_features, random_features, reduction
+from gaip3_pipeline.evaluation.distances import (
+    frechet_distance,
+    identity,
+    mean_pairwise_distance,
+    pixel_features,
+    random_features,
+    reduction,
+)
 from gaip3_pipeline.evaluation.fresh_judges import SIZES, Network, Side, regression, told_apart
 from gaip3_pipeline.evaluation.generate import load_face_generator, noise_of_seeds
-from gaip3_pipeline.evaluation.neighbours import identity, neighbourhoods
+from gaip3_pipeline.evaluation.neighbours import neighbourhoods
 from gaip3_pipeline.evaluation.retouch import bootstrap_interval
 from gaip3_pipeline.imaging.contact_sheet import pairs
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot

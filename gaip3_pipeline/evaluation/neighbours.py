@@ -1,7 +1,5 @@
 """Figures from nearest neighbours: how much of the real pictures samples reach, and whether they copy those that were learned from."""
 
-import math
-
 import numpy as np
 
 NEIGHBOURS = 5
@@ -40,20 +38,6 @@ def copying(samples: np.ndarray, held_out: np.ndarray) -> float:
     """
     difference = np.sign(held_out[None] - samples[:, None])
     return float(difference.mean() / 2.0 + 0.5)
-
-
-def identity(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
-    """How far faces went, from features ``(N, D)`` of the same ones ``before`` and ``after``.
-
-    ``identity``: the mean distance over that between different faces, 0 is the same picture and 1 another person; ``recognised``: the share
-    that after is nearer to itself before than to any other.
-    """
-    distances = _distances(before, before)
-    apart = distances.sum() / max(1, len(before) * (len(before) - 1))
-    moved = np.linalg.norm(after - before, axis=1)
-    # Which is nearest shows in the squared distances less what all in a row have in common; no (N, N, D) array is made.
-    own = ((before**2).sum(axis=1) - 2 * after @ before.T).argmin(axis=1) == np.arange(len(before))
-    return {"identity": float(moved.mean() / apart) if apart > 0 else math.nan, "recognised": float(own.mean())}
 
 
 def _radius(x: np.ndarray, k: int) -> np.ndarray:

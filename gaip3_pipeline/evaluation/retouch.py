@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from gaip3_pipeline.evaluation.classification import both, roc_auc
-from gaip3_pipeline.evaluation.distances import distances_to_real, random_features
+from gaip3_pipeline.evaluation.distances import distances_to_real, identity, random_features
 from gaip3_pipeline.evaluation.generate import AGGREGATE, STANDARD, noise_of_seeds, write_jpegs
-from gaip3_pipeline.evaluation.neighbours import identity
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.settings import Retouch

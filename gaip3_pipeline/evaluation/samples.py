@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gaip3_pipeline.evaluation.distances import Features, distances_to_real, random_features
+from gaip3_pipeline.evaluation.distances import Features, distances_to_real, identity, random_features
 from gaip3_pipeline.evaluation.fresh_judges import FOLDS, fresh_judges
 from gaip3_pipeline.evaluation.generate import SEED_OFFSET, FaceGenerator
-from gaip3_pipeline.evaluation.neighbours import copying, identity, nearest
-from gaip3_pipeline.evaluation.sharpness import agreements, noise_shares, sharpness_figures
+from gaip3_pipeline.evaluation.neighbours import copying, nearest
+from gaip3_pipeline.evaluation.sharpness import agreements, noise_shares, octaves, power_ratio, sharpness_figures
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import area_resize
 from gaip3_pipeline.settings import Samples
@@ -90,7 +90,8 @@ def detail_figures(
     reconstructions of held-out pictures; ``detail_identity`` and ``detail_recognised``: how far the same face goes (:func:`identity`).
     """
     figures: dict[str, float | int] = dict(sharpness_figures(drawn, held_out))
-    figures |= {f"{name}_plain": f for name, f in sharpness_figures(plain, held_out).items() if name in ("power_1", "power_2", "power_3")}
+    undetailed = enumerate(zip(octaves(plain), octaves(held_out), strict=True), 1)
+    figures |= {f"power_{k}_plain": power_ratio(*pair) for k, pair in undetailed}
     few = values[:NOISE_FACES]
     seeds = settings.seed + SEED_OFFSET["measured"] + np.arange(len(few))
     means = generator.means(generator.latents(seeds, few, settings.temperature), few, settings.guidance)

@@ -7,6 +7,7 @@ depend on the latents and not on the noise map, and on a reconstruction lie wher
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -29,6 +30,24 @@ def bands(images: np.ndarray, octaves: int = OCTAVES) -> list[np.ndarray]:
     return found
 
 
+@dataclass(frozen=True)
+class Octave:
+    """Of a set of pictures in one octave: the power of each ``(N,) float64``, and the kurtosis of all."""
+
+    power: np.ndarray
+    kurtosis: float
+
+
+def octaves(images: np.ndarray) -> list[Octave]:
+    """The octaves of ``(N, H, W, 3) uint8``, the finest first."""
+    return [Octave((band**2).mean(axis=(1, 2), dtype=np.float64), kurtosis(band)) for band in bands(images)]
+
+
+def power_ratio(ours: Octave, theirs: Octave) -> float:
+    """The mean power of one set of pictures over that of another."""
+    return float(ours.power.mean() / theirs.power.mean())
+
+
 def sharpness_figures(samples: np.ndarray, real: np.ndarray, seed: int = 0) -> dict[str, float]:
     """Figures of ``samples (N, H, W, 3) uint8`` beside ``real (M, H, W, 3) uint8``, of each octave ``k``.
 
@@ -37,15 +56,15 @@ def sharpness_figures(samples: np.ndarray, real: np.ndarray, seed: int = 0) -> d
     """
     generator = np.random.default_rng(seed)
     figures: dict[str, float] = {}
-    for k, (drawn, photographed) in enumerate(zip(bands(samples), bands(real), strict=True), 1):
-        ours, theirs = ((b**2).mean(axis=(1, 2), dtype=np.float64) for b in (drawn, photographed))
+    for k, (drawn, photographed) in enumerate(zip(octaves(samples), octaves(real), strict=True), 1):
+        ours, theirs = drawn.power, photographed.power
         draws = [
             ours[generator.integers(0, len(ours), len(ours))].mean() / theirs[generator.integers(0, len(theirs), len(theirs))].mean()
             for _ in range(BOOTSTRAPS)
         ]
         low, high = np.quantile(draws, [0.025, 0.975])
-        figures |= {f"power_{k}": float(ours.mean() / theirs.mean()), f"power_{k}_low": float(low), f"power_{k}_high": float(high)}
-        figures |= {f"kurtosis_{k}": kurtosis(drawn), f"kurtosis_{k}_real": kurtosis(photographed)}
+        figures |= {f"power_{k}": power_ratio(drawn, photographed), f"power_{k}_low": float(low), f"power_{k}_high": float(high)}
+        figures |= {f"kurtosis_{k}": drawn.kurtosis, f"kurtosis_{k}_real": photographed.kurtosis}
     return figures | {"grid": float((grid_coherence(samples) - grid_coherence(real)).max())}
 
 

@@ -23,6 +23,22 @@ def build_regressor(height: int, width: int, width_multiplier: float, dropout: f
     return keras.Model(pictures, layers.Concatenate(dtype="float32")([network(pictures) for network in networks]))
 
 
+def fitted(pictures: Any, height: int, width: int) -> Any:
+    """``pictures (B, h, w, 3)`` at ``height`` and ``width``, as a network of that size takes them."""
+    if tuple(pictures.shape[1:3]) == (height, width):
+        return pictures
+    return ops.image.resize(pictures, (height, width), antialias=True)
+
+
+def values_error(guides: Sequence[keras.Model], known: Sequence[float], pictures: Any, asked: Any) -> Any:
+    """The mean squared error between ``asked (B, 5)`` and what ``guides`` see in ``pictures (B, h, w, 3) float32`` in 0..1.
+
+    ``guides``: regressors, together of the five values; ``known (5,)``: 1 for a value that they know, 0 for one that has no part.
+    """
+    seen = ops.concatenate([guide(fitted(pictures, *guide.input_shape[1:3]), training=False) for guide in guides], axis=-1)
+    return ops.mean(ops.convert_to_tensor(known, "float32") * ops.square(seen - asked))
+
+
 def _network(pictures: Any, width_multiplier: float, dropout: float) -> keras.Model:
     h = layers.Dropout(dropout)(trunk(pictures, width_multiplier, dropout))
     small, middle = keras.initializers.RandomNormal(0.0, 0.02), keras.initializers.Constant(0.5)

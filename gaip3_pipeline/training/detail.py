@@ -23,11 +23,12 @@ from keras import ops
 
 from gaip3_pipeline.evaluation.distances import mean_pairwise_distance
 from gaip3_pipeline.evaluation.generate import SEED_OFFSET, FaceGenerator, grid, noise_maps
-from gaip3_pipeline.evaluation.sharpness import OCTAVES, sharpness_figures
+from gaip3_pipeline.evaluation.sharpness import octaves, power_ratio
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES, DETAIL_START, MIRRORED
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.detail import DetailNetwork, Discriminator, halved
+from gaip3_pipeline.models.regressor import values_error
 from gaip3_pipeline.settings import Detail, Samples
 from gaip3_pipeline.tables.files import writing
 from gaip3_pipeline.training.batches import ArrayBatches
@@ -208,16 +209,10 @@ class DetailTraining(keras.Model):
         return loss + s.low * terms["low"] + s.near * terms["near"]
 
     def _values_error(self, pictures: Tensor, asked: Tensor) -> Tensor:
-        """The mean squared error between ``asked (B, 5)`` and what the guides see in ``pictures``, of the values that they know."""
+        """:func:`values_error` of one picture in ``VALUES_SHARE``; 0 without guides."""
         if not self.guides:
             return ops.convert_to_tensor(0.0)
-        pictures, asked = pictures[::VALUES_SHARE], asked[::VALUES_SHARE]
-        seen = []
-        for guide in self.guides:
-            size = tuple(guide.input_shape[1:3])
-            fitting = pictures if size == tuple(pictures.shape[1:3]) else ops.image.resize(pictures, size, antialias=True)
-            seen.append(guide(fitting, training=False))
-        return ops.mean(ops.convert_to_tensor(self.known, "float32") * ops.square(ops.concatenate(seen, axis=-1) - asked))
+        return values_error(self.guides, self.known, pictures[::VALUES_SHARE], asked[::VALUES_SHARE])
 
     def _augmented(self, pictures: Tensor) -> Tensor:
         """DiffAugment: brightness, saturation, contrast, and a move by up to an eighth of the size with zeros behind."""
@@ -350,7 +345,8 @@ class _Watch(keras.callbacks.Callback):
 
     def __init__(self, watched: Watched, show: Show | None) -> None:
         super().__init__()
-        self._watched, self._show = watched, show
+        self._show = show
+        self._means, self._theirs = _diversity(watched.means), octaves(watched.photographs)
         maps = noise_maps(range(len(watched.means)), *watched.means.shape[1:3])
         self._input = np.concatenate([watched.means.astype(np.float32) / 255.0, maps], axis=-1)
 
@@ -359,19 +355,16 @@ class _Watch(keras.callbacks.Callback):
         if not np.isfinite(change).all():
             return  # the loss is no number either, which ends the training
         pictures = np.round(np.clip(self._input[..., :3] + change, 0.0, 1.0) * 255.0).astype(np.uint8)
-        found = sharpness_figures(pictures, self._watched.photographs)
-        octaves = range(1, OCTAVES + 1)
-        figures = {f"val_power_{k}": found[f"power_{k}"] for k in octaves}
-        figures |= {f"val_kurtosis_{k}": found[f"kurtosis_{k}"] / found[f"kurtosis_{k}_real"] for k in octaves}
-        means = _diversity(self._watched.means)
-        figures["val_diversity"] = (
-            _diversity(pictures) / means if means > 0 else 1.0
-        )  # of one picture, or of means all alike, it says nothing
+        pairs = list(enumerate(zip(octaves(pictures), self._theirs, strict=True), 1))
+        power = {f"val_power_{k}": power_ratio(*pair) for k, pair in pairs}
+        figures = power | {f"val_kurtosis_{k}": ours.kurtosis / theirs.kurtosis for k, (ours, theirs) in pairs}
+        # Of one picture, or of means that are all alike, diversity says nothing.
+        figures["val_diversity"] = _diversity(pictures) / self._means if self._means > 0 else 1.0
         if logs is not None:
             logs.update(figures)  # which the checkpoints, the log and the curves then have
         if self._show:
             self._show(epoch + 1, grid(pictures[:SHOWN]))
-        if not figures["val_diversity"] >= LEAST_DIVERSITY or max(figures[f"val_power_{k}"] for k in octaves) > MOST_POWER:
+        if not figures["val_diversity"] >= LEAST_DIVERSITY or max(power.values()) > MOST_POWER:
             said = f"diversity {figures['val_diversity']:.2f} of the means', power {figures['val_power_1']:.2f} of the photographs'"
             raise DivergedError(f"the detail network collapsed in epoch {epoch + 1} ({said}): lower [detail] learning_rate; it is not kept")
 

@@ -67,8 +67,8 @@ def fit(
     A checkpoint is written after every epoch; a training that was killed goes on after the last one that carries the same
     ``fingerprint`` (settings, data and code), with the same batches as if nothing had happened. ``log(epoch, figures)`` is
     called for the epochs trained here; there may be fewer with the patience of ``keep_best``, or where ``is_over`` says so of the
-    figures of all epochs. With ``resume`` the last checkpoint must
-    be gone on from, and may be of other settings, data or code: its epochs are logged again, to make the curves whole. Raises
+    figures of all epochs. With ``resume`` the last checkpoint must be gone on from, and may be of other settings, data or code: its
+    epochs are logged again, to make the curves whole. Raises
     :class:`DivergedError` when the loss is not finite or more than half of an epoch's updates were skipped as spikes,
     :class:`OutOfMemoryError` with the batch size to try, and keeps the last checkpoint; :class:`checkpoint.CheckpointError` when
     nothing can be resumed.

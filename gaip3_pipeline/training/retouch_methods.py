@@ -11,6 +11,7 @@ import numpy as np
 
 from gaip3_pipeline.evaluation.generate import noise_maps
 from gaip3_pipeline.models.critic import evidence
+from gaip3_pipeline.models.regressor import fitted
 from gaip3_pipeline.settings import ASCENT, NOISE_CONTRASTIVE, TRANSPORT, Retouch
 from gaip3_pipeline.training.retouch_scene import Scene, Seen, where
 
@@ -151,7 +152,7 @@ class Repair(Method):
     def propose(self, draw: Draw, now: Seen, best: Seen) -> None:
         guide = self.scene.guide
         pictures = np.stack([self.scene.picture(best, place) for place in range(len(draw.seed))]).astype(np.float32) / 255.0
-        seen = keras.ops.image.resize(pictures, (guide.height, guide.width), antialias=True)
+        seen = fitted(pictures, guide.height, guide.width)
         found = keras.ops.convert_to_numpy(self._evidence(seen)).mean(axis=1) - guide.typical_map
         if self._tried is None:
             self._tried = np.zeros(found.shape, bool)

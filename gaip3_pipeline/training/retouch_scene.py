@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from gaip3_pipeline.evaluation.generate import FaceGenerator
 from gaip3_pipeline.models.backend import compiled, gradient
+from gaip3_pipeline.models.regressor import fitted
 from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.training.critic import TrainedCritic
 from gaip3_pipeline.training.regressor import Regressor
@@ -68,9 +68,9 @@ class Scene:
                 change = detail(ops.concatenate([picture, maps], axis=-1))
                 picture = ops.clip(picture + ops.reshape(amount, (-1, 1, 1, 1)) * change, 0.0, 1.0)
             batch = ops.shape(picture)[0]
-            logit = ops.mean(guide.model(_sized(picture, guide.height, guide.width), training=False), axis=1, keepdims=True)
-            values = [of_values * r.model(_sized(picture, r.height, r.width), training=False) for r in regressors]
-            coarse = ops.reshape(_sized(picture, *self._coarse), (batch, -1))
+            logit = ops.mean(guide.model(fitted(picture, guide.height, guide.width), training=False), axis=1, keepdims=True)
+            values = [of_values * r.model(fitted(picture, r.height, r.width), training=False) for r in regressors]
+            coarse = ops.reshape(fitted(picture, *self._coarse), (batch, -1))
             mean = of_identity / float(np.sqrt(self._coarse[0] * self._coarse[1] * 3))
             now = ops.concatenate([*values, mean * coarse], axis=1)
             moved = [ops.reshape(ops.square(e - s), (batch, -1)) for e, s in zip(noise, start, strict=True)]
@@ -123,9 +123,3 @@ def chosen(which: np.ndarray, a: Seen, b: Seen) -> Seen:
 def where(which: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """``np.where`` by rows."""
     return np.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-
-def _sized(pictures: Any, height: int, width: int) -> Any:
-    if tuple(pictures.shape[1:3]) == (height, width):
-        return pictures
-    return keras.ops.image.resize(pictures, (height, width), antialias=True)

@@ -40,9 +40,8 @@ class Generators:
         folder = own.folder if own and model == own.version else self._models.get(model)
         fitting = {version: where for version, (where, generator) in self._details.items() if generator == model}
         if folder is None or (detail is not None and detail not in fitting):
-            wanted = f"generator {model[:12]}" + (f" with detail network {detail[:12]}" if detail else "")
             here = f"{own.version[:12]} with {(own.detail_version or 'none')[:12]}" if own else "none"
-            raise RecipeError(f"wants {wanted}; this root has {here}, and MLflow's registry no such pair")
+            raise RecipeError(f"wants {named(model, detail)}; this root has {here}, and MLflow's registry no such pair")
         version = detail or next(iter(fitting), None)
         return Pair(folder, model, fitting[version] if version else None, version)
 
@@ -83,6 +82,11 @@ class Generators:
         from gaip3_pipeline.settings import load
 
         return tracking_of(self._root, load(self._root)).versions(model, MEASURED_BY)
+
+
+def named(model: str, detail: str | None) -> str:
+    """What messages call a generator, and the detail network with it."""
+    return f"generator {model[:12]}" + (f" with detail network {detail[:12]}" if detail else "")
 
 
 def command(root: DataRoot) -> str:

@@ -28,7 +28,7 @@ from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import ModelVersion
 from gaip3_pipeline.tables.problems import ContractError
-from gaip3_pipeline.web.registered import Generators
+from gaip3_pipeline.web.registered import Generators, named
 
 if TYPE_CHECKING:
     from gaip3_pipeline.evaluation.studio import Studio
@@ -138,7 +138,7 @@ class _Work:
         """As :meth:`faces`, of a photograph, and what was cut out of it; of a picture of the studio the faces that it shows."""
         studio, recipe = self._studio(head), recipe_in(body)
         if recipe:
-            theirs, ours = _named(recipe.model, recipe.detail_model), _named(studio.pair.version, studio.pair.detail_version)
+            theirs, ours = named(recipe.model, recipe.detail_model), named(studio.pair.version, studio.pair.detail_version)
             if recipe.model != studio.pair.version or recipe.detail_model not in (None, studio.pair.detail_version):
                 other = f"{theirs} drew it, and the studio has {ours}"
                 raise RecipeError(f"{other}: gaip3 generate --from draws it again where MLflow's registry has that pair")
@@ -179,10 +179,6 @@ class _Work:
 
 def _shown(version: ModelVersion) -> dict[str, Any]:
     return {"number": version.number, "aliases": version.aliases, "model": version.data_version, "figures": version.figures}
-
-
-def _named(model: str, detail: str | None) -> str:
-    return f"generator {model[:12]}" + (f" with detail network {detail[:12]}" if detail else "")
 
 
 def _told(studio: "Studio", faces: list[Face], **more: Any) -> Answer:

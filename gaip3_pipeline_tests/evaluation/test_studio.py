@@ -32,6 +32,7 @@ from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import write_input_values
 from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.web.registered import DETAIL, MODEL, Generators
+from gaip3_pipeline_tests.registering import register
 
 OWN = [None] * len(ATTRIBUTES)
 
@@ -60,19 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
             w.assign(w + size * generator.standard_normal(w.shape).astype(np.float32))
         save_nvae(model, root.nvae)
         versions.append(weights_version(root.nvae))
-        run = tracking.training_run(
-            asset=MODEL,
-            dagster_run_id=f"run{size}",
-            parent_id=None,
-            on_parent=lambda _: None,
-            code_version="1",
-            inputs={},
-            fingerprint=f"{size}",
-            parameters={},
-        )
-        with run:
-            run.result({"bits_per_dim": 4.0 + size})
-            run.register(root.nvae, versions[-1])
+        register(tracking, MODEL, root.nvae, versions[-1], {"bits_per_dim": 4.0 + size}, f"{size}")
     tracking.promote(MODEL, versions[0])
     return Made(root, versions, Studio(root, settings, Pair(root.nvae, versions[-1])))
 
@@ -130,18 +119,7 @@ def detailed(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
         for w in network.weights:
             w.assign(w + 0.1 * generator.standard_normal(w.shape).astype(np.float32))
         save_detail(root.detail, network, posterior, version, (32, 26))
-        with tracking.training_run(
-            asset=DETAIL,
-            dagster_run_id=f"run{version}",
-            parent_id=None,
-            on_parent=lambda _: None,
-            code_version="1",
-            inputs={},
-            fingerprint=version,
-            parameters={},
-        ) as run:
-            run.result({"power_1": 1.0})
-            run.register(root.detail, detail_version(root.detail))
+        register(tracking, DETAIL, root.detail, detail_version(root.detail), {"power_1": 1.0}, version)
     return Made(root, made.versions, Studio(root, settings, Generators(root).find(None)))
 
 

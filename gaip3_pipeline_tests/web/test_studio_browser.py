@@ -31,6 +31,7 @@ from gaip3_pipeline.tables.contracts import read_samples
 from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
 from gaip3_pipeline.web.registered import MODEL
+from gaip3_pipeline_tests.registering import register
 from gaip3_pipeline_tests.web.browser import open_page
 from gaip3_pipeline_tests.web.processes import start, wait_for
 from gaip3_pipeline_tests.web.test_label_page import SERVE, free_port
@@ -79,18 +80,7 @@ def root(finished_root: DataRoot, tmp_path_factory: pytest.TempPathFactory) -> D
             w.assign(w + 0.02 * generator.standard_normal(w.shape).astype(np.float32))
         save_nvae(model, root.nvae)
         version = weights_version(root.nvae)
-        with tracking.training_run(
-            asset=MODEL,
-            dagster_run_id=f"{number}",
-            parent_id=None,
-            on_parent=lambda _: None,
-            code_version="1",
-            inputs={},
-            fingerprint=f"{number}",
-            parameters={},
-        ) as run:
-            run.result({"bits_per_dim": 5.0 + number})
-            run.register(root.nvae, version)
+        register(tracking, MODEL, root.nvae, version, {"bits_per_dim": 5.0 + number}, f"{number}")
         if number == 0:
             tracking.promote(MODEL, version)
     data, few = final_images(root, load(root)), slice(24)

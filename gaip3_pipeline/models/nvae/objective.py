@@ -10,6 +10,7 @@ from keras import layers, ops
 
 from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.models.nvae.model import NVAE, build_nvae
+from gaip3_pipeline.models.regressor import values_error
 from gaip3_pipeline.settings import Nvae
 
 Tensor = Any
@@ -152,12 +153,7 @@ class NvaeTraining(keras.Model):
         pictures = pictures + GUIDE_NOISE * keras.random.normal(ops.shape(pictures), seed=self._control_seed)
         turns = ops.convert_to_tensor([[a in MIRRORED for a in ATTRIBUTES]])
         asked = ops.where(ops.logical_and(mirrored, turns), 1.0 - asked, asked)
-        seen = []
-        for guide in self.guides:
-            size = tuple(guide.input_shape[1:3])
-            fitting = pictures if size == tuple(pictures.shape[1:3]) else ops.image.resize(pictures, size, antialias=True)
-            seen.append(guide(fitting, training=False))
-        return ops.mean(ops.convert_to_tensor(self._known, "float32") * ops.square(ops.concatenate(seen, axis=-1) - asked))
+        return values_error(self.guides, self._known, pictures, asked)
 
     def _kl_factors(self, kl: Tensor) -> Tensor:
         """The weight of each group's KL: warm-up, balancing while it lasts (NVAE, appendix A), and the scale's own weight."""

@@ -1,0 +1,21 @@
+"""A model in a root's registry, as a training that ended well leaves it."""
+
+from pathlib import Path
+
+from gaip3_pipeline.mlflow_tracking import MlflowTracking
+
+
+def register(tracking: MlflowTracking, asset: str, folder: Path, version: str, figures: dict[str, float], name: str) -> None:
+    """Log a run with ``figures`` and register the model in ``folder``, whose content hash is ``version``; ``name`` is the run's own."""
+    with tracking.training_run(
+        asset=asset,
+        dagster_run_id=f"run{name}",
+        parent_id=None,
+        on_parent=lambda _: None,
+        code_version="1",
+        inputs={},
+        fingerprint=name,
+        parameters={},
+    ) as run:
+        run.result(figures)
+        run.register(folder, version)
