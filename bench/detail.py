@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import final_images, known_values
 from gaip3_pipeline.evaluation.distances import sliced_wasserstein
-from gaip3_pipeline.evaluation.fresh_judges import SIZES, Side, regression, told_apart
+from gaip3_pipeline.evaluation.fresh_judges import SIZES, Regression, side_of, told_apart
 from gaip3_pipeline.evaluation.generate import FaceGenerator
 from gaip3_pipeline.evaluation.samples import FORTY, Fresh, detail_figures, draw_fresh, faces_sheet
 from gaip3_pipeline.layout import DETAIL_START, DataRoot
@@ -78,10 +78,10 @@ class Watch(keras.callbacks.Callback):
         self.seconds += time.perf_counter() - self._started
         shown = FaceGenerator(self._generator.nvae, self._generator.posterior, self.model.ema)
         photographs, values, groups = self._held_out
-        drawn = draw_fresh(shown, self._values, len(self._plain), self._settings)
+        drawn, _ = draw_fresh(shown, self._values, len(self._plain), self._settings)
         figures = detail_figures(shown, photographs, values, drawn, self._plain, self._settings)
-        real, fake = Side(photographs, groups), Side(drawn, groups.max() + 1 + np.arange(len(drawn)))
-        figures |= {f"auc_{size}": told_apart(real, fake, regression, d, 0) for size, d in SIZES.items()}
+        real, fake = side_of(photographs, groups), side_of(drawn, groups.max() + 1 + np.arange(len(drawn)))
+        figures |= {f"auc_{size}": told_apart(real, fake, Regression(), d, 0) for size, d in SIZES.items()}
         figures |= {"swd": sliced_wasserstein(drawn, photographs), "overfitting": (logs or {})["overfitting"]}
         steps = (epoch + 1) * self.params["steps"]
         self.rows.append({"steps": steps, "seconds": self.seconds, **figures})
@@ -113,7 +113,7 @@ def main() -> None:
     height, width = generator.nvae.settings.height, generator.nvae.settings.width
     held_out, values = shrink(data.images[~learned], height, width), data.values[~learned]
     _, groups = np.unique(data.table.original[~learned], return_inverse=True)
-    plain = draw_fresh(generator, data.values, min(MOST, len(held_out)), dataclasses.replace(settings.samples, detail=0.0))
+    _, plain = draw_fresh(generator, data.values, min(MOST, len(held_out)), settings.samples)
     started = time.perf_counter()
     pool = detail.draw_pool(generator, data.images[learned], data.values[learned], settings.samples)
     watched = detail.draw_watched(generator, data.images[~learned], values, settings.samples)

@@ -26,8 +26,8 @@ from sklearn.covariance import ledoit_wolf
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import final_images
-from gaip3_pipeline.evaluation.fresh_judges import SIZES, Side, regression, told_apart
-from gaip3_pipeline.evaluation.generate import FaceGenerator
+from gaip3_pipeline.evaluation.fresh_judges import SIZES, Regression, side_of, told_apart
+from gaip3_pipeline.evaluation.generate import FaceGenerator, as_bytes
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior, with_one
 from gaip3_pipeline.models.backend import compile_options, gradient
@@ -51,7 +51,7 @@ def main() -> None:
     learned = (data.table.split == "train").to_numpy()
     generator = FaceGenerator(load_nvae(root.nvae), load_aggregate_posterior(root.aggregate_posterior))
     _, groups = np.unique(data.table.original[~learned], return_inverse=True)
-    told = by_group(generator, Side(data.images[~learned], groups), data.values[~learned])
+    told = by_group(generator, data.images[~learned], groups, data.values[~learned])
     print(f"\n{'redrawn':<16} AUC at a quarter, of {int((~learned).sum())} held-out pictures")
     for name, auc in told.items():
         print(f"{name:<16} {auc:.3f}", flush=True)
@@ -62,19 +62,19 @@ def main() -> None:
     print(json.dumps({"root": root.path.name, "n": int((~learned).sum()), "n_train": int(learned.sum()), "auc": told, "nats": nats}))
 
 
-def by_group(generator: FaceGenerator, held_out: Side, values: np.ndarray) -> dict[str, float]:
+def by_group(generator: FaceGenerator, held_out: np.ndarray, groups_of: np.ndarray, values: np.ndarray) -> dict[str, float]:
     """AUC against the pictures of their reconstructions, of those with one group drawn, and of those with all drawn."""
     n = len(values)
-    own = generator.encoded(held_out.images, values)
+    own = generator.encoded(held_out, values)
     drawn = generator.latents(9_000_000 + np.arange(n), values)
     shapes = ["×".join(map(str, shape)) for shape in generator.nvae.latent_shapes]
     ways: dict[str, list[int]] = {"none": [], **{shape: [group] for group, shape in enumerate(shapes)}, "all": list(range(len(own)))}
     nvae = generator.nvae.settings
-    real = Side(shrink(held_out.images, nvae.height, nvae.width), held_out.groups)
+    real, regression = side_of(shrink(held_out, nvae.height, nvae.width), groups_of), Regression()
     told = {}
     for name, groups in ways.items():
         means = generator.means([drawn[g] if g in groups else own[g] for g in range(len(own))], values)
-        fake = Side((means * 255 + 0.5).astype(np.uint8), held_out.groups)
+        fake = side_of(as_bytes(means), groups_of)
         told[name] = float(np.mean([told_apart(real, fake, regression, SIZES["quarter"], seed) for seed in range(SEEDS)]))
     return told
 

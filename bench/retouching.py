@@ -31,7 +31,7 @@ from gaip3_pipeline.evaluation.distances import (
     random_features,
     reduction,
 )
-from gaip3_pipeline.evaluation.fresh_judges import SIZES, Network, Side, regression, told_apart
+from gaip3_pipeline.evaluation.fresh_judges import SIZES, Network, Regression, side_of, told_apart
 from gaip3_pipeline.evaluation.generate import load_face_generator, noise_of_seeds
 from gaip3_pipeline.evaluation.neighbours import neighbourhoods
 from gaip3_pipeline.evaluation.retouch import bootstrap_interval
@@ -64,7 +64,7 @@ class Measure:
         held_out = (data.table.split != "train").to_numpy()
         _, groups = np.unique(data.table.original[held_out], return_inverse=True)
         height, width = self.generator.nvae.settings.height, self.generator.nvae.settings.width
-        self._photographs = Side(shrink(data.images[held_out], height, width), groups)
+        self._photographs = side_of(shrink(data.images[held_out], height, width), groups)
         self.judge, self.second = load_critic(root.judge), load_critic(root.reconstruction_judge)
         self.evaluators = [load_regressor(root.evaluator(a)) for a in ATTRIBUTES]
         self.values = data.values[np.random.default_rng(SEEDS).integers(0, len(data.values), n)]
@@ -82,9 +82,9 @@ class Measure:
 
     def _fresh(self, images: np.ndarray) -> np.ndarray:
         """``(3,)``: AUC of held-out photographs against as many samples by fresh judges, the mean of both makes, at each size."""
-        n = min(len(images), len(self._photographs.images))
-        drawn = Side(images[:n], self._photographs.groups.max() + 1 + np.arange(n))
-        makes = (Network(), regression)
+        n = min(len(images), len(self._photographs.groups))
+        drawn = side_of(images[:n], self._photographs.groups.max() + 1 + np.arange(n))
+        makes = (Network(), Regression())
         return np.array([np.mean([told_apart(self._photographs, drawn, make, d, 0) for make in makes]) for d in SIZES.values()])
 
     def _measured(self, images: np.ndarray) -> np.ndarray:

@@ -90,6 +90,9 @@ def test_a_finished_root_has_all_these_figures(finished_root: DataRoot) -> None:
 
     figures = read_figures(finished_root, "generator_evaluation")
     for rule in (checks._sliders, checks._stay_real, checks._sharp, checks._judges_count):
-        assert rule(finished_root, figures)[1]
-    assert {"detail_recognised", "agreement_1", "agreement_1_plain", "power_1_plain", "noise_1", "judge_network_half"} <= set(figures)
-    assert checks._detailed(finished_root, read_figures(finished_root, "detail_weights"))[1]
+        rule(finished_root, figures)  # raises where a figure is missing
+    shares = ["detail_recognised", "noise_1", *(f"judge_{make}_{size}" for make in MAKES for size in SIZES)]
+    assert all(0.0 <= figures[name] <= 1.0 for name in shares)
+    assert all(-1.0 <= figures[name] <= 1.0 for name in ("agreement_1", "agreement_1_plain"))
+    assert 0.0 < figures["power_1_plain"] < figures["power_1"]
+    checks._detailed(finished_root, read_figures(finished_root, "detail_weights"))

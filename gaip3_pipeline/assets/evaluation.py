@@ -75,7 +75,7 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
             "gender_model",
             "judge_weights",
         ],
-        version=4,
+        version=5,
         reads=lambda s: (s.samples,),
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -108,7 +108,7 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         if fresh:
             _, groups = np.unique(data.table.original[~learned], return_inverse=True)
             judges = step.progress("generator_evaluation, fresh judges")
-            figures |= fresh.figures | judge_samples(generator, fresh, data.values, groups, section, judges)
+            figures |= fresh.figures | judge_samples(fresh, groups, section.seed, judges)
             more |= {"faces": faces_sheet(fresh), "nearest_training_pictures": nearest_sheet(fresh)}
         with step.training_run(flatten(section)) as run:
             run.result(numbers(figures))

@@ -1,4 +1,4 @@
-"""Where latents of pictures lie, and samples retouched by it or under the critic's guidance."""
+"""Samples retouched under the critic's guidance, or by a correction of the prior."""
 
 import dagster as dg
 
@@ -64,11 +64,11 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
             *INPUT_VALUES,
             "control_regressor",
         ],
-        version=7,
-        reads=lambda s: (s.retouch,),
+        version=8,
+        reads=lambda s: (s.retouch, s.samples),
         group=GROUP,
         kinds={"keras", "jpeg", "mlflow"},
-        description="The samples with their latents moved to where pictures have them, or along the guide's gradient; values are held.",
+        description="The samples with their latents moved along the guide's gradient, or by a correction of the prior; values are held.",
     )
     def retouched_samples(step: Step) -> Made:
         import numpy as np

@@ -39,7 +39,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         progress = step.progress(total=len(ATTRIBUTES))
         remade = []
         for done, attribute in enumerate(ATTRIBUTES, 1):
-            if _remake(step.root, attribute, images, content):
+            if _remake(step.root, attribute, images, content, step.inputs["feature_extractor"]):
                 remade.append(attribute)
             progress.update(done)
         tables = {a: read_label_review(step.root.label_review(a)) for a in ATTRIBUTES}
@@ -53,7 +53,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     return [label_review]
 
 
-def _remake(root: DataRoot, attribute: str, images: Any, content: str) -> bool:
+def _remake(root: DataRoot, attribute: str, images: Any, content: str, extractor: str) -> bool:
     """Write the review of ``attribute`` unless it is already that of these images and labels."""
     import numpy as np
 
@@ -71,31 +71,36 @@ def _remake(root: DataRoot, attribute: str, images: Any, content: str) -> bool:
     labelled = images.key.isin(values.index).to_numpy()
     first = None
     if attribute == LIDS and not labelled.all():
-        first = half_closed(_lid_openings(root, images[~labelled], content).reindex(images.key).to_numpy(), labelled)
+        first = half_closed(_lid_openings(root, images[~labelled], extractor).reindex(images.key).to_numpy(), labelled)
     table = review_table(images.assign(value=images.key.map(values)), features, attribute in MIRRORED, first)
     write_label_review(path, table)
     write_text_atomically(source, json.dumps({"made_of": made_of, "table": file_version(path)}) + "\n")
     return True
 
 
-def _lid_openings(root: DataRoot, images: Any, content: str) -> Any:
-    """How far the lids of ``images`` are open, by key: a series. What was measured of the same pictures is kept beside the reviews."""
+def _lid_openings(root: DataRoot, images: Any, extractor: str) -> Any:
+    """How far the lids of ``images`` are open, by key: a series. What was measured is kept beside the reviews.
+
+    A picture is measured again when it or ``extractor``, the version of the networks that find landmarks, changed.
+    """
     import pandas as pd
 
-    from gaip3_pipeline.assets.training_data import resized_batches
+    from gaip3_pipeline.assets.training_data import resized_batches, resized_hashes
     from gaip3_pipeline.imaging.part_measures import lid_opening
     from gaip3_pipeline.models.face_parts import find_parts
     from gaip3_pipeline.tables.files import write_text_atomically
 
     path = root.lid_openings
     kept = pd.read_csv(path, dtype={"key": str, "content": str}) if path.exists() else pd.DataFrame(columns=["key", "content", "opening"])
-    known = kept[kept.content == content].set_index("key").opening
+    content = resized_hashes(root)[images.key].map(lambda sha: digest([extractor, sha]))
+    known = kept[kept.content == kept.key.map(content)].set_index("key").opening
     new = images[~images.key.isin(known.index)]
     if len(new):
         found = [lid_opening(find_parts(batch).points) for batch in resized_batches(root, new)]
         measured = pd.Series([float(o) for part in found for o in part], index=new.key, name="opening")
         known = pd.concat([known, measured]) if len(known) else measured
-        table = known.rename_axis("key").reset_index().assign(content=content)[["key", "content", "opening"]]
+        table = known.rename_axis("key").reset_index()
+        table = table.assign(content=table.key.map(content))[["key", "content", "opening"]]
         write_text_atomically(path, table.to_csv(index=False, lineterminator="\n"))
     return known
 

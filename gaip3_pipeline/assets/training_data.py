@@ -31,6 +31,15 @@ def originals_with(root: DataRoot, pairs: Iterable[tuple[str, str]]) -> pd.DataF
     return splits.originals({s.id: read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS}, pairs)
 
 
+def resized_hashes(root: DataRoot) -> pd.Series:
+    """The content hash of each usable original's resized picture, by key."""
+    usable = {
+        s.id: manifest[manifest.status != UNUSABLE] for s in IMAGE_SETS for manifest in [read_manifest(root.manifest(f"resized_{s.id}"))]
+    }
+    rows = {f"{s}/{Path(p).stem}": sha for s, m in usable.items() for p, sha in zip(m.path, m.sha256, strict=True)}
+    return pd.Series(rows, dtype=str)
+
+
 def resized_batches(
     root: DataRoot, table: pd.DataFrame, height: int = 128, width: int = 104, kind: str = "resized"
 ) -> Iterator[np.ndarray]:

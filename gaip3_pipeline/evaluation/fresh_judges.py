@@ -9,6 +9,7 @@ told (blurred photographs, samples without detail) and finds nothing where nothi
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import keras
@@ -36,15 +37,43 @@ BATCH, RATE, CHANNELS, DROPOUT, SCORED = 32, 2e-3, (16, 32, 48), 0.3, 256
 CELLS, ORIENTATIONS = 8, 9  # of gradient histograms, along a picture's height
 
 MAKES = ("network", "regression")
-Make = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
+
+
+class Make(Protocol):
+    """A kind of classifier."""
+
+    def see(self, images: np.ndarray) -> np.ndarray:
+        """``(N, …)``: what it learns from, of pictures ``(N, H, W, 3) uint8``."""
+
+    def scores(self, seen: np.ndarray, is_a: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
+        """``(N,)``: for each row of ``seen`` the score of a classifier of ``is_a (N,) bool`` that did not learn from the row's ``fold``."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """Pictures ``(N, H, W, 3) uint8`` of one side, and ``(N,)`` which of them may not lie in different folds."""
+    """Pictures of one side: ``groups (N,)``, which may not lie in different folds, and ``see``, what a make learns from at a part of the
+    size ``(N, …)``; each is computed once."""
 
-    images: np.ndarray
     groups: np.ndarray
+    see: Callable[[Make, int], np.ndarray]
+
+    def part(self, which: np.ndarray) -> "Side":
+        """The pictures ``which (N,) bool``."""
+        return Side(self.groups[which], lambda make, divisor: self.see(make, divisor)[which])
+
+
+def side_of(images: np.ndarray, groups: np.ndarray) -> Side:
+    """``images (N, H, W, 3) uint8`` through one JPEG of quality 95, as all pictures of both sides go."""
+    coded = as_jpegs(images, [JPEG_QUALITY] * len(images))
+
+    seen: dict[tuple[Make, int], np.ndarray] = {}
+
+    def see(make: Make, divisor: int) -> np.ndarray:
+        if (make, divisor) not in seen:
+            seen[make, divisor] = make.see(shrink(coded, *(math.ceil(n / divisor) for n in coded.shape[1:3])))
+        return seen[make, divisor]
+
+    return Side(np.asarray(groups), see)
 
 
 def fresh_judges(
@@ -57,15 +86,15 @@ def fresh_judges(
     ``judge_{make}_tells_blur``, ``_tells_plain``: of one seed, at full size; ``judge_{make}_nothing_{size}``: two halves of the
     photographs, the mean of ``HALVINGS`` divisions.
     """
-    height, width = samples.shape[1:3]
-    real = Side(shrink(photographs, height, width), np.asarray(groups))
+    pictures = shrink(photographs, *samples.shape[1:3])
+    blurred = np.stack([cv2.GaussianBlur(i, (0, 0), BLUR) for i in pictures])
+    real, soft = (side_of(images, groups) for images in (pictures, blurred))
     first = real.groups.max() + 1
-    drawn, undetailed = (Side(images, first + np.arange(len(images))) for images in (samples, plain))
-    blurred = Side(np.stack([cv2.GaussianBlur(i, (0, 0), BLUR) for i in real.images]), real.groups)
+    drawn, undetailed = (side_of(images, first + np.arange(len(images))) for images in (samples, plain))
     tasks = [(make, size, name, other) for make in MAKES for size in SIZES for name, other in (("", drawn), ("_nothing", None))]
-    tasks += [(make, "full", name, other) for make in MAKES for name, other in (("_tells_blur", blurred), ("_tells_plain", undetailed))]
+    tasks += [(make, "full", name, other) for make in MAKES for name, other in (("_tells_blur", soft), ("_tells_plain", undetailed))]
     figures: dict[str, float] = {}
-    makes: dict[str, Make] = {"network": Network(), "regression": regression}
+    makes: dict[str, Make] = {"network": Network(), "regression": Regression()}
     for done, (make, size, name, other) in enumerate(tasks, 1):
         seeds = 1 if name.startswith("_tells") else SEEDS
         sides = [_halves(real, seed) for seed in range(HALVINGS)] if other is None else [(real, other)] * seeds
@@ -98,18 +127,15 @@ def unbelievable(figures: Mapping[str, float]) -> list[str]:
 
 
 def told_apart(a: Side, b: Side, make: Make, divisor: int, seed: int) -> float:
-    """The AUC of ``a`` against ``b`` at their size over ``divisor``, both through one JPEG of quality 95: the mean over folds held out.
+    """The AUC of ``a`` against ``b`` at their size over ``divisor``: the mean over folds held out.
 
     Raises ``ValueError`` where a side has fewer groups than there are folds.
     """
-    if min(len(np.unique(side.groups)) for side in (a, b)) < FOLDS:
-        raise ValueError(f"fresh judges: {len(a.images)} and {len(b.images)} pictures are too few for {FOLDS} folds")
-    sides = [as_jpegs(side.images, [JPEG_QUALITY] * len(side.images)) for side in (a, b)]
-    height, width = (math.ceil(n / divisor) for n in a.images.shape[1:3])
-    images = np.concatenate([shrink(side, height, width) for side in sides])
-    is_a = np.repeat([True, False], [len(a.images), len(b.images)])
-    fold = np.concatenate([_folds(side.groups, seed) for side in (a, b)])
-    scores = make(images, is_a, fold, seed)
+    if min(len(np.unique(s.groups)) for s in (a, b)) < FOLDS:
+        raise ValueError(f"fresh judges: {len(a.groups)} and {len(b.groups)} pictures are too few for {FOLDS} folds")
+    is_a = np.repeat([True, False], [len(a.groups), len(b.groups)])
+    fold = np.concatenate([_folds(s.groups, seed) for s in (a, b)])
+    scores = make.scores(np.concatenate([s.see(make, divisor) for s in (a, b)]), is_a, fold, seed)
     # By fold: scores of different folds come from different classifiers, and pooled they lean below .5 where there is nothing to find.
     return float(np.mean([roc_auc(scores[fold == f], is_a[fold == f]) for f in np.unique(fold)]))
 
@@ -123,10 +149,10 @@ def _folds(groups: np.ndarray, seed: int) -> np.ndarray:
     return (place * FOLDS // len(names))[index]
 
 
-def _halves(side: Side, seed: int) -> tuple[Side, Side]:
-    names = np.random.default_rng(seed).permutation(np.unique(side.groups))
-    first = np.isin(side.groups, names[: len(names) // 2])
-    return Side(side.images[first], side.groups[first]), Side(side.images[~first], side.groups[~first])
+def _halves(whole: Side, seed: int) -> tuple[Side, Side]:
+    names = np.random.default_rng(seed).permutation(np.unique(whole.groups))
+    first = np.isin(whole.groups, names[: len(names) // 2])
+    return whole.part(first), whole.part(~first)
 
 
 class Network:
@@ -136,12 +162,16 @@ class Network:
     def __init__(self) -> None:
         self._models: dict[tuple[int, int], keras.Model] = {}
 
-    def __call__(self, images: np.ndarray, is_a: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
-        """Scores ``(N,)``, each of the network that did not see the picture's fold."""
-        size = (images.shape[1], images.shape[2])
+    def see(self, images: np.ndarray) -> np.ndarray:
+        """The pictures as they are: as numbers they would fill the memory."""
+        return images
+
+    def scores(self, seen: np.ndarray, is_a: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
+        """Those of the networks that did not see the fold."""
+        size = (seen.shape[1], seen.shape[2])
         if size not in self._models:
             self._models[size] = _compiled(*size)
-        model, generator, floats = self._models[size], np.random.default_rng(seed), as_float(images)
+        model, generator, floats = self._models[size], np.random.default_rng(seed), as_float(seen)
         for variable in model.weights:  # He's initialisation; biases are 0
             drawn = generator.normal(0, math.sqrt(2.0 / np.prod(variable.shape[:-1])), variable.shape)
             variable.assign(drawn if len(variable.shape) > 1 else np.zeros(variable.shape))
@@ -149,8 +179,8 @@ class Network:
             variable.assign(np.zeros(variable.shape))
         model.optimizer.learning_rate.assign(RATE)
         targets = np.where(fold[:, None] == np.arange(FOLDS), ABSENT, is_a[:, None]).astype(np.float32)
-        for _ in range(max(EPOCHS, math.ceil(UPDATES * BATCH / len(images)))):
-            order = generator.permutation(len(images))
+        for _ in range(max(EPOCHS, math.ceil(UPDATES * BATCH / len(seen)))):
+            order = generator.permutation(len(seen))
             for i in range(0, len(order) - BATCH + 1, BATCH):
                 rows = order[i : i + BATCH]
                 flip = generator.random(len(rows)) < 0.5
@@ -174,15 +204,22 @@ def _compiled(height: int, width: int) -> keras.Model:
     return model
 
 
-def regression(images: np.ndarray, is_a: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
-    """Scores ``(N,)`` by a logistic regression that did not see the fold."""
-    features, scores = described(images), np.zeros(len(images))
-    for held_out in np.unique(fold):
-        learned = fold != held_out
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
-        model.fit(features[learned], is_a[learned])
-        scores[~learned] = model.decision_function(features[~learned])
-    return scores
+class Regression:
+    """A logistic regression on what :func:`described` finds."""
+
+    def see(self, images: np.ndarray) -> np.ndarray:
+        """``(N, D)``"""
+        return described(images)
+
+    def scores(self, seen: np.ndarray, is_a: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
+        """Those of the regressions that did not see the fold."""
+        scores = np.zeros(len(seen))
+        for held_out in np.unique(fold):
+            learned = fold != held_out
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+            model.fit(seen[learned], is_a[learned])
+            scores[~learned] = model.decision_function(seen[~learned])
+        return scores
 
 
 def described(images: np.ndarray) -> np.ndarray:
@@ -192,7 +229,8 @@ def described(images: np.ndarray) -> np.ndarray:
     octaves = []
     for band in bands(images):
         flat = band.reshape(n, -1).astype(np.float64)
-        octaves += [np.log(flat.std(axis=1) + 1e-3), np.log(kurtosis(flat, axis=1, fisher=False) + 1e-3)]
+        tails = np.nan_to_num(kurtosis(flat, axis=1, fisher=False))  # a flat picture has none
+        octaves += [np.log(flat.std(axis=1) + 1e-3), np.log(tails + 1e-3)]
     return np.concatenate([_gradient_histograms(images), colours, np.stack(octaves, axis=1)], axis=1)
 
 

@@ -115,7 +115,7 @@ class FaceGenerator:
 
     def pictures(self, latents: Sequence[np.ndarray], values: np.ndarray, guidance: Any, seeds: Seeds, amount: Any) -> np.ndarray:
         """``(N, H, W, 3) uint8``: :meth:`means` with their detail."""
-        return _as_bytes(self.detailed(self.means(latents, values, guidance), seeds, amount))
+        return as_bytes(self.detailed(self.means(latents, values, guidance), seeds, amount))
 
     def draw(self, seeds: Seeds, values: np.ndarray, settings: Samples, progress: Progress | None = None) -> Iterator[np.ndarray]:
         """Batches of ``(B, H, W, 3) uint8`` for ``seeds`` and ``values (N, 5)`` as ``settings`` say; memory does not grow with N."""
@@ -145,8 +145,13 @@ class FaceGenerator:
 
         What the generator would make if its latents were drawn exactly where its encoder puts pictures.
         """
+        means, seeds = self.rebuilt(images, values, draw)
+        return as_bytes(self.detailed(means, seeds, amount))
+
+    def rebuilt(self, images: np.ndarray, values: np.ndarray, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """The decoder's means of :meth:`reconstructions`, ``(N, H, W, 3) float32``, and the seeds ``(N,)`` of their noise maps."""
         seeds = SEED_OFFSET["reconstructions"] + draw * len(images) + np.arange(len(images))
-        return self.pictures(self.encoded(images, values, draw), values, 1.0, seeds, amount)
+        return self.means(self.encoded(images, values, draw), values), seeds
 
     def _in_batches(self, function: Any, columns: Sequence[np.ndarray], n: int) -> np.ndarray:
         made = []
@@ -291,5 +296,6 @@ def _like(rows: np.ndarray, level: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, *[1] * (level.ndim - 1))
 
 
-def _as_bytes(pictures: np.ndarray) -> np.ndarray:
+def as_bytes(pictures: np.ndarray) -> np.ndarray:
+    """Pictures in 0..1 as ``uint8``."""
     return np.round(pictures * 255).astype(np.uint8)

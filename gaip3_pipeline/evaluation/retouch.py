@@ -39,9 +39,11 @@ def retouch_samples(
     for start in range(len(done), len(table), CHUNK):
         rows = table[start : start + CHUNK]
         noise = noise_of_seeds(tools.generator.nvae, rows.seed.to_list())
-        values, temperature = rows[list(ATTRIBUTES)].to_numpy(np.float32), rows.temperature.to_numpy(np.float32)
-        latents = tools.generator.placed(noise, values, temperature, (rows.prior == AGGREGATE).to_numpy())
-        result = retoucher(latents, rows.assign(temperature=1.0))
+        values, aggregate = rows[list(ATTRIBUTES)].to_numpy(np.float32), (rows.prior == AGGREGATE).to_numpy()
+        # Latents of the prior are scaled when they are decoded; where pictures have theirs, before they are brought there.
+        scale, temperature = np.where(aggregate, rows.temperature, 1.0), np.where(aggregate, 1.0, rows.temperature)
+        latents = tools.generator.placed(noise, values, scale.astype(np.float32), aggregate)
+        result = retoucher(latents, rows.assign(temperature=temperature))
         write_jpegs(folder, [p.rpartition("/")[2] for p in rows.image_path], result.after)
         new = rows.assign(image_path=rows.image_path.str.replace("samples/", "retouched/"), outcome=result.reasons)
         new = new.assign(guide_before=result.guide_before, guide_after=result.guide_after, evaluations=result.evaluations)

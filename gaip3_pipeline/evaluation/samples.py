@@ -1,6 +1,5 @@
 """Fresh samples of a generator beside real pictures: distances, sharpness, fresh judges, and the training pictures nearest to them."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from gaip3_pipeline.evaluation.distances import Features, distances_to_real, identity, random_features
 from gaip3_pipeline.evaluation.fresh_judges import FOLDS, fresh_judges
-from gaip3_pipeline.evaluation.generate import SEED_OFFSET, FaceGenerator
+from gaip3_pipeline.evaluation.generate import SEED_OFFSET, FaceGenerator, as_bytes
 from gaip3_pipeline.evaluation.neighbours import copying, nearest
 from gaip3_pipeline.evaluation.sharpness import agreements, noise_shares, octaves, power_ratio, sharpness_figures
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
@@ -17,7 +16,8 @@ from gaip3_pipeline.settings import Samples
 from gaip3_pipeline.training.pictures import shrink
 from gaip3_pipeline.training.progress import Progress
 
-MOST = 400
+MOST = 400  # samples, and pictures of the held-out ones that fresh judges see
+DRAWN = 64  # at a time
 NOISE_DRAWS, NOISE_FACES, REBUILT = 4, 48, 160  # for the share of noise; reconstructions that are compared with their photographs
 FORTY = 40  # of the sheet of faces
 COPY_SIZE = (16, 13)  # at which pictures are compared for copies: blur, which draws samples together, matters less there
@@ -28,18 +28,28 @@ class Fresh:
     """Samples and what was found near them. ``figures`` as :func:`evaluate_samples` says."""
 
     figures: dict[str, float | int]
-    images: np.ndarray  # (n, H, W, 3) uint8
-    plain: np.ndarray  # (n, H, W, 3) uint8: the same faces without detail
+    images: np.ndarray  # (k, H, W, 3) uint8: of the first n figures are made, judges see all
+    plain: np.ndarray  # (k, H, W, 3) uint8: the same faces without detail
     photographs: np.ndarray  # (m, H, W, 3) uint8: held-out pictures
     nearest: np.ndarray  # (n, H, W, 3) uint8: the training picture nearest to each, mirrored where that is nearer
     distance: np.ndarray  # (n,) to it: root of the mean square, grey levels at COPY_SIZE
 
 
-def draw_fresh(generator: FaceGenerator, values: np.ndarray, n: int, settings: Samples, progress: Progress | None = None) -> np.ndarray:
-    """``(n, H, W, 3) uint8`` with rows of ``values (N, 5)``, as ``settings`` say."""
-    rows = values[np.random.default_rng(settings.seed).integers(0, len(values), n)]
+def draw_fresh(
+    generator: FaceGenerator, values: np.ndarray, n: int, settings: Samples, progress: Progress | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """``(n, H, W, 3) uint8`` with rows of ``values (N, 5)``, as ``settings`` say, and the same faces without detail."""
+    rows = np.asarray(values, np.float32)[np.random.default_rng(settings.seed).integers(0, len(values), n)]
     seeds = settings.seed + SEED_OFFSET["measured"] + np.arange(n)
-    return np.concatenate(list(generator.draw(seeds, rows, settings, progress)))
+    images, plain = [], []
+    for start in range(0, n, DRAWN):
+        part = slice(start, start + DRAWN)
+        means = generator.means(generator.latents(seeds[part], rows[part], settings.temperature), rows[part], settings.guidance)
+        images.append(as_bytes(generator.detailed(means, seeds[part], settings.detail)))
+        plain.append(as_bytes(means))
+        if progress:
+            progress(min(start + DRAWN, n), n)
+    return np.concatenate(images), np.concatenate(plain)
 
 
 def evaluate_samples(
@@ -51,7 +61,7 @@ def evaluate_samples(
     features: Mapping[str, Features] | None = None,
     progress: Progress | None = None,
 ) -> Fresh | None:
-    """Draw half as many samples as there are held-out pictures, at most ``MOST``, and compare them. None where that is no picture.
+    """Draw as many samples as there are held-out pictures, at most ``MOST``, and compare half as many. None where that is none.
 
     ``images (N, H, W, 3) uint8``, ``values (N, 5)``, ``learned (N,) bool``: which were trained on. Figures: those of
     :func:`distances_to_real` with ``features``, ends ``_samples`` and ``_real``; ``nearest_samples``, ``nearest_real``: the median
@@ -62,8 +72,8 @@ def evaluate_samples(
     n = min(MOST, len(unseen) // 2)
     if n == 0 or not len(seen):
         return None
-    drawn = draw_fresh(generator, values, n, settings, progress)
-    plain = draw_fresh(generator, values, n, dataclasses.replace(settings, detail=0.0))
+    images_drawn, plain = draw_fresh(generator, values, min(MOST, len(unseen)), settings, progress)
+    drawn = images_drawn[:n]
     height, width = drawn.shape[1:3]
     held_out = shrink(images[unseen], height, width)
     small = np.stack([area_resize(images[i], *COPY_SIZE) for i in seen])
@@ -77,8 +87,8 @@ def evaluate_samples(
         "nearest_real": float(np.median(real_distance)),
         "copying": copying(distance, real_distance),
     }
-    figures |= detail_figures(generator, held_out, values[unseen], drawn, plain, settings)
-    return Fresh(figures, drawn, plain, held_out, found, distance)
+    figures |= detail_figures(generator, held_out, values[unseen], drawn, plain[:n], settings)
+    return Fresh(figures, images_drawn, plain, held_out, found, distance)
 
 
 def detail_figures(
@@ -96,28 +106,35 @@ def detail_figures(
     seeds = settings.seed + SEED_OFFSET["measured"] + np.arange(len(few))
     means = generator.means(generator.latents(seeds, few, settings.temperature), few, settings.guidance)
     maps = [generator.detailed(means, seeds + draw * len(few), settings.detail) for draw in range(NOISE_DRAWS)]
-    figures |= noise_shares(np.round(np.stack(maps) * 255).astype(np.uint8))
+    figures |= noise_shares(as_bytes(np.stack(maps)))
     pictures, given = held_out[:REBUILT], values[:REBUILT]
+    rebuilt, seeds = generator.rebuilt(pictures, given)
     for end, amount in (("", settings.detail), ("_plain", 0.0)):
-        rebuilt = generator.reconstructions(pictures, given, amount)
-        figures |= {f"{name}{end}": f for name, f in agreements(rebuilt, pictures).items()}
+        found = agreements(as_bytes(generator.detailed(rebuilt, seeds, amount)), pictures)
+        figures |= {f"{name}{end}": f for name, f in found.items()}
     features = random_features()
     return figures | {f"detail_{name}": f for name, f in identity(features(plain), features(drawn)).items()}
 
 
-def judge_samples(
-    generator: FaceGenerator, fresh: Fresh, values: np.ndarray, groups: np.ndarray, settings: Samples, progress: Progress | None = None
-) -> dict[str, float]:
-    """:func:`fresh_judges` of the held-out pictures of ``fresh`` and as many samples, at most ``MOST``, with and without detail.
+def judge_samples(fresh: Fresh, groups: np.ndarray, seed: int, progress: Progress | None = None) -> dict[str, float]:
+    """:func:`fresh_judges` of the held-out pictures of ``fresh``, at most ``MOST``, against as many samples, with and without detail.
 
-    Nothing where too few originals are held out to split them into halves and these into folds. ``values (N, 5)`` are those of all
-    pictures, ``groups (m,)`` those of the held-out ones.
+    ``groups (m,)``: twins, which are judged together or not at all. Nothing where too few originals are held out to split them into
+    halves and these into folds.
     """
-    if len(np.unique(groups)) < 2 * FOLDS:
+    chosen = whole_groups(groups, MOST, seed)
+    if len(np.unique(groups[chosen])) < 2 * FOLDS:
         return {}
-    n = min(MOST, len(fresh.photographs))
-    samples, plain = (draw_fresh(generator, values, n, dataclasses.replace(settings, detail=amount)) for amount in (settings.detail, 0.0))
-    return fresh_judges(fresh.photographs, groups, samples, plain, progress)
+    n = len(chosen)
+    return fresh_judges(fresh.photographs[chosen], groups[chosen], fresh.images[:n], fresh.plain[:n], progress)
+
+
+def whole_groups(groups: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Rows of ``groups (N,)``, at most ``most``: all rows of each group that is taken, and groups in an order of ``seed``."""
+    names, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    taken = order[np.cumsum(sizes[order]) <= most]
+    return np.flatnonzero(np.isin(index, taken))
 
 
 def faces_sheet(fresh: Fresh) -> bytes:

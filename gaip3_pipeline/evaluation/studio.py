@@ -133,15 +133,17 @@ class Studio:
         values = np.array([face.values for face in faces], np.float32)
         aggregate = np.array([face.prior == AGGREGATE for face in faces])
         moved = aggregate & ~np.array([isinstance(part, Encoded) for part in latents])
-        rows = [self._latents(part, v if m else None) for part, v, m in zip(latents, values, moved, strict=True)]
+        own = np.where(aggregate, np.array(temperature), 1.0).astype(np.float32)
+        rows = [self._latents(part, t, v if m else None) for part, t, v, m in zip(latents, own, values, moved, strict=True)]
         noise = [np.stack(level) for level in zip(*rows, strict=True)]
-        scale = np.where(aggregate & ~moved, 1.0, np.array(temperature)).astype(np.float32)
+        scale = np.where(aggregate, 1.0, np.array(temperature)).astype(np.float32)
         return self.generator.placed(noise, values, scale, moved)
 
-    def _latents(self, part: Latents, values: np.ndarray | None) -> list[np.ndarray]:
-        """``(h, w, c) float32`` a level. With ``values`` as standard normal noise, so that numbers mix with what seeds draw."""
+    def _latents(self, part: Latents, temperature: np.float32, values: np.ndarray | None) -> list[np.ndarray]:
+        """``(h, w, c) float32`` a level, what seeds draw at ``temperature``. With ``values`` numbers as the noise that :meth:`placed` would
+        bring there, so that they mix with what seeds draw."""
         if isinstance(part, Drawn):
-            return [level[0] for level in noise_of_seeds(self.nvae, [part.seed])]
+            return [temperature * level[0] for level in noise_of_seeds(self.nvae, [part.seed])]
         if isinstance(part, Encoded):
             numbers = unpack_latents(part, self.nvae.latent_shapes)
             if values is None:
@@ -150,7 +152,8 @@ class Studio:
         shares = part.share * len(self.nvae.latent_shapes) if len(part.share) == 1 else part.share
         if len(shares) != len(self.nvae.latent_shapes):
             raise RecipeError(f"this generator has {len(self.nvae.latent_shapes)} latent groups, but the recipe mixes {len(shares)}")
-        pairs = zip(self._latents(part.first, values), self._latents(part.second, values), shares, strict=True)
+        ends = (self._latents(end, temperature, values) for end in (part.first, part.second))
+        pairs = zip(*ends, shares, strict=True)
         # Divided by what two independent normals' mixture spreads less than they do, so that it lies where the prior has its mass.
         return [(((1 - s) * a + s * b) / np.hypot(1 - s, s)).astype(np.float32) for a, b, s in pairs]
 

@@ -114,12 +114,12 @@ class Watched:
 
 
 def draw_watched(generator: FaceGenerator, photographs: np.ndarray, values: np.ndarray, settings: Samples) -> Watched:
-    """Samples for held-out ``values (N, 5)``, at most ``WATCHED``, beside their ``photographs (N, …, 3) uint8``."""
+    """Samples for the first of held-out ``values (N, 5)``, at most ``WATCHED``, beside their ``photographs (N, …, 3) uint8``."""
     n = min(WATCHED, len(values))
     plain = FaceGenerator(generator.nvae, generator.posterior)
     seeds = settings.seed + SEED_OFFSET["detail"] - 1 - np.arange(n)
     means = np.concatenate(list(plain.draw(seeds, values[:n], settings)))
-    return Watched(means, shrink(photographs, *means.shape[1:3]))
+    return Watched(means, shrink(photographs[:n], *means.shape[1:3]))
 
 
 @dataclass(frozen=True)
@@ -330,7 +330,7 @@ def detail_sheet(generator: FaceGenerator, photographs: np.ndarray, values: np.n
     """A JPEG of held-out photographs, their reconstructions and samples: means, and below each what the detail network makes of it."""
     height, width = generator.nvae.settings.height, generator.nvae.settings.width
     photographs, values = photographs[:columns], values[:columns]
-    seeds = settings.seed + SEED_OFFSET["detail"] + np.arange(columns)
+    seeds = settings.seed + SEED_OFFSET["detail"] - 1 - np.arange(columns)  # as those watched: none was learned from
     rows = [shrink(photographs, height, width)]
     for amount in (0.0, 1.0):
         rows.append(generator.reconstructions(photographs, values, amount))

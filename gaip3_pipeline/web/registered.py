@@ -3,6 +3,7 @@
 A generator goes with the detail network that was trained for it; the registry holds both, and the network's file names its generator.
 """
 
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from gaip3_pipeline.evaluation.recipe import Pair, RecipeError
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import ModelVersion
+from gaip3_pipeline.tables.hashing import weights_version
 
 MODEL, DETAIL, MEASURED_BY = "nvae_weights", "detail_weights", "generator_evaluation"
 
@@ -36,7 +38,7 @@ class Generators:
         if own and model == own.version and detail in (None, own.detail_version):
             return own
         if model not in self._models or not self._models[model].is_dir() or (detail and detail not in self._details):
-            self._ask_registry()
+            self.registered()
         folder = own.folder if own and model == own.version else self._models.get(model)
         fitting = {version: where for version, (where, generator) in self._details.items() if generator == model}
         if folder is None or (detail is not None and detail not in fitting):
@@ -45,18 +47,22 @@ class Generators:
         version = detail or next(iter(fitting), None)
         return Pair(folder, model, fitting[version] if version else None, version)
 
+    def has_detail(self) -> bool:
+        """Whether the root's own generator has the detail network that was trained for it. Loads neither."""
+        try:
+            config = json.loads((self._root.detail / "model.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return False
+        return config["generator"] == self._version(self._root.nvae, weights_version)
+
     def _own(self) -> Pair | None:
         from gaip3_pipeline.models.detail import detail_version
-        from gaip3_pipeline.models.storage import load_config
-        from gaip3_pipeline.tables.hashing import weights_version
 
         root, version = self._root, self._version(self._root.nvae, weights_version)
         if not version:
             return None
-        detail = self._version(root.detail, detail_version)
-        if not detail or load_config(root.detail)["generator"] != version:
-            return Pair(root.nvae, version)
-        return Pair(root.nvae, version, root.detail, detail)
+        detail = self._version(root.detail, detail_version) if self.has_detail() else ""
+        return Pair(root.nvae, version, root.detail, detail) if detail else Pair(root.nvae, version)
 
     def _version(self, folder: Path, hashed: Callable[[Path], str]) -> str:
         """The content hash of the model in ``folder``; empty where there is none."""
@@ -69,19 +75,18 @@ class Generators:
             self._hashed[folder] = key, hashed(folder)
         return self._hashed[folder][1]
 
-    def _ask_registry(self) -> None:
-        from gaip3_pipeline.models.storage import load_config
-
-        self._models = {v.data_version: v.folder for v in self.registered()}
-        details = [v for v in self.registered(DETAIL) if v.folder.is_dir()]
-        self._details = {v.data_version: (v.folder, load_config(v.folder)["generator"]) for v in details}
-
-    def registered(self, model: str = MODEL) -> list[ModelVersion]:
-        """The registered versions, newest first."""
+    def registered(self) -> list[ModelVersion]:
+        """The registered generators, newest first; :meth:`find` then knows them and their detail networks."""
         from gaip3_pipeline.definitions import tracking_of
+        from gaip3_pipeline.models.storage import load_config
         from gaip3_pipeline.settings import load
 
-        return tracking_of(self._root, load(self._root)).versions(model, MEASURED_BY)
+        tracking = tracking_of(self._root, load(self._root))
+        generators = tracking.versions(MODEL, MEASURED_BY)
+        details = [v for v in tracking.versions(DETAIL, MEASURED_BY) if v.folder.is_dir()]
+        self._models = {v.data_version: v.folder for v in generators}
+        self._details = {v.data_version: (v.folder, load_config(v.folder)["generator"]) for v in details}
+        return generators
 
 
 def named(model: str, detail: str | None) -> str:

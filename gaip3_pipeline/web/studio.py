@@ -21,7 +21,7 @@ from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, DataRoot
 from gaip3_pipeline.settings import TRANSPORT, load
 from gaip3_pipeline.tables.contracts import samples_csv
 from gaip3_pipeline.versions import read_figures
-from gaip3_pipeline.web.registered import command
+from gaip3_pipeline.web.registered import Generators, command
 from gaip3_pipeline.web.studio_process import Answer, StudioProcess
 from gaip3_pipeline.web.turns import Busy, Replaced, Turns
 
@@ -71,6 +71,7 @@ class StudioRoutes:
 
     def __init__(self, root: DataRoot) -> None:
         self._root = root
+        self._generators = Generators(root)
         self._process = StudioProcess(root)
         self._turns: Turns[tuple[dict[str, Any], bytes], Answer] = Turns(self._process.ask)
         self._uploading = asyncio.Semaphore(_UPLOADING)
@@ -97,7 +98,7 @@ class StudioRoutes:
             "running": self._process.is_running,
             "command": command(root),
             "attributes": [{"name": a, "meaning": MEANINGS[a], "range": supported_range(root, a)} for a in ATTRIBUTES],
-            "detail": settings.samples.detail if (root.detail / "model.weights.h5").exists() else None,
+            "detail": settings.samples.detail if self._generators.has_detail() else None,
             "temperature": settings.samples.temperature,
             "guidance": settings.samples.guidance,
             "seed": settings.samples.seed,

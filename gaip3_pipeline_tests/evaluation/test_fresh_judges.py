@@ -4,7 +4,17 @@ import cv2
 import numpy as np
 import pytest
 
-from gaip3_pipeline.evaluation.fresh_judges import MAKES, SIZES, Network, Side, fresh_judges, regression, told_apart, unbelievable
+from gaip3_pipeline.evaluation.fresh_judges import (
+    MAKES,
+    SIZES,
+    Network,
+    Regression,
+    described,
+    fresh_judges,
+    side_of,
+    told_apart,
+    unbelievable,
+)
 from gaip3_pipeline_tests.faces.portraits import painted
 
 N = 60
@@ -21,8 +31,8 @@ def soft(pictures: np.ndarray, sigma: float) -> np.ndarray:
 
 def test_both_makes_tell_soft_pictures_at_full_size_and_lose_them_at_a_quarter(faces: np.ndarray) -> None:
     groups = np.arange(N)
-    real, other = Side(faces[:N], groups), Side(soft(faces[:N], 1.2), groups)
-    for make in (Network(), regression):
+    real, other = side_of(faces[:N], groups), side_of(soft(faces[:N], 1.2), groups)
+    for make in (Network(), Regression()):
         full, quarter = (told_apart(real, other, make, d, 0) for d in (SIZES["full"], SIZES["quarter"]))
         assert full > 0.95
         assert quarter < full
@@ -34,12 +44,13 @@ def test_twins_are_never_on_both_sides_of_a_fold(faces: np.ndarray) -> None:
     seen: list[tuple[set[int], set[int]]] = []
     names = np.tile(np.arange(N), 2)
 
-    def watching(images: np.ndarray, is_a: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
-        groups = np.concatenate([names, names])
-        seen.extend((set(groups[fold == f].tolist()), set(groups[fold != f].tolist())) for f in np.unique(fold))
-        return np.zeros(len(images))
+    class Watching(Regression):
+        def scores(self, given: np.ndarray, is_a: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
+            groups = np.concatenate([names, names])
+            seen.extend((set(groups[fold == f].tolist()), set(groups[fold != f].tolist())) for f in np.unique(fold))
+            return np.zeros(len(given))
 
-    told_apart(Side(twice, names), Side(twice, names), watching, 4, 0)
+    told_apart(side_of(twice, names), side_of(twice, names), Watching(), 4, 0)
     assert len(seen) == 5
     assert all(not held_out & learned for held_out, learned in seen)
 
@@ -60,4 +71,8 @@ def test_judges_of_soft_samples_count_and_a_judge_of_nothing_does_not(faces: np.
 
 def test_no_judge_is_asked_with_too_few_pictures_for_its_folds(faces: np.ndarray) -> None:
     with pytest.raises(ValueError, match="too few"):
-        told_apart(Side(faces[:4], np.arange(4)), Side(faces[4:8], np.arange(4, 8)), regression, 1, 0)
+        told_apart(side_of(faces[:4], np.arange(4)), side_of(faces[4:8], np.arange(4, 8)), Regression(), 1, 0)
+
+
+def test_flat_pictures_are_judged_too(faces: np.ndarray) -> None:
+    assert np.isfinite(described(np.zeros((3, 64, 52, 3), np.uint8))).all()

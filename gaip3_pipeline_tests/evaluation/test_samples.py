@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gaip3_pipeline.evaluation.generate import FaceGenerator
-from gaip3_pipeline.evaluation.samples import draw_fresh, evaluate_samples, nearest_sheet
+from gaip3_pipeline.evaluation.samples import draw_fresh, evaluate_samples, nearest_sheet, whole_groups
 from gaip3_pipeline.models.nvae.model import build_nvae
 from gaip3_pipeline.settings import Samples, of_preset
 
@@ -30,7 +30,7 @@ def pictures():
 def test_samples_that_were_learned_by_heart_mirrored_are_found(model, pictures):
     images, values = pictures
     learned = np.arange(2 * N) < N
-    drawn = draw_fresh(model, values.astype(np.float32), N // 2, SETTINGS)
+    drawn, _ = draw_fresh(model, values.astype(np.float32), N // 2, SETTINGS)
     size = (drawn.shape[1], drawn.shape[2])
     copied = np.zeros((2 * N, *size, 3), np.uint8)
     copied[: N // 2] = drawn[:, :, ::-1]
@@ -39,7 +39,7 @@ def test_samples_that_were_learned_by_heart_mirrored_are_found(model, pictures):
     assert fresh is not None
     assert fresh.figures["copying"] == 1.0
     assert fresh.figures["nearest_samples"] < 1e-3 < fresh.figures["nearest_real"]
-    np.testing.assert_array_equal(fresh.nearest, fresh.images)
+    np.testing.assert_array_equal(fresh.nearest, fresh.images[: N // 2])
     assert nearest_sheet(fresh)[:2] == b"\xff\xd8"
 
 
@@ -48,8 +48,17 @@ def test_the_figures_have_their_floors_and_a_root_without_held_out_pictures_has_
     values = values.astype(np.float32)
     fresh = evaluate_samples(model, images, values, np.arange(2 * N) < N, SETTINGS)
     assert fresh is not None
-    assert len(fresh.images) == fresh.figures["fd_n"] == N // 2
+    assert len(fresh.images) == len(fresh.plain) == N  # of which judges see all
+    assert fresh.figures["fd_n"] == N // 2
     for name in ("fd_random", "kid_pixels", "swd", "coverage"):
         assert {f"{name}_samples", f"{name}_real"} <= set(fresh.figures)
     assert fresh.figures["fd_random_samples"] > fresh.figures["fd_random_real"]
     assert evaluate_samples(model, images, values, np.ones(2 * N, bool), SETTINGS) is None
+
+
+def test_judges_see_all_twins_of_a_face_or_none_of_them():
+    groups = np.repeat(np.arange(9), [1, 2, 3, 1, 2, 3, 1, 2, 3])
+    rows = whole_groups(groups, 10, 0)
+    assert 8 <= len(rows) <= 10
+    assert set(groups[rows]).isdisjoint(np.delete(groups, rows))
+    np.testing.assert_array_equal(whole_groups(groups, 18, 0), np.arange(18))

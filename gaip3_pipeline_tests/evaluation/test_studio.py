@@ -1,5 +1,6 @@
 """The studio's side of the models: one recipe, one picture, wherever it is followed."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from gaip3_pipeline.evaluation.studio import Studio
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
 from gaip3_pipeline.models.detail import build_detail, detail_version, load_detail, save_detail
-from gaip3_pipeline.models.nvae.model import build_nvae, save_nvae
+from gaip3_pipeline.models.nvae.model import build_nvae, load_nvae, save_nvae
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import write_input_values
 from gaip3_pipeline.tables.hashing import weights_version
@@ -185,6 +186,29 @@ def test_numbers_mix_with_seeds_from_one_end_to_the_other(detailed: Made) -> Non
         found = studio.generator.means(studio._placed([face(mixture, **ways)], [mixture], [1.0]), values)
         expected = studio.generator.means(studio._placed([face(end, **ways)], [end], [1.0]), values)
         np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_a_mixture_that_is_all_numbers_is_them_at_any_temperature(detailed: Made) -> None:
+    studio, values = detailed.studio, np.full((1, 5), 0.5, np.float32)
+    photograph = pack_latents(e[0] for e in studio.generator.latents([40], values))
+    for mixture, end in (
+        (Mixed(first=photograph, second=Drawn(seed=2), share=[share]), end) for share, end in ((0.0, photograph), (1.0, Drawn(seed=2)))
+    ):
+        found, expected = (studio._placed([face(part, prior="aggregate")], [part], [0.5]) for part in (mixture, end))
+        for level, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(level, wanted, atol=0.02)
+
+
+def test_a_detail_network_of_an_older_generator_is_not_the_roots(detailed: Made, tmp_path: Path) -> None:
+    root = DataRoot(tmp_path / "root")
+    shutil.copytree(detailed.root.path, root.path)
+    generators = Generators(root)
+    assert generators.has_detail()
+    model = load_nvae(root.nvae)
+    model.weights[0].assign(model.weights[0] + 1.0)
+    save_nvae(model, root.nvae)
+    assert not generators.has_detail()
+    assert generators.find(None).detail_folder is None
 
 
 def test_latents_of_another_generator_are_refused(made: Made) -> None:

@@ -219,8 +219,8 @@ function figures(pair) {
     ...names.sort().map((n) => row("td", [n, ...pair.map((m) => number(m?.figures[n]))])));
 }
 
-// The photograph with what the sliders changed added to it, so that it stays as sharp as it is: cut + (now − seen), into `img`.
-async function laidOver(cut, seen, now, img) {
+// The photograph with what the sliders changed added to it, so that it stays as sharp as it is: cut + (now − seen), a picture's address.
+async function laidOver(cut, seen, now) {
   const load = (src) => new Promise((done, fail) => { const i = new Image(); i.onload = () => done(i); i.onerror = fail; i.src = src; });
   const [base, before, after] = await Promise.all([cut, seen, now].map(load));
   const [width, height] = [base.naturalWidth, base.naturalHeight];
@@ -229,7 +229,7 @@ async function laidOver(cut, seen, now, img) {
   const out = pixels(base), a = pixels(before).data, b = pixels(after).data;
   for (let i = 0; i < a.length; i += 1) if (i % 4 !== 3) out.data[i] += b[i] - a[i]; // a Uint8ClampedArray: it clips by itself
   pen.putImageData(out, 0, 0);
-  img.src = canvas.toDataURL("image/png");
+  return canvas.toDataURL("image/png");
 }
 
 const photograph = {
@@ -253,7 +253,9 @@ const photograph = {
     if (!this.cut || !pictures.length) return;
     pictures[0].src = this.cut;
     pictures[1].src = this.seen;
-    if (this.studio.now && this.studio.chosen === this.face) laidOver(this.cut, this.seen, this.studio.now.src, pictures[2]).catch(failed);
+    if (!this.studio.now || this.studio.chosen !== this.face) return;
+    const turn = (this.turn = (this.turn ?? 0) + 1); // of several on their way the last asked for stays, whichever comes last
+    laidOver(this.cut, this.seen, this.studio.now.src).then((src) => { if (turn === this.turn) pictures[2].src = src; }).catch(failed);
   },
   async take(file) {
     document.getElementById("s-tab-photograph").click();
