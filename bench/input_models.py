@@ -23,9 +23,9 @@ from sklearn.isotonic import IsotonicRegression
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import labelled_features, labelled_table, resized_images
-from gaip3_pipeline.evaluation.regression import r_squared
 from gaip3_pipeline.evaluation.relevance import with_intervals
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.metrics.regression import r_squared
 from gaip3_pipeline.settings import Network, load
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training import inputs

@@ -30,11 +30,11 @@ from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.nvae.model import save_nvae
 from gaip3_pipeline.models.nvae.objective import NvaeTraining
+from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Nvae
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import fit
 from gaip3_pipeline.training.generator import optimizer
-from gaip3_pipeline.training.progress import Progress
 
 PAPER = 78.01
 NATS = 28 * 28 * math.log(2.0)  # of one bit per dimension

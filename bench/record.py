@@ -19,8 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.evaluation.fresh_judges import MAKES, SIZES
-from gaip3_pipeline.evaluation.sharpness import OCTAVES
 from gaip3_pipeline.layout import ATTRIBUTES, REPOSITORY, DataRoot
+from gaip3_pipeline.metrics.sharpness import OCTAVES
 from gaip3_pipeline.versions import read_figures
 
 DISTANCES = ("swd", "fd_random", "fd_pixels", "coverage", "recall", "diversity")

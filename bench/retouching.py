@@ -22,7 +22,6 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.assets.training_data import final_images
-from gaip3_pipeline.evaluation.classification import both, roc_auc
 from gaip3_pipeline.evaluation.distances import (
     frechet_distance,
     identity,
@@ -33,10 +32,11 @@ from gaip3_pipeline.evaluation.distances import (
 )
 from gaip3_pipeline.evaluation.fresh_judges import SIZES, Network, Regression, side_of, told_apart
 from gaip3_pipeline.evaluation.generate import load_face_generator, noise_of_seeds
-from gaip3_pipeline.evaluation.neighbours import neighbourhoods
 from gaip3_pipeline.evaluation.retouch import bootstrap_interval
 from gaip3_pipeline.imaging.contact_sheet import pairs
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.metrics.classification import both, roc_auc
+from gaip3_pipeline.metrics.neighbours import neighbourhoods
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, load
 from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior

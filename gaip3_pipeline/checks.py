@@ -228,7 +228,7 @@ def _detailed(root: DataRoot, f: dict[str, Any]) -> Verdict:
 
 
 def _sharp(root: DataRoot, f: dict[str, Any]) -> Verdict:
-    from gaip3_pipeline.evaluation.sharpness import shortcomings
+    from gaip3_pipeline.metrics.sharpness import shortcomings
 
     if "power_1" not in f:
         return False, NOTHING_HELD_OUT

@@ -61,7 +61,7 @@ def demo(root: DataRoot) -> None:
     """Paint synthetic faces and run the whole pipeline on them."""
     from gaip3_pipeline.assets.report import summary
     from gaip3_pipeline.faces.dataset import DatasetError, write_dataset
-    from gaip3_pipeline.training.progress import Progress
+    from gaip3_pipeline.progress import Progress
 
     if not root.settings_file.exists():
         write_text_atomically(root.settings_file, DEMO_SETTINGS)
@@ -206,8 +206,8 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
     """Retouch the photographs of FOLDER: encoded, steered by the critic, put back. Originals stay as they are."""
     from gaip3_pipeline.evaluation.photographs import retouch_photographs
     from gaip3_pipeline.evaluation.studio import Studio
+    from gaip3_pipeline.progress import Progress
     from gaip3_pipeline.tables.image_files import list_images
-    from gaip3_pipeline.training.progress import Progress
     from gaip3_pipeline.web.registered import Generators
 
     settings = load(root)

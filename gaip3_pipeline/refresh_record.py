@@ -119,7 +119,7 @@ class Record:
         self._write()
 
     def progress(self, label: str, done: int, total: int, left: float | None) -> None:
-        """Where the work of the present asset stands (see :data:`gaip3_pipeline.training.progress.Watch`)."""
+        """Where the work of the present asset stands (see :data:`gaip3_pipeline.progress.Watch`)."""
         self._content["progress"] = {"label": label, "done": done, "total": total, "left_s": left}
         self._write()
 

@@ -17,10 +17,10 @@ import dagster as dg
 
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun
+from gaip3_pipeline.progress import Progress, Watch
 from gaip3_pipeline.settings import Settings, load, section_hash
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.hashing import digest, file_version
-from gaip3_pipeline.training.progress import Progress, Watch
 
 # observable_source_asset is beta in 1.13 and says so once for each of our sources.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, module="dagster")

@@ -32,7 +32,7 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
     def evaluator(step: Step) -> Made:
         from gaip3_pipeline.assets.training_data import keep_labels_seen, label_changes_since, labelled_table, resized_images
         from gaip3_pipeline.evaluation.charts import scatter
-        from gaip3_pipeline.evaluation.regression import regression_figures
+        from gaip3_pipeline.metrics.regression import regression_figures
         from gaip3_pipeline.tables.label_changes import changes_csv
         from gaip3_pipeline.tables.splits import evaluators_half
         from gaip3_pipeline.training.regressor import train_regressor

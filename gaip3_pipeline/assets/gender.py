@@ -29,7 +29,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     def gender_model(step: Step) -> Made:
         from gaip3_pipeline.assets.training_data import labelled_features, originals_table, resized_images
         from gaip3_pipeline.evaluation.charts import training_curves
-        from gaip3_pipeline.evaluation.classification import gender_figures
+        from gaip3_pipeline.metrics.classification import gender_figures
         from gaip3_pipeline.models.features import trunk_groups
         from gaip3_pipeline.tables.files import write_text_atomically
         from gaip3_pipeline.training.gender import FEMALE, LINES, train_gender

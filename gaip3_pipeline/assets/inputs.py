@@ -196,7 +196,7 @@ def _control_regressor(settings: Settings) -> dg.AssetsDefinition:
     def control_regressor(step: Step) -> Made:
         from gaip3_pipeline.assets.training_data import final_images
         from gaip3_pipeline.evaluation.charts import training_curves
-        from gaip3_pipeline.evaluation.regression import r_squared
+        from gaip3_pipeline.metrics.regression import r_squared
         from gaip3_pipeline.training.regressor import train_regressor
 
         section, folder = step.settings.control_regressor, step.root.control_regressor

@@ -106,8 +106,8 @@ def _lid_openings(root: DataRoot, images: Any, extractor: str) -> Any:
 
 
 def _figures(table: Any) -> dict[str, float | int]:
-    from gaip3_pipeline.evaluation.regression import regression_figures
     from gaip3_pipeline.evaluation.review import LOOKS_WRONG
+    from gaip3_pipeline.metrics.regression import regression_figures
 
     labelled = table[table.value.notna()]
     return {

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.charts import BLUE, GREY, RED, jpeg
-from gaip3_pipeline.evaluation.classification import both, calibration_curve, expected_calibration_error, roc_auc, sigmoid, wilson_interval
+from gaip3_pipeline.metrics.classification import both, calibration_curve, expected_calibration_error, roc_auc, sigmoid, wilson_interval
 from gaip3_pipeline.training.critic import CriticResult, TrainedCritic, critic_logits
 
 PATCH = 1 / 6  # of a picture's height: what is hidden at a time

@@ -10,17 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.charts import BLUE, GREEN, GREY, RED, jpeg
-from gaip3_pipeline.evaluation.classification import (
+from gaip3_pipeline.evaluation.page import Entry, Report
+from gaip3_pipeline.imaging.contact_sheet import contact_sheet
+from gaip3_pipeline.imaging.transform import RATIOS, brightness_ratio
+from gaip3_pipeline.layout import IMAGE_SETS
+from gaip3_pipeline.metrics.classification import (
     calibration_curve,
     expected_calibration_error,
     fit_temperature,
     sigmoid,
     wilson_interval,
 )
-from gaip3_pipeline.evaluation.page import Entry, Report
-from gaip3_pipeline.imaging.contact_sheet import contact_sheet
-from gaip3_pipeline.imaging.transform import RATIOS, brightness_ratio
-from gaip3_pipeline.layout import IMAGE_SETS
 
 THRESHOLDS = (0.5, 0.9, 0.99, 0.999, 0.9999)
 SUSPECTED = 0.5  # chance of the other folder from which a picture is listed

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from gaip3_pipeline.evaluation.neighbours import neighbourhoods
+from gaip3_pipeline.metrics.neighbours import neighbourhoods
 from gaip3_pipeline.training.pictures import score, shrink
 
 Features = Callable[[np.ndarray], np.ndarray]

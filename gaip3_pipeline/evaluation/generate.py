@@ -23,11 +23,11 @@ from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
 from gaip3_pipeline.models.backend import compiled
 from gaip3_pipeline.models.detail import DetailNetwork, load_detail
 from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
+from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Samples
 from gaip3_pipeline.tables.contracts import read_all_input_values
 from gaip3_pipeline.tables.files import write_bytes_atomically
 from gaip3_pipeline.training.pictures import shrink
-from gaip3_pipeline.training.progress import Progress
 
 BATCH = 64
 JPEG_QUALITY = 95

@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.charts import jpeg
 from gaip3_pipeline.evaluation.inputs import bootstrap, mean_absolute_error
-from gaip3_pipeline.evaluation.regression import r_squared, regression_figures
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.part_measures import regions
+from gaip3_pipeline.metrics.regression import r_squared, regression_figures
 from gaip3_pipeline.models.face_parts import find_parts
 from gaip3_pipeline.models.features import REGIONS
 from gaip3_pipeline.training.features import GROUPS

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 
 from gaip3_pipeline.models.backend import is_out_of_memory, keep_freed_memory
+from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.progress import Progress
 
 Log = Callable[[int, dict[str, float]], None]
 

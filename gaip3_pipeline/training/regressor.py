@@ -12,13 +12,13 @@ from gaip3_pipeline.layout import MIRRORED
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.regressor import build_regressor, with_mirror
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
+from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.values import as_values
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import Log, fit
 from gaip3_pipeline.training.pictures import as_float, blur, cosine_decay, flip_some, jitter, score_all, shift, shrink
-from gaip3_pipeline.training.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from gaip3_pipeline.evaluation.generate import AGGREGATE, FaceGenerator, load_fa
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.nvae.model import NVAE
+from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, Retouch
 from gaip3_pipeline.training.critic import TrainedCritic, load_critic
 from gaip3_pipeline.training.prior_critic import load_prior_critic
-from gaip3_pipeline.training.progress import Progress
 from gaip3_pipeline.training.regressor import Regressor, load_regressor
 from gaip3_pipeline.training.retouch_methods import METHODS, Correction, Draw, Method
 from gaip3_pipeline.training.retouch_scene import Scene, Seen, chosen

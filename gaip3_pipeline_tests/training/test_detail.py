@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from gaip3_pipeline.evaluation.sharpness import sharpness_figures
 from gaip3_pipeline.layout import DETAIL_START
+from gaip3_pipeline.metrics.sharpness import sharpness_figures
 from gaip3_pipeline.models.backend import compile_options
 from gaip3_pipeline.settings import Detail, of_preset
 from gaip3_pipeline.training import detail as detail_training

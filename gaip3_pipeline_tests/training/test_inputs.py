@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import approx_fprime
 from scipy.spatial.distance import cdist
 
-from gaip3_pipeline.evaluation.regression import r_squared
+from gaip3_pipeline.metrics.regression import r_squared
 from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.training.inputs import fit_process, load_input_model, save_input_model, train_input_model, unlikeliness

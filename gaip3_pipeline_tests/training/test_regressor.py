@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gaip3_pipeline.evaluation.regression import regression_figures
+from gaip3_pipeline.metrics.regression import regression_figures
 from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.values import as_values
 from gaip3_pipeline.training.regressor import load_regressor, predict_values, train_regressor

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gaip3_pipeline.evaluation.regression import level_recall, regression_figures
+from gaip3_pipeline.metrics.regression import level_recall, regression_figures
 
 
 def test_figures_agree_with_scipy():

@@ -2,8 +2,8 @@
 
 import io
 
-from gaip3_pipeline.training import progress
-from gaip3_pipeline.training.progress import Progress, clock
+from gaip3_pipeline import progress
+from gaip3_pipeline.progress import Progress, clock
 
 
 def shown(monkeypatch, times, updates):

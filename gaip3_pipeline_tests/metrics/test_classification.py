@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gaip3_pipeline.evaluation.classification import (
+from gaip3_pipeline.metrics.classification import (
     calibration_curve,
     expected_calibration_error,
     fit_temperature,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gaip3_pipeline.evaluation.neighbours import copying, nearest, neighbourhoods
+from gaip3_pipeline.metrics.neighbours import copying, nearest, neighbourhoods
 
 RNG = np.random.default_rng(0)
 REAL = RNG.normal(0, 1, (400, 2))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from gaip3_pipeline.evaluation.classification import mean_ranks
+from gaip3_pipeline.metrics.classification import mean_ranks
 
 MOST_LEVELS = 10  # labels of more levels are taken as measured, not as chosen from a few
 

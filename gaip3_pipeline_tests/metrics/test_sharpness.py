@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gaip3_pipeline.evaluation.sharpness import (
+from gaip3_pipeline.metrics.sharpness import (
     GRID,
     OCTAVES,
     agreements,
