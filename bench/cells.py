@@ -26,18 +26,18 @@ from matplotlib.figure import Figure
 
 from gaip3_pipeline.assets.training_data import FinalImages, final_images
 from gaip3_pipeline.evaluation.charts import jpeg
-from gaip3_pipeline.evaluation.generate import FaceGenerator
-from gaip3_pipeline.evaluation.generator import bits_per_dim
 from gaip3_pipeline.evaluation.samples import evaluate_samples
+from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.backend import compile_options, keep_freed_memory, seed_everything
+from gaip3_pipeline.models.nvae.bound import bits_per_dim
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization
 from gaip3_pipeline.models.nvae.objective import NvaeTraining
+from gaip3_pipeline.sampling.draw import FaceGenerator
 from gaip3_pipeline.settings import Nvae, Samples, load
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.generator import mirrored_at_random, optimizer
-from gaip3_pipeline.training.pictures import shrink
 
 Curve = list[tuple[float, float]]
 KINDS = ("dense", "paper", "paper_stem")

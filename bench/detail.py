@@ -29,14 +29,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from gaip3_pipeline.assets.training_data import final_images, known_values
 from gaip3_pipeline.evaluation.distances import sliced_wasserstein
 from gaip3_pipeline.evaluation.fresh_judges import SIZES, Regression, side_of, told_apart
-from gaip3_pipeline.evaluation.generate import FaceGenerator
 from gaip3_pipeline.evaluation.samples import FORTY, Fresh, detail_figures, draw_fresh, faces_sheet
+from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.layout import DETAIL_START, DataRoot
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.nvae.model import load_nvae
+from gaip3_pipeline.sampling.draw import FaceGenerator
 from gaip3_pipeline.settings import Samples, load
 from gaip3_pipeline.training import detail
-from gaip3_pipeline.training.pictures import shrink
 from gaip3_pipeline.training.regressor import load_network
 
 MOST = 400

@@ -22,13 +22,13 @@ from keras import ops
 
 from gaip3_pipeline.faces.dataset import portraits
 from gaip3_pipeline.faces.painter import paint
+from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.backend import compile_options, keep_freed_memory, seed_everything
 from gaip3_pipeline.models.nvae.objective import NvaeTraining
 from gaip3_pipeline.settings import Faces, Nvae, of_preset
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.generator import mirrored_at_random, optimizer
-from gaip3_pipeline.training.pictures import shrink
 
 
 def trained(images: np.ndarray, values: np.ndarray, settings: Nvae, steps: int) -> dict[str, float]:

@@ -176,8 +176,8 @@ def generate(
     **sliders: float | None,
 ) -> None:
     """Generate faces with the sliders where you put them, or those of a picture that was downloaded from the studio."""
-    from gaip3_pipeline.evaluation.generate import generate_grid, load_face_generator, out_of_range
     from gaip3_pipeline.models.detail import PairError
+    from gaip3_pipeline.sampling.draw import generate_grid, load_face_generator, out_of_range
 
     if source:
         _generate_again(root, source, out)
@@ -236,7 +236,7 @@ def _need_generator(root: DataRoot) -> None:
 
 
 def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
-    from gaip3_pipeline.evaluation.recipe import RecipeError, read_recipe
+    from gaip3_pipeline.sampling.recipe import RecipeError, read_recipe
     from gaip3_pipeline.web.registered import Generators
 
     context = click.get_current_context()

@@ -59,10 +59,10 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
     def detail_weights(step: Step) -> Made:
         from gaip3_pipeline.assets.training_data import final_images, known_values
         from gaip3_pipeline.evaluation.charts import training_curves
-        from gaip3_pipeline.evaluation.generate import FaceGenerator
         from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
         from gaip3_pipeline.models.detail import detail_version, save_detail
         from gaip3_pipeline.models.nvae.model import load_nvae
+        from gaip3_pipeline.sampling.draw import FaceGenerator
         from gaip3_pipeline.training import checkpoint
         from gaip3_pipeline.training.detail import detail_sheet, draw_pool, draw_watched, train_detail
         from gaip3_pipeline.training.logbook import write_section

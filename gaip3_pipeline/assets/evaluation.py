@@ -86,8 +86,8 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
 
         from gaip3_pipeline.assets.training_data import final_images, frozen_features, known_values
         from gaip3_pipeline.evaluation.control import control_chart, control_figures, control_table, realism, sweep_all, sweep_strips
-        from gaip3_pipeline.evaluation.generate import load_face_generator
         from gaip3_pipeline.evaluation.samples import evaluate_samples, faces_sheet, judge_samples, nearest_sheet
+        from gaip3_pipeline.sampling.draw import load_face_generator
         from gaip3_pipeline.tables.files import write_text_atomically
         from gaip3_pipeline.training.critic import critic_logits, load_critic
         from gaip3_pipeline.training.regressor import load_regressor

@@ -85,8 +85,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     )
     def nvae_samples(step: Step) -> Made:
         from gaip3_pipeline.assets.training_data import final_images
-        from gaip3_pipeline.evaluation.generate import draw_samples, load_face_generator, write_pictures
         from gaip3_pipeline.imaging.contact_sheet import contact_sheet
+        from gaip3_pipeline.sampling.draw import draw_samples, load_face_generator, write_pictures
         from gaip3_pipeline.tables.contracts import write_samples
 
         data = final_images(step.root, step.settings, step.progress())

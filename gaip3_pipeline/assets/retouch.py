@@ -74,8 +74,8 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         import numpy as np
 
         from gaip3_pipeline.assets.training_data import final_images
-        from gaip3_pipeline.evaluation.generate import read_jpegs, remove_others
         from gaip3_pipeline.evaluation.retouch import change_sheets, judged, retouch_figures, retouch_samples
+        from gaip3_pipeline.sampling.draw import read_jpegs, remove_others
         from gaip3_pipeline.tables.contracts import read_samples, write_samples
         from gaip3_pipeline.training.critic import critic_logits, load_critic, pictures_of_role
         from gaip3_pipeline.training.retouch import load_tools

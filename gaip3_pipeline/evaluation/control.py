@@ -9,12 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.charts import GREY, jpeg
-from gaip3_pipeline.evaluation.distances import mean_pairwise_distance, random_features
-from gaip3_pipeline.evaluation.generate import SEED_OFFSET, FaceGenerator
+from gaip3_pipeline.evaluation.distances import random_features
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance
 from gaip3_pipeline.metrics.regression import r_squared, spearman
 from gaip3_pipeline.progress import Progress
+from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator
 from gaip3_pipeline.settings import Samples
 from gaip3_pipeline.training.regressor import Regressor, predict_values
 

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from gaip3_pipeline.metrics.neighbours import neighbourhoods
-from gaip3_pipeline.training.pictures import score, shrink
+from gaip3_pipeline.imaging.augment import shrink
+from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance, neighbourhoods
+from gaip3_pipeline.models.scoring import score
 
 Features = Callable[[np.ndarray], np.ndarray]
 DIMENSIONS = 64
@@ -76,18 +77,6 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     # tr((Σ_a Σ_b)^½) = tr((Σ_a^½ Σ_b Σ_a^½)^½), which is symmetric and therefore real
     cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ second @ root), 0, None)).sum()
     return float(((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum() + np.trace(first) + np.trace(second) - 2 * cross)
-
-
-def mean_pairwise_distance(features: np.ndarray) -> float:
-    """The mean Euclidean distance between the features ``(N, D)`` of different pictures: diversity. NaN for fewer than 2."""
-    n = len(features)
-    if n < 2:
-        return float("nan")
-    f = features.astype(np.float64) - features.mean(axis=0)
-    squares = (f**2).sum(axis=1)
-    distances = np.sqrt(np.clip(squares[:, None] + squares[None] - 2 * f @ f.T, 0, None))
-    np.fill_diagonal(distances, 0.0)
-    return float(distances.sum() / (n * (n - 1)))
 
 
 def identity(before: np.ndarray, after: np.ndarray) -> dict[str, float]:

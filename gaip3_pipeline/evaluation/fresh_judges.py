@@ -20,11 +20,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from gaip3_pipeline.imaging.augment import as_float, shrink
 from gaip3_pipeline.metrics.classification import roc_auc
 from gaip3_pipeline.metrics.sharpness import bands
 from gaip3_pipeline.models.backend import compile_options
 from gaip3_pipeline.training.critic import ABSENT, as_jpegs, cross_entropy
-from gaip3_pipeline.training.pictures import as_float, shrink
 
 JPEG_QUALITY = 95
 SEEDS, FOLDS = 3, 5

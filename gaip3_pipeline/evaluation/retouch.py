@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from gaip3_pipeline.evaluation.distances import distances_to_real, identity, random_features
-from gaip3_pipeline.evaluation.generate import AGGREGATE, STANDARD, noise_of_seeds, write_jpegs
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.metrics.classification import both, roc_auc
 from gaip3_pipeline.progress import Progress
+from gaip3_pipeline.sampling.draw import AGGREGATE, STANDARD, noise_of_seeds, write_jpegs
 from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.training.critic import TrainedCritic, evidence_by_network, same_way

@@ -7,14 +7,14 @@ import numpy as np
 
 from gaip3_pipeline.evaluation.distances import Features, distances_to_real, identity, random_features
 from gaip3_pipeline.evaluation.fresh_judges import FOLDS, fresh_judges
-from gaip3_pipeline.evaluation.generate import SEED_OFFSET, FaceGenerator, as_bytes
+from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import area_resize
 from gaip3_pipeline.metrics.neighbours import copying, nearest
 from gaip3_pipeline.metrics.sharpness import agreements, noise_shares, octaves, power_ratio, sharpness_figures
 from gaip3_pipeline.progress import Progress
+from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator, as_bytes
 from gaip3_pipeline.settings import Samples
-from gaip3_pipeline.training.pictures import shrink
 
 MOST = 400  # samples, and pictures of the held-out ones that fresh judges see
 DRAWN = 64  # at a time

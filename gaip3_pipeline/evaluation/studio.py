@@ -14,8 +14,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from gaip3_pipeline.evaluation.generate import AGGREGATE, STANDARD, FaceGenerator, grid, noise_of_seeds, values_of_seeds
-from gaip3_pipeline.evaluation.recipe import (
+from gaip3_pipeline.imaging.augment import shrink
+from gaip3_pipeline.imaging.decode import Target, decode
+from gaip3_pipeline.imaging.transform import resize
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.models.detail import load_detail
+from gaip3_pipeline.models.nvae.model import load_nvae
+from gaip3_pipeline.sampling.draw import AGGREGATE, STANDARD, FaceGenerator, grid, noise_of_seeds, values_of_seeds
+from gaip3_pipeline.sampling.recipe import (
     Drawn,
     Encoded,
     Face,
@@ -30,15 +36,9 @@ from gaip3_pipeline.evaluation.recipe import (
     unpack_latents,
     write_png,
 )
-from gaip3_pipeline.imaging.decode import Target, decode
-from gaip3_pipeline.imaging.transform import resize
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
-from gaip3_pipeline.models.detail import load_detail
-from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.settings import ASCENT, Settings
 from gaip3_pipeline.training.features import Extractor, extract, load_extractor
 from gaip3_pipeline.training.inputs import InputProcess, load_input_model
-from gaip3_pipeline.training.pictures import shrink
 from gaip3_pipeline.training.retouch import Retoucher, Tools, load_tools
 
 BATCH = 8  # of every decoding, filled up by repetition: one shape to compile, and a face is the same to the bit alone and among others

@@ -52,3 +52,15 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = a.astype(np.float64) - centre, b.astype(np.float64) - centre
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * a @ b.T
     return np.sqrt(np.clip(squares, 0.0, None))
+
+
+def mean_pairwise_distance(features: np.ndarray) -> float:
+    """The mean Euclidean distance between the features ``(N, D)`` of different pictures: diversity. NaN for fewer than 2."""
+    n = len(features)
+    if n < 2:
+        return float("nan")
+    f = features.astype(np.float64) - features.mean(axis=0)
+    squares = (f**2).sum(axis=1)
+    distances = np.sqrt(np.clip(squares[:, None] + squares[None] - 2 * f @ f.T, 0, None))
+    np.fill_diagonal(distances, 0.0)
+    return float(distances.sum() / (n * (n - 1)))

@@ -2,7 +2,7 @@
 
 A prior that was trained beside its encoder does not match the aggregate posterior: samples fall where no picture taught the decoder
 (Rosca et al. 2018, arXiv 1802.06847). A Gaussian fitted afterwards to draws of the posterior mends much of it at no cost, as ex-post
-density estimation (Ghosh et al. 2020, arXiv 1903.12436) does for autoencoders. It is part of drawing: see evaluation/generate.py.
+density estimation (Ghosh et al. 2020, arXiv 1903.12436) does for autoencoders. It is part of drawing: see sampling/draw.py.
 """
 
 from collections.abc import Sequence

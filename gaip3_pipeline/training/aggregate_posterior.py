@@ -3,9 +3,9 @@
 import numpy as np
 from sklearn.covariance import ledoit_wolf
 
-from gaip3_pipeline.evaluation.generate import FaceGenerator
 from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior, with_one
 from gaip3_pipeline.models.nvae.model import NVAE
+from gaip3_pipeline.sampling.draw import FaceGenerator
 
 DRAWS = 3  # of the posterior for each picture
 # Numbers of a group up to which its covariance is fitted. Of the finer groups measured it shrank to a multiple of the identity anyway.

@@ -17,10 +17,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from gaip3_pipeline.imaging.augment import as_float, flip_some, jitter, shift, shrink
 from gaip3_pipeline.imaging.transform import encode_jpeg
 from gaip3_pipeline.metrics.classification import fit_temperature, roc_auc
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.critic import MARGIN, build_critic, evidence, networks_of
+from gaip3_pipeline.models.scoring import score
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Critic
@@ -28,7 +30,7 @@ from gaip3_pipeline.tables.splits import folds_of, split
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import Log, fit
-from gaip3_pipeline.training.pictures import as_float, cosine_decay, flip_some, jitter, score, shift, shrink
+from gaip3_pipeline.training.optimizer import cosine_decay
 
 JPEG_QUALITY, LEAST_QUALITY = 95, 20
 ROLES = ("guide", "judge")

@@ -21,20 +21,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from gaip3_pipeline.evaluation.distances import mean_pairwise_distance
-from gaip3_pipeline.evaluation.generate import SEED_OFFSET, FaceGenerator, grid, noise_maps
+from gaip3_pipeline.imaging.augment import flip_some, shrink
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES, DETAIL_START, MIRRORED
+from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance
 from gaip3_pipeline.metrics.sharpness import octaves, power_ratio
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.detail import DetailNetwork, Discriminator, halved
 from gaip3_pipeline.models.regressor import values_error
 from gaip3_pipeline.progress import Progress
+from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator, grid, noise_maps
 from gaip3_pipeline.settings import Detail, Samples
 from gaip3_pipeline.tables.files import writing
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import DivergedError, Log, fit
-from gaip3_pipeline.training.pictures import flip_some, shrink
 
 Tensor = Any
 NETWORKS = ("network", "discriminator")

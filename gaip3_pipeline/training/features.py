@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from scipy.sparse.linalg import eigsh
 
+from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.part_measures import PARTS
 from gaip3_pipeline.imaging.patches import HEIGHT, PATCH, PATCHES, SAMPLED, WIDTH, patch_dictionary
 from gaip3_pipeline.imaging.transform import opponent
@@ -15,7 +16,6 @@ from gaip3_pipeline.models.backend import compile_options
 from gaip3_pipeline.models.features import COLOURS, REGIONS, build_trunk, trunk_groups
 from gaip3_pipeline.models.storage import load_weights, save_config, save_weights
 from gaip3_pipeline.training.part_features import PartAxes, learn_part_axes, load_part_axes, part_groups, save_part_axes
-from gaip3_pipeline.training.pictures import shrink
 
 GROUPS = [*REGIONS, *PARTS]
 ROUNDS = 10  # of k-means

@@ -14,8 +14,10 @@ import keras
 import numpy as np
 from scipy.optimize import minimize
 
+from gaip3_pipeline.imaging.augment import as_float, flip_some, jitter, shift, shrink
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.classifier import build_classifier
+from gaip3_pipeline.models.scoring import score, score_all
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import GenderModel, InputModel
@@ -26,7 +28,7 @@ from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.features import Extractor, extract
 from gaip3_pipeline.training.fit import Log, fit
 from gaip3_pipeline.training.inputs import InputProcess, fit_process, load_input_model, save_input_model
-from gaip3_pipeline.training.pictures import as_float, cosine_decay, flip_some, jitter, score, score_all, shift, shrink
+from gaip3_pipeline.training.optimizer import cosine_decay
 
 MALE, FEMALE = 0, 1  # columns of logits and probabilities
 LINES = "platt.json"  # of each fold, what makes its process's mean a logit

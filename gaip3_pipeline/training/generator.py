@@ -10,19 +10,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from gaip3_pipeline.evaluation.generate import grid, noise_of_seeds
-from gaip3_pipeline.evaluation.generator import Bound, bits_per_dim
+from gaip3_pipeline.imaging.augment import flip_some, shift, shrink
 from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.models.backend import compile_options, seed_everything
+from gaip3_pipeline.models.nvae.bound import Bound, bits_per_dim
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization, save_nvae
 from gaip3_pipeline.models.nvae.objective import CONTROL_COMPLETE, NvaeTraining
 from gaip3_pipeline.models.storage import load_weights
 from gaip3_pipeline.progress import Progress
+from gaip3_pipeline.sampling.draw import grid, noise_of_seeds
 from gaip3_pipeline.settings import Nvae, Samples
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import KeepBest, Log, fit
 from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
-from gaip3_pipeline.training.pictures import flip_some, shift, shrink
 
 IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
 ENOUGH, ENOUGH_SHARE = 40, 0.02  # pictures at or beyond the ends of the range of a value, at most this share of all

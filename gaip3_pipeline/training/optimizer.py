@@ -56,3 +56,8 @@ class SpikeSkippingAdamax(keras.optimizers.Adamax):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "spike": self.spike, "clip_norm": self.clip_norm}
+
+
+def cosine_decay(learning_rate: float, batches_per_epoch: int, epochs: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """From ``learning_rate`` to 0 over the whole training; a function of the optimiser's step, so a resumed training goes on."""
+    return keras.optimizers.schedules.CosineDecay(learning_rate, max(1, batches_per_epoch * epochs))

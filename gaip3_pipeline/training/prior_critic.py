@@ -9,7 +9,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from gaip3_pipeline.evaluation.generate import FaceGenerator
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.metrics.classification import both, roc_auc
 from gaip3_pipeline.models.backend import compile_options, gradient, seed_everything
@@ -17,11 +16,12 @@ from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.models.prior_critic import build_prior_critic
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.progress import Progress
+from gaip3_pipeline.sampling.draw import FaceGenerator
 from gaip3_pipeline.settings import Critic
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import Log, fit
-from gaip3_pipeline.training.pictures import cosine_decay
+from gaip3_pipeline.training.optimizer import cosine_decay
 
 DRAWS = 4  # of the posterior for each picture
 STEPS, STEP = 20, 0.1  # of the flow; at fidelity .5, in units of the logit's gradient

@@ -8,9 +8,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from gaip3_pipeline.imaging.augment import as_float, blur, flip_some, jitter, shift, shrink
 from gaip3_pipeline.layout import MIRRORED
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.regressor import build_regressor, with_mirror
+from gaip3_pipeline.models.scoring import score_all
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Network
@@ -18,7 +20,7 @@ from gaip3_pipeline.tables.values import as_values
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import Log, fit
-from gaip3_pipeline.training.pictures import as_float, blur, cosine_decay, flip_some, jitter, score_all, shift, shrink
+from gaip3_pipeline.training.optimizer import cosine_decay
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from gaip3_pipeline.evaluation.generate import AGGREGATE, FaceGenerator, load_face_generator
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.progress import Progress
+from gaip3_pipeline.sampling.draw import AGGREGATE, FaceGenerator, load_face_generator
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, Retouch
 from gaip3_pipeline.training.critic import TrainedCritic, load_critic
 from gaip3_pipeline.training.prior_critic import load_prior_critic

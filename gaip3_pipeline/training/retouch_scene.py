@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from keras import ops
 
-from gaip3_pipeline.evaluation.generate import FaceGenerator
 from gaip3_pipeline.models.backend import compiled, gradient
 from gaip3_pipeline.models.regressor import fitted
+from gaip3_pipeline.sampling.draw import FaceGenerator
 from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.training.critic import TrainedCritic
 from gaip3_pipeline.training.regressor import Regressor

@@ -8,9 +8,9 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from gaip3_pipeline.evaluation.recipe import Pair, RecipeError
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import ModelVersion
+from gaip3_pipeline.sampling.recipe import Pair, RecipeError
 from gaip3_pipeline.tables.hashing import weights_version
 
 MODEL, DETAIL, MEASURED_BY = "nvae_weights", "detail_weights", "generator_evaluation"

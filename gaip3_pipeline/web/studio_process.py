@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import TypeAdapter
 
-from gaip3_pipeline.evaluation.recipe import Face, Pair, RecipeError, recipe_in, write_png
 from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import ModelVersion
+from gaip3_pipeline.sampling.recipe import Face, Pair, RecipeError, recipe_in, write_png
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.registered import Generators, named
 
@@ -152,8 +152,8 @@ class _Work:
 
     def samples(self, head: dict[str, Any], _body: bytes) -> Answer:
         """Faces with all their values, and JPEGs as the samples are."""
-        from gaip3_pipeline.evaluation.generate import JPEG_QUALITY
         from gaip3_pipeline.imaging.transform import encode_jpeg
+        from gaip3_pipeline.sampling.draw import JPEG_QUALITY
 
         studio = self._studio(head)
         faces = studio.resolved(_FACES.validate_python(head["faces"]))

@@ -8,13 +8,13 @@ from gaip3_pipeline.evaluation.distances import (
     distances_to_real,
     frechet_distance,
     kernel_distance,
-    mean_pairwise_distance,
     pixel_features,
     random_features,
     reduction,
     sliced_wasserstein,
     trained_features,
 )
+from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance
 from gaip3_pipeline.models.regressor import build_regressor
 
 

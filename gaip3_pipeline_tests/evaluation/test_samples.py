@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gaip3_pipeline.evaluation.generate import FaceGenerator
 from gaip3_pipeline.evaluation.samples import draw_fresh, evaluate_samples, nearest_sheet, whole_groups
 from gaip3_pipeline.models.nvae.model import build_nvae
+from gaip3_pipeline.sampling.draw import FaceGenerator
 from gaip3_pipeline.settings import Samples, of_preset
 
 SETTINGS = Samples(n=4, seed=3)

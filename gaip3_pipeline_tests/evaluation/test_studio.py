@@ -10,8 +10,13 @@ import pytest
 from PIL import Image
 
 from gaip3_pipeline.definitions import tracking_of
-from gaip3_pipeline.evaluation.generate import noise_of_seeds
-from gaip3_pipeline.evaluation.recipe import (
+from gaip3_pipeline.evaluation.studio import Studio
+from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
+from gaip3_pipeline.models.detail import build_detail, detail_version, load_detail, save_detail
+from gaip3_pipeline.models.nvae.model import build_nvae, load_nvae, save_nvae
+from gaip3_pipeline.sampling.draw import noise_of_seeds
+from gaip3_pipeline.sampling.recipe import (
     Drawn,
     Encoded,
     Face,
@@ -24,11 +29,6 @@ from gaip3_pipeline.evaluation.recipe import (
     read_recipe,
     write_png,
 )
-from gaip3_pipeline.evaluation.studio import Studio
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
-from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
-from gaip3_pipeline.models.detail import build_detail, detail_version, load_detail, save_detail
-from gaip3_pipeline.models.nvae.model import build_nvae, load_nvae, save_nvae
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import write_input_values
 from gaip3_pipeline.tables.hashing import weights_version

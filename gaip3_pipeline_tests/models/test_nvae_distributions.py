@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from gaip3_pipeline.evaluation.generator import importance_weighted
+from gaip3_pipeline.models.nvae.bound import importance_weighted
 from gaip3_pipeline.models.nvae.distributions import (
     Bernoulli,
     likelihood_mean,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gaip3_pipeline.evaluation.critic import critic_figures, occlusion_chart, occlusion_map
+from gaip3_pipeline.models.scoring import score
 from gaip3_pipeline.settings import Critic
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training.critic import (
@@ -19,7 +20,6 @@ from gaip3_pipeline.training.critic import (
     same_way,
     train_critic,
 )
-from gaip3_pipeline.training.pictures import score
 
 TINY = Critic(epochs=8, batch_size=16, learning_rate=5e-3, width_multiplier=0.25, dropout=0.0, shift=1, jitter=0.0, noise=0.01)
 

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from gaip3_pipeline.evaluation.generator import bits_per_dim, generator_sheet, sweep
+from gaip3_pipeline.evaluation.generator import generator_sheet, sweep
+from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.models.nvae.bound import bits_per_dim
 from gaip3_pipeline.models.nvae.model import load_nvae, warm_start
 from gaip3_pipeline.models.nvae.objective import NvaeTraining
 from gaip3_pipeline.settings import Nvae
@@ -28,7 +30,6 @@ from gaip3_pipeline.training.generator import (
     supported_range,
     train_nvae,
 )
-from gaip3_pipeline.training.pictures import shrink
 
 SMALL = Nvae(
     height=7,

@@ -9,12 +9,12 @@ import pytest
 from keras import layers
 
 from gaip3_pipeline.evaluation import retouch as retouch_evaluation
-from gaip3_pipeline.evaluation.generate import FaceGenerator, read_jpegs
 from gaip3_pipeline.evaluation.retouch import bootstrap_interval, judged, retouch_figures, retouch_samples
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.critic import build_critic, evidence, networks_of
 from gaip3_pipeline.models.nvae.model import build_nvae
+from gaip3_pipeline.sampling.draw import FaceGenerator, read_jpegs
 from gaip3_pipeline.settings import Critic, Nvae, Retouch
 from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
 from gaip3_pipeline.training.critic import TrainedCritic, critic_logits

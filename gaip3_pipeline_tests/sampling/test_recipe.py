@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from gaip3_pipeline.evaluation.recipe import (
+from gaip3_pipeline.sampling.recipe import (
     CHUNK,
     Drawn,
     Encoded,

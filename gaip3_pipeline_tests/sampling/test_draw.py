@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from gaip3_pipeline.evaluation.generate import (
+from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
+from gaip3_pipeline.models.detail import build_detail
+from gaip3_pipeline.models.nvae.model import NVAE, build_nvae
+from gaip3_pipeline.sampling.draw import (
     AGGREGATE,
     STANDARD,
     FaceGenerator,
@@ -16,9 +19,6 @@ from gaip3_pipeline.evaluation.generate import (
     noise_of_seeds,
     out_of_range,
 )
-from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
-from gaip3_pipeline.models.detail import build_detail
-from gaip3_pipeline.models.nvae.model import NVAE, build_nvae
 from gaip3_pipeline.settings import Samples, of_preset
 
 RNG = np.random.default_rng(0)

@@ -79,7 +79,7 @@ class Face(_Strict):
     values: Annotated[list[Annotated[float, Field(ge=0, le=1)] | None], Field(min_length=len(ATTRIBUTES), max_length=len(ATTRIBUTES))]
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     guidance: Annotated[float, Field(ge=0, le=10)] = 1.0
-    # Where seeds draw: from the prior, as all did before there was detail, or where the encoder puts pictures (see evaluation/generate.py).
+    # Where seeds draw: from the prior, as all did before there was detail, or where the encoder puts pictures (see sampling/draw.py).
     prior: Literal["standard", "aggregate"] = "standard"
     detail: Annotated[float, Field(ge=0, le=1)] = 0.0  # how much of the detail network's change is added
     fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0  # with which ``latents`` came from ``drawn``; 0: they are not retouched

@@ -17,6 +17,7 @@ import pandas as pd
 from keras import ops
 from PIL import Image
 
+from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.transform import encode_jpeg
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
@@ -27,7 +28,6 @@ from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Samples
 from gaip3_pipeline.tables.contracts import read_all_input_values
 from gaip3_pipeline.tables.files import write_bytes_atomically
-from gaip3_pipeline.training.pictures import shrink
 
 BATCH = 64
 JPEG_QUALITY = 95

@@ -1,14 +1,9 @@
-"""Pictures on their way into a network: shrinking and augmentation of uint8 batches, scoring in batches. Pure functions of arrays."""
-
-from collections.abc import Callable, Iterable
+"""Pictures on their way into a network: shrinking and augmentation of uint8 batches. Pure functions of arrays."""
 
 import cv2
-import keras
 import numpy as np
 
 from gaip3_pipeline.imaging.transform import area_resize
-
-SCORING_BATCH = 256
 
 
 def shrink(images: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -60,36 +55,3 @@ def jitter(images: np.ndarray, strength: float, generator: np.random.Generator) 
     contrast = generator.uniform(1 - strength, 1 + strength, (len(images), 1, 1, 1)).astype(np.float32)
     brightness = generator.uniform(-strength / 2, strength / 2, (len(images), 1, 1, 1)).astype(np.float32)
     return np.clip((images - 0.5) * contrast + 0.5 + brightness, 0.0, 1.0)
-
-
-def score(model: keras.Model, batches: Iterable[np.ndarray], height: int, width: int) -> np.ndarray:
-    """The outputs of ``model``, ``(N, K) float32``, for batches of ``(B, H, W, 3) uint8`` of any size, in their order.
-
-    Memory is bounded by the larger of a batch given and 256 pictures.
-    """
-    return score_all([model], batches, height, width)[0]
-
-
-def score_all(
-    models: list[keras.Model], batches: Iterable[np.ndarray], height: int, width: int, done: Callable[[int], None] | None = None
-) -> list[np.ndarray]:
-    """:func:`score` for several models in one pass over the batches. ``done(n)`` is told how many pictures are scored."""
-    outputs: list[list[np.ndarray]] = [[] for _ in models]
-    n = 0
-    for batch in batches:
-        for start in range(0, len(batch), SCORING_BATCH):
-            pictures = as_float(shrink(batch[start : start + SCORING_BATCH], height, width))
-            for model, parts in zip(models, outputs, strict=True):
-                # predict_on_batch rather than a plain call: compiled, and called once per batch without fit's set-up
-                parts.append(np.asarray(model.predict_on_batch(pictures), np.float32))
-            n += len(pictures)
-            if done:
-                done(n)
-    return [
-        np.concatenate(parts) if parts else np.zeros((0, *m.output_shape[1:]), np.float32) for m, parts in zip(models, outputs, strict=True)
-    ]
-
-
-def cosine_decay(learning_rate: float, batches_per_epoch: int, epochs: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """From ``learning_rate`` to 0 over the whole training; a function of the optimiser's step, so a resumed training goes on."""
-    return keras.optimizers.schedules.CosineDecay(learning_rate, max(1, batches_per_epoch * epochs))

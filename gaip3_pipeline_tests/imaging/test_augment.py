@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gaip3_pipeline.training.pictures import blur
+from gaip3_pipeline.imaging.augment import blur
 
 
 def test_half_of_the_pictures_are_blurred_and_brightness_stays():
