@@ -61,7 +61,8 @@ def test_a_table_that_was_lost_or_edited_is_made_again(root_copy):
 
 
 def test_lids_are_measured_of_pictures_without_a_label_and_not_measured_again(root_copy, monkeypatch):
-    from gaip3_pipeline.models import face_parts
+
+    from gaip3_pipeline.features import landmarks
 
     path = root_copy.hand_labels("eyes")
     table = pd.read_csv(path, dtype=str)
@@ -71,8 +72,8 @@ def test_lids_are_measured_of_pictures_without_a_label_and_not_measured_again(ro
     assert len(kept) == read_figures(root_copy, "label_review")["unlabelled_eyes"]
     assert kept.opening.between(0.01, 1).all()
     looked_at = []
-    measure = face_parts.find_parts
-    monkeypatch.setattr(face_parts, "find_parts", lambda pictures: looked_at.append(len(pictures)) or measure(pictures))
+    measure = landmarks.find_parts
+    monkeypatch.setattr(landmarks, "find_parts", lambda pictures: looked_at.append(len(pictures)) or measure(pictures))
     table.iloc[12:].to_csv(path, index=False, lineterminator="\n")
     refresh_root(root_copy, select=["label_review"])
     assert sum(looked_at) == 2

@@ -39,9 +39,9 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
 
         from gaip3_pipeline.assets.training_data import originals_table, resized_batches, resized_images, save_labelled_features
         from gaip3_pipeline.evaluation.relevance import parts_sheet, patch_sheet
-        from gaip3_pipeline.imaging.patches import LEARNED_FROM
+        from gaip3_pipeline.features.extractor import extract, groups, learn_extractor, save_extractor
+        from gaip3_pipeline.features.patches import LEARNED_FROM
         from gaip3_pipeline.imaging.sheets import evenly
-        from gaip3_pipeline.training.features import extract, groups, learn_extractor, save_extractor
 
         table, folder = originals_table(step.root), step.root.feature_extractor
         labelled = table[table.set.isin([s.id for s in LABELLED_SETS])]
@@ -74,8 +74,8 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
     def final_features(step: Step) -> Made:
         import numpy as np
 
+        from gaip3_pipeline.features.extractor import extract, load_extractor
         from gaip3_pipeline.tables.files import writing
-        from gaip3_pipeline.training.features import extract, load_extractor
 
         packed = np.load(step.root.packed_final, mmap_mode="r")
         batches = (packed[i : i + 256] for i in range(0, len(packed), 256))

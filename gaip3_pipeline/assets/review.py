@@ -86,8 +86,8 @@ def _lid_openings(root: DataRoot, images: Any, extractor: str) -> Any:
     import pandas as pd
 
     from gaip3_pipeline.assets.training_data import resized_batches, resized_hashes
-    from gaip3_pipeline.imaging.part_measures import lid_opening
-    from gaip3_pipeline.models.face_parts import find_parts
+    from gaip3_pipeline.features.landmarks import find_parts
+    from gaip3_pipeline.features.part_measures import lid_opening
     from gaip3_pipeline.tables.files import write_text_atomically
 
     path = root.lid_openings

@@ -6,12 +6,12 @@ from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.charts import jpeg
 from gaip3_pipeline.evaluation.inputs import bootstrap, mean_absolute_error
+from gaip3_pipeline.features.extractor import GROUPS
+from gaip3_pipeline.features.landmarks import find_parts
+from gaip3_pipeline.features.part_measures import regions
+from gaip3_pipeline.features.trunk import REGIONS
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
-from gaip3_pipeline.imaging.part_measures import regions
 from gaip3_pipeline.metrics.regression import r_squared, regression_figures
-from gaip3_pipeline.models.face_parts import find_parts
-from gaip3_pipeline.models.features import REGIONS
-from gaip3_pipeline.training.features import GROUPS
 
 TINTS = {"background": (40, 90, 255), "hair": (255, 210, 0), "skin": (255, 60, 60)}
 

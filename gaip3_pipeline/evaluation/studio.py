@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from gaip3_pipeline.features.extractor import Extractor, extract, load_extractor
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.decode import Target, decode
 from gaip3_pipeline.imaging.transform import resize
@@ -37,7 +38,6 @@ from gaip3_pipeline.sampling.recipe import (
     write_png,
 )
 from gaip3_pipeline.settings import ASCENT, Settings
-from gaip3_pipeline.training.features import Extractor, extract, load_extractor
 from gaip3_pipeline.training.inputs import InputProcess, load_input_model
 from gaip3_pipeline.training.retouch import Retoucher, Tools, load_tools
 

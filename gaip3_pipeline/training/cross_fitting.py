@@ -1,6 +1,6 @@
 """Predictions for labelled pictures by models that saw neither them nor their twins, in seconds instead of a training per fold.
 
-A Gaussian process over the features of training/features.py (Rasmussen and Williams 2006, chapter 2), once in their own metric and once in
+A Gaussian process over the features of features/extractor.py (Rasmussen and Williams 2006, chapter 2), once in their own metric and once in
 one learned from the labels: the average outer product of the gradients of the first fit (one round of the recursive feature machine,
 Radhakrishnan et al. 2024). The mean of the two comes near the input models on photographs, but for eyes (docs/results.md).
 """

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from scipy.optimize import minimize
 
+from gaip3_pipeline.features.extractor import Extractor, extract
 from gaip3_pipeline.imaging.augment import as_float, flip_some, jitter, shift, shrink
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.classifier import build_classifier
@@ -25,7 +26,6 @@ from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.features import Extractor, extract
 from gaip3_pipeline.training.fit import Log, fit
 from gaip3_pipeline.training.inputs import InputProcess, fit_process, load_input_model, save_input_model
 from gaip3_pipeline.training.optimizer import cosine_decay
@@ -83,7 +83,7 @@ def train_gender(
     """Train ``settings.folds`` models into ``folder``, each on the other folds, and score every picture by the one that did not see it.
 
     ``images (N, H, W, 3) uint8``, ``is_female (N,) bool``, ``bucket (N,) int`` in 0..99, equal for twins, ``features (2, N, D)`` with
-    their regions' limits ``groups`` (models/features.py). Cross-entropy is plain:
+    their regions' limits ``groups`` (features/trunk.py). Cross-entropy is plain:
     label smoothing would keep every score below the 99.99 % rule. Raises ``ValueError`` when a fold lacks one of the sexes.
     """
     fold = folds_of(bucket, settings.folds)

@@ -114,7 +114,7 @@ def train_input_model(
 ) -> InputResult:
     """Fit the process of ``attribute`` to all labels, and once for each of four folds without it, for honest predictions.
 
-    ``features (2, N, D)`` of labelled pictures and their mirror images (models/features.py) with the regions' limits ``groups``,
+    ``features (2, N, D)`` of labelled pictures and their mirror images (features/trunk.py) with the regions' limits ``groups``,
     ``values (N,)`` in 0..1, ``bucket (N,)`` of the split, equal for twins: no label of a picture or a twin of it touches what is
     predicted for it out of fold, relevances included. With ``repeats`` the pictures come as often, one block after another, under the
     same label or one that follows from it: brightness copies after their originals. Raises ``ValueError`` when a fold leaves fewer

@@ -6,7 +6,7 @@ import pytest
 
 from gaip3_pipeline.evaluation.review import choose_next, half_closed, rarity, review_labels, review_table
 from gaip3_pipeline.faces.painter import paint, random_face
-from gaip3_pipeline.training.features import extract, learn_extractor
+from gaip3_pipeline.features.extractor import extract, learn_extractor
 
 N, PLANTED = 120, 6
 

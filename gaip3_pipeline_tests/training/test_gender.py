@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gaip3_pipeline.models.features import trunk_groups
+from gaip3_pipeline.features.extractor import extract, learn_extractor
+from gaip3_pipeline.features.trunk import trunk_groups
 from gaip3_pipeline.settings import GenderModel
 from gaip3_pipeline.training import gender
-from gaip3_pipeline.training.features import extract, learn_extractor
 from gaip3_pipeline.training.gender import NO_FOLD, combine, folds_of, load_gender_models, score_gender, softmax, train_gender
 
 TINY = GenderModel(height=16, width=12, folds=2, epochs=6, batch_size=8, learning_rate=3e-3, width_multiplier=0.25, dropout=0.0)

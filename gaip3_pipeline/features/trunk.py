@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from gaip3_pipeline.imaging.patches import FLAT, GRID, HEIGHT, PATCH, PATCHES, STRIDE, THRESHOLD, WIDTH, cell_means
+from gaip3_pipeline.features.patches import FLAT, GRID, HEIGHT, PATCH, PATCHES, STRIDE, THRESHOLD, WIDTH, cell_means
 from gaip3_pipeline.imaging.transform import opponent_channels
 
 Tensor = Any

@@ -1,4 +1,4 @@
-"""The features of faces, learned without labels and extracted: a trunk (models/features.py) and the face's parts (part_features.py)."""
+"""The features of faces, learned without labels and extracted: a trunk (trunk.py) and the face's parts (parts.py)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ import keras
 import numpy as np
 from scipy.sparse.linalg import eigsh
 
+from gaip3_pipeline.features.part_measures import PARTS
+from gaip3_pipeline.features.parts import PartAxes, learn_part_axes, load_part_axes, part_groups, save_part_axes
+from gaip3_pipeline.features.patches import HEIGHT, PATCH, PATCHES, SAMPLED, WIDTH, patch_dictionary
+from gaip3_pipeline.features.trunk import COLOURS, REGIONS, build_trunk, trunk_groups
 from gaip3_pipeline.imaging.augment import shrink
-from gaip3_pipeline.imaging.part_measures import PARTS
-from gaip3_pipeline.imaging.patches import HEIGHT, PATCH, PATCHES, SAMPLED, WIDTH, patch_dictionary
 from gaip3_pipeline.imaging.transform import opponent
 from gaip3_pipeline.models.backend import compile_options
-from gaip3_pipeline.models.features import COLOURS, REGIONS, build_trunk, trunk_groups
 from gaip3_pipeline.models.storage import load_weights, save_config, save_weights
-from gaip3_pipeline.training.part_features import PartAxes, learn_part_axes, load_part_axes, part_groups, save_part_axes
 
 GROUPS = [*REGIONS, *PARTS]
 ROUNDS = 10  # of k-means

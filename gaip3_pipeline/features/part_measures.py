@@ -1,4 +1,4 @@
-"""What is measured of a portrait whose person and points are known (models/face_parts.py): colours of hair, skin and background, the
+"""What is measured of a portrait whose person and points are known (features/landmarks.py): colours of hair, skin and background, the
 mouth, the eyes, the turn of the head. Pure functions of arrays.
 
 Points are MediaPipe's: numbers of the canonical face mesh.

@@ -1,4 +1,4 @@
-"""What is measured of the parts of faces (imaging/part_measures.py), on axes learned from pictures alone."""
+"""What is measured of the parts of faces (features/part_measures.py), on axes learned from pictures alone."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import numpy as np
 from scipy.linalg import block_diag
 from scipy.special import softmax
 
-from gaip3_pipeline.imaging.part_measures import PART_AXES, in_own_frame, measures, of_unit_size
-from gaip3_pipeline.models.face_parts import FaceParts, find_parts
+from gaip3_pipeline.features.landmarks import FaceParts, find_parts
+from gaip3_pipeline.features.part_measures import PART_AXES, in_own_frame, measures, of_unit_size
 from gaip3_pipeline.tables.files import writing
 
 FILE = "parts.weights.h5"

@@ -11,9 +11,9 @@ import pytest
 
 from gaip3_pipeline.faces.dataset import portraits
 from gaip3_pipeline.faces.painter import paint
-from gaip3_pipeline.imaging.part_measures import CHIN, EYES, FEW, FOREHEAD, OUTER_LIPS, regions
-from gaip3_pipeline.models import face_parts
-from gaip3_pipeline.models.face_parts import POINTS, find_parts
+from gaip3_pipeline.features import landmarks
+from gaip3_pipeline.features.landmarks import POINTS, find_parts
+from gaip3_pipeline.features.part_measures import CHIN, EYES, FEW, FOREHEAD, OUTER_LIPS, regions
 from gaip3_pipeline.settings import Faces
 
 
@@ -71,6 +71,6 @@ def test_points_follow_a_picture_that_is_moved(pictures):
 
 
 def test_the_networks_are_those_that_their_readme_names():
-    folder = Path(face_parts.__file__).parent / "mediapipe"
+    folder = Path(landmarks.__file__).parent / "mediapipe"
     named = dict(re.findall(r"`(\w+\.tflite)`.*`([0-9a-f]{64})`", (folder / "README.md").read_text()))
     assert named == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.tflite")}

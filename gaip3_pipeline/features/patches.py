@@ -1,5 +1,5 @@
 """A dictionary of small patches: whitened k-means (Coates, Lee and Ng 2011, “An analysis of single-layer networks in unsupervised feature
-learning”). Which of them lies where in a picture is said by models/features.py. No labels.
+learning”). Which of them lies where in a picture is said by features/trunk.py. No labels.
 """
 
 import numpy as np
