@@ -204,9 +204,9 @@ def generate(
 @click.option("--fidelity", type=click.FloatRange(0, 1), help="How freely: 0 leaves a photograph as it is [default: settings].")
 def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | None) -> None:
     """Retouch the photographs of FOLDER: encoded, steered by the critic, put back. Originals stay as they are."""
-    from gaip3_pipeline.evaluation.photographs import retouch_photographs
-    from gaip3_pipeline.evaluation.studio import Studio
     from gaip3_pipeline.progress import Progress
+    from gaip3_pipeline.studio.faces import Studio
+    from gaip3_pipeline.studio.photographs import retouch_photographs
     from gaip3_pipeline.tables.image_files import list_images
     from gaip3_pipeline.web.registered import Generators
 
@@ -246,7 +246,7 @@ def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
     try:
         recipe = read_recipe(source.read_bytes())
         pair = Generators(root).find(recipe.model, recipe.detail_model)
-        from gaip3_pipeline.evaluation.studio import Studio
+        from gaip3_pipeline.studio.faces import Studio
 
         write_bytes_atomically(out, Studio(root, load(root), pair).png(recipe.faces))
     except RecipeError as e:

@@ -194,7 +194,7 @@ TRANSPORT, NOISE_CONTRASTIVE, ASCENT = "transport", "noise_contrastive", "ascent
 
 @dataclass(frozen=True)
 class Retouch:
-    """Refinement of samples in latent space, by one of the ways of training/retouch_methods.py."""
+    """Refinement of samples in latent space, by one of the ways of retouching/methods.py."""
 
     method: str = ASCENT  # or rejection, temperature, repair; transport and noise_contrastive correct latents of the prior alone
     # How freely, 0 to 1: 0 leaves samples as they are, 1 goes all the way. The trade-off against identity: docs/results.md, proof.

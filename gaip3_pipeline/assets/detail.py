@@ -32,7 +32,7 @@ def _aggregate_posterior(settings: Settings) -> dg.AssetsDefinition:
     def aggregate_posterior(step: Step) -> Made:
         from gaip3_pipeline.assets.training_data import final_images
         from gaip3_pipeline.models.nvae.model import load_nvae
-        from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
+        from gaip3_pipeline.retouching.aggregate_posterior import fit_aggregate_posterior
 
         data = final_images(step.root, step.settings)
         gaussians, figures = fit_aggregate_posterior(load_nvae(step.root.nvae), data.images, data.values, data.table.split.to_numpy())

@@ -31,7 +31,7 @@ from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.registered import Generators, named
 
 if TYPE_CHECKING:
-    from gaip3_pipeline.evaluation.studio import Studio
+    from gaip3_pipeline.studio.faces import Studio
 
 IDLE = 900  # seconds after which an unused process ends
 STUDIOS = 3  # generators in memory: the root's own, champion and candidate
@@ -167,8 +167,8 @@ class _Work:
     def _studio(self, head: dict[str, Any]) -> "Studio":
         pair = self._generators.find(head.get("model"))
         if pair not in self._studios:
-            from gaip3_pipeline.evaluation.studio import Studio
             from gaip3_pipeline.settings import load
+            from gaip3_pipeline.studio.faces import Studio
 
             self._studios[pair] = Studio(self._root, load(self._root), pair)
         self._studios.move_to_end(pair)

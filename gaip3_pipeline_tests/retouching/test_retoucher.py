@@ -8,19 +8,19 @@ import pandas as pd
 import pytest
 from keras import layers
 
-from gaip3_pipeline.evaluation import retouch as retouch_evaluation
-from gaip3_pipeline.evaluation.retouch import bootstrap_interval, judged, retouch_figures, retouch_samples
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.critic import build_critic, evidence, networks_of
 from gaip3_pipeline.models.nvae.model import build_nvae
+from gaip3_pipeline.retouching import figures as retouch_evaluation
+from gaip3_pipeline.retouching.aggregate_posterior import fit_aggregate_posterior
+from gaip3_pipeline.retouching.figures import bootstrap_interval, judged, retouch_figures, retouch_samples
+from gaip3_pipeline.retouching.prior_critic import load_prior_critic, prior_critic_figures, train_prior_critic
+from gaip3_pipeline.retouching.retoucher import BLIND, DIVERGED, FIDELITY_0, GOOD, RETOUCHED, Retoucher, Tools
 from gaip3_pipeline.sampling.draw import FaceGenerator, read_jpegs
 from gaip3_pipeline.settings import Critic, Nvae, Retouch
-from gaip3_pipeline.training.aggregate_posterior import fit_aggregate_posterior
 from gaip3_pipeline.training.critic import TrainedCritic, critic_logits
-from gaip3_pipeline.training.prior_critic import load_prior_critic, prior_critic_figures, train_prior_critic
 from gaip3_pipeline.training.regressor import Regressor
-from gaip3_pipeline.training.retouch import BLIND, DIVERGED, FIDELITY_0, GOOD, RETOUCHED, Retoucher, Tools
 
 SETTINGS = Retouch(method="ascent", fidelity=0.5, steps=4, step_size=0.3, prior_weight=0.0, values_weight=0.0, batch_size=4)
 N = 6

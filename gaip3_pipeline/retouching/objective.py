@@ -15,7 +15,7 @@ from gaip3_pipeline.training.critic import TrainedCritic
 from gaip3_pipeline.training.regressor import Regressor
 
 if TYPE_CHECKING:
-    from gaip3_pipeline.training.retouch_methods import Draw
+    from gaip3_pipeline.retouching.methods import Draw
 
 COARSE = 4  # a picture's size over that at which it says who a person is
 

@@ -1,6 +1,6 @@
 """Retouching of samples: their latents are moved so that the guide finds the pictures more real and the person stays who it is.
 
-Every method of ``retouch_methods`` proposes latents; here proposals are drawn, judged by one objective, and the best of each sample kept.
+Every method of ``methods`` proposes latents; here proposals are drawn, judged by one objective, and the best of each sample kept.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,13 +13,13 @@ from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.progress import Progress
+from gaip3_pipeline.retouching.methods import METHODS, Correction, Draw, Method
+from gaip3_pipeline.retouching.objective import Scene, Seen, chosen
+from gaip3_pipeline.retouching.prior_critic import load_prior_critic
 from gaip3_pipeline.sampling.draw import AGGREGATE, FaceGenerator, load_face_generator
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, Retouch
 from gaip3_pipeline.training.critic import TrainedCritic, load_critic
-from gaip3_pipeline.training.prior_critic import load_prior_critic
 from gaip3_pipeline.training.regressor import Regressor, load_regressor
-from gaip3_pipeline.training.retouch_methods import METHODS, Correction, Draw, Method
-from gaip3_pipeline.training.retouch_scene import Scene, Seen, chosen
 
 RETOUCHED = ""
 GOOD = "as real as real pictures already"

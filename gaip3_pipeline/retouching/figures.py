@@ -12,12 +12,12 @@ from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.metrics.classification import both, roc_auc
 from gaip3_pipeline.progress import Progress
+from gaip3_pipeline.retouching.retoucher import BLIND, DIVERGED, GOOD, NOT_BETTER, RETOUCHED, Retoucher, Tools
 from gaip3_pipeline.sampling.draw import AGGREGATE, STANDARD, noise_of_seeds, write_jpegs
 from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.training.critic import TrainedCritic, evidence_by_network, same_way
 from gaip3_pipeline.training.regressor import Regressor, predict_values
-from gaip3_pipeline.training.retouch import BLIND, DIVERGED, GOOD, NOT_BETTER, RETOUCHED, Retoucher, Tools
 
 BOOTSTRAPS = 2000
 CHUNK = 256  # samples whose latents and pictures are in memory at a time, and that a kill may lose

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from gaip3_pipeline.definitions import tracking_of
-from gaip3_pipeline.evaluation.studio import Studio
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
 from gaip3_pipeline.models.detail import build_detail, detail_version, load_detail, save_detail
@@ -30,6 +29,7 @@ from gaip3_pipeline.sampling.recipe import (
     write_png,
 )
 from gaip3_pipeline.settings import load
+from gaip3_pipeline.studio.faces import Studio
 from gaip3_pipeline.tables.contracts import write_input_values
 from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.web.registered import DETAIL, MODEL, Generators

@@ -11,9 +11,9 @@ import numpy as np
 
 from gaip3_pipeline.models.critic import evidence
 from gaip3_pipeline.models.regressor import fitted
+from gaip3_pipeline.retouching.objective import Scene, Seen, where
 from gaip3_pipeline.sampling.draw import noise_maps
 from gaip3_pipeline.settings import ASCENT, NOISE_CONTRASTIVE, TRANSPORT, Retouch
-from gaip3_pipeline.training.retouch_scene import Scene, Seen, where
 
 
 class Correction(Protocol):

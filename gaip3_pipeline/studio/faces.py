@@ -21,6 +21,7 @@ from gaip3_pipeline.imaging.transform import resize
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.models.detail import load_detail
 from gaip3_pipeline.models.nvae.model import load_nvae
+from gaip3_pipeline.retouching.retoucher import Retoucher, Tools, load_tools
 from gaip3_pipeline.sampling.draw import AGGREGATE, STANDARD, FaceGenerator, grid, noise_of_seeds, values_of_seeds
 from gaip3_pipeline.sampling.recipe import (
     Drawn,
@@ -39,7 +40,6 @@ from gaip3_pipeline.sampling.recipe import (
 )
 from gaip3_pipeline.settings import ASCENT, Settings
 from gaip3_pipeline.training.inputs import InputProcess, load_input_model
-from gaip3_pipeline.training.retouch import Retoucher, Tools, load_tools
 
 BATCH = 8  # of every decoding, filled up by repetition: one shape to compile, and a face is the same to the bit alone and among others
 RETOUCHERS = 3
