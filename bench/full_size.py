@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot  # noqa: E402
-from gaip3_pipeline.web.doctor import find_chromium  # noqa: E402
+from gaip3_pipeline.setup.doctor import find_chromium  # noqa: E402
 
 TARGETS = [
     *(f"{kind}_{s.id}" for s in IMAGE_SETS for kind in ("resized", "augmented")),

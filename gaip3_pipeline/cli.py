@@ -369,8 +369,8 @@ def drop(root: DataRoot, paths: tuple[str, ...], reason: str | None, duplicates:
 @command
 def fetch(root: DataRoot) -> None:
     """Download the two public data sets into the data root."""
-    from gaip3_pipeline.web.fetch import FetchError
-    from gaip3_pipeline.web.fetch import fetch as download
+    from gaip3_pipeline.setup.fetch import FetchError
+    from gaip3_pipeline.setup.fetch import fetch as download
 
     try:
         download(root, click.echo)
@@ -381,7 +381,7 @@ def fetch(root: DataRoot) -> None:
 @command
 def doctor(root: DataRoot) -> None:
     """Say what is missing and how to get it."""
-    from gaip3_pipeline.web.doctor import doctor as examine
+    from gaip3_pipeline.setup.doctor import doctor as examine
 
     missing = 0
     for finding in examine(root):
@@ -402,8 +402,8 @@ def _refresh(
         signal.signal(number, signal.default_int_handler)
     with _dagster(root) as (definitions, instance):
         from gaip3_pipeline.definitions import tracking_of
-        from gaip3_pipeline.refresh import refresh as run
-        from gaip3_pipeline.refresh_record import headlines
+        from gaip3_pipeline.refresh.record import headlines
+        from gaip3_pipeline.refresh.run import refresh as run
 
         tracking = tracking_of(root, load(root))
         outcome = run(definitions, instance, root, tracking, select=select, again=again, config=config, verify=verify, say=click.echo)
@@ -419,8 +419,8 @@ def _refresh(
 
 def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: bool) -> None:
     with _dagster(root) as (definitions, instance):
-        from gaip3_pipeline.refresh import observe_only
-        from gaip3_pipeline.refresh_plan import describe, forecast, plan
+        from gaip3_pipeline.refresh.plan import describe, forecast, plan
+        from gaip3_pipeline.refresh.run import observe_only
 
         planned = forecast(instance, root, plan(definitions, instance, observe_only(root, verify), select))
         content = {
@@ -439,7 +439,7 @@ def _dagster(root: DataRoot) -> Iterator[tuple[Any, Any]]:
     import dagster as dg
 
     from gaip3_pipeline.definitions import build_defs
-    from gaip3_pipeline.refresh_plan import RefreshError
+    from gaip3_pipeline.refresh.plan import RefreshError
 
     definitions = build_defs(root, load(root), in_process=True)
     with dg.DagsterInstance.get() as instance:

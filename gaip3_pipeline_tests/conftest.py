@@ -73,7 +73,7 @@ def first_run_tables() -> Path:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of Chromium; the test skips without it, unless GAIP3_REQUIRE_BROWSER says that it may not."""
-    from gaip3_pipeline.web.doctor import find_chromium
+    from gaip3_pipeline.setup.doctor import find_chromium
 
     found = find_chromium()
     if not found and os.environ.get("GAIP3_REQUIRE_BROWSER"):

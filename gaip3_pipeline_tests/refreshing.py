@@ -8,8 +8,8 @@ import dagster as dg
 from gaip3_pipeline.dagster_home import ensure_dagster_home
 from gaip3_pipeline.definitions import build_defs, tracking_of
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
-from gaip3_pipeline.refresh import Outcome, observe_only, refresh
-from gaip3_pipeline.refresh_plan import Planned, plan
+from gaip3_pipeline.refresh.plan import Planned, plan
+from gaip3_pipeline.refresh.run import Outcome, observe_only, refresh
 from gaip3_pipeline.settings import load
 
 REGRESSORS = {f"{kind}_{a}" for a in ATTRIBUTES for kind in ("input_model", "evaluator")}

@@ -1,4 +1,4 @@
-"""The ways in which retouching proposes latents; retouch.py draws, judges and keeps.
+"""The ways in which retouching proposes latents; retoucher.py draws, judges and keeps.
 
 Each takes the scene, the settings and the correction of the prior (None where there is none), and is asked for proposals round by round.
 """

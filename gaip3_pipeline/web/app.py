@@ -311,7 +311,7 @@ class Refreshing:
 
     def records(self) -> list[dict[str, Any]]:
         """The latest refreshes, newest first."""
-        from gaip3_pipeline.refresh_record import read_records
+        from gaip3_pipeline.refresh.record import read_records
 
         return read_records(self._root)
 

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
-from gaip3_pipeline.web.fetch import count_images
+from gaip3_pipeline.setup.fetch import count_images
 from gaip3_pipeline_tests.web.browser import fetch_json, open_page
 from gaip3_pipeline_tests.web.processes import start, wait_for, wait_until_gone
 

@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
-from gaip3_pipeline.refresh import end_dead_runs, observe, refresh
-from gaip3_pipeline.refresh_plan import RefreshError
+from gaip3_pipeline.refresh.plan import RefreshError
+from gaip3_pipeline.refresh.run import end_dead_runs, observe, refresh
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline_tests.refreshing import definitions_of, following, instance_of, plan_of, refresh_root
@@ -84,7 +84,7 @@ def test_the_plan_agrees_with_what_dagster_shows_as_unsynced(root_copy):
     from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
     from dagster._core.loader import LoadingContextForTest
 
-    from gaip3_pipeline.refresh import observe
+    from gaip3_pipeline.refresh.run import observe
 
     relabel(root_copy, "background")
     set_tiny(root_copy, "[critic]\nlearning_rate = 0.0003")

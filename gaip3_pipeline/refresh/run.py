@@ -19,8 +19,8 @@ import dagster as dg
 from gaip3_pipeline.assets import observe_sources
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
-from gaip3_pipeline.refresh_plan import Planned, RefreshError, describe, forecast, plan
-from gaip3_pipeline.refresh_record import Record, recording
+from gaip3_pipeline.refresh.plan import Planned, RefreshError, describe, forecast, plan
+from gaip3_pipeline.refresh.record import Record, recording
 from gaip3_pipeline.versions import RUN_METADATA, latest_materialization, observation_if_changed
 
 REFRESH_TAG = "gaip3/refresh_id"

@@ -14,8 +14,8 @@ import pytest
 
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.refresh_plan import Forecast, Planned, RefreshError, forecast, spoken
-from gaip3_pipeline.refresh_record import KEPT, Record, headlines, read_records
+from gaip3_pipeline.refresh.plan import Forecast, Planned, RefreshError, forecast, spoken
+from gaip3_pipeline.refresh.record import KEPT, Record, headlines, read_records
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import read_labels, stem
 from gaip3_pipeline.versions import read_figures

@@ -18,9 +18,9 @@ from typing import Literal
 
 from gaip3_pipeline import settings
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, IMAGE_SUFFIXES, REPOSITORY, DataRoot
+from gaip3_pipeline.setup import fetch
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.problems import ContractError
-from gaip3_pipeline.web import fetch
 from gaip3_pipeline.web.servers import port_is_free
 
 GIB = 1024**3

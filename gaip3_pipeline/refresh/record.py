@@ -17,7 +17,7 @@ from typing import Any
 
 from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
 from gaip3_pipeline.mlflow_tracking import of_this_host, process_lives, this_process
-from gaip3_pipeline.refresh_plan import Forecast
+from gaip3_pipeline.refresh.plan import Forecast
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.versions import numbers, read_figures
 

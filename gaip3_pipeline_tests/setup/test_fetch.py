@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
-from gaip3_pipeline.web.fetch import ATTEMPTS, DATASETS, FetchError, credentials, fetch
+from gaip3_pipeline.setup.fetch import ATTEMPTS, DATASETS, FetchError, credentials, fetch
 from gaip3_pipeline_tests.web.kaggle import KEY, LICENCE, USER, Kaggle, archive, serving
 
 D1, D2 = (dataset.handle for dataset in DATASETS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
-from gaip3_pipeline.web.doctor import Finding, doctor
+from gaip3_pipeline.setup.doctor import Finding, doctor
 
 
 @pytest.fixture
