@@ -24,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from matplotlib.figure import Figure
 
-from gaip3_pipeline.assets.training_data import FinalImages, final_images
 from gaip3_pipeline.evaluation.charts import jpeg
 from gaip3_pipeline.evaluation.samples import evaluate_samples
 from gaip3_pipeline.imaging.augment import shrink
@@ -38,6 +37,7 @@ from gaip3_pipeline.sampling.draw import FaceGenerator
 from gaip3_pipeline.settings import Nvae, Samples, load
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.generator import mirrored_at_random, optimizer
+from gaip3_pipeline.training_data import FinalImages, final_images
 
 Curve = list[tuple[float, float]]
 KINDS = ("dense", "paper", "paper_stem")

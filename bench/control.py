@@ -20,18 +20,19 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.training_data import final_images
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.control import control_chart, control_figures, slopes, sweep_all, sweep_strips
 from gaip3_pipeline.evaluation.samples import evaluate_samples
 from gaip3_pipeline.faces.dataset import portraits, write_dataset
 from gaip3_pipeline.imaging.packing import load_images
 from gaip3_pipeline.imaging.processing import resize_set
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.metrics.regression import regression_figures
 from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.sampling.draw import FaceGenerator, load_face_generator
 from gaip3_pipeline.settings import Evaluator, Faces, load
 from gaip3_pipeline.training.regressor import Regressor, load_regressor, train_regressor
+from gaip3_pipeline.training_data import final_images
 
 SEED = 991  # of the painted faces; no root uses it
 

@@ -26,7 +26,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.training_data import final_images, known_values
 from gaip3_pipeline.evaluation.distances import sliced_wasserstein
 from gaip3_pipeline.evaluation.fresh_judges import SIZES, Regression, side_of, told_apart
 from gaip3_pipeline.evaluation.samples import FORTY, Fresh, detail_figures, draw_fresh, faces_sheet
@@ -38,6 +37,7 @@ from gaip3_pipeline.sampling.draw import FaceGenerator
 from gaip3_pipeline.settings import Samples, load
 from gaip3_pipeline.training import detail
 from gaip3_pipeline.training.regressor import load_network
+from gaip3_pipeline.training_data import final_images, known_values
 
 MOST = 400
 SHOWN = (

@@ -26,7 +26,8 @@ import psutil
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot  # noqa: E402
+from gaip3_pipeline.attributes import ATTRIBUTES  # noqa: E402
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot  # noqa: E402
 from gaip3_pipeline.setup.doctor import find_chromium  # noqa: E402
 
 TARGETS = [

@@ -22,13 +22,14 @@ from sklearn.isotonic import IsotonicRegression
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.training_data import labelled_features, labelled_table, resized_images
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.relevance import with_intervals
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.metrics.regression import r_squared
 from gaip3_pipeline.settings import Network, load
 from gaip3_pipeline.tables.splits import folds_of
-from gaip3_pipeline.training import inputs
+from gaip3_pipeline.training import attribute_model
+from gaip3_pipeline.training_data import labelled_features, labelled_table, resized_images
 
 
 def network(attribute, images, values, fold):
@@ -57,10 +58,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("--networks", action="store_true")
-    parser.add_argument("--folds", type=int, default=inputs.FOLDS)
+    parser.add_argument("--folds", type=int, default=attribute_model.FOLDS)
     parser.add_argument("--attribute", nargs="+", choices=ATTRIBUTES, default=ATTRIBUTES)
     a = parser.parse_args()
-    inputs.FOLDS = a.folds
+    attribute_model.FOLDS = a.folds
     root, rows = DataRoot(a.root.resolve()), {}
     for attribute in a.attribute:
         table = labelled_table(root, attribute)
@@ -68,8 +69,10 @@ def main() -> None:
         exact = exact_values(root, table.key, attribute)
         start = time.monotonic()
         features, groups = labelled_features(root, table.key)
-        both = inputs.with_copies(attribute, values, table.stem)
-        result = inputs.train_input_model(attribute, features, groups, both, np.tile(bucket, 2), load(root).input_model[attribute], 2)
+        both = attribute_model.with_copies(attribute, values, table.stem)
+        result = attribute_model.train_input_model(
+            attribute, features, groups, both, np.tile(bucket, 2), load(root).input_model[attribute], 2
+        )
         found = {"process": (result.predicted[: len(values)], time.monotonic() - start)}
         if a.networks:
             start = time.monotonic()

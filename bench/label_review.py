@@ -23,13 +23,14 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.training_data import labelled_features, labelled_table, resized_images
+from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.evaluation.review import LOOKS_WRONG, review_labels
-from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED, SET_OF_SEX, DataRoot
+from gaip3_pipeline.layout import SET_OF_SEX, DataRoot
 from gaip3_pipeline.metrics.classification import roc_auc
 from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.splits import folds_of
-from gaip3_pipeline.training.cross_fitting import cross_fit
+from gaip3_pipeline.training.label_regression import cross_fit
+from gaip3_pipeline.training_data import labelled_features, labelled_table, resized_images
 
 NETWORK_FOLDS = 3
 

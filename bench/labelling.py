@@ -20,13 +20,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.training_data import labelled_features, labelled_table, resized_images
+from gaip3_pipeline.attributes import MIRRORED
 from gaip3_pipeline.evaluation.charts import jpeg
 from gaip3_pipeline.evaluation.review import next_images
-from gaip3_pipeline.layout import MIRRORED, DataRoot
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.splits import folds_of
-from gaip3_pipeline.training.cross_fitting import fit_regressions, predict
+from gaip3_pipeline.training.label_regression import fit_regressions, predict
+from gaip3_pipeline.training_data import labelled_features, labelled_table, resized_images
 
 ATTRIBUTES = ("mouth", "hair_color", "background", "head", "eyes")
 COUNTS = (25, 50, 75, 100, 150, 200, 250, 300, 400, 500)

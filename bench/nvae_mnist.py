@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import keras
 
-from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.nvae.bound import bits_per_dim
 from gaip3_pipeline.models.nvae.model import save_nvae

@@ -25,7 +25,6 @@ from sklearn.covariance import ledoit_wolf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.training_data import final_images
 from gaip3_pipeline.evaluation.fresh_judges import SIZES, Regression, side_of, told_apart
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.layout import DataRoot
@@ -34,6 +33,7 @@ from gaip3_pipeline.models.backend import compile_options, gradient
 from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.sampling.draw import FaceGenerator, as_bytes
 from gaip3_pipeline.settings import load
+from gaip3_pipeline.training_data import final_images
 
 DRAWS, SEEDS, BATCH = 3, 3, 128
 PARTS, MIDPOINTS, PROBES = 4, 24, 4

@@ -18,8 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.fresh_judges import MAKES, SIZES
-from gaip3_pipeline.layout import ATTRIBUTES, REPOSITORY, DataRoot
+from gaip3_pipeline.layout import REPOSITORY, DataRoot
 from gaip3_pipeline.metrics.sharpness import OCTAVES
 from gaip3_pipeline.versions import read_figures
 

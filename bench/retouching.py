@@ -21,12 +21,12 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.training_data import final_images
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.distances import frechet_distance, identity, pixel_features, random_features, reduction
 from gaip3_pipeline.evaluation.fresh_judges import SIZES, Network, Regression, side_of, told_apart
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.contact_sheet import pairs
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.metrics.classification import both, roc_auc
 from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance, neighbourhoods
 from gaip3_pipeline.models.nvae.model import NVAE
@@ -39,6 +39,7 @@ from gaip3_pipeline.sampling.draw import load_face_generator, noise_of_seeds
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, load
 from gaip3_pipeline.training.critic import critic_logits, load_critic, pictures_of_role
 from gaip3_pipeline.training.regressor import load_regressor, predict_values
+from gaip3_pipeline.training_data import final_images
 
 SEEDS = 5_000_000  # of nothing that is shown, learned from or measured elsewhere
 BOOTSTRAPS = 200

@@ -15,14 +15,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.training_data import final_images, frozen_features
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.control import control_figures, sweep_all
 from gaip3_pipeline.evaluation.samples import evaluate_samples
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.sampling.draw import load_face_generator
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.training.regressor import load_regressor
+from gaip3_pipeline.training_data import final_images, frozen_features
 
 SHOWN = ("fd_random", "fd_pixels", "fd_attributes", "swd", "precision", "recall", "coverage", "diversity")
 SLIDERS = [a for a in ATTRIBUTES if a != "eyes"]  # most collections show no closed eyes

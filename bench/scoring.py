@@ -20,13 +20,14 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gaip3_pipeline.assets.training_data import processed_table
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.features.extractor import extract, load_extractor
 from gaip3_pipeline.features.patches import HEIGHT, WIDTH
 from gaip3_pipeline.imaging.packing import load_image, load_images
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.training.attribute_model import load_input_model
 from gaip3_pipeline.training.gender import load_gender_models, score_gender
-from gaip3_pipeline.training.inputs import load_input_model
+from gaip3_pipeline.training_data import processed_table
 
 
 def timed(work):

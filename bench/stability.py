@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from keras import ops
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.faces.dataset import portraits
 from gaip3_pipeline.faces.painter import paint
 from gaip3_pipeline.imaging.augment import shrink
-from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.backend import compile_options, keep_freed_memory, seed_everything
 from gaip3_pipeline.models.nvae.objective import NvaeTraining
 from gaip3_pipeline.settings import Faces, Nvae, of_preset

@@ -7,7 +7,8 @@ from typing import Any
 import dagster as dg
 
 from gaip3_pipeline.assets.gender import PROCESSED
-from gaip3_pipeline.layout import ATTRIBUTES, BRIGHTENED, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES, BRIGHTENED
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, Settings
 from gaip3_pipeline.versions import RootResource, current_version, read_figures
@@ -94,7 +95,7 @@ def _usable(most: float) -> Rule:
 
 
 def _no_leakage(root: DataRoot, f: dict[str, Any]) -> Verdict:
-    from gaip3_pipeline.assets.training_data import originals_table, resized_batches
+    from gaip3_pipeline.training_data import originals_table, resized_batches
 
     table = originals_table(root)
     return _leaks(resized_batches(root, table), table.key, [f"bucket {b}" for b in table.bucket])

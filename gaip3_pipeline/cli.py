@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
-from gaip3_pipeline.layout import ATTRIBUTES, REPOSITORY, DataRoot
+from gaip3_pipeline.layout import REPOSITORY, DataRoot
 from gaip3_pipeline.settings import SettingsError, load
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.image_files import DuplicateStems

@@ -10,16 +10,6 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DETAIL_START = REPOSITORY / "gaip3_pipeline" / "models" / "detail_start.npz"  # weights to begin with, made by bench/detail.py
-ATTRIBUTES = ("eyes", "mouth", "hair_color", "background", "head")
-MEANINGS = {
-    "eyes": "0 closed … 1 open",
-    "mouth": "0 closed … 1 open",
-    "hair_color": "0 light … 1 dark",
-    "background": "0 dark … 1 bright",
-    "head": "0 turned to the picture's left, 0.5 not turned, 1 turned to its right",
-}
-BRIGHTENED = ("background",)  # values that a brightness copy moves as it moves a grey of that brightness
-MIRRORED = ("head",)  # values that a mirror image turns into 1 - value
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 

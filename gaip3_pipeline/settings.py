@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gaip3_pipeline.layout import ATTRIBUTES, REPOSITORY, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import REPOSITORY, DataRoot
 
 
 class SettingsError(ValueError):

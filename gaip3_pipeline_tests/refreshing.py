@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.dagster_home import ensure_dagster_home
 from gaip3_pipeline.definitions import build_defs, tracking_of
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.refresh.plan import Planned, plan
 from gaip3_pipeline.refresh.run import Outcome, observe_only, refresh
 from gaip3_pipeline.settings import load

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.tables.label_store import LabelStore
 
 HEAD = "gender,img_id,path,value\n"

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image, ImageFilter
 
 from gaip3_pipeline import checks
-from gaip3_pipeline.assets.training_data import originals_table
 from gaip3_pipeline.faces.dataset import write_dataset
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import load
@@ -18,6 +17,7 @@ from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.duplicates import read_dropped, read_group_table
 from gaip3_pipeline.tables.manifests import read_manifest
 from gaip3_pipeline.tables.problems import ContractError
+from gaip3_pipeline.training_data import originals_table
 from gaip3_pipeline.versions import read_figures
 from gaip3_pipeline_tests.refreshing import definitions_of, plan_of, refresh_root
 

@@ -7,8 +7,9 @@ import sys
 import dagster as dg
 import pytest
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.definitions import build_defs
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, Retouch, Settings
 from gaip3_pipeline_tests.refreshing import TRAINED
 

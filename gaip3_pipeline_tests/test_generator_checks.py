@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from gaip3_pipeline import checks
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.fresh_judges import MAKES, SIZES
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.layout import DataRoot
 
 ROOT = DataRoot.__new__(DataRoot)  # these rules look at figures alone
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.tables.contracts import read_label_review
 from gaip3_pipeline.versions import read_figures
 from gaip3_pipeline_tests.refreshing import plan_of, refresh_root

@@ -6,8 +6,9 @@ import dagster as dg
 import pytest
 
 from gaip3_pipeline import checks
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.definitions import build_defs
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.settings import Settings
 
 

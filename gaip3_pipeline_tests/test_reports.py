@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.definitions import tracking_of
-from gaip3_pipeline.evaluation.inputs import TABLE_COLUMNS
-from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.evaluation.attribute_report import TABLE_COLUMNS
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import read_gender_probabilities, read_out_of_fold
 from gaip3_pipeline.versions import Made, keep, read_figures

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from gaip3_pipeline.assets.training_data import final_images
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.settings import load
+from gaip3_pipeline.training_data import final_images
 
 
 def test_large_images_show_what_the_final_ones_show_and_are_made_once(root_copy):

@@ -2,7 +2,6 @@
 
 from gaip3_pipeline.assets import (
     critic,
-    curation,
     detail,
     evaluation,
     final_dataset,
@@ -12,19 +11,20 @@ from gaip3_pipeline.assets import (
     inputs,
     labels,
     originals,
+    photographs,
     report,
-    reports,
     retouch,
     review,
 )
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.versions import Made
 
 MODULES = (
     originals,
     images,
-    curation,
+    photographs,
     labels,
     review,
     gender,
@@ -35,18 +35,17 @@ MODULES = (
     evaluation,
     critic,
     retouch,
-    reports,
     report,
 )
 
 
 def build(settings: Settings) -> list:
     """Every asset of the pipeline under ``settings``."""
-    sources = [*originals.build(), curation.source()]
+    sources = [*originals.build(), photographs.source()]
     return [*sources, *(asset for module in MODULES[1:] for asset in module.build(settings))]
 
 
 def observe_sources(root: DataRoot, verify: bool = False) -> dict[str, Made]:
     """The present content hash of every source: the original folders, the hand-label CSVs and the list of dropped pictures."""
     folders = {f"original_{s.id}": originals.observe(root, s, verify) for s in IMAGE_SETS}
-    return folders | {f"hand_labels_{a}": labels.observe(root, a) for a in ATTRIBUTES} | {"dropped_images": curation.observe(root)}
+    return folders | {f"hand_labels_{a}": labels.observe(root, a) for a in ATTRIBUTES} | {"dropped_images": photographs.observe(root)}

@@ -49,13 +49,13 @@ def _critic(
     def critic_weights(step: Step) -> Made:
         import numpy as np
 
-        from gaip3_pipeline.assets.training_data import final_images
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.critic import critic_chart, critic_figures, occlusion_chart
         from gaip3_pipeline.imaging.augment import shrink
         from gaip3_pipeline.sampling.draw import load_face_generator, matched_samples
         from gaip3_pipeline.training.critic import draws_for, load_critic, pictures_of_role, train_critic
         from gaip3_pipeline.training.logbook import write_section
+        from gaip3_pipeline.training_data import final_images
 
         section, samples = step.settings.critic, step.settings.samples
         folder = folder_of(step.root)

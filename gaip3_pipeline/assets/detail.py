@@ -30,9 +30,9 @@ def _aggregate_posterior(settings: Settings) -> dg.AssetsDefinition:
         description="Gaussians of the latents that the encoder gives pictures: where faces are drawn.",
     )
     def aggregate_posterior(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import final_images
         from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.retouching.aggregate_posterior import fit_aggregate_posterior
+        from gaip3_pipeline.training_data import final_images
 
         data = final_images(step.root, step.settings)
         gaussians, figures = fit_aggregate_posterior(load_nvae(step.root.nvae), data.images, data.values, data.table.split.to_numpy())
@@ -57,7 +57,6 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
         training=True,
     )
     def detail_weights(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import final_images, known_values
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
         from gaip3_pipeline.models.detail import detail_version, save_detail
@@ -67,6 +66,7 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
         from gaip3_pipeline.training.detail import detail_sheet, draw_pool, draw_watched, train_detail
         from gaip3_pipeline.training.logbook import write_section
         from gaip3_pipeline.training.regressor import load_network
+        from gaip3_pipeline.training_data import final_images, known_values
 
         root, section, samples = step.root, step.settings.detail, step.settings.samples
         data = final_images(root, step.settings, step.progress())

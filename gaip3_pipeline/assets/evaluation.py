@@ -3,7 +3,8 @@
 import dagster as dg
 
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MEANINGS
+from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
+from gaip3_pipeline.layout import IMAGE_SETS
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import file_version, weights_version
 from gaip3_pipeline.versions import Made, Step, numbers, read_figures, versioned_asset
@@ -30,12 +31,12 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         training=True,
     )
     def evaluator(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import keep_labels_seen, label_changes_since, labelled_table, resized_images
         from gaip3_pipeline.evaluation.charts import scatter
         from gaip3_pipeline.metrics.regression import regression_figures
         from gaip3_pipeline.tables.label_changes import changes_csv
         from gaip3_pipeline.tables.splits import evaluators_half
         from gaip3_pipeline.training.regressor import train_regressor
+        from gaip3_pipeline.training_data import keep_labels_seen, label_changes_since, labelled_table, resized_images
 
         section, folder = step.settings.evaluator, step.root.evaluator(attribute)
         table = labelled_table(step.root, attribute)
@@ -84,13 +85,13 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
     def generator_evaluation(step: Step) -> Made:
         import numpy as np
 
-        from gaip3_pipeline.assets.training_data import final_images, frozen_features, known_values
         from gaip3_pipeline.evaluation.control import control_chart, control_figures, control_table, realism, sweep_all, sweep_strips
         from gaip3_pipeline.evaluation.samples import evaluate_samples, faces_sheet, judge_samples, nearest_sheet
         from gaip3_pipeline.sampling.draw import load_face_generator
         from gaip3_pipeline.tables.files import write_text_atomically
         from gaip3_pipeline.training.critic import critic_logits, load_critic
         from gaip3_pipeline.training.regressor import load_regressor
+        from gaip3_pipeline.training_data import final_images, frozen_features, known_values
 
         root, section = step.root, step.settings.samples
         evaluators = {a: load_regressor(root.evaluator(a)) for a in ATTRIBUTES}

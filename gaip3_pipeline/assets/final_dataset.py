@@ -21,7 +21,6 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         description="The images with P(female) of at least 99.99 % that lie in no male folder, as hard links and packed.",
     )
     def final_dataset(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import originals_table
         from gaip3_pipeline.evaluation.selection import selection_figures
         from gaip3_pipeline.imaging.packing import pack
         from gaip3_pipeline.imaging.sheets import sheet_of_files
@@ -29,6 +28,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.tables.files import writing
         from gaip3_pipeline.tables.final import link_final, select_final
         from gaip3_pipeline.tables.manifests import manifest_version
+        from gaip3_pipeline.training_data import originals_table
 
         probabilities = read_gender_probabilities(step.root.gender_probabilities)
         originals = originals_table(step.root)

@@ -27,13 +27,13 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         training=True,
     )
     def gender_model(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import labelled_features, originals_table, resized_images
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.features.trunk import trunk_groups
         from gaip3_pipeline.metrics.classification import gender_figures
         from gaip3_pipeline.tables.files import write_text_atomically
         from gaip3_pipeline.training.gender import FEMALE, LINES, train_gender
         from gaip3_pipeline.training.logbook import write_section
+        from gaip3_pipeline.training_data import labelled_features, originals_table, resized_images
 
         section, folder = step.settings.gender_model, step.root.gender_model
         table = originals_table(step.root)
@@ -67,13 +67,13 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         description="P(male) and P(female) of every processed image, out of fold where the image is labelled.",
     )
     def gender_probabilities(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import folds_of_keys, originals_table, processed_table
         from gaip3_pipeline.evaluation.charts import histogram
         from gaip3_pipeline.features.extractor import load_extractor
         from gaip3_pipeline.features.patches import HEIGHT, WIDTH
         from gaip3_pipeline.imaging.packing import load_images
         from gaip3_pipeline.tables.contracts import write_gender_probabilities
         from gaip3_pipeline.training.gender import FEMALE, combine, load_gender_models, score_gender, softmax
+        from gaip3_pipeline.training_data import folds_of_keys, originals_table, processed_table
 
         models, extractor = load_gender_models(step.root.gender_model), load_extractor(step.root.feature_extractor)
         table = processed_table(step.root)

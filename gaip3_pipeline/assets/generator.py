@@ -27,7 +27,6 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         resumable=True,
     )
     def nvae_weights(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import final_images, keep_labels_seen, known_values, label_changes_since
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.generator import generator_sheet
         from gaip3_pipeline.models.nvae.model import warm_start
@@ -35,6 +34,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.training.generator import train_nvae
         from gaip3_pipeline.training.logbook import write_section
         from gaip3_pipeline.training.regressor import load_network
+        from gaip3_pipeline.training_data import final_images, keep_labels_seen, known_values, label_changes_since
 
         data = final_images(step.root, step.settings, step.progress())
         section = step.settings.nvae
@@ -84,10 +84,10 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         description="Faces drawn from the generator, each with the five values that were asked for.",
     )
     def nvae_samples(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import final_images
         from gaip3_pipeline.imaging.contact_sheet import contact_sheet
         from gaip3_pipeline.sampling.draw import draw_samples, load_face_generator, write_pictures
         from gaip3_pipeline.tables.contracts import write_samples
+        from gaip3_pipeline.training_data import final_images
 
         data = final_images(step.root, step.settings, step.progress())
         section = step.settings.samples

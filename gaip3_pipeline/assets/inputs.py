@@ -5,7 +5,8 @@ from typing import Any
 import dagster as dg
 
 from gaip3_pipeline.assets.labels import LABELLED_SETS
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, MEANINGS
+from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
+from gaip3_pipeline.layout import IMAGE_SETS, KINDS
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import arrays_version, digest, file_version, weights_version
 from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset
@@ -37,11 +38,11 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
     def feature_extractor(step: Step) -> Made:
         import numpy as np
 
-        from gaip3_pipeline.assets.training_data import originals_table, resized_batches, resized_images, save_labelled_features
         from gaip3_pipeline.evaluation.relevance import parts_sheet, patch_sheet
         from gaip3_pipeline.features.extractor import extract, groups, learn_extractor, save_extractor
         from gaip3_pipeline.features.patches import LEARNED_FROM
         from gaip3_pipeline.imaging.sheets import evenly
+        from gaip3_pipeline.training_data import originals_table, resized_batches, resized_images, save_labelled_features
 
         table, folder = originals_table(step.root), step.root.feature_extractor
         labelled = table[table.set.isin([s.id for s in LABELLED_SETS])]
@@ -108,13 +109,13 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
     def input_model(step: Step) -> Made:
         import numpy as np
 
-        from gaip3_pipeline.assets.training_data import keep_labels_seen, label_changes_since, labelled_features, labelled_table
         from gaip3_pipeline.evaluation.charts import scatter
         from gaip3_pipeline.evaluation.relevance import relevance_map, with_intervals
         from gaip3_pipeline.tables.files import write_text_atomically
         from gaip3_pipeline.tables.label_changes import changes_csv
-        from gaip3_pipeline.training.inputs import save_input_model, train_input_model, with_copies
+        from gaip3_pipeline.training.attribute_model import save_input_model, train_input_model, with_copies
         from gaip3_pipeline.training.logbook import write_section
+        from gaip3_pipeline.training_data import keep_labels_seen, label_changes_since, labelled_features, labelled_table
 
         section, folder = step.settings.input_model[attribute], step.root.input_model(attribute)
         table = labelled_table(step.root, attribute)
@@ -162,7 +163,7 @@ def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
 
         from gaip3_pipeline.evaluation.charts import histogram
         from gaip3_pipeline.tables.contracts import write_input_values
-        from gaip3_pipeline.training.inputs import load_input_model
+        from gaip3_pipeline.training.attribute_model import load_input_model
 
         table = pd.read_parquet(step.root.manifest("final_dataset"))
         features = np.load(step.root.features_final, mmap_mode="r")
@@ -194,10 +195,10 @@ def _control_regressor(settings: Settings) -> dg.AssetsDefinition:
         training=True,
     )
     def control_regressor(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import final_images
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.metrics.regression import r_squared
         from gaip3_pipeline.training.regressor import train_regressor
+        from gaip3_pipeline.training_data import final_images
 
         section, folder = step.settings.control_regressor, step.root.control_regressor
         data = final_images(step.root, step.settings)

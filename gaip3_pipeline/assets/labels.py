@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, SET_OF_SEX, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
+from gaip3_pipeline.layout import SET_OF_SEX, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.tables.hashing import file_version
 from gaip3_pipeline.versions import Made, Step, observed_source, versioned_asset

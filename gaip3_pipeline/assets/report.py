@@ -1,16 +1,24 @@
-"""One HTML page with every figure and picture of the pipeline, and the lines that a finished demo prints."""
+"""Reports for people: which pictures the rule takes, how far the five values can be trusted, every figure on one page, and a demo's last
+lines."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.gender import PROCESSED
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
-from gaip3_pipeline.settings import Settings
-from gaip3_pipeline.tables.hashing import file_version
-from gaip3_pipeline.versions import Made, Step, read_figures, versioned_asset
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.settings import Settings, flatten
+from gaip3_pipeline.tables.hashing import digest, file_version
+from gaip3_pipeline.versions import Made, Step, numbers, read_figures, versioned_asset
 
+if TYPE_CHECKING:
+    from gaip3_pipeline.evaluation.page import Report
+
+GROUP = "report"
 SECTIONS = {
     "Images": PROCESSED,
     "Curation": ["near_duplicates", "image_quality"],
@@ -31,14 +39,17 @@ SECTIONS = {
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
-    """``report``."""
+    """``curation_report``, ``inputs_report`` and ``report``."""
+    return [_curation(settings), _inputs(settings), _report(settings)]
 
+
+def _report(settings: Settings) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name="report",
         deps=[name for names in SECTIONS.values() for name in names],
         version=5,
-        group="report",
+        group=GROUP,
         kinds={"html"},
         description="One HTML page with every figure and picture.",
     )
@@ -53,7 +64,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         page = step.root.report
         return Made(file_version(page), {"page": step.root.relative(page), "bytes": page.stat().st_size})
 
-    return [report]
+    return report
 
 
 def summary(root: DataRoot) -> str:
@@ -91,3 +102,78 @@ def _realism(figures: Mapping[str, float]) -> list[str]:
     by_size = {size: [figures[f"judge_{make}_{size}"] for make in ("network", "regression")] for size in ("full", "half", "quarter")}
     auc = ", ".join(f"{size} {of[0]:.3f} and {of[1]:.3f}" for size, of in by_size.items())
     return [f"Detail             power of octaves over photographs' {power}", f"Fresh judges       AUC {auc} size (.5: not told apart)"]
+
+
+def _curation(settings: Settings) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name="curation_report",
+        deps=["gender_probabilities", "final_dataset", *PROCESSED],
+        version=2,
+        reads=lambda s: (s.final_dataset,),
+        group=GROUP,
+        kinds={"html", "csv", "mlflow"},
+        description="What the rule takes and leaves, with pictures of the nearest misses, and whether the score behind it can be trusted.",
+    )
+    def curation(step: Step) -> Made:
+        import pandas as pd
+
+        from gaip3_pipeline.evaluation.gender_report import curation_report
+        from gaip3_pipeline.tables.contracts import read_gender_probabilities
+
+        section = step.settings.final_dataset
+        manifest = pd.read_parquet(step.root.manifest("final_dataset"))
+        probabilities = read_gender_probabilities(step.root.gender_probabilities)
+        report = curation_report(probabilities, manifest, section.threshold, lambda path: _pixels(step.root.path / path))
+        return _made(step, report, step.root.curation_page, step.root.folder_review, flatten(section))
+
+    return curation
+
+
+def _inputs(settings: Settings) -> dg.AssetsDefinition:
+    @versioned_asset(
+        settings,
+        name="inputs_report",
+        # near_duplicates: groups that merge move folds, and so what is predicted out of fold, where no model changes.
+        deps=[*(f"{n}_{a}" for a in ATTRIBUTES for n in ("labels", "input_model", "input_values")), "final_dataset", "near_duplicates"],
+        version=2,
+        group=GROUP,
+        kinds={"html", "csv", "mlflow"},
+        description="How far the five values can be trusted: errors out of fold, the worst with pictures, drift of sets and copies.",
+    )
+    def inputs(step: Step) -> Made:
+        from gaip3_pipeline.evaluation.attribute_report import inputs_report
+        from gaip3_pipeline.tables.contracts import read_out_of_fold
+        from gaip3_pipeline.training_data import final_values
+
+        root = step.root
+        out_of_fold = {a: read_out_of_fold(root.out_of_fold(root.input_model(a))) for a in ATTRIBUTES}
+        report = inputs_report(out_of_fold, final_values(root), lambda sex, stem: _pixels(root.resized_picture(sex, stem)))
+        return _made(step, report, root.inputs_page, root.inputs_table, {"labels": sum(map(len, out_of_fold.values()))})
+
+    return inputs
+
+
+def _pixels(path: Path) -> Any:
+    """``(H, W, 3) uint8`` of a picture."""
+    import numpy as np
+    from PIL import Image
+
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def _made(step: Step, report: "Report", page: Path, table: Path, parameters: dict[str, Any]) -> Made:
+    """Write the page and table of ``report`` and keep both, its figures and its pictures with an MLflow run."""
+    from gaip3_pipeline.evaluation.page import write_page
+    from gaip3_pipeline.tables.files import write_text_atomically
+
+    write_text_atomically(table, report.table.to_csv(index=False, lineterminator="\n"))
+    write_page(page, f"{step.name}: {step.root.path.name}", report.sections)
+    with step.training_run(parameters) as run:
+        run.result(numbers(report.figures))
+        for name, picture in report.pictures.items():
+            run.picture(f"{name}.jpg", picture)
+        run.artifact(page)
+        run.artifact(table)
+    (_, first), *more = report.pictures.items()
+    return Made(digest([file_version(page), file_version(table)]), report.figures, first, run.url, dict(more))

@@ -31,9 +31,9 @@ def _prior_critic(settings: Settings) -> dg.AssetsDefinition:
         training=True,
     )
     def prior_critic(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import final_images
         from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.retouching.prior_critic import prior_critic_figures, train_prior_critic
+        from gaip3_pipeline.training_data import final_images
 
         section, folder = step.settings.critic, step.root.prior_critic
         data, model = final_images(step.root, step.settings), load_nvae(step.root.nvae)
@@ -73,12 +73,12 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
     def retouched_samples(step: Step) -> Made:
         import numpy as np
 
-        from gaip3_pipeline.assets.training_data import final_images
         from gaip3_pipeline.retouching.figures import change_sheets, judged, retouch_figures, retouch_samples
         from gaip3_pipeline.retouching.retoucher import load_tools
         from gaip3_pipeline.sampling.draw import read_jpegs, remove_others
         from gaip3_pipeline.tables.contracts import read_samples, write_samples
         from gaip3_pipeline.training.critic import critic_logits, load_critic, pictures_of_role
+        from gaip3_pipeline.training_data import final_images
 
         root, section = step.root, step.settings.retouch
         root.retouched_table.unlink(missing_ok=True)  # incomplete from here on

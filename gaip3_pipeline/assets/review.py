@@ -6,7 +6,8 @@ from typing import Any
 import dagster as dg
 
 from gaip3_pipeline.assets.labels import GROUP, LABELLED_SETS
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, MIRRORED, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.tables.hashing import digest, file_version
 from gaip3_pipeline.versions import Made, Step, versioned_asset
@@ -29,8 +30,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         description="Which labels look wrong beside predictions that never saw them, and which images to label next.",
     )
     def label_review(step: Step) -> Made:
-        from gaip3_pipeline.assets.training_data import originals_table
         from gaip3_pipeline.tables.contracts import read_label_review
+        from gaip3_pipeline.training_data import originals_table
 
         images = originals_table(step.root)
         images = images[images.set.isin([s.id for s in LABELLED_SETS])].reset_index(drop=True)
@@ -57,10 +58,10 @@ def _remake(root: DataRoot, attribute: str, images: Any, content: str, extractor
     """Write the review of ``attribute`` unless it is already that of these images and labels."""
     import numpy as np
 
-    from gaip3_pipeline.assets.training_data import labelled_features, labelled_table
     from gaip3_pipeline.evaluation.review import half_closed, review_table
     from gaip3_pipeline.tables.contracts import write_label_review
     from gaip3_pipeline.tables.files import write_text_atomically
+    from gaip3_pipeline.training_data import labelled_features, labelled_table
 
     path, source = root.label_review(attribute), root.label_review_source(attribute)
     made_of = digest([content, file_version(root.checked_labels(attribute))])
@@ -85,10 +86,10 @@ def _lid_openings(root: DataRoot, images: Any, extractor: str) -> Any:
     """
     import pandas as pd
 
-    from gaip3_pipeline.assets.training_data import resized_batches, resized_hashes
     from gaip3_pipeline.features.landmarks import find_parts
     from gaip3_pipeline.features.part_measures import lid_opening
     from gaip3_pipeline.tables.files import write_text_atomically
+    from gaip3_pipeline.training_data import resized_batches, resized_hashes
 
     path = root.lid_openings
     kept = pd.read_csv(path, dtype={"key": str, "content": str}) if path.exists() else pd.DataFrame(columns=["key", "content", "opening"])

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.charts import GREY, jpeg
 from gaip3_pipeline.evaluation.distances import random_features
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
-from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance
 from gaip3_pipeline.metrics.regression import r_squared, spearman
 from gaip3_pipeline.progress import Progress

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from keras import ops
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import area_resize
-from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
 from gaip3_pipeline.settings import Samples
 

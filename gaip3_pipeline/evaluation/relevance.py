@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
+from gaip3_pipeline.evaluation.attribute_report import bootstrap, mean_absolute_error
 from gaip3_pipeline.evaluation.charts import jpeg
-from gaip3_pipeline.evaluation.inputs import bootstrap, mean_absolute_error
 from gaip3_pipeline.features.extractor import GROUPS
 from gaip3_pipeline.features.landmarks import find_parts
 from gaip3_pipeline.features.part_measures import regions

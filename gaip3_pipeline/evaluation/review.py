@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gaip3_pipeline.tables.contracts import REVIEW_COLUMNS
-from gaip3_pipeline.training.cross_fitting import NOISE, KernelRegression, cross_fit
+from gaip3_pipeline.training.label_regression import NOISE, KernelRegression, cross_fit
 
 SHARE_WRONG = 0.02  # before looking; fitted to the residuals it took tails of right labels for wrong, 130 for 40 planted in 792
 NEIGHBOURHOOD = 0.1  # standard deviation of the kernel over predicted values

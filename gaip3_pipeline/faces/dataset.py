@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.faces.painter import Face, random_face
 from gaip3_pipeline.faces.writing import paint_files
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot, ImageSet
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, ImageSet
 from gaip3_pipeline.settings import Faces
 from gaip3_pipeline.tables.files import write_text_atomically
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from gaip3_pipeline.assets import labels
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.versions import CODE_VERSION_TAG, INPUT_VERSION_TAG, current_version, latest_materialization
 

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import of_this_host, process_lives, this_process
 from gaip3_pipeline.refresh.plan import Forecast
 from gaip3_pipeline.tables.files import write_text_atomically

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.distances import distances_to_real, identity, random_features
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
-from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.metrics.classification import both, roc_auc
 from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.retouching.retoucher import BLIND, DIVERGED, GOOD, NOT_BETTER, RETOUCHED, Retoucher, Tools

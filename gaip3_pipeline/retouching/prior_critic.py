@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.metrics.classification import both, roc_auc
 from gaip3_pipeline.models.backend import compile_options, gradient, seed_everything
 from gaip3_pipeline.models.nvae.model import NVAE

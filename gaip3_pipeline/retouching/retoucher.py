@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.progress import Progress

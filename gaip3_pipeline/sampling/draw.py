@@ -17,9 +17,10 @@ import pandas as pd
 from keras import ops
 from PIL import Image
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.transform import encode_jpeg
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
 from gaip3_pipeline.models.backend import compiled
 from gaip3_pipeline.models.detail import DetailNetwork, load_detail

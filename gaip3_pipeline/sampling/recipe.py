@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.attributes import ATTRIBUTES
 
 FACES = 64  # in one picture
 CHUNK = "gaip3"  # the PNG's text that holds the recipe

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from gaip3_pipeline import settings
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, IMAGE_SUFFIXES, REPOSITORY, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import IMAGE_SETS, IMAGE_SUFFIXES, REPOSITORY, DataRoot
 from gaip3_pipeline.setup import fetch
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.problems import ContractError

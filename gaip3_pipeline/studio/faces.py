@@ -14,11 +14,12 @@ import keras
 import numpy as np
 import pandas as pd
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.features.extractor import Extractor, extract, load_extractor
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.decode import Target, decode
 from gaip3_pipeline.imaging.transform import resize
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.detail import load_detail
 from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.retouching.retoucher import Retoucher, Tools, load_tools
@@ -39,7 +40,7 @@ from gaip3_pipeline.sampling.recipe import (
     write_png,
 )
 from gaip3_pipeline.settings import ASCENT, Settings
-from gaip3_pipeline.training.inputs import InputProcess, load_input_model
+from gaip3_pipeline.training.attribute_model import InputProcess, load_input_model
 
 BATCH = 8  # of every decoding, filled up by repetition: one shape to compile, and a face is the same to the bit alone and among others
 RETOUCHERS = 3

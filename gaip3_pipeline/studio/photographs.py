@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.imaging.contact_sheet import pairs
 from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.imaging.transform import encode_jpeg
-from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.sampling.draw import JPEG_QUALITY
 from gaip3_pipeline.studio.faces import BATCH, Studio
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.problems import ContractError, at_most
 

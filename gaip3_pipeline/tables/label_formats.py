@@ -19,7 +19,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 from xml.sax.saxutils import quoteattr
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SUFFIXES, MEANINGS
+from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
+from gaip3_pipeline.layout import IMAGE_SUFFIXES
 from gaip3_pipeline.tables.contracts import (
     LABEL_COLUMNS,
     SEXES,

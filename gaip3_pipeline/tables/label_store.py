@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gaip3_pipeline.layout import ATTRIBUTES, SET_OF_SEX, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import SET_OF_SEX, DataRoot
 from gaip3_pipeline.tables.contracts import LABEL_COLUMNS, read_labels, stem
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.image_files import by_stem, list_images

@@ -21,9 +21,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.imaging.augment import flip_some, shrink
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
-from gaip3_pipeline.layout import ATTRIBUTES, DETAIL_START, MIRRORED
+from gaip3_pipeline.layout import DETAIL_START
 from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance
 from gaip3_pipeline.metrics.sharpness import octaves, power_ratio
 from gaip3_pipeline.models.backend import compile_options, seed_everything

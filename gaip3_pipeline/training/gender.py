@@ -25,9 +25,9 @@ from gaip3_pipeline.settings import GenderModel, InputModel
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training import checkpoint
+from gaip3_pipeline.training.attribute_model import InputProcess, fit_process, load_input_model, save_input_model
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import Log, fit
-from gaip3_pipeline.training.inputs import InputProcess, fit_process, load_input_model, save_input_model
 from gaip3_pipeline.training.optimizer import cosine_decay
 
 MALE, FEMALE = 0, 1  # columns of logits and probabilities

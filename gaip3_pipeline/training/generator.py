@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.imaging.augment import flip_some, shift, shrink
-from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.nvae.bound import Bound, bits_per_dim
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization, save_nvae

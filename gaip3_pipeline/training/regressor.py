@@ -8,8 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from gaip3_pipeline.attributes import MIRRORED
 from gaip3_pipeline.imaging.augment import as_float, blur, flip_some, jitter, shift, shrink
-from gaip3_pipeline.layout import MIRRORED
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.regressor import build_regressor, with_mirror
 from gaip3_pipeline.models.scoring import score_all

@@ -21,8 +21,9 @@ from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
+from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.imaging.decode import UnusableImage
-from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, REPOSITORY, DataRoot
+from gaip3_pipeline.layout import REPOSITORY, DataRoot
 from gaip3_pipeline.mlflow_tracking import of_this_host
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import REVIEW_COLUMNS, read_label_review

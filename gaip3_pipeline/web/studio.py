@@ -16,7 +16,8 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
-from gaip3_pipeline.layout import ATTRIBUTES, MEANINGS, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.sampling.recipe import FACES, Drawn, Face
 from gaip3_pipeline.settings import TRANSPORT, load
 from gaip3_pipeline.tables.contracts import samples_csv

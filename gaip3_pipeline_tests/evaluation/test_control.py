@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.control import STEPS, Sweeps, control_chart, control_figures, control_table, slopes, sweep_strips
-from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.versions import read_figures
 
 FACES = 6

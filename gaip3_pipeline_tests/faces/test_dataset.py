@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.faces.dataset import DatasetError, hand_labels, portraits, write_dataset
 from gaip3_pipeline.faces.writing import paint_files
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Faces
 
 SMALL = Faces(d1=5, female=7, male=6, size=48, seed=3)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from keras import layers
 
-from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.critic import build_critic, evidence, networks_of
 from gaip3_pipeline.models.nvae.model import build_nvae

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.setup.doctor import Finding, doctor
 
 

@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.tables.first_run import FirstRunError, import_first_run
 
 FILES = {

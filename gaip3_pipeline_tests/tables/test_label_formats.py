@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.tables.label_formats import (
     label_studio_config,
     label_studio_csv,

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.generator import generator_sheet, sweep
 from gaip3_pipeline.imaging.augment import shrink
-from gaip3_pipeline.layout import ATTRIBUTES
 from gaip3_pipeline.models.nvae.bound import bits_per_dim
 from gaip3_pipeline.models.nvae.model import load_nvae, warm_start
 from gaip3_pipeline.models.nvae.objective import NvaeTraining

@@ -21,15 +21,16 @@ from click.testing import Result
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from gaip3_pipeline.assets.training_data import final_images
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.definitions import tracking_of
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, DataRoot
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.models.nvae.model import build_nvae, save_nvae
 from gaip3_pipeline.retouching.aggregate_posterior import fit_aggregate_posterior
 from gaip3_pipeline.sampling.recipe import Drawn, Encoded, read_recipe, write_png
 from gaip3_pipeline.settings import load, of_preset
 from gaip3_pipeline.tables.contracts import read_samples
 from gaip3_pipeline.tables.hashing import weights_version
+from gaip3_pipeline.training_data import final_images
 from gaip3_pipeline.web.registered import MODEL
 from gaip3_pipeline_tests.registering import register
 from gaip3_pipeline_tests.web.browser import open_page

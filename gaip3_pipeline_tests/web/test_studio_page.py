@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from gaip3_pipeline.layout import ATTRIBUTES, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.web.app import build_app
 from gaip3_pipeline.web.guard import MAX_BODY
 from gaip3_pipeline.web.studio import UPLOAD

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from gaip3_pipeline.layout import ATTRIBUTES
+from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.models.nvae.distributions import likelihood_of, residual_sample, soft_clamp
 from gaip3_pipeline.models.nvae.layers import CELLS, Conditioning, Film, LearnedMap, Upsample, convolution
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from gaip3_pipeline.layout import ATTRIBUTES, MIRRORED
+from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.models.nvae.model import NVAE, build_nvae
 from gaip3_pipeline.models.regressor import values_error
 from gaip3_pipeline.settings import Nvae

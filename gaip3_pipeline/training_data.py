@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from gaip3_pipeline.layout import ATTRIBUTES, IMAGE_SETS, KINDS, SET_OF_SEX, DataRoot
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import IMAGE_SETS, KINDS, SET_OF_SEX, DataRoot
 from gaip3_pipeline.settings import Settings, section_hash
 from gaip3_pipeline.tables import splits
 from gaip3_pipeline.tables.contracts import read_all_input_values, read_input_uncertainty, read_labels

@@ -9,11 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gaip3_pipeline.attributes import ATTRIBUTES, BRIGHTENED, MEANINGS
 from gaip3_pipeline.evaluation.charts import BLUE, GREEN, GREY, RED, jpeg
 from gaip3_pipeline.evaluation.page import Entry, Report
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import RATIOS, brightened_value, brightness_ratio
-from gaip3_pipeline.layout import ATTRIBUTES, BRIGHTENED, MEANINGS
 from gaip3_pipeline.metrics.classification import Z_95, wilson_interval
 from gaip3_pipeline.metrics.regression import MOST_LEVELS, r_squared, spearman
 

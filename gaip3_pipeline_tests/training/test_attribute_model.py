@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 from gaip3_pipeline.metrics.regression import r_squared
 from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.tables.hashing import weights_version
-from gaip3_pipeline.training.inputs import fit_process, load_input_model, save_input_model, train_input_model, unlikeliness
+from gaip3_pipeline.training.attribute_model import fit_process, load_input_model, save_input_model, train_input_model, unlikeliness
 
 GROUPS = np.array([0, 6, 12, 18])  # three regions of six features
 SETTINGS = InputModel()

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gaip3_pipeline.evaluation.curation import (
+from gaip3_pipeline.evaluation.gender_report import (
     acceptance,
     brightness_figures,
     brightness_pairs,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gaip3_pipeline.training.cross_fitting import cross_fit, fit_regressions, predict
+from gaip3_pipeline.training.label_regression import cross_fit, fit_regressions, predict
 
 
 def features_of(seen: np.ndarray, mirrored: bool = False) -> np.ndarray:

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gaip3_pipeline.evaluation.inputs import (
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.evaluation.attribute_report import (
     bootstrap,
     brightness_pairs,
     brightness_rows,
@@ -18,7 +19,6 @@ from gaip3_pipeline.evaluation.inputs import (
     unseen_originals,
 )
 from gaip3_pipeline.imaging.transform import brighten, brightness_ratio
-from gaip3_pipeline.layout import ATTRIBUTES
 
 
 def labels(n: int = 400, seed: int = 0) -> pd.DataFrame:

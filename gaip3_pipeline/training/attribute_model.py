@@ -20,13 +20,13 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
+from gaip3_pipeline.attributes import BRIGHTENED, MIRRORED
 from gaip3_pipeline.imaging.transform import brightened_value, brightness_ratio
-from gaip3_pipeline.layout import BRIGHTENED, MIRRORED
 from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.tables.files import writing
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.tables.values import DECIMALS, as_values
-from gaip3_pipeline.training.cross_fitting import mirror_kernel, squared_distances
+from gaip3_pipeline.training.label_regression import mirror_kernel, squared_distances
 
 FOLDS = 4
 ITERATIONS = 25  # of the search; the likelihood changes little after them

@@ -41,11 +41,11 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     def near_duplicates(step: Step) -> Made:
         import numpy as np
 
-        from gaip3_pipeline.assets.training_data import originals_with, resized_batches
         from gaip3_pipeline.imaging.duplicates import COPY, grey_copy, near_duplicates, perceptual_hash
         from gaip3_pipeline.imaging.processing import in_order
         from gaip3_pipeline.tables import duplicates
         from gaip3_pipeline.tables.splits import moved
+        from gaip3_pipeline.training_data import originals_with, resized_batches
 
         before = duplicates.read_group_table(step.root.near_duplicates)
         originals = originals_with(step.root, [])
@@ -83,11 +83,11 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     def image_quality(step: Step) -> Made:
         import pandas as pd
 
-        from gaip3_pipeline.assets.training_data import originals_with, resized_batches
         from gaip3_pipeline.imaging.decode import original_size
         from gaip3_pipeline.imaging.processing import in_order
         from gaip3_pipeline.imaging.quality import ISSUES, measure, with_issues
         from gaip3_pipeline.tables.files import write_text_atomically
+        from gaip3_pipeline.training_data import originals_with, resized_batches
 
         originals = originals_with(step.root, [])
         progress = step.progress(total=len(originals))
@@ -124,8 +124,8 @@ def _quality_sheet(root: DataRoot, table: Any) -> bytes | None:
 
 
 def _sheet(root: DataRoot, table: Any, captions: list[str], title: str) -> bytes | None:
-    from gaip3_pipeline.assets.training_data import resized_images
     from gaip3_pipeline.imaging.contact_sheet import contact_sheet
+    from gaip3_pipeline.training_data import resized_images
 
     if not len(table):
         return None
