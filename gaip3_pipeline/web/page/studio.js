@@ -1,8 +1,9 @@
 // The studio: sliders, the chosen face, and the views of it. Pictures come from the server by recipe; nothing else is kept there.
 
-import { answered, get, post, session } from "./server.js";
+import { get, post, session } from "./server.js";
 import { t, translate } from "./i18n.js";
 import { problem, toast } from "./say.js";
+import { download, failed, name, settled } from "./faces.js";
 import { views } from "./views.js";
 
 const $ = (id) => document.getElementById(id);
@@ -192,13 +193,6 @@ function present(now) {
   if (view.after) view.after($("s-view"), studio).catch(failed);
 }
 
-const later = {};
-// Do what takes long when nothing moved for a moment.
-export function settled(key, act) {
-  clearTimeout(later[key]);
-  later[key] = setTimeout(act, 350);
-}
-
 function drawSliders() {
   const { set, now, about } = studio, shown = now?.face;
   [...$("s-sliders").children].forEach((row, i) => {
@@ -258,25 +252,6 @@ async function ask(path, body) {
   }
 }
 
-export function failed(error) {
-  toast(t("failed", { why: error.message }));
-}
-
-export async function download(faces, file) {
-  try {
-    const answer = await answered(await fetch("/api/studio/picture.png", {
-      method: "POST", headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ tab: session, pane: `download${performance.now()}`, faces }),
-    }));
-    const a = document.createElement("a");
-    Object.assign(a, { href: URL.createObjectURL(await answer.blob()), download: file });
-    a.click();
-    setTimeout(() => URL.revokeObjectURL(a.href), 60_000);
-  } catch (error) {
-    failed(error);
-  }
-}
-
 function keep() {
   studio.kept = [studio.now, ...studio.kept].slice(0, KEPT);
   sessionStorage.kept = JSON.stringify(studio.kept);
@@ -314,12 +289,6 @@ function thumb(shown) {
   const img = new Image();
   Object.assign(img, { src: shown.src, alt: t("face_of", { name: name(shown.face) }) });
   return img;
-}
-
-// A short name: the seed it comes from, and how.
-export function name(face) {
-  const of = (l) => "seed" in l ? `${l.seed}` : "share" in l ? `${of(l.first)}+` : "◆";
-  return of(face.drawn ?? face.latents).replace(/\+{3,}/, "++…") + (face.fidelity ? ` ✦${face.fidelity}` : "");
 }
 
 // What to run, and why.

@@ -4,7 +4,7 @@
 
 import { answered, get, session } from "./server.js";
 import { t } from "./i18n.js";
-import { download, failed, name, settled } from "./studio.js";
+import { download, failed, name, settled } from "./faces.js";
 
 const STEPS = 7; // pictures of a sweep
 
