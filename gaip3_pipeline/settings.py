@@ -16,6 +16,16 @@ from typing import Any
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import REPOSITORY, DataRoot
 
+BEFORE = "before"
+
+
+def added(default: Any, before: Any = dataclasses.MISSING) -> Any:
+    """A setting that came after roots had been made: at ``default`` their code versions stay as they are.
+
+    Where the default changes later, ``before`` is the one at which the code does what it did before there was the setting.
+    """
+    return field(default=default, metadata={BEFORE: default if before is dataclasses.MISSING else before})
+
 
 class SettingsError(ValueError):
     """A settings file that cannot be used: names the file, the key and the remedy."""
@@ -276,9 +286,15 @@ def resolve(preset: str, tables: list[dict[str, Any]], source: Path | str = "set
 
 
 def section_hash(*sections: Any) -> str:
-    """Eight hex digits of the resolved values of one or more sections (dataclass instances)."""
-    text = json.dumps([dataclasses.asdict(s) for s in sections], sort_keys=True)
+    """Eight hex digits of the resolved values of sections (dataclass instances), without those :func:`added` that are at their default."""
+    text = json.dumps([_hashed(s) for s in sections], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _hashed(section: Any) -> dict[str, Any]:
+    values = dataclasses.asdict(section)
+    before = {f.name: f.metadata[BEFORE] for f in dataclasses.fields(section) if BEFORE in f.metadata}
+    return {k: v for k, v in values.items() if k not in before or v != before[k]}
 
 
 def flatten(section: Any, prefix: str = "") -> dict[str, Any]:

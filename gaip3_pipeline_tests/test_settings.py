@@ -1,11 +1,27 @@
 """Settings: what a file may say, and what each asset's code version hangs on."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
+from dagster import AssetsDefinition
 
 from gaip3_pipeline.layout import REPOSITORY, DataRoot
-from gaip3_pipeline.settings import Settings, SettingsError, load, of_preset, resolve, section_hash
+from gaip3_pipeline.settings import (
+    BEFORE,
+    SECTIONS,
+    ControlRegressor,
+    Settings,
+    SettingsError,
+    added,
+    load,
+    of_preset,
+    resolve,
+    section_hash,
+)
+
+RECORDED = Path(__file__).with_name("recorded_settings.json")  # each section's fields of 2026-11-28
 
 
 def root_with(tmp_path, text):
@@ -77,3 +93,41 @@ def test_every_preset_describes_a_generator_that_can_be_built(preset, size):
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(SettingsError, match=r"preset 'large' is not defined; use one of .*'seed'"):
         of_preset("large")
+
+
+def test_settings_of_today_count_in_code_versions_and_later_ones_are_added(tmp_path):
+    # A setting that every hash held from now on would make every finished root train again: declare it with settings.added.
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
+    plain = {kind.__name__: [f.name for f in dataclasses.fields(kind) if BEFORE not in f.metadata] for kind in SECTIONS.values()}
+    assert plain == recorded
+
+
+def test_a_setting_added_at_its_default_changes_no_code_version_and_a_changed_value_exactly_one():
+    settings = of_preset("tiny")
+    versions = _code_versions(settings)
+    later = dataclasses.make_dataclass("ControlRegressor", [("later", int, added(3))], bases=(ControlRegressor,), frozen=True)
+
+    def with_later(**changes):
+        section = later(**dataclasses.asdict(settings.control_regressor) | changes)
+        return _code_versions(dataclasses.replace(settings, control_regressor=section))
+
+    assert with_later() == versions
+    for changes in ({"later": 4}, {"epochs": 99}):
+        changed = with_later(**changes)
+        assert [name for name in versions if changed[name] != versions[name]] == ["control_regressor"]
+
+
+def test_a_new_default_of_a_setting_added_earlier_counts():
+    @dataclasses.dataclass(frozen=True)
+    class Section:
+        later: int = added(4, before=3)
+
+    assert section_hash(Section()) != section_hash(Section(later=3))
+    assert section_hash(Section(later=3)) == section_hash(dataclasses.make_dataclass("Section", [], frozen=True)())
+
+
+def _code_versions(settings):
+    from gaip3_pipeline.assets import build
+
+    specs = [spec for asset in build(settings) if isinstance(asset, AssetsDefinition) for spec in asset.specs]
+    return {spec.key.to_user_string(): spec.code_version for spec in specs}
