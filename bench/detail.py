@@ -82,7 +82,7 @@ class Watch(keras.callbacks.Callback):
         figures = detail_figures(shown, photographs, values, drawn, self._plain, self._settings)
         real, fake = side_of(photographs, groups), side_of(drawn, groups.max() + 1 + np.arange(len(drawn)))
         figures |= {f"auc_{size}": told_apart(real, fake, Regression(), d, 0) for size, d in SIZES.items()}
-        figures |= {"swd": sliced_wasserstein(drawn, photographs), "overfitting": (logs or {})["overfitting"]}
+        figures |= {"swd": sliced_wasserstein(drawn, photographs[: len(drawn)]), "overfitting": (logs or {})["overfitting"]}
         steps = (epoch + 1) * self.params["steps"]
         self.rows.append({"steps": steps, "seconds": self.seconds, **figures})
         print(f"{steps:6,} steps {self.seconds:6.0f} s  " + "  ".join(f"{n} {figures[n]:.3f}" for n in SHOWN), flush=True)
