@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.evaluation.distances import sliced_wasserstein
 from gaip3_pipeline.evaluation.fresh_judges import SIZES, Regression, side_of, told_apart
-from gaip3_pipeline.evaluation.samples import FORTY, Fresh, detail_figures, draw_fresh, faces_sheet
+from gaip3_pipeline.evaluation.samples import FORTY, SampleEvaluation, detail_figures, draw_fresh, faces_sheet
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.layout import DETAIL_START, DataRoot
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
@@ -88,7 +88,7 @@ class Watch(keras.callbacks.Callback):
         print(f"{steps:6,} steps {self.seconds:6.0f} s  " + "  ".join(f"{n} {figures[n]:.3f}" for n in SHOWN), flush=True)
         if self._out:
             self._out.mkdir(parents=True, exist_ok=True)
-            fresh = Fresh({}, drawn[:FORTY], self._plain[:FORTY], photographs[:FORTY], drawn[:0], np.zeros(0))
+            fresh = SampleEvaluation({}, drawn[:FORTY], self._plain[:FORTY], photographs[:FORTY], drawn[:0], np.zeros(0))
             (self._out / f"{steps:06d}.jpg").write_bytes(faces_sheet(fresh))
 
 

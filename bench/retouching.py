@@ -27,7 +27,7 @@ from gaip3_pipeline.evaluation.fresh_judges import SIZES, Network, Regression, s
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.contact_sheet import pairs
 from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.metrics.classification import both, roc_auc
+from gaip3_pipeline.metrics.classification import roc_auc, scores_and_labels
 from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance, neighbourhoods
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.retouching.aggregate_posterior import fit_aggregate_posterior
@@ -104,7 +104,7 @@ class Measure:
         n = len(after["judge"])
         for name in ("judge", "second"):
             gain = after[name] - before[name]
-            out |= {f"{name}_auc": roc_auc(*both(self.said[name], after[name])), f"{name}_logit": float(after[name].mean())}
+            out |= {f"{name}_auc": roc_auc(*scores_and_labels(self.said[name], after[name])), f"{name}_logit": float(after[name].mean())}
             out[f"{name}_gain"] = [float(gain.mean()), *bootstrap_interval(gain)]
         drawn = [(generator.integers(0, n, n), generator.integers(0, len(self.real), len(self.real))) for _ in range(BOOTSTRAPS)]
         for name in ("random", "pixels"):

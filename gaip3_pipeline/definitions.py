@@ -10,7 +10,7 @@ from gaip3_pipeline.layout import REPOSITORY, DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.sensors import materialize_stale_sensor, observe_sources_sensor
 from gaip3_pipeline.settings import Settings, load
-from gaip3_pipeline.versions import RootResource, Watching
+from gaip3_pipeline.versions import ProgressListener, RootResource
 
 
 def build_defs(root: DataRoot, settings: Settings | None = None, in_process: bool = False) -> dg.Definitions:
@@ -24,7 +24,7 @@ def build_defs(root: DataRoot, settings: Settings | None = None, in_process: boo
         resources={
             "root": RootResource(path=str(root.path.absolute())),
             "tracking": tracking_of(root, settings),
-            "watching": Watching(),
+            "watching": ProgressListener(),
         },
         executor=dg.in_process_executor if in_process else dg.multiprocess_executor.configured({"max_concurrent": 2}),
     )

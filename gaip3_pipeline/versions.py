@@ -61,14 +61,14 @@ class RootResource(dg.ConfigurableResource):
 
 
 @dataclass
-class Watching:
+class ProgressListener:
     """Who, beside the terminal, is told the progress of steps: a refresh under way puts its record here."""
 
     watch: Watch | None = None
 
 
 @dataclass(frozen=True)
-class Made:
+class AssetResult:
     """What an asset's body returns: the content hash of what it made, its figures and pictures for people."""
 
     version: str
@@ -91,7 +91,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Step:
+class AssetContext:
     """What an asset's body works with."""
 
     name: str
@@ -149,7 +149,7 @@ def versioned_asset(
     files: Sequence[Path] = (),
     training: bool = False,
     resumable: bool = False,
-) -> Callable[[Callable[[Step], Made]], dg.AssetsDefinition]:
+) -> Callable[[Callable[[AssetContext], AssetResult]], dg.AssetsDefinition]:
     """An asset whose data version is a content hash and whose code version holds the settings and ``files`` that it reads.
 
     The step stops when gaip3.toml no longer says what the definitions were loaded with. One that is ``resumable`` takes the
@@ -157,7 +157,7 @@ def versioned_asset(
     """
     planned = code_version(version, settings, reads, files)
 
-    def decorate(body: Callable[[Step], Made]) -> dg.AssetsDefinition:
+    def decorate(body: Callable[[AssetContext], AssetResult]) -> dg.AssetsDefinition:
         @dg.asset(
             name=name,
             deps=list(deps),
@@ -171,7 +171,7 @@ def versioned_asset(
             config_schema=STARTS if resumable else None,
         )
         def asset_body(
-            context: dg.AssetExecutionContext, root: RootResource, tracking: MlflowTracking, watching: dg.ResourceParam[Watching]
+            context: dg.AssetExecutionContext, root: RootResource, tracking: MlflowTracking, watching: dg.ResourceParam[ProgressListener]
         ) -> dg.MaterializeResult:
             now = load(root.data_root)
             if code_version(version, now, reads, files) != planned:
@@ -183,7 +183,7 @@ def versioned_asset(
             inputs = {d: current_version(context.instance, dg.AssetKey(d)) or "" for d in deps}
             try:
                 start = _start(context.op_execution_context.op_config) if resumable else AFRESH
-                made = body(Step(name, root.data_root, now, inputs, planned, context, tracking, watching.watch, start))
+                made = body(AssetContext(name, root.data_root, now, inputs, planned, context, tracking, watching.watch, start))
                 keep(root.data_root, name, made)
             except OSError as e:
                 if e.errno in TRANSIENT:
@@ -203,7 +203,7 @@ def _start(config: Mapping[str, bool]) -> str:
     return chosen[0] if chosen else AFRESH
 
 
-def observed_source(name: str, group: str, kind: str, description: str, observe: Callable[[DataRoot], Made]) -> Any:
+def observed_source(name: str, group: str, kind: str, description: str, observe: Callable[[DataRoot], AssetResult]) -> Any:
     """A source that people write and Dagster observes: ``observe`` gives its present content hash."""
 
     @dg.observable_source_asset(name=name, group_name=group, description=description, tags={f"dagster/kind/{kind}": ""})
@@ -228,7 +228,7 @@ def automation() -> dg.AutomationCondition:
     return cause.since(dg.AutomationCondition.newly_requested()) & ~waits
 
 
-def keep(root: DataRoot, name: str, made: Made) -> None:
+def keep(root: DataRoot, name: str, made: AssetResult) -> None:
     """Keep an asset's figures and pictures as files, for its checks and the report; further pictures it made before go."""
     write_text_atomically(root.figures(name), json.dumps(made.figures, indent=1, ensure_ascii=False) + "\n")
     if made.picture:
@@ -270,7 +270,7 @@ def latest_materialization(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg
     return records[0].asset_materialization if records else None
 
 
-def observation_if_changed(instance: dg.DagsterInstance, name: str, made: Made) -> dg.AssetObservation | None:
+def observation_if_changed(instance: dg.DagsterInstance, name: str, made: AssetResult) -> dg.AssetObservation | None:
     """The observation to record of a source, if its content is not the one recorded last."""
     key = dg.AssetKey(name)
     if current_version(instance, key) == made.version:

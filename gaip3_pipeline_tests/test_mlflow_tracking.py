@@ -12,7 +12,7 @@ from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
 from gaip3_pipeline.models.storage import save_config
 from gaip3_pipeline.settings import flatten, load
-from gaip3_pipeline.versions import DATA_VERSION_TAG, Made, keep
+from gaip3_pipeline.versions import DATA_VERSION_TAG, AssetResult, keep
 from gaip3_pipeline_tests.refreshing import TRAINED, definitions_of, instance_of
 
 MEASURED = {  # assets that train nothing and keep what they found, with files that they keep
@@ -95,7 +95,7 @@ def test_a_failing_check_leaves_the_champion_where_it_was_while_the_candidate_mo
                 save_config(root.input_model("mouth"), {"weights": version})
                 run.register(root.input_model("mouth"), version)
             instance.report_runless_asset_event(dg.AssetMaterialization(key, tags={DATA_VERSION_TAG: version}))
-            keep(root, "input_model_mouth", Made(version, {"r2": r2, "mae": 0.2, "n": 50}))
+            keep(root, "input_model_mouth", AssetResult(version, {"r2": r2, "mae": 0.2, "n": 50}))
             job = dg.define_asset_job("checking", dg.AssetSelection.checks(check)).resolve(asset_graph=definitions.resolve_asset_graph())
             [evaluation] = job.execute_in_process(instance=instance).get_asset_check_evaluations()
             versions = {

@@ -14,7 +14,7 @@ from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.evaluation.attribute_report import TABLE_COLUMNS
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import read_gender_probabilities, read_out_of_fold
-from gaip3_pipeline.versions import Made, keep, read_figures
+from gaip3_pipeline.versions import AssetResult, keep, read_figures
 
 PICTURE = re.compile(r'<img alt="([^"]+)" src="data:image/jpeg;base64,([^"]+)">')
 
@@ -88,7 +88,7 @@ def test_figures_and_every_picture_are_in_mlflow_and_in_the_report(finished_root
 
 def test_a_picture_that_is_no_longer_made_leaves_the_report(root_copy):
     picture = root_copy.picture("curation_report").read_bytes()
-    keep(root_copy, "curation_report", Made("v", {}, picture, more={"males_accepted": picture}))
+    keep(root_copy, "curation_report", AssetResult("v", {}, picture, more={"males_accepted": picture}))
     assert root_copy.picture("curation_report", "males_accepted") in root_copy.pictures("curation_report")
-    keep(root_copy, "curation_report", Made("v", {}, picture))
+    keep(root_copy, "curation_report", AssetResult("v", {}, picture))
     assert root_copy.pictures("curation_report") == [root_copy.picture("curation_report")]

@@ -19,7 +19,7 @@ from gaip3_pipeline.assets import (
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
-from gaip3_pipeline.versions import Made
+from gaip3_pipeline.versions import AssetResult
 
 MODULES = (
     originals,
@@ -45,7 +45,7 @@ def build(settings: Settings) -> list:
     return [*sources, *(asset for module in MODULES[1:] for asset in module.build(settings))]
 
 
-def observe_sources(root: DataRoot, verify: bool = False) -> dict[str, Made]:
+def observe_sources(root: DataRoot, verify: bool = False) -> dict[str, AssetResult]:
     """The present content hash of every source: the original folders, the hand-label CSVs and the list of dropped pictures."""
     folders = {f"original_{s.id}": originals.observe(root, s, verify) for s in IMAGE_SETS}
     return folders | {f"hand_labels_{a}": labels.observe(root, a) for a in ATTRIBUTES} | {"dropped_images": photographs.observe(root)}

@@ -14,7 +14,7 @@ from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import weights_version
-from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
 
 GROUP = "critic"
 LOOKED_AT = 48  # pairs whose patches are hidden
@@ -46,7 +46,7 @@ def _critic(
         description=description,
         training=True,
     )
-    def critic_weights(step: Step) -> Made:
+    def critic_weights(step: AssetContext) -> AssetResult:
         import numpy as np
 
         from gaip3_pipeline.evaluation.charts import training_curves
@@ -82,6 +82,6 @@ def _critic(
             log = step.root.training_log("critic")
             run.artifact(write_section(log, "Critic", step.name, step.inputs, flatten(section), result.history, figures))
             run.register(folder, version)
-        return Made(version, figures, more.pop("held_out"), run.url, {"curves": curves, **more})
+        return AssetResult(version, figures, more.pop("held_out"), run.url, {"curves": curves, **more})
 
     return critic_weights

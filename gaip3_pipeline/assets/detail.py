@@ -9,7 +9,7 @@ from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.layout import DETAIL_START
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import arrays_version
-from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
 
 GROUP = "generator"
 
@@ -29,7 +29,7 @@ def _aggregate_posterior(settings: Settings) -> dg.AssetsDefinition:
         kinds={"numpy"},
         description="Gaussians of the latents that the encoder gives pictures: where faces are drawn.",
     )
-    def aggregate_posterior(step: Step) -> Made:
+    def aggregate_posterior(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.retouching.aggregate_posterior import fit_aggregate_posterior
         from gaip3_pipeline.training_data import final_images
@@ -37,7 +37,7 @@ def _aggregate_posterior(settings: Settings) -> dg.AssetsDefinition:
         data = final_images(step.root, step.settings)
         gaussians, figures = fit_aggregate_posterior(load_nvae(step.root.nvae), data.images, data.values, data.table.split.to_numpy())
         gaussians.save(step.root.aggregate_posterior)
-        return Made(arrays_version(step.root.aggregate_posterior), figures)
+        return AssetResult(arrays_version(step.root.aggregate_posterior), figures)
 
     return aggregate_posterior
 
@@ -56,7 +56,7 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
         description="The network that turns the generator's mean picture and a noise map into a picture, trained against a discriminator.",
         training=True,
     )
-    def detail_weights(step: Step) -> Made:
+    def detail_weights(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
         from gaip3_pipeline.models.detail import detail_version, save_detail
@@ -102,6 +102,6 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
             log = root.training_log("nvae")
             run.artifact(write_section(log, "Generator", step.name, step.inputs, flatten(section), result.history, figures))
             run.register(root.detail, version)
-        return Made(version, figures, picture, run.url, {"curves": curves})
+        return AssetResult(version, figures, picture, run.url, {"curves": curves})
 
     return detail_weights

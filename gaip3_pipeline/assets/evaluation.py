@@ -7,7 +7,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.layout import IMAGE_SETS
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import file_version, weights_version
-from gaip3_pipeline.versions import Made, Step, numbers, read_figures, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, read_figures, versioned_asset
 
 GROUP = "evaluation"
 EVALUATORS = [f"evaluator_{a}" for a in ATTRIBUTES]
@@ -30,7 +30,7 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         description=f"A regressor of {attribute} ({MEANINGS[attribute]}) that only measures: half of the labels, weights of its own.",
         training=True,
     )
-    def evaluator(step: Step) -> Made:
+    def evaluator(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.charts import scatter
         from gaip3_pipeline.metrics.regression import regression_figures
         from gaip3_pipeline.tables.label_changes import changes_csv
@@ -57,7 +57,7 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             run.picture("held_out.jpg", picture)
             run.register(folder, version)
         keep_labels_seen(step.root, folder, [attribute])
-        return Made(version, figures, picture, run.url)
+        return AssetResult(version, figures, picture, run.url)
 
     return evaluator
 
@@ -82,7 +82,7 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         kinds={"keras", "mlflow"},
         description="Samples beside held-out pictures, by figures and fresh judges; one value swept, seen by evaluators and judge.",
     )
-    def generator_evaluation(step: Step) -> Made:
+    def generator_evaluation(step: AssetContext) -> AssetResult:
         import numpy as np
 
         from gaip3_pipeline.evaluation.control import control_chart, control_figures, control_table, realism, sweep_all, sweep_strips
@@ -116,6 +116,6 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
             for name, picture in {"sweeps": strips, **more}.items():
                 run.picture(f"{name}.jpg", picture)
             run.artifact(root.control_table)
-        return Made(file_version(root.control_table), figures, strips, run.url, more)
+        return AssetResult(file_version(root.control_table), figures, strips, run.url, more)
 
     return generator_evaluation

@@ -4,7 +4,7 @@ import dagster as dg
 
 from gaip3_pipeline.assets.gender import PROCESSED
 from gaip3_pipeline.settings import Settings
-from gaip3_pipeline.versions import Made, Step, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -20,7 +20,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"jpeg", "parquet"},
         description="The images with P(female) of at least 99.99 % that lie in no male folder, as hard links and packed.",
     )
-    def final_dataset(step: Step) -> Made:
+    def final_dataset(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.selection import selection_figures
         from gaip3_pipeline.imaging.packing import pack
         from gaip3_pipeline.imaging.sheets import sheet_of_files
@@ -40,6 +40,6 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         with writing(step.root.manifest(step.name)) as temporary:
             manifest.to_parquet(temporary, index=False)
         figures = selection_figures(probabilities, manifest, step.settings.final_dataset.threshold)
-        return Made(manifest_version(manifest), figures, sheet_of_files(files, title="final_dataset"))
+        return AssetResult(manifest_version(manifest), figures, sheet_of_files(files, title="final_dataset"))
 
     return [final_dataset]

@@ -6,7 +6,7 @@ from gaip3_pipeline.assets.labels import LABELLED_SETS
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS
 from gaip3_pipeline.settings import FinalDataset, Settings, flatten
 from gaip3_pipeline.tables.hashing import digest, file_version, weights_version
-from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
 
 GROUP = "gender"
 PROCESSED = [f"{kind}_{s.id}" for kind in KINDS for s in IMAGE_SETS]
@@ -26,12 +26,12 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         description="Classifiers of sex, a network and a process for each fold of D2: no labelled image is scored by one that saw it.",
         training=True,
     )
-    def gender_model(step: Step) -> Made:
+    def gender_model(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.features.trunk import trunk_groups
         from gaip3_pipeline.metrics.classification import gender_figures
         from gaip3_pipeline.tables.files import write_text_atomically
-        from gaip3_pipeline.training.gender import FEMALE, LINES, train_gender
+        from gaip3_pipeline.training.gender import FEMALE, PLATT_FILE, train_gender
         from gaip3_pipeline.training.logbook import write_section
         from gaip3_pipeline.training_data import labelled_features, originals_table, resized_images
 
@@ -46,7 +46,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         with step.training_run(flatten(section)) as run:
             result = train_gender(images, is_female, bucket, features, groups, section, folder, step.fingerprint, run.log, step.progress())
             figures = gender_figures(result.logits, is_female, FinalDataset().threshold)
-            version = digest([weights_version(folder), file_version(folder / LINES)])
+            version = digest([weights_version(folder), file_version(folder / PLATT_FILE)])
             curves = training_curves(result.history, "gender model")
             run.result(numbers(figures))
             run.picture("curves.jpg", curves)
@@ -55,7 +55,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             run.register(folder, version)
         scored = table.assign(prob_female=result.probabilities[:, FEMALE])
         write_text_atomically(folder / "out_of_fold.csv", scored.to_csv(index=False, lineterminator="\n"))
-        return Made(version, figures, curves, run.url)
+        return AssetResult(version, figures, curves, run.url)
 
     @versioned_asset(
         settings,
@@ -66,7 +66,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"keras", "csv"},
         description="P(male) and P(female) of every processed image, out of fold where the image is labelled.",
     )
-    def gender_probabilities(step: Step) -> Made:
+    def gender_probabilities(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.charts import histogram
         from gaip3_pipeline.features.extractor import load_extractor
         from gaip3_pipeline.features.patches import HEIGHT, WIDTH
@@ -84,6 +84,6 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         write_gender_probabilities(path, table.path, probabilities)
         female = probabilities[:, FEMALE]
         figures = {"rows": len(table), "female_above_half": int((female > 0.5).sum()), "mean": float(female.mean())}
-        return Made(file_version(path), figures, histogram(female, "P(female)"))
+        return AssetResult(file_version(path), figures, histogram(female, "P(female)"))
 
     return [gender_model, gender_probabilities]

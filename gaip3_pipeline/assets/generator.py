@@ -6,7 +6,7 @@ from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import folder_content, weights_version
-from gaip3_pipeline.versions import AFRESH, RESUME, WARM_START, Made, Step, numbers, versioned_asset
+from gaip3_pipeline.versions import AFRESH, RESUME, WARM_START, AssetContext, AssetResult, numbers, versioned_asset
 
 GROUP = "generator"
 
@@ -26,7 +26,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         training=True,
         resumable=True,
     )
-    def nvae_weights(step: Step) -> Made:
+    def nvae_weights(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.generator import generator_sheet
         from gaip3_pipeline.models.nvae.model import warm_start
@@ -71,7 +71,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             run.artifact(write_section(path, "Generator", step.name, step.inputs, flatten(section), result.history, figures))
             run.register(step.root.nvae, version)
         keep_labels_seen(step.root, step.root.nvae)
-        return Made(version, figures, picture, run.url, {"curves": curves})
+        return AssetResult(version, figures, picture, run.url, {"curves": curves})
 
     @versioned_asset(
         settings,
@@ -83,7 +83,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"keras", "jpeg"},
         description="Faces drawn from the generator, each with the five values that were asked for.",
     )
-    def nvae_samples(step: Step) -> Made:
+    def nvae_samples(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.imaging.contact_sheet import contact_sheet
         from gaip3_pipeline.sampling.draw import draw_samples, load_face_generator, write_pictures
         from gaip3_pipeline.tables.contracts import write_samples
@@ -95,6 +95,6 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         write_pictures(step.root.samples, [p.rpartition("/")[2] for p in table.image_path], images)
         write_samples(step.root.samples_table, table)
         figures = {"images": len(images), **flatten(section)}
-        return Made(folder_content(step.root.samples), figures, contact_sheet(list(images[:40]), 10, title="samples"))
+        return AssetResult(folder_content(step.root.samples), figures, contact_sheet(list(images[:40]), 10, title="samples"))
 
     return [nvae_weights, nvae_samples]

@@ -4,7 +4,7 @@ import dagster as dg
 
 from gaip3_pipeline.layout import IMAGE_SETS, ImageSet
 from gaip3_pipeline.settings import Settings
-from gaip3_pipeline.versions import Made, Step, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
 GROUP = "images"
 
@@ -25,7 +25,7 @@ def _resized(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
         kinds={"jpeg", "opencv"},
         description=f"Originals of {image_set.id} without 9.375 % of the width at each side, area-resized to 128 × 104 (height × width).",
     )
-    def resized(step: Step) -> Made:
+    def resized(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.imaging.processing import resize_set
 
         return _made(step, resize_set(step.root, image_set, step.settings.images, step.progress()))
@@ -44,7 +44,7 @@ def _augmented(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
         kinds={"jpeg", "opencv"},
         description=f"One brightness copy of each resized image of {image_set.id}; the ratio follows from the file's name.",
     )
-    def augmented(step: Step) -> Made:
+    def augmented(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.imaging.processing import augment_set
 
         return _made(step, augment_set(step.root, image_set, step.settings.images, step.progress()))
@@ -52,7 +52,7 @@ def _augmented(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
     return augmented
 
 
-def _made(step: Step, result) -> Made:
+def _made(step: AssetContext, result) -> AssetResult:
     from gaip3_pipeline.imaging.sheets import sheet_of_files
     from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version
 
@@ -69,4 +69,6 @@ def _made(step: Step, result) -> Made:
         "noted": [f"{p}: {r}" for p, r in reasons.head(20).itertuples(index=False)],
         "dropped_unknown": list(result.unknown[:20]),  # lines of curation/dropped.csv that name no original
     }
-    return Made(manifest_version(result.manifest), figures, sheet_of_files([step.root.path / p for p in usable.path], title=step.name))
+    return AssetResult(
+        manifest_version(result.manifest), figures, sheet_of_files([step.root.path / p for p in usable.path], title=step.name)
+    )

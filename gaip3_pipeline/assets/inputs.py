@@ -9,7 +9,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import arrays_version, digest, file_version, weights_version
-from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
 
 GROUP = "inputs"
 INPUT_VALUES = [f"input_values_{a}" for a in ATTRIBUTES]
@@ -35,7 +35,7 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         description="Which patches and colours lie in which region of a picture, and how the parts of a face look, learned without labels.",
         training=True,
     )
-    def feature_extractor(step: Step) -> Made:
+    def feature_extractor(step: AssetContext) -> AssetResult:
         import numpy as np
 
         from gaip3_pipeline.evaluation.relevance import parts_sheet, patch_sheet
@@ -61,7 +61,7 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
             run.picture("parts.jpg", parts)
             run.picture("patches.jpg", patches)
             run.register(folder, version)
-        return Made(digest([version, arrays_version(step.root.features_labelled)]), figures, parts, run.url, {"patches": patches})
+        return AssetResult(digest([version, arrays_version(step.root.features_labelled)]), figures, parts, run.url, {"patches": patches})
 
     @versioned_asset(
         settings,
@@ -72,7 +72,7 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"keras", "numpy"},
         description="The features of every final image, so that a relabelled value is written anew in seconds.",
     )
-    def final_features(step: Step) -> Made:
+    def final_features(step: AssetContext) -> AssetResult:
         import numpy as np
 
         from gaip3_pipeline.features.extractor import extract, load_extractor
@@ -84,7 +84,7 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         path = step.root.features_final
         with writing(path) as temporary, temporary.open("wb") as file:
             np.save(file, features)
-        return Made(file_version(path), {"images": features.shape[1], "features": features.shape[2], "bytes": path.stat().st_size})
+        return AssetResult(file_version(path), {"images": features.shape[1], "features": features.shape[2], "bytes": path.stat().st_size})
 
     return [feature_extractor, final_features]
 
@@ -106,7 +106,7 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         description=f"A Gaussian process of {attribute} ({MEANINGS[attribute]}) over a picture's features, trained on the hand labels.",
         training=True,
     )
-    def input_model(step: Step) -> Made:
+    def input_model(step: AssetContext) -> AssetResult:
         import numpy as np
 
         from gaip3_pipeline.evaluation.charts import scatter
@@ -142,7 +142,7 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         columns = ["key", "set", "stem", "gender", "bucket", "split", "value", "predicted", "uncertainty"]
         write_text_atomically(step.root.out_of_fold(folder), scored[columns].to_csv(index=False, lineterminator="\n"))
         keep_labels_seen(step.root, folder, [attribute])
-        return Made(version, figures, picture, run.url, {"relevance": relevance})
+        return AssetResult(version, figures, picture, run.url, {"relevance": relevance})
 
     return input_model
 
@@ -157,7 +157,7 @@ def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         kinds={"scipy", "csv"},
         description=f"The value of {attribute} of every final image, all from the model for consistency, and how sure it is.",
     )
-    def input_values(step: Step) -> Made:
+    def input_values(step: AssetContext) -> AssetResult:
         import numpy as np
         import pandas as pd
 
@@ -177,7 +177,7 @@ def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             "standard_deviation": float(values.std()),
             "mean_uncertainty": float(deviations.mean()),
         }
-        return Made(file_version(path), figures, histogram(values, f"{attribute}: {MEANINGS[attribute]}"))
+        return AssetResult(file_version(path), figures, histogram(values, f"{attribute}: {MEANINGS[attribute]}"))
 
     return input_values
 
@@ -194,7 +194,7 @@ def _control_regressor(settings: Settings) -> dg.AssetsDefinition:
         description="A network for each value, as the input models say it of the final images: together they steer the generator.",
         training=True,
     )
-    def control_regressor(step: Step) -> Made:
+    def control_regressor(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.metrics.regression import r_squared
         from gaip3_pipeline.training.regressor import train_regressor
@@ -214,6 +214,6 @@ def _control_regressor(settings: Settings) -> dg.AssetsDefinition:
             run.result(numbers(figures))
             run.picture("curves.jpg", curves)
             run.register(folder, version)
-        return Made(version, figures, curves, run.url)
+        return AssetResult(version, figures, curves, run.url)
 
     return control_regressor

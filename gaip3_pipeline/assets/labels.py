@@ -8,7 +8,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.layout import SET_OF_SEX, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.tables.hashing import file_version
-from gaip3_pipeline.versions import Made, Step, observed_source, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, observed_source, versioned_asset
 
 if TYPE_CHECKING:
     from gaip3_pipeline.tables.contracts import Labels
@@ -17,10 +17,10 @@ GROUP = "labels"
 LABELLED_SETS = tuple(SET_OF_SEX.values())
 
 
-def observe(root: DataRoot, attribute: str) -> Made:
+def observe(root: DataRoot, attribute: str) -> AssetResult:
     """The content hash of a hand-label CSV; ``missing`` if there is none."""
     path = root.hand_labels(attribute)
-    return Made(file_version(path), {"file": root.relative(path), "bytes": path.stat().st_size if path.exists() else 0})
+    return AssetResult(file_version(path), {"file": root.relative(path), "bytes": path.stat().st_size if path.exists() else 0})
 
 
 def read(root: DataRoot, attribute: str) -> "Labels":
@@ -51,7 +51,7 @@ def _checked(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         kinds={"csv"},
         description=f"The labels of {attribute} ({MEANINGS[attribute]}) that hold the contract, one row for each labelled image.",
     )
-    def labels(step: Step) -> Made:
+    def labels(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.charts import histogram
         from gaip3_pipeline.tables.contracts import write_labels
 
@@ -66,6 +66,6 @@ def _checked(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             "values": {f"{v:g}": int(n) for v, n in found.table.value.value_counts().sort_index().items()},
             "left_out_rows": found.left_out[:20],
         }
-        return Made(file_version(path), figures, histogram(found.table.value, f"{attribute}: {MEANINGS[attribute]}"))
+        return AssetResult(file_version(path), figures, histogram(found.table.value, f"{attribute}: {MEANINGS[attribute]}"))
 
     return labels

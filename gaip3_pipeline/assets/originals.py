@@ -3,7 +3,7 @@
 from typing import Any
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, ImageSet
-from gaip3_pipeline.versions import Made, observed_source
+from gaip3_pipeline.versions import AssetResult, observed_source
 
 GROUP = "originals"
 DESCRIPTIONS = {
@@ -13,12 +13,12 @@ DESCRIPTIONS = {
 }
 
 
-def observe(root: DataRoot, image_set: ImageSet, verify: bool = False) -> Made:
+def observe(root: DataRoot, image_set: ImageSet, verify: bool = False) -> AssetResult:
     """The content hash of an original folder; files are hashed again only if size, time or inode changed (or ``verify``)."""
     from gaip3_pipeline.tables.hashing import folder_version
 
     found = folder_version(root.original(image_set), root.hash_cache, verify)
-    return Made(found.hash, {"files": found.files, "bytes": found.bytes, "folder": root.relative(root.original(image_set))})
+    return AssetResult(found.hash, {"files": found.files, "bytes": found.bytes, "folder": root.relative(root.original(image_set))})
 
 
 def build() -> list:

@@ -7,7 +7,7 @@ import dagster as dg
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.tables.hashing import file_version
-from gaip3_pipeline.versions import Made, Step, observed_source, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, observed_source, versioned_asset
 
 GROUP = "curation"
 RESIZED = [f"resized_{s.id}" for s in IMAGE_SETS]
@@ -15,9 +15,9 @@ SHOWN = 40  # groups on a sheet
 SHOWN_OF_KIND = 10  # pictures of each kind of defect
 
 
-def observe(root: DataRoot) -> Made:
+def observe(root: DataRoot) -> AssetResult:
     """The content hash of the list of dropped pictures; ``missing`` if there is none."""
-    return Made(file_version(root.dropped), {"file": root.relative(root.dropped)})
+    return AssetResult(file_version(root.dropped), {"file": root.relative(root.dropped)})
 
 
 def source() -> Any:
@@ -38,7 +38,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"csv", "opencv"},
         description="Groups of the same photograph in all three sets, also re-encoded, resized, brightened, moved or mirrored.",
     )
-    def near_duplicates(step: Step) -> Made:
+    def near_duplicates(step: AssetContext) -> AssetResult:
         import numpy as np
 
         from gaip3_pipeline.imaging.duplicates import COPY, grey_copy, near_duplicates, perceptual_hash
@@ -69,7 +69,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             "moved": len(went),
             "moved_originals": went[:20],
         }
-        return Made(file_version(step.root.near_duplicates), figures, _groups_sheet(step.root, table))
+        return AssetResult(file_version(step.root.near_duplicates), figures, _groups_sheet(step.root, table))
 
     @versioned_asset(
         settings,
@@ -80,7 +80,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"csv", "opencv"},
         description="Blur, darkness, glare, flatness, greyness and odd sizes of the originals, for the user to look at and drop.",
     )
-    def image_quality(step: Step) -> Made:
+    def image_quality(step: AssetContext) -> AssetResult:
         import pandas as pd
 
         from gaip3_pipeline.imaging.decode import original_size
@@ -101,7 +101,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         write_text_atomically(path, found.to_csv(index=False, lineterminator="\n"))
         counts = {name: int(found.issues.str.split().map(lambda issues, name=name: name in issues).sum()) for name in ISSUES}
         figures = {"originals": len(found), "with_issues": int((found.issues != "").sum()), **counts}
-        return Made(file_version(path), figures, _quality_sheet(step.root, found))
+        return AssetResult(file_version(path), figures, _quality_sheet(step.root, found))
 
     return [near_duplicates, image_quality]
 

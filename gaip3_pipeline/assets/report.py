@@ -13,7 +13,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import digest, file_version
-from gaip3_pipeline.versions import Made, Step, numbers, read_figures, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, read_figures, versioned_asset
 
 if TYPE_CHECKING:
     from gaip3_pipeline.evaluation.page import Report
@@ -53,7 +53,7 @@ def _report(settings: Settings) -> dg.AssetsDefinition:
         kinds={"html"},
         description="One HTML page with every figure and picture.",
     )
-    def report(step: Step) -> Made:
+    def report(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.page import write_page
 
         sections = {
@@ -62,7 +62,7 @@ def _report(settings: Settings) -> dg.AssetsDefinition:
         }
         write_page(step.root.report, f"gaip3: {step.root.path.name}", sections)
         page = step.root.report
-        return Made(file_version(page), {"page": step.root.relative(page), "bytes": page.stat().st_size})
+        return AssetResult(file_version(page), {"page": step.root.relative(page), "bytes": page.stat().st_size})
 
     return report
 
@@ -115,7 +115,7 @@ def _curation(settings: Settings) -> dg.AssetsDefinition:
         kinds={"html", "csv", "mlflow"},
         description="What the rule takes and leaves, with pictures of the nearest misses, and whether the score behind it can be trusted.",
     )
-    def curation(step: Step) -> Made:
+    def curation(step: AssetContext) -> AssetResult:
         import pandas as pd
 
         from gaip3_pipeline.evaluation.gender_report import curation_report
@@ -141,7 +141,7 @@ def _inputs(settings: Settings) -> dg.AssetsDefinition:
         kinds={"html", "csv", "mlflow"},
         description="How far the five values can be trusted: errors out of fold, the worst with pictures, drift of sets and copies.",
     )
-    def inputs(step: Step) -> Made:
+    def inputs(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.attribute_report import inputs_report
         from gaip3_pipeline.tables.contracts import read_out_of_fold
         from gaip3_pipeline.training_data import final_values
@@ -162,7 +162,7 @@ def _pixels(path: Path) -> Any:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def _made(step: Step, report: "Report", page: Path, table: Path, parameters: dict[str, Any]) -> Made:
+def _made(step: AssetContext, report: "Report", page: Path, table: Path, parameters: dict[str, Any]) -> AssetResult:
     """Write the page and table of ``report`` and keep both, its figures and its pictures with an MLflow run."""
     from gaip3_pipeline.evaluation.page import write_page
     from gaip3_pipeline.tables.files import write_text_atomically
@@ -176,4 +176,4 @@ def _made(step: Step, report: "Report", page: Path, table: Path, parameters: dic
         run.artifact(page)
         run.artifact(table)
     (_, first), *more = report.pictures.items()
-    return Made(digest([file_version(page), file_version(table)]), report.figures, first, run.url, dict(more))
+    return AssetResult(digest([file_version(page), file_version(table)]), report.figures, first, run.url, dict(more))

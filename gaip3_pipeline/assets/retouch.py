@@ -5,7 +5,7 @@ import dagster as dg
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, Settings, flatten
 from gaip3_pipeline.tables.hashing import folder_content, weights_version
-from gaip3_pipeline.versions import Made, Step, numbers, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
 
 GROUP = "retouch"
 MEASURED = 4096  # samples at most that are measured: their pictures are in memory together
@@ -30,7 +30,7 @@ def _prior_critic(settings: Settings) -> dg.AssetsDefinition:
         description="For each latent group a classifier of what the encoder gives pictures against the prior.",
         training=True,
     )
-    def prior_critic(step: Step) -> Made:
+    def prior_critic(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.retouching.prior_critic import prior_critic_figures, train_prior_critic
         from gaip3_pipeline.training_data import final_images
@@ -43,7 +43,7 @@ def _prior_critic(settings: Settings) -> dg.AssetsDefinition:
             figures, version = prior_critic_figures(result), weights_version(folder)
             run.result(numbers(figures))
             run.register(folder, version)
-        return Made(version, figures, run_url=run.url)
+        return AssetResult(version, figures, run_url=run.url)
 
     return prior_critic
 
@@ -70,7 +70,7 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         kinds={"keras", "jpeg", "mlflow"},
         description="The samples with their latents moved along the guide's gradient, or by a correction of the prior; values are held.",
     )
-    def retouched_samples(step: Step) -> Made:
+    def retouched_samples(step: AssetContext) -> AssetResult:
         import numpy as np
 
         from gaip3_pipeline.retouching.figures import change_sheets, judged, retouch_figures, retouch_samples
@@ -109,6 +109,6 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
             for name, picture in sheets.items():
                 run.picture(f"{name}.jpg", picture)
         (_, first), *more = sheets.items()
-        return Made(folder_content(root.retouched), {**figures, **flatten(section)}, first, run.url, dict(more))
+        return AssetResult(folder_content(root.retouched), {**figures, **flatten(section)}, first, run.url, dict(more))
 
     return retouched_samples

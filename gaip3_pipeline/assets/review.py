@@ -10,7 +10,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.tables.hashing import digest, file_version
-from gaip3_pipeline.versions import Made, Step, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
 VERSION = 3
 LIDS = "eyes"  # the value that the opening of the lids speaks of
@@ -29,7 +29,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"csv", "numpy"},
         description="Which labels look wrong beside predictions that never saw them, and which images to label next.",
     )
-    def label_review(step: Step) -> Made:
+    def label_review(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.tables.contracts import read_label_review
         from gaip3_pipeline.training_data import originals_table
 
@@ -49,7 +49,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             figures |= {f"{k}_{attribute}": v for k, v in _figures(table).items()}
         sheets = {a: _sheet(step.root, {a: t}, SHOWN) for a, t in tables.items()}
         version = digest(file_version(step.root.label_review(a)) for a in ATTRIBUTES)
-        return Made(version, figures, _sheet(step.root, tables, SHOWN_OF_ALL), more={a: s for a, s in sheets.items() if s})
+        return AssetResult(version, figures, _sheet(step.root, tables, SHOWN_OF_ALL), more={a: s for a, s in sheets.items() if s})
 
     return [label_review]
 

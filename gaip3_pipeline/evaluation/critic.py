@@ -5,7 +5,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.charts import BLUE, GREY, RED, jpeg
-from gaip3_pipeline.metrics.classification import both, calibration_curve, expected_calibration_error, roc_auc, sigmoid, wilson_interval
+from gaip3_pipeline.metrics.classification import (
+    calibration_curve,
+    expected_calibration_error,
+    roc_auc,
+    scores_and_labels,
+    sigmoid,
+    wilson_interval,
+)
 from gaip3_pipeline.training.critic import CriticResult, TrainedCritic, critic_logits
 
 PATCH = 1 / 6  # of a picture's height: what is hidden at a time
@@ -16,7 +23,7 @@ def critic_figures(result: CriticResult) -> dict[str, float | int]:
 
     ``train_auc`` beside it shows how much was learnt by heart.
     """
-    logits, is_real = both(result.real_logits, result.generated_logits)
+    logits, is_real = scores_and_labels(result.real_logits, result.generated_logits)
     correct = int(((logits > 0) == is_real).sum())
     low, high = wilson_interval(correct, len(logits))
     return {
@@ -34,7 +41,7 @@ def critic_figures(result: CriticResult) -> dict[str, float | int]:
 
 def critic_chart(result: CriticResult, title: str) -> bytes:
     """A JPEG of the ROC curve, the reliability diagram and the logits, of pairs out of fold."""
-    logits, is_real = both(result.real_logits, result.generated_logits)
+    logits, is_real = scores_and_labels(result.real_logits, result.generated_logits)
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     roc, reliability, histogram = figure.subplots(1, 3)
     order = np.argsort(-logits)

@@ -24,7 +24,7 @@ from gaip3_pipeline.imaging.augment import as_float, shrink
 from gaip3_pipeline.metrics.classification import roc_auc
 from gaip3_pipeline.metrics.sharpness import bands
 from gaip3_pipeline.models.backend import compile_options
-from gaip3_pipeline.training.critic import ABSENT, as_jpegs, cross_entropy
+from gaip3_pipeline.training.critic import MASKED, as_jpegs, cross_entropy
 
 JPEG_QUALITY = 95
 SEEDS, FOLDS = 3, 5
@@ -178,7 +178,7 @@ class Network:
         for variable in model.optimizer.variables:
             variable.assign(np.zeros(variable.shape))
         model.optimizer.learning_rate.assign(RATE)
-        targets = np.where(fold[:, None] == np.arange(FOLDS), ABSENT, is_a[:, None]).astype(np.float32)
+        targets = np.where(fold[:, None] == np.arange(FOLDS), MASKED, is_a[:, None]).astype(np.float32)
         for _ in range(max(EPOCHS, math.ceil(UPDATES * BATCH / len(seen)))):
             order = generator.permutation(len(seen))
             for i in range(0, len(order) - BATCH + 1, BATCH):

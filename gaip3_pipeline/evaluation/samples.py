@@ -24,7 +24,7 @@ COPY_SIZE = (16, 13)  # at which pictures are compared for copies: blur, which d
 
 
 @dataclass(frozen=True)
-class Fresh:
+class SampleEvaluation:
     """Samples and what was found near them. ``figures`` as :func:`evaluate_samples` says."""
 
     figures: dict[str, float | int]
@@ -60,7 +60,7 @@ def evaluate_samples(
     settings: Samples,
     features: Mapping[str, Features] | None = None,
     progress: Progress | None = None,
-) -> Fresh | None:
+) -> SampleEvaluation | None:
     """Draw as many samples as there are held-out pictures, at most ``MOST``, and compare half as many. None where that is none.
 
     ``images (N, H, W, 3) uint8``, ``values (N, 5)``, ``learned (N,) bool``: which were trained on. Figures: those of
@@ -88,7 +88,7 @@ def evaluate_samples(
         "copying": copying(distance, real_distance),
     }
     figures |= detail_figures(generator, held_out, values[unseen], drawn, plain[:n], settings)
-    return Fresh(figures, images_drawn, plain, held_out, found, distance)
+    return SampleEvaluation(figures, images_drawn, plain, held_out, found, distance)
 
 
 def detail_figures(
@@ -116,7 +116,7 @@ def detail_figures(
     return figures | {f"detail_{name}": f for name, f in identity(features(plain), features(drawn)).items()}
 
 
-def judge_samples(fresh: Fresh, groups: np.ndarray, seed: int, progress: Progress | None = None) -> dict[str, float]:
+def judge_samples(fresh: SampleEvaluation, groups: np.ndarray, seed: int, progress: Progress | None = None) -> dict[str, float]:
     """:func:`fresh_judges` of the held-out pictures of ``fresh``, at most ``MOST``, against as many samples, with and without detail.
 
     ``groups (m,)``: twins, which are judged together or not at all. Nothing where too few originals are held out to split them into
@@ -137,7 +137,7 @@ def whole_groups(groups: np.ndarray, most: int, seed: int) -> np.ndarray:
     return np.flatnonzero(np.isin(index, taken))
 
 
-def faces_sheet(fresh: Fresh) -> bytes:
+def faces_sheet(fresh: SampleEvaluation) -> bytes:
     """A JPEG of the first forty samples, not chosen: without detail, with it, and as many held-out pictures."""
     columns = 8
     sets = [part[:FORTY] for part in (fresh.plain, fresh.images, fresh.photographs)]
@@ -153,7 +153,7 @@ def faces_sheet(fresh: Fresh) -> bytes:
     return contact_sheet(pictures, 3 * columns, cell=(width, height), title=title)
 
 
-def nearest_sheet(fresh: Fresh, columns: int = 10) -> bytes:
+def nearest_sheet(fresh: SampleEvaluation, columns: int = 10) -> bytes:
     """A JPEG: the samples that lie nearest to a training picture, each above that picture."""
     chosen = np.argsort(fresh.distance)[:columns]
     pictures = [*fresh.images[chosen], *fresh.nearest[chosen]]

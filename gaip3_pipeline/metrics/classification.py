@@ -56,7 +56,7 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def both(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def scores_and_labels(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores of two sides, real and generated, in one array, and which are real."""
     return np.concatenate([real, generated]), np.repeat([True, False], [len(real), len(generated)])
 

@@ -82,7 +82,7 @@ class Record:
         _forget(root, KEPT - 1)
         self._write()
 
-    def goes_on(self, dagster_run_id: str, stale: Iterable[str]) -> None:
+    def run_started(self, dagster_run_id: str, stale: Iterable[str]) -> None:
         """A further Dagster run begins; what waits and is no longer ``stale`` has turned out fresh."""
         self._content["dagster_run_ids"].append(dagster_run_id)
         self._settle(set(stale))

@@ -85,7 +85,7 @@ def refresh(
                     names = ", ".join(sorted(repeated))
                     raise RefreshError(f"{names}: stale again right after being made, since the inputs changed meanwhile; run it again")
                 run_id = str(uuid.uuid4())
-                record.goes_on(run_id, [p.name for p in todo])
+                record.run_started(run_id, [p.name for p in todo])
                 given = {name: (config or {}).get(name, {}) for name in layer}
                 _materialize(definitions, instance, given, run_id, outcome, record, say)
                 done |= set(layer)

@@ -10,7 +10,7 @@ import pandas as pd
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.distances import distances_to_real, identity, random_features
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
-from gaip3_pipeline.metrics.classification import both, roc_auc
+from gaip3_pipeline.metrics.classification import roc_auc, scores_and_labels
 from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.retouching.retoucher import BLIND, DIVERGED, GOOD, NOT_BETTER, RETOUCHED, Retoucher, Tools
 from gaip3_pipeline.sampling.draw import AGGREGATE, STANDARD, noise_of_seeds, write_jpegs
@@ -77,8 +77,8 @@ def judged(name: str, was: np.ndarray, is_now: np.ndarray, real: np.ndarray) -> 
         f"{name}_gain": float((is_now - was).mean()),
         f"{name}_gain_low": low,
         f"{name}_gain_high": high,
-        f"{name}_auc_before": roc_auc(*both(real, was)),
-        f"{name}_auc_after": roc_auc(*both(real, is_now)),
+        f"{name}_auc_before": roc_auc(*scores_and_labels(real, was)),
+        f"{name}_auc_after": roc_auc(*scores_and_labels(real, is_now)),
     }
 
 

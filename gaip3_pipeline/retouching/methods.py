@@ -11,7 +11,7 @@ import numpy as np
 
 from gaip3_pipeline.models.critic import evidence
 from gaip3_pipeline.models.regressor import fitted
-from gaip3_pipeline.retouching.objective import Scene, Seen, where
+from gaip3_pipeline.retouching.objective import Evaluation, RetouchObjective, where_rows
 from gaip3_pipeline.sampling.draw import noise_maps
 from gaip3_pipeline.settings import ASCENT, NOISE_CONTRASTIVE, TRANSPORT, Retouch
 
@@ -23,7 +23,7 @@ class Correction(Protocol):
         """``noise``, a list of ``(N, h, w, c)``, moved there, all the way at ``fidelity`` 1."""
 
 
-class Draw:
+class LatentBatch:
     """The latents of a batch on their way: ``noise`` to be looked at next, ``start`` as drawn, ``best`` so far, each a list of
     ``(B, h, w, c) float32``; ``conditions (B, 5)``; ``maps (B, H, W, 1)`` and ``detail (B,)``: the noise and the amount of detail;
     ``seed (B,)`` of each sample's own chance; ``round (B,)``: looks taken."""
@@ -44,7 +44,7 @@ class Draw:
 
     def keep(self, which: np.ndarray) -> None:
         """Take the latents as the best so far where ``which (B,) bool``."""
-        self.best = [where(which, e, b) for e, b in zip(self.noise, self.best, strict=True)]
+        self.best = [where_rows(which, e, b) for e, b in zip(self.noise, self.best, strict=True)]
 
     def fresh(self) -> list[np.ndarray]:
         """Standard normal noise of the latents' shapes, each sample's from its seed and round alone."""
@@ -64,7 +64,7 @@ class Method:
     holds_latents: ClassVar[bool] = True  # the objective has its term of the prior
     holds_person: ClassVar[bool] = True  # and that of identity
 
-    def __init__(self, scene: Scene, settings: Retouch, correction: Correction | None) -> None:
+    def __init__(self, scene: RetouchObjective, settings: Retouch, correction: Correction | None) -> None:
         self.scene, self.settings, self.correction = scene, settings, correction
 
     @staticmethod
@@ -72,7 +72,7 @@ class Method:
         """How many proposals are looked at, at most."""
         return settings.steps
 
-    def propose(self, draw: Draw, now: Seen, best: Seen) -> None:
+    def propose(self, draw: LatentBatch, now: Evaluation, best: Evaluation) -> None:
         """Set ``draw.noise`` to what is looked at next; ``now`` is what was seen last, ``best`` the best of each sample."""
         raise NotImplementedError
 
@@ -86,7 +86,7 @@ class Ascent(Method):
 
     needs_gradient = True
 
-    def propose(self, draw: Draw, now: Seen, best: Seen) -> None:
+    def propose(self, draw: LatentBatch, now: Evaluation, best: Evaluation) -> None:
         s = self.settings
         size = 2 * s.fidelity * s.step_size * (1.0 - (draw.round - 1) / s.steps)
         for level, (e, uphill) in enumerate(zip(draw.noise, unit(now.gradients), strict=True)):
@@ -103,7 +103,7 @@ class Corrected(Method):
     def rounds(settings: Retouch) -> int:
         return 1
 
-    def propose(self, draw: Draw, now: Seen, best: Seen) -> None:
+    def propose(self, draw: LatentBatch, now: Evaluation, best: Evaluation) -> None:
         assert self.correction is not None
         draw.noise = self.correction.move(draw.start, draw.conditions, self.settings.fidelity)
 
@@ -118,7 +118,7 @@ class Rejection(Method):
     def rounds(settings: Retouch) -> int:
         return round(2 * settings.fidelity * settings.steps)
 
-    def propose(self, draw: Draw, now: Seen, best: Seen) -> None:
+    def propose(self, draw: LatentBatch, now: Evaluation, best: Evaluation) -> None:
         draw.noise = draw.fresh()
 
 
@@ -131,7 +131,7 @@ class Temperature(Method):
     def rounds(settings: Retouch) -> int:
         return 1
 
-    def propose(self, draw: Draw, now: Seen, best: Seen) -> None:
+    def propose(self, draw: LatentBatch, now: Evaluation, best: Evaluation) -> None:
         draw.noise = [e * (1.0 - self.settings.fidelity / 2) for e in draw.start]
 
 
@@ -144,12 +144,12 @@ class Repair(Method):
 
     holds_latents = False
 
-    def __init__(self, scene: Scene, settings: Retouch, correction: Correction | None) -> None:
+    def __init__(self, scene: RetouchObjective, settings: Retouch, correction: Correction | None) -> None:
         super().__init__(scene, settings, correction)
         self._evidence = evidence(scene.guide.model)
         self._tried: np.ndarray | None = None
 
-    def propose(self, draw: Draw, now: Seen, best: Seen) -> None:
+    def propose(self, draw: LatentBatch, now: Evaluation, best: Evaluation) -> None:
         guide = self.scene.guide
         pictures = np.stack([self.scene.picture(best, place) for place in range(len(draw.seed))]).astype(np.float32) / 255.0
         seen = fitted(pictures, guide.height, guide.width)

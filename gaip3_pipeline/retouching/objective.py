@@ -15,13 +15,13 @@ from gaip3_pipeline.training.critic import TrainedCritic
 from gaip3_pipeline.training.regressor import Regressor
 
 if TYPE_CHECKING:
-    from gaip3_pipeline.retouching.methods import Draw
+    from gaip3_pipeline.retouching.methods import LatentBatch
 
 COARSE = 4  # a picture's size over that at which it says who a person is
 
 
 @dataclass(frozen=True)
-class Seen:
+class Evaluation:
     """One evaluation of a batch.
 
     ``objective``, ``logit``, ``finite``: ``(B,)``; ``held (B, K)``: what is to change little, weighted; ``picture (B, H·W·3)`` in 0..1;
@@ -36,7 +36,7 @@ class Seen:
     finite: np.ndarray
 
 
-class Scene:
+class RetouchObjective:
     """A generator at fixed temperature and guidance, its guide and the regressors of what is held."""
 
     def __init__(
@@ -83,7 +83,7 @@ class Scene:
 
         self._with_gradient, self._without = gradient(terms), compiled(terms)
 
-    def see(self, draw: "Draw", held: np.ndarray, with_gradient: bool) -> Seen:
+    def see(self, draw: "LatentBatch", held: np.ndarray, with_gradient: bool) -> Evaluation:
         """Evaluate the latents of ``draw``. What is held counts from a sample's second round on: the first measures it."""
         weight = (draw.round > 0).astype(np.float32)[:, None]
         arrays = [*draw.noise, *draw.start, draw.conditions, held.astype(np.float32), weight, draw.maps, draw.detail]
@@ -93,33 +93,33 @@ class Scene:
         for g in gradients:
             finite &= np.isfinite(g).reshape(len(g), -1).all(axis=1)
         objective, logit, now, picture = np.split(outputs, [1, 2, 2 + self._held], axis=1)
-        return Seen(objective[:, 0], logit[:, 0], now, picture, gradients, finite)
+        return Evaluation(objective[:, 0], logit[:, 0], now, picture, gradients, finite)
 
-    def nothing(self, n: int) -> Seen:
+    def nothing(self, n: int) -> Evaluation:
         """A batch of ``n`` of which nothing is known yet."""
         picture = np.zeros((n, int(np.prod(self._shape))), np.float32)
         gradients = [np.zeros((n, *shape), np.float32) for shape in self.nvae.latent_shapes]
         zeros = np.zeros(n, np.float32)
-        return Seen(zeros, zeros, np.zeros((n, self._held), np.float32), picture, gradients, np.ones(n, bool))
+        return Evaluation(zeros, zeros, np.zeros((n, self._held), np.float32), picture, gradients, np.ones(n, bool))
 
-    def picture(self, seen: Seen, place: int) -> np.ndarray:
+    def picture(self, seen: Evaluation, place: int) -> np.ndarray:
         """``(H, W, 3) uint8``: one picture of ``seen``; what is not a number is black."""
         levels = np.nan_to_num(seen.picture[place], nan=0.0).reshape(self._shape) * 255.0
         return np.round(np.clip(levels, 0, 255)).astype(np.uint8)
 
 
-def chosen(which: np.ndarray, a: Seen, b: Seen) -> Seen:
+def chosen(which: np.ndarray, a: Evaluation, b: Evaluation) -> Evaluation:
     """The samples of ``a`` where ``which (B,) bool`` says so, of ``b`` elsewhere; without gradients."""
-    return Seen(
-        where(which, a.objective, b.objective),
-        where(which, a.logit, b.logit),
-        where(which, a.held, b.held),
-        where(which, a.picture, b.picture),
+    return Evaluation(
+        where_rows(which, a.objective, b.objective),
+        where_rows(which, a.logit, b.logit),
+        where_rows(which, a.held, b.held),
+        where_rows(which, a.picture, b.picture),
         [],
-        where(which, a.finite, b.finite),
+        where_rows(which, a.finite, b.finite),
     )
 
 
-def where(which: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def where_rows(which: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """``np.where`` by rows."""
     return np.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b)

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.metrics.classification import both, roc_auc
+from gaip3_pipeline.metrics.classification import roc_auc, scores_and_labels
 from gaip3_pipeline.models.backend import compile_options, gradient, seed_everything
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.models.prior_critic import build_prior_critic
@@ -124,8 +124,8 @@ def prior_critic_figures(result: PriorCriticResult) -> dict[str, float | int]:
     """ROC AUC of posterior draws against the prior on the test split, of all groups together and ``auc_0``, ``auc_1`` … of each."""
     test = result.split == "test"
     posterior, prior = result.posterior_logits[test], result.prior_logits[test]
-    groups = {f"auc_{i}": roc_auc(*both(posterior[:, i], prior[:, i])) for i in range(posterior.shape[1])}
-    return {"n": len(posterior) + len(prior), "auc": roc_auc(*both(posterior.sum(axis=1), prior.sum(axis=1))), **groups}
+    groups = {f"auc_{i}": roc_auc(*scores_and_labels(posterior[:, i], prior[:, i])) for i in range(posterior.shape[1])}
+    return {"n": len(posterior) + len(prior), "auc": roc_auc(*scores_and_labels(posterior.sum(axis=1), prior.sum(axis=1))), **groups}
 
 
 def load_prior_critic(folder: Path) -> PriorCritic:

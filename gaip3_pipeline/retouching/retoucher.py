@@ -14,8 +14,8 @@ from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.progress import Progress
-from gaip3_pipeline.retouching.methods import METHODS, Correction, Draw, Method
-from gaip3_pipeline.retouching.objective import Scene, Seen, chosen
+from gaip3_pipeline.retouching.methods import METHODS, Correction, LatentBatch, Method
+from gaip3_pipeline.retouching.objective import Evaluation, RetouchObjective, chosen
 from gaip3_pipeline.retouching.prior_critic import load_prior_critic
 from gaip3_pipeline.sampling.draw import AGGREGATE, FaceGenerator, load_face_generator
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, Retouch
@@ -97,7 +97,7 @@ class Retoucher:
         if self._kind.needs_correction and tools.correction is None:
             raise ValueError(f"retouch: {settings.method} needs a correction of the prior")
         self._tools, self._settings = tools, settings
-        self._ways: dict[tuple[float, float], tuple[Scene, Method]] = {}
+        self._ways: dict[tuple[float, float], tuple[RetouchObjective, Method]] = {}
         why = blind(tools.guide)
         self.useless = "" if self._kind.takes_all else why
         self._typical = np.inf if why else tools.guide.typical  # a guide that cannot tell does not know what is good already either
@@ -113,7 +113,7 @@ class Retoucher:
         detail = table["detail"].to_numpy(np.float32) if "detail" in table else np.zeros(len(table), np.float32)
         corrected = (table["prior"] == AGGREGATE).to_numpy() if "prior" in table else np.zeros(len(table), bool)
         ways = table[["temperature", "guidance"]].to_numpy(np.float64)
-        result = _room(self._tools.generator.nvae, noise)
+        result = _allocate(self._tools.generator.nvae, noise)
         limit = 0 if self.useless or not self._settings.fidelity else self._kind.rounds(self._settings)
         done = 0
         for temperature, guidance, already in np.unique(np.column_stack([ways, corrected]), axis=0):
@@ -133,10 +133,12 @@ class Retoucher:
             result.reasons[:] = [CORRECTED if a and r != DIVERGED else r for r, a in zip(result.reasons, corrected, strict=True)]
         return result
 
-    def _way(self, temperature: float, guidance: float) -> tuple[Scene, Method]:
+    def _way(self, temperature: float, guidance: float) -> tuple[RetouchObjective, Method]:
         if (temperature, guidance) not in self._ways:
             kind, settings, t = self._kind, self._settings, self._tools
-            scene = Scene(t.generator, t.guide, t.regressors, temperature, guidance, settings, kind.holds_latents, kind.holds_person)
+            scene = RetouchObjective(
+                t.generator, t.guide, t.regressors, temperature, guidance, settings, kind.holds_latents, kind.holds_person
+            )
             self._ways[temperature, guidance] = scene, kind(scene, settings, t.correction)
         return self._ways[temperature, guidance]
 
@@ -153,7 +155,7 @@ def blind(guide: TrainedCritic) -> str:
     return ""
 
 
-def _room(nvae: NVAE, noise: Sequence[np.ndarray]) -> Retouched:
+def _allocate(nvae: NVAE, noise: Sequence[np.ndarray]) -> Retouched:
     """Room for the results of ``N`` samples."""
     n = len(noise[0])
     before, after = (np.zeros((n, nvae.settings.height, nvae.settings.width, 3), np.uint8) for _ in range(2))
@@ -168,7 +170,7 @@ class _Queue:
     Iterating gives each row when it is done; its outcome is in ``result`` then.
     """
 
-    scene: Scene
+    scene: RetouchObjective
     method: Method
     rounds: int
     typical: float
@@ -186,7 +188,9 @@ class _Queue:
         # A place whose row is -1 is idle and computes along: another shape would be compiled anew.
         row = np.full(size, -1)
         maps = np.zeros((size, *self.result.before.shape[1:3], 1), np.float32)
-        draw = Draw([np.zeros((size, *e.shape[1:]), np.float32) for e in self.noise], np.zeros((size, len(ATTRIBUTES)), np.float32), maps)
+        draw = LatentBatch(
+            [np.zeros((size, *e.shape[1:]), np.float32) for e in self.noise], np.zeros((size, len(ATTRIBUTES)), np.float32), maps
+        )
         first = best = self.scene.nothing(size)
         objective = np.full(size, -np.inf)
         while True:
@@ -215,7 +219,7 @@ class _Queue:
             if (row >= 0).any():
                 self.method.propose(draw, now, best)
 
-    def _finish(self, row: int, place: int, draw: Draw, first: Seen, best: Seen, finite: bool, good: bool) -> None:
+    def _finish(self, row: int, place: int, draw: LatentBatch, first: Evaluation, best: Evaluation, finite: bool, good: bool) -> None:
         before, after = self.scene.picture(first, place), self.scene.picture(best, place)
         changed = finite and bool((best.picture[place] != first.picture[place]).any())
         result = self.result

@@ -40,7 +40,7 @@ from gaip3_pipeline.sampling.recipe import (
     write_png,
 )
 from gaip3_pipeline.settings import ASCENT, Settings
-from gaip3_pipeline.training.attribute_model import InputProcess, load_input_model
+from gaip3_pipeline.training.attribute_model import AttributeGP, load_input_model
 
 BATCH = 8  # of every decoding, filled up by repetition: one shape to compile, and a face is the same to the bit alone and among others
 RETOUCHERS = 3
@@ -189,5 +189,5 @@ class Studio:
         return load_extractor(self.root.feature_extractor)
 
     @cached_property
-    def _input_models(self) -> list[InputProcess]:
+    def _input_models(self) -> list[AttributeGP]:
         return [load_input_model(self.root.input_model(a)) for a in ATTRIBUTES]

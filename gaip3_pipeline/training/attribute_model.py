@@ -37,7 +37,7 @@ Done = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class InputProcess:
+class AttributeGP:
     """The Gaussian process of one value.
 
     ``features (2, n, D) float16`` of the labelled pictures and their mirror images, ``values (n,)`` of their labels;
@@ -97,7 +97,7 @@ class InputProcess:
 class InputResult:
     """The process of all labels, and out of fold what it says of each: value and standard deviation, ``(N,) float32``."""
 
-    process: InputProcess
+    process: AttributeGP
     predicted: np.ndarray
     deviation: np.ndarray
 
@@ -145,7 +145,7 @@ def with_copies(attribute: str, values: np.ndarray, stems: Iterable[str]) -> np.
 
 def fit_process(
     attribute: str, features: np.ndarray, groups: Sequence[int] | np.ndarray, values: np.ndarray, settings: InputModel, repeats: int = 1
-) -> InputProcess:
+) -> AttributeGP:
     """The process of greatest marginal likelihood; shapes as :func:`train_input_model`, all to be learned from.
 
     The search sees at most ``settings.relevance_labels`` of the first block, evenly spaced over the values in order, so that rare ones are
@@ -156,10 +156,10 @@ def fit_process(
     seen = np.sort(order[np.unique(np.linspace(0, len(order) - 1, min(len(order), settings.relevance_labels)).round().astype(int))])
     y = (values[seen].astype(np.float64) - mean) / deviation
     relevance, noise, scale = _search(_distances(features[:, seen].astype(np.float32), groups), y, _sign(attribute), settings.least_noise)
-    return InputProcess(attribute, features.astype(np.float16), np.asarray(values, np.float64), groups, relevance, noise, scale, repeats)
+    return AttributeGP(attribute, features.astype(np.float16), np.asarray(values, np.float64), groups, relevance, noise, scale, repeats)
 
 
-def save_input_model(process: InputProcess, folder: Path, name: str = "model") -> None:
+def save_input_model(process: AttributeGP, folder: Path, name: str = "model") -> None:
     """Write ``NAME.weights.h5``, whole or not at all."""
     arrays: dict[str, Any] = {f.name: np.asarray(getattr(process, f.name)) for f in dataclasses.fields(process)}
     with writing(folder / f"{name}.weights.h5") as temporary, h5py.File(temporary, "w") as file:
@@ -167,7 +167,7 @@ def save_input_model(process: InputProcess, folder: Path, name: str = "model") -
             file[key] = array.item() if array.ndim == 0 else array
 
 
-def load_input_model(folder: Path, name: str = "model") -> InputProcess:
+def load_input_model(folder: Path, name: str = "model") -> AttributeGP:
     """The process of ``folder``. Raises ``FileNotFoundError`` when there is none."""
     path = folder / f"{name}.weights.h5"
     if not path.exists():
@@ -176,7 +176,7 @@ def load_input_model(folder: Path, name: str = "model") -> InputProcess:
         arrays: dict[str, Any] = {key: item[()] for key, item in file.items()}
     attribute = arrays.pop("attribute").decode()
     plain: dict[str, Any] = {k: v if isinstance(v, np.ndarray) else v.item() for k, v in arrays.items()}
-    return InputProcess(attribute=attribute, **plain)
+    return AttributeGP(attribute=attribute, **plain)
 
 
 def _search(distances: np.ndarray, y: np.ndarray, sign: int, least_noise: float) -> tuple[np.ndarray, float, float]:
@@ -186,11 +186,13 @@ def _search(distances: np.ndarray, y: np.ndarray, sign: int, least_noise: float)
     start = np.append(np.full(n_groups, np.log(0.5 / n_groups)), (np.log(max(0.1, least_noise)), 0.0))
     limits = [(-8.0, 3.0)] * n_groups + [(np.log(least_noise), 1.0), (-3.0, 3.0)]
     data = distances / usual[:, None, None, None], y, sign
-    found = minimize(unlikeliness, start, data, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": ITERATIONS}).x
+    found = minimize(
+        negative_log_marginal_likelihood, start, data, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": ITERATIONS}
+    ).x
     return np.exp(found[:n_groups]) / usual, float(np.exp(found[n_groups])), float(np.exp(found[-1]))
 
 
-def unlikeliness(logs: np.ndarray, distances: np.ndarray, y: np.ndarray, sign: int) -> tuple[float, np.ndarray]:
+def negative_log_marginal_likelihood(logs: np.ndarray, distances: np.ndarray, y: np.ndarray, sign: int) -> tuple[float, np.ndarray]:
     """Negative log marginal likelihood of ``y (n,)``, with the pull of relevances towards equal ones, and its gradient.
 
     ``logs (G + 2,)``: logarithms of relevances, noise and scale; ``distances`` of :func:`_distances`. Rasmussen and Williams 2006,

@@ -36,7 +36,7 @@ JPEG_QUALITY, LEAST_QUALITY = 95, 20
 ROLES = ("guide", "judge")
 NETWORKS = 5
 MOST_DRAWS, ENOUGH = 4, 1000  # where pictures are fewer than enough, several samples for each, and several reconstructions
-ABSENT = -1.0  # in place of a pair's side: the network does not learn from it
+MASKED = -1.0  # in place of a pair's side: the network does not learn from it
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def train_critic(
 
     seed_everything(settings.seed)
     model = build_critic(height, width, settings.width_multiplier, settings.dropout, NETWORKS)
-    targets = np.where(own, ABSENT, is_real[:, None])
+    targets = np.where(own, MASKED, is_real[:, None])
     arrays = {"image": both_sides.reshape(-1, height, width, 3), "target": np.tile(targets, (len(real), 1))}
     batches = ArrayBatches(arrays, settings.batch_size, settings.seed, augmented)
     model.compile(
@@ -135,7 +135,7 @@ def train_critic(
         fingerprint=fingerprint,
         log=log,
         progress=progress,
-        validation=(as_float(first), np.where(own, is_real[:, None], ABSENT)),  # each pair by the network that has not seen it
+        validation=(as_float(first), np.where(own, is_real[:, None], MASKED)),  # each pair by the network that has not seen it
     )
     logits = _calibrated(model, score(model, [first], height, width), own, is_real > 0)
     unseen, seen = logits[own], np.where(own, 0.0, logits).sum(axis=1) / (NETWORKS - 1)
@@ -167,7 +167,7 @@ def load_critic(folder: Path) -> TrainedCritic:
 
 
 def cross_entropy(is_real: Any, logits: Any) -> Any:
-    """``(B,)``: the mean cross-entropy over the networks that take part, of ``(B, networks)`` each; others have ``ABSENT``."""
+    """``(B,)``: the mean cross-entropy over the networks that take part, of ``(B, networks)`` each; others have ``MASKED``."""
     return _over_present(is_real, ops.softplus(logits) - is_real * logits)
 
 

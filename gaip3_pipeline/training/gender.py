@@ -25,13 +25,13 @@ from gaip3_pipeline.settings import GenderModel, InputModel
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training import checkpoint
-from gaip3_pipeline.training.attribute_model import InputProcess, fit_process, load_input_model, save_input_model
+from gaip3_pipeline.training.attribute_model import AttributeGP, fit_process, load_input_model, save_input_model
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import Log, fit
 from gaip3_pipeline.training.optimizer import cosine_decay
 
 MALE, FEMALE = 0, 1  # columns of logits and probabilities
-LINES = "platt.json"  # of each fold, what makes its process's mean a logit
+PLATT_FILE = "platt.json"  # of each fold, what makes its process's mean a logit
 SEX = "sex"  # what the processes are of
 NO_FOLD = -1  # of a picture without a label: all models score it
 
@@ -59,7 +59,7 @@ class GenderModels:
 class ScaledProcess:
     """A Gaussian process of being a woman, and the line that makes its mean a logit."""
 
-    process: InputProcess
+    process: AttributeGP
     slope: float
     offset: float
 
@@ -106,8 +106,8 @@ def train_gender(
             _named(log, k),
             progress.another(label) if progress else None,
         )
-        process = fit_scaled(features[:, seen], groups, labels[seen])
-        logits[~seen] = added(score(model, [pictures[~seen]], settings.height, settings.width), process.logits(features[:, ~seen]))
+        process = fit_platt(features[:, seen], groups, labels[seen])
+        logits[~seen] = add_logits(score(model, [pictures[~seen]], settings.height, settings.width), process.logits(features[:, ~seen]))
         models.append(model)
         processes.append(process)
         histories.append(history)
@@ -116,7 +116,7 @@ def train_gender(
     for k, process in enumerate(processes):
         save_input_model(process.process, folder, f"process{k}")
     lines = [{"slope": p.slope, "offset": p.offset} for p in processes]
-    write_text_atomically(folder / LINES, json.dumps(lines) + "\n")
+    write_text_atomically(folder / PLATT_FILE, json.dumps(lines) + "\n")
     save_config(folder, dataclasses.asdict(settings))
     checkpoint.discard(folder / "checkpoints")
     history = [{f"fold{k}_{n}": v for k, h in enumerate(epoch) for n, v in h.items()} for epoch in zip(*histories, strict=True)]
@@ -131,7 +131,7 @@ def load_gender_models(folder: Path) -> GenderModels:
         model = load_weights(_build(settings), folder, f"fold{k}")
         model.compile(**compile_options())
         models.append(model)
-    lines = json.loads((folder / LINES).read_text(encoding="utf-8"))
+    lines = json.loads((folder / PLATT_FILE).read_text(encoding="utf-8"))
     processes = [ScaledProcess(load_input_model(folder, f"process{k}"), **line) for k, line in enumerate(lines)]
     return GenderModels(models, processes, settings.height, settings.width)
 
@@ -144,7 +144,7 @@ def score_gender(
     for batch in batches:
         features = extract(extractor, [batch], with_parts=False)
         networks = score_all(models.models, [batch], models.height, models.width)
-        folds = [added(logits, process.logits(features)) for logits, process in zip(networks, models.processes, strict=True)]
+        folds = [add_logits(logits, process.logits(features)) for logits, process in zip(networks, models.processes, strict=True)]
         parts.append(np.stack(folds, axis=1))
         n += len(batch)
         if done:
@@ -152,7 +152,7 @@ def score_gender(
     return np.concatenate(parts) if parts else np.zeros((0, len(models.models), 2), np.float32)
 
 
-def fit_scaled(features: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> ScaledProcess:
+def fit_platt(features: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> ScaledProcess:
     """The process of ``labels (N,)`` in {0, 1}, and the line of greatest likelihood through what it says of each without its label."""
     process = fit_process(SEX, features, groups, labels.astype(np.float64), InputModel())
     said, women = process.left_out(), labels == FEMALE
@@ -167,7 +167,7 @@ def fit_scaled(features: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> 
     return ScaledProcess(process, float(slope), float(offset))
 
 
-def added(logits: np.ndarray, margin: np.ndarray) -> np.ndarray:
+def add_logits(logits: np.ndarray, margin: np.ndarray) -> np.ndarray:
     """``(N, 2)`` logits of male and female, and a second expert's log odds of female ``(N,)``."""
     return logits + 0.5 * np.stack([-margin, margin], axis=1)
 

@@ -10,7 +10,13 @@ from scipy.spatial.distance import cdist
 from gaip3_pipeline.metrics.regression import r_squared
 from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.tables.hashing import weights_version
-from gaip3_pipeline.training.attribute_model import fit_process, load_input_model, save_input_model, train_input_model, unlikeliness
+from gaip3_pipeline.training.attribute_model import (
+    fit_process,
+    load_input_model,
+    negative_log_marginal_likelihood,
+    save_input_model,
+    train_input_model,
+)
 
 GROUPS = np.array([0, 6, 12, 18])  # three regions of six features
 SETTINGS = InputModel()
@@ -120,5 +126,5 @@ def test_the_search_goes_down_the_slope_of_the_likelihood(sign):
     pairs = ((0, 0), (1, 1), (0, 1))
     distances = np.stack([[cdist(p[a], p[b], "sqeuclidean") for a, b in pairs] for p in points]).astype(np.float32) / 8
     y, logs = generator.normal(size=40), np.log([0.3, 0.1, 0.5, 0.2, 0.8])
-    numeric = approx_fprime(logs, lambda x: unlikeliness(x, distances, y, sign)[0], 1e-3)
-    np.testing.assert_allclose(unlikeliness(logs, distances, y, sign)[1], numeric, rtol=0.02, atol=0.02)
+    numeric = approx_fprime(logs, lambda x: negative_log_marginal_likelihood(x, distances, y, sign)[0], 1e-3)
+    np.testing.assert_allclose(negative_log_marginal_likelihood(logs, distances, y, sign)[1], numeric, rtol=0.02, atol=0.02)

@@ -97,7 +97,7 @@ def test_the_process_says_of_its_own_pictures_what_it_would_without_their_label(
     features = rng.normal(0, 1, (2, 60, 8)).astype(np.float16)
     features[1] = features[0]
     labels = (features[0, :, 0] + rng.normal(0, 0.5, 60) > 0).astype(int)
-    scaled = gender.fit_scaled(features, np.array([0, 4, 8]), labels)
+    scaled = gender.fit_platt(features, np.array([0, 4, 8]), labels)
     flipped = dataclasses.replace(scaled.process, values=np.where(np.arange(60) == 7, 1.0 - scaled.process.values, scaled.process.values))
     moved = np.abs(flipped.left_out()[7] - scaled.process.left_out()[7])
     assert moved < 0.05  # the mean of the labels moves a little
