@@ -15,13 +15,12 @@ import click
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
-from gaip3_pipeline.layout import REPOSITORY, DataRoot
+from gaip3_pipeline.layout import DATA, DEMO, DataRoot, checkpoints, is_trained, retouched_photographs
 from gaip3_pipeline.settings import SettingsError, load
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.image_files import DuplicateStems
 from gaip3_pipeline.tables.problems import ContractError, at_most
 
-DEMO = REPOSITORY / "demo"
 DEMO_SETTINGS = """\
 # Settings of the demo: the preset "demo" of the repository's gaip3.toml.
 # A table of your own below, such as [nvae], makes stale what reads it.
@@ -54,7 +53,7 @@ def command(function: Callable[..., Any], default_root: Path | None = None) -> c
 
     shown = "demo/" if default_root else "data/, or $GAIP3_ROOT"
     folder = click.Path(path_type=Path, file_okay=False, resolve_path=True)
-    default = default_root or (lambda: os.environ.get("GAIP3_ROOT") or str(REPOSITORY / "data"))
+    default = default_root or (lambda: os.environ.get("GAIP3_ROOT") or str(DATA))
     return main.command()(click.option("--root", "path", type=folder, default=default, help=f"The data root [default: {shown}].")(wrapped))
 
 
@@ -106,8 +105,8 @@ def train(root: DataRoot, model: str, resume: bool) -> None:
     An interrupted training of the same settings and data goes on by itself, and a finished one is not repeated. With --resume one of
     other settings or data goes on, too: raise epochs under [nvae] in gaip3.toml to train longer, or go on with new labels.
     """
-    if resume and not (root.nvae / "checkpoints").exists():  # said before what it comes from is made
-        raise click.ClickException(f"there is no checkpoint in {root.nvae / 'checkpoints'}: train without --resume")
+    if resume and not checkpoints(root.nvae).exists():  # said before what it comes from is made
+        raise click.ClickException(f"there is no checkpoint in {checkpoints(root.nvae)}: train without --resume")
     _refresh(root, ["nvae_weights"], again=("nvae_weights",), config={"nvae_weights": {"resume": resume}})
 
 
@@ -228,11 +227,11 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
     for row in table[table.outcome != ""].itertuples():
         click.echo(f"{folder / str(row.file)}: {row.outcome}", err=True)
     used, changed = int((table.picture != "").sum()), int((table.outcome == "").sum())
-    click.echo(f"{out}: {used} of {len(files)} photographs, {changed} of them changed; look at {out / 'changes.jpg'}")
+    click.echo(f"{out}: {used} of {len(files)} photographs, {changed} of them changed; look at {retouched_photographs(out)[1]}")
 
 
 def _need_generator(root: DataRoot) -> None:
-    if not (root.nvae / "model.weights.h5").exists():
+    if not is_trained(root.nvae):
         raise click.ClickException(f"there is no generator in {root.nvae} yet: run gaip3 refresh --root {root.path} (or make demo)")
 
 

@@ -7,10 +7,9 @@ import json
 import re
 from pathlib import Path
 
-from gaip3_pipeline.layout import REPOSITORY, DataRoot
+from gaip3_pipeline.layout import DAGSTER_TEMPLATE, DataRoot
 from gaip3_pipeline.tables.files import write_text_atomically
 
-TEMPLATE = REPOSITORY / "dagster.yaml"
 _RELATIVE_STATE = re.compile(r"^(?P<key>\s*base_dir:\s*)\.gaip3/(?P<rest>\S*)[ \t]*$", re.MULTILINE)
 
 
@@ -23,10 +22,10 @@ def ensure_dagster_home(root: DataRoot) -> Path:
     home = root.dagster_home.absolute()
     text = _RELATIVE_STATE.sub(
         lambda found: found["key"] + json.dumps(str(root.state.absolute() / found["rest"]), ensure_ascii=False),
-        TEMPLATE.read_text(encoding="utf-8"),
+        DAGSTER_TEMPLATE.read_text(encoding="utf-8"),
     )
-    file = home / "dagster.yaml"
-    if file != TEMPLATE and not (file.exists() and file.read_text(encoding="utf-8") == text):
+    file = home / DAGSTER_TEMPLATE.name
+    if file != DAGSTER_TEMPLATE and not (file.exists() and file.read_text(encoding="utf-8") == text):
         write_text_atomically(file, text)
     return home
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from gaip3_pipeline import assets, checks
-from gaip3_pipeline.layout import REPOSITORY, DataRoot
+from gaip3_pipeline.layout import DATA, DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.sensors import materialize_stale_sensor, observe_sources_sensor
 from gaip3_pipeline.settings import Settings, load
@@ -43,7 +43,7 @@ def tracking_of(root: DataRoot, settings: Settings) -> MlflowTracking:
 
 def root_of_environment() -> DataRoot:
     """The root that ``GAIP3_ROOT`` names, or the repository's ``data/``."""
-    return DataRoot(Path(os.environ.get("GAIP3_ROOT") or REPOSITORY / "data"))
+    return DataRoot(Path(os.environ.get("GAIP3_ROOT") or DATA))
 
 
 @dg.definitions

@@ -1,4 +1,4 @@
-"""Every path of a data root, by name. No other module spells a path.
+"""Every path of a data root and of the repository, by name. No other module spells a path (a test holds that).
 
 A data root holds all the state of one data set, with its Dagster home and its MLflow store in ``ROOT/.gaip3/`` (for the
 root ``data/``: in the repository's ``.gaip3/``, which ``dagster.yaml`` names too), so that two roots never disturb each
@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-DETAIL_START = REPOSITORY / "gaip3_pipeline" / "models" / "detail_start.npz"  # weights to begin with, made by bench/detail.py
+PACKAGE = REPOSITORY / "gaip3_pipeline"
+SETTINGS_FILE = REPOSITORY / "gaip3.toml"
+DAGSTER_TEMPLATE = REPOSITORY / "dagster.yaml"
+LOCK_FILE = REPOSITORY / "uv.lock"
+DATA, DEMO = REPOSITORY / "data", REPOSITORY / "demo"  # the roots of the two commands that name none
+DETAIL_START = PACKAGE / "models" / "detail_start.npz"  # weights to begin with, made by bench/detail.py
+LANDMARK_NETWORKS = PACKAGE / "features" / "mediapipe"
+PAGE = PACKAGE / "web" / "page"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -40,7 +47,7 @@ class DataRoot:
 
     @property
     def is_repository_data(self) -> bool:
-        return self.path.resolve() == (REPOSITORY / "data").resolve()
+        return self.path.resolve() == DATA.resolve()
 
     # state
     @property
@@ -94,9 +101,14 @@ class DataRoot:
         return self.state / "ui" / "lock"
 
     @property
+    def labels_lock(self) -> Path:
+        """Held by whoever writes hand labels."""
+        return self.state / "labels.lock"
+
+    @property
     def settings_file(self) -> Path:
         """The root's own settings, laid over the repository's; the repository's data uses gaip3.toml itself."""
-        return REPOSITORY / "gaip3.toml" if self.is_repository_data else self.path / "gaip3.toml"
+        return SETTINGS_FILE if self.is_repository_data else self.path / "gaip3.toml"
 
     # images
     def original(self, image_set: ImageSet) -> Path:
@@ -225,10 +237,6 @@ class DataRoot:
     def evaluator(self, attribute: str) -> Path:
         return self.path / "models" / f"evaluator_{attribute}"
 
-    def out_of_fold(self, model: Path) -> Path:
-        """What models that saw neither an original nor its twins predict of it; beside the model in the folder ``model``."""
-        return model / "out_of_fold.csv"
-
     @property
     def nvae(self) -> Path:
         return self.path / "models" / "nvae"
@@ -266,7 +274,7 @@ class DataRoot:
 
     @property
     def samples_table(self) -> Path:
-        return self.samples / "samples.csv"
+        return samples_table(self.samples)
 
     @property
     def retouched(self) -> Path:
@@ -274,7 +282,7 @@ class DataRoot:
 
     @property
     def retouched_table(self) -> Path:
-        return self.retouched / "samples.csv"
+        return samples_table(self.retouched)
 
     @property
     def retouched_part(self) -> Path:
@@ -330,3 +338,64 @@ class DataRoot:
     def relative(self, path: Path) -> str:
         """``path`` as the contracts write it: relative to the root, with ``/``."""
         return path.relative_to(self.path).as_posix()
+
+
+# Inside the folder of a model
+def weights_file(folder: Path, name: str = "model") -> Path:
+    return folder / f"{name}.weights.h5"
+
+
+def config_file(folder: Path) -> Path:
+    """What a model is built with."""
+    return folder / "model.json"
+
+
+def checkpoints(folder: Path) -> Path:
+    """Where a training under way keeps what it resumes from."""
+    return folder / "checkpoints"
+
+
+def out_of_fold(folder: Path) -> Path:
+    """What models that saw neither an original nor its twins predict of it."""
+    return folder / "out_of_fold.csv"
+
+
+def platt_file(folder: Path) -> Path:
+    """Of each fold of the gender model, the line that makes its process's mean a logit."""
+    return folder / "platt.json"
+
+
+def posterior_file(folder: Path) -> Path:
+    """The aggregate posterior that a detail network was trained with."""
+    return folder / "aggregate_posterior.npz"
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether ``folder`` holds the weights of a model."""
+    return weights_file(folder).exists()
+
+
+# Inside other folders
+def samples_table(folder: Path) -> Path:
+    """What the pictures of ``folder`` were drawn with."""
+    return folder / "samples.csv"
+
+
+def made_of(packed: Path) -> Path:
+    """The version of what a file of packed pictures was made of, beside it."""
+    return packed.with_suffix(".json")
+
+
+def retouched_photographs(out: Path) -> tuple[Path, Path]:
+    """The table and the sheet of changes that ``gaip3 retouch`` writes into its folder ``out``."""
+    return out / "retouched.csv", out / "changes.jpg"
+
+
+def downloads(cache: Path, dataset: str) -> Path:
+    """The folder in which kagglehub keeps ``dataset``."""
+    return cache / "datasets" / dataset
+
+
+def servers_files(folder: Path) -> tuple[Path, Path]:
+    """The socket of the code server and the workspace of ``gaip3 ui``, in its temporary ``folder``."""
+    return folder / "code", folder / "workspace.yaml"

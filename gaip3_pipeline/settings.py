@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.layout import REPOSITORY, DataRoot
+from gaip3_pipeline.layout import SETTINGS_FILE, DataRoot
 
 BEFORE = "before"
 
@@ -254,8 +254,8 @@ SECTIONS: dict[str, type] = {
 
 def load(root: DataRoot) -> Settings:
     """The settings in force for ``root``. Raises :class:`SettingsError`."""
-    shared = _read(REPOSITORY / "gaip3.toml")
-    own = shared if root.settings_file == REPOSITORY / "gaip3.toml" else _read(root.settings_file)
+    shared = _read(SETTINGS_FILE)
+    own = shared if root.settings_file == SETTINGS_FILE else _read(root.settings_file)
     preset = own.get("preset", "seed")
     tables = [shared.get("presets", {}).get(preset, {}), own.get("presets", {}).get(preset, {}), _sections(own)]
     if preset not in {**shared.get("presets", {}), **own.get("presets", {})}:
@@ -265,7 +265,7 @@ def load(root: DataRoot) -> Settings:
 
 def of_preset(preset: str) -> Settings:
     """The settings of a preset of the repository's own file, without anybody's changes. Raises :class:`SettingsError`."""
-    presets = _read(REPOSITORY / "gaip3.toml").get("presets", {})
+    presets = _read(SETTINGS_FILE).get("presets", {})
     if preset not in presets:
         raise SettingsError(f"preset {preset!r} is not defined; use one of {sorted(presets)}")
     return resolve(preset, [presets[preset]])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.layout import IMAGE_SETS, KINDS, SET_OF_SEX, DataRoot
+from gaip3_pipeline.layout import IMAGE_SETS, KINDS, SET_OF_SEX, DataRoot, made_of
 from gaip3_pipeline.settings import Settings, section_hash
 from gaip3_pipeline.tables import splits
 from gaip3_pipeline.tables.contracts import read_all_input_values, read_input_uncertainty, read_labels
@@ -182,9 +182,9 @@ def _packed_large(root: DataRoot, settings: Settings, table: pd.DataFrame, progr
     from gaip3_pipeline.imaging.transform import brighten, brightness_ratio
 
     packed = root.packed_large(settings.nvae.height, settings.nvae.width)
-    made_of = packed.with_suffix(".json")
+    source = made_of(packed)
     version = section_hash(settings.images) + manifest_version(table)
-    if packed.exists() and made_of.exists() and made_of.read_text() == version:
+    if packed.exists() and source.exists() and source.read_text() == version:
         return packed
     manifests = pd.concat([read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS])
     original_of = dict(zip(manifests.path, manifests.source, strict=True))
@@ -195,9 +195,9 @@ def _packed_large(root: DataRoot, settings: Settings, table: pd.DataFrame, progr
         image = load_image(row.original, height, width, settings.images.crop, settings.images.max_pixels)
         return brighten(image, brightness_ratio(row.original.stem)) if row.is_copy else image
 
-    made_of.unlink(missing_ok=True)
+    source.unlink(missing_ok=True)
     pack(rows, packed, settings.nvae.height, settings.nvae.width, progress, load)
-    write_text_atomically(made_of, version)
+    write_text_atomically(source, version)
     return packed
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.evaluation.attribute_report import TABLE_COLUMNS
+from gaip3_pipeline.layout import out_of_fold
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import read_gender_probabilities, read_out_of_fold
 from gaip3_pipeline.versions import AssetResult, keep, read_figures
@@ -63,7 +64,7 @@ def test_the_inputs_page_shows_every_attribute_and_its_table_is_long(finished_ro
     assert tuple(table.columns) == TABLE_COLUMNS
     figures = read_figures(finished_root, "inputs_report")
     for attribute in ATTRIBUTES:
-        labels = read_out_of_fold(finished_root.out_of_fold(finished_root.input_model(attribute)))
+        labels = read_out_of_fold(out_of_fold(finished_root.input_model(attribute)))
         row = table[(table.attribute == attribute) & (table.part == "all") & (table.figure == "mae")].iloc[0]
         assert row.n == len(labels) == figures[f"n_{attribute}"]
         assert row.low < row.value < row.high

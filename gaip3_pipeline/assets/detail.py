@@ -6,7 +6,7 @@ import dagster as dg
 
 from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
-from gaip3_pipeline.layout import DETAIL_START
+from gaip3_pipeline.layout import DETAIL_START, checkpoints
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import arrays_version
 from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
@@ -91,7 +91,7 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
             )
             size = generator.nvae.settings
             save_detail(root.detail, result.network, posterior, step.inputs["nvae_weights"], (size.height, size.width))
-            checkpoint.discard(root.detail / "checkpoints")
+            checkpoint.discard(checkpoints(root.detail))
             version, curves = detail_version(root.detail), training_curves(result.history, "detail")
             shown = FaceGenerator(generator.nvae, posterior, result.network)
             picture = detail_sheet(shown, data.images[held_out], data.values[held_out], samples)

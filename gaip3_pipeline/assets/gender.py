@@ -3,7 +3,7 @@
 import dagster as dg
 
 from gaip3_pipeline.assets.labels import LABELLED_SETS
-from gaip3_pipeline.layout import IMAGE_SETS, KINDS
+from gaip3_pipeline.layout import IMAGE_SETS, KINDS, out_of_fold, platt_file
 from gaip3_pipeline.settings import FinalDataset, Settings, flatten
 from gaip3_pipeline.tables.hashing import digest, file_version, weights_version
 from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
@@ -31,7 +31,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.features.trunk import trunk_groups
         from gaip3_pipeline.metrics.classification import gender_figures
         from gaip3_pipeline.tables.files import write_text_atomically
-        from gaip3_pipeline.training.gender import FEMALE, PLATT_FILE, train_gender
+        from gaip3_pipeline.training.gender import FEMALE, train_gender
         from gaip3_pipeline.training.logbook import write_section
         from gaip3_pipeline.training_data import labelled_features, originals_table, resized_images
 
@@ -46,7 +46,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         with step.training_run(flatten(section)) as run:
             result = train_gender(images, is_female, bucket, features, groups, section, folder, step.fingerprint, run.log, step.progress())
             figures = gender_figures(result.logits, is_female, FinalDataset().threshold)
-            version = digest([weights_version(folder), file_version(folder / PLATT_FILE)])
+            version = digest([weights_version(folder), file_version(platt_file(folder))])
             curves = training_curves(result.history, "gender model")
             run.result(numbers(figures))
             run.picture("curves.jpg", curves)
@@ -54,7 +54,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             run.artifact(write_section(log, "Gender model", step.name, step.inputs, flatten(section), result.history, figures))
             run.register(folder, version)
         scored = table.assign(prob_female=result.probabilities[:, FEMALE])
-        write_text_atomically(folder / "out_of_fold.csv", scored.to_csv(index=False, lineterminator="\n"))
+        write_text_atomically(out_of_fold(folder), scored.to_csv(index=False, lineterminator="\n"))
         return AssetResult(version, figures, curves, run.url)
 
     @versioned_asset(

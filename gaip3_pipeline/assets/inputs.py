@@ -6,7 +6,7 @@ import dagster as dg
 
 from gaip3_pipeline.assets.labels import LABELLED_SETS
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
-from gaip3_pipeline.layout import IMAGE_SETS, KINDS
+from gaip3_pipeline.layout import IMAGE_SETS, KINDS, out_of_fold
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import arrays_version, digest, file_version, weights_version
 from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
@@ -140,7 +140,7 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             run.register(folder, version)
         scored = table.assign(predicted=predicted.round(4), uncertainty=uncertainty)
         columns = ["key", "set", "stem", "gender", "bucket", "split", "value", "predicted", "uncertainty"]
-        write_text_atomically(step.root.out_of_fold(folder), scored[columns].to_csv(index=False, lineterminator="\n"))
+        write_text_atomically(out_of_fold(folder), scored[columns].to_csv(index=False, lineterminator="\n"))
         keep_labels_seen(step.root, folder, [attribute])
         return AssetResult(version, figures, picture, run.url, {"relevance": relevance})
 

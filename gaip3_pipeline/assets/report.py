@@ -10,7 +10,7 @@ import dagster as dg
 from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.gender import PROCESSED
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.layout import DataRoot, out_of_fold
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import digest, file_version
 from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, read_figures, versioned_asset
@@ -147,9 +147,9 @@ def _inputs(settings: Settings) -> dg.AssetsDefinition:
         from gaip3_pipeline.training_data import final_values
 
         root = step.root
-        out_of_fold = {a: read_out_of_fold(root.out_of_fold(root.input_model(a))) for a in ATTRIBUTES}
-        report = inputs_report(out_of_fold, final_values(root), lambda sex, stem: _pixels(root.resized_picture(sex, stem)))
-        return _made(step, report, root.inputs_page, root.inputs_table, {"labels": sum(map(len, out_of_fold.values()))})
+        predicted = {a: read_out_of_fold(out_of_fold(root.input_model(a))) for a in ATTRIBUTES}
+        report = inputs_report(predicted, final_values(root), lambda sex, stem: _pixels(root.resized_picture(sex, stem)))
+        return _made(step, report, root.inputs_page, root.inputs_table, {"labels": sum(map(len, predicted.values()))})
 
     return inputs
 

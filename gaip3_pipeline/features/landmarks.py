@@ -9,11 +9,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+
+from gaip3_pipeline.layout import LANDMARK_NETWORKS
 
 POINTS = 468
 SEEN, LOOKED_AT = 256, 192  # pixels a side of what the network of the outline sees, and of what that of the points looks at
@@ -52,7 +53,7 @@ def _run(name: str, picture: np.ndarray) -> np.ndarray:
     if not hasattr(_networks, name):  # one for each thread: a network holds what it computes
         from ai_edge_litert.interpreter import Interpreter
 
-        made = Interpreter(str(Path(__file__).parent / "mediapipe" / f"{name}.tflite"), num_threads=1)
+        made = Interpreter(str(LANDMARK_NETWORKS / f"{name}.tflite"), num_threads=1)
         made.allocate_tensors()
         setattr(_networks, name, made)
     network: Any = getattr(_networks, name)

@@ -11,9 +11,10 @@ from scipy.special import softmax
 
 from gaip3_pipeline.features.landmarks import FaceParts, find_parts
 from gaip3_pipeline.features.part_measures import PART_AXES, in_own_frame, measures, of_unit_size
+from gaip3_pipeline.layout import weights_file
 from gaip3_pipeline.tables.files import writing
 
-FILE = "parts.weights.h5"
+NAME = "parts"  # of the weights in a feature extractor's folder
 _ROUNDS = 5  # of the mean of shapes that are turned to lie on it
 
 
@@ -58,14 +59,14 @@ def learn_part_axes(pictures: np.ndarray, colours: np.ndarray, width: float) -> 
 
 def save_part_axes(axes: PartAxes, folder: Path) -> None:
     """Write ``parts.weights.h5``, whole or not at all."""
-    with writing(folder / FILE) as temporary, h5py.File(temporary, "w") as file:
+    with writing(weights_file(folder, NAME)) as temporary, h5py.File(temporary, "w") as file:
         for field in dataclasses.fields(axes):
             file[field.name] = getattr(axes, field.name)
 
 
 def load_part_axes(folder: Path) -> PartAxes:
     """The axes of ``folder``. Raises ``FileNotFoundError`` when there are none."""
-    path = folder / FILE
+    path = weights_file(folder, NAME)
     if not path.exists():
         raise FileNotFoundError(f"no axes of parts at {path}; materialise feature_extractor")
     with h5py.File(path) as file:

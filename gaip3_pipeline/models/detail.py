@@ -15,13 +15,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from gaip3_pipeline.layout import posterior_file
 from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior, load_aggregate_posterior
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.tables.hashing import arrays_version, digest, weights_version
 
 Tensor = Any
 SLOPE = 0.2  # of the leaky rectifiers
-POSTERIOR_FILE = "aggregate_posterior.npz"
 
 
 class DetailNetwork(keras.Model):
@@ -140,7 +140,7 @@ class Finish:
 
 def save_detail(folder: Path, network: DetailNetwork, posterior: AggregatePosterior, generator: str, size: tuple[int, int]) -> None:
     """Write the network for pictures of ``size``, each file whole or not at all, with what it belongs to."""
-    posterior.save(folder / POSTERIOR_FILE)
+    posterior.save(posterior_file(folder))
     save_weights(network, folder)
     # Last, since it says of which generator they are: a write cut off before leaves a pair that is refused.
     save_config(folder, {"channels": list(network.channels), "height": size[0], "width": size[1], "generator": generator})
@@ -157,12 +157,12 @@ def load_detail(folder: Path, generator: Path | None = None) -> Finish:
         raise PairError(f"the detail network in {folder} belongs to generator {theirs}, and {generator} holds {found[:12]}")
     network = build_detail(config["channels"], config["height"], config["width"])
     load_weights(network, folder)
-    return Finish(network, load_aggregate_posterior(folder / POSTERIOR_FILE), config["generator"])
+    return Finish(network, load_aggregate_posterior(posterior_file(folder)), config["generator"])
 
 
 def detail_version(folder: Path) -> str:
     """The content hash of all that was trained to go with a generator."""
-    return digest([weights_version(folder), arrays_version(folder / POSTERIOR_FILE)])
+    return digest([weights_version(folder), arrays_version(posterior_file(folder))])
 
 
 def build_detail(channels: Sequence[int], height: int, width: int) -> DetailNetwork:

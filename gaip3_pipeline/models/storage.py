@@ -7,14 +7,13 @@ from typing import Any
 
 import keras
 
+from gaip3_pipeline.layout import config_file, weights_file
 from gaip3_pipeline.tables.files import write_text_atomically, writing
-
-CONFIG_FILE = "model.json"
 
 
 def save_weights(model: keras.Model, folder: Path, name: str = "model") -> None:
     """Write ``NAME.weights.h5``, whole or not at all."""
-    with writing(folder / f"{name}.weights.h5") as temporary:
+    with writing(weights_file(folder, name)) as temporary:
         target = temporary.with_name(f"{temporary.stem}.weights.h5")  # Keras insists on this ending
         try:
             model.save_weights(target)
@@ -25,7 +24,7 @@ def save_weights(model: keras.Model, folder: Path, name: str = "model") -> None:
 
 def load_weights(model: keras.Model, folder: Path, name: str = "model") -> keras.Model:
     """``model`` with the weights of ``folder``. Raises ``FileNotFoundError`` when there are none."""
-    path = folder / f"{name}.weights.h5"
+    path = weights_file(folder, name)
     if not path.exists():
         raise FileNotFoundError(f"no trained model at {path}")
     model.load_weights(path)
@@ -34,9 +33,9 @@ def load_weights(model: keras.Model, folder: Path, name: str = "model") -> keras
 
 def save_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write ``model.json``, whole or not at all."""
-    write_text_atomically(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    write_text_atomically(config_file(folder), json.dumps(config, indent=2) + "\n")
 
 
 def load_config(folder: Path) -> dict[str, Any]:
     """What :func:`save_config` wrote. Raises ``FileNotFoundError`` when there is no model."""
-    return json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    return json.loads((config_file(folder)).read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import checkpoints
 from gaip3_pipeline.metrics.classification import roc_auc, scores_and_labels
 from gaip3_pipeline.models.backend import compile_options, gradient, seed_everything
 from gaip3_pipeline.models.nvae.model import NVAE
@@ -108,11 +109,11 @@ def train_prior_critic(
         **compile_options(),
     )
     history = fit(
-        model, batches, epochs=settings.epochs, checkpoints=folder / "checkpoints", fingerprint=fingerprint, log=log, progress=progress
+        model, batches, epochs=settings.epochs, checkpoints=checkpoints(folder), fingerprint=fingerprint, log=log, progress=progress
     )
     save_weights(model, folder)
     save_config(folder, {"shapes": nvae.latent_shapes, **dataclasses.asdict(settings)})
-    checkpoint.discard(folder / "checkpoints")
+    checkpoint.discard(checkpoints(folder))
     critic = PriorCritic(model, nvae.latent_shapes)
     one = plain.encoded(images, values, DRAWS)
     return PriorCriticResult(

@@ -20,7 +20,7 @@ from PIL import Image
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.transform import encode_jpeg
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.layout import DataRoot, samples_table
 from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
 from gaip3_pipeline.models.backend import compiled
 from gaip3_pipeline.models.detail import DetailNetwork, load_detail
@@ -221,7 +221,7 @@ def matched_samples(generator: FaceGenerator, values: np.ndarray, settings: Samp
 
 def write_pictures(folder: Path, names: Sequence[str], images: np.ndarray) -> None:
     """Make ``folder`` hold exactly these JPEGs (quality 95); its table is removed first and written last by the caller."""
-    (folder / "samples.csv").unlink(missing_ok=True)
+    samples_table(folder).unlink(missing_ok=True)
     write_jpegs(folder, names, images)
     remove_others(folder, names)
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 from gaip3_pipeline import settings
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.layout import IMAGE_SETS, IMAGE_SUFFIXES, REPOSITORY, DataRoot
+from gaip3_pipeline.layout import IMAGE_SETS, IMAGE_SUFFIXES, LOCK_FILE, DataRoot
 from gaip3_pipeline.setup import fetch
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.problems import ContractError
@@ -82,9 +82,8 @@ def _packages() -> Iterator[Finding]:
         yield Finding("missing", f"{PACKAGE} is not installed in {sys.prefix}", remedy)
         return
     names = [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in required if "extra ==" not in line]
-    lock = REPOSITORY / "uv.lock"
     locked: dict[str, list[str]] = {}  # a package may have another version for each Python
-    for package in tomllib.loads(lock.read_text(encoding="utf-8"))["package"] if lock.exists() else []:
+    for package in tomllib.loads(LOCK_FILE.read_text(encoding="utf-8"))["package"] if LOCK_FILE.exists() else []:
         locked.setdefault(package["name"], []).append(package.get("version", ""))
     fine = True
     for name in names:

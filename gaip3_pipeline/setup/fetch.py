@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gaip3_pipeline.layout import IMAGE_SETS, IMAGE_SUFFIXES, DataRoot, ImageSet
+from gaip3_pipeline.layout import IMAGE_SETS, IMAGE_SUFFIXES, DataRoot, ImageSet, downloads
 from gaip3_pipeline.tables.files import writing
 
 Say = Callable[[str], None]
@@ -133,7 +133,7 @@ def _fetch(dataset: Dataset, root: DataRoot, say: Say, expected: dict[str, int])
         unpacked = _download(dataset, about.current_version_number, cache, say)
         placed = [_place(unpacked, root, s, expected[s.id]) for s in dataset.image_sets]
         if own:
-            folder = cache / "datasets" / dataset.handle
+            folder = downloads(cache, dataset.handle)
             shutil.rmtree(folder)
             with suppress(OSError):  # what is not empty holds another data set that is not complete yet
                 os.removedirs(folder.parent)
@@ -157,7 +157,7 @@ def _download(dataset: Dataset, version: int, cache: Path, say: Say) -> Path:
     import requests
     from kagglehub.exceptions import DataCorruptionError
 
-    archive = cache / "datasets" / dataset.handle / f"{version}.archive"
+    archive = downloads(cache, dataset.handle) / f"{version}.archive"
     for attempt in range(1, ATTEMPTS + 1):
         before = archive.stat().st_size if archive.exists() else 0
         try:

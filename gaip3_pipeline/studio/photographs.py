@@ -12,6 +12,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.imaging.contact_sheet import pairs
 from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.imaging.transform import encode_jpeg
+from gaip3_pipeline.layout import retouched_photographs
 from gaip3_pipeline.sampling.draw import JPEG_QUALITY
 from gaip3_pipeline.studio.faces import BATCH, Studio
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
@@ -57,10 +58,11 @@ def retouch_photographs(
     order = {_name(folder, file): i for i, file in enumerate(files)}
     table = pd.DataFrame(rows, columns=["file", "outcome", "picture", "fidelity", *ATTRIBUTES])
     table = table.sort_values("file", key=lambda names: names.map(order), ignore_index=True)
-    write_text_atomically(out / "retouched.csv", table.to_csv(index=False, lineterminator="\n"))
+    table_file, changes = retouched_photographs(out)
+    write_text_atomically(table_file, table.to_csv(index=False, lineterminator="\n"))
     if shown:
         before, after = zip(*shown, strict=True)
-        write_bytes_atomically(out / "changes.jpg", pairs(list(before), list(after)))
+        write_bytes_atomically(changes, pairs(list(before), list(after)))
     return table
 
 

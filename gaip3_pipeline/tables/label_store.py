@@ -257,7 +257,7 @@ class LabelStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the root's label lock, which threads wait for as processes do, and know what others wrote into the history."""
-        path = self._root.state / "labels.lock"
+        path = self._root.labels_lock
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

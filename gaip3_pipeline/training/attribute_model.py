@@ -22,6 +22,7 @@ from scipy.optimize import minimize
 
 from gaip3_pipeline.attributes import BRIGHTENED, MIRRORED
 from gaip3_pipeline.imaging.transform import brightened_value, brightness_ratio
+from gaip3_pipeline.layout import weights_file
 from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.tables.files import writing
 from gaip3_pipeline.tables.splits import folds_of
@@ -162,14 +163,14 @@ def fit_process(
 def save_input_model(process: AttributeGP, folder: Path, name: str = "model") -> None:
     """Write ``NAME.weights.h5``, whole or not at all."""
     arrays: dict[str, Any] = {f.name: np.asarray(getattr(process, f.name)) for f in dataclasses.fields(process)}
-    with writing(folder / f"{name}.weights.h5") as temporary, h5py.File(temporary, "w") as file:
+    with writing(weights_file(folder, name)) as temporary, h5py.File(temporary, "w") as file:
         for key, array in arrays.items():
             file[key] = array.item() if array.ndim == 0 else array
 
 
 def load_input_model(folder: Path, name: str = "model") -> AttributeGP:
     """The process of ``folder``. Raises ``FileNotFoundError`` when there is none."""
-    path = folder / f"{name}.weights.h5"
+    path = weights_file(folder, name)
     if not path.exists():
         raise FileNotFoundError(f"no trained model at {path}")
     with h5py.File(path) as file:

@@ -19,6 +19,7 @@ from keras import ops
 
 from gaip3_pipeline.imaging.augment import as_float, flip_some, jitter, shift, shrink
 from gaip3_pipeline.imaging.transform import encode_jpeg
+from gaip3_pipeline.layout import checkpoints
 from gaip3_pipeline.metrics.classification import fit_temperature, roc_auc
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.critic import MARGIN, build_critic, evidence, networks_of
@@ -131,7 +132,7 @@ def train_critic(
         model,
         batches,
         epochs=settings.epochs,
-        checkpoints=folder / "checkpoints",
+        checkpoints=checkpoints(folder),
         fingerprint=fingerprint,
         log=log,
         progress=progress,
@@ -149,7 +150,7 @@ def train_critic(
     }
     save_weights(model, folder)
     save_config(folder, {"height": height, "width": width, "networks": NETWORKS, "held_out": known, **dataclasses.asdict(settings)})
-    checkpoint.discard(folder / "checkpoints")
+    checkpoint.discard(checkpoints(folder))
     return CriticResult(history, real_logits, generated_logits, roc_auc(seen, is_real > 0))
 
 

@@ -24,7 +24,7 @@ from keras import ops
 from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.imaging.augment import flip_some, shrink
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
-from gaip3_pipeline.layout import DETAIL_START
+from gaip3_pipeline.layout import DETAIL_START, checkpoints
 from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance
 from gaip3_pipeline.metrics.sharpness import octaves, power_ratio
 from gaip3_pipeline.models.backend import compile_options, seed_everything
@@ -269,7 +269,7 @@ def train_detail(
     show: Show | None = None,
     callbacks: tuple[keras.callbacks.Callback, ...] = (),
 ) -> DetailResult:
-    """Train on ``pool``, with checkpoints in ``folder / "checkpoints"``, and return the averaged network.
+    """Train on ``pool``, with checkpoints in ``folder``, and return the averaged network.
 
     Where ``start`` holds networks of these sizes, training begins with their weights. ``guides`` and ``known`` as :class:`DetailTraining`
     takes them. ``show`` is given each epoch and a grid of the same faces, ``(H, W, 3) uint8``. A killed training goes on at its last
@@ -286,7 +286,7 @@ def train_detail(
         training,
         pool.batches(settings),
         epochs=settings.epochs,
-        checkpoints=folder / "checkpoints",
+        checkpoints=checkpoints(folder),
         fingerprint=fingerprint,
         log=log,
         progress=progress,

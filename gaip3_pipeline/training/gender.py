@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 
 from gaip3_pipeline.features.extractor import Extractor, extract
 from gaip3_pipeline.imaging.augment import as_float, flip_some, jitter, shift, shrink
+from gaip3_pipeline.layout import checkpoints, platt_file
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.classifier import build_classifier
 from gaip3_pipeline.models.scoring import score, score_all
@@ -31,7 +32,6 @@ from gaip3_pipeline.training.fit import Log, fit
 from gaip3_pipeline.training.optimizer import cosine_decay
 
 MALE, FEMALE = 0, 1  # columns of logits and probabilities
-PLATT_FILE = "platt.json"  # of each fold, what makes its process's mean a logit
 SEX = "sex"  # what the processes are of
 NO_FOLD = -1  # of a picture without a label: all models score it
 
@@ -101,7 +101,7 @@ def train_gender(
             {"image": pictures[seen], "label": labels[seen]},
             k,
             settings,
-            folder / "checkpoints" / f"fold{k}",
+            checkpoints(folder) / f"fold{k}",
             f"{fingerprint} fold {k}",
             _named(log, k),
             progress.another(label) if progress else None,
@@ -116,9 +116,9 @@ def train_gender(
     for k, process in enumerate(processes):
         save_input_model(process.process, folder, f"process{k}")
     lines = [{"slope": p.slope, "offset": p.offset} for p in processes]
-    write_text_atomically(folder / PLATT_FILE, json.dumps(lines) + "\n")
+    write_text_atomically(platt_file(folder), json.dumps(lines) + "\n")
     save_config(folder, dataclasses.asdict(settings))
-    checkpoint.discard(folder / "checkpoints")
+    checkpoint.discard(checkpoints(folder))
     history = [{f"fold{k}_{n}": v for k, h in enumerate(epoch) for n, v in h.items()} for epoch in zip(*histories, strict=True)]
     return GenderResult(history, logits, softmax(logits))
 
@@ -131,7 +131,7 @@ def load_gender_models(folder: Path) -> GenderModels:
         model = load_weights(_build(settings), folder, f"fold{k}")
         model.compile(**compile_options())
         models.append(model)
-    lines = json.loads((folder / PLATT_FILE).read_text(encoding="utf-8"))
+    lines = json.loads((platt_file(folder)).read_text(encoding="utf-8"))
     processes = [ScaledProcess(load_input_model(folder, f"process{k}"), **line) for k, line in enumerate(lines)]
     return GenderModels(models, processes, settings.height, settings.width)
 

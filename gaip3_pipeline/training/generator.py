@@ -12,6 +12,7 @@ import numpy as np
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.imaging.augment import flip_some, shift, shrink
+from gaip3_pipeline.layout import checkpoints
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.nvae.bound import Bound, bits_per_dim
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization, save_nvae
@@ -125,7 +126,8 @@ def train_nvae(
         training.start_from(start_from, total_steps - steps)
     training.compile(optimizer=optimizer(settings, total_steps, steps), **compile_options())
     validation = ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False) if len(parts["validation"]) else None
-    checkpoints, best = folder / "checkpoints", folder / "checkpoints" / "best"
+    kept = checkpoints(folder)
+    best = kept / "best"
     keep_best = None
     if validation:
         before = settings.epochs - epochs
@@ -135,7 +137,7 @@ def train_nvae(
         training,
         batches,
         epochs=epochs,
-        checkpoints=checkpoints,
+        checkpoints=kept,
         fingerprint=fingerprint,
         log=log,
         progress=progress,

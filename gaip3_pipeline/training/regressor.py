@@ -10,6 +10,7 @@ import numpy as np
 
 from gaip3_pipeline.attributes import MIRRORED
 from gaip3_pipeline.imaging.augment import as_float, blur, flip_some, jitter, shift, shrink
+from gaip3_pipeline.layout import checkpoints
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.regressor import build_regressor, with_mirror
 from gaip3_pipeline.models.scoring import score_all
@@ -86,7 +87,7 @@ def train_regressor(
         model,
         batches,
         epochs=settings.epochs,
-        checkpoints=folder / "checkpoints",
+        checkpoints=checkpoints(folder),
         fingerprint=fingerprint,
         log=log,
         progress=progress,
@@ -95,7 +96,7 @@ def train_regressor(
     predicted = predict_values(_regressor(model, attributes, settings), [pictures])
     save_weights(model, folder)
     save_config(folder, {"attributes": list(attributes), **dataclasses.asdict(settings)})
-    checkpoint.discard(folder / "checkpoints")
+    checkpoint.discard(checkpoints(folder))
     return RegressorResult(history, predicted)
 
 

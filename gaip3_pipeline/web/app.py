@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.imaging.decode import UnusableImage
-from gaip3_pipeline.layout import REPOSITORY, DataRoot
+from gaip3_pipeline.layout import PAGE, REPOSITORY, DataRoot
 from gaip3_pipeline.mlflow_tracking import of_this_host
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import REVIEW_COLUMNS, read_label_review
@@ -33,7 +33,6 @@ from gaip3_pipeline.web.guard import Guard
 from gaip3_pipeline.web.pictures import Pictures
 from gaip3_pipeline.web.studio import UPLOAD, UPLOADS, StudioRoutes
 
-PAGE = Path(__file__).parent / "page"
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NAME = 60  # characters of a person's name
 FOR_A_YEAR = {"Cache-Control": "private, max-age=31536000, immutable"}  # its address changes with the picture

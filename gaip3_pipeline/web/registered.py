@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.layout import DataRoot, config_file, weights_file
 from gaip3_pipeline.mlflow_tracking import ModelVersion
 from gaip3_pipeline.sampling.recipe import Pair, RecipeError
 from gaip3_pipeline.tables.hashing import weights_version
@@ -50,7 +50,7 @@ class Generators:
     def has_detail(self) -> bool:
         """Whether the root's own generator has the detail network that was trained for it. Loads neither."""
         try:
-            config = json.loads((self._root.detail / "model.json").read_text(encoding="utf-8"))
+            config = json.loads(config_file(self._root.detail).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return False
         return config["generator"] == self._version(self._root.nvae, weights_version)
@@ -67,7 +67,7 @@ class Generators:
     def _version(self, folder: Path, hashed: Callable[[Path], str]) -> str:
         """The content hash of the model in ``folder``; empty where there is none."""
         try:
-            stat = (folder / "model.weights.h5").stat()
+            stat = weights_file(folder).stat()
         except FileNotFoundError:
             return ""
         key = (stat.st_size, stat.st_mtime_ns, stat.st_ino)

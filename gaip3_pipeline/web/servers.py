@@ -28,7 +28,7 @@ from types import FrameType
 from typing import Any
 
 from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
-from gaip3_pipeline.layout import REPOSITORY, DataRoot
+from gaip3_pipeline.layout import REPOSITORY, DataRoot, servers_files
 
 HOST = "127.0.0.1"
 DEFINITIONS = "gaip3_pipeline.definitions"
@@ -105,7 +105,7 @@ def serve(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000, lab
                 with log.open("wb") as output:
                     servers.append(Server(name, spawn(command, variables, output), log))
                 if name == "code":
-                    _wait(lambda: (Path(folder) / "code").exists(), servers, stop)
+                    _wait(servers_files(Path(folder))[0].exists, servers, stop)
             _wait(lambda: _dagster_ready(ports["dagster"]), servers, stop)
             _wait(lambda: _get(f"{pages['mlflow']}/health") is not None, servers, stop)
             _wait(lambda: _get(f"{pages['label']}/api/about") is not None, servers, stop)
@@ -158,8 +158,7 @@ def port_is_free(port: int, host: str = HOST) -> bool:
 
 def _commands(root: DataRoot, folder: Path, ports: dict[str, int], module: str) -> dict[str, list[str]]:
     """The servers in the order in which they start. The code server listens on a socket that only this user can open."""
-    code = folder / "code"
-    workspace = folder / "workspace.yaml"
+    code, workspace = servers_files(folder)
     location = {"host": "localhost", "socket": str(code), "location_name": LOCATION}
     workspace.write_text(json.dumps({"load_from": [{"grpc_server": location}]}), encoding="utf-8")
     root.mlflow_artifacts.mkdir(parents=True, exist_ok=True)

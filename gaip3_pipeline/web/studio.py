@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.layout import DataRoot, is_trained
 from gaip3_pipeline.sampling.recipe import FACES, Drawn, Face
 from gaip3_pipeline.settings import TRANSPORT, load
 from gaip3_pipeline.tables.contracts import samples_csv
@@ -95,7 +95,7 @@ class StudioRoutes:
         inputs = [root.feature_extractor, *(root.input_model(a) for a in ATTRIBUTES)]
         lies = root.aggregate_posterior.exists() or settings.retouch.method != TRANSPORT
         return {
-            "ready": (root.nvae / "model.weights.h5").exists(),
+            "ready": is_trained(root.nvae),
             "running": self._process.is_running,
             "command": command(root),
             "attributes": [{"name": a, "meaning": MEANINGS[a], "range": supported_range(root, a)} for a in ATTRIBUTES],
@@ -103,8 +103,8 @@ class StudioRoutes:
             "temperature": settings.samples.temperature,
             "guidance": settings.samples.guidance,
             "seed": settings.samples.seed,
-            "can_retouch": lies and all((m / "model.weights.h5").exists() for m in (root.critic, root.control_regressor)),
-            "can_encode": all((m / "model.weights.h5").exists() for m in inputs),
+            "can_retouch": lies and all(is_trained(m) for m in (root.critic, root.control_regressor)),
+            "can_encode": all(is_trained(m) for m in inputs),
             "upload": UPLOAD,
             "turn": TURN,
         }
