@@ -66,7 +66,7 @@ def demo(root: DataRoot) -> None:
     if not root.settings_file.exists():
         write_text_atomically(root.settings_file, DEMO_SETTINGS)
     settings = load(root)
-    click.echo(f"Painting synthetic faces into {root.path / 'original'}")
+    click.echo(f"Painting synthetic faces into {root.originals}")
     try:
         write_dataset(root, settings.faces, Progress("  painting", 1))
     except DatasetError as e:

@@ -17,6 +17,7 @@ DATA, DEMO = REPOSITORY / "data", REPOSITORY / "demo"  # the roots of the two co
 DETAIL_START = PACKAGE / "models" / "detail_start.npz"  # weights to begin with, made by bench/detail.py
 LANDMARK_NETWORKS = PACKAGE / "features" / "mediapipe"
 PAGE = PACKAGE / "web" / "page"
+INDEX = PAGE / "index.html"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -111,8 +112,12 @@ class DataRoot:
         return SETTINGS_FILE if self.is_repository_data else self.path / "gaip3.toml"
 
     # images
+    @property
+    def originals(self) -> Path:
+        return self.path / "original"
+
     def original(self, image_set: ImageSet) -> Path:
-        return self.path / "original" / image_set.original
+        return self.originals / image_set.original
 
     def processed(self, kind: str, image_set: ImageSet) -> Path:
         """``resized/{folder}`` or ``augmented/{folder}``."""
@@ -125,7 +130,7 @@ class DataRoot:
     @property
     def truth(self) -> Path:
         """The painter's exact values; read by tests and reports only."""
-        return self.path / "original" / "truth.csv"
+        return self.originals / "truth.csv"
 
     @property
     def final(self) -> Path:

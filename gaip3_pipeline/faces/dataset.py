@@ -115,7 +115,7 @@ def _as_labelled(attribute: str, exact: float, rng: np.random.Generator) -> floa
 def _check_size(root: DataRoot, wanted: list[Portrait], size: int) -> None:
     there = next((path for p in wanted if (path := root.original(p.image_set) / p.file).exists()), None)
     if there and (found := Image.open(there).size) != (size, size):
-        raise DatasetError(f"{there}: painted {found[0]} pixels wide, not {size}; use an empty folder, or remove {root.path / 'original'}")
+        raise DatasetError(f"{there}: painted {found[0]} pixels wide, not {size}; use an empty folder, or remove {root.originals}")
 
 
 def _write_truth(root: DataRoot, wanted: list[Portrait]) -> None:
@@ -128,7 +128,7 @@ def _write_truth(root: DataRoot, wanted: list[Portrait]) -> None:
         old = {tuple(line.split(",")[:2]): line for line in before.splitlines()[1:]}
         for line in text.splitlines()[1:]:
             if old.get(tuple(line.split(",")[:2]), line) != line:
-                raise DatasetError(f"{root.truth}: painted with another seed; use an empty folder, or remove {root.path / 'original'}")
+                raise DatasetError(f"{root.truth}: painted with another seed; use an empty folder, or remove {root.originals}")
     write_text_atomically(root.truth, text)
 
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.imaging.decode import UnusableImage
-from gaip3_pipeline.layout import PAGE, REPOSITORY, DataRoot
+from gaip3_pipeline.layout import INDEX, PAGE, REPOSITORY, DataRoot
 from gaip3_pipeline.mlflow_tracking import of_this_host
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import REVIEW_COLUMNS, read_label_review
@@ -105,7 +105,7 @@ def build_app(root: DataRoot, token: str = "", links: dict[str, str] | None = No
 
     @app.get("/")
     def start() -> Response:
-        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+        return FileResponse(INDEX, headers={"Cache-Control": "no-cache"})
 
     @app.get("/api/about")
     def about() -> dict[str, Any]:
