@@ -32,6 +32,7 @@ from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.sampling.draw import FaceGenerator, load_face_generator
 from gaip3_pipeline.settings import Evaluator, Faces, load
 from gaip3_pipeline.training.regressor import Regressor, load_regressor, train_regressor
+from gaip3_pipeline.training.run import Examples, Run
 from gaip3_pipeline.training_data import final_images
 
 SEED = 991  # of the painted faces; no root uses it
@@ -56,7 +57,7 @@ def exact_evaluators(folder: Path, painted: int, root: DataRoot) -> tuple[dict[s
             exact = np.array([getattr(p.face, attribute) for p in wanted], np.float32)
             section = Evaluator(epochs=16, dropout=0.1, seed=SEED)
             target = folder / f"evaluator_{attribute}"
-            result = train_regressor([attribute], images, exact[:, None], split, section, target, "bench", lambda epoch, figures: None)
+            result = train_regressor([attribute], Examples(images, exact[:, None], split), section, Run(target, "bench"))
             held_out[attribute] = regression_figures(result.predicted[split == "test", 0], exact[split == "test"])["r2"]
             print(f"exact evaluator of {attribute:12} R² {held_out[attribute]:.3f} held out", flush=True)
         known.write_text(json.dumps(held_out))

@@ -37,6 +37,7 @@ from gaip3_pipeline.sampling.draw import FaceGenerator
 from gaip3_pipeline.settings import Samples, load
 from gaip3_pipeline.training import detail
 from gaip3_pipeline.training.regressor import load_network
+from gaip3_pipeline.training.run import Run
 from gaip3_pipeline.training_data import final_images, known_values
 
 MOST = 400
@@ -124,9 +125,7 @@ def main() -> None:
             pool,
             watched,
             section,
-            Path(folder),
-            "bench",
-            lambda epoch, figures: None,
+            Run(Path(folder), "bench"),
             guides=[load_network(root.control_regressor)],
             known=list(known_values(root).values()),
             start=None if a.fresh else DETAIL_START,

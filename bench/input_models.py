@@ -29,6 +29,7 @@ from gaip3_pipeline.metrics.regression import r_squared
 from gaip3_pipeline.settings import Network, load
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training import attribute_model
+from gaip3_pipeline.training.run import Examples, Run
 from gaip3_pipeline.training_data import labelled_features, labelled_table, resized_images
 
 
@@ -40,7 +41,7 @@ def network(attribute, images, values, fold):
     for k in np.unique(fold):
         split = np.where(fold == k, "test", "train")
         with tempfile.TemporaryDirectory() as folder:
-            result = train_regressor([attribute], images, values[:, None], split, Network(), Path(folder), "b", lambda step, figures: None)
+            result = train_regressor([attribute], Examples(images, values[:, None], split), Network(), Run(Path(folder), "b"))
         predicted[fold == k] = result.predicted[fold == k, 0]
     return predicted
 
@@ -71,7 +72,7 @@ def main() -> None:
         features, groups = labelled_features(root, table.key)
         both = attribute_model.with_copies(attribute, values, table.stem)
         result = attribute_model.train_input_model(
-            attribute, features, groups, both, np.tile(bucket, 2), load(root).input_model[attribute], 2
+            attribute, features, groups, both, np.tile(bucket, 2), load(root).input_model[attribute], repeats=2
         )
         found = {"process": (result.predicted[: len(values)], time.monotonic() - start)}
         if a.networks:

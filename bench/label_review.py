@@ -30,6 +30,7 @@ from gaip3_pipeline.metrics.classification import roc_auc
 from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training.label_regression import cross_fit
+from gaip3_pipeline.training.run import Examples, Run
 from gaip3_pipeline.training_data import labelled_features, labelled_table, resized_images
 
 NETWORK_FOLDS = 3
@@ -65,7 +66,7 @@ def network(attribute, images, values, bucket, section):
     for k in range(NETWORK_FOLDS):
         with tempfile.TemporaryDirectory() as folder:
             split = np.where(fold == k, "test", "train")
-            result = train_regressor([attribute], images, values[:, None], split, section, Path(folder), "b", lambda s, f: None)
+            result = train_regressor([attribute], Examples(images, values[:, None], split), section, Run(Path(folder), "b"))
         predicted[fold == k] = result.predicted[fold == k, 0]
     return predicted
 

@@ -27,6 +27,7 @@ from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training.label_regression import fit_regressions, predict
+from gaip3_pipeline.training.run import Examples, Run
 from gaip3_pipeline.training_data import labelled_features, labelled_table, resized_images
 
 ATTRIBUTES = ("mouth", "hair_color", "background", "head", "eyes")
@@ -105,9 +106,7 @@ def networks(attribute, images, values, fold, orders, section):
             split = np.full(len(values), "unused", dtype=object)
             split[orders[way][k][:WELL_CHOSEN]], split[fold == k] = "train", "test"
             with tempfile.TemporaryDirectory() as folder:
-                result = train_regressor(
-                    [attribute], images, values[:, None], split, section, Path(folder), "b", lambda step, figures: None
-                )
+                result = train_regressor([attribute], Examples(images, values[:, None], split), section, Run(Path(folder), "b"))
             predicted[fold == k] = result.predicted[fold == k, 0]
         out[way] = r2(predicted, values)
     return out

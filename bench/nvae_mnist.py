@@ -35,6 +35,7 @@ from gaip3_pipeline.settings import Nvae
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import fit
 from gaip3_pipeline.training.generator import optimizer
+from gaip3_pipeline.training.run import Run
 
 PAPER = 78.01
 NATS = 28 * 28 * math.log(2.0)  # of one bit per dimension
@@ -127,11 +128,8 @@ def main() -> None:
     history = fit(
         training,
         batches,
+        Run(a.folder, json.dumps([chosen, len(train)]), log, Progress("  MNIST", 1)),
         epochs=a.epochs,
-        checkpoints=a.folder / "checkpoints",
-        fingerprint=json.dumps([chosen, len(train)]),
-        log=log,
-        progress=Progress("  MNIST", 1),
         callbacks=(StopAfter(a.minutes),),
     )
     save_nvae(training.ema, a.folder)

@@ -39,6 +39,7 @@ from gaip3_pipeline.sampling.draw import load_face_generator, noise_of_seeds
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, load
 from gaip3_pipeline.training.critic import critic_logits, load_critic, pictures_of_role
 from gaip3_pipeline.training.regressor import load_regressor, predict_values
+from gaip3_pipeline.training.run import Run
 from gaip3_pipeline.training_data import final_images
 
 SEEDS = 5_000_000  # of nothing that is shown, learned from or measured elsewhere
@@ -196,7 +197,7 @@ def _correction(root: DataRoot, model: NVAE, method: str) -> Correction | None:
         return found
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        result = train_prior_critic(model, data.images, data.values, split, settings.critic, folder, "bench", lambda epoch, figures: None)
+        result = train_prior_critic(model, data.examples, settings.critic, Run(folder, "bench"))
         print("critic of the prior", prior_critic_figures(result), f"{time.perf_counter() - started:.0f} s", flush=True)
         return load_prior_critic(folder)
 

@@ -16,6 +16,7 @@ from gaip3_pipeline.tables.duplicates import read_group_table, twins
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically, writing
 from gaip3_pipeline.tables.label_changes import changes_since
 from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_manifest
+from gaip3_pipeline.training.run import Examples
 from gaip3_pipeline.versions import read_figures
 
 KNOWN = 0.25  # the share of the variance on held-out pictures below which a regressor does not know a value
@@ -127,6 +128,11 @@ class FinalImages:
     images: np.ndarray
     values: np.ndarray
     table: pd.DataFrame
+
+    @property
+    def examples(self) -> "Examples":
+        """Pictures, values and split, as trainings take them."""
+        return Examples(self.images, self.values, self.table.split.to_numpy())
 
 
 def final_images(root: DataRoot, settings: Settings, progress: Callable[[int, int], None] | None = None) -> FinalImages:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -21,6 +21,9 @@ from gaip3_pipeline.progress import Progress, Watch
 from gaip3_pipeline.settings import Settings, load, section_hash
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.hashing import digest, file_version
+
+if TYPE_CHECKING:
+    from gaip3_pipeline.training.run import Run
 
 # observable_source_asset is beta in 1.13 and says so once for each of our sources.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, module="dagster")
@@ -113,6 +116,12 @@ class AssetContext:
     def progress(self, label: str = "", total: int = 1) -> Progress:
         """Progress of this step's long work, on the terminal or in the step's log."""
         return Progress(f"  {label or self.name}", total, watch=self.watch)
+
+    def training(self, folder: Path, run: TrainingRun) -> "Run":
+        """What a training into ``folder`` is given: this step's fingerprint and progress, and the log of the MLflow ``run``."""
+        from gaip3_pipeline.training.run import Run
+
+        return Run(folder, self.fingerprint, run.log, self.progress())
 
     def training_run(self, parameters: Mapping[str, Any]) -> TrainingRun:
         """The MLflow run of this step's training: a context manager (see mlflow_tracking)."""

@@ -11,10 +11,11 @@ from pathlib import Path
 import dagster as dg
 
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
+from gaip3_pipeline.assets.trained import Trained, trained_asset
 from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.tables.hashing import weights_version
-from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
+from gaip3_pipeline.versions import AssetContext
 
 GROUP = "critic"
 LOOKED_AT = 48  # pairs whose patches are hidden
@@ -35,18 +36,20 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
 def _critic(
     settings: Settings, name: str, folder_of: Callable[[DataRoot], Path], role: str, rebuilt: bool, description: str
 ) -> dg.AssetsDefinition:
-    @versioned_asset(
+    @trained_asset(
         settings,
         name=name,
         deps=["nvae_weights", "detail_weights", "final_dataset", *INPUT_VALUES],
         version=5,
         reads=lambda s: (s.critic, s.samples),
+        parameters=lambda s: flatten(s.critic),
+        folder=folder_of,
+        logbook=("critic", "Critic"),
         group=GROUP,
         kinds={"keras", "mlflow"},
         description=description,
-        training=True,
     )
-    def critic_weights(step: AssetContext) -> AssetResult:
+    def critic_weights(step: AssetContext, run: TrainingRun) -> Trained:
         import numpy as np
 
         from gaip3_pipeline.evaluation.charts import training_curves
@@ -54,7 +57,6 @@ def _critic(
         from gaip3_pipeline.imaging.augment import shrink
         from gaip3_pipeline.sampling.draw import load_face_generator, matched_samples
         from gaip3_pipeline.training.critic import draws_for, load_critic, pictures_of_role, train_critic
-        from gaip3_pipeline.training.logbook import write_section
         from gaip3_pipeline.training_data import final_images
 
         section, samples = step.settings.critic, step.settings.samples
@@ -66,22 +68,13 @@ def _critic(
         generator = load_face_generator(step.root)
         real = np.stack([generator.reconstructions(photographs, values, samples.detail, d) if rebuilt else photographs for d in draws])
         generated = np.stack([matched_samples(generator, values, samples, role, d) for d in draws])
-        with step.training_run(flatten(section)) as run:
-            result = train_critic(real, generated, bucket[rows], section, folder, step.fingerprint, run.log, step.progress())
-            figures = critic_figures(result)
-            version = weights_version(folder)
-            curves = training_curves(result.history, role)
-            run.result(numbers(figures))
-            seen, drawn = (shrink(side[0, :LOOKED_AT], *generated.shape[2:4]) for side in (real, generated))
-            more = {
-                "held_out": critic_chart(result, step.name),
-                "looks_at": occlusion_chart(load_critic(folder), seen, drawn, step.name),
-            }
-            for picture, content in {"curves": curves, **more}.items():
-                run.picture(f"{picture}.jpg", content)
-            log = step.root.training_log("critic")
-            run.artifact(write_section(log, "Critic", step.name, step.inputs, flatten(section), result.history, figures))
-            run.register(folder, version)
-        return AssetResult(version, figures, more.pop("held_out"), run.url, {"curves": curves, **more})
+        result = train_critic(real, generated, bucket[rows], section, step.training(folder, run))
+        seen, drawn = (shrink(side[0, :LOOKED_AT], *generated.shape[2:4]) for side in (real, generated))
+        pictures = {
+            "held_out": critic_chart(result, step.name),
+            "curves": training_curves(result.history, role),
+            "looks_at": occlusion_chart(load_critic(folder), seen, drawn, step.name),
+        }
+        return Trained(critic_figures(result), pictures, result.history)
 
     return critic_weights

@@ -6,10 +6,12 @@ import dagster as dg
 
 from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
+from gaip3_pipeline.assets.trained import Trained, trained_asset
 from gaip3_pipeline.layout import DETAIL_START, checkpoints
+from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import arrays_version
-from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
 GROUP = "generator"
 
@@ -43,20 +45,22 @@ def _aggregate_posterior(settings: Settings) -> dg.AssetsDefinition:
 
 
 def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
-    @versioned_asset(
+    @trained_asset(
         settings,
         name="detail_weights",
         deps=["nvae_weights", "aggregate_posterior", "final_dataset", *INPUT_VALUES, "control_regressor", *EVALUATORS],
         version=1,
         # How many samples are shown, and with how much detail, changes nothing of what it learns.
         reads=lambda s: (s.detail, dataclasses.replace(s.samples, n=0, detail=0.0)),
+        parameters=lambda s: flatten(s.detail),
+        folder=lambda root: root.detail,
+        logbook=("nvae", "Generator"),
         files=[DETAIL_START],
         group=GROUP,
         kinds={"keras", "mlflow"},
         description="The network that turns the generator's mean picture and a noise map into a picture, trained against a discriminator.",
-        training=True,
     )
-    def detail_weights(step: AssetContext) -> AssetResult:
+    def detail_weights(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
         from gaip3_pipeline.models.detail import detail_version, save_detail
@@ -64,7 +68,6 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
         from gaip3_pipeline.sampling.draw import FaceGenerator
         from gaip3_pipeline.training import checkpoint
         from gaip3_pipeline.training.detail import detail_sheet, draw_pool, draw_watched, train_detail
-        from gaip3_pipeline.training.logbook import write_section
         from gaip3_pipeline.training.regressor import load_network
         from gaip3_pipeline.training_data import final_images, known_values
 
@@ -76,32 +79,23 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
         generator = FaceGenerator(load_nvae(root.nvae), posterior)
         pool = draw_pool(generator, data.images[learned], data.values[learned], samples, step.progress("detail_weights, means"))
         watched = draw_watched(generator, data.images[held_out], data.values[held_out], samples)
-        with step.training_run(flatten(section)) as run:
-            result = train_detail(
-                pool,
-                watched,
-                section,
-                root.detail,
-                step.fingerprint,
-                run.log,
-                progress=step.progress(),
-                guides=[load_network(root.control_regressor)],
-                known=list(known_values(root).values()),
-                show=lambda epoch, faces: run.image("samples", epoch, faces),
-            )
-            size = generator.nvae.settings
-            save_detail(root.detail, result.network, posterior, step.inputs["nvae_weights"], (size.height, size.width))
-            checkpoint.discard(checkpoints(root.detail))
-            version, curves = detail_version(root.detail), training_curves(result.history, "detail")
-            shown = FaceGenerator(generator.nvae, posterior, result.network)
-            picture = detail_sheet(shown, data.images[held_out], data.values[held_out], samples)
-            figures = result.figures
-            run.result(numbers(figures))
-            run.picture("detail.jpg", picture)
-            run.picture("curves.jpg", curves)
-            log = root.training_log("nvae")
-            run.artifact(write_section(log, "Generator", step.name, step.inputs, flatten(section), result.history, figures))
-            run.register(root.detail, version)
-        return AssetResult(version, figures, picture, run.url, {"curves": curves})
+        result = train_detail(
+            pool,
+            watched,
+            section,
+            step.training(root.detail, run),
+            guides=[load_network(root.control_regressor)],
+            known=list(known_values(root).values()),
+            show=lambda epoch, faces: run.image("samples", epoch, faces),
+        )
+        size = generator.nvae.settings
+        save_detail(root.detail, result.network, posterior, step.inputs["nvae_weights"], (size.height, size.width))
+        checkpoint.discard(checkpoints(root.detail))
+        shown = FaceGenerator(generator.nvae, posterior, result.network)
+        pictures = {
+            "detail": detail_sheet(shown, data.images[held_out], data.values[held_out], samples),
+            "curves": training_curves(result.history, "detail"),
+        }
+        return Trained(result.figures, pictures, result.history, detail_version(root.detail))
 
     return detail_weights

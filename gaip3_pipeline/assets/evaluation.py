@@ -3,10 +3,12 @@
 import dagster as dg
 
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
+from gaip3_pipeline.assets.trained import Trained, section, trained_asset
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.layout import IMAGE_SETS
+from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.tables.hashing import file_version, weights_version
+from gaip3_pipeline.tables.hashing import file_version
 from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, read_figures, versioned_asset
 
 GROUP = "evaluation"
@@ -19,45 +21,36 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
 
 
 def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
-    @versioned_asset(
+    @trained_asset(
         settings,
         name=f"evaluator_{attribute}",
         deps=[f"labels_{attribute}", *(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],
         version=2,
-        reads=lambda s: (s.evaluator,),
+        **section(lambda s: s.evaluator),
+        folder=lambda root: root.evaluator(attribute),
+        labels=[attribute],
         group=GROUP,
         kinds={"keras", "mlflow"},
         description=f"A regressor of {attribute} ({MEANINGS[attribute]}) that only measures: half of the labels, weights of its own.",
-        training=True,
     )
-    def evaluator(step: AssetContext) -> AssetResult:
+    def evaluator(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.evaluation.charts import scatter
         from gaip3_pipeline.metrics.regression import regression_figures
-        from gaip3_pipeline.tables.label_changes import changes_csv
         from gaip3_pipeline.tables.splits import evaluators_half
         from gaip3_pipeline.training.regressor import train_regressor
-        from gaip3_pipeline.training_data import keep_labels_seen, label_changes_since, labelled_table, resized_images
+        from gaip3_pipeline.training.run import Examples
+        from gaip3_pipeline.training_data import labelled_table, resized_images
 
-        section, folder = step.settings.evaluator, step.root.evaluator(attribute)
+        folder = step.root.evaluator(attribute)
         table = labelled_table(step.root, attribute)
         images, values = resized_images(step.root, table), table.value.to_numpy("float32")
         split = evaluators_half(table.bucket.to_numpy())
-        changes = label_changes_since(step.root, folder, [attribute])
-        with step.training_run(flatten(section)) as run:
-            run.text("label_changes.csv", changes_csv(changes))
-            result = train_regressor(
-                [attribute], images, values[:, None], split, section, folder, step.fingerprint, run.log, step.progress()
-            )
-            test, predicted = split == "test", result.predicted[:, 0]
-            figures = regression_figures(predicted[test], values[test], (table.gender == "female").to_numpy()[test])
-            figures |= {"n_train": int((split == "train").sum()), "labels_changed": len(changes)}
-            version = weights_version(folder)
-            picture = scatter(values[test], predicted[test], f"evaluator of {attribute}: held out")
-            run.result(numbers(figures))
-            run.picture("held_out.jpg", picture)
-            run.register(folder, version)
-        keep_labels_seen(step.root, folder, [attribute])
-        return AssetResult(version, figures, picture, run.url)
+        examples = Examples(images, values[:, None], split)
+        result = train_regressor([attribute], examples, step.settings.evaluator, step.training(folder, run))
+        test, predicted = split == "test", result.predicted[:, 0]
+        figures = regression_figures(predicted[test], values[test], (table.gender == "female").to_numpy()[test])
+        figures |= {"n_train": int((split == "train").sum())}
+        return Trained(figures, {"held_out": scatter(values[test], predicted[test], f"evaluator of {attribute}: held out")})
 
     return evaluator
 

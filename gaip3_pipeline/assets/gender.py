@@ -3,10 +3,12 @@
 import dagster as dg
 
 from gaip3_pipeline.assets.labels import LABELLED_SETS
+from gaip3_pipeline.assets.trained import Trained, section, trained_asset
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS, out_of_fold, platt_file
-from gaip3_pipeline.settings import FinalDataset, Settings, flatten
+from gaip3_pipeline.mlflow_tracking import TrainingRun
+from gaip3_pipeline.settings import FinalDataset, Settings
 from gaip3_pipeline.tables.hashing import digest, file_version, weights_version
-from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
 GROUP = "gender"
 PROCESSED = [f"{kind}_{s.id}" for kind in KINDS for s in IMAGE_SETS]
@@ -15,27 +17,27 @@ PROCESSED = [f"{kind}_{s.id}" for kind in KINDS for s in IMAGE_SETS]
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
     """``gender_model`` and ``gender_probabilities``."""
 
-    @versioned_asset(
+    @trained_asset(
         settings,
         name="gender_model",
         deps=["feature_extractor", *(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],
         version=5,
-        reads=lambda s: (s.gender_model,),
+        **section(lambda s: s.gender_model),
+        folder=lambda root: root.gender_model,
+        logbook=("train_data_decide_model", "Gender model"),
         group=GROUP,
         kinds={"keras", "mlflow"},
         description="Classifiers of sex, a network and a process for each fold of D2: no labelled image is scored by one that saw it.",
-        training=True,
     )
-    def gender_model(step: AssetContext) -> AssetResult:
+    def gender_model(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.features.trunk import trunk_groups
         from gaip3_pipeline.metrics.classification import gender_figures
         from gaip3_pipeline.tables.files import write_text_atomically
-        from gaip3_pipeline.training.gender import FEMALE, train_gender
-        from gaip3_pipeline.training.logbook import write_section
+        from gaip3_pipeline.training.gender import FEMALE, LabelledFaces, train_gender
         from gaip3_pipeline.training_data import labelled_features, originals_table, resized_images
 
-        section, folder = step.settings.gender_model, step.root.gender_model
+        folder = step.root.gender_model
         table = originals_table(step.root)
         table = table[table.set.isin([s.id for s in LABELLED_SETS])].reset_index(drop=True)
         is_female = (table.set == "d2_female").to_numpy()
@@ -43,19 +45,13 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         features, _ = labelled_features(step.root, table.key)
         groups = trunk_groups()
         features = features[:, : len(table), : groups[-1]]  # without brightness copies, and without parts of the face
-        with step.training_run(flatten(section)) as run:
-            result = train_gender(images, is_female, bucket, features, groups, section, folder, step.fingerprint, run.log, step.progress())
-            figures = gender_figures(result.logits, is_female, FinalDataset().threshold)
-            version = digest([weights_version(folder), file_version(platt_file(folder))])
-            curves = training_curves(result.history, "gender model")
-            run.result(numbers(figures))
-            run.picture("curves.jpg", curves)
-            log = step.root.training_log("train_data_decide_model")
-            run.artifact(write_section(log, "Gender model", step.name, step.inputs, flatten(section), result.history, figures))
-            run.register(folder, version)
+        faces = LabelledFaces(images, is_female, bucket, features, groups)
+        result = train_gender(faces, step.settings.gender_model, step.training(folder, run))
         scored = table.assign(prob_female=result.probabilities[:, FEMALE])
         write_text_atomically(out_of_fold(folder), scored.to_csv(index=False, lineterminator="\n"))
-        return AssetResult(version, figures, curves, run.url)
+        figures = gender_figures(result.logits, is_female, FinalDataset().threshold)
+        version = digest([weights_version(folder), file_version(platt_file(folder))])
+        return Trained(figures, {"curves": training_curves(result.history, "gender model")}, result.history, version)
 
     @versioned_asset(
         settings,

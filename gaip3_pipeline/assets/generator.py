@@ -4,9 +4,12 @@ import dagster as dg
 
 from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
+from gaip3_pipeline.assets.trained import Trained, section, trained_asset
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.tables.hashing import folder_content, weights_version
-from gaip3_pipeline.versions import AFRESH, RESUME, WARM_START, AssetContext, AssetResult, numbers, versioned_asset
+from gaip3_pipeline.tables.hashing import folder_content
+from gaip3_pipeline.versions import AFRESH, RESUME, WARM_START, AssetContext, AssetResult, versioned_asset
 
 GROUP = "generator"
 
@@ -14,64 +17,49 @@ GROUP = "generator"
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
     """``nvae_weights`` and ``nvae_samples``."""
 
-    @versioned_asset(
+    @trained_asset(
         settings,
         name="nvae_weights",
         deps=["final_dataset", *INPUT_VALUES, "control_regressor", *EVALUATORS],
         version=5,
-        reads=lambda s: (s.nvae,),
+        **section(lambda s: s.nvae),
+        folder=lambda root: root.nvae,
+        logbook=("nvae", "Generator"),
+        labels=ATTRIBUTES,
         group=GROUP,
         kinds={"keras", "mlflow"},
         description="A conditional NVAE: latent groups at several scales with learned priors, conditioned on the five values.",
-        training=True,
         resumable=True,
     )
-    def nvae_weights(step: AssetContext) -> AssetResult:
+    def nvae_weights(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.evaluation.generator import generator_sheet
         from gaip3_pipeline.models.nvae.model import warm_start
-        from gaip3_pipeline.tables.label_changes import changes_csv
         from gaip3_pipeline.training.generator import train_nvae
-        from gaip3_pipeline.training.logbook import write_section
         from gaip3_pipeline.training.regressor import load_network
-        from gaip3_pipeline.training_data import final_images, keep_labels_seen, known_values, label_changes_since
+        from gaip3_pipeline.training_data import final_images, known_values
 
         data = final_images(step.root, step.settings, step.progress())
-        section = step.settings.nvae
-        changes, known = label_changes_since(step.root, step.root.nvae), known_values(step.root)
-        with step.training_run(flatten(section)) as run:
-            run.text("label_changes.csv", changes_csv(changes))
-            last = warm_start(step.root.nvae, section) if step.start == WARM_START else None
-            start = AFRESH if step.start == WARM_START and last is None else step.start
-            run.tag("gaip3.start", start)
-            result = train_nvae(
-                data.images,
-                data.values,
-                data.table.split.to_numpy(),
-                section,
-                step.root.nvae,
-                step.fingerprint,
-                run.log,
-                step.progress(),
-                [load_network(step.root.control_regressor)] if section.control else [],
-                lambda epoch, faces: run.image("samples", epoch, faces),
-                step.start == RESUME,
-                last,
-                list(known.values()),
-            )
-            unknown = ", ".join(a for a, is_known in known.items() if not is_known)
-            figures = result.figures | {"labels_changed": len(changes), "start": start, "without_control": unknown or "none"}
-            version = weights_version(step.root.nvae)
-            picture = generator_sheet(step.root.nvae, data.images, data.values, data.table.split.to_numpy())
-            curves = training_curves(result.history, "NVAE")
-            run.result(numbers(figures))
-            run.picture("samples_and_sweeps.jpg", picture)
-            run.picture("curves.jpg", curves)
-            path = step.root.training_log("nvae")
-            run.artifact(write_section(path, "Generator", step.name, step.inputs, flatten(section), result.history, figures))
-            run.register(step.root.nvae, version)
-        keep_labels_seen(step.root, step.root.nvae)
-        return AssetResult(version, figures, picture, run.url, {"curves": curves})
+        section, known = step.settings.nvae, known_values(step.root)
+        last = warm_start(step.root.nvae, section) if step.start == WARM_START else None
+        start = AFRESH if step.start == WARM_START and last is None else step.start
+        run.tag("gaip3.start", start)
+        result = train_nvae(
+            data.examples,
+            section,
+            step.training(step.root.nvae, run),
+            guides=[load_network(step.root.control_regressor)] if section.control else [],
+            show=lambda epoch, faces: run.image("samples", epoch, faces),
+            resume=step.start == RESUME,
+            start_from=last,
+            known=list(known.values()),
+        )
+        unknown = ", ".join(a for a, is_known in known.items() if not is_known)
+        pictures = {
+            "samples_and_sweeps": generator_sheet(step.root.nvae, data.images, data.values, data.table.split.to_numpy()),
+            "curves": training_curves(result.history, "NVAE"),
+        }
+        return Trained(result.figures | {"start": start, "without_control": unknown or "none"}, pictures, result.history)
 
     @versioned_asset(
         settings,

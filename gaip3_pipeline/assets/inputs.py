@@ -5,11 +5,14 @@ from typing import Any
 import dagster as dg
 
 from gaip3_pipeline.assets.labels import LABELLED_SETS
+from gaip3_pipeline.assets.trained import Trained, section, trained_asset
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
+from gaip3_pipeline.features.patches import LEARNED_FROM
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS, out_of_fold
-from gaip3_pipeline.settings import Settings, flatten
+from gaip3_pipeline.mlflow_tracking import TrainingRun
+from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.tables.hashing import arrays_version, digest, file_version, weights_version
-from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
 GROUP = "inputs"
 INPUT_VALUES = [f"input_values_{a}" for a in ATTRIBUTES]
@@ -25,43 +28,41 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
 
 
 def _features(settings: Settings) -> list[dg.AssetsDefinition]:
-    @versioned_asset(
+    @trained_asset(
         settings,
         name="feature_extractor",
         deps=[*(f"resized_{s.id}" for s in IMAGE_SETS), *(f"augmented_{s.id}" for s in LABELLED_SETS)],
         version=2,
+        parameters=lambda s: {"learned_from": LEARNED_FROM},
+        folder=lambda root: root.feature_extractor,
         group=GROUP,
         kinds={"keras", "mlflow"},
         description="Which patches and colours lie in which region of a picture, and how the parts of a face look, learned without labels.",
-        training=True,
     )
-    def feature_extractor(step: AssetContext) -> AssetResult:
+    def feature_extractor(step: AssetContext, run: TrainingRun) -> Trained:
         import numpy as np
 
         from gaip3_pipeline.evaluation.relevance import parts_sheet, patch_sheet
         from gaip3_pipeline.features.extractor import extract, groups, learn_extractor, save_extractor
-        from gaip3_pipeline.features.patches import LEARNED_FROM
         from gaip3_pipeline.imaging.sheets import evenly
         from gaip3_pipeline.training_data import originals_table, resized_batches, resized_images, save_labelled_features
 
         table, folder = originals_table(step.root), step.root.feature_extractor
         labelled = table[table.set.isin([s.id for s in LABELLED_SETS])]
         progress = step.progress(total=2 * len(labelled))
-        with step.training_run({"learned_from": LEARNED_FROM}) as run:
-            seen = evenly(len(table), LEARNED_FROM)
-            extractor, kept = learn_extractor(resized_images(step.root, table.iloc[seen]))
-            batches = (b for kind in KINDS for b in resized_batches(step.root, labelled, kind=kind))
-            features = extract(extractor, batches, progress.update)
-            save_extractor(extractor, folder)
-            save_labelled_features(step.root, labelled.key, features, groups())
-            figures = {"learned_from": len(seen), "labelled_sets": len(labelled), "features": features.shape[2], "variance_kept": kept}
-            version, patches = weights_version(folder), patch_sheet(np.asarray(extractor.trunk.get_layer("patch_words").directions))
-            parts = parts_sheet(resized_images(step.root, table.iloc[evenly(len(table), 24)]))
-            run.result(numbers(figures))
-            run.picture("parts.jpg", parts)
-            run.picture("patches.jpg", patches)
-            run.register(folder, version)
-        return AssetResult(digest([version, arrays_version(step.root.features_labelled)]), figures, parts, run.url, {"patches": patches})
+        seen = evenly(len(table), LEARNED_FROM)
+        extractor, kept = learn_extractor(resized_images(step.root, table.iloc[seen]))
+        batches = (b for kind in KINDS for b in resized_batches(step.root, labelled, kind=kind))
+        features = extract(extractor, batches, progress.update)
+        save_extractor(extractor, folder)
+        save_labelled_features(step.root, labelled.key, features, groups())
+        figures = {"learned_from": len(seen), "labelled_sets": len(labelled), "features": features.shape[2], "variance_kept": kept}
+        pictures = {
+            "parts": parts_sheet(resized_images(step.root, table.iloc[evenly(len(table), 24)])),
+            "patches": patch_sheet(np.asarray(extractor.trunk.get_layer("patch_words").directions)),
+        }
+        content = digest([weights_version(folder), arrays_version(step.root.features_labelled)])
+        return Trained(figures, pictures, content=content)
 
     @versioned_asset(
         settings,
@@ -90,7 +91,7 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
 
 
 def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
-    @versioned_asset(
+    @trained_asset(
         settings,
         name=f"input_model_{attribute}",
         deps=[
@@ -100,49 +101,41 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             "near_duplicates",
         ],  # all sets: a twin in D1 moves the split
         version=4,
-        reads=lambda s: (s.input_model[attribute],),
+        **section(lambda s: s.input_model[attribute]),
+        folder=lambda root: root.input_model(attribute),
+        logbook=("input_decide_model", "Input models"),
+        labels=[attribute],
         group=GROUP,
         kinds={"scipy", "mlflow"},
         description=f"A Gaussian process of {attribute} ({MEANINGS[attribute]}) over a picture's features, trained on the hand labels.",
-        training=True,
     )
-    def input_model(step: AssetContext) -> AssetResult:
+    def input_model(step: AssetContext, run: TrainingRun) -> Trained:
         import numpy as np
 
         from gaip3_pipeline.evaluation.charts import scatter
         from gaip3_pipeline.evaluation.relevance import relevance_map, with_intervals
         from gaip3_pipeline.tables.files import write_text_atomically
-        from gaip3_pipeline.tables.label_changes import changes_csv
         from gaip3_pipeline.training.attribute_model import save_input_model, train_input_model, with_copies
-        from gaip3_pipeline.training.logbook import write_section
-        from gaip3_pipeline.training_data import keep_labels_seen, label_changes_since, labelled_features, labelled_table
+        from gaip3_pipeline.training_data import labelled_features, labelled_table
 
-        section, folder = step.settings.input_model[attribute], step.root.input_model(attribute)
+        folder = step.root.input_model(attribute)
         table = labelled_table(step.root, attribute)
         (features, groups), values = labelled_features(step.root, table.key), table.value.to_numpy("float64")
-        changes = label_changes_since(step.root, folder, [attribute])
-        with step.training_run(flatten(section)) as run:
-            run.text("label_changes.csv", changes_csv(changes))
-            both, bucket = with_copies(attribute, values, table.stem), np.tile(table.bucket.to_numpy(), len(KINDS))
-            result = train_input_model(attribute, features, groups, both, bucket, section, len(KINDS), step.progress())
-            predicted, uncertainty = result.predicted[: len(values)], result.deviation[: len(values)]
-            save_input_model(result.process, folder)
-            figures = with_intervals(predicted, values, (table.gender == "female").to_numpy())
-            figures |= {"labels_changed": len(changes), "noise": result.process.noise, "scale": result.process.scale}
-            version = weights_version(folder)
-            picture = scatter(values, predicted, f"{attribute}: out of fold")
-            relevance = relevance_map(result.process.relevance, attribute)
-            run.result(numbers(figures))
-            run.picture("out_of_fold.jpg", picture)
-            run.picture("relevance.jpg", relevance)
-            log = step.root.training_log("input_decide_model")
-            run.artifact(write_section(log, "Input models", step.name, step.inputs, flatten(section), [], figures))
-            run.register(folder, version)
+        both, bucket = with_copies(attribute, values, table.stem), np.tile(table.bucket.to_numpy(), len(KINDS))
+        settings_of = step.settings.input_model[attribute]
+        result = train_input_model(attribute, features, groups, both, bucket, settings_of, repeats=len(KINDS), progress=step.progress())
+        predicted, uncertainty = result.predicted[: len(values)], result.deviation[: len(values)]
+        save_input_model(result.process, folder)
         scored = table.assign(predicted=predicted.round(4), uncertainty=uncertainty)
         columns = ["key", "set", "stem", "gender", "bucket", "split", "value", "predicted", "uncertainty"]
         write_text_atomically(out_of_fold(folder), scored[columns].to_csv(index=False, lineterminator="\n"))
-        keep_labels_seen(step.root, folder, [attribute])
-        return AssetResult(version, figures, picture, run.url, {"relevance": relevance})
+        figures = with_intervals(predicted, values, (table.gender == "female").to_numpy())
+        figures |= {"noise": result.process.noise, "scale": result.process.scale}
+        pictures = {
+            "out_of_fold": scatter(values, predicted, f"{attribute}: out of fold"),
+            "relevance": relevance_map(result.process.relevance, attribute),
+        }
+        return Trained(figures, pictures)
 
     return input_model
 
@@ -183,37 +176,30 @@ def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
 
 
 def _control_regressor(settings: Settings) -> dg.AssetsDefinition:
-    @versioned_asset(
+    @trained_asset(
         settings,
         name="control_regressor",
         deps=["final_dataset", *INPUT_VALUES],
         version=2,
-        reads=lambda s: (s.control_regressor,),
+        **section(lambda s: s.control_regressor),
+        folder=lambda root: root.control_regressor,
         group=GROUP,
         kinds={"keras", "mlflow"},
         description="A network for each value, as the input models say it of the final images: together they steer the generator.",
-        training=True,
     )
-    def control_regressor(step: AssetContext) -> AssetResult:
+    def control_regressor(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.metrics.regression import r_squared
         from gaip3_pipeline.training.regressor import train_regressor
         from gaip3_pipeline.training_data import final_images
 
-        section, folder = step.settings.control_regressor, step.root.control_regressor
         data = final_images(step.root, step.settings)
         split = data.table.split.to_numpy()
-        with step.training_run(flatten(section)) as run:
-            result = train_regressor(
-                ATTRIBUTES, data.images, data.values, split, section, folder, step.fingerprint, run.log, step.progress()
-            )
-            test = split == "test"
-            figures: dict[str, Any] = {"n_train": int((split == "train").sum()), "n": int(test.sum())}
-            figures |= {f"r2_{a}": r_squared(result.predicted[test, i], data.values[test, i]) for i, a in enumerate(ATTRIBUTES)}
-            version, curves = weights_version(folder), training_curves(result.history, "control regressor")
-            run.result(numbers(figures))
-            run.picture("curves.jpg", curves)
-            run.register(folder, version)
-        return AssetResult(version, figures, curves, run.url)
+        run_of = step.training(step.root.control_regressor, run)
+        result = train_regressor(ATTRIBUTES, data.examples, step.settings.control_regressor, run_of)
+        test = split == "test"
+        figures: dict[str, Any] = {"n_train": int((split == "train").sum()), "n": int(test.sum())}
+        figures |= {f"r2_{a}": r_squared(result.predicted[test, i], data.values[test, i]) for i, a in enumerate(ATTRIBUTES)}
+        return Trained(figures, {"curves": training_curves(result.history, "control regressor")})
 
     return control_regressor

@@ -3,8 +3,10 @@
 import dagster as dg
 
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
+from gaip3_pipeline.assets.trained import Trained, section, trained_asset
+from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, Settings, flatten
-from gaip3_pipeline.tables.hashing import folder_content, weights_version
+from gaip3_pipeline.tables.hashing import folder_content
 from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
 
 GROUP = "retouch"
@@ -19,31 +21,25 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
 
 
 def _prior_critic(settings: Settings) -> dg.AssetsDefinition:
-    @versioned_asset(
+    @trained_asset(
         settings,
         name="prior_critic_weights",
         deps=["nvae_weights", "final_dataset", *INPUT_VALUES],
         version=1,
-        reads=lambda s: (s.critic,),
+        **section(lambda s: s.critic),
+        folder=lambda root: root.prior_critic,
         group=GROUP,
         kinds={"keras", "mlflow"},
         description="For each latent group a classifier of what the encoder gives pictures against the prior.",
-        training=True,
     )
-    def prior_critic(step: AssetContext) -> AssetResult:
+    def prior_critic(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.retouching.prior_critic import prior_critic_figures, train_prior_critic
         from gaip3_pipeline.training_data import final_images
 
-        section, folder = step.settings.critic, step.root.prior_critic
         data, model = final_images(step.root, step.settings), load_nvae(step.root.nvae)
-        split = data.table.split.to_numpy()
-        with step.training_run(flatten(section)) as run:
-            result = train_prior_critic(model, data.images, data.values, split, section, folder, step.fingerprint, run.log, step.progress())
-            figures, version = prior_critic_figures(result), weights_version(folder)
-            run.result(numbers(figures))
-            run.register(folder, version)
-        return AssetResult(version, figures, run_url=run.url)
+        result = train_prior_critic(model, data.examples, step.settings.critic, step.training(step.root.prior_critic, run))
+        return Trained(prior_critic_figures(result), {})
 
     return prior_critic
 

@@ -10,19 +10,18 @@ import numpy as np
 from keras import ops
 
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.layout import checkpoints
 from gaip3_pipeline.metrics.classification import roc_auc, scores_and_labels
 from gaip3_pipeline.models.backend import compile_options, gradient, seed_everything
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.models.prior_critic import build_prior_critic
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
-from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.sampling.draw import FaceGenerator
 from gaip3_pipeline.settings import Critic
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.fit import Log, fit
+from gaip3_pipeline.training.fit import fit
 from gaip3_pipeline.training.optimizer import cosine_decay
+from gaip3_pipeline.training.run import Examples, Run
 
 DRAWS = 4  # of the posterior for each picture
 STEPS, STEP = 20, 0.1  # of the flow; at fidelity .5, in units of the logit's gradient
@@ -69,25 +68,21 @@ class PriorCriticResult:
 
 def train_prior_critic(
     nvae: NVAE,
-    images: np.ndarray,
-    values: np.ndarray,
-    split: np.ndarray,
+    examples: Examples,
     settings: Critic,
-    folder: Path,
-    fingerprint: str,
-    log: Log,
-    progress: Progress | None = None,
+    run: Run,
 ) -> PriorCriticResult:
-    """Train the critic of the prior of ``nvae`` into ``folder`` on the pictures of split ``train``; score all.
+    """Train the critic of the prior of ``nvae`` into ``run.folder`` on the pictures of split ``train``; score all.
 
-    ``images (N, H, W, 3) uint8`` of any size with ``values (N, 5)``; ``split (N,)`` of ``train``, ``validation``, ``test``. For each
+    For each
     group both sides see the same posterior draw of the groups above and differ in its own latents alone. Raises ``ValueError`` when
     there is nothing to train on.
     """
-    seen = np.asarray(split) == "train"
+    images, split = examples.images, np.asarray(examples.split)
+    seen = split == "train"
     if not seen.any():
         raise ValueError(f"critic of the prior: none of the {len(seen)} pictures is in the training split")
-    levels, values = range(len(nvae.latent_shapes)), np.asarray(values, np.float32)
+    levels, values = range(len(nvae.latent_shapes)), np.asarray(examples.values, np.float32)
     plain = FaceGenerator(nvae)
     draws = [plain.encoded(images[seen], values[seen], draw) for draw in range(DRAWS)]
     arrays = {str(level): np.concatenate([d[level] for d in draws]) for level in levels} | {"condition": np.tile(values[seen], (DRAWS, 1))}
@@ -108,12 +103,10 @@ def train_prior_critic(
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         **compile_options(),
     )
-    history = fit(
-        model, batches, epochs=settings.epochs, checkpoints=checkpoints(folder), fingerprint=fingerprint, log=log, progress=progress
-    )
-    save_weights(model, folder)
-    save_config(folder, {"shapes": nvae.latent_shapes, **dataclasses.asdict(settings)})
-    checkpoint.discard(checkpoints(folder))
+    history = fit(model, batches, run, epochs=settings.epochs)
+    save_weights(model, run.folder)
+    save_config(run.folder, {"shapes": nvae.latent_shapes, **dataclasses.asdict(settings)})
+    checkpoint.discard(run.checkpoints)
     critic = PriorCritic(model, nvae.latent_shapes)
     one = plain.encoded(images, values, DRAWS)
     return PriorCriticResult(

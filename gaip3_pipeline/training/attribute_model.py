@@ -110,6 +110,7 @@ def train_input_model(
     values: np.ndarray,
     bucket: np.ndarray,
     settings: InputModel,
+    *,
     repeats: int = 1,
     progress: Done | None = None,
 ) -> InputResult:

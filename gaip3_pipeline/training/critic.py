@@ -19,19 +19,18 @@ from keras import ops
 
 from gaip3_pipeline.imaging.augment import as_float, flip_some, jitter, shift, shrink
 from gaip3_pipeline.imaging.transform import encode_jpeg
-from gaip3_pipeline.layout import checkpoints
 from gaip3_pipeline.metrics.classification import fit_temperature, roc_auc
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.critic import MARGIN, build_critic, evidence, networks_of
 from gaip3_pipeline.models.scoring import score
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
-from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Critic
 from gaip3_pipeline.tables.splits import folds_of, split
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.fit import Log, fit
+from gaip3_pipeline.training.fit import fit
 from gaip3_pipeline.training.optimizer import cosine_decay
+from gaip3_pipeline.training.run import Run
 
 JPEG_QUALITY, LEAST_QUALITY = 95, 20
 ROLES = ("guide", "judge")
@@ -85,12 +84,9 @@ def train_critic(
     generated: np.ndarray,
     bucket: np.ndarray,
     settings: Critic,
-    folder: Path,
-    fingerprint: str,
-    log: Log,
-    progress: Progress | None = None,
+    run: Run,
 ) -> CriticResult:
-    """Train a critic into ``folder`` on pairs, and score the first draw of each out of fold.
+    """Train a critic into ``run.folder`` on pairs, and score the first draw of each out of fold.
 
     ``generated (draws, N, h, w, 3) uint8`` of the generator's size, drawn with the conditions of ``real (draws, N, H, W, 3) uint8`` of any;
     ``bucket (N,)`` of the pairs, equal for twins. Both sides go the same way: the same size, the same JPEG. Raises ``ValueError`` when
@@ -131,11 +127,8 @@ def train_critic(
     history = fit(
         model,
         batches,
+        run,
         epochs=settings.epochs,
-        checkpoints=checkpoints(folder),
-        fingerprint=fingerprint,
-        log=log,
-        progress=progress,
         validation=(as_float(first), np.where(own, is_real[:, None], MASKED)),  # each pair by the network that has not seen it
     )
     logits = _calibrated(model, score(model, [first], height, width), own, is_real > 0)
@@ -148,9 +141,9 @@ def train_critic(
         "typical": float(np.median(real_logits)),
         "map": maps.mean(axis=0).tolist(),
     }
-    save_weights(model, folder)
-    save_config(folder, {"height": height, "width": width, "networks": NETWORKS, "held_out": known, **dataclasses.asdict(settings)})
-    checkpoint.discard(checkpoints(folder))
+    save_weights(model, run.folder)
+    save_config(run.folder, {"height": height, "width": width, "networks": NETWORKS, "held_out": known, **dataclasses.asdict(settings)})
+    checkpoint.discard(run.checkpoints)
     return CriticResult(history, real_logits, generated_logits, roc_auc(seen, is_real > 0))
 
 

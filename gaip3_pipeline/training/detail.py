@@ -24,7 +24,7 @@ from keras import ops
 from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.imaging.augment import flip_some, shrink
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
-from gaip3_pipeline.layout import DETAIL_START, checkpoints
+from gaip3_pipeline.layout import DETAIL_START
 from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance
 from gaip3_pipeline.metrics.sharpness import octaves, power_ratio
 from gaip3_pipeline.models.backend import compile_options, seed_everything
@@ -35,7 +35,8 @@ from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator, grid, noise
 from gaip3_pipeline.settings import Detail, Samples
 from gaip3_pipeline.tables.files import writing
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.fit import DivergedError, Log, fit
+from gaip3_pipeline.training.fit import DivergedError, fit
+from gaip3_pipeline.training.run import Run
 
 Tensor = Any
 NETWORKS = ("network", "discriminator")
@@ -258,22 +259,19 @@ def train_detail(
     pool: Pool,
     watched: Watched,
     settings: Detail,
-    folder: Path,
-    fingerprint: str,
-    log: Log,
+    run: Run,
     *,
-    progress: Progress | None = None,
     guides: Sequence[keras.Model] = (),
     known: Sequence[bool] = (),
     start: Path | None = DETAIL_START,
     show: Show | None = None,
     callbacks: tuple[keras.callbacks.Callback, ...] = (),
 ) -> DetailResult:
-    """Train on ``pool``, with checkpoints in ``folder``, and return the averaged network.
+    """Train on ``pool``, with checkpoints in ``run.folder``, and return the averaged network.
 
     Where ``start`` holds networks of these sizes, training begins with their weights. ``guides`` and ``known`` as :class:`DetailTraining`
     takes them. ``show`` is given each epoch and a grid of the same faces, ``(H, W, 3) uint8``. A killed training goes on at its last
-    checkpoint under the same ``fingerprint``; it ends before its last epoch when its discriminator :func:`knows_by_heart`. Raises
+    checkpoint under the same fingerprint; it ends before its last epoch when its discriminator :func:`knows_by_heart`. Raises
     :class:`DivergedError` where the loss is not a number, and where the network collapses: its pictures grow alike, or their detail out
     of all measure.
     """
@@ -285,11 +283,8 @@ def train_detail(
     history = fit(
         training,
         pool.batches(settings),
+        run,
         epochs=settings.epochs,
-        checkpoints=checkpoints(folder),
-        fingerprint=fingerprint,
-        log=log,
-        progress=progress,
         callbacks=(_Watch(watched, show), *callbacks),
         is_over=knows_by_heart,
     )

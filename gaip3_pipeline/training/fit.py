@@ -4,17 +4,14 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 
 from gaip3_pipeline.models.backend import is_out_of_memory, keep_freed_memory
-from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
-
-Log = Callable[[int, dict[str, float]], None]
+from gaip3_pipeline.training.run import Run
 
 
 class DivergedError(RuntimeError):
@@ -50,12 +47,9 @@ class KeepBest:
 def fit(
     model: keras.Model,
     batches: ArrayBatches,
+    run: Run,
     *,
     epochs: int,
-    checkpoints: Path,
-    fingerprint: str,
-    log: Log,
-    progress: Progress | None = None,
     validation: Any = None,
     callbacks: tuple[keras.callbacks.Callback, ...] = (),
     keep_best: KeepBest | None = None,
@@ -65,7 +59,7 @@ def fit(
     """Train the compiled, built ``model`` for ``epochs`` epochs in all and return the figures of each.
 
     A checkpoint is written after every epoch; a training that was killed goes on after the last one that carries the same
-    ``fingerprint`` (settings, data and code), with the same batches as if nothing had happened. ``log(epoch, figures)`` is
+    fingerprint, with the same batches as if nothing had happened. ``run.log`` is
     called for the epochs trained here; there may be fewer with the patience of ``keep_best``, or where ``is_over`` says so of the
     figures of all epochs. With ``resume`` the last checkpoint must be gone on from, and may be of other settings, data or code: its
     epochs are logged again, to make the curves whole. Raises
@@ -73,20 +67,22 @@ def fit(
     :class:`OutOfMemoryError` with the batch size to try, and keeps the last checkpoint; :class:`checkpoint.CheckpointError` when
     nothing can be resumed.
     """
-    position = checkpoint.resume(checkpoints, model) if resume else checkpoint.restore(checkpoints, model, fingerprint)
+    position = checkpoint.resume(run.checkpoints, model) if resume else checkpoint.restore(run.checkpoints, model, run.fingerprint)
     is_over = is_over or (keep_best.is_over if keep_best else _never)
     over = position.epoch >= epochs or is_over(position.history)
     if resume and over:
         limit = "epochs" if position.epoch >= epochs else "patience"
-        raise checkpoint.CheckpointError(f"the checkpoint in {checkpoints} is at its end, epoch {position.epoch}: raise {limit} to go on")
+        raise checkpoint.CheckpointError(
+            f"the checkpoint in {run.checkpoints} is at its end, epoch {position.epoch}: raise {limit} to go on"
+        )
     if over:
         return position.history
-    if position.fingerprint != fingerprint:
+    if position.fingerprint != run.fingerprint:
         for i, figures in enumerate(position.history):
-            log(i + 1, figures)
-        position = dataclasses.replace(position, fingerprint=fingerprint)
+            run.log(i + 1, figures)
+        position = dataclasses.replace(position, fingerprint=run.fingerprint)
     batches.start_at(position.epoch)
-    keeper = _Keeper(batches, epochs, checkpoints, log, progress, position, keep_best, is_over)
+    keeper = _Keeper(batches, epochs, run, position, keep_best, is_over)
     try:
         model.fit(
             batches,
@@ -112,25 +108,23 @@ class _Keeper(keras.callbacks.Callback):
         self,
         batches: ArrayBatches,
         epochs: int,
-        folder: Path,
-        log: Log,
-        progress: Progress | None,
+        run: Run,
         position: checkpoint.Position,
         keep_best: KeepBest | None,
         is_over: Callable[[list[dict[str, float]]], bool],
     ) -> None:
         super().__init__()
         self._steps = len(batches)
-        self._folder = folder
+        self._folder = run.checkpoints
         self._fingerprint = position.fingerprint
-        self._log = log
-        self._progress = progress
+        self._log = run.log
+        self._progress = run.progress
         self._epoch = position.epoch
         self._keep_best, self._is_over = keep_best, is_over
         self.history = list(position.history)
-        if progress:
-            progress.total = epochs * self._steps
-            progress.update(self._epoch * self._steps)
+        if self._progress:
+            self._progress.total = epochs * self._steps
+            self._progress.update(self._epoch * self._steps)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if batch == 0:

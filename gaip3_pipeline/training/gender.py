@@ -21,15 +21,15 @@ from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.classifier import build_classifier
 from gaip3_pipeline.models.scoring import score, score_all
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
-from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import GenderModel, InputModel
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.attribute_model import AttributeGP, fit_process, load_input_model, save_input_model
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.fit import Log, fit
+from gaip3_pipeline.training.fit import fit
 from gaip3_pipeline.training.optimizer import cosine_decay
+from gaip3_pipeline.training.run import Log, Run
 
 MALE, FEMALE = 0, 1  # columns of logits and probabilities
 SEX = "sex"  # what the processes are of
@@ -68,46 +68,41 @@ class ScaledProcess:
         return (self.slope * self.process.posterior(features)[0] + self.offset).astype(np.float32)
 
 
-def train_gender(
-    images: np.ndarray,
-    is_female: np.ndarray,
-    bucket: np.ndarray,
-    features: np.ndarray,
-    groups: np.ndarray,
-    settings: GenderModel,
-    folder: Path,
-    fingerprint: str,
-    log: Log,
-    progress: Progress | None = None,
-) -> GenderResult:
-    """Train ``settings.folds`` models into ``folder``, each on the other folds, and score every picture by the one that did not see it.
+@dataclass(frozen=True)
+class LabelledFaces:
+    """``images (N, H, W, 3) uint8``, ``is_female (N,) bool``, ``bucket (N,) int`` in 0..99, equal for twins, ``features (2, N, D)`` with
+    their regions' limits ``groups`` (features/trunk.py)."""
 
-    ``images (N, H, W, 3) uint8``, ``is_female (N,) bool``, ``bucket (N,) int`` in 0..99, equal for twins, ``features (2, N, D)`` with
-    their regions' limits ``groups`` (features/trunk.py). Cross-entropy is plain:
+    images: np.ndarray
+    is_female: np.ndarray
+    bucket: np.ndarray
+    features: np.ndarray
+    groups: np.ndarray
+
+
+def train_gender(faces: LabelledFaces, settings: GenderModel, run: Run) -> GenderResult:
+    """Train ``settings.folds`` models into ``run.folder``, each on the other folds, and score every picture by the one that did not see it.
+
+    Cross-entropy is plain:
     label smoothing would keep every score below the 99.99 % rule. Raises ``ValueError`` when a fold lacks one of the sexes.
     """
-    fold = folds_of(bucket, settings.folds)
-    labels = np.asarray(is_female).astype(np.int32)
+    fold = folds_of(faces.bucket, settings.folds)
+    labels, folder = np.asarray(faces.is_female).astype(np.int32), run.folder
     for k in range(settings.folds):
         if len(set(labels[fold != k])) < 2 or not (fold == k).any():
             raise ValueError(f"gender model: {len(labels)} labelled pictures do not fill {settings.folds} folds with both sexes")
-    pictures = shrink(images, settings.height, settings.width)
+    pictures = shrink(faces.images, settings.height, settings.width)
     logits = np.zeros((len(pictures), 2), np.float32)
     models, processes, histories = [], [], []
     for k in range(settings.folds):
         seen = fold != k
-        label = f"{progress.label}, fold {k + 1} of {settings.folds}" if progress else ""
-        model, history = _train_fold(
-            {"image": pictures[seen], "label": labels[seen]},
-            k,
-            settings,
-            checkpoints(folder) / f"fold{k}",
-            f"{fingerprint} fold {k}",
-            _named(log, k),
-            progress.another(label) if progress else None,
+        progress = run.progress and run.progress.another(f"{run.progress.label}, fold {k + 1} of {settings.folds}")
+        own = Run(folder, f"{run.fingerprint} fold {k}", _named(run.log, k), progress, f"fold{k}")
+        model, history = _train_fold({"image": pictures[seen], "label": labels[seen]}, k, settings, own)
+        process = fit_platt(faces.features[:, seen], faces.groups, labels[seen])
+        logits[~seen] = add_logits(
+            score(model, [pictures[~seen]], settings.height, settings.width), process.logits(faces.features[:, ~seen])
         )
-        process = fit_platt(features[:, seen], groups, labels[seen])
-        logits[~seen] = add_logits(score(model, [pictures[~seen]], settings.height, settings.width), process.logits(features[:, ~seen]))
         models.append(model)
         processes.append(process)
         histories.append(history)
@@ -194,10 +189,7 @@ def _train_fold(
     arrays: dict[str, np.ndarray],
     k: int,
     settings: GenderModel,
-    checkpoints: Path,
-    fingerprint: str,
-    log: Log,
-    progress: Progress | None,
+    run: Run,
 ) -> tuple[keras.Model, list[dict[str, float]]]:
     def augmented(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         flipped, _ = flip_some(batch["image"], generator)
@@ -212,8 +204,7 @@ def _train_fold(
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         **compile_options(),
     )
-    history = fit(model, batches, epochs=settings.epochs, checkpoints=checkpoints, fingerprint=fingerprint, log=log, progress=progress)
-    return model, history
+    return model, fit(model, batches, run, epochs=settings.epochs)
 
 
 def _build(settings: GenderModel) -> keras.Model:

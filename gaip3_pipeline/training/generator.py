@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,18 +11,17 @@ import numpy as np
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.imaging.augment import flip_some, shift, shrink
-from gaip3_pipeline.layout import checkpoints
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.nvae.bound import Bound, bits_per_dim
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization, save_nvae
 from gaip3_pipeline.models.nvae.objective import CONTROL_COMPLETE, NvaeTraining
 from gaip3_pipeline.models.storage import load_weights
-from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.sampling.draw import grid, noise_of_seeds
 from gaip3_pipeline.settings import Nvae, Samples
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.fit import KeepBest, Log, fit
+from gaip3_pipeline.training.fit import KeepBest, fit
 from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
+from gaip3_pipeline.training.run import Examples, Run
 
 IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
 ENOUGH, ENOUGH_SHARE = 40, 0.02  # pictures at or beyond the ends of the range of a value, at most this share of all
@@ -73,29 +71,25 @@ class NvaeResult:
 
 
 def train_nvae(
-    images: np.ndarray,
-    conditions: np.ndarray,
-    split: np.ndarray,
+    examples: Examples,
     settings: Nvae,
-    folder: Path,
-    fingerprint: str,
-    log: Log,
-    progress: Progress | None = None,
+    run: Run,
+    *,
     guides: Sequence[keras.Model] = (),
     show: Show | None = None,
     resume: bool = False,
     start_from: NVAE | None = None,
     known: Sequence[bool] = (),
 ) -> NvaeResult:
-    """Train on the images of split "train", save the averaged weights in ``folder`` and return the result.
+    """Train on the images of split "train", save the averaged weights in ``run.folder`` and return the result.
 
     The weights are those of the last epoch, or with ``settings.patience`` of the one that was best on the split "validation", by bound
-    and control, once control was in force. ``folder/checkpoints`` keeps the last epoch with the optimiser's state, and
-    ``folder/checkpoints/best`` the best as a model of its own for :func:`load_nvae`.
+    and control, once control was in force. ``run.checkpoints`` keeps the last epoch with the optimiser's state, and
+    its folder ``best`` the best as a model of its own for :func:`load_nvae`.
 
-    ``images`` (N, H, W, 3) uint8, of any size not below ``settings``, may be a memory map; ``conditions`` (N, 5) in 0..1 in the
-    order of ``ATTRIBUTES``; ``split`` (N,) of "train", "validation" or "test". A killed training goes on at its last checkpoint if
-    ``fingerprint`` is the same, and with ``resume`` one of other settings or data, too. With ``start_from``, a model of the same
+    Pictures are of any size not below that of ``settings``, values in the
+    order of ``ATTRIBUTES``. A killed training goes on at its last checkpoint if
+    the fingerprint is the same, and with ``resume`` one of other settings or data, too. With ``start_from``, a model of the same
     architecture (see :func:`gaip3_pipeline.models.nvae.model.warm_start`), only the last third of a training is gone through, from its
     weights: the KL's warm-up is over, control is in force, and the learning rate is what it would be by then.
 
@@ -104,12 +98,12 @@ def train_nvae(
     about 20 times, an epoch and a grid of samples ``(H, W, 3) uint8`` of the same latents.
     Raises ``ValueError`` when there is nothing to train on, and what ``fit`` does.
     """
-    split = np.asarray(split)
+    split = np.asarray(examples.split)
     parts = {name: np.flatnonzero(split == name) for name in ("train", "validation", "test")}
     if not len(parts["train"]):
         raise ValueError("no image is in the split 'train'")
-    conditions = np.asarray(conditions, np.float32)
-    small = shrink(images, settings.height, settings.width)
+    conditions = np.asarray(examples.values, np.float32)
+    small = shrink(examples.images, settings.height, settings.width)
 
     learned = conditions[parts["train"]]
 
@@ -126,8 +120,7 @@ def train_nvae(
         training.start_from(start_from, total_steps - steps)
     training.compile(optimizer=optimizer(settings, total_steps, steps), **compile_options())
     validation = ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False) if len(parts["validation"]) else None
-    kept = checkpoints(folder)
-    best = kept / "best"
+    best = run.checkpoints / "best"
     keep_best = None
     if validation:
         before = settings.epochs - epochs
@@ -136,11 +129,8 @@ def train_nvae(
     history = fit(
         training,
         batches,
+        run,
         epochs=epochs,
-        checkpoints=kept,
-        fingerprint=fingerprint,
-        log=log,
-        progress=progress,
         validation=validation,
         callbacks=(_Samples(show, learned, epochs),) if show else (),
         keep_best=keep_best,
@@ -155,7 +145,7 @@ def train_nvae(
     if len(held_out["image"]):
         bound = bits_per_dim(training.ema, held_out["image"], held_out["condition"], samples=IMPORTANCE_SAMPLES, seed=settings.seed)
     readjust_normalization(training.ema, learned[: settings.batch_size], Samples.temperature)
-    save_nvae(training.ema, folder)
+    save_nvae(training.ema, run.folder)
     return NvaeResult(training.ema, history, bound, len(parts["train"]), epoch, best_epoch)
 
 

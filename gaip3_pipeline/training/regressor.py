@@ -10,18 +10,17 @@ import numpy as np
 
 from gaip3_pipeline.attributes import MIRRORED
 from gaip3_pipeline.imaging.augment import as_float, blur, flip_some, jitter, shift, shrink
-from gaip3_pipeline.layout import checkpoints
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.regressor import build_regressor, with_mirror
 from gaip3_pipeline.models.scoring import score_all
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
-from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.values import as_values
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
-from gaip3_pipeline.training.fit import Log, fit
+from gaip3_pipeline.training.fit import fit
 from gaip3_pipeline.training.optimizer import cosine_decay
+from gaip3_pipeline.training.run import Examples, Run
 
 
 @dataclass(frozen=True)
@@ -44,26 +43,22 @@ class Regressor:
 
 def train_regressor(
     attributes: Sequence[str],
-    images: np.ndarray,
-    values: np.ndarray,
-    split: np.ndarray,
+    examples: Examples,
     settings: Network,
-    folder: Path,
-    fingerprint: str,
-    log: Log,
-    progress: Progress | None = None,
+    run: Run,
 ) -> RegressorResult:
-    """Train the regressor of ``attributes`` into ``folder`` on the pictures of split ``train`` and predict all of them.
+    """Train the regressor of ``attributes`` into ``run.folder`` on the pictures of split ``train`` and predict all of them.
 
-    ``images (N, H, W, 3) uint8``, ``values (N, K)`` in 0..1, ``split (N,)`` of ``train``, ``validation``, ``test``. The length of
+    The length of
     the training is fixed and its last weights are kept: validation figures are only watched, and ``test`` is not looked at.
     Raises ``ValueError`` when there is nothing to train on.
     """
-    seen = np.asarray(split) == "train"
+    split = np.asarray(examples.split)
+    seen = split == "train"
     if not seen.any():
         raise ValueError(f"regressor of {', '.join(attributes)}: none of the {len(seen)} pictures is in the training split")
-    pictures = shrink(images, settings.height, settings.width)
-    targets = np.asarray(values, np.float32)
+    pictures = shrink(examples.images, settings.height, settings.width)
+    targets = np.asarray(examples.values, np.float32)
     turns = np.array([a in MIRRORED for a in attributes])
 
     def augmented(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -81,22 +76,19 @@ def train_regressor(
         metrics=["mae"],
         **compile_options(),
     )
-    watched = np.asarray(split) == "validation"
+    watched = split == "validation"
     validation = (as_float(pictures[watched]), targets[watched]) if watched.any() else None
     history = fit(
         model,
         batches,
+        run,
         epochs=settings.epochs,
-        checkpoints=checkpoints(folder),
-        fingerprint=fingerprint,
-        log=log,
-        progress=progress,
         validation=validation,
     )
     predicted = predict_values(_regressor(model, attributes, settings), [pictures])
-    save_weights(model, folder)
-    save_config(folder, {"attributes": list(attributes), **dataclasses.asdict(settings)})
-    checkpoint.discard(checkpoints(folder))
+    save_weights(model, run.folder)
+    save_config(run.folder, {"attributes": list(attributes), **dataclasses.asdict(settings)})
+    checkpoint.discard(run.checkpoints)
     return RegressorResult(history, predicted)
 
 

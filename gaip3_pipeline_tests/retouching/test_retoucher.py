@@ -21,6 +21,7 @@ from gaip3_pipeline.sampling.draw import FaceGenerator, read_jpegs
 from gaip3_pipeline.settings import Critic, Nvae, Retouch
 from gaip3_pipeline.training.critic import TrainedCritic, critic_logits
 from gaip3_pipeline.training.regressor import Regressor
+from gaip3_pipeline.training.run import Examples, Run
 
 SETTINGS = Retouch(method="ascent", fidelity=0.5, steps=4, step_size=0.3, prior_weight=0.0, values_weight=0.0, batch_size=4)
 N = 6
@@ -240,7 +241,7 @@ def test_transport_brings_latents_to_where_pictures_have_them(nvae, guide, pictu
 def test_the_critic_of_the_prior_finds_latents_of_pictures_and_moves_samples_towards_them(nvae, pictures, tmp_path):
     images, values, split = pictures
     settings = Critic(epochs=6, batch_size=16, learning_rate=3e-3)
-    result = train_prior_critic(nvae, images, values, split, settings, tmp_path, "a", lambda epoch, figures: None)
+    result = train_prior_critic(nvae, Examples(images, values, split), settings, Run(tmp_path, "a"))
     figures = prior_critic_figures(result)
     assert figures["n"] == 64
     assert figures["auc"] > 0.8

@@ -108,7 +108,7 @@ def test_copies_under_the_same_label_do_not_make_it_surer():
     features, values, bucket = pictures(noise=0.1)
     alone = train_input_model("mouth", features, GROUPS, values, bucket, SETTINGS)
     twice = np.concatenate([features, features], axis=1)
-    doubled = train_input_model("mouth", twice, GROUPS, np.tile(values, 2), np.tile(bucket, 2), SETTINGS, 2)
+    doubled = train_input_model("mouth", twice, GROUPS, np.tile(values, 2), np.tile(bucket, 2), SETTINGS, repeats=2)
     np.testing.assert_allclose(doubled.predicted[:160], alone.predicted, atol=1e-2)
     np.testing.assert_allclose(doubled.deviation[:160], alone.deviation, atol=1e-2)
 

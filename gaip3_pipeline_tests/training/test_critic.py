@@ -20,6 +20,7 @@ from gaip3_pipeline.training.critic import (
     same_way,
     train_critic,
 )
+from gaip3_pipeline.training.run import Run
 
 TINY = Critic(epochs=8, batch_size=16, learning_rate=5e-3, width_multiplier=0.25, dropout=0.0, shift=1, jitter=0.0, noise=0.01)
 
@@ -48,7 +49,7 @@ BUCKETS = np.arange(96)
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("critic")
     real, generated = textured(96, 0), flat(96, 1)
-    return real, generated, folder, train_critic(real[None], generated[None], BUCKETS, TINY, folder, "a", silent)
+    return real, generated, folder, train_critic(real[None], generated[None], BUCKETS, TINY, Run(folder, "a", silent))
 
 
 def test_an_obvious_difference_is_found_on_held_out_pictures(trained):
@@ -77,7 +78,7 @@ def test_each_network_learns_from_all_folds_but_its_own(tmp_path):
     for name, seed in (("one", 0), ("other", 5)):
         real, generated = textured(96, 0), flat(96, 1)
         real[fold == 2], generated[fold == 2] = flat(96, seed)[fold == 2], textured(96, seed + 1)[fold == 2]
-        train_critic(real[None], generated[None], BUCKETS, settings, tmp_path / name, "a", silent)
+        train_critic(real[None], generated[None], BUCKETS, settings, Run(tmp_path / name, "a", silent))
         logits = score(load_critic(tmp_path / name).model, [probe], 16, 12)
         said.append(logits / logits.std(axis=0))
     apart = np.abs(said[1] - said[0]).max(axis=0)
@@ -88,7 +89,7 @@ def test_each_network_learns_from_all_folds_but_its_own(tmp_path):
 @pytest.mark.parametrize(("samples", "bucket"), [(4, [10] * 4), (3, [10, 11, 12, 13])], ids=["one fold", "unpaired"])
 def test_pictures_that_cannot_be_cross_fitted_are_named(tmp_path, samples, bucket):
     with pytest.raises(ValueError, match=f"4 pictures that the generator has not seen and {samples} samples.*add photographs"):
-        train_critic(textured(4, 0)[None], flat(samples, 1)[None], np.array(bucket), TINY, tmp_path, "a", silent)
+        train_critic(textured(4, 0)[None], flat(samples, 1)[None], np.array(bucket), TINY, Run(tmp_path, "a", silent))
 
 
 def test_few_pictures_are_drawn_several_times():
@@ -96,7 +97,7 @@ def test_few_pictures_are_drawn_several_times():
 
 
 def test_pictures_of_one_kind_are_not_told_apart(tmp_path):
-    figures = critic_figures(train_critic(textured(96, 2)[None], textured(96, 3)[None], BUCKETS, TINY, tmp_path, "a", silent))
+    figures = critic_figures(train_critic(textured(96, 2)[None], textured(96, 3)[None], BUCKETS, TINY, Run(tmp_path, "a", silent)))
     assert 0.2 < figures["auc"] < 0.8
 
 
@@ -121,7 +122,7 @@ def coded(quality):
 @pytest.mark.parametrize("cue", [framed, coded(60), coded(30)], ids=["frame", "JPEG of quality 60", "JPEG of quality 30"])
 def test_a_planted_cue_is_not_what_is_learned(tmp_path, cue):
     planted = Critic(epochs=6, batch_size=16, width_multiplier=0.5)
-    result = train_critic(faces(240, 0)[None], cue(faces(240, 1))[None], np.arange(240), planted, tmp_path, "a", silent)
+    result = train_critic(faces(240, 0)[None], cue(faces(240, 1))[None], np.arange(240), planted, Run(tmp_path, "a", silent))
     assert 0.35 < critic_figures(result)["auc"] < 0.65
 
 
@@ -129,7 +130,7 @@ def test_what_a_critic_looks_at_is_where_the_difference_is(tmp_path):
     real, generated = faces(240, 0), faces(240, 1)
     board = 60 * (np.indices((12, 12)).sum(axis=0) // 2 % 2)[None, :, :, None]
     real[:, 16:28, 8:20] = np.clip(real[:, 16:28, 8:20].astype(int) + board - 30, 0, 255)
-    train_critic(real[None], generated[None], np.arange(240), TINY, tmp_path, "a", silent)
+    train_critic(real[None], generated[None], np.arange(240), TINY, Run(tmp_path, "a", silent))
     critic = load_critic(tmp_path)
     assert critic.held_out == 240
     assert critic.auc > 0.9
@@ -164,6 +165,6 @@ def test_a_killed_training_ends_as_an_unbroken_one(trained, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_critic(real[None], generated[None], BUCKETS, TINY, tmp_path, "a", killed)
-    resumed = train_critic(real[None], generated[None], BUCKETS, TINY, tmp_path, "a", silent)
+        train_critic(real[None], generated[None], BUCKETS, TINY, Run(tmp_path, "a", killed))
+    resumed = train_critic(real[None], generated[None], BUCKETS, TINY, Run(tmp_path, "a", silent))
     np.testing.assert_array_equal(resumed.real_logits, result.real_logits)

@@ -20,6 +20,7 @@ from gaip3_pipeline.settings import Detail, of_preset
 from gaip3_pipeline.training import detail as detail_training
 from gaip3_pipeline.training.detail import DetailTraining, Pool, Watched, begin_with, optimizer, save_start, train_detail
 from gaip3_pipeline.training.fit import DivergedError
+from gaip3_pipeline.training.run import Run
 from gaip3_pipeline_tests.faces.portraits import painted
 
 SMALL = Detail(channels=(6, 8), discriminator=(8, 8, 12), epochs=3, steps=4, batch_size=4, learning_rate=1e-3, ema=0.9)
@@ -110,9 +111,7 @@ def test_pictures_grow_as_sharp_as_photographs_and_stay_where_their_means_are(fa
         pool_of(photographs),
         Watched(soft(faces), faces),
         settings,
-        tmp_path,
-        "one",
-        silent,
+        Run(tmp_path, "one", silent),
         start=None,
         show=lambda epoch, picture: shown.append(epoch),
     )
@@ -150,7 +149,7 @@ def test_a_network_that_collapses_ends_the_training_and_is_not_kept(
 
     monkeypatch.setattr(detail_training.DetailNetwork, "predict_on_batch", collapsed)
     with pytest.raises(DivergedError, match=f"collapsed in epoch 1 .*{said}"):
-        train_detail(pool, watched, SMALL, tmp_path, "one", silent, start=None)
+        train_detail(pool, watched, SMALL, Run(tmp_path, "one", silent), start=None)
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -163,7 +162,7 @@ def test_a_training_ends_when_its_discriminator_knows_its_pictures_by_heart(
     epochs: list[int] = []
     monkeypatch.setattr(detail_training, "knows_by_heart", lambda history: len(history) == 2)
     for _ in range(2):  # the second goes on at the checkpoint, and finds nothing to do
-        result = train_detail(pool, watched, SMALL, tmp_path, "x", lambda epoch, figures: epochs.append(epoch), start=None)
+        result = train_detail(pool, watched, SMALL, Run(tmp_path, "x", lambda epoch, figures: epochs.append(epoch)), start=None)
         assert len(result.history) == 2
     assert epochs == [1, 2]
 
@@ -173,7 +172,7 @@ def test_a_loss_that_is_no_number_is_named(pool: Pool, watched: Watched, tmp_pat
     pictures = keras.Input((32, 26, 3))
     guide = keras.Model(pictures, layers.Dense(5)(layers.GlobalAveragePooling2D()(pictures)))
     with pytest.raises(DivergedError, match="the loss is nan in epoch 1"):
-        train_detail(broken, watched, SMALL, tmp_path, "one", silent, start=None, guides=[guide], known=[True] * 5)
+        train_detail(broken, watched, SMALL, Run(tmp_path, "one", silent), start=None, guides=[guide], known=[True] * 5)
 
 
 TRAIN_ALONE = """
@@ -184,6 +183,7 @@ import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 from gaip3_pipeline.training.detail import Pool, Watched, train_detail
+from gaip3_pipeline.training.run import Run
 from gaip3_pipeline_tests.training.test_detail import SMALL
 folder, killed_in = Path(sys.argv[1]), int(sys.argv[2])
 given = np.load(folder / "given.npz")
@@ -193,7 +193,7 @@ def log(epoch, figures):
     if epoch == killed_in:
         os.kill(os.getpid(), signal.SIGKILL)
 
-result = train_detail(pool, Watched(given["means"], given["photographs"]), SMALL, folder, "one", log, start=None)
+result = train_detail(pool, Watched(given["means"], given["photographs"]), SMALL, Run(folder, "one", log), start=None)
 np.savez(folder / "weights.npz", *result.network.get_weights())
 """
 

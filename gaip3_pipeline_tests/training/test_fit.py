@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import pytest
 
+from gaip3_pipeline.layout import checkpoints
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import DivergedError, KeepBest, OutOfMemoryError, fit
 from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
+from gaip3_pipeline.training.run import Run
 
 
 class Killed(Exception):
@@ -36,7 +38,7 @@ def make_model(loss="mse"):
 
 def train(model, data, folder, epochs=5, fingerprint="a", log=lambda epoch, figures: None, resume=False):
     batches = ArrayBatches(data, 16, seed=1, transform=noisy)
-    return fit(model, batches, epochs=epochs, checkpoints=folder, fingerprint=fingerprint, log=log, resume=resume)
+    return fit(model, batches, Run(folder, fingerprint, log), epochs=epochs, resume=resume)
 
 
 def weights(model):
@@ -123,11 +125,11 @@ def test_what_cannot_be_resumed_says_why(data, tmp_path):
     other.compile(optimizer="sgd", loss="mse", jit_compile=False)
     with pytest.raises(checkpoint.CheckpointError, match="of a network of another shape"):
         train(other, data, tmp_path, resume=True)
-    (file,) = tmp_path.glob("epoch_*.npz")
+    (file,) = checkpoints(tmp_path).glob("epoch_*.npz")
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(checkpoint.CheckpointError, match="cannot be read"):
         train(make_model(), data, tmp_path, resume=True)
-    (tmp_path / checkpoint.INDEX).write_text("[]")
+    (checkpoints(tmp_path) / checkpoint.INDEX).write_text("[]")
     with pytest.raises(checkpoint.CheckpointError, match="not the index of a checkpoint"):
         train(make_model(), data, tmp_path, resume=True)
 
@@ -143,8 +145,8 @@ def test_a_training_ends_when_patience_does_and_what_was_best_was_kept_also_afte
         model = make_model()
         stop = KeepBest("val", lambda: kept.append(weights(model)), patience=2, first_epoch=3)
         batches = ArrayBatches(data, 16, seed=1, transform=noisy)
-        callbacks = {"checkpoints": folder, "fingerprint": "a", "callbacks": (Figure(),), "keep_best": stop}
-        return fit(model, batches, epochs=epochs, log=log, **callbacks), stop
+        callbacks = {"callbacks": (Figure(),), "keep_best": stop}
+        return fit(model, batches, Run(folder, "a", log), epochs=epochs, **callbacks), stop
 
     kept = []
     history, stop = run(tmp_path / "whole", kept, 7)
@@ -161,7 +163,7 @@ def test_a_training_ends_when_patience_does_and_what_was_best_was_kept_also_afte
 
 def test_a_torn_checkpoint_is_not_used(data, tmp_path):
     train(make_model(), data, tmp_path, epochs=1)
-    (file,) = tmp_path.glob("epoch_*.npz")
+    (file,) = checkpoints(tmp_path).glob("epoch_*.npz")
     file.write_bytes(file.read_bytes()[:200])
     trained = []
     train(make_model(), data, tmp_path, epochs=1, log=lambda epoch, figures: trained.append(epoch))
@@ -172,11 +174,11 @@ def test_a_checkpoint_is_cut_into_parts_and_only_the_last_one_is_kept(data, tmp_
     monkeypatch.setattr(checkpoint, "PART_BYTES", 200)
     first = make_model()
     train(first, data, tmp_path, epochs=2)
-    parts = sorted(tmp_path.glob("*.npz"))
+    parts = sorted(checkpoints(tmp_path).glob("*.npz"))
     assert len(parts) > 1
-    assert {p.name for p in parts} == set(json.loads((tmp_path / checkpoint.INDEX).read_text())["parts"])
+    assert {p.name for p in parts} == set(json.loads((checkpoints(tmp_path) / checkpoint.INDEX).read_text())["parts"])
     again = make_model()
-    assert checkpoint.restore(tmp_path, again, "a").epoch == 2
+    assert checkpoint.restore(checkpoints(tmp_path), again, "a").epoch == 2
     for a, b in zip(weights(first), weights(again), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -195,7 +197,7 @@ def test_a_diverging_training_stops_with_its_remedy_and_keeps_the_last_good_chec
     data["y"][0] = np.nan
     with pytest.raises(DivergedError, match="lower the learning rate"):
         train(make_model(), data, tmp_path, epochs=3)
-    assert checkpoint.restore(tmp_path, make_model(), "a").epoch == 1
+    assert checkpoint.restore(checkpoints(tmp_path), make_model(), "a").epoch == 1
 
 
 def finite_without_a_finite_gradient(wanted, given):

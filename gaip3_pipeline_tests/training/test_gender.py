@@ -9,7 +9,17 @@ from gaip3_pipeline.features.extractor import extract, learn_extractor
 from gaip3_pipeline.features.trunk import trunk_groups
 from gaip3_pipeline.settings import GenderModel
 from gaip3_pipeline.training import gender
-from gaip3_pipeline.training.gender import NO_FOLD, combine, folds_of, load_gender_models, score_gender, softmax, train_gender
+from gaip3_pipeline.training.gender import (
+    NO_FOLD,
+    LabelledFaces,
+    combine,
+    folds_of,
+    load_gender_models,
+    score_gender,
+    softmax,
+    train_gender,
+)
+from gaip3_pipeline.training.run import Run
 
 TINY = GenderModel(height=16, width=12, folds=2, epochs=6, batch_size=8, learning_rate=3e-3, width_multiplier=0.25, dropout=0.0)
 
@@ -36,7 +46,7 @@ def extractor():
 def train(extractor):
     def run(images, is_female, bucket, folder, log=silent):
         features = extract(extractor, [images], with_parts=False)
-        return train_gender(images, is_female, bucket, features, trunk_groups(), TINY, folder, "a", log)
+        return train_gender(LabelledFaces(images, is_female, bucket, features, trunk_groups()), TINY, Run(folder, "a", log))
 
     return run
 

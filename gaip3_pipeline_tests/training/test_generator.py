@@ -30,6 +30,7 @@ from gaip3_pipeline.training.generator import (
     supported_range,
     train_nvae,
 )
+from gaip3_pipeline.training.run import Examples, Run
 
 SMALL = Nvae(
     height=7,
@@ -65,7 +66,7 @@ def coloured():
 @pytest.fixture(scope="module")
 def trained(coloured, tmp_path_factory):
     folder = tmp_path_factory.mktemp("nvae")
-    return folder, train_nvae(*coloured, SMALL, folder, "one", silent)
+    return folder, train_nvae(Examples(*coloured), SMALL, Run(folder, "one", silent))
 
 
 def test_training_lowers_the_held_out_bound(trained):
@@ -99,9 +100,9 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(trained, coloured, tmp_
             raise Interruption
 
     with pytest.raises(Interruption):
-        train_nvae(*coloured, SMALL, tmp_path, "one", interrupted)
+        train_nvae(Examples(*coloured), SMALL, Run(tmp_path, "one", interrupted))
     epochs = []
-    resumed = train_nvae(*coloured, SMALL, tmp_path, "one", lambda epoch, figures: epochs.append(epoch))
+    resumed = train_nvae(Examples(*coloured), SMALL, Run(tmp_path, "one", lambda epoch, figures: epochs.append(epoch)))
     assert epochs == [3, 4, 5]
     # Sums over threads may differ in the last bit from run to run.
     for ours, theirs in zip(resumed.history, trained[1].history, strict=True):
@@ -115,7 +116,10 @@ def test_a_finished_training_is_resumed_with_more_epochs_and_other_data(trained,
     images, conditions, split = coloured
     longer, epochs = dataclasses.replace(SMALL, epochs=7), []
     result = train_nvae(
-        images[:-6], conditions[:-6], split[:-6], longer, tmp_path, "two", lambda epoch, figures: epochs.append(epoch), resume=True
+        Examples(images[:-6], conditions[:-6], split[:-6]),
+        longer,
+        Run(tmp_path, "two", lambda epoch, figures: epochs.append(epoch)),
+        resume=True,
     )
     assert epochs == [1, 2, 3, 4, 5, 6, 7]
     assert result.history[:5] == trained[1].history
@@ -126,7 +130,7 @@ def test_a_warm_start_improves_on_the_last_weights_in_a_third_of_the_epochs(trai
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     logged = []
     last = warm_start(tmp_path, SMALL)
-    result = train_nvae(*coloured, SMALL, tmp_path, "two", lambda epoch, figures: logged.append(figures), start_from=last)
+    result = train_nvae(Examples(*coloured), SMALL, Run(tmp_path, "two", lambda epoch, figures: logged.append(figures)), start_from=last)
     assert len(logged) == len(result.history) == 2
     assert logged[0]["bits_per_dim"] < trained[1].history[-1]["bits_per_dim"]
     assert result.best_epoch in (1, 2)
@@ -138,9 +142,14 @@ def test_a_killed_warm_start_goes_on_as_one(trained, coloured, tmp_path):
 
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     with pytest.raises(Interruption):
-        train_nvae(*coloured, SMALL, tmp_path, "two", interrupted, start_from=warm_start(tmp_path, SMALL))
+        train_nvae(Examples(*coloured), SMALL, Run(tmp_path, "two", interrupted), start_from=warm_start(tmp_path, SMALL))
     epochs = []
-    train_nvae(*coloured, SMALL, tmp_path, "two", lambda epoch, figures: epochs.append(epoch), start_from=warm_start(tmp_path, SMALL))
+    train_nvae(
+        Examples(*coloured),
+        SMALL,
+        Run(tmp_path, "two", lambda epoch, figures: epochs.append(epoch)),
+        start_from=warm_start(tmp_path, SMALL),
+    )
     assert epochs == [2]
 
 
@@ -169,6 +178,7 @@ import sys
 import keras, numpy as np
 from pathlib import Path
 from gaip3_pipeline.training.generator import train_nvae
+from gaip3_pipeline.training.run import Examples, Run
 from gaip3_pipeline_tests.training.test_generator import SMALL
 folder, backend, until = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 assert keras.backend.backend() == backend
@@ -179,7 +189,7 @@ def log(epoch, figures):
     if epoch == until:
         sys.exit()
 
-train_nvae(given["images"], given["conditions"], given["split"], SMALL, folder / "nvae", "one", log)
+train_nvae(Examples(given["images"], given["conditions"], given["split"]), SMALL, Run(folder / "nvae", "one", log))
 """
 
 
@@ -208,6 +218,7 @@ import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(1)  # else the order of sums, and with it the last bit, is the scheduler's
 from pathlib import Path
 from gaip3_pipeline.training.generator import train_nvae
+from gaip3_pipeline.training.run import Examples, Run
 from gaip3_pipeline_tests.training.test_generator import SMALL
 folder, killed_in = Path(sys.argv[1]), int(sys.argv[2])
 given = np.load(folder / "given.npz")
@@ -216,7 +227,7 @@ def log(epoch, figures):
     if epoch == killed_in:
         os.kill(os.getpid(), signal.SIGKILL)
 
-train_nvae(given["images"], given["conditions"], given["split"], SMALL, folder / "nvae", "one", log)
+train_nvae(Examples(given["images"], given["conditions"], given["split"]), SMALL, Run(folder / "nvae", "one", log))
 """
 
 
@@ -239,7 +250,7 @@ def test_a_picture_that_is_no_number_is_skipped_and_counted(coloured, tmp_path):
     images, conditions, split = coloured
     broken = conditions.copy()
     broken[np.flatnonzero(split == "train")[0]] = np.nan  # one batch of four an epoch
-    result = train_nvae(images, broken, split, SMALL, tmp_path, "x", silent)
+    result = train_nvae(Examples(images, broken, split), SMALL, Run(tmp_path, "x", silent))
     assert [epoch["skipped_updates"] for epoch in result.history] == [1, 2, 3, 4, 5]
     assert all(np.isfinite(ops.convert_to_numpy(w)).all() for w in result.model.weights)
     assert np.isfinite([epoch["bits_per_dim"] for epoch in result.history]).all()
@@ -261,7 +272,7 @@ def test_with_guides_samples_say_what_they_were_asked_for(coloured, trained, tmp
     told[:, :3] = np.random.default_rng(4).permuted(conditions[:, :3], axis=0)  # of other pictures: only the guides teach the sliders
     guides = [eye(i, 1.0) for i in range(3)] + [eye(0, 0.0)] * 2
     settings = dataclasses.replace(SMALL, control=50.0, epochs=40, learning_rate=2e-2, clip_norm=10.0)
-    result = train_nvae(images, told, split, settings, tmp_path, "x", silent, guides=guides)
+    result = train_nvae(Examples(images, told, split), settings, Run(tmp_path, "x", silent), guides=guides)
     asked = np.random.default_rng(1).random((64, 5)).astype(np.float32)
     drawn = ops.convert_to_numpy(result.model.decode(result.model.sample_noise(64, 0), asked))
     assert np.square(drawn.mean(axis=(1, 2)) - asked[:, :3]).mean() < 0.04  # 1/12 where sliders do nothing
@@ -317,7 +328,7 @@ def test_pictures_are_moved_by_no_more_than_asked():
 def test_nothing_in_the_training_split_is_a_clear_error(coloured, tmp_path):
     images, conditions, _ = coloured
     with pytest.raises(ValueError, match="'train'"):
-        train_nvae(images, conditions, np.full(48, "test"), SMALL, tmp_path, "x", silent)
+        train_nvae(Examples(images, conditions, np.full(48, "test")), SMALL, Run(tmp_path, "x", silent))
 
 
 def test_mirroring_turns_the_head_and_nothing_else():
@@ -359,7 +370,7 @@ def test_the_sheet_is_a_small_jpeg(trained, coloured):
 def test_all_images_may_be_for_training(coloured, tmp_path):
     images, conditions, _ = coloured
     once = dataclasses.replace(SMALL, epochs=1)
-    result = train_nvae(images[:16], conditions[:16], np.full(16, "train"), once, tmp_path, "x", silent)
+    result = train_nvae(Examples(images[:16], conditions[:16], np.full(16, "train")), once, Run(tmp_path, "x", silent))
     assert result.held_out is None
     ends = {f"{end}_{a}" for end in ("from", "to") for a in ATTRIBUTES}
     assert {k: v for k, v in result.figures.items() if k not in ends} == {"n_train": 16, "epochs": 1, "epoch": 1, "best_epoch": 0}
@@ -373,7 +384,7 @@ def test_a_training_that_gets_worse_on_held_out_pictures_ends_with_its_best_weig
     images[noise] = np.random.default_rng(0).integers(0, 256, images[noise].shape)
     settings = dataclasses.replace(SMALL, epochs=60, patience=3, learning_rate=2e-2)
     shown = []
-    result = train_nvae(images, conditions, split, settings, tmp_path, "x", silent, show=lambda *given: shown.append(given))
+    result = train_nvae(Examples(images, conditions, split), settings, Run(tmp_path, "x", silent), show=lambda *given: shown.append(given))
     held_out = [epoch["val_bits_per_dim"] for epoch in result.history]
     assert 36 <= result.epoch == len(held_out) - 3 < 57  # not before control would be in force
     assert result.epoch - 1 == 35 + int(np.argmin(held_out[35:]))

@@ -9,6 +9,7 @@ from gaip3_pipeline.metrics.regression import regression_figures
 from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.values import as_values
 from gaip3_pipeline.training.regressor import load_regressor, predict_values, train_regressor
+from gaip3_pipeline.training.run import Examples, Run
 
 TINY = Network(height=16, width=12, epochs=12, batch_size=8, learning_rate=4e-3, width_multiplier=0.25, dropout=0.0, shift=1, jitter=0.0)
 
@@ -29,7 +30,13 @@ def bright_pictures(n=64):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("input")
     images, values, split = bright_pictures()
-    return images, values, split, folder, train_regressor(["background"], images, values[:, None], split, TINY, folder, "a", silent)
+    return (
+        images,
+        values,
+        split,
+        folder,
+        train_regressor(["background"], Examples(images, values[:, None], split), TINY, Run(folder, "a", silent)),
+    )
 
 
 def test_brightness_is_learnt_and_holds_on_pictures_kept_apart(trained):
@@ -51,7 +58,7 @@ def test_held_out_pictures_do_not_change_the_weights(trained, tmp_path):
     changed, other = images.copy(), values.copy()
     changed[split == "test"] = 0
     other[split != "train"] = 0.5
-    again = train_regressor(["background"], changed, other[:, None], split, TINY, tmp_path, "a", silent)
+    again = train_regressor(["background"], Examples(changed, other[:, None], split), TINY, Run(tmp_path, "a", silent))
     seen = split == "train"
     np.testing.assert_array_equal(again.predicted[seen], result.predicted[seen])
 
@@ -64,9 +71,11 @@ def test_a_killed_training_ends_as_an_unbroken_one(trained, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_regressor(["background"], images, values[:, None], split, TINY, tmp_path, "a", killed)
+        train_regressor(["background"], Examples(images, values[:, None], split), TINY, Run(tmp_path, "a", killed))
     steps = []
-    resumed = train_regressor(["background"], images, values[:, None], split, TINY, tmp_path, "a", lambda step, figures: steps.append(step))
+    resumed = train_regressor(
+        ["background"], Examples(images, values[:, None], split), TINY, Run(tmp_path, "a", lambda step, figures: steps.append(step))
+    )
     assert steps[0] == 10
     np.testing.assert_array_equal(resumed.predicted, result.predicted)
 
@@ -76,7 +85,7 @@ def test_a_mirrored_head_is_turned_to_the_other_side(tmp_path):
     values = np.full(48, 0.1, np.float32)
     images = rng.integers(20, 60, (48, 16, 12, 3)).astype(np.uint8)
     images[:, :, :6] += 150  # all look left: what the right looks like is known from flips only
-    result = train_regressor(["head"], images, values[:, None], np.full(48, "train"), TINY, tmp_path, "a", silent)
+    result = train_regressor(["head"], Examples(images, values[:, None], np.full(48, "train")), TINY, Run(tmp_path, "a", silent))
     mirrored = predict_values(load_regressor(tmp_path), [np.ascontiguousarray(images[:, :, ::-1])])
     assert result.predicted.mean() < 0.25
     assert mirrored.mean() > 0.75
@@ -89,7 +98,7 @@ def test_one_network_learns_several_values_and_turns_only_those_that_a_mirror_tu
     images[:, :, :12] = np.clip(images[:, :, :12] * (0.6 + 0.8 * head[:, None, None, None]), 0, 255).astype(np.uint8)
     settings = dataclasses.replace(TINY, epochs=40)
     values = np.stack([background, head], axis=1)
-    train_regressor(["background", "head"], images, values, split, settings, tmp_path, "a", silent)
+    train_regressor(["background", "head"], Examples(images, values, split), settings, Run(tmp_path, "a", silent))
     regressor = load_regressor(tmp_path)
     seen = predict_values(regressor, [images])
     turned = predict_values(regressor, [np.ascontiguousarray(images[:, :, ::-1])])
@@ -105,4 +114,4 @@ def test_values_are_clipped_and_rounded():
 def test_nothing_to_train_on_is_an_error_that_names_the_value(tmp_path):
     images, values, _ = bright_pictures(4)
     with pytest.raises(ValueError, match="regressor of eyes: none of the 4"):
-        train_regressor(["eyes"], images, values[:, None], np.full(4, "test"), TINY, tmp_path, "a", silent)
+        train_regressor(["eyes"], Examples(images, values[:, None], np.full(4, "test")), TINY, Run(tmp_path, "a", silent))

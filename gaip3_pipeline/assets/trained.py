@@ -1,0 +1,79 @@
+"""The manners of every asset that trains a model: its MLflow run, what that holds, and the labels that the model saw."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.mlflow_tracking import TrainingRun
+from gaip3_pipeline.settings import Settings, flatten
+from gaip3_pipeline.tables.hashing import weights_version
+from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the body of a trained asset returns, once its model lies in the asset's folder."""
+
+    figures: Mapping[str, Any]
+    pictures: Mapping[str, bytes]  # JPEGs by name; the first one stands for the asset
+    history: Sequence[Mapping[str, float]] = ()  # the figures of each epoch
+    version: str = ""  # the content hash of the model, where that is more than its weights
+    content: str = ""  # the content hash of the asset, where that is more than the model
+
+
+def trained_asset(
+    settings: Settings,
+    *,
+    folder: Callable[[DataRoot], Path],
+    parameters: Callable[[Settings], Mapping[str, Any]],
+    logbook: tuple[str, str] | None = None,
+    labels: Sequence[str] = (),
+    **asset: Any,
+) -> Callable[[Callable[[AssetContext, TrainingRun], Trained]], dg.AssetsDefinition]:
+    """A :func:`versioned_asset` whose body trains the model of ``folder`` inside an MLflow run with ``parameters``.
+
+    The run gets figures, pictures, the section of the training's ``logbook`` (its file and its title) and the registered model. The
+    checked ``labels`` are kept beside the model, and what changed in them since the last training is told.
+    """
+
+    def decorate(body: Callable[[AssetContext, TrainingRun], Trained]) -> dg.AssetsDefinition:
+        @versioned_asset(settings, training=True, **asset)
+        def train(step: AssetContext) -> AssetResult:
+            from gaip3_pipeline.tables.label_changes import changes_csv
+            from gaip3_pipeline.training.logbook import write_section
+            from gaip3_pipeline.training_data import keep_labels_seen, label_changes_since
+
+            where, given = folder(step.root), parameters(step.settings)
+            changes = label_changes_since(step.root, where, labels) if labels else None
+            with step.training_run(given) as run:
+                if changes is not None:
+                    run.text("label_changes.csv", changes_csv(changes))
+                trained = body(step, run)
+                figures = dict(trained.figures) | ({} if changes is None else {"labels_changed": len(changes)})
+                version = trained.version or weights_version(where)
+                run.result(numbers(figures))
+                for name, jpeg in trained.pictures.items():
+                    run.picture(f"{name}.jpg", jpeg)
+                if logbook:
+                    name, title = logbook
+                    path = step.root.training_log(name)
+                    run.artifact(write_section(path, title, step.name, step.inputs, given, trained.history, figures))
+                run.register(where, version)
+            if labels:
+                keep_labels_seen(step.root, where, labels)
+            pictures = dict(trained.pictures)
+            first = pictures.pop(next(iter(pictures))) if pictures else None
+            return AssetResult(trained.content or version, figures, first, run.url, pictures)
+
+        return train
+
+    return decorate
+
+
+def section(of: Callable[[Settings], Any]) -> dict[str, Any]:
+    """For :func:`trained_asset`: the settings that the training reads are also the parameters of its MLflow run."""
+    return {"reads": lambda s: (of(s),), "parameters": lambda s: flatten(of(s))}

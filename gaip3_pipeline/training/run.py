@@ -1,0 +1,45 @@
+"""What every training is given beside its settings: what to learn from, and where it keeps itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gaip3_pipeline import layout
+from gaip3_pipeline.progress import Progress
+
+Log = Callable[[int, dict[str, float]], None]  # an epoch, counted from 1, and its figures
+
+
+def keep_no_figures(epoch: int, figures: dict[str, float]) -> None:
+    """A log for trainings that nobody follows."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """``images (N, H, W, 3) uint8`` of any size, maybe a memory map; ``values (N, K)`` in 0..1; ``split (N,)`` of ``train``,
+    ``validation``, ``test``."""
+
+    images: np.ndarray
+    values: np.ndarray
+    split: np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: the ``folder`` of its model, and the ``fingerprint`` of its settings, data and code, under which it resumes.
+
+    ``part`` names one of several models of the folder, whose checkpoints lie apart.
+    """
+
+    folder: Path
+    fingerprint: str
+    log: Log = keep_no_figures
+    progress: Progress | None = None
+    part: str = ""
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where it keeps what it resumes from."""
+        return layout.checkpoints(self.folder) / self.part
