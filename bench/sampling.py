@@ -48,7 +48,7 @@ def main() -> None:
     for guidance in a.guidance:
         for temperature in a.temperatures:
             section = dataclasses.replace(settings.samples, temperature=temperature, guidance=guidance)
-            fresh = evaluate_samples(model, data.images, data.values, learned, section, features)
+            fresh = evaluate_samples(model, data.images, data.values, learned, section, features=features)
             if fresh is None:
                 sys.exit(f"{root.path}: no picture is held out, so there is nothing to compare samples with")
             control = control_figures(sweep_all(model, evaluators, data.values, section, a.faces))

@@ -166,6 +166,7 @@ def _sliders(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 def generate(
     root: DataRoot,
+    *,
     n: int,
     seed: int,
     temperature: float | None,

@@ -76,21 +76,6 @@ class MlflowTracking(dg.ConfigurableResource):
                 raise
             return found.experiment_id
 
-    def training_run(
-        self,
-        *,
-        asset: str,
-        dagster_run_id: str,
-        parent_id: str | None,
-        on_parent: Callable[[str], None],
-        code_version: str,
-        inputs: Mapping[str, str],
-        fingerprint: str,
-        parameters: Mapping[str, Any],
-    ) -> "TrainingRun":
-        """The child run of one training, as a context manager. ``on_parent`` keeps the id of the parent run."""
-        return TrainingRun(self, asset, dagster_run_id, parent_id, on_parent, code_version, inputs, fingerprint, parameters)
-
     def end_dead_runs(self) -> int:
         """Mark runs left RUNNING by processes that are gone as KILLED; returns how many there were."""
         if not self.enabled:
@@ -151,6 +136,7 @@ class MlflowTracking(dg.ConfigurableResource):
 class TrainingRun:
     """One training in MLflow. FINISHED when the block ends, FAILED on an error, KILLED on an interruption.
 
+    ``on_parent`` is given the id of the parent run, ``parent_id`` where there is one already.
     A run of the same fingerprint that a killed process left behind is continued rather than started anew, as the training
     itself goes on from its checkpoint.
     """
@@ -158,6 +144,7 @@ class TrainingRun:
     def __init__(
         self,
         tracking: MlflowTracking,
+        *,
         asset: str,
         dagster_run_id: str,
         parent_id: str | None,

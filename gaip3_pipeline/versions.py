@@ -127,7 +127,8 @@ class AssetContext:
         """The MLflow run of this step's training: a context manager (see mlflow_tracking)."""
         # Read anew: an earlier step of this run may have made the parent since this step's own view of the run was taken.
         run = self.context.instance.get_run_by_id(self.context.run.run_id) or self.context.run
-        return self.tracking.training_run(
+        return TrainingRun(
+            self.tracking,
             asset=self.name,
             dagster_run_id=run.run_id,
             parent_id=run.tags.get(self.tracking.PARENT_TAG),

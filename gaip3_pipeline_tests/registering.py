@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from gaip3_pipeline.mlflow_tracking import MlflowTracking
+from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun
 
 
 def register(tracking: MlflowTracking, asset: str, folder: Path, version: str, figures: dict[str, float], name: str) -> None:
     """Log a run with ``figures`` and register the model in ``folder``, whose content hash is ``version``; ``name`` is the run's own."""
-    with tracking.training_run(
+    with TrainingRun(
+        tracking,
         asset=asset,
         dagster_run_id=f"run{name}",
         parent_id=None,

@@ -9,7 +9,7 @@ import pytest
 
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
+from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun, process_lives, this_process
 from gaip3_pipeline.models.storage import save_config
 from gaip3_pipeline.settings import flatten, load
 from gaip3_pipeline.versions import DATA_VERSION_TAG, AssetResult, keep
@@ -39,7 +39,7 @@ def start(store, **changes):
         "fingerprint": "print",
         "parameters": {"epochs": 3},
     }
-    return store.training_run(**(given | changes))
+    return TrainingRun(store, **(given | changes))
 
 
 def status(store, run_id):
@@ -138,8 +138,8 @@ def test_the_run_of_a_failed_training_is_continued_by_the_same_training_only(sto
 
 def test_runs_of_dead_processes_are_marked_and_those_of_living_ones_left(store, tmp_path):
     code = (
-        "import os, sys; from gaip3_pipeline.mlflow_tracking import MlflowTracking;"
-        "t = MlflowTracking(uri=sys.argv[1]); r = t.training_run(asset='a', dagster_run_id='d', parent_id=None,"
+        "import os, sys; from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun;"
+        "t = MlflowTracking(uri=sys.argv[1]); r = TrainingRun(t, asset='a', dagster_run_id='d', parent_id=None,"
         "on_parent=lambda i: None, code_version='1', inputs={}, fingerprint='f', parameters={}); r.__enter__();"
         "print(r.run_id, flush=True); os.kill(os.getpid(), 9)"
     )

@@ -93,7 +93,7 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         sweeps = sweep_all(generator, evaluators, data.values, section, progress=step.progress("generator_evaluation, sliders"))
         write_text_atomically(root.control_table, control_table(sweeps).to_csv(index=False, lineterminator="\n"))
         learned = (data.table.split == "train").to_numpy()
-        fresh = evaluate_samples(generator, data.images, data.values, learned, section, frozen_features(root))
+        fresh = evaluate_samples(generator, data.images, data.values, learned, section, features=frozen_features(root))
         pictures = sweeps.images.reshape(-1, *sweeps.images.shape[3:])
         logits = critic_logits(load_critic(root.judge), pictures).reshape(sweeps.images.shape[:3])
         figures = control_figures(sweeps) | realism(sweeps, logits) | {f"evaluator_r2_{a}": r2 for a, r2 in limits.items()}

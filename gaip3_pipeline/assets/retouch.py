@@ -80,7 +80,7 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         root.retouched_table.unlink(missing_ok=True)  # incomplete from here on
         tools = load_tools(root, section)
         samples = read_samples(root.samples_table)
-        table = retouch_samples(tools, samples, section, root.retouched, root.retouched_part, step.fingerprint, step.progress())
+        table = retouch_samples(tools, samples, section, root.retouched, root.retouched_part, step.fingerprint, progress=step.progress())
         for outcome, n in table.outcome[table.outcome != ""].value_counts().items():
             step.context.log.warning(f"{n} of {len(table)} samples are kept as they were: {outcome}")
         names = [p.rpartition("/")[2] for p in table.image_path]

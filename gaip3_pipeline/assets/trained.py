@@ -61,7 +61,9 @@ def trained_asset(
                 if logbook:
                     name, title = logbook
                     path = step.root.training_log(name)
-                    run.artifact(write_section(path, title, step.name, step.inputs, given, trained.history, figures))
+                    run.artifact(
+                        write_section(path, title, step.name, inputs=step.inputs, parameters=given, history=trained.history, result=figures)
+                    )
                 run.register(where, version)
             if labels:
                 keep_labels_seen(step.root, where, labels)

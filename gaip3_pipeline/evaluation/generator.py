@@ -23,6 +23,7 @@ def sweep(
     conditions: np.ndarray,
     attribute_index: int,
     values: Sequence[float],
+    *,
     temperature: float = 1.0,
     guidance: float = 1.0,
 ) -> np.ndarray:
@@ -60,7 +61,7 @@ def generator_sheet(folder: Path, images: np.ndarray, values: np.ndarray, split:
     middle = np.median(values, axis=0, keepdims=True)
     for attribute in range(len(ATTRIBUTES)):
         values_swept = np.linspace(0.0, 1.0, columns).tolist()
-        rows.append(sweep(model, one, middle, attribute, values_swept, SHEET_TEMPERATURE, SHEET_GUIDANCE)[0])
+        rows.append(sweep(model, one, middle, attribute, values_swept, temperature=SHEET_TEMPERATURE, guidance=SHEET_GUIDANCE)[0])
     pictures = np.round(np.concatenate(rows) * 255.0).astype(np.uint8)
     title = f"held out | rebuilt | samples (2 rows) | one face, 0 to 1: {', '.join(ATTRIBUTES)}"
     return contact_sheet(list(pictures), columns, cell=(size[1] * 3 // 2, size[0] * 3 // 2), title=title)

@@ -58,6 +58,7 @@ def evaluate_samples(
     values: np.ndarray,
     learned: np.ndarray,
     settings: Samples,
+    *,
     features: Mapping[str, Features] | None = None,
     progress: Progress | None = None,
 ) -> SampleEvaluation | None:

@@ -49,6 +49,7 @@ def contact_sheet(
 def pairs(
     before: Sequence[np.ndarray],
     after: Sequence[np.ndarray],
+    *,
     cell: tuple[int, int] = (104, 128),
     captions: Sequence[str] | None = None,
     title: str | None = "before | after | difference (grey: none)",

@@ -118,12 +118,12 @@ def resize_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: 
         root,
         "resized",
         image_set,
-        sources,
-        refused,
-        {**made_by, "jpeg_quality": settings.jpeg_quality, "max_pixels": settings.max_pixels},
-        settings,
-        lambda data, path: resize_picture(data, path.name, settings, large),
-        progress,
+        sources=sources,
+        refused=refused,
+        made_by={**made_by, "jpeg_quality": settings.jpeg_quality, "max_pixels": settings.max_pixels},
+        settings=settings,
+        make=lambda data, path: resize_picture(data, path.name, settings, large),
+        progress=progress,
     )
     return replace(made, unknown=unknown)
 
@@ -146,7 +146,9 @@ def augment_set(root: DataRoot, image_set: ImageSet, settings: Images, progress:
     def copy(data: bytes, path: Path) -> tuple[bytes, tuple[str, ...]]:
         return brightness_copy(data, path.stem, settings), ()
 
-    return _process(root, "augmented", image_set, sources, refused, made_by, settings, copy, progress)
+    return _process(
+        root, "augmented", image_set, sources=sources, refused=refused, made_by=made_by, settings=settings, make=copy, progress=progress
+    )
 
 
 def in_order(work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None) -> Iterator[_Result]:
@@ -175,6 +177,7 @@ def _process(
     root: DataRoot,
     kind: str,
     image_set: ImageSet,
+    *,
     sources: dict[str, Path],
     refused: dict[str, tuple[str, str]],
     made_by: dict[str, object],

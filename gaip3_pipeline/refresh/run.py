@@ -87,7 +87,7 @@ def refresh(
                 run_id = str(uuid.uuid4())
                 record.run_started(run_id, [p.name for p in todo])
                 given = {name: (config or {}).get(name, {}) for name in layer}
-                _materialize(definitions, instance, given, run_id, outcome, record, say)
+                _materialize(definitions, instance, given, run_id, outcome, record, say=say)
                 done |= set(layer)
                 todo = plan(definitions, instance, observed, chosen, set(again) - done, settled=done)
             outcome.results = record.results
@@ -150,6 +150,7 @@ def _materialize(
     run_id: str,
     outcome: Outcome,
     record: Record,
+    *,
     say: Say,
 ) -> None:
     names = list(config)

@@ -25,7 +25,7 @@ SHOWN = 6  # of the best changes, of the worst, and twice as many at random
 
 
 def retouch_samples(
-    tools: Tools, table: pd.DataFrame, settings: Retouch, folder: Path, part: Path, fingerprint: str, progress: Progress | None = None
+    tools: Tools, table: pd.DataFrame, settings: Retouch, folder: Path, part: Path, fingerprint: str, *, progress: Progress | None = None
 ) -> pd.DataFrame:
     """Retouch the samples of ``table`` into ``folder``, one JPEG of the same name each; returns the table with what came of them.
 

@@ -47,6 +47,7 @@ class RetouchObjective:
         temperature: float,
         guidance: float,
         settings: Retouch,
+        *,
         holds_latents: bool = True,
         holds_person: bool = True,
     ) -> None:

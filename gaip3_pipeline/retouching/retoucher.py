@@ -137,7 +137,14 @@ class Retoucher:
         if (temperature, guidance) not in self._ways:
             kind, settings, t = self._kind, self._settings, self._tools
             scene = RetouchObjective(
-                t.generator, t.guide, t.regressors, temperature, guidance, settings, kind.holds_latents, kind.holds_person
+                t.generator,
+                t.guide,
+                t.regressors,
+                temperature,
+                guidance,
+                settings,
+                holds_latents=kind.holds_latents,
+                holds_person=kind.holds_person,
             )
             self._ways[temperature, guidance] = scene, kind(scene, settings, t.correction)
         return self._ways[temperature, guidance]
@@ -213,13 +220,13 @@ class _Queue:
             good = best.logit >= self.typical
             over = (row >= 0) & (~now.finite | good | (draw.round > self.rounds))
             for place in np.flatnonzero(over):
-                self._finish(int(row[place]), int(place), draw, first, best, bool(now.finite[place]), bool(good[place]))
+                self._finish(int(row[place]), int(place), draw, first, best, finite=bool(now.finite[place]), good=bool(good[place]))
                 yield int(row[place])
                 row[place] = -1
             if (row >= 0).any():
                 self.method.propose(draw, now, best)
 
-    def _finish(self, row: int, place: int, draw: LatentBatch, first: Evaluation, best: Evaluation, finite: bool, good: bool) -> None:
+    def _finish(self, row: int, place: int, draw: LatentBatch, first: Evaluation, best: Evaluation, *, finite: bool, good: bool) -> None:
         before, after = self.scene.picture(first, place), self.scene.picture(best, place)
         changed = finite and bool((best.picture[place] != first.picture[place]).any())
         result = self.result

@@ -24,6 +24,7 @@ class ArrayBatches(keras.utils.PyDataset):
         batch_size: int,
         seed: int,
         transform: Transform,
+        *,
         shuffle: bool = True,
         steps: int | None = None,
         weights: np.ndarray | None = None,

@@ -13,6 +13,7 @@ def write_section(
     path: Path,
     title: str,
     section: str,
+    *,
     inputs: Mapping[str, str],
     parameters: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],

@@ -133,6 +133,7 @@ class StudioRoutes:
     async def zip(
         self,
         tab: Name,
+        *,
         n: Annotated[int, Query(ge=1, le=10_000)],
         seed: Annotated[int, Query(ge=0, lt=2**53 - 10_000)],
         temperature: Annotated[float, Query(ge=0, le=2)],

@@ -269,14 +269,18 @@ def test_a_folder_of_samples_is_retouched_in_chunks_and_goes_on_after_a_kill(nva
     pixels = read_jpegs(folder, [f"{i:06d}.jpg" for i in range(N)])
     part.unlink()
     with pytest.raises(Killed):
-        retouch_samples(Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "a", kill)
+        retouch_samples(Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "a", progress=kill)
     (folder / "000001.jpg").unlink()  # a sign of which are made again
     seen = []
-    resumed = retouch_samples(Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "a", lambda done, total: seen.append(done))
+    resumed = retouch_samples(
+        Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "a", progress=lambda done, total: seen.append(done)
+    )
     assert seen == [6]
     assert not (folder / "000001.jpg").exists()
     pd.testing.assert_frame_equal(resumed, whole, check_exact=False, check_dtype=False, rtol=1e-5)
-    retouch_samples(Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "other", lambda done, total: seen.append(done))
+    retouch_samples(
+        Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "other", progress=lambda done, total: seen.append(done)
+    )
     assert seen == [6, 2, 4, 6]
     np.testing.assert_array_equal(read_jpegs(folder, [f"{i:06d}.jpg" for i in range(N)]), pixels)
 
