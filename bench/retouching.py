@@ -28,10 +28,10 @@ from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.contact_sheet import pairs
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.metrics.classification import roc_auc, scores_and_labels
+from gaip3_pipeline.metrics.intervals import bootstrap_interval
 from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance, neighbourhoods
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.retouching.aggregate_posterior import fit_aggregate_posterior
-from gaip3_pipeline.retouching.figures import bootstrap_interval
 from gaip3_pipeline.retouching.methods import METHODS, Correction
 from gaip3_pipeline.retouching.prior_critic import load_prior_critic, prior_critic_figures, train_prior_critic
 from gaip3_pipeline.retouching.retoucher import RETOUCHED, Retoucher, Tools
@@ -106,7 +106,7 @@ class Measure:
         for name in ("judge", "second"):
             gain = after[name] - before[name]
             out |= {f"{name}_auc": roc_auc(*scores_and_labels(self.said[name], after[name])), f"{name}_logit": float(after[name].mean())}
-            out[f"{name}_gain"] = [float(gain.mean()), *bootstrap_interval(gain)]
+            out[f"{name}_gain"] = [float(gain.mean()), *bootstrap_interval(np.mean, gain)]
         drawn = [(generator.integers(0, n, n), generator.integers(0, len(self.real), len(self.real))) for _ in range(BOOTSTRAPS)]
         for name in ("random", "pixels"):
             reduce, real = self._reduce[name], self._reduce[name](self._raw[name])
@@ -121,7 +121,7 @@ class Measure:
         out["mae"] = float(after["errors"].mean())
         out["mae_change"] = [
             float((after["errors"] - before["errors"]).mean()),
-            *bootstrap_interval((after["errors"] - before["errors"]).mean(axis=1)),
+            *bootstrap_interval(np.mean, (after["errors"] - before["errors"]).mean(axis=1)),
         ]
         return out
 

@@ -14,10 +14,10 @@ from gaip3_pipeline.evaluation.charts import BLUE, GREEN, GREY, RED, jpeg
 from gaip3_pipeline.evaluation.page import Entry, Report
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import RATIOS, brightened_value, brightness_ratio
-from gaip3_pipeline.metrics.classification import Z_95, wilson_interval
+from gaip3_pipeline.metrics.intervals import Z_95, bootstrap_interval, wilson_interval
 from gaip3_pipeline.metrics.regression import MOST_LEVELS, r_squared, spearman
 
-RESAMPLES, SEED = 1_000, 0
+SEED = 0
 QUARTERS = np.linspace(0.0, 1.0, 5)
 BINS = 5  # of predicted deviations, of equal counts
 SHOWN, COLUMNS = 24, 8  # pictures on a sheet
@@ -79,17 +79,6 @@ def inputs_report(out_of_fold: Mapping[str, pd.DataFrame], final: pd.DataFrame, 
     return Report(_flat(table), sections, table)
 
 
-def bootstrap(figure: Measure, a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """The percentile interval (95 %) of ``figure(a, b)`` over resampled rows of ``(N,)`` arrays; the seed is fixed.
-
-    Resamples in which the figure has no value are left out; NaN where it never has one.
-    """
-    draws = np.random.default_rng(SEED).integers(0, max(len(a), 1), (resamples, len(a)))
-    found = np.array([figure(a[i], b[i]) for i in draws]) if len(a) > 1 else np.zeros(0)
-    found = found[np.isfinite(found)]
-    return (float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975))) if len(found) else (math.nan, math.nan)
-
-
 def mean_absolute_error(predicted: np.ndarray, labelled: np.ndarray) -> float:
     """NaN without labels."""
     return float(np.abs(predicted - labelled).mean()) if len(labelled) else math.nan
@@ -112,7 +101,7 @@ def error_rows(attribute: str, table: pd.DataFrame) -> Iterator[Row]:
         predicted, labelled = of.predicted.to_numpy(float), of.value.to_numpy(float)
         for name, figure in (("r2", r_squared), ("mae", mean_absolute_error), ("spearman", spearman)):
             value = figure(predicted, labelled) if len(of) else math.nan
-            yield attribute, part, name, value, *bootstrap(figure, predicted, labelled), len(of)
+            yield attribute, part, name, value, *bootstrap_interval(figure, predicted, labelled), len(of)
 
 
 def level_rows(attribute: str, table: pd.DataFrame) -> Iterator[Row]:
@@ -139,7 +128,7 @@ def uncertainty_rows(attribute: str, table: pd.DataFrame) -> Iterator[Row]:
     for part, of in [("all", order), *((f"deviation bin {i}", b) for i, b in enumerate(bins, 1))]:
         yield attribute, part, "deviation", _root_mean_square(deviation[of]), math.nan, math.nan, len(of)
         error = root_mean_square_error(predicted[of], labelled[of])
-        yield attribute, part, "rmse", error, *bootstrap(root_mean_square_error, predicted[of], labelled[of]), len(of)
+        yield attribute, part, "rmse", error, *bootstrap_interval(root_mean_square_error, predicted[of], labelled[of]), len(of)
 
 
 def unseen_originals(final: pd.DataFrame, out_of_fold: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

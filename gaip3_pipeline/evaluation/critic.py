@@ -3,16 +3,11 @@
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.special import expit
 
 from gaip3_pipeline.evaluation.charts import BLUE, GREY, RED, jpeg
-from gaip3_pipeline.metrics.classification import (
-    calibration_curve,
-    expected_calibration_error,
-    roc_auc,
-    scores_and_labels,
-    sigmoid,
-    wilson_interval,
-)
+from gaip3_pipeline.metrics.classification import calibration_curve, expected_calibration_error, roc_auc, scores_and_labels
+from gaip3_pipeline.metrics.intervals import wilson_interval
 from gaip3_pipeline.training.critic import CriticResult, TrainedCritic, critic_logits
 
 PATCH = 1 / 6  # of a picture's height: what is hidden at a time
@@ -33,7 +28,7 @@ def critic_figures(result: CriticResult) -> dict[str, float | int]:
         "accuracy": correct / len(logits),
         "accuracy_low": low,
         "accuracy_high": high,
-        "ece": expected_calibration_error(sigmoid(logits), is_real),
+        "ece": expected_calibration_error(expit(logits), is_real),
         "mean_logit_real": float(result.real_logits.mean()),
         "mean_logit_generated": float(result.generated_logits.mean()),
     }
@@ -52,10 +47,10 @@ def critic_chart(result: CriticResult, title: str) -> bytes:
     roc.set(xlabel="generated taken for real", ylabel="real taken for real")
     roc.set_title(f"AUC {roc_auc(logits, is_real):.3f}", fontsize=9)
     reliability.plot([0, 1], [0, 1], color=GREY, linewidth=1)
-    bins = calibration_curve(sigmoid(logits), is_real)
+    bins = calibration_curve(expit(logits), is_real)
     reliability.plot([mean for mean, _, _ in bins], [share for _, share, _ in bins], "o-", color=BLUE)
     reliability.set(xlabel="said: chance of being real", ylabel="share that is real")
-    reliability.set_title(f"ECE {expected_calibration_error(sigmoid(logits), is_real):.3f}", fontsize=9)
+    reliability.set_title(f"ECE {expected_calibration_error(expit(logits), is_real):.3f}", fontsize=9)
     for wanted, colour, label in ((True, BLUE, "real"), (False, RED, "generated")):
         histogram.hist(logits[is_real == wanted], bins=30, color=colour, alpha=0.6, label=label)
     histogram.set(xlabel="logit", ylabel="pictures")

@@ -8,19 +8,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.special import expit
 
 from gaip3_pipeline.evaluation.charts import BLUE, GREEN, GREY, RED, jpeg
 from gaip3_pipeline.evaluation.page import Entry, Report
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import RATIOS, brightness_ratio
 from gaip3_pipeline.layout import IMAGE_SETS
-from gaip3_pipeline.metrics.classification import (
-    calibration_curve,
-    expected_calibration_error,
-    fit_temperature,
-    sigmoid,
-    wilson_interval,
-)
+from gaip3_pipeline.metrics.classification import calibration_curve, expected_calibration_error, fit_temperature
+from gaip3_pipeline.metrics.intervals import wilson_interval
 
 THRESHOLDS = (0.5, 0.9, 0.99, 0.999, 0.9999)
 SUSPECTED = 0.5  # chance of the other folder from which a picture is listed
@@ -51,9 +47,9 @@ def curation_report(probabilities: pd.DataFrame, manifest: pd.DataFrame, thresho
     calibration = {
         "n": len(labelled),
         "temperature": temperature,
-        "calibrated_at_rule": float(sigmoid(np.array(_logit(threshold) / temperature))),
-        "ece_plain": expected_calibration_error(sigmoid(logit), is_female),
-        "ece": expected_calibration_error(sigmoid(logit / temperature), is_female),
+        "calibrated_at_rule": float(expit(np.array(_logit(threshold) / temperature))),
+        "ece_plain": expected_calibration_error(expit(logit), is_female),
+        "ece": expected_calibration_error(expit(logit / temperature), is_female),
     }
     suspected = {
         "suspected": len(folders),
@@ -131,7 +127,7 @@ def suspected_folders(labelled: pd.DataFrame, temperature: float) -> pd.DataFram
     ``labelled``: rows of :func:`scored_images` with a folder of a sex. ``suspicion`` is the chance of the other folder, of a score that
     never saw the picture, calibrated by ``temperature``.
     """
-    female = sigmoid(labelled.logit.to_numpy() / temperature)
+    female = expit(labelled.logit.to_numpy() / temperature)
     suspicion = np.where(labelled.folder == FEMALE, 1.0 - female, female).round(4)
     table = labelled.assign(suspicion=suspicion)
     table = table[table.suspicion > SUSPECTED].sort_values(["suspicion", "path"], ascending=[False, True], ignore_index=True)
@@ -219,8 +215,8 @@ def reliability_chart(logit: np.ndarray, is_female: np.ndarray, temperature: flo
     curve, count, far = panels["curve"], panels["count"], panels["logit"]
     curve.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     for shift, name, score, colour in (
-        (-0.02, "plain", sigmoid(logit), RED),
-        (0.02, f"calibrated (T = {temperature:.2f})", sigmoid(logit / temperature), BLUE),
+        (-0.02, "plain", expit(logit), RED),
+        (0.02, f"calibrated (T = {temperature:.2f})", expit(logit / temperature), BLUE),
     ):
         bins = calibration_curve(score, is_female)
         ece = expected_calibration_error(score, is_female)
@@ -237,8 +233,8 @@ def reliability_chart(logit: np.ndarray, is_female: np.ndarray, temperature: flo
     x = [float(logit[which == b].mean()) for b in held]
     _shares(far, x, [int(is_female[which == b].sum()) for b in held], [int((which == b).sum()) for b in held], "black", "observed")
     line = np.linspace(min(x) - 1, max(x) + 1, 200)
-    far.plot(line, sigmoid(line), color=RED, label="plain", linewidth=1)
-    far.plot(line, sigmoid(line / temperature), color=BLUE, label="calibrated", linewidth=1)
+    far.plot(line, expit(line), color=RED, label="plain", linewidth=1)
+    far.plot(line, expit(line / temperature), color=BLUE, label="calibrated", linewidth=1)
     _logit_axis(far, line[0], line[-1])
     far.set(ylim=(-0.03, 1.03), xlabel="P(female), on an axis of logits", ylabel="share in the female folder")
     far.set_title("twentieths of the images by score", fontsize=9)

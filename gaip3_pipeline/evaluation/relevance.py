@@ -4,13 +4,14 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from gaip3_pipeline.evaluation.attribute_report import bootstrap, mean_absolute_error
+from gaip3_pipeline.evaluation.attribute_report import mean_absolute_error
 from gaip3_pipeline.evaluation.charts import jpeg
 from gaip3_pipeline.features.extractor import GROUPS
 from gaip3_pipeline.features.landmarks import find_parts
 from gaip3_pipeline.features.part_measures import regions
 from gaip3_pipeline.features.trunk import REGIONS
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
+from gaip3_pipeline.metrics.intervals import bootstrap_interval
 from gaip3_pipeline.metrics.regression import r_squared, regression_figures
 
 TINTS = {"background": (40, 90, 255), "hair": (255, 210, 0), "skin": (255, 60, 60)}
@@ -20,7 +21,7 @@ def with_intervals(predicted: np.ndarray, labelled: np.ndarray, is_female: np.nd
     """:func:`regression_figures`, and ``r2_low``, ``r2_high``, ``mae_low``, ``mae_high``: 95 % bootstrap intervals over pictures."""
     figures = regression_figures(predicted, labelled, is_female)
     for name, figure in (("r2", r_squared), ("mae", mean_absolute_error)):
-        figures[f"{name}_low"], figures[f"{name}_high"] = bootstrap(figure, predicted, labelled)
+        figures[f"{name}_low"], figures[f"{name}_high"] = bootstrap_interval(figure, predicted, labelled)
     return figures
 
 

@@ -3,19 +3,10 @@
 import math
 
 import numpy as np
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
-Z_95 = 1.959963984540054
-
-
-def wilson_interval(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
-    """The score interval of a share (Wilson 1927), 95 % by default. (0, 1) for ``n`` = 0."""
-    if n == 0:
-        return 0.0, 1.0
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # at 0 and n the bound is exact; rounding would leave it a little off
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
+from gaip3_pipeline.metrics.intervals import wilson_interval
 
 
 def gender_figures(logits: np.ndarray, is_female: np.ndarray, threshold: float) -> dict[str, float | int]:
@@ -26,7 +17,7 @@ def gender_figures(logits: np.ndarray, is_female: np.ndarray, threshold: float) 
     """
     is_female = np.asarray(is_female, bool)
     margin = logits[:, 1].astype(np.float64) - logits[:, 0]
-    score = sigmoid(margin)
+    score = expit(margin)
     correct = (score > 0.5) == is_female
     kept = score >= threshold
     females, males = int(is_female.sum()), int((~is_female).sum())
@@ -41,7 +32,7 @@ def gender_figures(logits: np.ndarray, is_female: np.ndarray, threshold: float) 
     figures["n_male_at_rule"] = int(kept[~is_female].sum())
     figures["roc_auc"] = roc_auc(margin, is_female)
     figures["temperature"] = temperature
-    figures["ece"] = expected_calibration_error(sigmoid(margin / temperature), is_female)
+    figures["ece"] = expected_calibration_error(expit(margin / temperature), is_female)
     figures["ece_plain"] = expected_calibration_error(score, is_female)
     return figures
 
@@ -49,22 +40,12 @@ def gender_figures(logits: np.ndarray, is_female: np.ndarray, threshold: float) 
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
     """The chance that a positive scores above a negative, ties counting half (Mann-Whitney). NaN without both classes."""
     positive = np.asarray(positive, bool)
-    n, m = int(positive.sum()), int((~positive).sum())
-    if n == 0 or m == 0:
-        return math.nan
-    ranks = mean_ranks(scores)
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
+    return float(roc_auc_score(positive, scores)) if 0 < positive.sum() < len(positive) else math.nan
 
 
 def scores_and_labels(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores of two sides, real and generated, in one array, and which are real."""
     return np.concatenate([real, generated]), np.repeat([True, False], [len(real), len(generated)])
-
-
-def mean_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, ties sharing their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def fit_temperature(margin: np.ndarray, positive: np.ndarray) -> float:
@@ -88,11 +69,6 @@ def calibration_curve(score: np.ndarray, positive: np.ndarray, bins: int = 10) -
 def expected_calibration_error(score: np.ndarray, positive: np.ndarray, bins: int = 10) -> float:
     """The mean gap between score and share of positives over the bins of :func:`calibration_curve`, weighted by n."""
     return sum(abs(mean - share) * n for mean, share, n in calibration_curve(score, positive, bins)) / max(1, len(score))
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """The logistic function without overflow."""
-    return np.exp(-np.logaddexp(0.0, -np.asarray(x, np.float64)))
 
 
 def _share(name: str, successes: int, n: int) -> dict[str, float]:

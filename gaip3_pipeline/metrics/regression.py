@@ -3,8 +3,7 @@
 import math
 
 import numpy as np
-
-from gaip3_pipeline.metrics.classification import mean_ranks
+from scipy.stats import rankdata
 
 MOST_LEVELS = 10  # labels of more levels are taken as measured, not as chosen from a few
 
@@ -42,7 +41,7 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Rank correlation, ties sharing their mean rank; NaN when one side does not vary."""
-    return pearson(mean_ranks(a), mean_ranks(b))
+    return pearson(rankdata(a), rankdata(b))
 
 
 def level_recall(predicted: np.ndarray, labelled: np.ndarray) -> dict[float, tuple[float, int]]:

@@ -11,6 +11,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.distances import distances_to_real, identity, random_features
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.metrics.classification import roc_auc, scores_and_labels
+from gaip3_pipeline.metrics.intervals import bootstrap_interval
 from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.retouching.retoucher import BLIND, DIVERGED, GOOD, NOT_BETTER, RETOUCHED, Retoucher, Tools
 from gaip3_pipeline.sampling.draw import AGGREGATE, STANDARD, noise_of_seeds, write_jpegs
@@ -19,7 +20,6 @@ from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.training.critic import TrainedCritic, evidence_by_network, same_way
 from gaip3_pipeline.training.regressor import Regressor, predict_values
 
-BOOTSTRAPS = 2000
 CHUNK = 256  # samples whose latents and pictures are in memory at a time, and that a kill may lose
 SHOWN = 6  # of the best changes, of the worst, and twice as many at random
 
@@ -69,7 +69,7 @@ def judged(name: str, was: np.ndarray, is_now: np.ndarray, real: np.ndarray) -> 
     Their names begin with ``name``.
     ``…_gain`` is the mean rise of its logit with a 95 % bootstrap interval over samples.
     """
-    low, high = bootstrap_interval(is_now - was)
+    low, high = bootstrap_interval(np.mean, is_now - was)
     return {
         f"{name}_logit_before": float(was.mean()),
         f"{name}_logit_after": float(is_now.mean()),
@@ -157,13 +157,3 @@ def _coloured(picture: np.ndarray, found: np.ndarray) -> np.ndarray:
     colour = np.where(strength < 0, np.array([220.0, 40.0, 40.0]), np.array([40.0, 80.0, 220.0]))
     share = 0.6 * np.abs(strength)
     return ((1 - share) * grey + share * colour).astype(np.uint8)
-
-
-def bootstrap_interval(values: np.ndarray, seed: int = 0, share: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of the mean of ``values (N,)`` over 2,000 resamples. NaN without values."""
-    if len(values) == 0:
-        return float("nan"), float("nan")
-    generator = np.random.default_rng(seed)
-    means = [np.asarray(values, np.float64)[generator.integers(0, len(values), len(values))].mean() for _ in range(BOOTSTRAPS)]
-    low, high = np.quantile(means, [(1 - share) / 2, (1 + share) / 2])
-    return float(low), float(high)

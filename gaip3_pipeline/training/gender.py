@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import softmax
 
 from gaip3_pipeline.features.extractor import Extractor, extract
 from gaip3_pipeline.imaging.augment import as_float, flip_some, jitter, shift, shrink
@@ -115,7 +116,7 @@ def train_gender(faces: LabelledFaces, settings: GenderModel, run: Run) -> Gende
     save_config(folder, dataclasses.asdict(settings))
     checkpoint.discard(checkpoints(folder))
     history = [{f"fold{k}_{n}": v for k, h in enumerate(epoch) for n, v in h.items()} for epoch in zip(*histories, strict=True)]
-    return GenderResult(history, logits, softmax(logits))
+    return GenderResult(history, logits, softmax(logits.astype(np.float64), axis=1).astype(np.float32))
 
 
 def load_gender_models(folder: Path) -> GenderModels:
@@ -177,12 +178,6 @@ def combine(logits: np.ndarray, fold: np.ndarray) -> np.ndarray:
     fold = np.asarray(fold)
     own = logits[np.arange(len(logits)), np.maximum(fold, 0)]
     return np.where((fold == NO_FOLD)[:, None], logits.mean(axis=1), own).astype(np.float32)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """``(N, 2)`` logits to ``(N, 2) float32`` probabilities of male and female."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _train_fold(

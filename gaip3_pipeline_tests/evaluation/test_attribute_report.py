@@ -6,7 +6,6 @@ import pytest
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.attribute_report import (
-    bootstrap,
     brightness_pairs,
     brightness_rows,
     error_rows,
@@ -19,6 +18,7 @@ from gaip3_pipeline.evaluation.attribute_report import (
     unseen_originals,
 )
 from gaip3_pipeline.imaging.transform import brighten, brightness_ratio
+from gaip3_pipeline.metrics.intervals import bootstrap_interval
 
 
 def labels(n: int = 400, seed: int = 0) -> pd.DataFrame:
@@ -51,14 +51,14 @@ def by_name(rows) -> dict:
 
 def test_an_interval_holds_the_figure_repeats_itself_and_narrows_with_more_labels():
     few, many = labels(100), labels(1600)
-    found = [bootstrap(mean_absolute_error, t.predicted.to_numpy(), t.value.to_numpy()) for t in (few, few, many)]
+    found = [bootstrap_interval(mean_absolute_error, t.predicted.to_numpy(), t.value.to_numpy()) for t in (few, few, many)]
     assert found[0] == found[1]
     assert found[0][0] < mean_absolute_error(few.predicted.to_numpy(), few.value.to_numpy()) < found[0][1]
     assert np.diff(found[2]) < 0.5 * np.diff(found[0])
 
 
 def test_an_interval_of_nothing_is_no_number():
-    assert np.isnan(bootstrap(mean_absolute_error, np.zeros(0), np.zeros(0))).all()
+    assert np.isnan(bootstrap_interval(mean_absolute_error, np.zeros(0), np.zeros(0))).all()
 
 
 def test_errors_are_of_all_labels_and_of_each_sex():

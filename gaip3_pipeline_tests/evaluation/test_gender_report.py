@@ -16,7 +16,7 @@ from gaip3_pipeline.evaluation.gender_report import (
 )
 from gaip3_pipeline.imaging.contact_sheet import MAX_BYTES
 from gaip3_pipeline.imaging.transform import brightness_ratio
-from gaip3_pipeline.metrics.classification import wilson_interval
+from gaip3_pipeline.metrics.intervals import wilson_interval
 
 SCORES = {  # of originals, as float32 has them; a copy scores a tenth of the odds
     "female/sure": 0.99999,

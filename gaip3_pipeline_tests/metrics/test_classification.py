@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from gaip3_pipeline.metrics.classification import (
     calibration_curve,
@@ -9,9 +10,8 @@ from gaip3_pipeline.metrics.classification import (
     fit_temperature,
     gender_figures,
     roc_auc,
-    sigmoid,
-    wilson_interval,
 )
+from gaip3_pipeline.metrics.intervals import wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,12 @@ def test_the_rule_counts_scores_at_the_threshold_and_above():
 def test_the_temperature_of_overconfident_scores_is_found_and_calibrates_a_copy_only():
     rng = np.random.default_rng(0)
     true_margin = rng.normal(0, 2, 20_000)
-    positive = rng.random(20_000) < sigmoid(true_margin)
+    positive = rng.random(20_000) < expit(true_margin)
     margin = 3 * true_margin
     assert fit_temperature(margin, positive) == pytest.approx(3.0, rel=0.1)
     figures = gender_figures(np.stack([0 * margin, margin], axis=1), positive, 0.9999)
     assert figures["ece"] < 0.02 < figures["ece_plain"]
-    assert figures["n_female_at_rule"] == int((sigmoid(margin) >= 0.9999)[positive].sum())
+    assert figures["n_female_at_rule"] == int((expit(margin) >= 0.9999)[positive].sum())
 
 
 def test_roc_auc_counts_ties_half():

@@ -9,12 +9,13 @@ import pytest
 from keras import layers
 
 from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.metrics.intervals import bootstrap_interval
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.critic import build_critic, evidence, networks_of
 from gaip3_pipeline.models.nvae.model import build_nvae
 from gaip3_pipeline.retouching import figures as retouch_evaluation
 from gaip3_pipeline.retouching.aggregate_posterior import fit_aggregate_posterior
-from gaip3_pipeline.retouching.figures import bootstrap_interval, judged, retouch_figures, retouch_samples
+from gaip3_pipeline.retouching.figures import judged, retouch_figures, retouch_samples
 from gaip3_pipeline.retouching.prior_critic import load_prior_critic, prior_critic_figures, train_prior_critic
 from gaip3_pipeline.retouching.retoucher import BLIND, DIVERGED, FIDELITY_0, GOOD, RETOUCHED, Retoucher, Tools
 from gaip3_pipeline.sampling.draw import FaceGenerator, read_jpegs
@@ -304,6 +305,6 @@ def test_figures_show_the_rise_by_a_judge_and_count_what_was_kept(nvae, guide, r
 def test_the_bootstrap_interval_holds_the_mean_and_narrows_with_n():
     rng = np.random.default_rng(0)
     few, many = rng.normal(1, 1, 20), rng.normal(1, 1, 2000)
-    low, high = bootstrap_interval(many)
+    low, high = bootstrap_interval(np.mean, many)
     assert low < 1.0 < high
-    assert high - low < np.diff(bootstrap_interval(few))[0]
+    assert high - low < np.diff(bootstrap_interval(np.mean, few))[0]
