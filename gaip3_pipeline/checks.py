@@ -29,46 +29,59 @@ Rule = Callable[[DataRoot, dict[str, Any]], Verdict]
 def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
     """Every check of the pipeline."""
     most = settings.images.max_unusable_share
-    contrastive = [_check("prior_critic_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True)]
+    contrastive = [_check("prior_critic_weights", "tells_apart", _critic, "Held-out AUC above 0.5 and below 1.", promotes=True)]
     return [
         *(contrastive if settings.retouch.method == NOISE_CONTRASTIVE else []),
-        *(_check(n, "usable", _usable(most), True, "There are images, and few that could not be used.") for n in PROCESSED),
-        _check("near_duplicates", "no_leakage", _no_leakage, True, "No photograph lies on both sides of a split, by comparing pictures."),
-        _check("image_quality", "few_defects", _few_defects, False, "At most one original in twenty is flagged."),
-        *(_check(f"labels_{a}", "enough_labels", _enough_labels, True, "Enough labels, of more than one value.") for a in ATTRIBUTES),
-        _check("label_review", "few_look_wrong", _few_look_wrong, False, "At most one label in twenty looks wrong, of every attribute."),
-        _check("gender_model", "tells_apart", _gender_learned, True, "Out-of-fold AUC above 0.8.", promotes=True),
-        _check("gender_probabilities", "probabilities", _probabilities, True, "A row for each image, numbers in 0..1 that differ."),
-        _check("final_dataset", "enough_images", _enough_final, True, "The rule keeps enough images to train on."),
-        _check("final_dataset", "no_leakage", _no_final_leakage, True, "No final image or its copy lies on both sides of a split."),
-        _check("feature_extractor", "keeps_variance", _extractor, False, "The axes keep at least a third of the features' variance."),
-        _check("final_features", "covers_final", _final_features, True, "Features of each final image."),
-        _check("curation_report", "few_suspected", _few_suspected, False, "At most one picture in fifty looks as if in the wrong folder."),
-        *(_check(f"input_model_{a}", "learned", _input_learned, False, BETTER_THAN_MEAN, promotes=True) for a in ATTRIBUTES),
-        *(_check(f"input_values_{a}", "covers_final", _values, True, "A value in 0..1 for each final image.") for a in ATTRIBUTES),
-        _check("inputs_report", "steady_under_brightness", _steady, False, "Brightness moves the background's value and no other."),
-        _check("inputs_report", "honest_uncertainty", _honest, False, "Labels lie as far from the values as the uncertainty says."),
-        _check("control_regressor", "learned", _control, False, "Agrees with the input models better than their mean.", promotes=True),
-        _check("nvae_weights", "finite_likelihood", _generator, True, "Held-out bits/dim are finite and below 8.", promotes=True),
-        _check("nvae_samples", "not_flat", _samples, True, "As many samples as asked for, none flat."),
-        *(_check(f"evaluator_{a}", "learned", _input_learned, False, BETTER_THAN_MEAN, promotes=True) for a in ATTRIBUTES),
-        _check("detail_weights", "sharp", _detailed, False, "The power of every octave is .7 to 1.4 of the photographs'.", promotes=True),
-        _check("generator_evaluation", "sliders_move", _sliders, False, "Every value is known, and rises when asked to (slope above 0.1)."),
-        _check("generator_evaluation", "sliders_stay_real", _stay_real, False, "No slider position is judged less real than its middle."),
+        *(_check(n, "usable", _usable(most), "There are images, and few that could not be used.", blocking=True) for n in PROCESSED),
         _check(
-            "generator_evaluation", "sharp_as_photographs", _sharp, False, "Power, kurtosis and constancy of detail as photographs have."
+            "near_duplicates",
+            "no_leakage",
+            _no_leakage,
+            "No photograph lies on both sides of a split, by comparing pictures.",
+            blocking=True,
         ),
-        _check("generator_evaluation", "judges_count", _judges_count, False, "The fresh judges tell what must be told, and nothing else."),
-        _check("critic_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
-        _check("judge_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
-        _check("reconstruction_judge_weights", "tells_apart", _critic, False, "Held-out AUC above 0.5 and below 1.", promotes=True),
-        _check("aggregate_posterior", "better_than_prior", _aggregate, False, "Held-out pictures' latents are likelier than by the prior."),
-        _check("retouched_samples", "judge_prefers", _retouched, False, "The judge, which never steers, rates them higher than before."),
-        _check("report", "complete", _report, False, "The page holds a figure of every asset."),
+        _check("image_quality", "few_defects", _few_defects, "At most one original in twenty is flagged."),
+        *(
+            _check(f"labels_{a}", "enough_labels", _enough_labels, "Enough labels, of more than one value.", blocking=True)
+            for a in ATTRIBUTES
+        ),
+        _check("label_review", "few_look_wrong", _few_look_wrong, "At most one label in twenty looks wrong, of every attribute."),
+        _check("gender_model", "tells_apart", _gender_learned, "Out-of-fold AUC above 0.8.", blocking=True, promotes=True),
+        _check(
+            "gender_probabilities", "probabilities", _probabilities, "A row for each image, numbers in 0..1 that differ.", blocking=True
+        ),
+        _check("final_dataset", "enough_images", _enough_final, "The rule keeps enough images to train on.", blocking=True),
+        _check(
+            "final_dataset", "no_leakage", _no_final_leakage, "No final image or its copy lies on both sides of a split.", blocking=True
+        ),
+        _check("feature_extractor", "keeps_variance", _extractor, "The axes keep at least a third of the features' variance."),
+        _check("final_features", "covers_final", _final_features, "Features of each final image.", blocking=True),
+        _check("curation_report", "few_suspected", _few_suspected, "At most one picture in fifty looks as if in the wrong folder."),
+        *(_check(f"input_model_{a}", "learned", _input_learned, BETTER_THAN_MEAN, promotes=True) for a in ATTRIBUTES),
+        *(_check(f"input_values_{a}", "covers_final", _values, "A value in 0..1 for each final image.", blocking=True) for a in ATTRIBUTES),
+        _check("inputs_report", "steady_under_brightness", _steady, "Brightness moves the background's value and no other."),
+        _check("inputs_report", "honest_uncertainty", _honest, "Labels lie as far from the values as the uncertainty says."),
+        _check("control_regressor", "learned", _control, "Agrees with the input models better than their mean.", promotes=True),
+        _check("nvae_weights", "finite_likelihood", _generator, "Held-out bits/dim are finite and below 8.", blocking=True, promotes=True),
+        _check("nvae_samples", "not_flat", _samples, "As many samples as asked for, none flat.", blocking=True),
+        *(_check(f"evaluator_{a}", "learned", _input_learned, BETTER_THAN_MEAN, promotes=True) for a in ATTRIBUTES),
+        _check("detail_weights", "sharp", _detailed, "The power of every octave is .7 to 1.4 of the photographs'.", promotes=True),
+        _check("generator_evaluation", "sliders_move", _sliders, "Every value is known, and rises when asked to (slope above 0.1)."),
+        _check("generator_evaluation", "sliders_stay_real", _stay_real, "No slider position is judged less real than its middle."),
+        _check("generator_evaluation", "sharp_as_photographs", _sharp, "Power, kurtosis and constancy of detail as photographs have."),
+        _check("generator_evaluation", "judges_count", _judges_count, "The fresh judges tell what must be told, and nothing else."),
+        _check("critic_weights", "tells_apart", _critic, "Held-out AUC above 0.5 and below 1.", promotes=True),
+        _check("judge_weights", "tells_apart", _critic, "Held-out AUC above 0.5 and below 1.", promotes=True),
+        _check("reconstruction_judge_weights", "tells_apart", _critic, "Held-out AUC above 0.5 and below 1.", promotes=True),
+        _check("aggregate_posterior", "better_than_prior", _aggregate, "Held-out pictures' latents are likelier than by the prior."),
+        _check("retouched_samples", "judge_prefers", _retouched, "The judge, which never steers, rates them higher than before."),
+        _check("report", "complete", _report, "The page holds a figure of every asset."),
     ]
 
 
-def _check(asset: str, name: str, rule: Rule, blocking: bool, description: str, promotes: bool = False) -> dg.AssetChecksDefinition:
+def _check(
+    asset: str, name: str, rule: Rule, description: str, *, blocking: bool = False, promotes: bool = False
+) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=asset, name=name, blocking=blocking, description=description)
     def check(context: dg.AssetCheckExecutionContext, root: RootResource, tracking: MlflowTracking) -> dg.AssetCheckResult:
         passed, said = rule(root.data_root, read_figures(root.data_root, asset))
