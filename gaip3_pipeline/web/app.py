@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
@@ -79,121 +79,155 @@ def build_app(root: DataRoot, token: str = "", links: dict[str, str] | None = No
 
     app = FastAPI(title="gaip3 labels", docs_url=None, redoc_url=None, openapi_url=None, lifespan=running)
     app.add_middleware(Guard, token=token, larger={UPLOADS: UPLOAD})
+    for error, status in ((ContractError, 422), (ValueError, 422), (LabelConflict, 409)):
+        app.add_exception_handler(error, _answered_with(status))
     app.include_router(studio.router)
-    store, pictures, refreshing = LabelStore(root), Pictures(root, load(root).images), Refreshing(root)
+    app.include_router(LabelRoutes(root, links or {}).router)
+    app.include_router(RefreshRoutes(root).router)
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    return app
 
-    def image(gender: str, stem: str) -> Path:
-        found = store.images.get(gender, {}).get(stem)
-        if found is None:
-            raise HTTPException(404, f"there is no image {stem} in the {gender} originals")
-        return found
 
-    def jpeg(make: Callable[[], bytes], headers: dict[str, str] = FOR_A_YEAR) -> Response:
-        try:
-            return Response(make(), media_type="image/jpeg", headers=headers)
-        except (UnusableImage, OSError) as e:
-            raise HTTPException(422, f"no picture: {e}") from e
+def _answered_with(status: int) -> Callable[[Request, Exception], Response]:
+    return lambda _request, error: JSONResponse({"detail": str(error)}, status)
 
-    @app.exception_handler(ContractError)
-    @app.exception_handler(ValueError)
-    def complaint(_request: Request, error: Exception) -> Response:
-        return JSONResponse({"detail": str(error)}, 422)
 
-    @app.exception_handler(LabelConflict)
-    def conflict(_request: Request, error: Exception) -> Response:
-        return JSONResponse({"detail": str(error)}, 409)
+class LabelRoutes:
+    """The routes of the label page of one root."""
 
-    @app.get("/")
-    def start() -> Response:
+    def __init__(self, root: DataRoot, links: dict[str, str]) -> None:
+        self._root, self._links = root, links
+        self._store, self._pictures = LabelStore(root), Pictures(root, load(root).images)
+        self.router = router = APIRouter()
+        router.add_api_route("/", self.start, methods=["GET"])
+        router.add_api_route("/label", self.label_tab, methods=["GET"])
+        router.add_api_route("/api/about", self.about, methods=["GET"])
+        router.add_api_route("/api/labels/{attribute}", self.labels, methods=["GET"])
+        router.add_api_route("/api/labels", self.label, methods=["POST"])
+        router.add_api_route("/api/undo", self.undo, methods=["POST"])
+        router.add_api_route("/api/restore/{change_id}", self.restore, methods=["POST"])
+        router.add_api_route("/api/history", self.history, methods=["GET"])
+        router.add_api_route("/api/changes", self.changes, methods=["GET"])
+        router.add_api_route("/picture/thumbnail/{gender}/{stem}", self.thumbnail, methods=["GET"])
+        router.add_api_route("/picture/large/{gender}/{stem}", self.large, methods=["GET"])
+        router.add_api_route("/picture/example/{attribute}/{level}", self.example, methods=["GET"])
+
+    def start(self) -> Response:
+        """The page."""
         return FileResponse(INDEX, headers={"Cache-Control": "no-cache"})
 
-    @app.get("/api/about")
-    def about() -> dict[str, Any]:
+    def label_tab(self) -> Response:
+        """The page, on its first tab."""
+        return RedirectResponse("/#label")
+
+    def about(self) -> dict[str, Any]:
+        """What the page needs before anything else."""
         return {
-            "root": root.path.name,
+            "root": self._root.path.name,
             "who": _user(),
-            "links": links or {},
+            "links": self._links,
             "attributes": [{"name": a, "meaning": MEANINGS[a]} for a in ATTRIBUTES],
             "levels": LEVELS,
         }
 
-    @app.get("/api/labels/{attribute}")
-    def labels(attribute: str) -> dict[str, Any]:
+    def labels(self, attribute: str) -> dict[str, Any]:
+        """See :func:`labels_of`."""
         if attribute not in ATTRIBUTES:
             raise HTTPException(404, f"there is no attribute {attribute}")
-        return labels_of(root, store, attribute)
+        return labels_of(self._root, self._store, attribute)
 
-    @app.post("/api/labels")
-    def label(new: NewLabels) -> dict[str, Any]:
+    def label(self, new: NewLabels) -> dict[str, Any]:
+        """Write labels."""
         edits = [Edit(n.attribute, n.gender, n.stem, n.value) for n in new.labels]
-        return {"changes": store.apply(edits, new.who, new.session, confirm=True)}
+        return {"changes": self._store.apply(edits, new.who, new.session, confirm=True)}
 
-    @app.post("/api/undo")
-    def undo(person: Person) -> dict[str, Change | None]:
-        return {"change": store.undo(person.who, person.session)}
+    def undo(self, person: Person) -> dict[str, Change | None]:
+        """Take back a person's last change."""
+        return {"change": self._store.undo(person.who, person.session)}
 
-    @app.post("/api/restore/{change_id}")
-    def restore(change_id: int, person: Person) -> dict[str, Change]:
-        return {"change": store.restore(change_id, person.who, person.session)}
+    def restore(self, change_id: int, person: Person) -> dict[str, Change]:
+        """Give a label the value that it had before a change."""
+        return {"change": self._store.restore(change_id, person.who, person.session)}
 
-    @app.get("/api/history")
-    def history(attribute: str, gender: str, stem: str) -> dict[str, list[Change]]:
-        return {"changes": store.history(attribute, gender, stem)}
+    def history(self, attribute: str, gender: str, stem: str) -> dict[str, list[Change]]:
+        """The changes of one label."""
+        return {"changes": self._store.history(attribute, gender, stem)}
 
-    @app.get("/api/changes")
-    def changes(since: Annotated[int, Query(ge=0)]) -> dict[str, list[Change]]:
-        return {"changes": store.history(since=since)}
+    def changes(self, since: Annotated[int, Query(ge=0)]) -> dict[str, list[Change]]:
+        """All changes after one."""
+        return {"changes": self._store.history(since=since)}
 
-    @app.get("/picture/thumbnail/{gender}/{stem}")
-    def thumbnail(gender: str, stem: str) -> Response:
-        return jpeg(lambda: pictures.thumbnail(gender, image(gender, stem)))
+    def thumbnail(self, gender: str, stem: str) -> Response:
+        """An original, small."""
+        return _jpeg(lambda: self._pictures.thumbnail(gender, self._image(gender, stem)))
 
-    @app.get("/picture/large/{gender}/{stem}")
-    def large(gender: str, stem: str) -> Response:
-        return jpeg(lambda: pictures.large(image(gender, stem)))
+    def large(self, gender: str, stem: str) -> Response:
+        """An original, large."""
+        return _jpeg(lambda: self._pictures.large(self._image(gender, stem)))
 
-    @app.get("/picture/example/{attribute}/{level}")
-    def example(attribute: str, level: int) -> Response:
+    def example(self, attribute: str, level: int) -> Response:
+        """A labelled picture of a level, or a painted one."""
         if attribute not in ATTRIBUTES or not 0 <= level < len(LEVELS):
             raise HTTPException(404, "there is no such level")
-        key = example_of(root, store, attribute, LEVELS[level])
+        key = example_of(self._root, self._store, attribute, LEVELS[level])
         headers = {"Cache-Control": "no-cache"}  # labels change
         if key:
-            return jpeg(lambda: pictures.thumbnail(key[0], image(*key)), headers)
-        return jpeg(lambda: pictures.painted(attribute, LEVELS[level]), headers)
+            return _jpeg(lambda: self._pictures.thumbnail(key[0], self._image(*key)), headers)
+        return _jpeg(lambda: self._pictures.painted(attribute, LEVELS[level]), headers)
 
-    @app.get("/api/plan")
-    def plan() -> Response:
-        return Response(refreshing.plan(), media_type="application/json")
+    def _image(self, gender: str, stem: str) -> Path:
+        found = self._store.images.get(gender, {}).get(stem)
+        if found is None:
+            raise HTTPException(404, f"there is no image {stem} in the {gender} originals")
+        return found
 
-    @app.get("/api/refreshes")
-    def refreshes() -> dict[str, Any]:
-        return {"refreshes": refreshing.records(), "starting": refreshing.is_starting(), "problem": refreshing.problem()}
 
-    @app.post("/api/refreshes", status_code=202)
-    def start_refresh(new: NewRefresh) -> dict[str, Any]:
-        refreshing.start(new.warm_start)
+class RefreshRoutes:
+    """The routes of refreshes of one root."""
+
+    def __init__(self, root: DataRoot) -> None:
+        self._root, self._refreshing = root, Refreshing(root)
+        self.router = router = APIRouter()
+        router.add_api_route("/api/plan", self.plan, methods=["GET"])
+        router.add_api_route("/api/refreshes", self.refreshes, methods=["GET"])
+        router.add_api_route("/api/refreshes", self.start, methods=["POST"], status_code=202)
+        router.add_api_route("/api/refreshes/stop", self.stop, methods=["POST"], status_code=202)
+        router.add_api_route("/picture/refresh/{refresh_id}/{when}/{name}", self.picture, methods=["GET"])
+
+    def plan(self) -> Response:
+        """What a refresh would do, and why."""
+        return Response(self._refreshing.plan(), media_type="application/json")
+
+    def refreshes(self) -> dict[str, Any]:
+        """The records of refreshes, and what stands in the way of the next."""
+        starting, problem = self._refreshing.is_starting(), self._refreshing.problem()
+        return {"refreshes": self._refreshing.records(), "starting": starting, "problem": problem}
+
+    def start(self, new: NewRefresh) -> dict[str, Any]:
+        """Start a refresh."""
+        self._refreshing.start(new.warm_start)
         return {}
 
-    @app.post("/api/refreshes/stop", status_code=202)
-    def stop_refresh() -> dict[str, Any]:
-        refreshing.stop()
+    def stop(self) -> dict[str, Any]:
+        """Stop the refresh under way."""
+        self._refreshing.stop()
         return {}
 
-    @app.get("/picture/refresh/{refresh_id}/{when}/{name}")
-    def refresh_picture(refresh_id: str, when: str, name: str) -> Response:
-        known = {p for r in refreshing.records() for result in r["results"] for pair in result["pictures"] for p in pair.values()}
+    def picture(self, refresh_id: str, when: str, name: str) -> Response:
+        """A picture of a refresh's record, before or after."""
+        results = (result for record in self._refreshing.records() for result in record["results"])
+        known = {p for result in results for pair in result["pictures"] for p in pair.values()}
         path = f"{refresh_id}/{when}/{name}"
         if path not in known:
             raise HTTPException(404, "there is no such picture")
-        return FileResponse(root.refreshes / path, media_type="image/jpeg")
+        return FileResponse(self._root.refreshes / path, media_type="image/jpeg")
 
-    @app.get("/label")
-    def label_tab() -> Response:
-        return RedirectResponse("/#label")
 
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
-    return app
+def _jpeg(make: Callable[[], bytes], headers: dict[str, str] = FOR_A_YEAR) -> Response:
+    try:
+        return Response(make(), media_type="image/jpeg", headers=headers)
+    except (UnusableImage, OSError) as e:
+        raise HTTPException(422, f"no picture: {e}") from e
 
 
 def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, Any]:
