@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Attribute:
     """One value between 0 and 1: its name in files, columns and settings, and what its ends mean.
 
-    ``mirrored``: a mirror image turns it into 1 - value. ``brightened``: a brightness copy moves it as it moves a grey of that brightness.
-    """
+    ``mirrored``: a mirror image turns it into 1 - value. ``brightened``: a brightness copy moves
+    it as it moves a grey of that brightness."""
 
     name: str
     meaning: str
@@ -21,7 +21,11 @@ DECLARED = (
     Attribute("mouth", "0 closed … 1 open"),
     Attribute("hair_color", "0 light … 1 dark"),
     Attribute("background", "0 dark … 1 bright", brightened=True),
-    Attribute("head", "0 turned to the picture's left, 0.5 not turned, 1 turned to its right", mirrored=True),
+    Attribute(
+        "head",
+        "0 turned to the picture's left, 0.5 not turned, 1 turned to its right",
+        mirrored=True,
+    ),
 )
 ATTRIBUTES = tuple(a.name for a in DECLARED)
 MEANINGS = {a.name: a.meaning for a in DECLARED}

@@ -1,4 +1,5 @@
-"""The commands of ``gaip3``. Errors are one clear line with the remedy and an exit code that is not 0."""
+"""The commands of ``gaip3``. Errors are one clear line with the remedy and an exit code that is
+not 0."""
 
 import json
 import os
@@ -15,7 +16,14 @@ import click
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
-from gaip3_pipeline.layout import DATA, DEMO, DataRoot, checkpoints, is_trained, retouched_photographs
+from gaip3_pipeline.layout import (
+    DATA,
+    DEMO,
+    DataRoot,
+    checkpoints,
+    is_trained,
+    retouched_photographs,
+)
 from gaip3_pipeline.settings import SettingsError, load
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.image_files import DuplicateStems
@@ -54,7 +62,15 @@ def command(function: Callable[..., Any], default_root: Path | None = None) -> c
     shown = "demo/" if default_root else "data/, or $GAIP3_ROOT"
     folder = click.Path(path_type=Path, file_okay=False, resolve_path=True)
     default = default_root or (lambda: os.environ.get("GAIP3_ROOT") or str(DATA))
-    return main.command()(click.option("--root", "path", type=folder, default=default, help=f"The data root [default: {shown}].")(wrapped))
+    return main.command()(
+        click.option(
+            "--root",
+            "path",
+            type=folder,
+            default=default,
+            help=f"The data root [default: {shown}].",
+        )(wrapped)
+    )
 
 
 def demo(root: DataRoot) -> None:
@@ -81,33 +97,63 @@ command(demo, DEMO)
 @command
 @click.option("--dry-run", is_flag=True, help="Show what would run and why; write nothing.")
 @click.option(
-    "--select", multiple=True, help="Only these assets and what they come from, such as nvae_weights or 'group:inputs'; may be given again."
+    "--select",
+    multiple=True,
+    help=(
+        "Only these assets and what they come from, such as nvae_weights or 'group:inputs'; may be"
+        " given again."
+    ),
 )
-@click.option("--verify", is_flag=True, help="Hash every file again, also those of unchanged size and time.")
-@click.option("--warm-start", is_flag=True, help="Train the generator from its last weights, in a third of the epochs.")
-@click.option("--json", "as_json", is_flag=True, help="With --dry-run: the plan as one line of JSON.")
-def refresh(root: DataRoot, dry_run: bool, select: tuple[str, ...], verify: bool, warm_start: bool, as_json: bool) -> None:
+@click.option(
+    "--verify", is_flag=True, help="Hash every file again, also those of unchanged size and time."
+)
+@click.option(
+    "--warm-start",
+    is_flag=True,
+    help="Train the generator from its last weights, in a third of the epochs.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="With --dry-run: the plan as one line of JSON."
+)
+def refresh(
+    root: DataRoot,
+    dry_run: bool,
+    select: tuple[str, ...],
+    verify: bool,
+    warm_start: bool,
+    as_json: bool,
+) -> None:
     """Run what is stale, and nothing else."""
     if as_json and not dry_run:
         raise click.UsageError("--json goes with --dry-run")
     if dry_run:
         _show_plan(root, list(select) or None, verify, as_json)
     else:
-        _refresh(root, list(select) or None, verify, config={"nvae_weights": {"warm_start": warm_start}})
+        _refresh(
+            root, list(select) or None, verify, config={"nvae_weights": {"warm_start": warm_start}}
+        )
 
 
 @command
 @click.argument("model", type=click.Choice(["nvae"]))
-@click.option("--resume", is_flag=True, help="Go on from its last checkpoint, though settings or data changed since.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from its last checkpoint, though settings or data changed since.",
+)
 def train(root: DataRoot, model: str, resume: bool) -> None:
     """Train the generator, after what it comes from is up to date.
 
-    An interrupted training of the same settings and data goes on by itself, and a finished one is not repeated. With --resume one of
-    other settings or data goes on, too: raise epochs under [nvae] in gaip3.toml to train longer, or go on with new labels.
-    """
+    An interrupted training of the same settings and data goes on by itself, and a finished one
+    is not repeated. With --resume one of other settings or data goes on, too: raise epochs under
+    [nvae] in gaip3.toml to train longer, or go on with new labels."""
     if resume and not checkpoints(root.nvae).exists():  # said before what it comes from is made
-        raise click.ClickException(f"there is no checkpoint in {checkpoints(root.nvae)}: train without --resume")
-    _refresh(root, ["nvae_weights"], again=("nvae_weights",), config={"nvae_weights": {"resume": resume}})
+        raise click.ClickException(
+            f"there is no checkpoint in {checkpoints(root.nvae)}: train without --resume"
+        )
+    _refresh(
+        root, ["nvae_weights"], again=("nvae_weights",), config={"nvae_weights": {"resume": resume}}
+    )
 
 
 @command
@@ -127,10 +173,16 @@ def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
 
 
 @command
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to serve on; beyond this machine with a token.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to serve on; beyond this machine with a token.",
+)
 @click.option("--port", default=3100, show_default=True, help="The page's port.")
 def label(root: DataRoot, host: str, port: int) -> None:
-    """Serve the label page and the studio alone: label by keyboard, see which labels look wrong, refresh, play with faces."""
+    """Serve the label page and the studio alone: label by keyboard, see which labels look wrong,
+    refresh, play with faces."""
     from gaip3_pipeline.web.label import serve_labels
     from gaip3_pipeline.web.servers import ServerError
 
@@ -144,20 +196,43 @@ def label(root: DataRoot, host: str, port: int) -> None:
 def _sliders(function: Callable[..., Any]) -> Callable[..., Any]:
     for attribute in reversed(ATTRIBUTES):
         name = f"--{attribute.replace('_', '-')}"
-        function = click.option(name, attribute, type=click.FloatRange(0, 1), help="0..1 [default: those of pictures of the data].")(
-            function
-        )
+        function = click.option(
+            name,
+            attribute,
+            type=click.FloatRange(0, 1),
+            help="0..1 [default: those of pictures of the data].",
+        )(function)
     return function
 
 
 @command
 @_sliders
-@click.option("--n", type=click.IntRange(1, 10_000), default=16, show_default=True, help="How many faces.")
+@click.option(
+    "--n", type=click.IntRange(1, 10_000), default=16, show_default=True, help="How many faces."
+)
 @click.option("--seed", default=7, show_default=True, help="The same seed gives the same faces.")
-@click.option("--temperature", type=click.FloatRange(0, 2), help="Spread of the latents at every level [default: settings].")
-@click.option("--guidance", type=click.FloatRange(0, 10), help="Weight of the five values, 1 plain [default: settings].")
-@click.option("--detail", type=click.FloatRange(0, 1), help="How much fine detail is added; 0 is the soft mean [default: settings].")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("grid.png"), show_default=True, help="PNG to write.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 2),
+    help="Spread of the latents at every level [default: settings].",
+)
+@click.option(
+    "--guidance",
+    type=click.FloatRange(0, 10),
+    help="Weight of the five values, 1 plain [default: settings].",
+)
+@click.option(
+    "--detail",
+    type=click.FloatRange(0, 1),
+    help="How much fine detail is added; 0 is the soft mean [default: settings].",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("grid.png"),
+    show_default=True,
+    help="PNG to write.",
+)
 @click.option(
     "--from",
     "source",
@@ -176,7 +251,8 @@ def generate(
     source: Path | None,
     **sliders: float | None,
 ) -> None:
-    """Generate faces with the sliders where you put them, or those of a picture that was downloaded from the studio."""
+    """Generate faces with the sliders where you put them, or those of a picture that was
+    downloaded from the studio."""
     from gaip3_pipeline.models.detail import PairError
     from gaip3_pipeline.sampling.draw import generate_grid, load_face_generator, out_of_range
 
@@ -200,11 +276,22 @@ def generate(
 
 
 @command
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where the results go [default: FOLDER-retouched].")
-@click.option("--fidelity", type=click.FloatRange(0, 1), help="How freely: 0 leaves a photograph as it is [default: settings].")
+@click.argument(
+    "folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the results go [default: FOLDER-retouched].",
+)
+@click.option(
+    "--fidelity",
+    type=click.FloatRange(0, 1),
+    help="How freely: 0 leaves a photograph as it is [default: settings].",
+)
 def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | None) -> None:
-    """Retouch the photographs of FOLDER: encoded, steered by the critic, put back. Originals stay as they are."""
+    """Retouch the photographs of FOLDER: encoded, steered by the critic, put back. Originals
+    stay as they are."""
     from gaip3_pipeline.progress import Progress
     from gaip3_pipeline.studio.faces import Studio
     from gaip3_pipeline.studio.photographs import retouch_photographs
@@ -215,25 +302,37 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
     _need_generator(root)
     out = out or folder.with_name(f"{folder.name}-retouched")
     if out.resolve() == folder:
-        raise click.ClickException(f"{out}: results may not go where the photographs are; choose another folder by --out")
+        raise click.ClickException(
+            f"{out}: results may not go where the photographs are; choose another folder by --out"
+        )
     files = list_images(folder)
     if not files:
         raise click.ClickException(f"{folder}: there is no picture in it")
     free = settings.retouch.fidelity if fidelity is None else fidelity
     try:
         studio = Studio(root, settings, Generators(root).find(None))
-        table = retouch_photographs(studio, folder, files, out, free, Progress("  retouch", len(files)))
+        table = retouch_photographs(
+            studio, folder, files, out, free, Progress("  retouch", len(files))
+        )
     except FileNotFoundError as e:
-        raise click.ClickException(f"{e}: run gaip3 refresh --root {root.path} (or make demo)") from e
+        raise click.ClickException(
+            f"{e}: run gaip3 refresh --root {root.path} (or make demo)"
+        ) from e
     for row in table[table.outcome != ""].itertuples():
         click.echo(f"{folder / str(row.file)}: {row.outcome}", err=True)
     used, changed = int((table.picture != "").sum()), int((table.outcome == "").sum())
-    click.echo(f"{out}: {used} of {len(files)} photographs, {changed} of them changed; look at {retouched_photographs(out)[1]}")
+    click.echo(
+        f"{out}: {used} of {len(files)} photographs, {changed} of them changed; look at"
+        f" {retouched_photographs(out)[1]}"
+    )
 
 
 def _need_generator(root: DataRoot) -> None:
     if not is_trained(root.nvae):
-        raise click.ClickException(f"there is no generator in {root.nvae} yet: run gaip3 refresh --root {root.path} (or make demo)")
+        raise click.ClickException(
+            f"there is no generator in {root.nvae} yet: run gaip3 refresh --root {root.path} (or"
+            " make demo)"
+        )
 
 
 def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
@@ -241,9 +340,15 @@ def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
     from gaip3_pipeline.web.registered import Generators
 
     context = click.get_current_context()
-    given = [p for p in context.params if context.get_parameter_source(p) is click.core.ParameterSource.COMMANDLINE]
+    given = [
+        p
+        for p in context.params
+        if context.get_parameter_source(p) is click.core.ParameterSource.COMMANDLINE
+    ]
     if others := sorted(set(given) - {"path", "out", "source"}):
-        raise click.UsageError(f"--from takes all settings from the picture: leave out --{others[0].replace('_', '-')}")
+        raise click.UsageError(
+            f"--from takes all settings from the picture: leave out --{others[0].replace('_', '-')}"
+        )
     try:
         recipe = read_recipe(source.read_bytes())
         pair = Generators(root).find(recipe.model, recipe.detail_model)
@@ -252,11 +357,16 @@ def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
         write_bytes_atomically(out, Studio(root, load(root), pair).png(recipe.faces))
     except RecipeError as e:
         raise click.ClickException(f"{source}: {e}") from e
-    click.echo(f"{out}: {len(recipe.faces)} face{'s' if len(recipe.faces) > 1 else ''} of generator {pair.version[:12]}")
+    click.echo(
+        f"{out}: {len(recipe.faces)} face{'s' if len(recipe.faces) > 1 else ''} of generator"
+        f" {pair.version[:12]}"
+    )
 
 
 @command
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))
+@click.argument(
+    "folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
+)
 @click.option("--dry-run", is_flag=True, help="List what would move.")
 def import_first_run(root: DataRoot, folder: Path, dry_run: bool) -> None:
     """Move the tree of the first run (FOLDER) into the data root."""
@@ -268,15 +378,23 @@ def import_first_run(root: DataRoot, folder: Path, dry_run: bool) -> None:
 
 
 @command
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--attribute", type=click.Choice(ATTRIBUTES), help="What the values are, where the file does not say; only this one.")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option(
+    "--attribute",
+    type=click.Choice(ATTRIBUTES),
+    help="What the values are, where the file does not say; only this one.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
-def import_labels(root: DataRoot, files: tuple[Path, ...], attribute: str | None, dry_run: bool) -> None:
-    """Take over hand labels from FILES: CSVs as in labels/, exports of Label Studio (JSON, JSON_MIN, CSV, TSV), or CSVs file,value.
+def import_labels(
+    root: DataRoot, files: tuple[Path, ...], attribute: str | None, dry_run: bool
+) -> None:
+    """Take over hand labels from FILES: CSVs as in labels/, exports of Label Studio (JSON,
+    JSON_MIN, CSV, TSV), or CSVs file,value.
 
-    The format is told by the content. A value of the file replaces one that is there; the history keeps what it was. When one of the
-    files cannot be used, nothing is written.
-    """
+    The format is told by the content. A value of the file replaces one that is there; the
+    history keeps what it was. When one of the files cannot be used, nothing is written."""
     from gaip3_pipeline.tables.label_formats import read_label_file
     from gaip3_pipeline.tables.label_store import LabelStore
 
@@ -296,20 +414,25 @@ def import_labels(root: DataRoot, files: tuple[Path, ...], attribute: str | None
 @command
 @click.argument("form", metavar="FORMAT", type=click.Choice(LABEL_EXPORTS))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--attribute", "attributes", multiple=True, type=click.Choice(ATTRIBUTES), help="Only this one; may be given again.")
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    type=click.Choice(ATTRIBUTES),
+    help="Only this one; may be given again.",
+)
 def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, ...]) -> None:
     """Write the hand labels for other programs to OUT.
 
-    \b
-    csv                  the CSVs as in labels/, byte for byte; OUT is a folder, or a .csv for one attribute
-    plain                file,value of one attribute; file,eyes,mouth,... of several
+    \b csv                  the CSVs as in labels/, byte for byte; OUT is a folder, or a .csv for
+    one attribute plain                file,value of one attribute; file,eyes,mouth,... of several
     label-studio         every image as a task with its labels, to import into Label Studio
-    label-studio-csv     the labels as Label Studio exports them
-    label-studio-config  the labeling configuration of the project that takes these tasks
+    label-studio-csv     the labels as Label Studio exports them label-studio-config  the labeling
+    configuration of the project that takes these tasks
 
-    Label Studio shows the images when it runs with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true, with
-    LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to the data root, and the project has original/ as its local source storage.
-    """
+    Label Studio shows the images when it runs with
+    LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true, with LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT
+    set to the data root, and the project has original/ as its local source storage."""
     from gaip3_pipeline.tables.label_formats import WRITERS, label_studio_config
     from gaip3_pipeline.tables.label_store import LabelStore
 
@@ -322,20 +445,33 @@ def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, .
     labels = {a: values for a, values in found.items() if values}
     if not labels or (attributes and len(labels) < len(found)):
         lacking = next(a for a, values in found.items() if not values)
-        raise click.ClickException(f"there are no labels of {lacking} in {root.hand_labels(lacking)}: label images or import labels first")
+        raise click.ClickException(
+            f"there are no labels of {lacking} in {root.hand_labels(lacking)}: label images or"
+            " import labels first"
+        )
     if form == "csv":
         _copy_label_files(root, list(labels), out)
         return
-    images = {(sex, stem): root.relative(path) for sex, of_sex in store.images.items() for stem, path in of_sex.items()}
+    images = {
+        (sex, stem): root.relative(path)
+        for sex, of_sex in store.images.items()
+        for stem, path in of_sex.items()
+    }
     write_text_atomically(out, WRITERS[form](labels, images))
     for a, values in labels.items():
         lost = len(values.keys() - images)
-        click.echo(f"{out}: {len(values) - lost} labels of {a}{f', {lost} left out (no such image)' if lost else ''}")
+        click.echo(
+            f"{out}: {len(values) - lost} labels of"
+            f" {a}{f', {lost} left out (no such image)' if lost else ''}"
+        )
 
 
 def _copy_label_files(root: DataRoot, attributes: list[str], out: Path) -> None:
     if out.suffix == ".csv" and len(attributes) > 1:
-        raise click.ClickException(f"{out}: a CSV for each of {', '.join(attributes)}: name a folder, or one of them with --attribute")
+        raise click.ClickException(
+            f"{out}: a CSV for each of {', '.join(attributes)}: name a folder, or one of them with"
+            " --attribute"
+        )
     for a in attributes:
         path = out if out.suffix == ".csv" else out / root.hand_labels(a).name
         write_bytes_atomically(path, root.hand_labels(a).read_bytes())
@@ -344,26 +480,43 @@ def _copy_label_files(root: DataRoot, attributes: list[str], out: Path) -> None:
 
 @command
 @click.argument("paths", nargs=-1)
-@click.option("--reason", help="Kept in the list, and shown in the manifest [default: by hand, or near-duplicate].")
-@click.option("--duplicates", is_flag=True, help="Of each group of near-duplicates all but the best.")
+@click.option(
+    "--reason",
+    help="Kept in the list, and shown in the manifest [default: by hand, or near-duplicate].",
+)
+@click.option(
+    "--duplicates", is_flag=True, help="Of each group of near-duplicates all but the best."
+)
 @click.option("--undo", is_flag=True, help="Bring PATHS back.")
-def drop(root: DataRoot, paths: tuple[str, ...], reason: str | None, duplicates: bool, undo: bool) -> None:
-    """Leave originals out of everything (curation/dropped.csv); gaip3 refresh then makes what follows.
+def drop(
+    root: DataRoot, paths: tuple[str, ...], reason: str | None, duplicates: bool, undo: bool
+) -> None:
+    """Leave originals out of everything (curation/dropped.csv); gaip3 refresh then makes what
+    follows.
 
-    PATHS are originals or resized pictures, as seen from the data root or from here. Nothing is deleted: --undo brings them back.
-    """
+    PATHS are originals or resized pictures, as seen from the data root or from here. Nothing is
+    deleted: --undo brings them back."""
     from gaip3_pipeline.tables.dropping import DropError, change_dropped, worse_duplicates
 
     try:
         wanted = [*paths, *(worse_duplicates(root) if duplicates else [])]
         if not wanted:
-            raise click.ClickException("no group has more than one picture" if duplicates else "name the pictures, or give --duplicates")
-        changed = change_dropped(root, wanted, reason or ("near-duplicate" if duplicates else "by hand"), undo)
+            raise click.ClickException(
+                "no group has more than one picture"
+                if duplicates
+                else "name the pictures, or give --duplicates"
+            )
+        changed = change_dropped(
+            root, wanted, reason or ("near-duplicate" if duplicates else "by hand"), undo
+        )
     except DropError as e:
         raise click.ClickException(str(e)) from e
     for path in changed:
         click.echo(f"{'back' if undo else 'dropped'}: {path}")
-    done = f"{len(changed)} {'brought back' if undo else 'dropped'}; gaip3 refresh --root {root.path} makes what follows"
+    done = (
+        f"{len(changed)} {'brought back' if undo else 'dropped'}; gaip3 refresh --root {root.path}"
+        " makes what follows"
+    )
     click.echo(done if changed else "nothing changed")
 
 
@@ -398,7 +551,8 @@ def _refresh(
     again: tuple[str, ...] = (),
     config: dict[str, dict[str, Any]] | None = None,
 ) -> None:
-    """Run what is stale; SIGTERM ends it as Ctrl-C does, also where a shell started it in the background."""
+    """Run what is stale; SIGTERM ends it as Ctrl-C does, also where a shell started it in the
+    background."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with _dagster(root) as (definitions, instance):
@@ -407,10 +561,22 @@ def _refresh(
         from gaip3_pipeline.refresh.run import refresh as run
 
         tracking = tracking_of(root, load(root))
-        outcome = run(definitions, instance, root, tracking, select=select, again=again, config=config, verify=verify, say=click.echo)
+        outcome = run(
+            definitions,
+            instance,
+            root,
+            tracking,
+            select=select,
+            again=again,
+            config=config,
+            verify=verify,
+            say=click.echo,
+        )
         if not outcome.materialized:
             return
-        click.echo(f"{len(outcome.materialized)} assets made in {sum(outcome.seconds.values()):.0f} s")
+        click.echo(
+            f"{len(outcome.materialized)} assets made in {sum(outcome.seconds.values()):.0f} s"
+        )
         for name, seconds in outcome.seconds.items():
             click.echo(f"  {seconds:8.1f} s  {name}")
         changed = headlines(outcome.results)
@@ -423,7 +589,9 @@ def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: 
         from gaip3_pipeline.refresh.plan import describe, forecast, plan
         from gaip3_pipeline.refresh.run import observe_only
 
-        planned = forecast(instance, root, plan(definitions, instance, observe_only(root, verify), select))
+        planned = forecast(
+            instance, root, plan(definitions, instance, observe_only(root, verify), select)
+        )
         content = {
             "summary": planned.summary,
             "plan": planned.steps,
@@ -435,7 +603,8 @@ def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: 
 
 @contextmanager
 def _dagster(root: DataRoot) -> Iterator[tuple[Any, Any]]:
-    """The definitions and the Dagster instance of a root; what a refresh complains of is one line."""
+    """The definitions and the Dagster instance of a root; what a refresh complains of is one
+    line."""
     ensure_dagster_home(root)
     import dagster as dg
 

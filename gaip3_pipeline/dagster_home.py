@@ -1,7 +1,8 @@
-"""Where Dagster keeps what it knows about a data root, and the environment of every process that works on it.
+"""Where Dagster keeps what it knows about a data root, and the environment of every process that
+works on it.
 
-Here belongs what has to be in place *before* Dagster or MLflow is imported, so this module imports neither.
-"""
+Here belongs what has to be in place *before* Dagster or MLflow is imported, so this module
+imports neither."""
 
 import json
 import re
@@ -14,24 +15,31 @@ _RELATIVE_STATE = re.compile(r"^(?P<key>\s*base_dir:\s*)\.gaip3/(?P<rest>\S*)[ \
 
 
 def ensure_dagster_home(root: DataRoot) -> Path:
-    """The folder for ``DAGSTER_HOME``, with the repository's ``dagster.yaml`` in it and absolute folders inside ``root``.
+    """The folder for ``DAGSTER_HOME``, with the repository's ``dagster.yaml`` in it and absolute
+    folders inside ``root``.
 
-    The copy makes the commands independent of the current folder. For the root ``data/`` it names the same storage as the
-    repository's own file, so that ``dagster dev`` and ``gaip3`` show the same history. Written only where it differs.
-    """
+    The copy makes the commands independent of the current folder. For the root ``data/`` it
+    names the same storage as the repository's own file, so that ``dagster dev`` and ``gaip3``
+    show the same history. Written only where it differs."""
     home = root.dagster_home.absolute()
     text = _RELATIVE_STATE.sub(
-        lambda found: found["key"] + json.dumps(str(root.state.absolute() / found["rest"]), ensure_ascii=False),
+        lambda found: (
+            found["key"]
+            + json.dumps(str(root.state.absolute() / found["rest"]), ensure_ascii=False)
+        ),
         DAGSTER_TEMPLATE.read_text(encoding="utf-8"),
     )
     file = home / DAGSTER_TEMPLATE.name
-    if file != DAGSTER_TEMPLATE and not (file.exists() and file.read_text(encoding="utf-8") == text):
+    if file != DAGSTER_TEMPLATE and not (
+        file.exists() and file.read_text(encoding="utf-8") == text
+    ):
         write_text_atomically(file, text)
     return home
 
 
 def environment(root: DataRoot) -> dict[str, str]:
-    """The variables that a process working on ``root`` needs, to be laid over its own environment."""
+    """The variables that a process working on ``root`` needs, to be laid over its own
+    environment."""
     return {
         "DAGSTER_HOME": str(root.dagster_home.absolute()),
         "GAIP3_ROOT": str(root.path.absolute()),

@@ -13,20 +13,29 @@ from gaip3_pipeline.settings import Settings, load
 from gaip3_pipeline.versions import ProgressListener, RootResource
 
 
-def build_defs(root: DataRoot, settings: Settings | None = None, in_process: bool = False) -> dg.Definitions:
-    """The definitions of one data root. ``in_process`` runs the steps of a job in one process: importing Keras costs 16 s."""
+def build_defs(
+    root: DataRoot, settings: Settings | None = None, in_process: bool = False
+) -> dg.Definitions:
+    """The definitions of one data root. ``in_process`` runs the steps of a job in one process:
+    importing Keras costs 16 s."""
     settings = settings or load(root)
     return dg.Definitions(
         assets=assets.build(settings),
         asset_checks=checks.build(settings),
-        jobs=[dg.define_asset_job("everything", dg.AssetSelection.all(), description="Every asset, stale or not.")],
+        jobs=[
+            dg.define_asset_job(
+                "everything", dg.AssetSelection.all(), description="Every asset, stale or not."
+            )
+        ],
         sensors=[observe_sources_sensor, materialize_stale_sensor],
         resources={
             "root": RootResource(path=str(root.path.absolute())),
             "tracking": tracking_of(root, settings),
             "watching": ProgressListener(),
         },
-        executor=dg.in_process_executor if in_process else dg.multiprocess_executor.configured({"max_concurrent": 2}),
+        executor=dg.in_process_executor
+        if in_process
+        else dg.multiprocess_executor.configured({"max_concurrent": 2}),
     )
 
 
@@ -37,7 +46,8 @@ def tracking_of(root: DataRoot, settings: Settings) -> MlflowTracking:
         enabled=settings.tracking.enabled,
         uri=uri,
         artifacts="" if settings.tracking.uri else str(root.mlflow_artifacts.absolute()),
-        link=os.environ.get("GAIP3_MLFLOW_URL", "http://127.0.0.1:5000"),  # gaip3 ui may have had to take another port
+        # gaip3 ui may have had to take another port
+        link=os.environ.get("GAIP3_MLFLOW_URL", "http://127.0.0.1:5000"),
     )
 
 
@@ -48,5 +58,6 @@ def root_of_environment() -> DataRoot:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What Dagster loads: not built where this module is only imported, as gaip3 does for a root of its own."""
+    """What Dagster loads: not built where this module is only imported, as gaip3 does for a root
+    of its own."""
     return build_defs(root_of_environment())

@@ -1,9 +1,10 @@
-"""Every path of a data root and of the repository, by name. No other module spells a path (a test holds that).
+"""Every path of a data root and of the repository, by name. No other module spells a path (a test
+holds that).
 
-A data root holds all the state of one data set, with its Dagster home and its MLflow store in ``ROOT/.gaip3/`` (for the
-root ``data/``: in the repository's ``.gaip3/``, which ``dagster.yaml`` names too), so that two roots never disturb each
-other. This is the only module that knows that a root is a local folder.
-"""
+A data root holds all the state of one data set, with its Dagster home and its MLflow store in
+``ROOT/.gaip3/`` (for the root ``data/``: in the repository's ``.gaip3/``, which ``dagster.yaml``
+names too), so that two roots never disturb each other. This is the only module that knows that a
+root is a local folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ PACKAGE = REPOSITORY / "gaip3_pipeline"
 SETTINGS_FILE = REPOSITORY / "gaip3.toml"
 DAGSTER_TEMPLATE = REPOSITORY / "dagster.yaml"
 LOCK_FILE = REPOSITORY / "uv.lock"
-DATA, DEMO = REPOSITORY / "data", REPOSITORY / "demo"  # the roots of the two commands that name none
-DETAIL_START = PACKAGE / "models" / "detail_start.npz"  # weights to begin with, made by bench/detail.py
+# the roots of the two commands that name none
+DATA, DEMO = REPOSITORY / "data", REPOSITORY / "demo"
+# weights to begin with, made by bench/detail.py
+DETAIL_START = PACKAGE / "models" / "detail_start.npz"
 LANDMARK_NETWORKS = PACKAGE / "features" / "mediapipe"
 PAGE = PACKAGE / "web" / "page"
 INDEX = PAGE / "index.html"
@@ -23,7 +26,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One of the three source sets: its short id, its folder among the processed images, and where originals lie."""
+    """One of the three source sets: its short id, its folder among the processed images, and
+    where originals lie."""
 
     id: str
     folder: str
@@ -79,7 +83,8 @@ class DataRoot:
 
     @property
     def refreshes(self) -> Path:
-        """What each of the last refreshes planned, does and changed: a JSON file and a folder of pictures for each."""
+        """What each of the last refreshes planned, does and changed: a JSON file and a folder of
+        pictures for each."""
         return self.state / "refreshes"
 
     def server_log(self, name: str) -> Path:
@@ -108,7 +113,8 @@ class DataRoot:
 
     @property
     def settings_file(self) -> Path:
-        """The root's own settings, laid over the repository's; the repository's data uses gaip3.toml itself."""
+        """The root's own settings, laid over the repository's; the repository's data uses
+        gaip3.toml itself."""
         return SETTINGS_FILE if self.is_repository_data else self.path / "gaip3.toml"
 
     # images
@@ -138,7 +144,8 @@ class DataRoot:
 
     @property
     def packed_final(self) -> Path:
-        """``(N, H, W, 3) uint8`` of the final images in the order of the final dataset's manifest."""
+        """``(N, H, W, 3) uint8`` of the final images in the order of the final dataset's
+        manifest."""
         return self.path / "packed" / "final.npy"
 
     # curation
@@ -164,11 +171,13 @@ class DataRoot:
 
     @property
     def features_final(self) -> Path:
-        """``(2, N, D) float16`` of the final images and their mirror images, in the order of the final dataset's manifest."""
+        """``(2, N, D) float16`` of the final images and their mirror images, in the order of the
+        final dataset's manifest."""
         return self.path / "packed" / "features_final.npy"
 
     def packed_large(self, height: int, width: int) -> Path:
-        """The final images once more at a size above that of ``final/``, made from the originals."""
+        """The final images once more at a size above that of ``final/``, made from the
+        originals."""
         return self.path / "packed" / f"final_{height}x{width}.npy"
 
     def manifest(self, asset: str) -> Path:
@@ -209,7 +218,8 @@ class DataRoot:
         return self.path / "labels" / "checked" / f"{attribute}.csv"
 
     def labels_seen(self, model: Path, attribute: str) -> Path:
-        """The checked labels that the model in the folder ``model`` was trained with; no part of its content hash."""
+        """The checked labels that the model in the folder ``model`` was trained with; no part of
+        its content hash."""
         return model / f"labels_{attribute}.csv"
 
     @property
@@ -315,7 +325,8 @@ class DataRoot:
 
     @property
     def control_table(self) -> Path:
-        """Every picture of the generator's sweeps: what was asked for and what the evaluators measured."""
+        """Every picture of the generator's sweeps: what was asked for and what the evaluators
+        measured."""
         return self.path / "report" / "control.csv"
 
     def figures(self, asset: str) -> Path:
@@ -337,7 +348,8 @@ class DataRoot:
         return self.path / "logs"
 
     def training_log(self, name: str) -> Path:
-        """``name`` is ``train_data_decide_model``, ``input_decide_model``, ``nvae`` or ``critic``."""
+        """``name`` is ``train_data_decide_model``, ``input_decide_model``, ``nvae`` or
+        ``critic``."""
         return self.logs / f"trainlog_{name}.md"
 
     def relative(self, path: Path) -> str:
@@ -402,5 +414,6 @@ def downloads(cache: Path, dataset: str) -> Path:
 
 
 def servers_files(folder: Path) -> tuple[Path, Path]:
-    """The socket of the code server and the workspace of ``gaip3 ui``, in its temporary ``folder``."""
+    """The socket of the code server and the workspace of ``gaip3 ui``, in its temporary
+    ``folder``."""
     return folder / "code", folder / "workspace.yaml"

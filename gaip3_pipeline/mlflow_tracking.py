@@ -1,8 +1,8 @@
-"""The one place that knows MLflow: a parent run per Dagster run, a child run per training, the model registry.
+"""The one place that knows MLflow: a parent run per Dagster run, a child run per training, the
+model registry.
 
-MLflow is imported when the first run starts, never with the definitions. Runs are addressed by id through the client, so
-that nothing here keeps state in the process.
-"""
+MLflow is imported when the first run starts, never with the definitions. Runs are addressed by
+id through the client, so that nothing here keeps state in the process."""
 
 import json
 import logging
@@ -31,7 +31,8 @@ CANDIDATE, CHAMPION = "candidate", "champion"
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered version of a model: its number, its aliases, the content hash of its weights, its files and its figures."""
+    """A registered version of a model: its number, its aliases, the content hash of its weights,
+    its files and its figures."""
 
     number: str
     aliases: list[str]
@@ -56,7 +57,8 @@ class MlflowTracking(dg.ConfigurableResource):
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         from mlflow import MlflowClient
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it announces each database migration
+        # it announces each database migration
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
@@ -69,7 +71,10 @@ class MlflowTracking(dg.ConfigurableResource):
         if found:
             return found.experiment_id
         try:
-            return client.create_experiment(EXPERIMENT, artifact_location=Path(self.artifacts).as_uri() if self.artifacts else None)
+            return client.create_experiment(
+                EXPERIMENT,
+                artifact_location=Path(self.artifacts).as_uri() if self.artifacts else None,
+            )
         except MlflowException:
             found = client.get_experiment_by_name(EXPERIMENT)  # another process made it meanwhile
             if not found:
@@ -77,13 +82,16 @@ class MlflowTracking(dg.ConfigurableResource):
             return found.experiment_id
 
     def end_dead_runs(self) -> int:
-        """Mark runs left RUNNING by processes that are gone as KILLED; returns how many there were."""
+        """Mark runs left RUNNING by processes that are gone as KILLED; returns how many there
+        were."""
         if not self.enabled:
             return 0
         client = self.client()
         dead = [
             r
-            for r in client.search_runs([self.experiment(client)], "attributes.status = 'RUNNING'", max_results=1000)
+            for r in client.search_runs(
+                [self.experiment(client)], "attributes.status = 'RUNNING'", max_results=1000
+            )
             if not process_lives(r.data.tags.get("gaip3.process", ""))
         ]
         for run in dead:
@@ -91,41 +99,72 @@ class MlflowTracking(dg.ConfigurableResource):
         return len(dead)
 
     def promote(self, asset: str, version: str) -> bool:
-        """Move the alias ``champion`` of a registered model to the version whose weights have the content hash ``version``."""
+        """Move the alias ``champion`` of a registered model to the version whose weights have
+        the content hash ``version``."""
         if not self.enabled:
             return False
         client = self.client()
-        found = [m for m in client.search_model_versions(f"name = '{asset}'") if m.tags.get("gaip3.data_version") == version]
+        found = [
+            m
+            for m in client.search_model_versions(f"name = '{asset}'")
+            if m.tags.get("gaip3.data_version") == version
+        ]
         if not found:
             return False
-        client.set_registered_model_alias(asset, CHAMPION, max(found, key=lambda m: int(m.version)).version)
+        client.set_registered_model_alias(
+            asset, CHAMPION, max(found, key=lambda m: int(m.version)).version
+        )
         return True
 
     def versions(self, asset: str, measured_by: str) -> list[ModelVersion]:
-        """The registered versions of a model whose files are on this machine, newest first; none without a store.
+        """The registered versions of a model whose files are on this machine, newest first; none
+        without a store.
 
-        Their figures are those of their training and of the last run of the asset ``measured_by`` that measured these weights.
-        """
-        if not self.enabled or (self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).exists()):
+        Their figures are those of their training and of the last run of the asset
+        ``measured_by`` that measured these weights."""
+        if not self.enabled or (
+            self.uri.startswith("sqlite:///")
+            and not Path(self.uri.removeprefix("sqlite:///")).exists()
+        ):
             return []
         client = self.client()
         experiment = self.experiment(client)
-        aliases = client.get_registered_model(asset).aliases if client.search_registered_models(f"name = '{asset}'") else {}
+        aliases = (
+            client.get_registered_model(asset).aliases
+            if client.search_registered_models(f"name = '{asset}'")
+            else {}
+        )
         found = []
-        for made in sorted(client.search_model_versions(f"name = '{asset}'"), key=lambda m: -int(m.version)):
+        for made in sorted(
+            client.search_model_versions(f"name = '{asset}'"), key=lambda m: -int(m.version)
+        ):
             source, version = urlsplit(str(made.source)), made.tags.get("gaip3.data_version", "")
             folder = Path(unquote(source.path) if source.scheme == "file" else str(made.source))
             if not folder.is_dir():
                 continue
             measured = client.search_runs(
                 [experiment],
-                f"tags.`gaip3.asset` = '{measured_by}' and tags.`gaip3.input.{asset}` = '{version}'",
+                f"tags.`gaip3.asset` = '{measured_by}' and tags.`gaip3.input.{asset}` ="
+                f" '{version}'",
                 max_results=1,
                 order_by=["attributes.start_time DESC"],
             )
             runs = [client.get_run(str(made.run_id)), *measured]
-            figures = {k.removeprefix("final/"): v for run in runs for k, v in run.data.metrics.items() if k.startswith("final/")}
-            found.append(ModelVersion(made.version, sorted(a for a, n in aliases.items() if n == made.version), version, folder, figures))
+            figures = {
+                k.removeprefix("final/"): v
+                for run in runs
+                for k, v in run.data.metrics.items()
+                if k.startswith("final/")
+            }
+            found.append(
+                ModelVersion(
+                    made.version,
+                    sorted(a for a, n in aliases.items() if n == made.version),
+                    version,
+                    folder,
+                    figures,
+                )
+            )
         return found
 
     def url(self, experiment_id: str, run_id: str) -> str:
@@ -134,12 +173,12 @@ class MlflowTracking(dg.ConfigurableResource):
 
 
 class TrainingRun:
-    """One training in MLflow. FINISHED when the block ends, FAILED on an error, KILLED on an interruption.
+    """One training in MLflow. FINISHED when the block ends, FAILED on an error, KILLED on an
+    interruption.
 
-    ``on_parent`` is given the id of the parent run, ``parent_id`` where there is one already.
-    A run of the same fingerprint that a killed process left behind is continued rather than started anew, as the training
-    itself goes on from its checkpoint.
-    """
+    ``on_parent`` is given the id of the parent run, ``parent_id`` where there is one already. A
+    run of the same fingerprint that a killed process left behind is continued rather than
+    started anew, as the training itself goes on from its checkpoint."""
 
     def __init__(
         self,
@@ -176,7 +215,10 @@ class TrainingRun:
             parent = client.create_run(
                 experiment,
                 run_name=f"dagster {self._dagster_run_id[:8]}",
-                tags={"gaip3.dagster_run_id": self._dagster_run_id, "gaip3.process": this_process()},
+                tags={
+                    "gaip3.dagster_run_id": self._dagster_run_id,
+                    "gaip3.process": this_process(),
+                },
             )
             self._parent_id = parent.info.run_id
             self._on_parent(self._parent_id)
@@ -197,7 +239,9 @@ class TrainingRun:
         if left:
             self.run_id = left.info.run_id
             client.update_run(self.run_id, status="RUNNING")
-            for key, value in (tags | {"gaip3.resumed": str(int(left.data.tags.get("gaip3.resumed", 0)) + 1)}).items():
+            for key, value in (
+                tags | {"gaip3.resumed": str(int(left.data.tags.get("gaip3.resumed", 0)) + 1)}
+            ).items():
                 client.set_tag(self.run_id, key, value)
         else:
             self.run_id = client.create_run(experiment, run_name=self._asset, tags=tags).info.run_id
@@ -205,20 +249,32 @@ class TrainingRun:
         self.url = self._tracking.url(experiment, self.run_id)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if not self._client:
             return
         if kind is None:
             status = "FINISHED"
         else:
-            status = "FAILED" if issubclass(kind, Exception) and kind.__name__ != "DagsterExecutionInterruptedError" else "KILLED"
+            status = (
+                "FAILED"
+                if issubclass(kind, Exception)
+                and kind.__name__ != "DagsterExecutionInterruptedError"
+                else "KILLED"
+            )
             self._client.set_tag(self.run_id, "gaip3.error", f"{kind.__name__}: {error}"[:500])
         self._client.set_terminated(self.run_id, status=status)
-        # The parent is closed with each child and opened by the next one: no process is left to close it at the very end.
+        # The parent is closed with each child and opened by the next one: no process is left to
+        # close it at the very end.
         self._client.set_terminated(self._parent_id, status=status)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Log the figures of an epoch; what is not finite is left out, since MLflow's store refuses it."""
+        """Log the figures of an epoch; what is not finite is left out, since MLflow's store
+        refuses it."""
         if not self._client:
             return
         import time
@@ -230,7 +286,8 @@ class TrainingRun:
         self._client.log_batch(self.run_id, metrics=metrics)
 
     def result(self, figures: Mapping[str, float]) -> None:
-        """Log final figures as ``final/…``: a section of their own on the run's page, apart from the curves of like names."""
+        """Log final figures as ``final/…``: a section of their own on the run's page, apart from
+        the curves of like names."""
         self.log(0, {f"final/{name}": value for name, value in figures.items()})
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
@@ -259,8 +316,8 @@ class TrainingRun:
     def register(self, folder: Path, version: str) -> None:
         """Register the model in ``folder`` under the asset's name, with the alias ``candidate``.
 
-        ``version`` is the content hash of its weights, kept as a tag of the run and of the model version.
-        """
+        ``version`` is the content hash of its weights, kept as a tag of the run and of the model
+        version."""
         if not self._client:
             return
         from mlflow.exceptions import MlflowException
@@ -275,7 +332,9 @@ class TrainingRun:
             if e.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = f"{self._client.get_run(self.run_id).info.artifact_uri}/model"
-        made = self._client.create_model_version(self._asset, source, self.run_id, tags={"gaip3.data_version": version})
+        made = self._client.create_model_version(
+            self._asset, source, self.run_id, tags={"gaip3.data_version": version}
+        )
         self._client.set_registered_model_alias(self._asset, CANDIDATE, made.version)
 
     def _bytes(self, name: str, data: bytes) -> None:
@@ -291,23 +350,33 @@ class TrainingRun:
     def _left_behind(self, experiment: str) -> Any:
         found = self._client.search_runs(
             [experiment],
-            f"tags.`gaip3.asset` = '{self._asset}' and tags.`gaip3.fingerprint` = '{self._fingerprint}'",
+            f"tags.`gaip3.asset` = '{self._asset}' and tags.`gaip3.fingerprint` ="
+            f" '{self._fingerprint}'",
             max_results=1,
             order_by=["attributes.start_time DESC"],
         )
         if not found:
             return None
         stopped = found[0].info.status in ("FAILED", "KILLED")
-        dead = found[0].info.status == "RUNNING" and not process_lives(found[0].data.tags.get("gaip3.process", ""))
+        dead = found[0].info.status == "RUNNING" and not process_lives(
+            found[0].data.tags.get("gaip3.process", "")
+        )
         return found[0] if stopped or dead else None
 
     def _log_parameters_and_inputs(self) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-        self._client.log_batch(self.run_id, params=[Param(k, str(v)) for k, v in self._parameters.items()])
+        self._client.log_batch(
+            self.run_id, params=[Param(k, str(v)) for k, v in self._parameters.items()]
+        )
         datasets = [
             DatasetInput(
-                Dataset(name=name, digest=version[:DIGEST_LENGTH] or "unknown", source_type="dagster", source=json.dumps({"asset": name})),
+                Dataset(
+                    name=name,
+                    digest=version[:DIGEST_LENGTH] or "unknown",
+                    source_type="dagster",
+                    source=json.dumps({"asset": name}),
+                ),
                 [InputTag("mlflow.data.context", "training")],
             )
             for name, version in self._inputs.items()
@@ -317,7 +386,8 @@ class TrainingRun:
 
 
 def this_process() -> str:
-    """Names this process so that another can tell whether it still lives: host, pid and start time."""
+    """Names this process so that another can tell whether it still lives: host, pid and start
+    time."""
     return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
 
 
@@ -327,7 +397,8 @@ def of_this_host(name: str) -> bool:
 
 
 def process_lives(name: str) -> bool:
-    """Whether the process that :func:`this_process` named is still there; one of another host is taken to live."""
+    """Whether the process that :func:`this_process` named is still there; one of another host is
+    taken to live."""
     try:
         _, pid, started = name.rsplit(":", 2)
     except ValueError:
@@ -337,7 +408,8 @@ def process_lives(name: str) -> bool:
 
 def _started(pid: int) -> str:
     try:
-        # The 22nd field is the start time in clock ticks since boot; the second may hold spaces and brackets.
+        # The 22nd field is the start time in clock ticks since boot; the second may hold spaces and
+        # brackets.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
@@ -346,9 +418,18 @@ def _started(pid: int) -> str:
 
 def _git_state() -> dict[str, str]:
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(REPOSITORY), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
 
     try:
-        return {"gaip3.git_commit": git("rev-parse", "HEAD"), "gaip3.git_dirty": str(bool(git("status", "--porcelain"))).lower()}
+        return {
+            "gaip3.git_commit": git("rev-parse", "HEAD"),
+            "gaip3.git_dirty": str(bool(git("status", "--porcelain"))).lower(),
+        }
     except (OSError, subprocess.SubprocessError):
         return {}

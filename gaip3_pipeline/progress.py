@@ -1,22 +1,28 @@
-"""Progress of long work with the time left: one line rewritten on a terminal, a line every few seconds elsewhere."""
+"""Progress of long work with the time left: one line rewritten on a terminal, a line every few
+seconds elsewhere."""
 
 import sys
 import time
 from collections.abc import Callable
 from typing import TextIO
 
-Watch = Callable[[str, int, int, float | None], None]  # label, done, total, seconds left (None while unknown)
+# label, done, total, seconds left (None while unknown)
+Watch = Callable[[str, int, int, float | None], None]
 
 
 class Progress:
     """Counts ``done`` of ``total`` and says how long the rest will take.
 
-    The rate is taken from this process's own work, so that a resumed training does not look faster than it is. ``watch`` is told at
-    most once a second, and at the end.
-    """
+    The rate is taken from this process's own work, so that a resumed training does not look
+    faster than it is. ``watch`` is told at most once a second, and at the end."""
 
     def __init__(
-        self, label: str, total: int, stream: TextIO | None = None, every: float | None = None, watch: Watch | None = None
+        self,
+        label: str,
+        total: int,
+        stream: TextIO | None = None,
+        every: float | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.label = label
         self.total = total
@@ -33,7 +39,8 @@ class Progress:
         """Report that ``done`` of ``total`` units are complete, with figures worth seeing."""
         now = time.monotonic()
         if self._first_done < 0 or (not self._warm and done > self._first_done):
-            # What was resumed and the first unit, in which a graph is compiled, say nothing about the rate.
+            # What was resumed and the first unit, in which a graph is compiled, say nothing about
+            # the rate.
             self._warm = self._first_done >= 0
             self._first_done, self._measured_from = done, now
         complete = done >= self.total
@@ -41,16 +48,31 @@ class Progress:
             return
         self._finished = complete
         fresh = done - self._first_done
-        left = 0.0 if complete else (now - self._measured_from) / fresh * (self.total - done) if fresh > 0 else None
+        left = (
+            0.0
+            if complete
+            else (now - self._measured_from) / fresh * (self.total - done)
+            if fresh > 0
+            else None
+        )
         if self._watch and (complete or now - self._last_told >= 1.0):
             self._last_told = now
             self._watch(self.label.strip(), done, self.total, left)
         if not complete and now - self._last < self._every:
             return
         self._last = now
-        rest = f"done in {clock(now - self._start)}" if complete else "" if left is None else f"{clock(left)} left"
+        rest = (
+            f"done in {clock(now - self._start)}"
+            if complete
+            else ""
+            if left is None
+            else f"{clock(left)} left"
+        )
         shown = "  ".join(f"{k} {v:.4g}" for k, v in figures.items())
-        line = f"{self.label}  {done:,}/{self.total:,}  {done / max(self.total, 1):4.0%}  {rest}  {shown}".rstrip()
+        line = (
+            f"{self.label}  {done:,}/{self.total:,}  {done / max(self.total, 1):4.0%}  {rest} "
+            f" {shown}".rstrip()
+        )
         if self._terminal:
             self._stream.write(f"\r\x1b[2K{line}" + ("\n" if complete else ""))
         else:

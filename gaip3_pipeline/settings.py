@@ -1,9 +1,9 @@
 """Typed, frozen settings with their defaults; ``gaip3.toml`` holds presets and the user's changes.
 
-Resolution, later wins: the defaults below, the preset's tables in the repository's ``gaip3.toml`` (``[presets.NAME.SECTION]``),
-the preset's tables in the root's file, and the ``[SECTION]`` tables of the file that belongs to the root. A model's
-``code_version`` holds the hash of its *resolved* section, so that editing one preset leaves the others alone.
-"""
+Resolution, later wins: the defaults below, the preset's tables in the repository's
+``gaip3.toml`` (``[presets.NAME.SECTION]``), the preset's tables in the root's file, and the
+``[SECTION]`` tables of the file that belongs to the root. A model's ``code_version`` holds the
+hash of its *resolved* section, so that editing one preset leaves the others alone."""
 
 import dataclasses
 import hashlib
@@ -20,11 +20,14 @@ BEFORE = "before"
 
 
 def added(default: Any, before: Any = dataclasses.MISSING) -> Any:
-    """A setting that came after roots had been made: at ``default`` their code versions stay as they are.
+    """A setting that came after roots had been made: at ``default`` their code versions stay as
+    they are.
 
-    Where the default changes later, ``before`` is the one at which the code does what it did before there was the setting.
-    """
-    return field(default=default, metadata={BEFORE: default if before is dataclasses.MISSING else before})
+    Where the default changes later, ``before`` is the one at which the code does what it did
+    before there was the setting."""
+    return field(
+        default=default, metadata={BEFORE: default if before is dataclasses.MISSING else before}
+    )
 
 
 class SettingsError(ValueError):
@@ -50,7 +53,8 @@ class Images:
     height: int = 128
     width: int = 104
     jpeg_quality: int = 95
-    max_pixels: int = 50_000_000  # larger pictures are refused before they are decoded; one such takes about 0.5 GB
+    # larger pictures are refused before they are decoded; one such takes about 0.5 GB
+    max_pixels: int = 50_000_000
     max_unusable_share: float = 0.05  # more than this fails the check
 
 
@@ -80,10 +84,13 @@ class GenderModel:
 
 @dataclass(frozen=True)
 class InputModel:
-    """A Gaussian process of one value: sizes and regions need no setting, their relevance is learned."""
+    """A Gaussian process of one value: sizes and regions need no setting, their relevance is
+    learned."""
 
-    least_noise: float = 0.08  # of a label, as a share of the labels' variance; two people's labels differ by .08 to .18
-    relevance_labels: int = 800  # relevances are learned from at most so many; with 400 head's R² falls by .006
+    # of a label, as a share of the labels' variance; two people's labels differ by .08 to .18
+    least_noise: float = 0.08
+    # relevances are learned from at most so many; with 400 head's R² falls by .006
+    relevance_labels: int = 800
 
 
 @dataclass(frozen=True)
@@ -99,13 +106,16 @@ class Network:
     dropout: float = 0.5  # few labels: on the photographs, R² of head .74, against .72 at 0.3
     shift: int = 2  # augmentation: up to so many pixels at the model's size
     jitter: float = 0.1  # augmentation: contrast, and half of it brightness
-    blur: float = 0.0  # augmentation: greatest standard deviation in pixels at the model's size, for half of the pictures
+    # augmentation: greatest standard deviation in pixels at the model's size, for half of the
+    # pictures
+    blur: float = 0.0
     seed: int = 1
 
 
 @dataclass(frozen=True)
 class ControlRegressor(Network):
-    """The regressor of all five values that steers the generator: it learns what the input models say of the final images."""
+    """The regressor of all five values that steers the generator: it learns what the input
+    models say of the final images."""
 
     epochs: int = 14
     dropout: float = 0.3
@@ -117,8 +127,8 @@ class ControlRegressor(Network):
 class Evaluator(Network):
     """A regressor of one value that only measures generated pictures: one section for all five."""
 
-    # Generated pictures are softer than photographs: without blurred ones to learn from, regressors of exact values took half-open
-    # eyes (.50) of reconstructions for nearly closed ones (.28).
+    # Generated pictures are softer than photographs: without blurred ones to learn from, regressors
+    # of exact values took half-open eyes (.50) of reconstructions for nearly closed ones (.28).
     blur: float = 1.2
     seed: int = 101  # other weights than the input model's
 
@@ -130,25 +140,34 @@ class Nvae:
     height: int = 64
     width: int = 52
     stem: int = 2  # the finest scale is the picture divided by this
-    cell: str = "dense"  # or "paper": depthwise 5×5 with batch normalisation and squeeze and excitation
+    # or "paper": depthwise 5×5 with batch normalisation and squeeze and excitation
+    cell: str = "dense"
     likelihood: str = "logistics"  # or "bernoulli", for black and white
     channels: tuple = (192, 128, 128, 96, 64, 32)
-    latents: tuple = (96, 0, 8, 2, 1, 0)  # channels of z; few on fine scales, since a short training cannot learn their prior
-    cells: tuple = (1, 0, 1, 1, 1, 1)  # at each scale, a latent group before each where the scale has latents
-    kl_weights: tuple = (1.0, 1.0, 4.0, 16.0, 32.0, 1.0)  # kept to the end: what fine scales say is held dear
+    # channels of z; few on fine scales, since a short training cannot learn their prior
+    latents: tuple = (96, 0, 8, 2, 1, 0)
+    # at each scale, a latent group before each where the scale has latents
+    cells: tuple = (1, 0, 1, 1, 1, 1)
+    # kept to the end: what fine scales say is held dear
+    kl_weights: tuple = (1.0, 1.0, 4.0, 16.0, 32.0, 1.0)
     mixtures: int = 1  # discretised logistics per pixel
     condition_width: int = 64
     condition_dropout: float = 0.1  # share of training pictures shown with the null condition
     shift: int = 0  # augmentation: up to so many pixels
     epochs: int = 60  # at most
-    patience: int = 0  # end so many epochs after the best on the validation split and keep those weights; 0: train to the end
+    # end so many epochs after the best on the validation split and keep those weights; 0: train to
+    # the end
+    patience: int = 0
     batch_size: int = 32
     learning_rate: float = 5e-3
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     kl_warmup: float = 0.3  # share of the steps in which the weight of the KL rises
     clip_norm: float = 1.0  # of the whole gradient
-    spike: float = 10.0  # an update whose gradient is so many times the usual is skipped and counted
-    control: float = 1.0  # weight of the error of the five values, as the input models see them in samples; 0: they do not look
+    # an update whose gradient is so many times the usual is skipped and counted
+    spike: float = 10.0
+    # weight of the error of the five values, as the input models see them in samples; 0: they do
+    # not look
+    control: float = 1.0
     spectral: float = 0.01  # weight of the spectral regularisation, per picture in nats
     ema: float = 0.995
     seed: int = 1
@@ -156,10 +175,12 @@ class Nvae:
 
 @dataclass(frozen=True)
 class Detail:
-    """The detail network and its discriminator (models/detail). Tuples hold one number per scale, the full size first."""
+    """The detail network and its discriminator (models/detail). Tuples hold one number per
+    scale, the full size first."""
 
     channels: tuple = (16, 32, 48, 64)
-    discriminator: tuple = (64, 64, 96, 128)  # channels of the discriminator: two at half of the size, one at each smaller scale
+    # channels of the discriminator: two at half of the size, one at each smaller scale
+    discriminator: tuple = (64, 64, 96, 128)
     epochs: int = 50
     steps: int = 100  # updates in each epoch
     batch_size: int = 16  # samples, and as many reconstructions
@@ -177,11 +198,13 @@ class Samples:
     """What is drawn from the generator."""
 
     n: int = 64
-    # By distances to held-out photographs and coverage (docs/results.md, temperature and guidance): at guidance 1 samples look alike and
-    # small features move too little, at 2 hair and background overshoot.
+    # By distances to held-out photographs and coverage (docs/results.md, temperature and guidance):
+    # at guidance 1 samples look alike and small features move too little, at 2 hair and background
+    # overshoot.
     temperature: float = 1.0
     guidance: float = 1.5
-    detail: float = 1.0  # how much of the detail network's change is added, 0 to 1; 0: the decoder's mean
+    # how much of the detail network's change is added, 0 to 1; 0: the decoder's mean
+    detail: float = 1.0
     seed: int = 7
 
 
@@ -207,15 +230,20 @@ TRANSPORT, NOISE_CONTRASTIVE, ASCENT = "transport", "noise_contrastive", "ascent
 class Retouch:
     """Refinement of samples in latent space, by one of the ways of retouching/methods.py."""
 
-    method: str = ASCENT  # or rejection, temperature, repair; transport and noise_contrastive correct latents of the prior alone
-    # How freely, 0 to 1: 0 leaves samples as they are, 1 goes all the way. The trade-off against identity: docs/results.md, proof.
+    # or rejection, temperature, repair; transport and noise_contrastive correct latents of the
+    # prior alone
+    method: str = ASCENT
+    # How freely, 0 to 1: 0 leaves samples as they are, 1 goes all the way. The trade-off against
+    # identity: docs/results.md, proof.
     fidelity: float = 0.75
     steps: int = 6  # proposals for each sample, of methods that make several
-    # Of ascent, at fidelity .5. By the judges (docs/results.md, retouching): larger steps move samples past what is real, AUC far below .5.
+    # Of ascent, at fidelity .5. By the judges (docs/results.md, retouching): larger steps move
+    # samples past what is real, AUC far below .5.
     step_size: float = 0.03  # of the first step, in standard deviations of the prior; falls to 0
     prior_weight: float = 30.0  # against the mean square distance from the latents drawn
     values_weight: float = 20.0  # against the squared change of the five values
-    identity_weight: float = 0.0  # against the mean square change of the picture at a quarter of its size
+    # against the mean square change of the picture at a quarter of its size
+    identity_weight: float = 0.0
     batch_size: int = 32
 
 
@@ -236,7 +264,9 @@ class Settings:
     images: Images = Images()
     gender_model: GenderModel = GenderModel()
     final_dataset: FinalDataset = FinalDataset()
-    input_model: dict[str, InputModel] = field(default_factory=lambda: {a: InputModel() for a in ATTRIBUTES})
+    input_model: dict[str, InputModel] = field(
+        default_factory=lambda: {a: InputModel() for a in ATTRIBUTES}
+    )
     control_regressor: ControlRegressor = ControlRegressor()
     nvae: Nvae = Nvae()
     detail: Detail = Detail()
@@ -248,7 +278,9 @@ class Settings:
 
 
 SECTIONS: dict[str, type] = {
-    f.name: f.type for f in dataclasses.fields(Settings) if f.name not in ("preset", "input_model") and isinstance(f.type, type)
+    f.name: f.type
+    for f in dataclasses.fields(Settings)
+    if f.name not in ("preset", "input_model") and isinstance(f.type, type)
 } | {"input_model": InputModel, **{f"input_model_{a}": InputModel for a in ATTRIBUTES}}
 
 
@@ -257,14 +289,22 @@ def load(root: DataRoot) -> Settings:
     shared = _read(SETTINGS_FILE)
     own = shared if root.settings_file == SETTINGS_FILE else _read(root.settings_file)
     preset = own.get("preset", "seed")
-    tables = [shared.get("presets", {}).get(preset, {}), own.get("presets", {}).get(preset, {}), _sections(own)]
+    tables = [
+        shared.get("presets", {}).get(preset, {}),
+        own.get("presets", {}).get(preset, {}),
+        _sections(own),
+    ]
     if preset not in {**shared.get("presets", {}), **own.get("presets", {})}:
-        raise SettingsError(f"{root.settings_file}: preset {preset!r} is not defined; use one of {sorted(shared.get('presets', {}))}")
+        raise SettingsError(
+            f"{root.settings_file}: preset {preset!r} is not defined; use one of"
+            f" {sorted(shared.get('presets', {}))}"
+        )
     return resolve(preset, tables, root.settings_file)
 
 
 def of_preset(preset: str) -> Settings:
-    """The settings of a preset of the repository's own file, without anybody's changes. Raises :class:`SettingsError`."""
+    """The settings of a preset of the repository's own file, without anybody's changes. Raises
+    :class:`SettingsError`."""
     presets = _read(SETTINGS_FILE).get("presets", {})
     if preset not in presets:
         raise SettingsError(f"preset {preset!r} is not defined; use one of {sorted(presets)}")
@@ -272,28 +312,43 @@ def of_preset(preset: str) -> Settings:
 
 
 def resolve(preset: str, tables: list[dict[str, Any]], source: Path | str = "settings") -> Settings:
-    """Lay ``tables`` (section name to key to value) over the defaults, later ones winning. Raises :class:`SettingsError`."""
+    """Lay ``tables`` (section name to key to value) over the defaults, later ones winning.
+    Raises :class:`SettingsError`."""
     merged: dict[str, dict[str, Any]] = {}
     for table in tables:
         for name, values in table.items():
             if name not in SECTIONS:
-                raise SettingsError(f"{source}: unknown section [{name}]; known: {', '.join(sorted(SECTIONS))}")
+                raise SettingsError(
+                    f"{source}: unknown section [{name}]; known: {', '.join(sorted(SECTIONS))}"
+                )
             merged.setdefault(name, {}).update(values)
-    plain = {n: _section(SECTIONS[n], merged.get(n, {}), n, source) for n in SECTIONS if not n.startswith("input_model")}
+    plain = {
+        n: _section(SECTIONS[n], merged.get(n, {}), n, source)
+        for n in SECTIONS
+        if not n.startswith("input_model")
+    }
     common = merged.get("input_model", {})
-    inputs = {a: _section(InputModel, common | merged.get(f"input_model_{a}", {}), f"input_model_{a}", source) for a in ATTRIBUTES}
+    inputs = {
+        a: _section(
+            InputModel, common | merged.get(f"input_model_{a}", {}), f"input_model_{a}", source
+        )
+        for a in ATTRIBUTES
+    }
     return Settings(preset=preset, input_model=inputs, **plain)
 
 
 def section_hash(*sections: Any) -> str:
-    """Eight hex digits of the resolved values of sections (dataclass instances), without those :func:`added` that are at their default."""
+    """Eight hex digits of the resolved values of sections (dataclass instances), without those
+    :func:`added` that are at their default."""
     text = json.dumps([_hashed(s) for s in sections], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _hashed(section: Any) -> dict[str, Any]:
     values = dataclasses.asdict(section)
-    before = {f.name: f.metadata[BEFORE] for f in dataclasses.fields(section) if BEFORE in f.metadata}
+    before = {
+        f.name: f.metadata[BEFORE] for f in dataclasses.fields(section) if BEFORE in f.metadata
+    }
     return {k: v for k, v in values.items() if k not in before or v != before[k]}
 
 
@@ -301,7 +356,11 @@ def flatten(section: Any, prefix: str = "") -> dict[str, Any]:
     """A section as flat parameters, ``name.name`` to value, as MLflow wants them."""
     flat: dict[str, Any] = {}
     for key, value in dataclasses.asdict(section).items():
-        flat |= {f"{prefix}{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= (
+            {f"{prefix}{key}.{k}": v for k, v in value.items()}
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": value}
+        )
     return flat
 
 
@@ -323,13 +382,18 @@ def _section(kind: type, values: dict[str, Any], name: str, source: Path | str) 
     out = {}
     for key, value in values.items():
         if key not in fields:
-            raise SettingsError(f"{source}: [{name}] has no setting {key!r}; known: {', '.join(fields)}")
+            raise SettingsError(
+                f"{source}: [{name}] has no setting {key!r}; known: {', '.join(fields)}"
+            )
         default = fields[key].default
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if isinstance(default, tuple) and isinstance(value, list):
             value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
         if type(value) is not type(default):
-            raise SettingsError(f"{source}: [{name}] {key} = {value!r} must be of type {type(default).__name__}, such as {default!r}")
+            raise SettingsError(
+                f"{source}: [{name}] {key} = {value!r} must be of type {type(default).__name__},"
+                f" such as {default!r}"
+            )
         out[key] = value
     return kind(**out)

@@ -1,4 +1,5 @@
-"""What trainings read, gathered from manifests, checked labels and tables. Not an asset: every model's asset starts here."""
+"""What trainings read, gathered from manifests, checked labels and tables. Not an asset: every
+model's asset starts here."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,11 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS, SET_OF_SEX, DataRoot, made_of
 from gaip3_pipeline.settings import Settings, section_hash
 from gaip3_pipeline.tables import splits
-from gaip3_pipeline.tables.contracts import read_all_input_values, read_input_uncertainty, read_labels
+from gaip3_pipeline.tables.contracts import (
+    read_all_input_values,
+    read_input_uncertainty,
+    read_labels,
+)
 from gaip3_pipeline.tables.duplicates import read_group_table, twins
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically, writing
 from gaip3_pipeline.tables.label_changes import changes_since
@@ -19,61 +24,90 @@ from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_man
 from gaip3_pipeline.training.run import Examples
 from gaip3_pipeline.versions import read_figures
 
-KNOWN = 0.25  # the share of the variance on held-out pictures below which a regressor does not know a value
+# the share of the variance on held-out pictures below which a regressor does not know a value
+KNOWN = 0.25
 FOLDER_OF_SET = {s.id: s.folder for s in IMAGE_SETS}
 
 
 def originals_table(root: DataRoot) -> pd.DataFrame:
-    """Every usable original with its split (see :func:`gaip3_pipeline.tables.splits.originals`); near-duplicates share it."""
+    """Every usable original with its split (see :func:`gaip3_pipeline.tables.splits.originals`);
+    near-duplicates share it."""
     return originals_with(root, twins(read_group_table(root.near_duplicates)))
 
 
 def originals_with(root: DataRoot, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """Every usable original with its split, where the keys of ``pairs`` are twins."""
-    return splits.originals({s.id: read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS}, pairs)
+    return splits.originals(
+        {s.id: read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS}, pairs
+    )
 
 
 def resized_hashes(root: DataRoot) -> pd.Series:
     """The content hash of each usable original's resized picture, by key."""
     usable = {
-        s.id: manifest[manifest.status != UNUSABLE] for s in IMAGE_SETS for manifest in [read_manifest(root.manifest(f"resized_{s.id}"))]
+        s.id: manifest[manifest.status != UNUSABLE]
+        for s in IMAGE_SETS
+        for manifest in [read_manifest(root.manifest(f"resized_{s.id}"))]
     }
-    rows = {f"{s}/{Path(p).stem}": sha for s, m in usable.items() for p, sha in zip(m.path, m.sha256, strict=True)}
+    rows = {
+        f"{s}/{Path(p).stem}": sha
+        for s, m in usable.items()
+        for p, sha in zip(m.path, m.sha256, strict=True)
+    }
     return pd.Series(rows, dtype=str)
 
 
 def resized_batches(
     root: DataRoot, table: pd.DataFrame, height: int = 128, width: int = 104, kind: str = "resized"
 ) -> Iterator[np.ndarray]:
-    """Batches of ``(B, height, width, 3) uint8`` of the images of ``kind`` that ``table`` (columns ``set``, ``stem``) names."""
+    """Batches of ``(B, height, width, 3) uint8`` of the images of ``kind`` that ``table``
+    (columns ``set``, ``stem``) names."""
     from gaip3_pipeline.imaging.packing import load_images
 
-    paths = [root.path / kind / FOLDER_OF_SET[s] / f"{stem}.jpg" for s, stem in zip(table["set"], table.stem, strict=True)]
+    paths = [
+        root.path / kind / FOLDER_OF_SET[s] / f"{stem}.jpg"
+        for s, stem in zip(table["set"], table.stem, strict=True)
+    ]
     return load_images(paths, height, width)
 
 
-def resized_images(root: DataRoot, table: pd.DataFrame, height: int = 128, width: int = 104) -> np.ndarray:
+def resized_images(
+    root: DataRoot, table: pd.DataFrame, height: int = 128, width: int = 104
+) -> np.ndarray:
     """All of :func:`resized_batches`, ``(N, height, width, 3) uint8``."""
-    return np.concatenate([np.zeros((0, height, width, 3), np.uint8), *resized_batches(root, table, height, width)])
+    return np.concatenate(
+        [np.zeros((0, height, width, 3), np.uint8), *resized_batches(root, table, height, width)]
+    )
 
 
 def processed_table(root: DataRoot) -> pd.DataFrame:
-    """Every processed image: ``path`` relative to the root and the ``key`` of its original, resized sets first."""
+    """Every processed image: ``path`` relative to the root and the ``key`` of its original,
+    resized sets first."""
     parts = []
     for kind in KINDS:
         for image_set in IMAGE_SETS:
             manifest = read_manifest(root.manifest(f"{kind}_{image_set.id}"))
             paths = manifest.path[manifest.status != UNUSABLE]
-            parts.append(pd.DataFrame({"path": paths, "key": [f"{image_set.id}/{PurePosixPath(p).stem}" for p in paths]}))
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "path": paths,
+                        "key": [f"{image_set.id}/{PurePosixPath(p).stem}" for p in paths],
+                    }
+                )
+            )
     return pd.concat(parts, ignore_index=True)
 
 
 def folds_of_keys(originals: pd.DataFrame, folds: int) -> dict[str, int]:
-    """The gender model's fold that did not see an original: its bucket's where it or a twin is labelled, else ``NO_FOLD``."""
+    """The gender model's fold that did not see an original: its bucket's where it or a twin is
+    labelled, else ``NO_FOLD``."""
     from gaip3_pipeline.training.gender import NO_FOLD, folds_of
 
     labelled = set(originals.group[originals.set.isin([s.id for s in SET_OF_SEX.values()])])
-    fold = np.where(originals.group.isin(labelled), folds_of(originals.bucket.to_numpy(), folds), NO_FOLD)
+    fold = np.where(
+        originals.group.isin(labelled), folds_of(originals.bucket.to_numpy(), folds), NO_FOLD
+    )
     return dict(zip(originals.key, fold.tolist(), strict=True))
 
 
@@ -82,17 +116,25 @@ def labelled_table(root: DataRoot, attribute: str) -> pd.DataFrame:
     labels = pd.read_csv(root.checked_labels(attribute), dtype={"path": str})
     labels["set"] = labels.gender.map({sex: s.id for sex, s in SET_OF_SEX.items()})
     labels["stem"] = labels.path.map(lambda p: p.rpartition("/")[2].removesuffix(".jpg"))
-    return labels[["set", "stem", "gender", "value"]].merge(originals_table(root), on=["set", "stem"], validate="one_to_one")
+    return labels[["set", "stem", "gender", "value"]].merge(
+        originals_table(root), on=["set", "stem"], validate="one_to_one"
+    )
 
 
-def save_labelled_features(root: DataRoot, keys: Sequence[str] | pd.Series, features: np.ndarray, groups: np.ndarray) -> None:
-    """Keep ``features (2, 2N, D) float16`` of the pictures ``keys`` and their brightness copies, mirror images too, and regions' limits."""
+def save_labelled_features(
+    root: DataRoot, keys: Sequence[str] | pd.Series, features: np.ndarray, groups: np.ndarray
+) -> None:
+    """Keep ``features (2, 2N, D) float16`` of the pictures ``keys`` and their brightness copies,
+    mirror images too, and regions' limits."""
     with writing(root.features_labelled) as temporary, temporary.open("wb") as file:
         np.savez(file, keys=np.array(list(keys), dtype=np.str_), features=features, groups=groups)
 
 
-def labelled_features(root: DataRoot, keys: Sequence[str] | pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """``(2, 2n, D) float16`` of the pictures ``keys`` and then of their brightness copies, with mirror images; regions' limits.
+def labelled_features(
+    root: DataRoot, keys: Sequence[str] | pd.Series
+) -> tuple[np.ndarray, np.ndarray]:
+    """``(2, 2n, D) float16`` of the pictures ``keys`` and then of their brightness copies, with
+    mirror images; regions' limits.
 
     Raises ``KeyError`` where a picture has none.
     """
@@ -102,25 +144,32 @@ def labelled_features(root: DataRoot, keys: Sequence[str] | pd.Series) -> tuple[
         return kept["features"][:, np.concatenate([rows, len(place) + rows])], kept["groups"]
 
 
-def label_changes_since(root: DataRoot, model: Path, attributes: Sequence[str] = ATTRIBUTES) -> pd.DataFrame:
-    """What differs in the labels since the model in the folder ``model`` was trained: ``attribute, gender, stem, from, to``."""
+def label_changes_since(
+    root: DataRoot, model: Path, attributes: Sequence[str] = ATTRIBUTES
+) -> pd.DataFrame:
+    """What differs in the labels since the model in the folder ``model`` was trained:
+    ``attribute, gender, stem, from, to``."""
     parts = []
     for a in attributes:
-        changes = changes_since(root.labels_seen(model, a), read_labels(root.checked_labels(a)).table)
+        changes = changes_since(
+            root.labels_seen(model, a), read_labels(root.checked_labels(a)).table
+        )
         changes.insert(0, "attribute", a)
         parts.append(changes)
     return pd.concat(parts, ignore_index=True)
 
 
 def keep_labels_seen(root: DataRoot, model: Path, attributes: Sequence[str] = ATTRIBUTES) -> None:
-    """Keep the checked labels beside the model in the folder ``model``, which was trained with them."""
+    """Keep the checked labels beside the model in the folder ``model``, which was trained with
+    them."""
     for a in attributes:
         write_bytes_atomically(root.labels_seen(model, a), root.checked_labels(a).read_bytes())
 
 
 @dataclass(frozen=True)
 class FinalImages:
-    """The generator's data: ``images (N, H, W, 3) uint8`` (memory-mapped), ``values (N, 5) float32``, the manifest's rows.
+    """The generator's data: ``images (N, H, W, 3) uint8`` (memory-mapped), ``values (N, 5)
+    float32``, the manifest's rows.
 
     H and W are those of the final images, or the generator's where these are larger.
     """
@@ -135,34 +184,51 @@ class FinalImages:
         return Examples(self.images, self.values, self.table.split.to_numpy())
 
 
-def final_images(root: DataRoot, settings: Settings, progress: Callable[[int, int], None] | None = None) -> FinalImages:
+def final_images(
+    root: DataRoot, settings: Settings, progress: Callable[[int, int], None] | None = None
+) -> FinalImages:
     """The packed final images with their input values, in the order of the manifest.
 
-    For a generator larger than they are, the images are made from the originals once and kept beside them.
-    """
+    For a generator larger than they are, the images are made from the originals once and kept
+    beside them."""
     table = pd.read_parquet(root.manifest("final_dataset"))
     values = read_all_input_values(root).reindex(table.path).to_numpy(np.float32)
     if np.isnan(values).any():
-        raise ValueError("the input values do not cover the final dataset; materialise input_values_* after final_dataset")
-    small = settings.nvae.height <= settings.images.height and settings.nvae.width <= settings.images.width
+        raise ValueError(
+            "the input values do not cover the final dataset; materialise input_values_* after"
+            " final_dataset"
+        )
+    small = (
+        settings.nvae.height <= settings.images.height
+        and settings.nvae.width <= settings.images.width
+    )
     packed = root.packed_final if small else _packed_large(root, settings, table, progress)
     return FinalImages(np.load(packed, mmap_mode="r"), values, table)
 
 
 def final_values(root: DataRoot) -> pd.DataFrame:
-    """Every final image: ``source``, ``original``, and of each attribute its value ``{attribute}`` and ``uncertainty_{attribute}``."""
+    """Every final image: ``source``, ``original``, and of each attribute its value
+    ``{attribute}`` and ``uncertainty_{attribute}``."""
     table = pd.read_parquet(root.manifest("final_dataset"))[["path", "source", "original"]]
     table = table.join(read_all_input_values(root), on="path")
     for attribute in ATTRIBUTES:
-        uncertainty = read_input_uncertainty(root.input_uncertainty(attribute)).set_index("image_path").uncertainty
+        uncertainty = (
+            read_input_uncertainty(root.input_uncertainty(attribute))
+            .set_index("image_path")
+            .uncertainty
+        )
         table[f"uncertainty_{attribute}"] = table.path.map(uncertainty)
     if table.isna().any(axis=None):
-        raise ValueError("the input values do not cover the final dataset; materialise input_values_* after final_dataset")
+        raise ValueError(
+            "the input values do not cover the final dataset; materialise input_values_* after"
+            " final_dataset"
+        )
     return table.drop(columns="path")
 
 
 def frozen_features(root: DataRoot) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """``attributes``: features of what was trained on real pictures alone, the evaluators and gender models, for distances.
+    """``attributes``: features of what was trained on real pictures alone, the evaluators and
+    gender models, for distances.
 
     Not the control regressor: the generator learned to please it.
     """
@@ -171,19 +237,30 @@ def frozen_features(root: DataRoot) -> dict[str, Callable[[np.ndarray], np.ndarr
     from gaip3_pipeline.training.regressor import load_network
 
     evaluators = [load_network(root.evaluator(a)) for a in ATTRIBUTES]
-    return {"attributes": trained_features([*evaluators, *load_gender_models(root.gender_model).models])}
+    return {
+        "attributes": trained_features([*evaluators, *load_gender_models(root.gender_model).models])
+    }
 
 
 def known_values(root: DataRoot) -> dict[str, bool]:
-    """Of each value, whether the control regressor and the evaluator know it on held-out pictures: R² of at least ``KNOWN`` both.
+    """Of each value, whether the control regressor and the evaluator know it on held-out pictures:
+    R² of at least ``KNOWN`` both.
 
-    What a regressor does not know it cannot teach: asked for eyes that it could not read (R² .13), a generator drew broken faces.
-    """
+    What a regressor does not know it cannot teach: asked for eyes that it could not read (R²
+    .13), a generator drew broken faces."""
     control = read_figures(root, "control_regressor")
-    return {a: control[f"r2_{a}"] >= KNOWN and read_figures(root, f"evaluator_{a}")["r2"] >= KNOWN for a in ATTRIBUTES}
+    return {
+        a: control[f"r2_{a}"] >= KNOWN and read_figures(root, f"evaluator_{a}")["r2"] >= KNOWN
+        for a in ATTRIBUTES
+    }
 
 
-def _packed_large(root: DataRoot, settings: Settings, table: pd.DataFrame, progress: Callable[[int, int], None] | None) -> Path:
+def _packed_large(
+    root: DataRoot,
+    settings: Settings,
+    table: pd.DataFrame,
+    progress: Callable[[int, int], None] | None,
+) -> Path:
     from gaip3_pipeline.imaging.packing import load_image, pack
     from gaip3_pipeline.imaging.transform import brighten, brightness_ratio
 
@@ -195,10 +272,15 @@ def _packed_large(root: DataRoot, settings: Settings, table: pd.DataFrame, progr
     manifests = pd.concat([read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS])
     original_of = dict(zip(manifests.path, manifests.source, strict=True))
     resized = ["/".join(["resized", *PurePosixPath(p).parts[1:]]) for p in table.source]
-    rows = [_Row(root.path / original_of[p], source.startswith("augmented/")) for p, source in zip(resized, table.source, strict=True)]
+    rows = [
+        _Row(root.path / original_of[p], source.startswith("augmented/"))
+        for p, source in zip(resized, table.source, strict=True)
+    ]
 
     def load(row: _Row, height: int, width: int) -> np.ndarray:
-        image = load_image(row.original, height, width, settings.images.crop, settings.images.max_pixels)
+        image = load_image(
+            row.original, height, width, settings.images.crop, settings.images.max_pixels
+        )
         return brighten(image, brightness_ratio(row.original.stem)) if row.is_copy else image
 
     source.unlink(missing_ok=True)

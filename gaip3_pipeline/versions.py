@@ -1,8 +1,8 @@
 """What makes an asset stale: content hashes as data versions, resolved settings as code versions.
 
-Here belongs how an asset states its version and learns its inputs' versions; what a version is taken of (a folder, a table,
-weights) belongs to the module that knows the thing. ``versioned_asset`` gives every asset of the pipeline the same manners.
-"""
+Here belongs how an asset states its version and learns its inputs' versions; what a version is
+taken of (a folder, a table, weights) belongs to the module that knows the thing.
+``versioned_asset`` gives every asset of the pipeline the same manners."""
 
 import errno
 import json
@@ -34,19 +34,26 @@ DATA_VERSION_TAG = "dagster/data_version"
 CODE_VERSION_TAG = "dagster/code_version"
 INPUT_VERSION_TAG = "dagster/input_data_version/"
 RUN_METADATA = "mlflow_run"
-TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EIO, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}  # of disks and network folders
+# of disks and network folders
+TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EIO, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
 
 AFRESH, RESUME, WARM_START = "afresh", "resume", "warm_start"  # how a training starts
 STARTS = {
     RESUME: dg.Field(
         bool,
         default_value=False,
-        description="Go on from the last checkpoint though settings or data changed since (more epochs, new labels), instead of afresh.",
+        description=(
+            "Go on from the last checkpoint though settings or data changed since (more epochs, new"
+            " labels), instead of afresh."
+        ),
     ),
     WARM_START: dg.Field(
         bool,
         default_value=False,
-        description="Start from the last weights, in a third of the epochs. Afresh where there are none of the same architecture.",
+        description=(
+            "Start from the last weights, in a third of the epochs. Afresh where there are none of"
+            " the same architecture."
+        ),
     ),
 }
 
@@ -65,27 +72,35 @@ class RootResource(dg.ConfigurableResource):
 
 @dataclass
 class ProgressListener:
-    """Who, beside the terminal, is told the progress of steps: a refresh under way puts its record here."""
+    """Who, beside the terminal, is told the progress of steps: a refresh under way puts its
+    record here."""
 
     watch: Watch | None = None
 
 
 @dataclass(frozen=True)
 class AssetResult:
-    """What an asset's body returns: the content hash of what it made, its figures and pictures for people."""
+    """What an asset's body returns: the content hash of what it made, its figures and pictures
+    for people."""
 
     version: str
-    figures: Mapping[str, Any] = field(default_factory=dict)  # numbers, strings, and lists or mappings of them
+    # numbers, strings, and lists or mappings of them
+    figures: Mapping[str, Any] = field(default_factory=dict)
     picture: bytes | None = None  # JPEG
     run_url: str = ""  # the page of the training in MLflow
-    more: Mapping[str, bytes] = field(default_factory=dict)  # further JPEGs by name, for the report alone
+    # further JPEGs by name, for the report alone
+    more: Mapping[str, bytes] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Any]:
-        """As the UI shows it; metadata lives in the event log, so a picture is small (see imaging.contact_sheet)."""
+        """As the UI shows it; metadata lives in the event log, so a picture is small (see
+        imaging.contact_sheet)."""
         from gaip3_pipeline.imaging.contact_sheet import to_markdown
 
         # The UI's JSON has no NaN.
-        shown: dict[str, Any] = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in self.figures.items()}
+        shown: dict[str, Any] = {
+            k: str(v) if isinstance(v, float) and not math.isfinite(v) else v
+            for k, v in self.figures.items()
+        }
         if self.picture:
             shown["picture"] = dg.MetadataValue.md(to_markdown(self.picture, "contact sheet"))
         if self.run_url:
@@ -109,30 +124,42 @@ class AssetContext:
 
     @property
     def fingerprint(self) -> str:
-        """Names code, settings, data and whether it is a warm start: a checkpoint is resumed only under the same one."""
+        """Names code, settings, data and whether it is a warm start: a checkpoint is resumed
+        only under the same one."""
         start = [self.start] if self.start == WARM_START else []
-        return digest([self.name, self.code_version, *(f"{k}={v}" for k, v in sorted(self.inputs.items())), *start])
+        return digest(
+            [
+                self.name,
+                self.code_version,
+                *(f"{k}={v}" for k, v in sorted(self.inputs.items())),
+                *start,
+            ]
+        )
 
     def progress(self, label: str = "", total: int = 1) -> Progress:
         """Progress of this step's long work, on the terminal or in the step's log."""
         return Progress(f"  {label or self.name}", total, watch=self.watch)
 
     def training(self, folder: Path, run: TrainingRun) -> "Run":
-        """What a training into ``folder`` is given: this step's fingerprint and progress, and the log of the MLflow ``run``."""
+        """What a training into ``folder`` is given: this step's fingerprint and progress, and
+        the log of the MLflow ``run``."""
         from gaip3_pipeline.training.run import Run
 
         return Run(folder, self.fingerprint, run.log, self.progress())
 
     def training_run(self, parameters: Mapping[str, Any]) -> TrainingRun:
         """The MLflow run of this step's training: a context manager (see mlflow_tracking)."""
-        # Read anew: an earlier step of this run may have made the parent since this step's own view of the run was taken.
+        # Read anew: an earlier step of this run may have made the parent since this step's own view
+        # of the run was taken.
         run = self.context.instance.get_run_by_id(self.context.run.run_id) or self.context.run
         return TrainingRun(
             self.tracking,
             asset=self.name,
             dagster_run_id=run.run_id,
             parent_id=run.tags.get(self.tracking.PARENT_TAG),
-            on_parent=lambda run_id: self.context.instance.add_run_tags(run.run_id, {self.tracking.PARENT_TAG: run_id}),
+            on_parent=lambda run_id: self.context.instance.add_run_tags(
+                run.run_id, {self.tracking.PARENT_TAG: run_id}
+            ),
             code_version=self.code_version,
             inputs=self.inputs,
             fingerprint=self.fingerprint,
@@ -141,7 +168,8 @@ class AssetContext:
 
 
 def code_version(number: int, settings: Settings, reads: Reads, files: Sequence[Path] = ()) -> str:
-    """A hand-kept integer, the hash of the resolved settings that the asset reads, and those of ``files`` of the package that it uses."""
+    """A hand-kept integer, the hash of the resolved settings that the asset reads, and those of
+    ``files`` of the package that it uses."""
     hashes = [section_hash(*reads(settings))] if reads(settings) else []
     return "-".join([str(number), *hashes, *(file_version(file)[:8] for file in files)])
 
@@ -160,11 +188,11 @@ def versioned_asset(
     training: bool = False,
     resumable: bool = False,
 ) -> Callable[[Callable[[AssetContext], AssetResult]], dg.AssetsDefinition]:
-    """An asset whose data version is a content hash and whose code version holds the settings and ``files`` that it reads.
+    """An asset whose data version is a content hash and whose code version holds the settings and
+    ``files`` that it reads.
 
-    The step stops when gaip3.toml no longer says what the definitions were loaded with. One that is ``resumable`` takes the
-    configuration ``STARTS``.
-    """
+    The step stops when gaip3.toml no longer says what the definitions were loaded with. One that
+    is ``resumable`` takes the configuration ``STARTS``."""
     planned = code_version(version, settings, reads, files)
 
     def decorate(body: Callable[[AssetContext], AssetResult]) -> dg.AssetsDefinition:
@@ -181,25 +209,43 @@ def versioned_asset(
             config_schema=STARTS if resumable else None,
         )
         def asset_body(
-            context: dg.AssetExecutionContext, root: RootResource, tracking: MlflowTracking, watching: dg.ResourceParam[ProgressListener]
+            context: dg.AssetExecutionContext,
+            root: RootResource,
+            tracking: MlflowTracking,
+            watching: dg.ResourceParam[ProgressListener],
         ) -> dg.MaterializeResult:
             now = load(root.data_root)
             if code_version(version, now, reads, files) != planned:
                 raise dg.Failure(
-                    f"{root.data_root.settings_file} changed since this code location was loaded, so {name} would be made with other "
-                    "settings than planned: reload the definitions (Deployment → Reload, or start gaip3 refresh again)",
+                    f"{root.data_root.settings_file} changed since this code location was loaded,"
+                    f" so {name} would be made with other settings than planned: reload the"
+                    " definitions (Deployment → Reload, or start gaip3 refresh again)",
                     allow_retries=False,
                 )
             inputs = {d: current_version(context.instance, dg.AssetKey(d)) or "" for d in deps}
             try:
                 start = _start(context.op_execution_context.op_config) if resumable else AFRESH
-                made = body(AssetContext(name, root.data_root, now, inputs, planned, context, tracking, watching.watch, start))
+                made = body(
+                    AssetContext(
+                        name,
+                        root.data_root,
+                        now,
+                        inputs,
+                        planned,
+                        context,
+                        tracking,
+                        watching.watch,
+                        start,
+                    )
+                )
                 keep(root.data_root, name, made)
             except OSError as e:
                 if e.errno in TRANSIENT:
                     raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from e
                 raise
-            return dg.MaterializeResult(data_version=dg.DataVersion(made.version), metadata=made.metadata())
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(made.version), metadata=made.metadata()
+            )
 
         return asset_body
 
@@ -213,10 +259,15 @@ def _start(config: Mapping[str, bool]) -> str:
     return chosen[0] if chosen else AFRESH
 
 
-def observed_source(name: str, group: str, kind: str, description: str, observe: Callable[[DataRoot], AssetResult]) -> Any:
-    """A source that people write and Dagster observes: ``observe`` gives its present content hash."""
+def observed_source(
+    name: str, group: str, kind: str, description: str, observe: Callable[[DataRoot], AssetResult]
+) -> Any:
+    """A source that people write and Dagster observes: ``observe`` gives its present content
+    hash."""
 
-    @dg.observable_source_asset(name=name, group_name=group, description=description, tags={f"dagster/kind/{kind}": ""})
+    @dg.observable_source_asset(
+        name=name, group_name=group, description=description, tags={f"dagster/kind/{kind}": ""}
+    )
     def source(root: RootResource) -> dg.ObserveResult:
         made = observe(root.data_root)
         return dg.ObserveResult(data_version=dg.DataVersion(made.version), metadata=made.metadata())
@@ -225,22 +276,36 @@ def observed_source(name: str, group: str, kind: str, description: str, observe:
 
 
 def automation() -> dg.AutomationCondition:
-    """Ask for a run once per change of content, code or loss of the asset; the sensor that evaluates it is off by default.
+    """Ask for a run once per change of content, code or loss of the asset; the sensor that
+    evaluates it is off by default.
 
-    ``eager()`` fires even when a dependency was materialised with an equal data version, so the change of content stands in
-    for "newly updated"; ``since(newly_requested)`` keeps one change from asking again while its run is under way. What follows from
-    an asset that is asked for is asked for with it, in one run, so that nothing is made twice; inside that run an equal content stops
-    nothing, as it does in ``gaip3 refresh``.
-    """
-    changed = dg.AutomationCondition.any_deps_updated().replace("newly_updated", dg.AutomationCondition.data_version_changed())
-    cause = changed | dg.AutomationCondition.code_version_changed() | dg.AutomationCondition.newly_missing()
-    waits = dg.AutomationCondition.any_deps_missing() | dg.AutomationCondition.any_deps_in_progress() | dg.AutomationCondition.in_progress()
+    ``eager()`` fires even when a dependency was materialised with an equal data version, so the
+    change of content stands in for "newly updated"; ``since(newly_requested)`` keeps one change
+    from asking again while its run is under way. What follows from an asset that is asked for is
+    asked for with it, in one run, so that nothing is made twice; inside that run an equal
+    content stops nothing, as it does in ``gaip3 refresh``."""
+    changed = dg.AutomationCondition.any_deps_updated().replace(
+        "newly_updated", dg.AutomationCondition.data_version_changed()
+    )
+    cause = (
+        changed
+        | dg.AutomationCondition.code_version_changed()
+        | dg.AutomationCondition.newly_missing()
+    )
+    waits = (
+        dg.AutomationCondition.any_deps_missing()
+        | dg.AutomationCondition.any_deps_in_progress()
+        | dg.AutomationCondition.in_progress()
+    )
     return cause.since(dg.AutomationCondition.newly_requested()) & ~waits
 
 
 def keep(root: DataRoot, name: str, made: AssetResult) -> None:
-    """Keep an asset's figures and pictures as files, for its checks and the report; further pictures it made before go."""
-    write_text_atomically(root.figures(name), json.dumps(made.figures, indent=1, ensure_ascii=False) + "\n")
+    """Keep an asset's figures and pictures as files, for its checks and the report; further
+    pictures it made before go."""
+    write_text_atomically(
+        root.figures(name), json.dumps(made.figures, indent=1, ensure_ascii=False) + "\n"
+    )
     if made.picture:
         write_bytes_atomically(root.picture(name), made.picture)
     for which, jpeg in made.more.items():
@@ -252,7 +317,11 @@ def keep(root: DataRoot, name: str, made: AssetResult) -> None:
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
     """The figures that are plain numbers, as MLflow takes them."""
-    return {k: float(v) for k, v in figures.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {
+        k: float(v)
+        for k, v in figures.items()
+        if isinstance(v, int | float) and not isinstance(v, bool)
+    }
 
 
 def read_figures(root: DataRoot, name: str) -> dict[str, Any]:
@@ -274,13 +343,17 @@ def current_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | Non
     return None
 
 
-def latest_materialization(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.AssetMaterialization | None:
+def latest_materialization(
+    instance: dg.DagsterInstance, key: dg.AssetKey
+) -> dg.AssetMaterialization | None:
     """The last materialisation of an asset."""
     records = instance.fetch_materializations(key, limit=1).records
     return records[0].asset_materialization if records else None
 
 
-def observation_if_changed(instance: dg.DagsterInstance, name: str, made: AssetResult) -> dg.AssetObservation | None:
+def observation_if_changed(
+    instance: dg.DagsterInstance, name: str, made: AssetResult
+) -> dg.AssetObservation | None:
     """The observation to record of a source, if its content is not the one recorded last."""
     key = dg.AssetKey(name)
     if current_version(instance, key) == made.version:

@@ -21,19 +21,24 @@ os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
-# Dagster closes all log handlers when it sets up its own, and this one closes its stream unless that is sys.stderr at that moment:
-# while a test has its own, that would be pytest's.
+# Dagster closes all log handlers when it sets up its own, and this one closes its stream unless
+# that is sys.stderr at that moment: while a test has its own, that would be pytest's.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the files that need the finished root the one with most tests comes first and makes it, the others last.
+    """Of the files that need the finished root the one with most tests comes first and makes it,
+    the others last.
 
     With two workers, one makes it while the other runs what does not need it.
     """
-    need = Counter(item.path for item in items if isinstance(item, pytest.Function) and "finished_root" in item.fixturenames)
+    need = Counter(
+        item.path
+        for item in items
+        if isinstance(item, pytest.Function) and "finished_root" in item.fixturenames
+    )
     [(first, _)] = need.most_common(1) or [(None, 0)]
     items.sort(key=lambda item: 0 if item.path == first else 2 if item.path in need else 1)
 
@@ -72,23 +77,31 @@ def first_run_tables() -> Path:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The path of Chromium; the test skips without it, unless GAIP3_REQUIRE_BROWSER says that it may not."""
+    """The path of Chromium; the test skips without it, unless GAIP3_REQUIRE_BROWSER says that it
+    may not."""
     from gaip3_pipeline.setup.doctor import find_chromium
 
     found = find_chromium()
     if not found and os.environ.get("GAIP3_REQUIRE_BROWSER"):
-        pytest.fail("GAIP3_REQUIRE_BROWSER is set, but there is no Chromium: apt-get install chromium")
+        pytest.fail(
+            "GAIP3_REQUIRE_BROWSER is set, but there is no Chromium: apt-get install chromium"
+        )
     return found or pytest.skip("needs Chromium: apt-get install chromium")
 
 
 def _beside(name: str) -> Path:
     folder = SHARED_DATA / name
-    return folder if folder.is_dir() else pytest.skip(f"needs {name} among the shared data beside the repository")
+    return (
+        folder
+        if folder.is_dir()
+        else pytest.skip(f"needs {name} among the shared data beside the repository")
+    )
 
 
 @pytest.fixture(scope="session")
 def finished_root(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
-    """A root of painted faces on which the whole graph has run with tiny models, once for all workers of pytest-xdist.
+    """A root of painted faces on which the whole graph has run with tiny models, once for all
+    workers of pytest-xdist.
 
     Not to be written to: see :func:`root_copy`.
     """

@@ -38,11 +38,20 @@ def definitions_of(root: DataRoot) -> dg.Definitions:
     return build_defs(root, load(root), in_process=True)
 
 
-def refresh_root(root: DataRoot, select: Iterable[str] | None = None, definitions: dg.Definitions | None = None) -> Outcome:
+def refresh_root(
+    root: DataRoot, select: Iterable[str] | None = None, definitions: dg.Definitions | None = None
+) -> Outcome:
     """``gaip3 refresh`` of a root."""
     with instance_of(root) as instance:
         tracking = tracking_of(root, load(root))
-        return refresh(definitions or definitions_of(root), instance, root, tracking, select=select, say=lambda line: None)
+        return refresh(
+            definitions or definitions_of(root),
+            instance,
+            root,
+            tracking,
+            select=select,
+            say=lambda line: None,
+        )
 
 
 def plan_of(root: DataRoot) -> list[Planned]:
@@ -52,7 +61,8 @@ def plan_of(root: DataRoot) -> list[Planned]:
 
 
 def following(root: DataRoot, names: Iterable[str]) -> set[str]:
-    """Materialisable assets among ``names`` and everything that follows from them, derived from the graph."""
+    """Materialisable assets among ``names`` and everything that follows from them, derived from
+    the graph."""
     graph = definitions_of(root).resolve_asset_graph()
     found = {dg.AssetKey(n) for n in names}
     for key in graph.toposorted_asset_keys:

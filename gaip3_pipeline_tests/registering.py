@@ -5,8 +5,16 @@ from pathlib import Path
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun
 
 
-def register(tracking: MlflowTracking, asset: str, folder: Path, version: str, figures: dict[str, float], name: str) -> None:
-    """Log a run with ``figures`` and register the model in ``folder``, whose content hash is ``version``; ``name`` is the run's own."""
+def register(
+    tracking: MlflowTracking,
+    asset: str,
+    folder: Path,
+    version: str,
+    figures: dict[str, float],
+    name: str,
+) -> None:
+    """Log a run with ``figures`` and register the model in ``folder``, whose content hash is
+    ``version``; ``name`` is the run's own."""
     with TrainingRun(
         tracking,
         asset=asset,

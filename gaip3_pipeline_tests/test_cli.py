@@ -21,40 +21,80 @@ from gaip3_pipeline.versions import read_figures
 def test_generate_is_reproducible_and_follows_its_options(gaip3, finished_root, tmp_path):
     def grid(name, *options):
         out = tmp_path / name
-        done = gaip3("generate", "--root", finished_root.path, "--n", 4, "--seed", 7, "--out", out, *options)
+        done = gaip3(
+            "generate", "--root", finished_root.path, "--n", 4, "--seed", 7, "--out", out, *options
+        )
         assert done.exit_code == 0, done.output
         return out
 
-    first, again = grid("a.png", "--mouth", 1, "--head", 0.5), grid("b.png", "--mouth", 1, "--head", 0.5)
+    first, again = (
+        grid("a.png", "--mouth", 1, "--head", 0.5),
+        grid("b.png", "--mouth", 1, "--head", 0.5),
+    )
     assert first.read_bytes() == again.read_bytes()
-    alone = gaip3("generate", "--root", finished_root.path, "--n", 1, "--seed", 8, "--mouth", 1, "--head", 0.5, "--out", tmp_path / "d.png")
+    alone = gaip3(
+        "generate",
+        "--root",
+        finished_root.path,
+        "--n",
+        1,
+        "--seed",
+        8,
+        "--mouth",
+        1,
+        "--head",
+        0.5,
+        "--out",
+        tmp_path / "d.png",
+    )
     assert alone.exit_code == 0, alone.output
     second = np.asarray(Image.open(tmp_path / "d.png"), float)
     height, width = second.shape[:2]
     # Its values, too, are its own seed's; batches of other sizes may round to another grey level.
-    np.testing.assert_allclose(np.asarray(Image.open(first), float)[:height, width:], second, atol=2)
+    np.testing.assert_allclose(
+        np.asarray(Image.open(first), float)[:height, width:], second, atol=2
+    )
     soft = grid("e.png", "--mouth", 1, "--head", 0.5, "--detail", 0)
-    assert np.abs(np.asarray(Image.open(first), float) - np.asarray(Image.open(soft), float)).max() > 0
+    assert (
+        np.abs(np.asarray(Image.open(first), float) - np.asarray(Image.open(soft), float)).max() > 0
+    )
     other = grid("c.png", "--mouth", 1, "--head", 0.5, "--background", 1)
-    assert np.abs(np.asarray(Image.open(first), float) - np.asarray(Image.open(other), float)).mean() > 0
+    assert (
+        np.abs(np.asarray(Image.open(first), float) - np.asarray(Image.open(other), float)).mean()
+        > 0
+    )
 
 
-def test_a_slider_where_the_data_supports_none_is_named_and_drawn_as_the_nearest(gaip3, root_copy, tmp_path):
+def test_a_slider_where_the_data_supports_none_is_named_and_drawn_as_the_nearest(
+    gaip3, root_copy, tmp_path
+):
     model = load_nvae(root_copy.nvae)
-    model.condition_embedding.range.assign(np.array([[0.7, 0, 0, 0, 0], [1, 1, 1, 1, 1]], np.float32))
+    model.condition_embedding.range.assign(
+        np.array([[0.7, 0, 0, 0, 0], [1, 1, 1, 1, 1]], np.float32)
+    )
     save_nvae(model, root_copy.nvae)
     foreign = gaip3("generate", "--root", root_copy.path, "--n", 2, "--out", tmp_path / "g.png")
     assert foreign.exit_code == 1
     assert "belongs to generator" in foreign.output
     assert "gaip3 refresh" in foreign.output
     finish = load_detail(root_copy.detail)
-    save_detail(root_copy.detail, finish.network, finish.posterior, weights_version(root_copy.nvae), (32, 26))
+    save_detail(
+        root_copy.detail,
+        finish.network,
+        finish.posterior,
+        weights_version(root_copy.nvae),
+        (32, 26),
+    )
     outs = []
     for eyes in (0.1, 0.7):
         outs.append(tmp_path / f"{eyes}.png")
-        done = gaip3("generate", "--root", root_copy.path, "--n", 2, "--eyes", eyes, "--out", outs[-1])
+        done = gaip3(
+            "generate", "--root", root_copy.path, "--n", 2, "--eyes", eyes, "--out", outs[-1]
+        )
         assert done.exit_code == 0, done.output
-        assert ("eyes 0.1: the data supports 0.70 to 1.00, so it is drawn as 0.70" in done.output) == (eyes == 0.1)
+        assert (
+            "eyes 0.1: the data supports 0.70 to 1.00, so it is drawn as 0.70" in done.output
+        ) == (eyes == 0.1)
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
@@ -78,7 +118,9 @@ def test_the_generator_is_trained_on_with_more_epochs(gaip3, root_copy):
     assert at_its_end.exit_code != 0
     assert "raise epochs to go on" in at_its_end.output
     before = read_figures(root_copy, "nvae_weights")
-    root_copy.settings_file.write_text(f'preset = "tiny"\n[nvae]\nepochs = {before["epochs"] + 1}\n', encoding="utf-8")
+    root_copy.settings_file.write_text(
+        f'preset = "tiny"\n[nvae]\nepochs = {before["epochs"] + 1}\n', encoding="utf-8"
+    )
     done = gaip3(*words)
     assert done.exit_code == 0, done.output
     assert "making nvae_weights" in done.output
@@ -92,9 +134,15 @@ def test_the_generator_is_trained_on_with_more_epochs(gaip3, root_copy):
 def test_a_warm_start_trains_the_generator_from_its_last_weights_where_they_fit(gaip3, root_copy):
     def start_under(nvae):
         root_copy.settings_file.write_text(f'preset = "tiny"\n[nvae]\n{nvae}\n', encoding="utf-8")
-        done = gaip3("refresh", "--root", root_copy.path, "--select", "nvae_weights", "--warm-start")
+        done = gaip3(
+            "refresh", "--root", root_copy.path, "--select", "nvae_weights", "--warm-start"
+        )
         assert done.exit_code == 0, done.output
-        runs = client.search_runs([experiment], "tags.`gaip3.asset` = 'nvae_weights'", order_by=["attributes.start_time DESC"])
+        runs = client.search_runs(
+            [experiment],
+            "tags.`gaip3.asset` = 'nvae_weights'",
+            order_by=["attributes.start_time DESC"],
+        )
         figures = read_figures(root_copy, "nvae_weights")
         assert runs[0].data.tags["gaip3.start"] == figures["start"]
         return figures["start"], figures["epochs"]
@@ -111,18 +159,29 @@ def test_a_dry_run_names_each_asset_with_its_reason_and_writes_nothing(gaip3, ro
     from gaip3_pipeline_tests.test_refresh import relabel
 
     relabel(root_copy, "mouth")
-    before = {p: p.stat().st_mtime_ns for p in root_copy.path.rglob("*") if p.is_file() and ".gaip3" not in p.parts}
+    before = {
+        p: p.stat().st_mtime_ns
+        for p in root_copy.path.rglob("*")
+        if p.is_file() and ".gaip3" not in p.parts
+    }
     done = gaip3("refresh", "--root", root_copy.path, "--dry-run")
     assert done.exit_code == 0, done.output
     assert "12 labels of mouth changed → up to" in done.output
     assert "eyes, hair_color, background, head stay" in done.output
     assert "hand_labels_mouth changed" in done.output
     assert "input_model_eyes" not in done.output
-    assert before == {p: p.stat().st_mtime_ns for p in root_copy.path.rglob("*") if p.is_file() and ".gaip3" not in p.parts}
+    assert before == {
+        p: p.stat().st_mtime_ns
+        for p in root_copy.path.rglob("*")
+        if p.is_file() and ".gaip3" not in p.parts
+    }
 
 
 def test_nothing_stale_is_said_in_one_line(gaip3, finished_root):
-    assert gaip3("refresh", "--root", finished_root.path).output == "Nothing is stale: 0 assets to make.\n"
+    assert (
+        gaip3("refresh", "--root", finished_root.path).output
+        == "Nothing is stale: 0 assets to make.\n"
+    )
 
 
 def test_mistakes_are_one_line_without_a_traceback(gaip3, tmp_path):
@@ -154,12 +213,20 @@ def test_the_summary_of_a_finished_run_names_its_files(finished_root):
 
 def test_the_report_shows_the_generators_curves_sweeps_and_nearest_training_pictures(finished_root):
     page = finished_root.report.read_text(encoding="utf-8")
-    for name in ("nvae_weights", "nvae_weights.curves", "nvae_samples", "generator_evaluation", "generator_evaluation.control"):
+    for name in (
+        "nvae_weights",
+        "nvae_weights.curves",
+        "nvae_samples",
+        "generator_evaluation",
+        "generator_evaluation.control",
+    ):
         assert f'<img alt="{name}" src="data:image/jpeg;base64,' in page
     assert 'alt="generator_evaluation.nearest_training_pictures"' in page
 
 
-def test_retouch_leaves_photographs_alone_and_names_what_it_cannot_use(gaip3, finished_root, tmp_path):
+def test_retouch_leaves_photographs_alone_and_names_what_it_cannot_use(
+    gaip3, finished_root, tmp_path
+):
     photographs = sorted(finished_root.original(IMAGE_SETS[0]).iterdir())[:3]
     folder = tmp_path / "사진"
     (folder / "more").mkdir(parents=True)
@@ -179,11 +246,23 @@ def test_retouch_leaves_photographs_alone_and_names_what_it_cannot_use(gaip3, fi
     assert table.picture.tolist() == ["a.jpg", "more/a.jpg", "b.jpeg", ""]
     assert (out / "changes.jpg").exists()
 
-    gaip3("retouch", folder, "--root", finished_root.path, "--fidelity", 0, "--out", tmp_path / "still")
+    gaip3(
+        "retouch",
+        folder,
+        "--root",
+        finished_root.path,
+        "--fidelity",
+        0,
+        "--out",
+        tmp_path / "still",
+    )
     section = load(finished_root).images
     target = Target(section.height, section.width, section.crop)
-    cut = resize(decode((folder / "a.jpg").read_bytes(), "a.jpg", target, section.max_pixels), target)
-    assert np.abs(np.asarray(Image.open(tmp_path / "still" / "a.jpg"), float) - cut).mean() < 3  # a JPEG of quality 95
+    cut = resize(
+        decode((folder / "a.jpg").read_bytes(), "a.jpg", target, section.max_pixels), target
+    )
+    # a JPEG of quality 95
+    assert np.abs(np.asarray(Image.open(tmp_path / "still" / "a.jpg"), float) - cut).mean() < 3
     refused = gaip3("retouch", folder, "--root", finished_root.path, "--out", folder)
     assert refused.exit_code == 1
     assert "may not go where the photographs are" in refused.output

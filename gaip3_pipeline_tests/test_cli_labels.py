@@ -20,7 +20,10 @@ def root(tmp_path) -> DataRoot:
         for name in ("both.jpg", f"{image_set.sex} 1.PNG", f"{image_set.sex},이름.jpg"):
             (root.original(image_set) / name).touch()
     root.hand_labels("mouth").parent.mkdir()
-    text = 'remark,gender,img_id,path,value\nx,female,0,resized/both.png,0.50\n,male,7,"dataset/resized/male,이름.png",1\n'
+    text = (
+        "remark,gender,img_id,path,value\nx,female,0,resized/both.png,0.50\n"
+        ',male,7,"dataset/resized/male,이름.png",1\n'
+    )
     root.hand_labels("mouth").write_bytes(text.encode())
     return root
 
@@ -32,7 +35,9 @@ def labels_of(root):
 
 
 def test_an_import_says_what_it_does_and_the_history_keeps_what_was_there(gaip3, root, tmp_path):
-    (tmp_path / "new.csv").write_text("file,mouth,head\nfemale 1.png,0.25,0\nmale/both.jpg,0,\nfemale/both.jpg,1,\ngone.jpg,1,1\n")
+    (tmp_path / "new.csv").write_text(
+        "file,mouth,head\nfemale 1.png,0.25,0\nmale/both.jpg,0,\nfemale/both.jpg,1,\ngone.jpg,1,1\n"
+    )
     done = gaip3("import-labels", tmp_path / "new.csv", "--root", root.path)
     assert done.exit_code == 0, done.output
     assert "  mouth: 2 new, 1 changed, 0 equal, 1 left out (no such image: gone)\n" in done.output
@@ -40,16 +45,29 @@ def test_an_import_says_what_it_does_and_the_history_keeps_what_was_there(gaip3,
     assert LabelStore(root).values("head") == {("female", "female 1"): 0.0}
     changed = LabelStore(root).history("mouth", "female", "both")[-1]
     assert (changed.who, changed.before, changed.after) == ("import new.csv", 0.5, 1.0)
-    assert root.hand_labels("mouth").read_text(encoding="utf-8").splitlines()[0] == "remark,gender,img_id,path,value"
+    assert (
+        root.hand_labels("mouth").read_text(encoding="utf-8").splitlines()[0]
+        == "remark,gender,img_id,path,value"
+    )
     again = gaip3("import-labels", tmp_path / "new.csv", "--root", root.path)
     assert "  mouth: 0 new, 0 changed, 3 equal, 1 left out" in again.output
     assert len(LabelStore(root).history("mouth")) == 3
 
 
-def test_a_dry_run_of_an_import_prints_the_same_and_writes_nothing(gaip3, root, tmp_path, labels_of):
+def test_a_dry_run_of_an_import_prints_the_same_and_writes_nothing(
+    gaip3, root, tmp_path, labels_of
+):
     (tmp_path / "1.csv").write_text("file,value\nfemale 1.png,0.25\n")
     (tmp_path / "2.csv").write_text("file,value\nfemale 1.png,0.75\n")
-    words = ("import-labels", tmp_path / "1.csv", tmp_path / "2.csv", "--attribute", "mouth", "--root", root.path)
+    words = (
+        "import-labels",
+        tmp_path / "1.csv",
+        tmp_path / "2.csv",
+        "--attribute",
+        "mouth",
+        "--root",
+        root.path,
+    )
     before = labels_of()
     dry = gaip3(*words, "--dry-run")
     assert dry.exit_code == 0, dry.output
@@ -62,7 +80,9 @@ def test_a_dry_run_of_an_import_prints_the_same_and_writes_nothing(gaip3, root, 
 
 def test_one_file_that_cannot_be_used_keeps_all_of_them_out(gaip3, root, tmp_path, labels_of):
     (tmp_path / "good.csv").write_text("file,mouth\nfemale 1.png,0.25\n")
-    (tmp_path / "bad.csv").write_text("file,mouth\nmale 1.png,0.25\nboth.jpg,0.25\nmale 1.png,wide\n")
+    (tmp_path / "bad.csv").write_text(
+        "file,mouth\nmale 1.png,0.25\nboth.jpg,0.25\nmale 1.png,wide\n"
+    )
     before = labels_of()
     done = gaip3("import-labels", tmp_path / "good.csv", tmp_path / "bad.csv", "--root", root.path)
     assert done.exit_code != 0
@@ -86,8 +106,16 @@ def test_the_csv_export_is_the_file_byte_for_byte(gaip3, root, tmp_path):
     (tmp_path / "eyes.csv").write_text("file,eyes\nmale 1.PNG,1\n")
     gaip3("import-labels", tmp_path / "eyes.csv", "--root", root.path)
     assert gaip3("export-labels", "csv", tmp_path / "out", "--root", root.path).exit_code == 0
-    assert gaip3("export-labels", "csv", tmp_path / "m.csv", "--attribute", "mouth", "--root", root.path).exit_code == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["train_output_eyes.csv", "train_output_mouth.csv"]
+    assert (
+        gaip3(
+            "export-labels", "csv", tmp_path / "m.csv", "--attribute", "mouth", "--root", root.path
+        ).exit_code
+        == 0
+    )
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "train_output_eyes.csv",
+        "train_output_mouth.csv",
+    ]
     for path in (tmp_path / "out" / "train_output_mouth.csv", tmp_path / "m.csv"):
         assert path.read_bytes() == root.hand_labels("mouth").read_bytes()
     several = gaip3("export-labels", "csv", tmp_path / "all.csv", "--root", root.path)
@@ -99,21 +127,35 @@ def test_an_export_leaves_out_labels_without_an_image_and_says_so(gaip3, root, t
     (root.original(IMAGE_SETS[2]) / "male,이름.jpg").unlink()
     done = gaip3("export-labels", "plain", tmp_path / "m.csv", "--root", root.path)
     assert "1 labels of mouth, 1 left out (no such image)" in done.output
-    assert (tmp_path / "m.csv").read_text() == "file,value\noriginal/ThisPersonDoesNotExist/Female/both.jpg,0.5\n"
+    assert (
+        tmp_path / "m.csv"
+    ).read_text() == "file,value\noriginal/ThisPersonDoesNotExist/Female/both.jpg,0.5\n"
 
 
 def test_an_export_without_labels_says_so(gaip3, root, tmp_path):
-    done = gaip3("export-labels", "plain", tmp_path / "e.csv", "--attribute", "eyes", "--root", root.path)
+    done = gaip3(
+        "export-labels", "plain", tmp_path / "e.csv", "--attribute", "eyes", "--root", root.path
+    )
     assert done.exit_code != 0
     assert "there are no labels of eyes" in done.output
     assert not (tmp_path / "e.csv").exists()
 
 
 def test_a_label_studio_project_gets_its_configuration_and_every_image(gaip3, root, tmp_path):
-    assert gaip3("export-labels", "label-studio-config", tmp_path / "config.xml", "--root", root.path).exit_code == 0
+    assert (
+        gaip3(
+            "export-labels", "label-studio-config", tmp_path / "config.xml", "--root", root.path
+        ).exit_code
+        == 0
+    )
     config = (tmp_path / "config.xml").read_text(encoding="utf-8")
     assert all(f'<Number name="{a}" toName="image"' in config for a in ATTRIBUTES)
-    assert gaip3("export-labels", "label-studio", tmp_path / "tasks.json", "--root", root.path).exit_code == 0
+    assert (
+        gaip3(
+            "export-labels", "label-studio", tmp_path / "tasks.json", "--root", root.path
+        ).exit_code
+        == 0
+    )
     tasks = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))
     assert [len(t["annotations"]) for t in tasks] == [1, 0, 0, 0, 0, 1]
 

@@ -1,4 +1,5 @@
-"""The same photograph twice, defects, and what the user drops: found, kept on one side of every split, left out and brought back."""
+"""The same photograph twice, defects, and what the user drops: found, kept on one side of every
+split, left out and brought back."""
 
 import io
 import shutil
@@ -41,16 +42,21 @@ PLANTED = {  # a picture of the same photograph, from the one that is there
     "encoded_and_moved": lambda path: encoded(moved(Image.open(path))),
     "moved_by_one": lambda path: encoded(moved(Image.open(path), 1)),
     "cut": lambda path: encoded(
-        Image.open(path).crop((4, 4, Image.open(path).width - 4, Image.open(path).height - 4)).resize(Image.open(path).size)
+        Image.open(path)
+        .crop((4, 4, Image.open(path).width - 4, Image.open(path).height - 4))
+        .resize(Image.open(path).size)
     ),
     "mirrored": lambda path: encoded(Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
-    "larger": lambda path: encoded(Image.open(path).resize((384, 384), Image.Resampling.LANCZOS), 90),
+    "larger": lambda path: encoded(
+        Image.open(path).resize((384, 384), Image.Resampling.LANCZOS), 90
+    ),
 }
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """Painted faces, to D1 of which a copy of a portrait of D2 was added in each way of ``PLANTED``, and a blurred one."""
+    """Painted faces, to D1 of which a copy of a portrait of D2 was added in each way of
+    ``PLANTED``, and a blurred one."""
     root = DataRoot(tmp_path_factory.mktemp("curation") / "root")
     root.path.mkdir()
     root.settings_file.write_text('preset = "tiny"\n[tracking]\nenabled = false\n')
@@ -61,7 +67,9 @@ def planted(tmp_path_factory):
     blurred = Image.open(female[20]).filter(ImageFilter.GaussianBlur(6))
     (root.original(D1) / "blurred.jpg").write_bytes(encoded(blurred, 95))
     refresh_root(root, ["near_duplicates", "image_quality"])
-    return root, {f"d1/{name}": f"d2_female/{path.stem}" for name, path in zip(PLANTED, female, strict=False)}
+    return root, {
+        f"d1/{name}": f"d2_female/{path.stem}" for name, path in zip(PLANTED, female, strict=False)
+    }
 
 
 @pytest.fixture
@@ -73,7 +81,10 @@ def root(planted, tmp_path):
 def test_every_planted_kind_is_found_and_nothing_else(planted):
     root, twin_of = planted
     table = read_group_table(root.near_duplicates)
-    found = {frozenset(f"{s}/{stem}" for s, stem in zip(g.set, g.stem, strict=True)) for _, g in table.groupby("group")}
+    found = {
+        frozenset(f"{s}/{stem}" for s, stem in zip(g.set, g.stem, strict=True))
+        for _, g in table.groupby("group")
+    }
     assert found == {frozenset(pair) for pair in twin_of.items()}
     assert "mirrored" in table[table.mirrored == 1].stem.to_list()
     assert table.group.str.startswith("d1/").all()  # the smallest name
@@ -90,7 +101,8 @@ def test_twins_share_their_bucket_and_the_check_compares_the_pictures(planted):
     assert passed, said
 
 
-@pytest.mark.parametrize("kind", [k for k in PLANTED if k != "equal_bytes"])  # those are grouped by their hash, whatever the table says
+# those are grouped by their hash, whatever the table says
+@pytest.mark.parametrize("kind", [k for k in PLANTED if k != "equal_bytes"])
 def test_a_twin_on_the_other_side_fails_the_check(root, planted, kind):
     twin = planted[1][f"d1/{kind}"]
     table = read_group_table(root.near_duplicates)
@@ -130,22 +142,37 @@ def test_a_blurred_picture_is_flagged(planted):
 
 def test_dropped_pictures_are_left_out_of_everything_and_come_back(root, gaip3):
     refresh_root(root, ["labels_mouth", "augmented_d2_female"])
-    gone = sorted(p.stem for p in root.processed("resized", FEMALE).glob("*.jpg") if ("female", p.stem) in labelled(root))[7]
-    done = gaip3("drop", f"resized/female/{gone}.jpg", "--reason", "not a face", "--root", root.path)
+    gone = sorted(
+        p.stem
+        for p in root.processed("resized", FEMALE).glob("*.jpg")
+        if ("female", p.stem) in labelled(root)
+    )[7]
+    done = gaip3(
+        "drop", f"resized/female/{gone}.jpg", "--reason", "not a face", "--root", root.path
+    )
     assert done.exit_code == 0, done.output
     assert f"dropped: original/{FEMALE.original}/{gone}.jpg" in done.output
     assert "resized_d2_female" in {p.name for p in plan_of(root)}
     refresh_root(root, ["labels_mouth", "augmented_d2_female", "near_duplicates"])
     assert not (root.processed("resized", FEMALE) / f"{gone}.jpg").exists()
     assert not (root.processed("augmented", FEMALE) / f"{gone}.jpg").exists()
-    row = read_manifest(root.manifest("resized_d2_female")).set_index("path").loc[f"resized/female/{gone}.jpg"]
+    row = (
+        read_manifest(root.manifest("resized_d2_female"))
+        .set_index("path")
+        .loc[f"resized/female/{gone}.jpg"]
+    )
     assert (row.status, row.reason) == ("unusable", "dropped: not a face")
     figures = read_figures(root, "resized_d2_female")
     assert (figures["dropped"], figures["unusable"]) == (1, 0)
     assert ("female", gone) not in labelled(root)
     assert f"d2_female/{gone}" not in set(originals_table(root).key)
 
-    assert gaip3("drop", "--undo", root.original(FEMALE) / f"{gone}.jpg", "--root", root.path).exit_code == 0
+    assert (
+        gaip3(
+            "drop", "--undo", root.original(FEMALE) / f"{gone}.jpg", "--root", root.path
+        ).exit_code
+        == 0
+    )
     assert read_dropped(root.dropped) == {}
     refresh_root(root, ["labels_mouth", "augmented_d2_female"])
     assert (root.processed("augmented", FEMALE) / f"{gone}.jpg").exists()
@@ -168,10 +195,17 @@ def test_of_duplicates_the_labelled_one_is_kept(root, gaip3):
 
 def test_of_a_group_whose_best_was_dropped_before_the_next_best_is_kept(root, planted, gaip3):
     best = planted[1]["d1/larger"].rpartition("/")[2]
-    assert gaip3("drop", f"resized/female/{best}.jpg", "--reason", "no portrait", "--root", root.path).exit_code == 0
+    assert (
+        gaip3(
+            "drop", f"resized/female/{best}.jpg", "--reason", "no portrait", "--root", root.path
+        ).exit_code
+        == 0
+    )
     done = gaip3("drop", "--duplicates", "--reason", "twice", "--root", root.path)
     assert done.exit_code == 0, done.output
-    wanted = {("d1", name): "twice" for name in PLANTED if name != "larger"} | {("d2_female", best): "no portrait"}
+    wanted = {("d1", name): "twice" for name in PLANTED if name != "larger"} | {
+        ("d2_female", best): "no portrait"
+    }
     assert read_dropped(root.dropped) == wanted
 
 
@@ -183,23 +217,34 @@ def test_without_a_table_of_duplicates_one_line_says_how_to_make_it(root, gaip3)
     assert "gaip3 refresh --select near_duplicates" in line
 
 
-def test_a_picture_is_named_as_seen_from_here_also_through_a_link_or_with_backslashes(root, gaip3, tmp_path, monkeypatch):
+def test_a_picture_is_named_as_seen_from_here_also_through_a_link_or_with_backslashes(
+    root, gaip3, tmp_path, monkeypatch
+):
     one, two, three, four = sorted(p.stem for p in root.original(MALE).iterdir())[:4]
     (root.path / "original").rename(tmp_path / "another disk")
     (root.path / "original").symlink_to(tmp_path / "another disk")
     monkeypatch.chdir(root.original(MALE))
     here = root.original(MALE)
-    names = [f"{one}.jpg", here / f"{two}.jpg", f"augmented\\male\\{three}.jpg", f"./resized/male/{four}.jpg"]
+    names = [
+        f"{one}.jpg",
+        here / f"{two}.jpg",
+        f"augmented\\male\\{three}.jpg",
+        f"./resized/male/{four}.jpg",
+    ]
     for name, stem in zip(names[1:], [two, three, four], strict=True):
         done = gaip3("drop", name, "--root", root.path)
         assert done.exit_code == 0, done.output
         assert ("d2_male", stem) in read_dropped(root.dropped)
     monkeypatch.chdir(root.path)
     assert gaip3("drop", f"original/{MALE.original}/{names[0]}", "--root", root.path).exit_code == 0
-    assert set(read_dropped(root.dropped)) == {("d2_male", stem) for stem in (one, two, three, four)}
+    assert set(read_dropped(root.dropped)) == {
+        ("d2_male", stem) for stem in (one, two, three, four)
+    }
 
 
-def test_a_dropped_picture_whose_original_is_gone_is_named_and_can_be_taken_off_the_list(root, gaip3):
+def test_a_dropped_picture_whose_original_is_gone_is_named_and_can_be_taken_off_the_list(
+    root, gaip3
+):
     gone = sorted(p.stem for p in root.original(MALE).iterdir())[3]
     assert gaip3("drop", f"resized/male/{gone}.jpg", "--root", root.path).exit_code == 0
     (root.original(MALE) / f"{gone}.jpg").unlink()
@@ -238,7 +283,10 @@ def test_a_drop_makes_again_the_set_it_touches_and_leaves_the_others_as_they_are
     ("content", "said"),
     [
         (b"path\nresized/female/a.jpg\n", r"dropped\.csv, line 1: column reason is missing"),
-        (b"path,reason\nresized/female/\xff.jpg,x\n", r"dropped\.csv: not UTF-8 \(byte \d+\); save it as"),
+        (
+            b"path,reason\nresized/female/\xff.jpg,x\n",
+            r"dropped\.csv: not UTF-8 \(byte \d+\); save it as",
+        ),
         (b"path,reason\nresized/female/a.jpg\n", r"dropped\.csv, line 2: 1 fields, 2 expected"),
     ],
 )
@@ -261,5 +309,11 @@ def test_an_unknown_picture_is_one_clear_line_and_drops_nothing(root, gaip3):
 
 def test_a_broken_list_names_file_line_and_remedy(root):
     root.dropped.write_text("path,reason\nresized/female/a.jpg,blurred\nelsewhere/b.jpg,\n")
-    with pytest.raises(ContractError, match=r"dropped\.csv, line 3, column path: 'elsewhere/b.jpg' lies in none .* or remove the line"):
+    with pytest.raises(
+        ContractError,
+        match=(
+            r"dropped\.csv, line 3, column path: 'elsewhere/b.jpg' lies in none .* or remove the"
+            r" line"
+        ),
+    ):
         read_dropped(root.dropped)

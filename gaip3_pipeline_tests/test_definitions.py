@@ -22,12 +22,35 @@ EXPECTED = {
     "near_duplicates": {f"resized_{s}" for s in SETS},
     "image_quality": {f"resized_{s}" for s in SETS},
     **{f"augmented_{s}": {f"resized_{s}"} for s in SETS},
-    **{f"labels_{a}": {f"hand_labels_{a}", "resized_d2_female", "resized_d2_male"} for a in ATTRIBUTES},
-    **{f"input_model_{a}": {f"labels_{a}", "feature_extractor", "near_duplicates", *(f"resized_{s}" for s in SETS)} for a in ATTRIBUTES},
-    "feature_extractor": {*(f"resized_{s}" for s in SETS), "augmented_d2_female", "augmented_d2_male"},
+    **{
+        f"labels_{a}": {f"hand_labels_{a}", "resized_d2_female", "resized_d2_male"}
+        for a in ATTRIBUTES
+    },
+    **{
+        f"input_model_{a}": {
+            f"labels_{a}",
+            "feature_extractor",
+            "near_duplicates",
+            *(f"resized_{s}" for s in SETS),
+        }
+        for a in ATTRIBUTES
+    },
+    "feature_extractor": {
+        *(f"resized_{s}" for s in SETS),
+        "augmented_d2_female",
+        "augmented_d2_male",
+    },
     "final_features": {"feature_extractor", "final_dataset"},
-    **{f"input_values_{a}": {f"input_model_{a}", "final_features", "final_dataset"} for a in ATTRIBUTES},
-    "label_review": {"near_duplicates", "feature_extractor", *(f"labels_{a}" for a in ATTRIBUTES), *(f"resized_{s}" for s in SETS)},
+    **{
+        f"input_values_{a}": {f"input_model_{a}", "final_features", "final_dataset"}
+        for a in ATTRIBUTES
+    },
+    "label_review": {
+        "near_duplicates",
+        "feature_extractor",
+        *(f"labels_{a}" for a in ATTRIBUTES),
+        *(f"resized_{s}" for s in SETS),
+    },
     "gender_model": {"feature_extractor", "near_duplicates", *(f"resized_{s}" for s in SETS)},
     "gender_probabilities": {
         "gender_model",
@@ -35,9 +58,20 @@ EXPECTED = {
         "near_duplicates",
         *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS),
     },
-    "final_dataset": {"gender_probabilities", "near_duplicates", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
-    **{f"evaluator_{a}": {f"labels_{a}", "near_duplicates", *(f"resized_{s}" for s in SETS)} for a in ATTRIBUTES},
-    "curation_report": {"gender_probabilities", "final_dataset", *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS)},
+    "final_dataset": {
+        "gender_probabilities",
+        "near_duplicates",
+        *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS),
+    },
+    **{
+        f"evaluator_{a}": {f"labels_{a}", "near_duplicates", *(f"resized_{s}" for s in SETS)}
+        for a in ATTRIBUTES
+    },
+    "curation_report": {
+        "gender_probabilities",
+        "final_dataset",
+        *(f"{k}_{s}" for k in ("resized", "augmented") for s in SETS),
+    },
     "inputs_report": {
         "final_dataset",
         "near_duplicates",
@@ -53,8 +87,16 @@ EXPECTED = {
         *(f"{n}_{a}" for a in ATTRIBUTES for n in ("input_values", "evaluator")),
     },
     "control_regressor": {"final_dataset", *(f"input_values_{a}" for a in ATTRIBUTES)},
-    "nvae_weights": {"final_dataset", "control_regressor", *(f"{n}_{a}" for a in ATTRIBUTES for n in ("input_values", "evaluator"))},
-    "aggregate_posterior": {"nvae_weights", "final_dataset", *(f"input_values_{a}" for a in ATTRIBUTES)},
+    "nvae_weights": {
+        "final_dataset",
+        "control_regressor",
+        *(f"{n}_{a}" for a in ATTRIBUTES for n in ("input_values", "evaluator")),
+    },
+    "aggregate_posterior": {
+        "nvae_weights",
+        "final_dataset",
+        *(f"input_values_{a}" for a in ATTRIBUTES),
+    },
     "detail_weights": {
         "nvae_weights",
         "aggregate_posterior",
@@ -62,7 +104,12 @@ EXPECTED = {
         "control_regressor",
         *(f"{n}_{a}" for a in ATTRIBUTES for n in ("input_values", "evaluator")),
     },
-    "nvae_samples": {"nvae_weights", "detail_weights", "final_dataset", *(f"input_values_{a}" for a in ATTRIBUTES)},
+    "nvae_samples": {
+        "nvae_weights",
+        "detail_weights",
+        "final_dataset",
+        *(f"input_values_{a}" for a in ATTRIBUTES),
+    },
 }
 
 
@@ -73,7 +120,9 @@ def definitions(tmp_path, settings=None):
 def test_the_graph_is_the_one_of_the_documents(tmp_path):
     graph = definitions(tmp_path).resolve_asset_graph()
     for name, parents in EXPECTED.items():
-        assert {p.to_user_string() for p in graph.get(dg.AssetKey(name)).parent_keys} == parents, name
+        assert {p.to_user_string() for p in graph.get(dg.AssetKey(name)).parent_keys} == parents, (
+            name
+        )
     rest = {k.to_user_string() for k in graph.get_all_asset_keys()} - set(EXPECTED)
     critics = {"critic_weights", "judge_weights", "reconstruction_judge_weights"}
     assert rest == {*critics, "retouched_samples", "report"}
@@ -82,7 +131,9 @@ def test_the_graph_is_the_one_of_the_documents(tmp_path):
 @pytest.mark.parametrize("method", [TRANSPORT, NOISE_CONTRASTIVE])
 def test_every_asset_says_what_it_is_and_is_checked(tmp_path, method):
     graph = definitions(tmp_path, Settings(retouch=Retouch(method=method))).resolve_asset_graph()
-    assert (dg.AssetKey("prior_critic_weights") in graph.materializable_asset_keys) == (method == NOISE_CONTRASTIVE)
+    assert (dg.AssetKey("prior_critic_weights") in graph.materializable_asset_keys) == (
+        method == NOISE_CONTRASTIVE
+    )
     checked = {k.asset_key for k in graph.asset_check_keys}
     for key in graph.materializable_asset_keys:
         node = graph.get(key)
@@ -97,20 +148,26 @@ def test_every_asset_says_what_it_is_and_is_checked(tmp_path, method):
 
 def test_the_definitions_load_without_the_heavy_libraries():
     code = (
-        "import sys, json, gaip3_pipeline.definitions as d; d.defs().resolve_asset_graph();"
-        "print(json.dumps([m for m in ('tensorflow', 'keras', 'mlflow', 'cv2', 'jax', 'sklearn') if m in sys.modules]))"
+        "import sys, json, gaip3_pipeline.definitions as d;"
+        " d.defs().resolve_asset_graph();print(json.dumps([m for m in ('tensorflow', 'keras',"
+        " 'mlflow', 'cv2', 'jax', 'sklearn') if m in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
 def test_automation_is_off_unless_switched_on_and_sources_are_observed(tmp_path):
-    sensors = {s.name: s.default_status for s in definitions(tmp_path).get_repository_def().sensor_defs}
+    sensors = {
+        s.name: s.default_status for s in definitions(tmp_path).get_repository_def().sensor_defs
+    }
     assert sensors["observe_sources"] == dg.DefaultSensorStatus.RUNNING
     assert sensors["materialize_stale"] == dg.DefaultSensorStatus.STOPPED
 
 
 def test_trainings_share_one_pool(tmp_path):
     graph = definitions(tmp_path).resolve_asset_graph()
-    pools = {k.to_user_string(): graph.assets_def_for_key(k).op.pool for k in graph.materializable_asset_keys}
+    pools = {
+        k.to_user_string(): graph.assets_def_for_key(k).op.pool
+        for k in graph.materializable_asset_keys
+    }
     assert {n for n, pool in pools.items() if pool} == TRAINED

@@ -15,18 +15,36 @@ ROOT = DataRoot.__new__(DataRoot)  # these rules look at figures alone
 def sliders(**changes: Any) -> dict[str, Any]:
     figures: dict[str, Any] = {"leakage": 0.05}
     for a in ATTRIBUTES:
-        figures |= {f"slope_{a}": 0.9, f"known_{a}": True, f"least_real_{a}": -1.0, f"least_real_{a}_at": 0.5}
+        figures |= {
+            f"slope_{a}": 0.9,
+            f"known_{a}": True,
+            f"least_real_{a}": -1.0,
+            f"least_real_{a}_at": 0.5,
+        }
     return figures | changes
 
 
 def sharp(**changes: float) -> dict[str, float]:
-    figures = {f"{name}_{k}": value for k in (1, 2, 3) for name, value in (("power", 1.0), ("kurtosis", 8.0), ("noise", 0.1))}
+    figures = {
+        f"{name}_{k}": value
+        for k in (1, 2, 3)
+        for name, value in (("power", 1.0), ("kurtosis", 8.0), ("noise", 0.1))
+    }
     return figures | {f"kurtosis_{k}_real": 8.0 for k in (1, 2, 3)} | {"grid": 0.02} | changes
 
 
 def judges(**changes: float) -> dict[str, float]:
-    figures = {f"judge_{make}{name}_{size}": 0.5 for make in MAKES for size in SIZES for name in ("", "_nothing")}
-    return figures | {f"judge_{make}_{name}": 0.99 for make in MAKES for name in ("tells_blur", "tells_plain")} | changes
+    figures = {
+        f"judge_{make}{name}_{size}": 0.5
+        for make in MAKES
+        for size in SIZES
+        for name in ("", "_nothing")
+    }
+    return (
+        figures
+        | {f"judge_{make}_{name}": 0.99 for make in MAKES for name in ("tells_blur", "tells_plain")}
+        | changes
+    )
 
 
 def test_sliders_that_move_what_is_known_pass() -> None:
@@ -34,7 +52,8 @@ def test_sliders_that_move_what_is_known_pass() -> None:
 
 
 def test_a_slider_that_moves_a_value_that_nobody_knows_fails_and_is_named() -> None:
-    # A slope alone can be that of faces which break: on photographs the evaluator of eyes took them for closed ones.
+    # A slope alone can be that of faces which break: on photographs the evaluator of eyes took them
+    # for closed ones.
     passed, said = checks._sliders(ROOT, sliders(known_eyes=False))
     assert not passed
     assert "not known on held-out pictures, so not controlled: eyes" in said
@@ -59,7 +78,9 @@ def test_a_slider_whose_end_the_judge_finds_less_real_fails_and_says_where() -> 
         ({"power_3": float("nan")}, "octave 3 has nan"),
     ],
 )
-def test_what_is_not_as_photographs_have_it_is_named(changes: dict[str, float], phrase: str) -> None:
+def test_what_is_not_as_photographs_have_it_is_named(
+    changes: dict[str, float], phrase: str
+) -> None:
     assert checks._sharp(ROOT, sharp())[0]
     passed, said = checks._sharp(ROOT, sharp(**changes))
     assert not passed
@@ -68,7 +89,11 @@ def test_what_is_not_as_photographs_have_it_is_named(changes: dict[str, float], 
 
 def test_judges_count_only_if_they_tell_what_must_be_told_and_nothing_else() -> None:
     assert checks._judges_count(ROOT, judges())[0]
-    for change in ({"judge_network_tells_blur": 0.85}, {"judge_regression_tells_plain": 0.9}, {"judge_network_nothing_half": 0.56}):
+    for change in (
+        {"judge_network_tells_blur": 0.85},
+        {"judge_regression_tells_plain": 0.9},
+        {"judge_network_nothing_half": 0.56},
+    ):
         passed, said = checks._judges_count(ROOT, judges(**change))
         assert not passed
         assert "Does not count" in said
@@ -92,7 +117,11 @@ def test_a_finished_root_has_all_these_figures(finished_root: DataRoot) -> None:
     figures = read_figures(finished_root, "generator_evaluation")
     for rule in (checks._sliders, checks._stay_real, checks._sharp, checks._judges_count):
         rule(finished_root, figures)  # raises where a figure is missing
-    shares = ["detail_recognised", "noise_1", *(f"judge_{make}_{size}" for make in MAKES for size in SIZES)]
+    shares = [
+        "detail_recognised",
+        "noise_1",
+        *(f"judge_{make}_{size}" for make in MAKES for size in SIZES),
+    ]
     assert all(0.0 <= figures[name] <= 1.0 for name in shares)
     assert all(-1.0 <= figures[name] <= 1.0 for name in ("agreement_1", "agreement_1_plain"))
     assert figures["power_1_plain"] > 0.0

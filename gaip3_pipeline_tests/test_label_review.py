@@ -1,4 +1,5 @@
-"""The asset ``label_review`` in a finished root: its tables, and that only what changed is done anew."""
+"""The asset ``label_review`` in a finished root: its tables, and that only what changed is done
+anew."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,11 @@ def relabel(root: DataRoot, attribute: str, rows: list[int]) -> pd.DataFrame:
 
 
 def test_every_original_of_the_labelled_sets_has_a_row_in_each_table(finished_root):
-    expected = sorted((sex, p.stem) for sex in ("female", "male") for p in (finished_root.path / "resized" / sex).glob("*.jpg"))
+    expected = sorted(
+        (sex, p.stem)
+        for sex in ("female", "male")
+        for p in (finished_root.path / "resized" / sex).glob("*.jpg")
+    )
     for attribute in ATTRIBUTES:
         table = read_label_review(finished_root.label_review(attribute))
         assert list(zip(table.gender, table.stem, strict=True)) == expected
@@ -39,13 +44,18 @@ def test_a_relabelled_value_is_reviewed_anew_and_the_others_are_left(root_copy):
     extreme = list(labels.index[labels.value.isin([0.0, 1.0])][:2])
     wrong = relabel(root_copy, "background", extreme)
 
-    assert refresh_root(root_copy, select=["label_review"]).materialized == ["labels_background", "label_review"]
+    assert refresh_root(root_copy, select=["label_review"]).materialized == [
+        "labels_background",
+        "label_review",
+    ]
 
     after = {a: root_copy.label_review(a).stat().st_mtime_ns for a in ATTRIBUTES}
     assert {a for a in ATTRIBUTES if after[a] != before[a]} == {"background"}
     assert read_figures(root_copy, "label_review")["remade"] == ["background"]
     assert "label_review" not in {p.name for p in plan_of(root_copy)}
-    table = read_label_review(root_copy.label_review("background")).sort_values("suspicion", ascending=False)
+    table = read_label_review(root_copy.label_review("background")).sort_values(
+        "suspicion", ascending=False
+    )
     flipped = {p.rpartition("/")[2].partition(".")[0] for p in wrong.path}
     assert flipped <= set(table.stem[:8])
 
@@ -61,7 +71,9 @@ def test_a_table_that_was_lost_or_edited_is_made_again(root_copy):
     assert path.read_text(encoding="utf-8") == text
 
 
-def test_lids_are_measured_of_pictures_without_a_label_and_not_measured_again(root_copy, monkeypatch):
+def test_lids_are_measured_of_pictures_without_a_label_and_not_measured_again(
+    root_copy, monkeypatch
+):
 
     from gaip3_pipeline.features import landmarks
 
@@ -74,7 +86,11 @@ def test_lids_are_measured_of_pictures_without_a_label_and_not_measured_again(ro
     assert kept.opening.between(0.01, 1).all()
     looked_at = []
     measure = landmarks.find_parts
-    monkeypatch.setattr(landmarks, "find_parts", lambda pictures: looked_at.append(len(pictures)) or measure(pictures))
+    monkeypatch.setattr(
+        landmarks,
+        "find_parts",
+        lambda pictures: looked_at.append(len(pictures)) or measure(pictures),
+    )
     table.iloc[12:].to_csv(path, index=False, lineterminator="\n")
     refresh_root(root_copy, select=["label_review"])
     assert sum(looked_at) == 2

@@ -7,7 +7,8 @@ from pathlib import Path
 from gaip3_pipeline.layout import PACKAGE
 
 OF_A_TRIAL = {"doctor.py": {"first", "second"}}  # files of a temporary folder that are gone at once
-OF_A_TRAINING = {"generator.py": {"best"}}  # a part of the checkpoints that their training alone knows
+# a part of the checkpoints that their training alone knows
+OF_A_TRAINING = {"generator.py": {"best"}}
 
 
 def spelled(module: Path) -> Iterator[str]:

@@ -16,16 +16,36 @@ from gaip3_pipeline.versions import DATA_VERSION_TAG, AssetResult, keep
 from gaip3_pipeline_tests.refreshing import TRAINED, definitions_of, instance_of
 
 MEASURED = {  # assets that train nothing and keep what they found, with files that they keep
-    "generator_evaluation": {"control.csv", "sweeps.jpg", "control.jpg", "faces.jpg", "nearest_training_pictures.jpg"},
-    "curation_report": {"curation.html", "folders.csv", "rule.jpg", "reliability.jpg", "brightness.jpg"},
+    "generator_evaluation": {
+        "control.csv",
+        "sweeps.jpg",
+        "control.jpg",
+        "faces.jpg",
+        "nearest_training_pictures.jpg",
+    },
+    "curation_report": {
+        "curation.html",
+        "folders.csv",
+        "rule.jpg",
+        "reliability.jpg",
+        "brightness.jpg",
+    },
     "retouched_samples": {"at_random.jpg", "best.jpg", "worst.jpg"},
-    "inputs_report": {"inputs.html", "inputs.csv", "predicted.jpg", "uncertainty.jpg", "worst_eyes.jpg"},
+    "inputs_report": {
+        "inputs.html",
+        "inputs.csv",
+        "predicted.jpg",
+        "uncertainty.jpg",
+        "worst_eyes.jpg",
+    },
 }
 
 
 @pytest.fixture
 def store(tmp_path):
-    return MlflowTracking(uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=str(tmp_path / "artifacts"))
+    return MlflowTracking(
+        uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=str(tmp_path / "artifacts")
+    )
 
 
 def start(store, **changes):
@@ -49,7 +69,9 @@ def status(store, run_id):
 def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(finished_root):
     tracking = tracking_of(finished_root, load(finished_root))
     client = tracking.client()
-    runs = client.search_runs([tracking.experiment(client)], "tags.`gaip3.asset` != ''", max_results=100)
+    runs = client.search_runs(
+        [tracking.experiment(client)], "tags.`gaip3.asset` != ''", max_results=100
+    )
     assert {r.data.tags["gaip3.asset"] for r in runs} == TRAINED | set(MEASURED)
     for run in runs:
         name = run.data.tags["gaip3.asset"]
@@ -61,17 +83,23 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
         assert run.data.metrics, name
         assert run.inputs.dataset_inputs, name
         for given in run.inputs.dataset_inputs:
-            assert run.data.tags[f"gaip3.input.{given.dataset.name}"].startswith(given.dataset.digest)
+            assert run.data.tags[f"gaip3.input.{given.dataset.name}"].startswith(
+                given.dataset.digest
+            )
         kept = {a.path for a in client.list_artifacts(run.info.run_id)}
         assert kept >= MEASURED.get(name, {"model"}), name
     parents = {r.data.tags["mlflow.parentRunId"] for r in runs}
     assert len(parents) == len({r.data.tags["gaip3.dagster_run_id"] for r in runs})
     nvae = next(r for r in runs if r.data.tags["gaip3.asset"] == "nvae_weights")
     assert nvae.data.params["epochs"] == str(flatten(load(finished_root).nvae)["epochs"])
-    assert len(client.get_metric_history(nvae.info.run_id, "loss")) == load(finished_root).nvae.epochs
-    assert min(m.step for m in client.get_metric_history(nvae.info.run_id, "bits_per_dim")) == 1  # the curve alone
+    assert (
+        len(client.get_metric_history(nvae.info.run_id, "loss")) == load(finished_root).nvae.epochs
+    )
+    # the curve alone
+    assert min(m.step for m in client.get_metric_history(nvae.info.run_id, "bits_per_dim")) == 1
     assert 0 < nvae.data.metrics["final/bits_per_dim"] < 10
-    assert len(client.list_artifacts(nvae.info.run_id, "images")) >= load(finished_root).nvae.epochs  # a grid of samples each
+    # a grid of samples each
+    assert len(client.list_artifacts(nvae.info.run_id, "images")) >= load(finished_root).nvae.epochs
 
 
 def test_the_champion_is_the_version_whose_check_passed(finished_root):
@@ -81,25 +109,39 @@ def test_the_champion_is_the_version_whose_check_passed(finished_root):
         model = client.get_registered_model(name)
         assert model.aliases["champion"] == model.aliases["candidate"]
         version = client.get_model_version_by_alias(name, "champion")
-        assert client.get_run(version.run_id).data.tags["gaip3.data_version"] == version.tags["gaip3.data_version"]
+        assert (
+            client.get_run(version.run_id).data.tags["gaip3.data_version"]
+            == version.tags["gaip3.data_version"]
+        )
 
 
 def test_a_failing_check_leaves_the_champion_where_it_was_while_the_candidate_moves(tmp_path):
     root = DataRoot(tmp_path)
     definitions, tracking = definitions_of(root), tracking_of(root, load(root))
-    key, check = dg.AssetKey("input_model_mouth"), dg.AssetCheckKey(dg.AssetKey("input_model_mouth"), "learned")
+    key, check = (
+        dg.AssetKey("input_model_mouth"),
+        dg.AssetCheckKey(dg.AssetKey("input_model_mouth"), "learned"),
+    )
     outcomes = []
     with instance_of(root) as instance:
         for version, r2 in (("good", 0.5), ("worse", -0.1)):
             with start(tracking, asset="input_model_mouth", fingerprint=version) as run:
                 save_config(root.input_model("mouth"), {"weights": version})
                 run.register(root.input_model("mouth"), version)
-            instance.report_runless_asset_event(dg.AssetMaterialization(key, tags={DATA_VERSION_TAG: version}))
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(key, tags={DATA_VERSION_TAG: version})
+            )
             keep(root, "input_model_mouth", AssetResult(version, {"r2": r2, "mae": 0.2, "n": 50}))
-            job = dg.define_asset_job("checking", dg.AssetSelection.checks(check)).resolve(asset_graph=definitions.resolve_asset_graph())
+            job = dg.define_asset_job("checking", dg.AssetSelection.checks(check)).resolve(
+                asset_graph=definitions.resolve_asset_graph()
+            )
             [evaluation] = job.execute_in_process(instance=instance).get_asset_check_evaluations()
             versions = {
-                alias: tracking.client().get_model_version_by_alias("input_model_mouth", alias).tags["gaip3.data_version"]
+                alias: (
+                    tracking.client()
+                    .get_model_version_by_alias("input_model_mouth", alias)
+                    .tags["gaip3.data_version"]
+                )
                 for alias in ("candidate", "champion")
             }
             outcomes.append((evaluation.passed, versions))
@@ -138,12 +180,14 @@ def test_the_run_of_a_failed_training_is_continued_by_the_same_training_only(sto
 
 def test_runs_of_dead_processes_are_marked_and_those_of_living_ones_left(store, tmp_path):
     code = (
-        "import os, sys; from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun;"
-        "t = MlflowTracking(uri=sys.argv[1]); r = TrainingRun(t, asset='a', dagster_run_id='d', parent_id=None,"
-        "on_parent=lambda i: None, code_version='1', inputs={}, fingerprint='f', parameters={}); r.__enter__();"
-        "print(r.run_id, flush=True); os.kill(os.getpid(), 9)"
+        "import os, sys; from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun;t ="
+        " MlflowTracking(uri=sys.argv[1]); r = TrainingRun(t, asset='a', dagster_run_id='d',"
+        " parent_id=None,on_parent=lambda i: None, code_version='1', inputs={}, fingerprint='f',"
+        " parameters={}); r.__enter__();print(r.run_id, flush=True); os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", code, store.uri], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, store.uri], capture_output=True, text=True, check=False
+    )
     dead = done.stdout.split()[-1]
     with start(store, asset="b") as living:
         assert status(store, dead) == "RUNNING"

@@ -7,7 +7,8 @@ from gaip3_pipeline.progress import Progress, clock
 
 
 def shown(monkeypatch, times, updates):
-    """The lines written for ``updates`` of ``done`` at the given seconds; the first time is that of the start."""
+    """The lines written for ``updates`` of ``done`` at the given seconds; the first time is that
+    of the start."""
     clockwork = iter(times)
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clockwork))
     stream = io.StringIO()

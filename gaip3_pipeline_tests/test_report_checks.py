@@ -14,22 +14,36 @@ from gaip3_pipeline.settings import Settings
 
 def changes(**named):
     """Figures of an inputs report in which nothing moves, apart from those named."""
-    return {f"{part}_mean_change_{a}": 0.0 for part in ("darker", "brighter") for a in ATTRIBUTES} | named
+    return {
+        f"{part}_mean_change_{a}": 0.0 for part in ("darker", "brighter") for a in ATTRIBUTES
+    } | named
 
 
 def within(one=0.68, two=0.95, **named):
-    return {f"within_{k}_{a}": share for k, share in (("one", one), ("two", two)) for a in ATTRIBUTES} | named
+    return {
+        f"within_{k}_{a}": share for k, share in (("one", one), ("two", two)) for a in ATTRIBUTES
+    } | named
 
 
 def test_they_block_nothing(tmp_path):
     graph = build_defs(DataRoot(tmp_path), Settings()).resolve_asset_graph()
-    of_reports = {k.name: graph.get(k).blocking for a in ("curation_report", "inputs_report") for k in graph.get(dg.AssetKey(a)).check_keys}
-    assert of_reports == {"few_suspected": False, "steady_under_brightness": False, "honest_uncertainty": False}
+    of_reports = {
+        k.name: graph.get(k).blocking
+        for a in ("curation_report", "inputs_report")
+        for k in graph.get(dg.AssetKey(a)).check_keys
+    }
+    assert of_reports == {
+        "few_suspected": False,
+        "steady_under_brightness": False,
+        "honest_uncertainty": False,
+    }
 
 
 @pytest.mark.parametrize(("suspected", "passes"), [(20, True), (21, False)])
 def test_one_suspected_folder_in_fifty_passes_and_the_list_is_named(tmp_path, suspected, passes):
-    passed, said = checks._few_suspected(DataRoot(tmp_path), {"suspected": suspected, "n": 1000, "suspected_share": suspected / 1000})
+    passed, said = checks._few_suspected(
+        DataRoot(tmp_path), {"suspected": suspected, "n": 1000, "suspected_share": suspected / 1000}
+    )
     assert passed is passes
     assert f"{suspected} of 1,000" in said
     assert "review/folders.csv" in said
@@ -46,19 +60,29 @@ def test_a_value_that_brightness_moves_either_way_fails_and_is_named(tmp_path, m
 
 
 def test_a_background_may_move_with_the_picture(tmp_path):
-    assert checks._steady(DataRoot(tmp_path), changes(darker_mean_change_background=-0.05, brighter_mean_change_background=0.05))[0]
+    assert checks._steady(
+        DataRoot(tmp_path),
+        changes(darker_mean_change_background=-0.05, brighter_mean_change_background=0.05),
+    )[0]
 
 
 def test_nothing_is_called_steady_that_could_not_be_seen(tmp_path):
     root = DataRoot(tmp_path)
     assert checks._steady(root, changes(darker_mean_change_eyes=math.nan))[0]
-    assert not checks._steady(root, changes(darker_mean_change_eyes=math.nan, brighter_mean_change_eyes=0.03))[0]
-    passed, said = checks._steady(root, changes(darker_mean_change_eyes=math.nan, brighter_mean_change_eyes=math.nan))
+    assert not checks._steady(
+        root, changes(darker_mean_change_eyes=math.nan, brighter_mean_change_eyes=0.03)
+    )[0]
+    passed, said = checks._steady(
+        root, changes(darker_mean_change_eyes=math.nan, brighter_mean_change_eyes=math.nan)
+    )
     assert not passed
     assert "eyes nan" in said
 
 
-@pytest.mark.parametrize("figures", [within(within_one_head=0.4), within(within_one_head=0.95), within(within_two_head=0.8)])
+@pytest.mark.parametrize(
+    "figures",
+    [within(within_one_head=0.4), within(within_one_head=0.95), within(within_two_head=0.8)],
+)
 def test_an_uncertainty_too_small_or_too_large_fails(tmp_path, figures):
     root = DataRoot(tmp_path)
     assert checks._honest(root, within())[0]

@@ -1,4 +1,5 @@
-"""The assets ``curation_report`` and ``inputs_report`` in a finished root: their pages, tables, figures and checks."""
+"""The assets ``curation_report`` and ``inputs_report`` in a finished root: their pages, tables,
+figures and checks."""
 
 import base64
 import io
@@ -42,8 +43,14 @@ def test_its_figures_are_those_of_the_tables(finished_root):
     rule = load(finished_root).final_dataset.threshold
     assert (figures["threshold"], figures["female_n"]) == (rule, len(female))
     assert figures["female_accepted"] == (female >= rule).sum()
-    assert figures["female_recall"] == pytest.approx(read_figures(finished_root, "final_dataset")["female_recall"])
-    kept = pd.read_parquet(finished_root.manifest("final_dataset")).source.str.startswith("resized/female/").sum()
+    assert figures["female_recall"] == pytest.approx(
+        read_figures(finished_root, "final_dataset")["female_recall"]
+    )
+    kept = (
+        pd.read_parquet(finished_root.manifest("final_dataset"))
+        .source.str.startswith("resized/female/")
+        .sum()
+    )
     assert figures["originals_kept_female"] == kept
 
 
@@ -59,24 +66,44 @@ def test_suspected_folders_are_listed_for_review(finished_root):
 
 def test_the_inputs_page_shows_every_attribute_and_its_table_is_long(finished_root):
     sizes = pictures_of(finished_root.inputs_page)
-    assert {"predicted", "levels", "uncertainty", "sets", "brightness", *(f"worst_{a}" for a in ATTRIBUTES)} == set(sizes)
+    assert {
+        "predicted",
+        "levels",
+        "uncertainty",
+        "sets",
+        "brightness",
+        *(f"worst_{a}" for a in ATTRIBUTES),
+    } == set(sizes)
     table = pd.read_csv(finished_root.inputs_table)
     assert tuple(table.columns) == TABLE_COLUMNS
     figures = read_figures(finished_root, "inputs_report")
     for attribute in ATTRIBUTES:
         labels = read_out_of_fold(out_of_fold(finished_root.input_model(attribute)))
-        row = table[(table.attribute == attribute) & (table.part == "all") & (table.figure == "mae")].iloc[0]
+        row = table[
+            (table.attribute == attribute) & (table.part == "all") & (table.figure == "mae")
+        ].iloc[0]
         assert row.n == len(labels) == figures[f"n_{attribute}"]
         assert row.low < row.value < row.high
-        assert row.value == pytest.approx((labels.predicted - labels.value).abs().mean()) == figures[f"mae_{attribute}"]
+        assert (
+            row.value
+            == pytest.approx((labels.predicted - labels.value).abs().mean())
+            == figures[f"mae_{attribute}"]
+        )
 
 
-@pytest.mark.parametrize(("asset", "figure"), [("curation_report", "female_recall"), ("inputs_report", "within_one_eyes")])
+@pytest.mark.parametrize(
+    ("asset", "figure"),
+    [("curation_report", "female_recall"), ("inputs_report", "within_one_eyes")],
+)
 def test_figures_and_every_picture_are_in_mlflow_and_in_the_report(finished_root, asset, figure):
     tracking = tracking_of(finished_root, load(finished_root))
     client = tracking.client()
-    [run] = client.search_runs([tracking.experiment(client)], f"tags.`gaip3.asset` = '{asset}'", max_results=9)
-    assert run.data.metrics[f"final/{figure}"] == pytest.approx(read_figures(finished_root, asset)[figure])
+    [run] = client.search_runs(
+        [tracking.experiment(client)], f"tags.`gaip3.asset` = '{asset}'", max_results=9
+    )
+    assert run.data.metrics[f"final/{figure}"] == pytest.approx(
+        read_figures(finished_root, asset)[figure]
+    )
     kept = {a.path for a in client.list_artifacts(run.info.run_id)}
     page = finished_root.curation_page if asset == "curation_report" else finished_root.inputs_page
     shown = set(pictures_of(page))
@@ -89,7 +116,13 @@ def test_figures_and_every_picture_are_in_mlflow_and_in_the_report(finished_root
 
 def test_a_picture_that_is_no_longer_made_leaves_the_report(root_copy):
     picture = root_copy.picture("curation_report").read_bytes()
-    keep(root_copy, "curation_report", AssetResult("v", {}, picture, more={"males_accepted": picture}))
-    assert root_copy.picture("curation_report", "males_accepted") in root_copy.pictures("curation_report")
+    keep(
+        root_copy,
+        "curation_report",
+        AssetResult("v", {}, picture, more={"males_accepted": picture}),
+    )
+    assert root_copy.picture("curation_report", "males_accepted") in root_copy.pictures(
+        "curation_report"
+    )
     keep(root_copy, "curation_report", AssetResult("v", {}, picture))
     assert root_copy.pictures("curation_report") == [root_copy.picture("curation_report")]

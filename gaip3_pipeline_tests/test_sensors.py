@@ -1,4 +1,5 @@
-"""Edits made outside are observed; automation asks once for each change of content, and only when it is switched on."""
+"""Edits made outside are observed; automation asks once for each change of content, and only
+when it is switched on."""
 
 import os
 
@@ -7,7 +8,14 @@ import pytest
 
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.sensors import observe_sources_sensor
-from gaip3_pipeline.versions import CODE_VERSION_TAG, DATA_VERSION_TAG, INPUT_VERSION_TAG, RootResource, automation, current_version
+from gaip3_pipeline.versions import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    INPUT_VERSION_TAG,
+    RootResource,
+    automation,
+    current_version,
+)
 from gaip3_pipeline_tests.refreshing import definitions_of, following, instance_of
 
 LABELS = "gender,img_id,path,value\nfemale,0,resized/female/a.jpg,{}\n"
@@ -28,8 +36,11 @@ def instance(root):
 
 
 def observed(root: DataRoot, instance: dg.DagsterInstance) -> set[str]:
-    """One tick of the sensor, whose events are stored as the daemon would; returns the sources it saw change."""
-    context = dg.build_sensor_context(instance=instance, resources={"root": RootResource(path=str(root.path))})
+    """One tick of the sensor, whose events are stored as the daemon would; returns the sources
+    it saw change."""
+    context = dg.build_sensor_context(
+        instance=instance, resources={"root": RootResource(path=str(root.path))}
+    )
     result = observe_sources_sensor(context)
     events = result.asset_events if isinstance(result, dg.SensorResult) else []
     for event in events:
@@ -37,10 +48,15 @@ def observed(root: DataRoot, instance: dg.DagsterInstance) -> set[str]:
     return {e.asset_key.to_user_string() for e in events}
 
 
-def made(instance: dg.DagsterInstance, definitions: dg.Definitions, name: str, version: str) -> None:
+def made(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, name: str, version: str
+) -> None:
     """Materialise an asset with the tags that a run would give it."""
     node = definitions.resolve_asset_graph().get(dg.AssetKey(name))
-    inputs = {INPUT_VERSION_TAG + p.to_user_string(): current_version(instance, p) or "" for p in node.parent_keys}
+    inputs = {
+        INPUT_VERSION_TAG + p.to_user_string(): current_version(instance, p) or ""
+        for p in node.parent_keys
+    }
     tags = {DATA_VERSION_TAG: version, CODE_VERSION_TAG: node.code_version, **inputs}
     instance.report_runless_asset_event(dg.AssetMaterialization(name, tags=tags))
 
@@ -53,10 +69,16 @@ class Automation:
 
     def tick(self) -> set[str]:
         """What is asked for now."""
-        result = dg.evaluate_automation_conditions(self._definitions, self._instance, cursor=self._cursor)
+        result = dg.evaluate_automation_conditions(
+            self._definitions, self._instance, cursor=self._cursor
+        )
         self._cursor = result.cursor
         graph = self._definitions.resolve_asset_graph()
-        return {k.to_user_string() for k in graph.materializable_asset_keys if result.get_num_requested(k)}
+        return {
+            k.to_user_string()
+            for k in graph.materializable_asset_keys
+            if result.get_num_requested(k)
+        }
 
 
 @pytest.fixture
@@ -84,12 +106,18 @@ def test_an_edit_made_outside_is_observed_once_and_a_touched_file_is_not(root, i
 
 
 def test_automation_is_there_to_be_switched_on_and_off_until_then(root):
-    [sensor] = [s for s in definitions_of(root).get_repository_def().sensor_defs if isinstance(s, dg.AutomationConditionSensorDefinition)]
+    [sensor] = [
+        s
+        for s in definitions_of(root).get_repository_def().sensor_defs
+        if isinstance(s, dg.AutomationConditionSensorDefinition)
+    ]
     assert sensor.name == "materialize_stale"
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
 
 
-def test_an_edit_asks_once_for_what_follows_from_it_and_a_touched_file_for_nothing(root, instance, definitions):
+def test_an_edit_asks_once_for_what_follows_from_it_and_a_touched_file_for_nothing(
+    root, instance, definitions
+):
     ticks = Automation(definitions, instance)
     assert ticks.tick() == set()
     os.utime(root.hand_labels("mouth"))
@@ -117,8 +145,14 @@ def test_once_what_was_asked_for_has_run_nothing_more_is_asked_for_until_the_nex
     def chained(name: str, *deps: str) -> dg.AssetsDefinition:
         @dg.asset(name=name, deps=deps, automation_condition=automation())
         def asset() -> dg.MaterializeResult:
-            version = content["hand_labels"] if name == "labels" else f"{name} of {content['hand_labels']}"
-            return dg.MaterializeResult(data_version=dg.DataVersion("equal" if name == "values" else version))
+            version = (
+                content["hand_labels"]
+                if name == "labels"
+                else f"{name} of {content['hand_labels']}"
+            )
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion("equal" if name == "values" else version)
+            )
 
         return asset
 
@@ -126,11 +160,18 @@ def test_once_what_was_asked_for_has_run_nothing_more_is_asked_for_until_the_nex
     def hand_labels() -> dg.DataVersion:
         return dg.DataVersion(content["hand_labels"])
 
-    graph = [chained("labels", "hand_labels"), chained("model", "labels"), chained("values", "model"), chained("report", "model", "values")]
+    graph = [
+        chained("labels", "hand_labels"),
+        chained("model", "labels"),
+        chained("values", "model"),
+        chained("report", "model", "values"),
+    ]
     names = {"labels", "model", "values", "report"}
 
     def run(chosen: set[str]) -> None:
-        assert dg.materialize(graph, instance=instance, selection=[dg.AssetKey(n) for n in sorted(chosen)]).success
+        assert dg.materialize(
+            graph, instance=instance, selection=[dg.AssetKey(n) for n in sorted(chosen)]
+        ).success
 
     def observe() -> None:
         tags = {DATA_VERSION_TAG: content["hand_labels"]}

@@ -39,7 +39,11 @@ def test_later_tables_win_over_the_preset_and_the_defaults():
 def test_one_attributes_table_leaves_the_others_alone():
     plain = resolve("x", [])
     edited = resolve("x", [{"input_model_mouth": {"least_noise": 0.5}}])
-    changed = [a for a in plain.input_model if section_hash(plain.input_model[a]) != section_hash(edited.input_model[a])]
+    changed = [
+        a
+        for a in plain.input_model
+        if section_hash(plain.input_model[a]) != section_hash(edited.input_model[a])
+    ]
     assert changed == ["mouth"]
 
 
@@ -79,7 +83,14 @@ def test_settings_cannot_be_changed_in_place():
 
 
 @pytest.mark.parametrize(
-    ("preset", "size"), [("tiny", (32, 26)), ("demo", (64, 52)), ("small", (64, 52)), ("seed", (128, 104)), ("hq", (256, 208))]
+    ("preset", "size"),
+    [
+        ("tiny", (32, 26)),
+        ("demo", (64, 52)),
+        ("small", (64, 52)),
+        ("seed", (128, 104)),
+        ("hq", (256, 208)),
+    ],
 )
 def test_every_preset_describes_a_generator_that_can_be_built(preset, size):
     from gaip3_pipeline.models.nvae.model import scale_sizes
@@ -87,7 +98,9 @@ def test_every_preset_describes_a_generator_that_can_be_built(preset, size):
     nvae = of_preset(preset).nvae
     assert (nvae.height, nvae.width) == size
     scales = len(scale_sizes(nvae.height, nvae.width, nvae.stem))
-    assert {len(nvae.channels), len(nvae.latents), len(nvae.cells), len(nvae.kl_weights)} == {scales}
+    assert {len(nvae.channels), len(nvae.latents), len(nvae.cells), len(nvae.kl_weights)} == {
+        scales
+    }
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
@@ -96,16 +109,22 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
 
 
 def test_settings_of_today_count_in_code_versions_and_later_ones_are_added(tmp_path):
-    # A setting that every hash held from now on would make every finished root train again: declare it with settings.added.
+    # A setting that every hash held from now on would make every finished root train again: declare
+    # it with settings.added.
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
-    plain = {kind.__name__: [f.name for f in dataclasses.fields(kind) if BEFORE not in f.metadata] for kind in SECTIONS.values()}
+    plain = {
+        kind.__name__: [f.name for f in dataclasses.fields(kind) if BEFORE not in f.metadata]
+        for kind in SECTIONS.values()
+    }
     assert plain == recorded
 
 
 def test_a_setting_added_at_its_default_changes_no_code_version_and_a_changed_value_exactly_one():
     settings = of_preset("tiny")
     versions = _code_versions(settings)
-    later = dataclasses.make_dataclass("ControlRegressor", [("later", int, added(3))], bases=(ControlRegressor,), frozen=True)
+    later = dataclasses.make_dataclass(
+        "ControlRegressor", [("later", int, added(3))], bases=(ControlRegressor,), frozen=True
+    )
 
     def with_later(**changes):
         section = later(**dataclasses.asdict(settings.control_regressor) | changes)
@@ -114,7 +133,9 @@ def test_a_setting_added_at_its_default_changes_no_code_version_and_a_changed_va
     assert with_later() == versions
     for changes in ({"later": 4}, {"epochs": 99}):
         changed = with_later(**changes)
-        assert [name for name in versions if changed[name] != versions[name]] == ["control_regressor"]
+        assert [name for name in versions if changed[name] != versions[name]] == [
+            "control_regressor"
+        ]
 
 
 def test_a_new_default_of_a_setting_added_earlier_counts():
@@ -123,11 +144,18 @@ def test_a_new_default_of_a_setting_added_earlier_counts():
         later: int = added(4, before=3)
 
     assert section_hash(Section()) != section_hash(Section(later=3))
-    assert section_hash(Section(later=3)) == section_hash(dataclasses.make_dataclass("Section", [], frozen=True)())
+    assert section_hash(Section(later=3)) == section_hash(
+        dataclasses.make_dataclass("Section", [], frozen=True)()
+    )
 
 
 def _code_versions(settings):
     from gaip3_pipeline.assets import build
 
-    specs = [spec for asset in build(settings) if isinstance(asset, AssetsDefinition) for spec in asset.specs]
+    specs = [
+        spec
+        for asset in build(settings)
+        if isinstance(asset, AssetsDefinition)
+        for spec in asset.specs
+    ]
     return {spec.key.to_user_string(): spec.code_version for spec in specs}

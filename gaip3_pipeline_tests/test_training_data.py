@@ -1,4 +1,5 @@
-"""A generator larger than the final images learns from the originals, cut and brightened as these are."""
+"""A generator larger than the final images learns from the originals, cut and brightened as
+these are."""
 
 import dataclasses
 
@@ -11,7 +12,9 @@ from gaip3_pipeline.training_data import final_images
 
 def test_large_images_show_what_the_final_ones_show_and_are_made_once(root_copy):
     settings = load(root_copy)
-    large = dataclasses.replace(settings, nvae=dataclasses.replace(settings.nvae, height=256, width=208))
+    large = dataclasses.replace(
+        settings, nvae=dataclasses.replace(settings.nvae, height=256, width=208)
+    )
     small = final_images(root_copy, settings)
     big = final_images(root_copy, large)
     assert big.images.shape == (len(small.images), 256, 208, 3)

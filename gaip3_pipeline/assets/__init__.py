@@ -46,6 +46,11 @@ def build(settings: Settings) -> list:
 
 
 def observe_sources(root: DataRoot, verify: bool = False) -> dict[str, AssetResult]:
-    """The present content hash of every source: the original folders, the hand-label CSVs and the list of dropped pictures."""
+    """The present content hash of every source: the original folders, the hand-label CSVs and
+    the list of dropped pictures."""
     folders = {f"original_{s.id}": originals.observe(root, s, verify) for s in IMAGE_SETS}
-    return folders | {f"hand_labels_{a}": labels.observe(root, a) for a in ATTRIBUTES} | {"dropped_images": photographs.observe(root)}
+    return (
+        folders
+        | {f"hand_labels_{a}": labels.observe(root, a) for a in ATTRIBUTES}
+        | {"dropped_images": photographs.observe(root)}
+    )

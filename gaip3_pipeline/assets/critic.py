@@ -1,9 +1,9 @@
 """The critic that steers retouching and the judges that never do, on disjoint pictures.
 
-They see pictures as they are shown, with their detail. Real against generated shows the traces of decoder and detail network, too, which no
-latent can change. What moving latents can mend shows in a second pair: reconstructions of real pictures, which went through both,
-against samples. The guide learns that one.
-"""
+They see pictures as they are shown, with their detail. Real against generated shows the traces
+of decoder and detail network, too, which no latent can change. What moving latents can mend
+shows in a second pair: reconstructions of real pictures, which went through both, against
+samples. The guide learns that one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,12 +29,24 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     return [
         _critic(settings, "critic_weights", lambda root: root.critic, "guide", True, guide),
         _critic(settings, "judge_weights", lambda root: root.judge, "judge", False, judge),
-        _critic(settings, "reconstruction_judge_weights", lambda root: root.reconstruction_judge, "judge", True, second),
+        _critic(
+            settings,
+            "reconstruction_judge_weights",
+            lambda root: root.reconstruction_judge,
+            "judge",
+            True,
+            second,
+        ),
     ]
 
 
 def _critic(
-    settings: Settings, name: str, folder_of: Callable[[DataRoot], Path], role: str, rebuilt: bool, description: str
+    settings: Settings,
+    name: str,
+    folder_of: Callable[[DataRoot], Path],
+    role: str,
+    rebuilt: bool,
+    description: str,
 ) -> dg.AssetsDefinition:
     @trained_asset(
         settings,
@@ -56,7 +68,12 @@ def _critic(
         from gaip3_pipeline.evaluation.critic import critic_chart, critic_figures, occlusion_chart
         from gaip3_pipeline.imaging.augment import shrink
         from gaip3_pipeline.sampling.draw import load_face_generator, matched_samples
-        from gaip3_pipeline.training.critic import draws_for, load_critic, pictures_of_role, train_critic
+        from gaip3_pipeline.training.critic import (
+            draws_for,
+            load_critic,
+            pictures_of_role,
+            train_critic,
+        )
         from gaip3_pipeline.training_data import final_images
 
         section, samples = step.settings.critic, step.settings.samples
@@ -64,12 +81,25 @@ def _critic(
         data = final_images(step.root, step.settings)
         bucket = data.table.bucket.to_numpy()
         rows = pictures_of_role(bucket, role)
-        photographs, values, draws = data.images[rows], data.values[rows], range(draws_for(len(rows)))
+        photographs, values, draws = (
+            data.images[rows],
+            data.values[rows],
+            range(draws_for(len(rows))),
+        )
         generator = load_face_generator(step.root)
-        real = np.stack([generator.reconstructions(photographs, values, samples.detail, d) if rebuilt else photographs for d in draws])
+        real = np.stack(
+            [
+                generator.reconstructions(photographs, values, samples.detail, d)
+                if rebuilt
+                else photographs
+                for d in draws
+            ]
+        )
         generated = np.stack([matched_samples(generator, values, samples, role, d) for d in draws])
         result = train_critic(real, generated, bucket[rows], section, step.training(folder, run))
-        seen, drawn = (shrink(side[0, :LOOKED_AT], *generated.shape[2:4]) for side in (real, generated))
+        seen, drawn = (
+            shrink(side[0, :LOOKED_AT], *generated.shape[2:4]) for side in (real, generated)
+        )
         pictures = {
             "held_out": critic_chart(result, step.name),
             "curves": training_curves(result.history, role),

@@ -1,4 +1,5 @@
-"""What is trained to go with a generator: where pictures have their latents, and the detail that its mean pictures lack."""
+"""What is trained to go with a generator: where pictures have their latents, and the detail that
+its mean pictures lack."""
 
 import dataclasses
 
@@ -29,7 +30,9 @@ def _aggregate_posterior(settings: Settings) -> dg.AssetsDefinition:
         version=1,
         group=GROUP,
         kinds={"numpy"},
-        description="Gaussians of the latents that the encoder gives pictures: where faces are drawn.",
+        description=(
+            "Gaussians of the latents that the encoder gives pictures: where faces are drawn."
+        ),
     )
     def aggregate_posterior(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.models.nvae.model import load_nvae
@@ -37,7 +40,9 @@ def _aggregate_posterior(settings: Settings) -> dg.AssetsDefinition:
         from gaip3_pipeline.training_data import final_images
 
         data = final_images(step.root, step.settings)
-        gaussians, figures = fit_aggregate_posterior(load_nvae(step.root.nvae), data.images, data.values, data.table.split.to_numpy())
+        gaussians, figures = fit_aggregate_posterior(
+            load_nvae(step.root.nvae), data.images, data.values, data.table.split.to_numpy()
+        )
         gaussians.save(step.root.aggregate_posterior)
         return AssetResult(arrays_version(step.root.aggregate_posterior), figures)
 
@@ -48,7 +53,14 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
     @trained_asset(
         settings,
         name="detail_weights",
-        deps=["nvae_weights", "aggregate_posterior", "final_dataset", *INPUT_VALUES, "control_regressor", *EVALUATORS],
+        deps=[
+            "nvae_weights",
+            "aggregate_posterior",
+            "final_dataset",
+            *INPUT_VALUES,
+            "control_regressor",
+            *EVALUATORS,
+        ],
         version=1,
         # How many samples are shown, and with how much detail, changes nothing of what it learns.
         reads=lambda s: (s.detail, dataclasses.replace(s.samples, n=0, detail=0.0)),
@@ -58,7 +70,10 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
         files=[DETAIL_START],
         group=GROUP,
         kinds={"keras", "mlflow"},
-        description="The network that turns the generator's mean picture and a noise map into a picture, trained against a discriminator.",
+        description=(
+            "The network that turns the generator's mean picture and a noise map into a picture,"
+            " trained against a discriminator."
+        ),
     )
     def detail_weights(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.evaluation.charts import training_curves
@@ -67,7 +82,12 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
         from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.sampling.draw import FaceGenerator
         from gaip3_pipeline.training import checkpoint
-        from gaip3_pipeline.training.detail import detail_sheet, draw_pool, draw_watched, train_detail
+        from gaip3_pipeline.training.detail import (
+            detail_sheet,
+            draw_pool,
+            draw_watched,
+            train_detail,
+        )
         from gaip3_pipeline.training.regressor import load_network
         from gaip3_pipeline.training_data import final_images, known_values
 
@@ -77,7 +97,13 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
         held_out = ~learned if (~learned).any() else learned
         posterior = load_aggregate_posterior(root.aggregate_posterior)
         generator = FaceGenerator(load_nvae(root.nvae), posterior)
-        pool = draw_pool(generator, data.images[learned], data.values[learned], samples, step.progress("detail_weights, means"))
+        pool = draw_pool(
+            generator,
+            data.images[learned],
+            data.values[learned],
+            samples,
+            step.progress("detail_weights, means"),
+        )
         watched = draw_watched(generator, data.images[held_out], data.values[held_out], samples)
         result = train_detail(
             pool,
@@ -89,7 +115,13 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
             show=lambda epoch, faces: run.image("samples", epoch, faces),
         )
         size = generator.nvae.settings
-        save_detail(root.detail, result.network, posterior, step.inputs["nvae_weights"], (size.height, size.width))
+        save_detail(
+            root.detail,
+            result.network,
+            posterior,
+            step.inputs["nvae_weights"],
+            (size.height, size.width),
+        )
         checkpoint.discard(checkpoints(root.detail))
         shown = FaceGenerator(generator.nvae, posterior, result.network)
         pictures = {

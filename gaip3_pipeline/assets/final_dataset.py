@@ -18,7 +18,10 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         reads=lambda s: (s.final_dataset,),
         group="final_dataset",
         kinds={"jpeg", "parquet"},
-        description="The images with P(female) of at least 99.99 % that lie in no male folder, as hard links and packed.",
+        description=(
+            "The images with P(female) of at least 99.99 % that lie in no male folder, as hard"
+            " links and packed."
+        ),
     )
     def final_dataset(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.selection import selection_figures
@@ -40,6 +43,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         with writing(step.root.manifest(step.name)) as temporary:
             manifest.to_parquet(temporary, index=False)
         figures = selection_figures(probabilities, manifest, step.settings.final_dataset.threshold)
-        return AssetResult(manifest_version(manifest), figures, sheet_of_files(files, title="final_dataset"))
+        return AssetResult(
+            manifest_version(manifest), figures, sheet_of_files(files, title="final_dataset")
+        )
 
     return [final_dataset]

@@ -1,4 +1,5 @@
-"""The decision which images train the generator: a classifier of sex and its probabilities for every processed image."""
+"""The decision which images train the generator: a classifier of sex and its probabilities for
+every processed image."""
 
 import dagster as dg
 
@@ -27,7 +28,10 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         logbook=("train_data_decide_model", "Gender model"),
         group=GROUP,
         kinds={"keras", "mlflow"},
-        description="Classifiers of sex, a network and a process for each fold of D2: no labelled image is scored by one that saw it.",
+        description=(
+            "Classifiers of sex, a network and a process for each fold of D2: no labelled image is"
+            " scored by one that saw it."
+        ),
     )
     def gender_model(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.evaluation.charts import training_curves
@@ -44,14 +48,20 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         images, bucket = resized_images(step.root, table), table.bucket.to_numpy()
         features, _ = labelled_features(step.root, table.key)
         groups = trunk_groups()
-        features = features[:, : len(table), : groups[-1]]  # without brightness copies, and without parts of the face
+        # without brightness copies, and without parts of the face
+        features = features[:, : len(table), : groups[-1]]
         faces = LabelledFaces(images, is_female, bucket, features, groups)
         result = train_gender(faces, step.settings.gender_model, step.training(folder, run))
         scored = table.assign(prob_female=result.probabilities[:, FEMALE])
         write_text_atomically(out_of_fold(folder), scored.to_csv(index=False, lineterminator="\n"))
         figures = gender_figures(result.logits, is_female, FinalDataset().threshold)
         version = digest([weights_version(folder), file_version(platt_file(folder))])
-        return Trained(figures, {"curves": training_curves(result.history, "gender model")}, result.history, version)
+        return Trained(
+            figures,
+            {"curves": training_curves(result.history, "gender model")},
+            result.history,
+            version,
+        )
 
     @versioned_asset(
         settings,
@@ -60,7 +70,10 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         version=4,
         group=GROUP,
         kinds={"keras", "csv"},
-        description="P(male) and P(female) of every processed image, out of fold where the image is labelled.",
+        description=(
+            "P(male) and P(female) of every processed image, out of fold where the image is"
+            " labelled."
+        ),
     )
     def gender_probabilities(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.charts import histogram
@@ -68,18 +81,35 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.features.patches import HEIGHT, WIDTH
         from gaip3_pipeline.imaging.packing import load_images
         from gaip3_pipeline.tables.contracts import write_gender_probabilities
-        from gaip3_pipeline.training.gender import FEMALE, combine, load_gender_models, score_gender, softmax
+        from gaip3_pipeline.training.gender import (
+            FEMALE,
+            combine,
+            load_gender_models,
+            score_gender,
+            softmax,
+        )
         from gaip3_pipeline.training_data import folds_of_keys, originals_table, processed_table
 
-        models, extractor = load_gender_models(step.root.gender_model), load_extractor(step.root.feature_extractor)
+        models, extractor = (
+            load_gender_models(step.root.gender_model),
+            load_extractor(step.root.feature_extractor),
+        )
         table = processed_table(step.root)
         fold = folds_of_keys(originals_table(step.root), len(models.models))
-        batches = load_images([step.root.path / p for p in table.path], HEIGHT, WIDTH, progress=step.progress())
-        probabilities = softmax(combine(score_gender(models, extractor, batches), table.key.map(fold).to_numpy()))
+        batches = load_images(
+            [step.root.path / p for p in table.path], HEIGHT, WIDTH, progress=step.progress()
+        )
+        probabilities = softmax(
+            combine(score_gender(models, extractor, batches), table.key.map(fold).to_numpy())
+        )
         path = step.root.gender_probabilities
         write_gender_probabilities(path, table.path, probabilities)
         female = probabilities[:, FEMALE]
-        figures = {"rows": len(table), "female_above_half": int((female > 0.5).sum()), "mean": float(female.mean())}
+        figures = {
+            "rows": len(table),
+            "female_above_half": int((female > 0.5).sum()),
+            "mean": float(female.mean()),
+        }
         return AssetResult(file_version(path), figures, histogram(female, "P(female)"))
 
     return [gender_model, gender_probabilities]

@@ -9,7 +9,14 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import folder_content
-from gaip3_pipeline.versions import AFRESH, RESUME, WARM_START, AssetContext, AssetResult, versioned_asset
+from gaip3_pipeline.versions import (
+    AFRESH,
+    RESUME,
+    WARM_START,
+    AssetContext,
+    AssetResult,
+    versioned_asset,
+)
 
 GROUP = "generator"
 
@@ -28,7 +35,10 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         labels=ATTRIBUTES,
         group=GROUP,
         kinds={"keras", "mlflow"},
-        description="A conditional NVAE: latent groups at several scales with learned priors, conditioned on the five values.",
+        description=(
+            "A conditional NVAE: latent groups at several scales with learned priors, conditioned"
+            " on the five values."
+        ),
         resumable=True,
     )
     def nvae_weights(step: AssetContext, run: TrainingRun) -> Trained:
@@ -56,10 +66,16 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         )
         unknown = ", ".join(a for a, is_known in known.items() if not is_known)
         pictures = {
-            "samples_and_sweeps": generator_sheet(step.root.nvae, data.images, data.values, data.table.split.to_numpy()),
+            "samples_and_sweeps": generator_sheet(
+                step.root.nvae, data.images, data.values, data.table.split.to_numpy()
+            ),
             "curves": training_curves(result.history, "NVAE"),
         }
-        return Trained(result.figures | {"start": start, "without_control": unknown or "none"}, pictures, result.history)
+        return Trained(
+            result.figures | {"start": start, "without_control": unknown or "none"},
+            pictures,
+            result.history,
+        )
 
     @versioned_asset(
         settings,
@@ -69,7 +85,9 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         reads=lambda s: (s.samples,),
         group=GROUP,
         kinds={"keras", "jpeg"},
-        description="Faces drawn from the generator, each with the five values that were asked for.",
+        description=(
+            "Faces drawn from the generator, each with the five values that were asked for."
+        ),
     )
     def nvae_samples(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.imaging.contact_sheet import contact_sheet
@@ -79,10 +97,16 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
 
         data = final_images(step.root, step.settings, step.progress())
         section = step.settings.samples
-        images, table = draw_samples(load_face_generator(step.root), data.values, section, step.progress())
+        images, table = draw_samples(
+            load_face_generator(step.root), data.values, section, step.progress()
+        )
         write_pictures(step.root.samples, [p.rpartition("/")[2] for p in table.image_path], images)
         write_samples(step.root.samples_table, table)
         figures = {"images": len(images), **flatten(section)}
-        return AssetResult(folder_content(step.root.samples), figures, contact_sheet(list(images[:40]), 10, title="samples"))
+        return AssetResult(
+            folder_content(step.root.samples),
+            figures,
+            contact_sheet(list(images[:40]), 10, title="samples"),
+        )
 
     return [nvae_weights, nvae_samples]

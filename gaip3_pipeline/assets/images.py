@@ -23,7 +23,10 @@ def _resized(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
         reads=lambda s: (s.images,),
         group=GROUP,
         kinds={"jpeg", "opencv"},
-        description=f"Originals of {image_set.id} without 9.375 % of the width at each side, area-resized to 128 × 104 (height × width).",
+        description=(
+            f"Originals of {image_set.id} without 9.375 % of the width at each side, area-resized"
+            " to 128 × 104 (height × width)."
+        ),
     )
     def resized(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.imaging.processing import resize_set
@@ -42,7 +45,10 @@ def _augmented(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
         reads=lambda s: (s.images,),
         group=GROUP,
         kinds={"jpeg", "opencv"},
-        description=f"One brightness copy of each resized image of {image_set.id}; the ratio follows from the file's name.",
+        description=(
+            f"One brightness copy of each resized image of {image_set.id}; the ratio follows from"
+            " the file's name."
+        ),
     )
     def augmented(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.imaging.processing import augment_set
@@ -67,8 +73,11 @@ def _made(step: AssetContext, result) -> AssetResult:
         "removed": result.removed,
         "bytes": int(usable["size"].sum()),
         "noted": [f"{p}: {r}" for p, r in reasons.head(20).itertuples(index=False)],
-        "dropped_unknown": list(result.unknown[:20]),  # lines of curation/dropped.csv that name no original
+        # lines of curation/dropped.csv that name no original
+        "dropped_unknown": list(result.unknown[:20]),
     }
     return AssetResult(
-        manifest_version(result.manifest), figures, sheet_of_files([step.root.path / p for p in usable.path], title=step.name)
+        manifest_version(result.manifest),
+        figures,
+        sheet_of_files([step.root.path / p for p in usable.path], title=step.name),
     )

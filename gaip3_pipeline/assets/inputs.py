@@ -1,4 +1,5 @@
-"""The five input models, the features that they share, and the values that they write beside every final image."""
+"""The five input models, the features that they share, and the values that they write beside
+every final image."""
 
 from typing import Any
 
@@ -19,7 +20,8 @@ INPUT_VALUES = [f"input_values_{a}" for a in ATTRIBUTES]
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
-    """``feature_extractor``, ``final_features``; ``input_model_*`` and ``input_values_*`` of the five attributes; ``control_regressor``."""
+    """``feature_extractor``, ``final_features``; ``input_model_*`` and ``input_values_*`` of the
+    five attributes; ``control_regressor``."""
     return [
         *_features(settings),
         *(make(settings, a) for a in ATTRIBUTES for make in (_model, _values)),
@@ -31,21 +33,37 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
     @trained_asset(
         settings,
         name="feature_extractor",
-        deps=[*(f"resized_{s.id}" for s in IMAGE_SETS), *(f"augmented_{s.id}" for s in LABELLED_SETS)],
+        deps=[
+            *(f"resized_{s.id}" for s in IMAGE_SETS),
+            *(f"augmented_{s.id}" for s in LABELLED_SETS),
+        ],
         version=2,
         parameters=lambda s: {"learned_from": LEARNED_FROM},
         folder=lambda root: root.feature_extractor,
         group=GROUP,
         kinds={"keras", "mlflow"},
-        description="Which patches and colours lie in which region of a picture, and how the parts of a face look, learned without labels.",
+        description=(
+            "Which patches and colours lie in which region of a picture, and how the parts of a"
+            " face look, learned without labels."
+        ),
     )
     def feature_extractor(step: AssetContext, run: TrainingRun) -> Trained:
         import numpy as np
 
         from gaip3_pipeline.evaluation.relevance import parts_sheet, patch_sheet
-        from gaip3_pipeline.features.extractor import extract, groups, learn_extractor, save_extractor
+        from gaip3_pipeline.features.extractor import (
+            extract,
+            groups,
+            learn_extractor,
+            save_extractor,
+        )
         from gaip3_pipeline.imaging.sheets import evenly
-        from gaip3_pipeline.training_data import originals_table, resized_batches, resized_images, save_labelled_features
+        from gaip3_pipeline.training_data import (
+            originals_table,
+            resized_batches,
+            resized_images,
+            save_labelled_features,
+        )
 
         table, folder = originals_table(step.root), step.root.feature_extractor
         labelled = table[table.set.isin([s.id for s in LABELLED_SETS])]
@@ -56,7 +74,12 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         features = extract(extractor, batches, progress.update)
         save_extractor(extractor, folder)
         save_labelled_features(step.root, labelled.key, features, groups())
-        figures = {"learned_from": len(seen), "labelled_sets": len(labelled), "features": features.shape[2], "variance_kept": kept}
+        figures = {
+            "learned_from": len(seen),
+            "labelled_sets": len(labelled),
+            "features": features.shape[2],
+            "variance_kept": kept,
+        }
         pictures = {
             "parts": parts_sheet(resized_images(step.root, table.iloc[evenly(len(table), 24)])),
             "patches": patch_sheet(np.asarray(extractor.trunk.get_layer("patch_words").directions)),
@@ -71,7 +94,10 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         version=2,
         group=GROUP,
         kinds={"keras", "numpy"},
-        description="The features of every final image, so that a relabelled value is written anew in seconds.",
+        description=(
+            "The features of every final image, so that a relabelled value is written anew in"
+            " seconds."
+        ),
     )
     def final_features(step: AssetContext) -> AssetResult:
         import numpy as np
@@ -81,11 +107,22 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
 
         packed = np.load(step.root.packed_final, mmap_mode="r")
         batches = (packed[i : i + 256] for i in range(0, len(packed), 256))
-        features = extract(load_extractor(step.root.feature_extractor), batches, step.progress(total=len(packed)).update)
+        features = extract(
+            load_extractor(step.root.feature_extractor),
+            batches,
+            step.progress(total=len(packed)).update,
+        )
         path = step.root.features_final
         with writing(path) as temporary, temporary.open("wb") as file:
             np.save(file, features)
-        return AssetResult(file_version(path), {"images": features.shape[1], "features": features.shape[2], "bytes": path.stat().st_size})
+        return AssetResult(
+            file_version(path),
+            {
+                "images": features.shape[1],
+                "features": features.shape[2],
+                "bytes": path.stat().st_size,
+            },
+        )
 
     return [feature_extractor, final_features]
 
@@ -107,7 +144,10 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         labels=[attribute],
         group=GROUP,
         kinds={"scipy", "mlflow"},
-        description=f"A Gaussian process of {attribute} ({MEANINGS[attribute]}) over a picture's features, trained on the hand labels.",
+        description=(
+            f"A Gaussian process of {attribute} ({MEANINGS[attribute]}) over a picture's features,"
+            " trained on the hand labels."
+        ),
     )
     def input_model(step: AssetContext, run: TrainingRun) -> Trained:
         import numpy as np
@@ -115,20 +155,51 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         from gaip3_pipeline.evaluation.charts import scatter
         from gaip3_pipeline.evaluation.relevance import relevance_map, with_intervals
         from gaip3_pipeline.tables.files import write_text_atomically
-        from gaip3_pipeline.training.attribute_model import save_input_model, train_input_model, with_copies
+        from gaip3_pipeline.training.attribute_model import (
+            save_input_model,
+            train_input_model,
+            with_copies,
+        )
         from gaip3_pipeline.training_data import labelled_features, labelled_table
 
         folder = step.root.input_model(attribute)
         table = labelled_table(step.root, attribute)
-        (features, groups), values = labelled_features(step.root, table.key), table.value.to_numpy("float64")
-        both, bucket = with_copies(attribute, values, table.stem), np.tile(table.bucket.to_numpy(), len(KINDS))
+        (features, groups), values = (
+            labelled_features(step.root, table.key),
+            table.value.to_numpy("float64"),
+        )
+        both, bucket = (
+            with_copies(attribute, values, table.stem),
+            np.tile(table.bucket.to_numpy(), len(KINDS)),
+        )
         settings_of = step.settings.input_model[attribute]
-        result = train_input_model(attribute, features, groups, both, bucket, settings_of, repeats=len(KINDS), progress=step.progress())
+        result = train_input_model(
+            attribute,
+            features,
+            groups,
+            both,
+            bucket,
+            settings_of,
+            repeats=len(KINDS),
+            progress=step.progress(),
+        )
         predicted, uncertainty = result.predicted[: len(values)], result.deviation[: len(values)]
         save_input_model(result.process, folder)
         scored = table.assign(predicted=predicted.round(4), uncertainty=uncertainty)
-        columns = ["key", "set", "stem", "gender", "bucket", "split", "value", "predicted", "uncertainty"]
-        write_text_atomically(out_of_fold(folder), scored[columns].to_csv(index=False, lineterminator="\n"))
+        columns = [
+            "key",
+            "set",
+            "stem",
+            "gender",
+            "bucket",
+            "split",
+            "value",
+            "predicted",
+            "uncertainty",
+        ]
+        write_text_atomically(
+            out_of_fold(folder), scored[columns].to_csv(index=False, lineterminator="\n")
+        )
         figures = with_intervals(predicted, values, (table.gender == "female").to_numpy())
         figures |= {"noise": result.process.noise, "scale": result.process.scale}
         pictures = {
@@ -148,7 +219,10 @@ def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         version=4,
         group=GROUP,
         kinds={"scipy", "csv"},
-        description=f"The value of {attribute} of every final image, all from the model for consistency, and how sure it is.",
+        description=(
+            f"The value of {attribute} of every final image, all from the model for consistency,"
+            " and how sure it is."
+        ),
     )
     def input_values(step: AssetContext) -> AssetResult:
         import numpy as np
@@ -160,17 +234,23 @@ def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
 
         table = pd.read_parquet(step.root.manifest("final_dataset"))
         features = np.load(step.root.features_final, mmap_mode="r")
-        values, deviations = load_input_model(step.root.input_model(attribute)).predict(features, step.progress())
+        values, deviations = load_input_model(step.root.input_model(attribute)).predict(
+            features, step.progress()
+        )
         path = step.root.input_values(attribute)
         write_input_values(path, attribute, table.path, values)
-        write_input_values(step.root.input_uncertainty(attribute), "uncertainty", table.path, deviations)
+        write_input_values(
+            step.root.input_uncertainty(attribute), "uncertainty", table.path, deviations
+        )
         figures = {
             "rows": len(values),
             "mean": float(values.mean()),
             "standard_deviation": float(values.std()),
             "mean_uncertainty": float(deviations.mean()),
         }
-        return AssetResult(file_version(path), figures, histogram(values, f"{attribute}: {MEANINGS[attribute]}"))
+        return AssetResult(
+            file_version(path), figures, histogram(values, f"{attribute}: {MEANINGS[attribute]}")
+        )
 
     return input_values
 
@@ -185,7 +265,10 @@ def _control_regressor(settings: Settings) -> dg.AssetsDefinition:
         folder=lambda root: root.control_regressor,
         group=GROUP,
         kinds={"keras", "mlflow"},
-        description="A network for each value, as the input models say it of the final images: together they steer the generator.",
+        description=(
+            "A network for each value, as the input models say it of the final images: together"
+            " they steer the generator."
+        ),
     )
     def control_regressor(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.evaluation.charts import training_curves
@@ -199,7 +282,10 @@ def _control_regressor(settings: Settings) -> dg.AssetsDefinition:
         result = train_regressor(ATTRIBUTES, data.examples, step.settings.control_regressor, run_of)
         test = split == "test"
         figures: dict[str, Any] = {"n_train": int((split == "train").sum()), "n": int(test.sum())}
-        figures |= {f"r2_{a}": r_squared(result.predicted[test, i], data.values[test, i]) for i, a in enumerate(ATTRIBUTES)}
+        figures |= {
+            f"r2_{a}": r_squared(result.predicted[test, i], data.values[test, i])
+            for i, a in enumerate(ATTRIBUTES)
+        }
         return Trained(figures, {"curves": training_curves(result.history, "control regressor")})
 
     return control_regressor

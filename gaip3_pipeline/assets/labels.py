@@ -20,14 +20,21 @@ LABELLED_SETS = tuple(SET_OF_SEX.values())
 def observe(root: DataRoot, attribute: str) -> AssetResult:
     """The content hash of a hand-label CSV; ``missing`` if there is none."""
     path = root.hand_labels(attribute)
-    return AssetResult(file_version(path), {"file": root.relative(path), "bytes": path.stat().st_size if path.exists() else 0})
+    return AssetResult(
+        file_version(path),
+        {"file": root.relative(path), "bytes": path.stat().st_size if path.exists() else 0},
+    )
 
 
 def read(root: DataRoot, attribute: str) -> "Labels":
     """The hand labels of the images that there are. Raises :class:`ContractError`."""
     from gaip3_pipeline.tables.contracts import read_labels
 
-    known = {s.sex: {p.stem for p in root.processed("resized", s).glob("*.jpg")} for s in LABELLED_SETS if s.sex}
+    known = {
+        s.sex: {p.stem for p in root.processed("resized", s).glob("*.jpg")}
+        for s in LABELLED_SETS
+        if s.sex
+    }
     return read_labels(root.hand_labels(attribute), known)
 
 
@@ -38,7 +45,9 @@ def build(settings: Settings) -> list:
 
 def _source(attribute: str) -> Any:
     what = f"Hand labels of {attribute} ({MEANINGS[attribute]}) as people write them."
-    return observed_source(f"hand_labels_{attribute}", GROUP, "csv", what, lambda root: observe(root, attribute))
+    return observed_source(
+        f"hand_labels_{attribute}", GROUP, "csv", what, lambda root: observe(root, attribute)
+    )
 
 
 def _checked(settings: Settings, attribute: str) -> dg.AssetsDefinition:
@@ -49,7 +58,10 @@ def _checked(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         version=1,
         group=GROUP,
         kinds={"csv"},
-        description=f"The labels of {attribute} ({MEANINGS[attribute]}) that hold the contract, one row for each labelled image.",
+        description=(
+            f"The labels of {attribute} ({MEANINGS[attribute]}) that hold the contract, one row for"
+            " each labelled image."
+        ),
     )
     def labels(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.charts import histogram
@@ -63,9 +75,15 @@ def _checked(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             "left_out": len(found.left_out),
             "female": int((found.table.gender == "female").sum()),
             "male": int((found.table.gender == "male").sum()),
-            "values": {f"{v:g}": int(n) for v, n in found.table.value.value_counts().sort_index().items()},
+            "values": {
+                f"{v:g}": int(n) for v, n in found.table.value.value_counts().sort_index().items()
+            },
             "left_out_rows": found.left_out[:20],
         }
-        return AssetResult(file_version(path), figures, histogram(found.table.value, f"{attribute}: {MEANINGS[attribute]}"))
+        return AssetResult(
+            file_version(path),
+            figures,
+            histogram(found.table.value, f"{attribute}: {MEANINGS[attribute]}"),
+        )
 
     return labels

@@ -14,11 +14,19 @@ DESCRIPTIONS = {
 
 
 def observe(root: DataRoot, image_set: ImageSet, verify: bool = False) -> AssetResult:
-    """The content hash of an original folder; files are hashed again only if size, time or inode changed (or ``verify``)."""
+    """The content hash of an original folder; files are hashed again only if size, time or inode
+    changed (or ``verify``)."""
     from gaip3_pipeline.tables.hashing import folder_version
 
     found = folder_version(root.original(image_set), root.hash_cache, verify)
-    return AssetResult(found.hash, {"files": found.files, "bytes": found.bytes, "folder": root.relative(root.original(image_set))})
+    return AssetResult(
+        found.hash,
+        {
+            "files": found.files,
+            "bytes": found.bytes,
+            "folder": root.relative(root.original(image_set)),
+        },
+    )
 
 
 def build() -> list:
@@ -27,4 +35,10 @@ def build() -> list:
 
 
 def _source(image_set: ImageSet) -> Any:
-    return observed_source(f"original_{image_set.id}", GROUP, "jpeg", DESCRIPTIONS[image_set.id], lambda root: observe(root, image_set))
+    return observed_source(
+        f"original_{image_set.id}",
+        GROUP,
+        "jpeg",
+        DESCRIPTIONS[image_set.id],
+        lambda root: observe(root, image_set),
+    )

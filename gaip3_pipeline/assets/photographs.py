@@ -1,4 +1,5 @@
-"""What the user should know of the photographs before trusting a split or a model: the same one twice, defects, what was dropped."""
+"""What the user should know of the photographs before trusting a split or a model: the same one
+twice, defects, what was dropped."""
 
 from typing import Any
 
@@ -36,12 +37,20 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         version=2,
         group=GROUP,
         kinds={"csv", "opencv"},
-        description="Groups of the same photograph in all three sets, also re-encoded, resized, brightened, moved or mirrored.",
+        description=(
+            "Groups of the same photograph in all three sets, also re-encoded, resized, brightened,"
+            " moved or mirrored."
+        ),
     )
     def near_duplicates(step: AssetContext) -> AssetResult:
         import numpy as np
 
-        from gaip3_pipeline.imaging.duplicates import COPY, grey_copy, near_duplicates, perceptual_hash
+        from gaip3_pipeline.imaging.duplicates import (
+            COPY,
+            grey_copy,
+            near_duplicates,
+            perceptual_hash,
+        )
         from gaip3_pipeline.imaging.processing import in_order
         from gaip3_pipeline.tables import duplicates
         from gaip3_pipeline.tables.splits import moved
@@ -55,9 +64,16 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             hashes += list(in_order(perceptual_hash, batch))
             copies += [grey_copy(image) for image in batch]
             progress.update(len(copies))
-        pairs = near_duplicates(np.array(hashes).reshape(-1, 2, 32), np.array(copies).reshape(-1, *COPY))
-        table = duplicates.group_table(originals, [(p.first, p.second, p.correlation, p.bits, p.mirrored) for p in pairs])
-        went = moved(originals_with(step.root, duplicates.twins(before)), originals_with(step.root, duplicates.twins(table)))
+        pairs = near_duplicates(
+            np.array(hashes).reshape(-1, 2, 32), np.array(copies).reshape(-1, *COPY)
+        )
+        table = duplicates.group_table(
+            originals, [(p.first, p.second, p.correlation, p.bits, p.mirrored) for p in pairs]
+        )
+        went = moved(
+            originals_with(step.root, duplicates.twins(before)),
+            originals_with(step.root, duplicates.twins(table)),
+        )
         duplicates.write_group_table(step.root.near_duplicates, table)
         sizes = table.groupby("group").set
         figures = {
@@ -69,7 +85,9 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             "moved": len(went),
             "moved_originals": went[:20],
         }
-        return AssetResult(file_version(step.root.near_duplicates), figures, _groups_sheet(step.root, table))
+        return AssetResult(
+            file_version(step.root.near_duplicates), figures, _groups_sheet(step.root, table)
+        )
 
     @versioned_asset(
         settings,
@@ -78,7 +96,10 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         version=2,
         group=GROUP,
         kinds={"csv", "opencv"},
-        description="Blur, darkness, glare, flatness, greyness and odd sizes of the originals, for the user to look at and drop.",
+        description=(
+            "Blur, darkness, glare, flatness, greyness and odd sizes of the originals, for the user"
+            " to look at and drop."
+        ),
     )
     def image_quality(step: AssetContext) -> AssetResult:
         import pandas as pd
@@ -95,22 +116,40 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         for batch in resized_batches(step.root, originals):
             measures += list(in_order(measure, batch))
             progress.update(len(measures))
-        sizes = pd.DataFrame(list(in_order(lambda p: original_size(step.root.path / p), originals.path)), columns=["width", "height"])
-        found = with_issues(pd.concat([originals[["path", "set", "stem"]], pd.DataFrame(measures).round(3), sizes], axis=1))
+        sizes = pd.DataFrame(
+            list(in_order(lambda p: original_size(step.root.path / p), originals.path)),
+            columns=["width", "height"],
+        )
+        found = with_issues(
+            pd.concat(
+                [originals[["path", "set", "stem"]], pd.DataFrame(measures).round(3), sizes], axis=1
+            )
+        )
         path = step.root.image_quality
         write_text_atomically(path, found.to_csv(index=False, lineterminator="\n"))
-        counts = {name: int(found.issues.str.split().map(lambda issues, name=name: name in issues).sum()) for name in ISSUES}
-        figures = {"originals": len(found), "with_issues": int((found.issues != "").sum()), **counts}
+        counts = {
+            name: int(found.issues.str.split().map(lambda issues, name=name: name in issues).sum())
+            for name in ISSUES
+        }
+        figures = {
+            "originals": len(found),
+            "with_issues": int((found.issues != "").sum()),
+            **counts,
+        }
         return AssetResult(file_version(path), figures, _quality_sheet(step.root, found))
 
     return [near_duplicates, image_quality]
 
 
 def _groups_sheet(root: DataRoot, table: Any) -> bytes | None:
-    """The pictures of the first groups side by side, each with its set and how alike its twin is."""
+    """The pictures of the first groups side by side, each with its set and how alike its twin
+    is."""
     groups = table.group.drop_duplicates().head(SHOWN)
     shown = table[table.group.isin(groups)].head(2 * SHOWN)
-    captions = [f"{r.set} {r.correlation:.3f}{' mirrored' if r.mirrored else ''}" for r in shown.itertuples()]
+    captions = [
+        f"{r.set} {r.correlation:.3f}{' mirrored' if r.mirrored else ''}"
+        for r in shown.itertuples()
+    ]
     return _sheet(root, shown, captions, "the same photograph: set, correlation with its twin")
 
 
@@ -120,7 +159,12 @@ def _quality_sheet(root: DataRoot, table: Any) -> bytes | None:
 
     shown = worst(table, SHOWN_OF_KIND)
     captions = [caption for _, caption in shown]
-    return _sheet(root, table.iloc[[row for row, _ in shown]], captions, "the worst of each kind; in brackets: not flagged")
+    return _sheet(
+        root,
+        table.iloc[[row for row, _ in shown]],
+        captions,
+        "the worst of each kind; in brackets: not flagged",
+    )
 
 
 def _sheet(root: DataRoot, table: Any, captions: list[str], title: str) -> bytes | None:

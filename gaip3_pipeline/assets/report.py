@@ -1,5 +1,5 @@
-"""Reports for people: which pictures the rule takes, how far the five values can be trusted, every figure on one page, and a demo's last
-lines."""
+"""Reports for people: which pictures the rule takes, how far the five values can be trusted,
+every figure on one page, and a demo's last lines."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,13 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import DataRoot, out_of_fold
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import digest, file_version
-from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, read_figures, versioned_asset
+from gaip3_pipeline.versions import (
+    AssetContext,
+    AssetResult,
+    numbers,
+    read_figures,
+    versioned_asset,
+)
 
 if TYPE_CHECKING:
     from gaip3_pipeline.evaluation.page import Report
@@ -31,7 +37,13 @@ SECTIONS = {
         "inputs_report",
         "control_regressor",
     ],
-    "Generator": ["nvae_weights", "aggregate_posterior", "detail_weights", "nvae_samples", "generator_evaluation"],
+    "Generator": [
+        "nvae_weights",
+        "aggregate_posterior",
+        "detail_weights",
+        "nvae_samples",
+        "generator_evaluation",
+    ],
     "Evaluators": EVALUATORS,
     "Critic": ["critic_weights", "judge_weights", "reconstruction_judge_weights"],
     "Retouching": ["retouched_samples"],
@@ -57,35 +69,58 @@ def _report(settings: Settings) -> dg.AssetsDefinition:
         from gaip3_pipeline.evaluation.page import write_page
 
         sections = {
-            title: [(name, read_figures(step.root, name), {p.stem: p.read_bytes() for p in step.root.pictures(name)}) for name in names]
+            title: [
+                (
+                    name,
+                    read_figures(step.root, name),
+                    {p.stem: p.read_bytes() for p in step.root.pictures(name)},
+                )
+                for name in names
+            ]
             for title, names in SECTIONS.items()
         }
         write_page(step.root.report, f"gaip3: {step.root.path.name}", sections)
         page = step.root.report
-        return AssetResult(file_version(page), {"page": step.root.relative(page), "bytes": page.stat().st_size})
+        return AssetResult(
+            file_version(page), {"page": step.root.relative(page), "bytes": page.stat().st_size}
+        )
 
     return report
 
 
 def summary(root: DataRoot) -> str:
     """What a finished run made, its figures, and where to look."""
-    gender, final, retouch = (read_figures(root, n) for n in ("gender_model", "final_dataset", "retouched_samples"))
+    gender, final, retouch = (
+        read_figures(root, n) for n in ("gender_model", "final_dataset", "retouched_samples")
+    )
     nvae, judge = read_figures(root, "nvae_weights"), read_figures(root, "judge_weights")
     control = read_figures(root, "generator_evaluation")
     sliders = ", ".join(f"{a} {control[f'r2_{a}']:.2f}" for a in ATTRIBUTES)
     images = sum(read_figures(root, n).get("images", 0) for n in SECTIONS["Images"])
-    inputs = ", ".join(f"{a} {read_figures(root, f'input_model_{a}').get('r2', float('nan')):.2f}" for a in ATTRIBUTES)
+    inputs = ", ".join(
+        f"{a} {read_figures(root, f'input_model_{a}').get('r2', float('nan')):.2f}"
+        for a in ATTRIBUTES
+    )
     lines = [
         "",
         f"Processed images   {images:,}",
-        f"Final dataset      {final['files']:,} images of {final['different_originals']:,} originals",
+        (
+            f"Final dataset      {final['files']:,} images of {final['different_originals']:,}"
+            " originals"
+        ),
         f"Gender model       accuracy {gender['accuracy']:.3f} out of fold (n = {gender['n']:,})",
         f"Input models, R²   {inputs} (out of fold)",
-        f"Generator          {nvae['bits_per_dim']:.2f} bits/dim on {nvae['n_held_out']} held-out images",
+        (
+            f"Generator          {nvae['bits_per_dim']:.2f} bits/dim on {nvae['n_held_out']}"
+            " held-out images"
+        ),
         f"Sliders, R²        {sliders} (asked against measured), leakage {control['leakage']:.2f}",
         *(_realism(control) if "judge_network_full" in control else []),
         f"Judge              AUC {judge['auc']:.3f} real against generated",
-        f"Retouching         judge's mean logit {retouch['judge_logit_before']:+.2f} → {retouch['judge_logit_after']:+.2f}",
+        (
+            f"Retouching         judge's mean logit {retouch['judge_logit_before']:+.2f} →"
+            f" {retouch['judge_logit_after']:+.2f}"
+        ),
         "",
         f"Report             {root.report}",
         f"Samples            {root.picture('nvae_samples')}",
@@ -98,10 +133,18 @@ def summary(root: DataRoot) -> str:
 
 
 def _realism(figures: Mapping[str, float]) -> list[str]:
-    power = ", ".join(f"{figures[f'power_{k}']:.2f} (mean {figures[f'power_{k}_plain']:.2f})" for k in (1, 2, 3))
-    by_size = {size: [figures[f"judge_{make}_{size}"] for make in ("network", "regression")] for size in ("full", "half", "quarter")}
+    power = ", ".join(
+        f"{figures[f'power_{k}']:.2f} (mean {figures[f'power_{k}_plain']:.2f})" for k in (1, 2, 3)
+    )
+    by_size = {
+        size: [figures[f"judge_{make}_{size}"] for make in ("network", "regression")]
+        for size in ("full", "half", "quarter")
+    }
     auc = ", ".join(f"{size} {of[0]:.3f} and {of[1]:.3f}" for size, of in by_size.items())
-    return [f"Detail             power of octaves over photographs' {power}", f"Fresh judges       AUC {auc} size (.5: not told apart)"]
+    return [
+        f"Detail             power of octaves over photographs' {power}",
+        f"Fresh judges       AUC {auc} size (.5: not told apart)",
+    ]
 
 
 def _curation(settings: Settings) -> dg.AssetsDefinition:
@@ -113,7 +156,10 @@ def _curation(settings: Settings) -> dg.AssetsDefinition:
         reads=lambda s: (s.final_dataset,),
         group=GROUP,
         kinds={"html", "csv", "mlflow"},
-        description="What the rule takes and leaves, with pictures of the nearest misses, and whether the score behind it can be trusted.",
+        description=(
+            "What the rule takes and leaves, with pictures of the nearest misses, and whether the"
+            " score behind it can be trusted."
+        ),
     )
     def curation(step: AssetContext) -> AssetResult:
         import pandas as pd
@@ -124,8 +170,12 @@ def _curation(settings: Settings) -> dg.AssetsDefinition:
         section = step.settings.final_dataset
         manifest = pd.read_parquet(step.root.manifest("final_dataset"))
         probabilities = read_gender_probabilities(step.root.gender_probabilities)
-        report = curation_report(probabilities, manifest, section.threshold, lambda path: _pixels(step.root.path / path))
-        return _made(step, report, step.root.curation_page, step.root.folder_review, flatten(section))
+        report = curation_report(
+            probabilities, manifest, section.threshold, lambda path: _pixels(step.root.path / path)
+        )
+        return _made(
+            step, report, step.root.curation_page, step.root.folder_review, flatten(section)
+        )
 
     return curation
 
@@ -134,12 +184,20 @@ def _inputs(settings: Settings) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name="inputs_report",
-        # near_duplicates: groups that merge move folds, and so what is predicted out of fold, where no model changes.
-        deps=[*(f"{n}_{a}" for a in ATTRIBUTES for n in ("labels", "input_model", "input_values")), "final_dataset", "near_duplicates"],
+        # near_duplicates: groups that merge move folds, and so what is predicted out of fold, where
+        # no model changes.
+        deps=[
+            *(f"{n}_{a}" for a in ATTRIBUTES for n in ("labels", "input_model", "input_values")),
+            "final_dataset",
+            "near_duplicates",
+        ],
         version=2,
         group=GROUP,
         kinds={"html", "csv", "mlflow"},
-        description="How far the five values can be trusted: errors out of fold, the worst with pictures, drift of sets and copies.",
+        description=(
+            "How far the five values can be trusted: errors out of fold, the worst with pictures,"
+            " drift of sets and copies."
+        ),
     )
     def inputs(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.attribute_report import inputs_report
@@ -148,8 +206,18 @@ def _inputs(settings: Settings) -> dg.AssetsDefinition:
 
         root = step.root
         predicted = {a: read_out_of_fold(out_of_fold(root.input_model(a))) for a in ATTRIBUTES}
-        report = inputs_report(predicted, final_values(root), lambda sex, stem: _pixels(root.resized_picture(sex, stem)))
-        return _made(step, report, root.inputs_page, root.inputs_table, {"labels": sum(map(len, predicted.values()))})
+        report = inputs_report(
+            predicted,
+            final_values(root),
+            lambda sex, stem: _pixels(root.resized_picture(sex, stem)),
+        )
+        return _made(
+            step,
+            report,
+            root.inputs_page,
+            root.inputs_table,
+            {"labels": sum(map(len, predicted.values()))},
+        )
 
     return inputs
 
@@ -162,8 +230,11 @@ def _pixels(path: Path) -> Any:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def _made(step: AssetContext, report: "Report", page: Path, table: Path, parameters: dict[str, Any]) -> AssetResult:
-    """Write the page and table of ``report`` and keep both, its figures and its pictures with an MLflow run."""
+def _made(
+    step: AssetContext, report: "Report", page: Path, table: Path, parameters: dict[str, Any]
+) -> AssetResult:
+    """Write the page and table of ``report`` and keep both, its figures and its pictures with an
+    MLflow run."""
     from gaip3_pipeline.evaluation.page import write_page
     from gaip3_pipeline.tables.files import write_text_atomically
 
@@ -176,4 +247,10 @@ def _made(step: AssetContext, report: "Report", page: Path, table: Path, paramet
         run.artifact(page)
         run.artifact(table)
     (_, first), *more = report.pictures.items()
-    return AssetResult(digest([file_version(page), file_version(table)]), report.figures, first, run.url, dict(more))
+    return AssetResult(
+        digest([file_version(page), file_version(table)]),
+        report.figures,
+        first,
+        run.url,
+        dict(more),
+    )

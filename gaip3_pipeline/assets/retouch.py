@@ -30,7 +30,10 @@ def _prior_critic(settings: Settings) -> dg.AssetsDefinition:
         folder=lambda root: root.prior_critic,
         group=GROUP,
         kinds={"keras", "mlflow"},
-        description="For each latent group a classifier of what the encoder gives pictures against the prior.",
+        description=(
+            "For each latent group a classifier of what the encoder gives pictures against the"
+            " prior."
+        ),
     )
     def prior_critic(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.models.nvae.model import load_nvae
@@ -38,7 +41,9 @@ def _prior_critic(settings: Settings) -> dg.AssetsDefinition:
         from gaip3_pipeline.training_data import final_images
 
         data, model = final_images(step.root, step.settings), load_nvae(step.root.nvae)
-        result = train_prior_critic(model, data.examples, step.settings.critic, step.training(step.root.prior_critic, run))
+        result = train_prior_critic(
+            model, data.examples, step.settings.critic, step.training(step.root.prior_critic, run)
+        )
         return Trained(prior_critic_figures(result), {})
 
     return prior_critic
@@ -64,12 +69,20 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         reads=lambda s: (s.retouch, s.samples),
         group=GROUP,
         kinds={"keras", "jpeg", "mlflow"},
-        description="The samples with their latents moved along the guide's gradient, or by a correction of the prior; values are held.",
+        description=(
+            "The samples with their latents moved along the guide's gradient, or by a correction of"
+            " the prior; values are held."
+        ),
     )
     def retouched_samples(step: AssetContext) -> AssetResult:
         import numpy as np
 
-        from gaip3_pipeline.retouching.figures import change_sheets, judged, retouch_figures, retouch_samples
+        from gaip3_pipeline.retouching.figures import (
+            change_sheets,
+            judged,
+            retouch_figures,
+            retouch_samples,
+        )
         from gaip3_pipeline.retouching.retoucher import load_tools
         from gaip3_pipeline.sampling.draw import read_jpegs, remove_others
         from gaip3_pipeline.tables.contracts import read_samples, write_samples
@@ -80,9 +93,19 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         root.retouched_table.unlink(missing_ok=True)  # incomplete from here on
         tools = load_tools(root, section)
         samples = read_samples(root.samples_table)
-        table = retouch_samples(tools, samples, section, root.retouched, root.retouched_part, step.fingerprint, progress=step.progress())
+        table = retouch_samples(
+            tools,
+            samples,
+            section,
+            root.retouched,
+            root.retouched_part,
+            step.fingerprint,
+            progress=step.progress(),
+        )
         for outcome, n in table.outcome[table.outcome != ""].value_counts().items():
-            step.context.log.warning(f"{n} of {len(table)} samples are kept as they were: {outcome}")
+            step.context.log.warning(
+                f"{n} of {len(table)} samples are kept as they were: {outcome}"
+            )
         names = [p.rpartition("/")[2] for p in table.image_path]
         remove_others(root.retouched, names)
         write_samples(root.retouched_table, table)
@@ -91,20 +114,35 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         data = final_images(root, step.settings)
         # What the guide learned from, neither the generator nor the judges have seen.
         unseen = pictures_of_role(data.table.bucket.to_numpy(), "guide")
-        rebuilt = tools.generator.reconstructions(data.images[unseen], data.values[unseen], step.settings.samples.detail)
+        rebuilt = tools.generator.reconstructions(
+            data.images[unseen], data.values[unseen], step.settings.samples.detail
+        )
         measured = table[:MEASURED]
-        before, after = (read_jpegs(folder, names[:MEASURED]) for folder in (root.samples, root.retouched))
+        before, after = (
+            read_jpegs(folder, names[:MEASURED]) for folder in (root.samples, root.retouched)
+        )
         figures = retouch_figures(measured, before, after, tools.regressors, data.images)
         judge, second = load_critic(root.judge), load_critic(root.reconstruction_judge)
-        was, is_now, real = (critic_logits(judge, images) for images in (before, after, data.images[unseen]))
+        was, is_now, real = (
+            critic_logits(judge, images) for images in (before, after, data.images[unseen])
+        )
         figures |= judged("judge", was, is_now, real)
-        figures |= judged("reconstruction_judge", *(critic_logits(second, images) for images in (before, after, rebuilt)))
+        figures |= judged(
+            "reconstruction_judge",
+            *(critic_logits(second, images) for images in (before, after, rebuilt)),
+        )
         sheets = change_sheets(before, after, np.nan_to_num(is_now - was), tools.guide)
         with step.training_run(flatten(section)) as run:
             run.result(numbers(figures))
             for name, picture in sheets.items():
                 run.picture(f"{name}.jpg", picture)
         (_, first), *more = sheets.items()
-        return AssetResult(folder_content(root.retouched), {**figures, **flatten(section)}, first, run.url, dict(more))
+        return AssetResult(
+            folder_content(root.retouched),
+            {**figures, **flatten(section)},
+            first,
+            run.url,
+            dict(more),
+        )
 
     return retouched_samples

@@ -14,7 +14,8 @@ from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
 VERSION = 3
 LIDS = "eyes"  # the value that the opening of the lids speaks of
-SHOWN, SHOWN_OF_ALL = 40, 8  # pictures on an attribute's sheet, and of each attribute on the sheet of all
+# pictures on an attribute's sheet, and of each attribute on the sheet of all
+SHOWN, SHOWN_OF_ALL = 40, 8
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -23,11 +24,19 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     @versioned_asset(
         settings,
         name="label_review",
-        deps=[*(f"labels_{a}" for a in ATTRIBUTES), "feature_extractor", *(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],
+        deps=[
+            *(f"labels_{a}" for a in ATTRIBUTES),
+            "feature_extractor",
+            *(f"resized_{s.id}" for s in IMAGE_SETS),
+            "near_duplicates",
+        ],
         version=VERSION,
         group=GROUP,
         kinds={"csv", "numpy"},
-        description="Which labels look wrong beside predictions that never saw them, and which images to label next.",
+        description=(
+            "Which labels look wrong beside predictions that never saw them, and which images to"
+            " label next."
+        ),
     )
     def label_review(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.tables.contracts import read_label_review
@@ -36,7 +45,9 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         images = originals_table(step.root)
         images = images[images.set.isin([s.id for s in LABELLED_SETS])].reset_index(drop=True)
         images["gender"] = images.set.map({s.id: s.sex for s in LABELLED_SETS})
-        content = digest([str(VERSION), step.inputs["feature_extractor"], images.to_csv(index=False)])
+        content = digest(
+            [str(VERSION), step.inputs["feature_extractor"], images.to_csv(index=False)]
+        )
         progress = step.progress(total=len(ATTRIBUTES))
         remade = []
         for done, attribute in enumerate(ATTRIBUTES, 1):
@@ -49,7 +60,12 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             figures |= {f"{k}_{attribute}": v for k, v in _figures(table).items()}
         sheets = {a: _sheet(step.root, {a: t}, SHOWN) for a, t in tables.items()}
         version = digest(file_version(step.root.label_review(a)) for a in ATTRIBUTES)
-        return AssetResult(version, figures, _sheet(step.root, tables, SHOWN_OF_ALL), more={a: s for a, s in sheets.items() if s})
+        return AssetResult(
+            version,
+            figures,
+            _sheet(step.root, tables, SHOWN_OF_ALL),
+            more={a: s for a, s in sheets.items() if s},
+        )
 
     return [label_review]
 
@@ -65,25 +81,36 @@ def _remake(root: DataRoot, attribute: str, images: Any, content: str, extractor
 
     path, source = root.label_review(attribute), root.label_review_source(attribute)
     made_of = digest([content, file_version(root.checked_labels(attribute))])
-    if source.exists() and json.loads(source.read_text()) == {"made_of": made_of, "table": file_version(path)}:
+    if source.exists() and json.loads(source.read_text()) == {
+        "made_of": made_of,
+        "table": file_version(path),
+    }:
         return False
     values = labelled_table(root, attribute).set_index("key").value
     features = labelled_features(root, images.key)[0][:, : len(images)].astype(np.float32)
     labelled = images.key.isin(values.index).to_numpy()
     first = None
     if attribute == LIDS and not labelled.all():
-        first = half_closed(_lid_openings(root, images[~labelled], extractor).reindex(images.key).to_numpy(), labelled)
-    table = review_table(images.assign(value=images.key.map(values)), features, attribute in MIRRORED, first)
+        first = half_closed(
+            _lid_openings(root, images[~labelled], extractor).reindex(images.key).to_numpy(),
+            labelled,
+        )
+    table = review_table(
+        images.assign(value=images.key.map(values)), features, attribute in MIRRORED, first
+    )
     write_label_review(path, table)
-    write_text_atomically(source, json.dumps({"made_of": made_of, "table": file_version(path)}) + "\n")
+    write_text_atomically(
+        source, json.dumps({"made_of": made_of, "table": file_version(path)}) + "\n"
+    )
     return True
 
 
 def _lid_openings(root: DataRoot, images: Any, extractor: str) -> Any:
-    """How far the lids of ``images`` are open, by key: a series. What was measured is kept beside the reviews.
+    """How far the lids of ``images`` are open, by key: a series. What was measured is kept beside
+    the reviews.
 
-    A picture is measured again when it or ``extractor``, the version of the networks that find landmarks, changed.
-    """
+    A picture is measured again when it or ``extractor``, the version of the networks that find
+    landmarks, changed."""
     import pandas as pd
 
     from gaip3_pipeline.features.landmarks import find_parts
@@ -92,13 +119,19 @@ def _lid_openings(root: DataRoot, images: Any, extractor: str) -> Any:
     from gaip3_pipeline.training_data import resized_batches, resized_hashes
 
     path = root.lid_openings
-    kept = pd.read_csv(path, dtype={"key": str, "content": str}) if path.exists() else pd.DataFrame(columns=["key", "content", "opening"])
+    kept = (
+        pd.read_csv(path, dtype={"key": str, "content": str})
+        if path.exists()
+        else pd.DataFrame(columns=["key", "content", "opening"])
+    )
     content = resized_hashes(root)[images.key].map(lambda sha: digest([extractor, sha]))
     known = kept[kept.content == kept.key.map(content)].set_index("key").opening
     new = images[~images.key.isin(known.index)]
     if len(new):
         found = [lid_opening(find_parts(batch).points) for batch in resized_batches(root, new)]
-        measured = pd.Series([float(o) for part in found for o in part], index=new.key, name="opening")
+        measured = pd.Series(
+            [float(o) for part in found for o in part], index=new.key, name="opening"
+        )
         known = pd.concat([known, measured]) if len(known) else measured
         table = known.rename_axis("key").reset_index()
         table = table.assign(content=table.key.map(content))[["key", "content", "opening"]]
@@ -121,22 +154,33 @@ def _figures(table: Any) -> dict[str, float | int]:
 
 
 def _sheet(root: DataRoot, tables: dict[str, Any], most: int) -> bytes | None:
-    """The ``most`` suspicious labels of each table, with the value that is there and the one predicted."""
+    """The ``most`` suspicious labels of each table, with the value that is there and the one
+    predicted."""
     import numpy as np
     from PIL import Image
 
     from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 
     shown = [
-        (root.resized_picture(row.gender, row.stem), f"{attribute} {_short(row.value)} | {_short(row.predicted)}")
+        (
+            root.resized_picture(row.gender, row.stem),
+            f"{attribute} {_short(row.value)} | {_short(row.predicted)}",
+        )
         for attribute, table in tables.items()
-        for row in table.sort_values("suspicion", ascending=False, kind="stable").head(most).itertuples()
+        for row in (
+            table.sort_values("suspicion", ascending=False, kind="stable").head(most).itertuples()
+        )
         if row.suspicion >= 0
     ]
     if not shown:
         return None
     images = [np.asarray(Image.open(path).convert("RGB")) for path, _ in shown]
-    return contact_sheet(images, 8, captions=[text for _, text in shown], title="most suspicious labels: value | predicted")
+    return contact_sheet(
+        images,
+        8,
+        captions=[text for _, text in shown],
+        title="most suspicious labels: value | predicted",
+    )
 
 
 def _short(value: float) -> str:

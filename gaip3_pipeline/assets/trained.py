@@ -1,4 +1,5 @@
-"""The manners of every asset that trains a model: its MLflow run, what that holds, and the labels that the model saw."""
+"""The manners of every asset that trains a model: its MLflow run, what that holds, and the
+labels that the model saw."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,11 +35,12 @@ def trained_asset(
     labels: Sequence[str] = (),
     **asset: Any,
 ) -> Callable[[Callable[[AssetContext, TrainingRun], Trained]], dg.AssetsDefinition]:
-    """A :func:`versioned_asset` whose body trains the model of ``folder`` inside an MLflow run with ``parameters``.
+    """A :func:`versioned_asset` whose body trains the model of ``folder`` inside an MLflow run with
+    ``parameters``.
 
-    The run gets figures, pictures, the section of the training's ``logbook`` (its file and its title) and the registered model. The
-    checked ``labels`` are kept beside the model, and what changed in them since the last training is told.
-    """
+    The run gets figures, pictures, the section of the training's ``logbook`` (its file and its
+    title) and the registered model. The checked ``labels`` are kept beside the model, and what
+    changed in them since the last training is told."""
 
     def decorate(body: Callable[[AssetContext, TrainingRun], Trained]) -> dg.AssetsDefinition:
         @versioned_asset(settings, training=True, **asset)
@@ -53,7 +55,9 @@ def trained_asset(
                 if changes is not None:
                     run.text("label_changes.csv", changes_csv(changes))
                 trained = body(step, run)
-                figures = dict(trained.figures) | ({} if changes is None else {"labels_changed": len(changes)})
+                figures = dict(trained.figures) | (
+                    {} if changes is None else {"labels_changed": len(changes)}
+                )
                 version = trained.version or weights_version(where)
                 run.result(numbers(figures))
                 for name, jpeg in trained.pictures.items():
@@ -62,7 +66,15 @@ def trained_asset(
                     name, title = logbook
                     path = step.root.training_log(name)
                     run.artifact(
-                        write_section(path, title, step.name, inputs=step.inputs, parameters=given, history=trained.history, result=figures)
+                        write_section(
+                            path,
+                            title,
+                            step.name,
+                            inputs=step.inputs,
+                            parameters=given,
+                            history=trained.history,
+                            result=figures,
+                        )
                     )
                 run.register(where, version)
             if labels:
@@ -77,5 +89,6 @@ def trained_asset(
 
 
 def section(of: Callable[[Settings], Any]) -> dict[str, Any]:
-    """For :func:`trained_asset`: the settings that the training reads are also the parameters of its MLflow run."""
+    """For :func:`trained_asset`: the settings that the training reads are also the parameters of
+    its MLflow run."""
     return {"reads": lambda s: (of(s),), "parameters": lambda s: flatten(of(s))}

@@ -1,4 +1,5 @@
-"""How far the five values can be trusted: errors out of fold, honesty of the uncertainty, drift. Pure functions of tables and pictures."""
+"""How far the five values can be trusted: errors out of fold, honesty of the uncertainty, drift.
+Pure functions of tables and pictures."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -29,14 +30,16 @@ Measure = Callable[[np.ndarray, np.ndarray], float]
 Row = tuple[str, str, str, float, float, float, int]  # of TABLE_COLUMNS
 
 
-def inputs_report(out_of_fold: Mapping[str, pd.DataFrame], final: pd.DataFrame, load: Load) -> Report:
-    """The report of the five values; its table has each figure in a row, ``TABLE_COLUMNS``, with 95 % bounds where there are any.
+def inputs_report(
+    out_of_fold: Mapping[str, pd.DataFrame], final: pd.DataFrame, load: Load
+) -> Report:
+    """The report of the five values; its table has each figure in a row, ``TABLE_COLUMNS``, with 95
+    % bounds where there are any.
 
-    ``out_of_fold`` by attribute: a row for every labelled original, ``key``, ``gender``, ``stem``, ``value``, ``predicted`` (0..1),
-    ``uncertainty``.
-    ``final``: a row for every final image, ``source``, ``original`` and for each attribute its value ``{attribute}`` and
-    ``uncertainty_{attribute}``. ``load`` reads the picture of an original.
-    """
+    ``out_of_fold`` by attribute: a row for every labelled original, ``key``, ``gender``,
+    ``stem``, ``value``, ``predicted`` (0..1), ``uncertainty``. ``final``: a row for every final
+    image, ``source``, ``original`` and for each attribute its value ``{attribute}`` and
+    ``uncertainty_{attribute}``. ``load`` reads the picture of an original."""
     pairs = {a: brightness_pairs(final, a, out_of_fold[a].key) for a in ATTRIBUTES}
     originals = unseen_originals(final, out_of_fold)
     rows: list[Row] = []
@@ -49,10 +52,16 @@ def inputs_report(out_of_fold: Mapping[str, pd.DataFrame], final: pd.DataFrame, 
     table = pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
     sections: dict[str, list[Entry]] = {
         "Out of fold": [
-            ("all labels", {"": _shown(table, ["all"], ["r2", "mae", "spearman"])}, {"predicted": predicted_chart(out_of_fold, table)}),
+            (
+                "all labels",
+                {"": _shown(table, ["all"], ["r2", "mae", "spearman"])},
+                {"predicted": predicted_chart(out_of_fold, table)},
+            ),
             ("by sex", {"": _shown(table, SEXES, ["r2", "mae", "spearman"])}, {}),
         ],
-        "Levels": [("by level", {"": _levels_shown(table)}, {"levels": level_chart(out_of_fold, table)})],
+        "Levels": [
+            ("by level", {"": _levels_shown(table)}, {"levels": level_chart(out_of_fold, table)})
+        ],
         "Uncertainty": [
             (
                 "predicted deviation against errors",
@@ -60,7 +69,9 @@ def inputs_report(out_of_fold: Mapping[str, pd.DataFrame], final: pd.DataFrame, 
                 {"uncertainty": uncertainty_chart(table)},
             )
         ],
-        "Worst errors": [(a, {}, {f"worst_{a}": worst_sheet(out_of_fold[a], a, load)}) for a in ATTRIBUTES],
+        "Worst errors": [
+            (a, {}, {f"worst_{a}": worst_sheet(out_of_fold[a], a, load)}) for a in ATTRIBUTES
+        ],
         "D1 against D2": [
             (
                 "values of the final originals, out of fold where there is a label",
@@ -71,7 +82,13 @@ def inputs_report(out_of_fold: Mapping[str, pd.DataFrame], final: pd.DataFrame, 
         "Brightness copies": [
             (
                 "from an original to its copy",
-                {"": _shown(table, [*COPIES, *map(_of_labelled, COPIES)], ["mean_change", "mean_absolute_change", "transform"])},
+                {
+                    "": _shown(
+                        table,
+                        [*COPIES, *map(_of_labelled, COPIES)],
+                        ["mean_change", "mean_absolute_change", "transform"],
+                    )
+                },
                 {"brightness": brightness_chart(pairs)},
             )
         ],
@@ -90,7 +107,8 @@ def root_mean_square_error(predicted: np.ndarray, labelled: np.ndarray) -> float
 
 
 def levels_of(values: np.ndarray) -> np.ndarray:
-    """``(N,)``: the level of each label: the label itself where labels take few values, else the nearest quarter."""
+    """``(N,)``: the level of each label: the label itself where labels take few values, else the
+    nearest quarter."""
     return values if len(np.unique(values)) <= MOST_LEVELS else _nearest(values, QUARTERS)
 
 
@@ -99,86 +117,165 @@ def error_rows(attribute: str, table: pd.DataFrame) -> Iterator[Row]:
     for part in ("all", *SEXES):
         of = table if part == "all" else table[table.gender == part]
         predicted, labelled = of.predicted.to_numpy(float), of.value.to_numpy(float)
-        for name, figure in (("r2", r_squared), ("mae", mean_absolute_error), ("spearman", spearman)):
+        for name, figure in (
+            ("r2", r_squared),
+            ("mae", mean_absolute_error),
+            ("spearman", spearman),
+        ):
             value = figure(predicted, labelled) if len(of) else math.nan
-            yield attribute, part, name, value, *bootstrap_interval(figure, predicted, labelled), len(of)
+            yield (
+                attribute,
+                part,
+                name,
+                value,
+                *bootstrap_interval(figure, predicted, labelled),
+                len(of),
+            )
 
 
 def level_rows(attribute: str, table: pd.DataFrame) -> Iterator[Row]:
-    """Of each level its n, mean prediction, MAE, and recall: the share whose prediction is nearest to it of all levels that occur."""
-    levels, predicted, labelled = levels_of(table.value.to_numpy(float)), table.predicted.to_numpy(float), table.value.to_numpy(float)
+    """Of each level its n, mean prediction, MAE, and recall: the share whose prediction is
+    nearest to it of all levels that occur."""
+    levels, predicted, labelled = (
+        levels_of(table.value.to_numpy(float)),
+        table.predicted.to_numpy(float),
+        table.value.to_numpy(float),
+    )
     nearest = _nearest(predicted, np.unique(levels))
     for level in np.unique(levels):
         of = levels == level
         part, n, recalled = f"level {level:g}", int(of.sum()), int((nearest[of] == level).sum())
-        yield attribute, part, "mean_prediction", float(predicted[of].mean()), *_normal(predicted[of]), n
-        yield attribute, part, "mae", mean_absolute_error(predicted[of], labelled[of]), *_normal(np.abs(predicted - labelled)[of]), n
+        yield (
+            attribute,
+            part,
+            "mean_prediction",
+            float(predicted[of].mean()),
+            *_normal(predicted[of]),
+            n,
+        )
+        yield (
+            attribute,
+            part,
+            "mae",
+            mean_absolute_error(predicted[of], labelled[of]),
+            *_normal(np.abs(predicted - labelled)[of]),
+            n,
+        )
         yield attribute, part, "recall", recalled / n, *wilson_interval(recalled, n), n
 
 
 def uncertainty_rows(attribute: str, table: pd.DataFrame) -> Iterator[Row]:
-    """Shares of labels within one and two predicted deviations; mean deviation and RMSE, of all and by bins of the deviation."""
-    predicted, labelled, deviation = (table[c].to_numpy(float) for c in ("predicted", "value", "uncertainty"))
+    """Shares of labels within one and two predicted deviations; mean deviation and RMSE, of all
+    and by bins of the deviation."""
+    predicted, labelled, deviation = (
+        table[c].to_numpy(float) for c in ("predicted", "value", "uncertainty")
+    )
     off = np.abs(predicted - labelled)
     for name, times in (("within_one", 1.0), ("within_two", 2.0)):
         inside = int((off <= times * deviation).sum())
-        yield attribute, "all", name, inside / max(len(off), 1), *wilson_interval(inside, len(off)), len(off)
+        yield (
+            attribute,
+            "all",
+            name,
+            inside / max(len(off), 1),
+            *wilson_interval(inside, len(off)),
+            len(off),
+        )
     order = np.argsort(deviation, kind="stable")
     bins = [b for b in np.array_split(order, BINS) if len(b)]
     for part, of in [("all", order), *((f"deviation bin {i}", b) for i, b in enumerate(bins, 1))]:
-        yield attribute, part, "deviation", _root_mean_square(deviation[of]), math.nan, math.nan, len(of)
+        yield (
+            attribute,
+            part,
+            "deviation",
+            _root_mean_square(deviation[of]),
+            math.nan,
+            math.nan,
+            len(of),
+        )
         error = root_mean_square_error(predicted[of], labelled[of])
-        yield attribute, part, "rmse", error, *bootstrap_interval(root_mean_square_error, predicted[of], labelled[of]), len(of)
+        yield (
+            attribute,
+            part,
+            "rmse",
+            error,
+            *bootstrap_interval(root_mean_square_error, predicted[of], labelled[of]),
+            len(of),
+        )
 
 
 def unseen_originals(final: pd.DataFrame, out_of_fold: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The final originals, without copies, as models say them that did not see them: value and uncertainty out of fold where labelled.
+    """The final originals, without copies, as models say them that did not see them: value and
+    uncertainty out of fold where labelled.
 
-    The model of all labels repeats these (R² .90 to .98 on photographs) and is far surer of them than of any other picture: beside D1,
-    where nothing is labelled, that would pass for a difference between the sets. The models of a fold have a quarter fewer labels, so they
-    are a little less sure.
-    """
+    The model of all labels repeats these (R² .90 to .98 on photographs) and is far surer of them
+    than of any other picture: beside D1, where nothing is labelled, that would pass for a
+    difference between the sets. The models of a fold have a quarter fewer labels, so they are a
+    little less sure."""
     originals = final[final.source.str.startswith("resized/")].copy()
     for attribute, table in out_of_fold.items():
         labelled = table.set_index("key")
-        for column, unseen in ((attribute, "predicted"), (f"uncertainty_{attribute}", "uncertainty")):
+        for column, unseen in (
+            (attribute, "predicted"),
+            (f"uncertainty_{attribute}", "uncertainty"),
+        ):
             originals[column] = originals.original.map(labelled[unseen]).fillna(originals[column])
     return originals
 
 
 def set_rows(attribute: str, originals: pd.DataFrame) -> Iterator[Row]:
-    """Means of value and uncertainty of the final originals from D1 and D2, and their differences."""
+    """Means of value and uncertainty of the final originals from D1 and D2, and their
+    differences."""
     of = _by_set(originals)
     for name, column in (("mean", attribute), ("mean_uncertainty", f"uncertainty_{attribute}")):
         values = {part: rows[column].to_numpy(float) for part, rows in of.items()}
         for part, found in values.items():
             yield attribute, part, name, _mean(found), *_normal(found), len(found)
         a, b = values["d1"], values["d2"]
-        difference, half = _mean(a) - _mean(b), Z_95 * math.hypot(_standard_error(a), _standard_error(b))
-        yield attribute, "d1 - d2", name, difference, difference - half, difference + half, len(a) + len(b)
+        difference, half = (
+            _mean(a) - _mean(b),
+            Z_95 * math.hypot(_standard_error(a), _standard_error(b)),
+        )
+        yield (
+            attribute,
+            "d1 - d2",
+            name,
+            difference,
+            difference - half,
+            difference + half,
+            len(a) + len(b),
+        )
 
 
-def brightness_pairs(final: pd.DataFrame, attribute: str, labelled: Collection[str]) -> pd.DataFrame:
-    """``ratio``, ``value``, ``change``, ``transform`` and ``labelled`` of every final original whose copy is final, too.
+def brightness_pairs(
+    final: pd.DataFrame, attribute: str, labelled: Collection[str]
+) -> pd.DataFrame:
+    """``ratio``, ``value``, ``change``, ``transform`` and ``labelled`` of every final original
+    whose copy is final, too.
 
-    ``transform`` is the change that the brightness transform makes of a value that is a brightness; ``labelled`` says whether the
-    original's key is among those given: the model learned from such a one and from its copy.
-    """
+    ``transform`` is the change that the brightness transform makes of a value that is a
+    brightness; ``labelled`` says whether the original's key is among those given: the model
+    learned from such a one and from its copy."""
     is_original = final.source.str.startswith("resized/")
-    both = final[is_original].merge(final[~is_original], on="original", suffixes=("", "_copy"), validate="one_to_one")
+    both = final[is_original].merge(
+        final[~is_original], on="original", suffixes=("", "_copy"), validate="one_to_one"
+    )
     ratio = both.original.map(lambda key: brightness_ratio(key.partition("/")[2])).to_numpy(float)
     value = both[attribute].to_numpy(float)
     moved = brightened_value(value, ratio) - value
     change = both[f"{attribute}_copy"].to_numpy(float) - value
     seen = both.original.isin(set(labelled))
-    return pd.DataFrame({"ratio": ratio, "value": value, "change": change, "transform": moved, "labelled": seen})
+    return pd.DataFrame(
+        {"ratio": ratio, "value": value, "change": change, "transform": moved, "labelled": seen}
+    )
 
 
 def brightness_rows(attribute: str, pairs: pd.DataFrame) -> Iterator[Row]:
-    """Mean change and mean absolute change from original to copy; beside the background's what the transform itself makes.
+    """Mean change and mean absolute change from original to copy; beside the background's what the
+    transform itself makes.
 
-    Pairs with a label are apart: the model was told their values, so only the others say how it does on new pictures.
-    """
+    Pairs with a label are apart: the model was told their values, so only the others say how it
+    does on new pictures."""
     for name, of_ratio in zip(COPIES, (pairs.ratio < 1, pairs.ratio > 1), strict=True):
         for part, chosen in ((name, ~pairs.labelled), (_of_labelled(name), pairs.labelled)):
             of = pairs[of_ratio & chosen]
@@ -191,7 +288,8 @@ def brightness_rows(attribute: str, pairs: pd.DataFrame) -> Iterator[Row]:
 
 
 def predicted_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
-    """A JPEG: predicted against labelled of each attribute by sex, and the mean prediction of each level."""
+    """A JPEG: predicted against labelled of each attribute by sex, and the mean prediction of
+    each level."""
     figure = Figure(figsize=(11, 7.4), layout="constrained")
     panels = _panels(figure)
     for axes, attribute in zip(panels, ATTRIBUTES, strict=False):
@@ -200,20 +298,42 @@ def predicted_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
         for sex, colour in zip(SEXES, (RED, BLUE), strict=True):
             of = (rows.gender == sex).to_numpy()
-            axes.scatter(rows.value[of] + jitter[of], rows.predicted[of], s=9, alpha=0.45, color=colour, edgecolors="none", label=sex)
+            axes.scatter(
+                rows.value[of] + jitter[of],
+                rows.predicted[of],
+                s=9,
+                alpha=0.45,
+                color=colour,
+                edgecolors="none",
+                label=sex,
+            )
         levels = _of(table, attribute, "mean_prediction")
-        axes.plot([_level(p) for p in levels.part], levels.value, color="black", marker="D", markersize=4, linewidth=1, label="mean")
+        axes.plot(
+            [_level(p) for p in levels.part],
+            levels.value,
+            color="black",
+            marker="D",
+            markersize=4,
+            linewidth=1,
+            label="mean",
+        )
         r2, mae = (_of(table, attribute, f, "all").iloc[0] for f in ("r2", "mae"))
-        said = f"R² {r2.value:.2f} [{r2.low:.2f}, {r2.high:.2f}], MAE {mae.value:.3f}, n = {len(rows):,}"
+        said = (
+            f"R² {r2.value:.2f} [{r2.low:.2f}, {r2.high:.2f}], MAE {mae.value:.3f}, n ="
+            f" {len(rows):,}"
+        )
         axes.set_title(f"{attribute}\n{said}", fontsize=9)
-        axes.set(xlabel="label", ylabel="prediction, out of fold", xlim=(-0.06, 1.06), ylim=(-0.06, 1.06))
+        axes.set(
+            xlabel="label", ylabel="prediction, out of fold", xlim=(-0.06, 1.06), ylim=(-0.06, 1.06)
+        )
     panels[0].legend(fontsize=8, loc="lower right")
     _say(panels[5], [f"{a}: {MEANINGS[a]}" for a in ATTRIBUTES])
     return jpeg(figure)
 
 
 def level_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
-    """A JPEG: of each attribute the MAE of each level by sex, and its recall with intervals and counts."""
+    """A JPEG: of each attribute the MAE of each level by sex, and its recall with intervals and
+    counts."""
     figure = Figure(figsize=(13, 5.2), layout="constrained")
     panels = figure.subplots(2, len(ATTRIBUTES))
     for (error, recall), attribute in zip(panels.T, ATTRIBUTES, strict=True):
@@ -223,11 +343,22 @@ def level_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) ->
             heights = []
             for level in np.unique(levels):
                 of = (levels == level) & (rows.gender == sex).to_numpy()
-                heights.append(mean_absolute_error(rows.predicted[of].to_numpy(), rows.value[of].to_numpy()))
+                heights.append(
+                    mean_absolute_error(rows.predicted[of].to_numpy(), rows.value[of].to_numpy())
+                )
             error.bar(at + shift, heights, 0.38, color=colour, label=sex)
         error.set_title(f"{attribute}: MAE", fontsize=9)
         ends = np.abs(recalls[["low", "high"]].to_numpy().T - recalls.value.to_numpy())
-        recall.errorbar(at, recalls.value, ends, color="black", marker="o", markersize=4, capsize=3, linestyle="none")
+        recall.errorbar(
+            at,
+            recalls.value,
+            ends,
+            color="black",
+            marker="o",
+            markersize=4,
+            capsize=3,
+            linestyle="none",
+        )
         for x, n in zip(at, recalls.n, strict=True):
             recall.annotate(f"n {n}", (x, 1.05), ha="center", fontsize=7, color="#555555")
         recall.set_ylim(-0.04, 1.15)
@@ -242,7 +373,8 @@ def level_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) ->
 
 
 def uncertainty_chart(table: pd.DataFrame) -> bytes:
-    """A JPEG: the predicted deviation against the RMSE of fifths of the labels, and the shares within one and two deviations."""
+    """A JPEG: the predicted deviation against the RMSE of fifths of the labels, and the shares
+    within one and two deviations."""
     figure = Figure(figsize=(11, 6.8), layout="constrained")
     panels = _panels(figure)
     for axes, attribute in zip(panels, ATTRIBUTES, strict=False):
@@ -252,14 +384,33 @@ def uncertainty_chart(table: pd.DataFrame) -> bytes:
         ends = np.abs(error[["low", "high"]].to_numpy().T - error.value.to_numpy())
         top = 1.1 * float(np.nanmax([x.max(initial=0.0), error.high.max(), 0.01]))
         axes.plot([0, top], [0, top], color=GREY, linewidth=1)
-        axes.errorbar(x, error.value, ends, color=BLUE, marker="o", markersize=4, capsize=3, linewidth=1)
-        axes.set(xlabel="predicted deviation", ylabel="RMSE, out of fold", xlim=(0, top), ylim=(0, top))
+        axes.errorbar(
+            x, error.value, ends, color=BLUE, marker="o", markersize=4, capsize=3, linewidth=1
+        )
+        axes.set(
+            xlabel="predicted deviation", ylabel="RMSE, out of fold", xlim=(0, top), ylim=(0, top)
+        )
         axes.set_title(f"{attribute}: fifths by predicted deviation", fontsize=9)
     at, shares = np.arange(len(ATTRIBUTES)), panels[5]
-    for shift, name, colour, normal in ((-0.2, "within_one", BLUE, 0.683), (0.2, "within_two", GREEN, 0.954)):
-        of = table[(table.part == "all") & (table.figure == name)].set_index("attribute").loc[list(ATTRIBUTES)]
+    for shift, name, colour, normal in (
+        (-0.2, "within_one", BLUE, 0.683),
+        (0.2, "within_two", GREEN, 0.954),
+    ):
+        of = (
+            table[(table.part == "all") & (table.figure == name)]
+            .set_index("attribute")
+            .loc[list(ATTRIBUTES)]
+        )
         ends = 100 * np.abs(of[["low", "high"]].to_numpy().T - of.value.to_numpy())
-        bars = shares.bar(at + shift, 100 * of.value, 0.38, yerr=ends, color=colour, ecolor="#555555", label=name.replace("_", " "))
+        bars = shares.bar(
+            at + shift,
+            100 * of.value,
+            0.38,
+            yerr=ends,
+            color=colour,
+            ecolor="#555555",
+            label=name.replace("_", " "),
+        )
         shares.bar_label(bars, fontsize=7, fmt="{:.0f}", label_type="center", color="white")
         shares.axhline(100 * normal, color=colour, linestyle="--", linewidth=1)
     shares.set_xticks(at, ATTRIBUTES, fontsize=8, rotation=15)
@@ -275,22 +426,37 @@ def worst_sheet(table: pd.DataFrame, attribute: str, load: Load) -> bytes:
     rows = table.loc[off.sort_values(ascending=False, kind="stable").index[:SHOWN]]
     captions = [f"{r.value:.2f} | {r.predicted:.2f}  {r.stem}" for r in rows.itertuples()]
     pictures = [load(str(r.gender), str(r.stem)) for r in rows.itertuples()]
-    return contact_sheet(pictures, COLUMNS, captions=captions, title=f"{attribute}, {MEANINGS[attribute]}: label | predicted, worst first")
+    return contact_sheet(
+        pictures,
+        COLUMNS,
+        captions=captions,
+        title=f"{attribute}, {MEANINGS[attribute]}: label | predicted, worst first",
+    )
 
 
 def set_chart(originals: pd.DataFrame) -> bytes:
-    """A JPEG: histograms of values and of uncertainties of the final originals from D1 and from D2, each of area 1."""
+    """A JPEG: histograms of values and of uncertainties of the final originals from D1 and from
+    D2, each of area 1."""
     figure = Figure(figsize=(13, 4.8), layout="constrained")
     panels = figure.subplots(2, len(ATTRIBUTES))
     of = _by_set(originals)
     for i, attribute in enumerate(ATTRIBUTES):
         for axes, column in ((panels[0, i], attribute), (panels[1, i], f"uncertainty_{attribute}")):
             both = pd.concat([rows[column] for rows in of.values()])
-            low, high = (0.0, 1.0) if column == attribute else (float(both.min()) - 0.005, float(both.max()) + 0.005)
+            low, high = (
+                (0.0, 1.0)
+                if column == attribute
+                else (float(both.min()) - 0.005, float(both.max()) + 0.005)
+            )
             for (name, rows), colour in zip(of.items(), (GREEN, RED), strict=True):
                 if len(rows):
-                    bins, said = np.linspace(low, high, 21).tolist(), f"{name.upper()} {rows[column].mean():.2f}"
-                    drawn = {"histtype": "step", "linewidth": 1.5} if name == "d1" else {"alpha": 0.5}
+                    bins, said = (
+                        np.linspace(low, high, 21).tolist(),
+                        f"{name.upper()} {rows[column].mean():.2f}",
+                    )
+                    drawn = (
+                        {"histtype": "step", "linewidth": 1.5} if name == "d1" else {"alpha": 0.5}
+                    )
                     axes.hist(rows[column], bins, density=True, color=colour, label=said, **drawn)
             axes.legend(fontsize=7, title="mean", title_fontsize=7)
             axes.set_yticks([])
@@ -299,29 +465,59 @@ def set_chart(originals: pd.DataFrame) -> bytes:
     panels[0, 0].set_ylabel("values", fontsize=9)
     panels[1, 0].set_ylabel("uncertainties", fontsize=9)
     figure.suptitle(
-        "final originals, out of fold where labelled: " + ", ".join(f"{name.upper()} n = {len(rows):,}" for name, rows in of.items()),
+        "final originals, out of fold where labelled: "
+        + ", ".join(f"{name.upper()} n = {len(rows):,}" for name, rows in of.items()),
         fontsize=10,
     )
     return jpeg(figure)
 
 
 def brightness_chart(pairs: Mapping[str, pd.DataFrame]) -> bytes:
-    """A JPEG: the change of each value from original to copy by ratio, beside the background's what the transform itself makes."""
+    """A JPEG: the change of each value from original to copy by ratio, beside the background's
+    what the transform itself makes."""
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     panels = _panels(figure)
     at = np.arange(len(RATIOS))
     new = {a: of[~of.labelled].groupby("ratio") for a, of in pairs.items()}
-    quartiles = {a: [by.change.quantile(q).reindex(RATIOS).to_numpy() for q in (0.25, 0.75)] for a, by in new.items()}
+    quartiles = {
+        a: [by.change.quantile(q).reindex(RATIOS).to_numpy() for q in (0.25, 0.75)]
+        for a, by in new.items()
+    }
     known = {a: of[of.labelled].groupby("ratio") for a, of in pairs.items()}
-    means = {a: [by.change.mean().reindex(RATIOS).to_numpy() for by in (new[a], known[a])] for a in pairs}
+    means = {
+        a: [by.change.mean().reindex(RATIOS).to_numpy() for by in (new[a], known[a])] for a in pairs
+    }
     drawn = np.concatenate([values for a in pairs for values in (*quartiles[a], *means[a])])
     reach = 1.1 * float(np.nanmax(np.abs(drawn), initial=0.05))
     for axes, attribute in zip(panels, ATTRIBUTES, strict=False):
         axes.axhline(0, color=GREY, linewidth=1)
         axes.axvline(len(RATIOS) / 2 - 0.5, color=GREY, linewidth=1, linestyle=":")
-        axes.vlines(at, quartiles[attribute][0], quartiles[attribute][1], color=BLUE, alpha=0.35, linewidth=5)
-        axes.plot(at, means[attribute][0], color=BLUE, marker="o", markersize=4, linewidth=1, label="mean; bars: middle half")
-        axes.plot(at, means[attribute][1], color=GREEN, marker=".", markersize=3, linewidth=1, label="mean of labelled ones")
+        axes.vlines(
+            at,
+            quartiles[attribute][0],
+            quartiles[attribute][1],
+            color=BLUE,
+            alpha=0.35,
+            linewidth=5,
+        )
+        axes.plot(
+            at,
+            means[attribute][0],
+            color=BLUE,
+            marker="o",
+            markersize=4,
+            linewidth=1,
+            label="mean; bars: middle half",
+        )
+        axes.plot(
+            at,
+            means[attribute][1],
+            color=GREEN,
+            marker=".",
+            markersize=3,
+            linewidth=1,
+            label="mean of labelled ones",
+        )
         if attribute in BRIGHTENED:
             transform = new[attribute]["transform"].mean().reindex(RATIOS)
             axes.plot(at, transform, color=RED, linestyle="--", label="what the transform makes")
@@ -344,7 +540,8 @@ def brightness_chart(pairs: Mapping[str, pd.DataFrame]) -> bytes:
 
 
 def _flat(table: pd.DataFrame) -> dict[str, Any]:
-    """Figures by name: ``r2_eyes``, ``r2_low_eyes``, ``female_mae_eyes``, …; levels and bins stay in the table."""
+    """Figures by name: ``r2_eyes``, ``r2_low_eyes``, ``female_mae_eyes``, …; levels and bins
+    stay in the table."""
     figures: dict[str, Any] = {}
     for row in table.itertuples():
         part = str(row.part)
@@ -353,20 +550,29 @@ def _flat(table: pd.DataFrame) -> dict[str, Any]:
         prefix = "" if part == "all" else f"{part.replace(' - ', '_minus_').replace(', ', '_')}_"
         figures[f"{prefix}{row.figure!s}_{row.attribute!s}"] = row.value
         if part == "all" and row.figure in ("r2", "mae", "spearman"):
-            figures |= {f"{row.figure!s}_{bound}_{row.attribute!s}": getattr(row, bound) for bound in ("low", "high")}
+            figures |= {
+                f"{row.figure!s}_{bound}_{row.attribute!s}": getattr(row, bound)
+                for bound in ("low", "high")
+            }
             figures[f"n_{row.attribute!s}"] = row.n
     return figures
 
 
-def _shown(table: pd.DataFrame, parts: Sequence[str], figures: Sequence[str]) -> list[dict[str, str]]:
+def _shown(
+    table: pd.DataFrame, parts: Sequence[str], figures: Sequence[str]
+) -> list[dict[str, str]]:
     """Rows for a page: of each attribute and part the figures with their intervals."""
     shown = []
     for attribute in ATTRIBUTES:
         for part in parts:
             of = table[(table.attribute == attribute) & (table.part == part)].set_index("figure")
-            cells = {f.replace("_", " "): _said(of.loc[f]) if f in of.index else "" for f in figures}
+            cells = {
+                f.replace("_", " "): _said(of.loc[f]) if f in of.index else "" for f in figures
+            }
             n = str(int(of.n.max())) if len(of) else "0"
-            shown.append({"": attribute, **({"of": part} if len(parts) > 1 else {}), **cells, "n": n})
+            shown.append(
+                {"": attribute, **({"of": part} if len(parts) > 1 else {}), **cells, "n": n}
+            )
     return shown
 
 
@@ -431,4 +637,13 @@ def _panels(figure: Figure) -> list[Axes]:
 def _say(axes: Axes, lines: Sequence[str]) -> None:
     """Words in place of a chart."""
     axes.set_axis_off()
-    axes.text(0.0, 0.95, "\n".join(lines), va="top", fontsize=9, transform=axes.transAxes, linespacing=1.8, wrap=True)
+    axes.text(
+        0.0,
+        0.95,
+        "\n".join(lines),
+        va="top",
+        fontsize=9,
+        transform=axes.transAxes,
+        linespacing=1.8,
+        wrap=True,
+    )

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-BLUE, RED, GREEN, GREY = "#4477aa", "#ee6677", "#228833", "#bbbbbb"  # told apart by colour-blind people, too
+# told apart by colour-blind people, too
+BLUE, RED, GREEN, GREY = "#4477aa", "#ee6677", "#228833", "#bbbbbb"
 
 
 def histogram(values: npt.ArrayLike, title: str, low: float = 0.0, high: float = 1.0) -> bytes:
@@ -23,7 +24,8 @@ def histogram(values: npt.ArrayLike, title: str, low: float = 0.0, high: float =
 
 
 def training_curves(history: Sequence[Mapping[str, float]], title: str) -> bytes:
-    """Every figure of a training against its epochs, figures of validation beside their training twins."""
+    """Every figure of a training against its epochs, figures of validation beside their training
+    twins."""
     names = sorted({k.removeprefix("val_") for epoch in history for k in epoch})
     columns = min(3, max(1, len(names)))
     rows = max(1, -(-len(names) // columns))
@@ -33,7 +35,12 @@ def training_curves(history: Sequence[Mapping[str, float]], title: str) -> bytes
     for axes, name in zip(grid, names, strict=False):
         for key, style in ((name, "-"), (f"val_{name}", "--")):
             if any(key in epoch for epoch in history):
-                axes.plot(epochs, [epoch.get(key, np.nan) for epoch in history], style, label="validation" if style == "--" else "training")
+                axes.plot(
+                    epochs,
+                    [epoch.get(key, np.nan) for epoch in history],
+                    style,
+                    label="validation" if style == "--" else "training",
+                )
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("epoch", fontsize=8)
         axes.tick_params(labelsize=7)
@@ -45,13 +52,17 @@ def training_curves(history: Sequence[Mapping[str, float]], title: str) -> bytes
     return jpeg(figure)
 
 
-def scatter(asked: np.ndarray, measured: np.ndarray, title: str, x: str = "label", y: str = "prediction") -> bytes:
+def scatter(
+    asked: np.ndarray, measured: np.ndarray, title: str, x: str = "label", y: str = "prediction"
+) -> bytes:
     """``(N,)`` against ``(N,)``, both in 0..1, with the diagonal."""
     figure = Figure(figsize=(3.6, 3.4), layout="constrained")
     axes = figure.subplots()
     jitter = np.random.default_rng(0).normal(0, 0.008, len(asked))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
-    axes.scatter(np.asarray(asked) + jitter, measured, s=8, alpha=0.5, color=BLUE, edgecolors="none")
+    axes.scatter(
+        np.asarray(asked) + jitter, measured, s=8, alpha=0.5, color=BLUE, edgecolors="none"
+    )
     axes.set(xlabel=x, ylabel=y, xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
     axes.set_title(f"{title}  (n = {len(asked):,})", fontsize=9)
     return jpeg(figure)

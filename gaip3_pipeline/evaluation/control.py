@@ -1,4 +1,5 @@
-"""How well a generator's sliders work: sweeps of one value at fixed latents, seen by regressors that took no part in its training."""
+"""How well a generator's sliders work: sweeps of one value at fixed latents, seen by regressors
+that took no part in its training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,16 +29,20 @@ class Sweeps:
 
     images: np.ndarray  # (5, N, V, H, W, 3) uint8
     asked: np.ndarray  # (5, N, V, 5) float32: all five values that were asked for
-    positions: np.ndarray  # (5, V) float32: those of the value that is swept, over the range that the data supports
+    # (5, V) float32: those of the value that is swept, over the range that the data supports
+    positions: np.ndarray
     measured: np.ndarray  # (5, N, V, 5) float32: what the evaluators say of the pictures
     guidance: float
     temperature: float
 
     @cached_property
     def drift(self) -> np.ndarray:
-        """``(5, V)``: mean distance of random features from the sweep's middle, over the mean distance between different faces."""
+        """``(5, V)``: mean distance of random features from the sweep's middle, over the mean
+        distance between different faces."""
         count, faces, steps = self.images.shape[:3]
-        features = random_features()(self.images.reshape(-1, *self.images.shape[3:])).reshape(count, faces, steps, -1)
+        features = random_features()(self.images.reshape(-1, *self.images.shape[3:])).reshape(
+            count, faces, steps, -1
+        )
         middle = features[:, :, steps // 2]
         moved = np.linalg.norm(features - middle[:, :, None], axis=-1).mean(axis=1)
         return moved / np.mean([mean_pairwise_distance(m) for m in middle])
@@ -51,32 +56,41 @@ def sweep_all(
     faces: int = FACES,
     progress: Progress | None = None,
 ) -> Sweeps:
-    """Sweep each value for ``faces`` faces; their other values are rows of ``values (N, 5)`` of real pictures.
+    """Sweep each value for ``faces`` faces; their other values are rows of ``values (N, 5)`` of
+    real pictures.
 
-    Over the range that the generator takes: what lies outside gives the picture of its nearest end. All else is as ``settings`` say, what
-    the user gets.
-    """
-    rows = np.asarray(values[np.random.default_rng(settings.seed).integers(0, len(values), faces)], np.float32)
-    asked = np.broadcast_to(rows[None, :, None], (len(ATTRIBUTES), faces, STEPS, len(ATTRIBUTES))).copy()
+    Over the range that the generator takes: what lies outside gives the picture of its nearest
+    end. All else is as ``settings`` say, what the user gets."""
+    rows = np.asarray(
+        values[np.random.default_rng(settings.seed).integers(0, len(values), faces)], np.float32
+    )
+    asked = np.broadcast_to(
+        rows[None, :, None], (len(ATTRIBUTES), faces, STEPS, len(ATTRIBUTES))
+    ).copy()
     low, high = generator.supported
     positions = np.linspace(low, high, STEPS, axis=1).astype(np.float32)
     for i in range(len(ATTRIBUTES)):
         asked[i, :, :, i] = positions[i]
-    seeds = np.broadcast_to((settings.seed + SEED_OFFSET["sweeps"] + np.arange(faces))[None, :, None], asked.shape[:3]).ravel()
+    seeds = np.broadcast_to(
+        (settings.seed + SEED_OFFSET["sweeps"] + np.arange(faces))[None, :, None], asked.shape[:3]
+    ).ravel()
     flat = asked.reshape(-1, len(ATTRIBUTES))
     images = np.concatenate(list(generator.draw(seeds, flat, settings, progress)))
-    measured = np.stack([predict_values(evaluators[a], [images])[:, 0] for a in ATTRIBUTES], axis=-1)
+    measured = np.stack(
+        [predict_values(evaluators[a], [images])[:, 0] for a in ATTRIBUTES], axis=-1
+    )
     shape = asked.shape[:3]
     pictures, seen = images.reshape(*shape, *images.shape[1:]), measured.reshape(*shape, -1)
     return Sweeps(pictures, asked, positions, seen, settings.guidance, settings.temperature)
 
 
 def control_figures(sweeps: Sweeps) -> dict[str, float | int]:
-    """For each value: ``spearman_``, ``r2_`` (asked against measured, over all faces), ``slope_`` (its own), ``drift_``; and leakage.
+    """For each value: ``spearman_``, ``r2_`` (asked against measured, over all faces), ``slope_``
+    (its own), ``drift_``; and leakage.
 
-    ``leakage`` is the largest slope off the diagonal of :func:`slopes`. Drift is the mean distance of
-    random features from the middle of a sweep, as a share of the mean distance between different faces.
-    """
+    ``leakage`` is the largest slope off the diagonal of :func:`slopes`. Drift is the mean
+    distance of random features from the middle of a sweep, as a share of the mean distance
+    between different faces."""
     matrix = slopes(sweeps)
     figures: dict[str, float | int] = {"faces": sweeps.images.shape[1], "steps": STEPS}
     for i, attribute in enumerate(ATTRIBUTES):
@@ -94,25 +108,31 @@ def control_figures(sweeps: Sweeps) -> dict[str, float | int]:
 
 
 def slopes(sweeps: Sweeps) -> np.ndarray:
-    """``(5, 5)``: least-squares slope of measured value j (column) while value i (row) is swept at fixed latents."""
+    """``(5, 5)``: least-squares slope of measured value j (column) while value i (row) is swept
+    at fixed latents."""
     grid = sweeps.positions.astype(np.float64) - sweeps.positions.mean(axis=1, keepdims=True)
     mean_over_faces = sweeps.measured.astype(np.float64).mean(axis=1)  # (5, V, 5)
-    return np.einsum("iv,ivj->ij", grid, mean_over_faces) / np.maximum((grid**2).sum(axis=1, keepdims=True), 1e-9)
+    return np.einsum("iv,ivj->ij", grid, mean_over_faces) / np.maximum(
+        (grid**2).sum(axis=1, keepdims=True), 1e-9
+    )
 
 
 def realism(sweeps: Sweeps, logits: np.ndarray) -> dict[str, float]:
-    """How real a judge finds each position of each slider beside its middle, from its ``logits (5, N, V)`` of the sweeps' pictures.
+    """How real a judge finds each position of each slider beside its middle, from its ``logits (5,
+    N, V)`` of the sweeps' pictures.
 
-    ``least_real_{a}``: the least mean difference from the middle over the positions, paired by face, in its standard errors;
-    ``least_real_{a}_at``: the position.
-    """
+    ``least_real_{a}``: the least mean difference from the middle over the positions, paired by
+    face, in its standard errors; ``least_real_{a}_at``: the position."""
     figures: dict[str, float] = {}
     for attribute, positions, of_faces in zip(ATTRIBUTES, sweeps.positions, logits, strict=True):
         change = of_faces - of_faces[:, STEPS // 2, None]
         error = change.std(axis=0, ddof=1) / np.sqrt(len(change))
         apart = np.where(error > 0, change.mean(axis=0) / np.maximum(error, 1e-9), 0.0)
         worst = int(apart.argmin())
-        figures |= {f"least_real_{attribute}": float(apart[worst]), f"least_real_{attribute}_at": float(positions[worst])}
+        figures |= {
+            f"least_real_{attribute}": float(apart[worst]),
+            f"least_real_{attribute}_at": float(positions[worst]),
+        }
     return figures
 
 
@@ -132,16 +152,28 @@ def control_table(sweeps: Sweeps) -> pd.DataFrame:
 
 
 def sweep_strips(sweeps: Sweeps, faces: int = 2) -> bytes:
-    """A JPEG of sweep strips: each value, ``faces`` faces, over the range that the data supports, all else the same."""
+    """A JPEG of sweep strips: each value, ``faces`` faces, over the range that the data
+    supports, all else the same."""
     height, width = sweeps.images.shape[3:5]
     pictures = sweeps.images[:, :faces].reshape(-1, height, width, 3)
-    captions = [f"{a} {v:.2f}" for a, row in zip(ATTRIBUTES, sweeps.positions, strict=True) for _ in range(faces) for v in row]
-    title = f"one value over its range, all else fixed; temperature {sweeps.temperature:g}, guidance {sweeps.guidance:g}"
-    return contact_sheet(list(pictures), STEPS, cell=(80, 80 * height // width), captions=captions, title=title)
+    captions = [
+        f"{a} {v:.2f}"
+        for a, row in zip(ATTRIBUTES, sweeps.positions, strict=True)
+        for _ in range(faces)
+        for v in row
+    ]
+    title = (
+        f"one value over its range, all else fixed; temperature {sweeps.temperature:g}, guidance"
+        f" {sweeps.guidance:g}"
+    )
+    return contact_sheet(
+        list(pictures), STEPS, cell=(80, 80 * height // width), captions=captions, title=title
+    )
 
 
 def control_chart(sweeps: Sweeps, limits: Mapping[str, float]) -> bytes:
-    """A JPEG: asked against measured for each value with the evaluator's own held-out R², the slopes as a heat map, and drift."""
+    """A JPEG: asked against measured for each value with the evaluator's own held-out R², the
+    slopes as a heat map, and drift."""
     figure = Figure(figsize=(10, 6), layout="constrained")
     panels = figure.subplots(2, 4).ravel()
     figures = control_figures(sweeps)
@@ -151,12 +183,17 @@ def control_chart(sweeps: Sweeps, limits: Mapping[str, float]) -> bytes:
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
         positions = sweeps.positions[i]
         for start, stop in ((0.0, positions[0]), (positions[-1], 1.0)):
-            axes.axvspan(start, stop, facecolor="none", edgecolor=GREY, hatch="///", linewidth=0)  # too few pictures to learn from
+            # too few pictures to learn from
+            axes.axvspan(start, stop, facecolor="none", edgecolor=GREY, hatch="///", linewidth=0)
         axes.fill_between(positions, low, high, color="#4477aa", alpha=0.25, linewidth=0)
         axes.plot(positions, middle, color="#4477aa", marker="o", markersize=3)
         axes.set(xlabel="asked", ylabel="measured", xlim=(0, 1), ylim=(-0.05, 1.05))
-        said = f"R² {figures[f'r2_{attribute}']:.2f}, Spearman {figures[f'spearman_{attribute}']:.2f}"
-        axes.set_title(f"{attribute}: {said}\n(evaluator held out: R² {limits[attribute]:.2f})", fontsize=8)
+        said = (
+            f"R² {figures[f'r2_{attribute}']:.2f}, Spearman {figures[f'spearman_{attribute}']:.2f}"
+        )
+        axes.set_title(
+            f"{attribute}: {said}\n(evaluator held out: R² {limits[attribute]:.2f})", fontsize=8
+        )
     matrix, axes = slopes(sweeps), panels[5]
     axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
     for i in range(len(ATTRIBUTES)):

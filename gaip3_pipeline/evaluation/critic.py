@@ -1,4 +1,5 @@
-"""Figures and pictures of a critic on pairs out of fold: does it tell them apart, does it know how well, what does it look at."""
+"""Figures and pictures of a critic on pairs out of fold: does it tell them apart, does it know
+how well, what does it look at."""
 
 import cv2
 import numpy as np
@@ -6,7 +7,12 @@ from matplotlib.figure import Figure
 from scipy.special import expit
 
 from gaip3_pipeline.evaluation.charts import BLUE, GREY, RED, jpeg
-from gaip3_pipeline.metrics.classification import calibration_curve, expected_calibration_error, roc_auc, scores_and_labels
+from gaip3_pipeline.metrics.classification import (
+    calibration_curve,
+    expected_calibration_error,
+    roc_auc,
+    scores_and_labels,
+)
 from gaip3_pipeline.metrics.intervals import wilson_interval
 from gaip3_pipeline.training.critic import CriticResult, TrainedCritic, critic_logits
 
@@ -14,7 +20,8 @@ PATCH = 1 / 6  # of a picture's height: what is hidden at a time
 
 
 def critic_figures(result: CriticResult) -> dict[str, float | int]:
-    """ROC AUC, accuracy with its Wilson interval, ECE and mean logits out of fold; ``n`` counts real and generated pictures.
+    """ROC AUC, accuracy with its Wilson interval, ECE and mean logits out of fold; ``n`` counts
+    real and generated pictures.
 
     ``train_auc`` beside it shows how much was learnt by heart.
     """
@@ -48,9 +55,13 @@ def critic_chart(result: CriticResult, title: str) -> bytes:
     roc.set_title(f"AUC {roc_auc(logits, is_real):.3f}", fontsize=9)
     reliability.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     bins = calibration_curve(expit(logits), is_real)
-    reliability.plot([mean for mean, _, _ in bins], [share for _, share, _ in bins], "o-", color=BLUE)
+    reliability.plot(
+        [mean for mean, _, _ in bins], [share for _, share, _ in bins], "o-", color=BLUE
+    )
     reliability.set(xlabel="said: chance of being real", ylabel="share that is real")
-    reliability.set_title(f"ECE {expected_calibration_error(expit(logits), is_real):.3f}", fontsize=9)
+    reliability.set_title(
+        f"ECE {expected_calibration_error(expit(logits), is_real):.3f}", fontsize=9
+    )
     for wanted, colour, label in ((True, BLUE, "real"), (False, RED, "generated")):
         histogram.hist(logits[is_real == wanted], bins=30, color=colour, alpha=0.6, label=label)
     histogram.set(xlabel="logit", ylabel="pictures")
@@ -59,19 +70,31 @@ def critic_chart(result: CriticResult, title: str) -> bytes:
     return jpeg(figure)
 
 
-def occlusion_chart(critic: TrainedCritic, real: np.ndarray, generated: np.ndarray, title: str) -> bytes:
-    """A JPEG of what a critic looks at: how its logit falls when a patch is hidden, the mean over pictures, for each side.
+def occlusion_chart(
+    critic: TrainedCritic, real: np.ndarray, generated: np.ndarray, title: str
+) -> bytes:
+    """A JPEG of what a critic looks at: how its logit falls when a patch is hidden, the mean over
+    pictures, for each side.
 
-    ``real``, ``generated (N, H, W, 3) uint8``. A patch is a sixth of the height and hidden by the picture's own blur, which is no edge
-    (Zeiler and Fergus 2014, arXiv 1311.2901, with grey). Red: what is there speaks for real; blue: for generated.
-    """
+    ``real``, ``generated (N, H, W, 3) uint8``. A patch is a sixth of the height and hidden by
+    the picture's own blur, which is no edge (Zeiler and Fergus 2014, arXiv 1311.2901, with
+    grey). Red: what is there speaks for real; blue: for generated."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    maps = [(name, images, occlusion_map(critic, images)) for name, images in (("real", real), ("generated", generated))]
+    maps = [
+        (name, images, occlusion_map(critic, images))
+        for name, images in (("real", real), ("generated", generated))
+    ]
     largest = max(1e-6, *(float(np.abs(found).max()) for _, _, found in maps))
     for axes, (name, images, found) in zip(figure.subplots(1, 2), maps, strict=True):
         height, width = images.shape[1:3]
         axes.imshow(images.mean(axis=(0, 3)), cmap="grey", vmin=0, vmax=255)
-        shown = axes.imshow(cv2.resize(found, (width, height)), cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.6)
+        shown = axes.imshow(
+            cv2.resize(found, (width, height)),
+            cmap="RdBu_r",
+            vmin=-largest,
+            vmax=largest,
+            alpha=0.6,
+        )
         axes.set_axis_off()
         axes.set_title(f"{name} (n = {len(images)})", fontsize=9)
     figure.colorbar(shown, label="fall of the logit when hidden")
@@ -80,7 +103,8 @@ def occlusion_chart(critic: TrainedCritic, real: np.ndarray, generated: np.ndarr
 
 
 def occlusion_map(critic: TrainedCritic, images: np.ndarray) -> np.ndarray:
-    """``(rows, columns) float32``: the mean fall of the logit of ``images (N, H, W, 3) uint8`` for each patch hidden."""
+    """``(rows, columns) float32``: the mean fall of the logit of ``images (N, H, W, 3) uint8``
+    for each patch hidden."""
     height, width = images.shape[1:3]
     side = max(2, round(height * PATCH))
     blurred = np.stack([cv2.GaussianBlur(i, (0, 0), side / 2) for i in images])

@@ -1,4 +1,5 @@
-"""What the rule takes and leaves, and whether the score behind it can be trusted. Pure functions of tables and pictures."""
+"""What the rule takes and leaves, and whether the score behind it can be trusted. Pure functions
+of tables and pictures."""
 
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
@@ -15,7 +16,11 @@ from gaip3_pipeline.evaluation.page import Entry, Report
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import RATIOS, brightness_ratio
 from gaip3_pipeline.layout import IMAGE_SETS
-from gaip3_pipeline.metrics.classification import calibration_curve, expected_calibration_error, fit_temperature
+from gaip3_pipeline.metrics.classification import (
+    calibration_curve,
+    expected_calibration_error,
+    fit_temperature,
+)
 from gaip3_pipeline.metrics.intervals import wilson_interval
 
 THRESHOLDS = (0.5, 0.9, 0.99, 0.999, 0.9999)
@@ -30,12 +35,14 @@ Load = Callable[[str], np.ndarray]  # a path of a contract to (H, W, 3) uint8
 Rows = list[dict[str, Any]]
 
 
-def curation_report(probabilities: pd.DataFrame, manifest: pd.DataFrame, threshold: float, load: Load) -> Report:
+def curation_report(
+    probabilities: pd.DataFrame, manifest: pd.DataFrame, threshold: float, load: Load
+) -> Report:
     """The report of the rule P(female) ≥ ``threshold``; its table lists suspected wrong folders.
 
-    ``probabilities``: ``image_path``, ``prob_male``, ``prob_female`` of every processed image, out of fold for the folders of a sex;
-    ``manifest``: the final dataset's, with ``source``; ``load`` reads the picture of an ``image_path``.
-    """
+    ``probabilities``: ``image_path``, ``prob_male``, ``prob_female`` of every processed image,
+    out of fold for the folders of a sex; ``manifest``: the final dataset's, with ``source``;
+    ``load`` reads the picture of an ``image_path``."""
     scored = scored_images(probabilities)
     labelled = scored[scored.is_original & (scored.folder != D1)]
     logit, is_female = labelled.logit.to_numpy(), (labelled.folder == FEMALE).to_numpy()
@@ -60,29 +67,55 @@ def curation_report(probabilities: pd.DataFrame, manifest: pd.DataFrame, thresho
     sections: dict[str, list[Entry]] = {
         "The rule": [
             ("what it takes", {"": shown_rates}, {"rule": rule_chart(rates, kept, threshold)}),
-            ("images kept", {"": [{k.replace("_", " "): v for k, v in row.items()} for row in kept]}, {}),
+            (
+                "images kept",
+                {"": [{k.replace("_", " "): v for k, v in row.items()} for row in kept]},
+                {},
+            ),
         ],
-        "Nearest misses": [(name.replace("_", " "), {}, {name: s}) for name, s in rule_sheets(scored, manifest, threshold, load).items()],
+        "Nearest misses": [
+            (name.replace("_", " "), {}, {name: s})
+            for name, s in rule_sheets(scored, manifest, threshold, load).items()
+        ],
         "Wrong folders": [("suspected wrong folders", suspected, _suspected_sheet(folders, load))],
         "Calibration": [
-            ("reliability", calibration, {"reliability": reliability_chart(logit, is_female, temperature)}),
+            (
+                "reliability",
+                calibration,
+                {"reliability": reliability_chart(logit, is_female, temperature)},
+            ),
             ("scores", {}, {"scores": score_chart(scored, threshold)}),
         ],
-        "Brightness copies": [("originals and their copies", {"": shown_moved}, {"brightness": brightness_chart(pairs)})],
+        "Brightness copies": [
+            (
+                "originals and their copies",
+                {"": shown_moved},
+                {"brightness": brightness_chart(pairs)},
+            )
+        ],
     }
     rule = next(row for row in rates if row["threshold"] == threshold)
     figures = rule | suspected | calibration
-    figures |= {f"{k}_{row['folder']}": v for row in [*kept, *moved] for k, v in row.items() if k != "folder"}
+    figures |= {
+        f"{k}_{row['folder']}": v
+        for row in [*kept, *moved]
+        for k, v in row.items()
+        if k != "folder"
+    }
     return Report(figures | {"thresholds": shown_rates}, sections, folders)
 
 
 def scored_images(probabilities: pd.DataFrame) -> pd.DataFrame:
-    """``path``, ``is_original``, ``folder``, ``stem``, ``prob_female`` and ``logit`` of every row of the gender probabilities.
+    """``path``, ``is_original``, ``folder``, ``stem``, ``prob_female`` and ``logit`` of every row
+    of the gender probabilities.
 
     The logit is taken of both columns: near 1, float32 knows the complement better than the number.
     """
     paths = probabilities.image_path.map(PurePosixPath)
-    female, male = (np.log(probabilities[c].to_numpy(np.float64).clip(LEAST)) for c in ("prob_female", "prob_male"))
+    female, male = (
+        np.log(probabilities[c].to_numpy(np.float64).clip(LEAST))
+        for c in ("prob_female", "prob_male")
+    )
     return pd.DataFrame(
         {
             "path": probabilities.image_path,
@@ -96,49 +129,74 @@ def scored_images(probabilities: pd.DataFrame) -> pd.DataFrame:
 
 
 def acceptance(scored: pd.DataFrame, thresholds: Sequence[float]) -> Rows:
-    """For each threshold what it takes of the originals in each folder: counts, shares, 95 % Wilson bounds."""
-    of = {f: scored.prob_female[scored.is_original & (scored.folder == f)].to_numpy() for f in FOLDERS}
+    """For each threshold what it takes of the originals in each folder: counts, shares, 95 %
+    Wilson bounds."""
+    of = {
+        f: scored.prob_female[scored.is_original & (scored.folder == f)].to_numpy() for f in FOLDERS
+    }
     rows: Rows = []
     for threshold in thresholds:
         row: dict[str, Any] = {"threshold": threshold}
-        for name, rate, folder in (("female", "female_recall", FEMALE), ("male", "male_accept_rate", MALE), ("d1", "d1_share", D1)):
+        for name, rate, folder in (
+            ("female", "female_recall", FEMALE),
+            ("male", "male_accept_rate", MALE),
+            ("d1", "d1_share", D1),
+        ):
             taken, n = int((of[folder] >= threshold).sum()), len(of[folder])
             low, high = wilson_interval(taken, n)
-            row |= {rate: taken / max(n, 1), f"{rate}_low": low, f"{rate}_high": high, f"{name}_accepted": taken, f"{name}_n": n}
+            row |= {
+                rate: taken / max(n, 1),
+                f"{rate}_low": low,
+                f"{rate}_high": high,
+                f"{name}_accepted": taken,
+                f"{name}_n": n,
+            }
         rows.append(row)
     return rows
 
 
 def kept_by_folder(scored: pd.DataFrame, manifest: pd.DataFrame) -> Rows:
-    """How many originals and copies of each folder are in the final dataset, and how many there are of each (``images``)."""
+    """How many originals and copies of each folder are in the final dataset, and how many there
+    are of each (``images``)."""
     parts = manifest.source.str.split("/", n=2, expand=True).reindex(columns=[0, 1])
     rows: Rows = []
     for folder in FOLDERS:
         kinds = parts[0][parts[1] == folder]
         images = int((scored.is_original & (scored.folder == folder)).sum())
-        kept = {"originals_kept": int((kinds == "resized").sum()), "copies_kept": int((kinds == "augmented").sum())}
+        kept = {
+            "originals_kept": int((kinds == "resized").sum()),
+            "copies_kept": int((kinds == "augmented").sum()),
+        }
         rows.append({"folder": folder, "images": images, **kept})
     return rows
 
 
 def suspected_folders(labelled: pd.DataFrame, temperature: float) -> pd.DataFrame:
-    """Originals that more likely belong into the other folder, most suspicious first: ``FOLDER_REVIEW_COLUMNS``.
+    """Originals that more likely belong into the other folder, most suspicious first:
+    ``FOLDER_REVIEW_COLUMNS``.
 
-    ``labelled``: rows of :func:`scored_images` with a folder of a sex. ``suspicion`` is the chance of the other folder, of a score that
-    never saw the picture, calibrated by ``temperature``.
-    """
+    ``labelled``: rows of :func:`scored_images` with a folder of a sex. ``suspicion`` is the
+    chance of the other folder, of a score that never saw the picture, calibrated by
+    ``temperature``."""
     female = expit(labelled.logit.to_numpy() / temperature)
     suspicion = np.where(labelled.folder == FEMALE, 1.0 - female, female).round(4)
     table = labelled.assign(suspicion=suspicion)
-    table = table[table.suspicion > SUSPECTED].sort_values(["suspicion", "path"], ascending=[False, True], ignore_index=True)
+    table = table[table.suspicion > SUSPECTED].sort_values(
+        ["suspicion", "path"], ascending=[False, True], ignore_index=True
+    )
     return table[list(FOLDER_REVIEW_COLUMNS)]
 
 
 def brightness_pairs(scored: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """``folder``, ``ratio``, ``change`` of the logit and ``one_passes`` (only one of the two) of every original with its copy."""
+    """``folder``, ``ratio``, ``change`` of the logit and ``one_passes`` (only one of the two) of
+    every original with its copy."""
     columns = ["folder", "stem", "prob_female", "logit"]
-    original, copy = (scored.loc[chosen, columns] for chosen in (scored.is_original, ~scored.is_original))
-    pairs = original.merge(copy, on=["folder", "stem"], suffixes=("", "_copy"), validate="one_to_one")
+    original, copy = (
+        scored.loc[chosen, columns] for chosen in (scored.is_original, ~scored.is_original)
+    )
+    pairs = original.merge(
+        copy, on=["folder", "stem"], suffixes=("", "_copy"), validate="one_to_one"
+    )
     return pd.DataFrame(
         {
             "folder": pairs.folder,
@@ -150,56 +208,108 @@ def brightness_pairs(scored: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 def brightness_figures(pairs: pd.DataFrame) -> Rows:
-    """Of each folder's pairs: n, the mean change of the logit by darker and brighter copies, the share of which only one passes."""
+    """Of each folder's pairs: n, the mean change of the logit by darker and brighter copies, the
+    share of which only one passes."""
     rows: Rows = []
     for folder in FOLDERS:
         of = pairs[pairs.folder == folder]
         one = int(of.one_passes.sum())
         low, high = wilson_interval(one, len(of))
-        change = {"logit_change_darker": of.change[of.ratio < 1].mean(), "logit_change_brighter": of.change[of.ratio > 1].mean()}
-        share = {"one_passes": one / max(len(of), 1), "one_passes_low": low, "one_passes_high": high}
-        rows.append({"folder": folder, "pairs": len(of), **{k: float(v) for k, v in change.items()}, **share})
+        change = {
+            "logit_change_darker": of.change[of.ratio < 1].mean(),
+            "logit_change_brighter": of.change[of.ratio > 1].mean(),
+        }
+        share = {
+            "one_passes": one / max(len(of), 1),
+            "one_passes_low": low,
+            "one_passes_high": high,
+        }
+        rows.append(
+            {
+                "folder": folder,
+                "pairs": len(of),
+                **{k: float(v) for k, v in change.items()},
+                **share,
+            }
+        )
     return rows
 
 
-def rule_sheets(scored: pd.DataFrame, manifest: pd.DataFrame, threshold: float, load: Load) -> dict[str, bytes]:
-    """Sheets of originals by name: females just below the rule, pictures just above, males accepted (each) and males nearest to it.
+def rule_sheets(
+    scored: pd.DataFrame, manifest: pd.DataFrame, threshold: float, load: Load
+) -> dict[str, bytes]:
+    """Sheets of originals by name: females just below the rule, pictures just above, males accepted
+    (each) and males nearest to it.
 
-    The accepted males take as many sheets as show them all: ``males_accepted``, ``males_accepted_2``, … A sheet without pictures is left
-    out.
-    """
+    The accepted males take as many sheets as show them all: ``males_accepted``,
+    ``males_accepted_2``, … A sheet without pictures is left out."""
     originals = scored[scored.is_original].sort_values(["logit", "path"], kind="stable")
     passes = originals.prob_female >= threshold
     females, males = (originals[(originals.folder == f) & ~passes][::-1] for f in (FEMALE, MALE))
     chosen = {
         "females_below": (females[:SHOWN], "in the female folder, just below the rule"),
-        "kept_above": (originals[originals.path.isin(manifest.source)][:SHOWN], "kept, just above the rule"),
+        "kept_above": (
+            originals[originals.path.isin(manifest.source)][:SHOWN],
+            "kept, just above the rule",
+        ),
         **_accepted_males(originals[(originals.folder == MALE) & passes][::-1]),
         "males_below": (males[:SHOWN], "in the male folder, nearest below the rule"),
     }
-    return {name: _sheet(rows, _percents(rows), f"{title}; P(female) in %", load) for name, (rows, title) in chosen.items() if len(rows)}
+    return {
+        name: _sheet(rows, _percents(rows), f"{title}; P(female) in %", load)
+        for name, (rows, title) in chosen.items()
+        if len(rows)
+    }
 
 
 def rule_chart(rates: Rows, kept: Rows, threshold: float) -> bytes:
-    """A JPEG: female recall and false accepts of males against the threshold, and how many images of each folder are kept."""
+    """A JPEG: female recall and false accepts of males against the threshold, and how many
+    images of each folder are kept."""
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     recall, accepts, images = figure.subplots(1, 3)
     at = np.arange(len(rates))
-    for axes, name, rate, colour in ((recall, "female", "female_recall", RED), (accepts, "male", "male_accept_rate", BLUE)):
+    for axes, name, rate, colour in (
+        (recall, "female", "female_recall", RED),
+        (accepts, "male", "male_accept_rate", BLUE),
+    ):
         shares = np.array([row[rate] for row in rates])
         bounds = np.array([[row[f"{rate}_low"], row[f"{rate}_high"]] for row in rates])
-        axes.errorbar(at, 100 * shares, 100 * np.abs(bounds.T - shares), color=colour, marker="o", capsize=3)
+        axes.errorbar(
+            at, 100 * shares, 100 * np.abs(bounds.T - shares), color=colour, marker="o", capsize=3
+        )
         for x, row in zip(at, rates, strict=True):
-            axes.annotate(str(row[f"{name}_accepted"]), (x, 100 * row[rate]), xytext=(7, 4), textcoords="offset points", fontsize=8)
-        axes.axvline([row["threshold"] for row in rates].index(threshold), color=GREY, linewidth=6, alpha=0.4, zorder=0)
+            axes.annotate(
+                str(row[f"{name}_accepted"]),
+                (x, 100 * row[rate]),
+                xytext=(7, 4),
+                textcoords="offset points",
+                fontsize=8,
+            )
+        axes.axvline(
+            [row["threshold"] for row in rates].index(threshold),
+            color=GREY,
+            linewidth=6,
+            alpha=0.4,
+            zorder=0,
+        )
         axes.set_xticks(at, [f"{row['threshold']:g}" for row in rates])
         axes.set_xlim(-0.4, len(rates) - 0.3)
         axes.set_xlabel("P(female) at least")
         axes.set_ylim(0, max(1.15 * 100 * bounds.max(), 1.0) if name == "male" else 105)
         axes.set_title(f"{rate.replace('_', ' ')}, %  (of {rates[0][f'{name}_n']:,})", fontsize=9)
     across = np.arange(len(kept))
-    for shift, which, colour in ((-0.27, "images", GREY), (0.0, "originals_kept", BLUE), (0.27, "copies_kept", GREEN)):
-        bars = images.bar(across + shift, [row[which] for row in kept], 0.27, color=colour, label=which.replace("_", " "))
+    for shift, which, colour in (
+        (-0.27, "images", GREY),
+        (0.0, "originals_kept", BLUE),
+        (0.27, "copies_kept", GREEN),
+    ):
+        bars = images.bar(
+            across + shift,
+            [row[which] for row in kept],
+            0.27,
+            color=colour,
+            label=which.replace("_", " "),
+        )
         images.bar_label(bars, fontsize=7, fmt="{:,.0f}")
     images.set_xticks(across, [row["folder"] for row in kept])
     images.set_ylim(0, 1.3 * max(row["images"] for row in kept) + 1)
@@ -209,7 +319,8 @@ def rule_chart(rates: Rows, kept: Rows, threshold: float) -> bytes:
 
 
 def reliability_chart(logit: np.ndarray, is_female: np.ndarray, temperature: float) -> bytes:
-    """A JPEG: score against share of females, plain and calibrated, with counts; and the same by logit, where the rule is made."""
+    """A JPEG: score against share of females, plain and calibrated, with counts; and the same by
+    logit, where the rule is made."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     panels = figure.subplot_mosaic([["curve", "logit"], ["count", "logit"]], height_ratios=[3, 1])
     curve, count, far = panels["curve"], panels["count"], panels["logit"]
@@ -220,30 +331,56 @@ def reliability_chart(logit: np.ndarray, is_female: np.ndarray, temperature: flo
     ):
         bins = calibration_curve(score, is_female)
         ece = expected_calibration_error(score, is_female)
-        _shares(curve, [b[0] for b in bins], [round(b[1] * b[2]) for b in bins], [b[2] for b in bins], colour, f"{name}, ECE {ece:.3f}")
+        _shares(
+            curve,
+            [b[0] for b in bins],
+            [round(b[1] * b[2]) for b in bins],
+            [b[2] for b in bins],
+            colour,
+            f"{name}, ECE {ece:.3f}",
+        )
         middles = [(min(int(b[0] * 10), 9) + 0.5) / 10 + shift for b in bins]
         count.bar(middles, [b[2] for b in bins], 0.04, color=colour)
     curve.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), ylabel="share in the female folder")
     curve.set_title(f"score against share, out of fold  (n = {len(logit):,})", fontsize=9, pad=20)
-    curve.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, borderaxespad=0.2)
+    curve.legend(
+        fontsize=8,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=2,
+        frameon=False,
+        borderaxespad=0.2,
+    )
     count.set(xlim=(-0.03, 1.03), yscale="log", xlabel="P(female)", ylabel="images")
     edges = np.unique(np.quantile(logit, np.linspace(0, 1, 21)))
     which = np.clip(np.searchsorted(edges, logit, side="right") - 1, 0, max(len(edges) - 2, 0))
     held = np.unique(which)
     x = [float(logit[which == b].mean()) for b in held]
-    _shares(far, x, [int(is_female[which == b].sum()) for b in held], [int((which == b).sum()) for b in held], "black", "observed")
+    _shares(
+        far,
+        x,
+        [int(is_female[which == b].sum()) for b in held],
+        [int((which == b).sum()) for b in held],
+        "black",
+        "observed",
+    )
     line = np.linspace(min(x) - 1, max(x) + 1, 200)
     far.plot(line, expit(line), color=RED, label="plain", linewidth=1)
     far.plot(line, expit(line / temperature), color=BLUE, label="calibrated", linewidth=1)
     _logit_axis(far, line[0], line[-1])
-    far.set(ylim=(-0.03, 1.03), xlabel="P(female), on an axis of logits", ylabel="share in the female folder")
+    far.set(
+        ylim=(-0.03, 1.03),
+        xlabel="P(female), on an axis of logits",
+        ylabel="share in the female folder",
+    )
     far.set_title("twentieths of the images by score", fontsize=9)
     far.legend(fontsize=8, loc="upper left")
     return jpeg(figure)
 
 
 def score_chart(scored: pd.DataFrame, threshold: float) -> bytes:
-    """A JPEG: histograms of the score of each folder on an axis of logits, originals and copies, with the rule."""
+    """A JPEG: histograms of the score of each folder on an axis of logits, originals and copies,
+    with the rule."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     low, high = float(scored.logit.min()) - 0.5, float(scored.logit.max()) + 0.5
     rule = _logit(threshold)
@@ -251,38 +388,73 @@ def score_chart(scored: pd.DataFrame, threshold: float) -> bytes:
     for axes, folder in zip(figure.subplots(len(FOLDERS), 1, sharex=True), FOLDERS, strict=True):
         of = scored[scored.folder == folder]
         taken = of.prob_female[of.is_original] >= threshold
-        axes.hist(of.logit[of.is_original], bins, color=COLOURS[folder], alpha=0.55, label="originals")
-        axes.hist(of.logit[~of.is_original], bins, color="black", histtype="step", linewidth=0.8, label="brightness copies")
+        axes.hist(
+            of.logit[of.is_original], bins, color=COLOURS[folder], alpha=0.55, label="originals"
+        )
+        axes.hist(
+            of.logit[~of.is_original],
+            bins,
+            color="black",
+            histtype="step",
+            linewidth=0.8,
+            label="brightness copies",
+        )
         axes.axvline(rule, color="black", linestyle="--", linewidth=1)
         _logit_axis(axes, bins[0], bins[-1])
         axes.set_ylabel("images", fontsize=8)
-        axes.set_title(f"{folder}: {int(taken.sum()):,} of {len(taken):,} originals at or above {threshold:g} (dashed)", fontsize=9)
+        axes.set_title(
+            f"{folder}: {int(taken.sum()):,} of {len(taken):,} originals at or above {threshold:g}"
+            " (dashed)",
+            fontsize=9,
+        )
         axes.legend(fontsize=7)
     axes.set_xlabel("P(female), on an axis of logits")
     return jpeg(figure)
 
 
 def brightness_chart(pairs: pd.DataFrame) -> bytes:
-    """A JPEG: the change of the logit from original to copy by ratio, and the share of pairs of which only one passes."""
+    """A JPEG: the change of the logit from original to copy by ratio, and the share of pairs of
+    which only one passes."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     change, passes = figure.subplots(1, 2)
     at = np.arange(len(RATIOS))
     for shift, folder in zip((-0.2, 0.0, 0.2), FOLDERS, strict=True):
         of = pairs[pairs.folder == folder]
         by = of.groupby("ratio").change
-        mean, low, high = (s.reindex(RATIOS).to_numpy() for s in (by.mean(), by.quantile(0.25), by.quantile(0.75)))
-        change.plot(at + shift, mean, color=COLOURS[folder], marker="o", markersize=4, linewidth=1, label=folder)
+        mean, low, high = (
+            s.reindex(RATIOS).to_numpy() for s in (by.mean(), by.quantile(0.25), by.quantile(0.75))
+        )
+        change.plot(
+            at + shift,
+            mean,
+            color=COLOURS[folder],
+            marker="o",
+            markersize=4,
+            linewidth=1,
+            label=folder,
+        )
         change.vlines(at + shift, low, high, color=COLOURS[folder], alpha=0.4, linewidth=3)
         share = 100 * of.groupby("ratio").one_passes.mean().reindex(RATIOS).to_numpy()
         said = f"{folder}: {100 * of.one_passes.mean():.1f} % of {len(of):,}" if len(of) else folder
-        passes.plot(at + shift, share, color=COLOURS[folder], marker="o", markersize=4, linewidth=1, label=said)
+        passes.plot(
+            at + shift,
+            share,
+            color=COLOURS[folder],
+            marker="o",
+            markersize=4,
+            linewidth=1,
+            label=said,
+        )
     change.axhline(0, color=GREY, linewidth=1)
     for axes in (change, passes):
         axes.axvline(len(RATIOS) / 2 - 0.5, color=GREY, linewidth=1, linestyle=":")
         axes.set_xticks(at, [f"{r:g}".removeprefix("0") for r in RATIOS], fontsize=7)
         axes.set_xlabel("brightness ratio of the copy")
         axes.legend(fontsize=7)
-    change.set_title("change of the logit from original to copy\n(mean; bars: middle half of the pairs)", fontsize=9)
+    change.set_title(
+        "change of the logit from original to copy\n(mean; bars: middle half of the pairs)",
+        fontsize=9,
+    )
     passes.set_title("pairs of which the rule takes only one, %", fontsize=9)
     passes.set_ylim(bottom=-0.5)
     return jpeg(figure)
@@ -291,7 +463,10 @@ def brightness_chart(pairs: pd.DataFrame) -> bytes:
 def _suspected_sheet(folders: pd.DataFrame, load: Load) -> dict[str, bytes]:
     rows = folders[:SHOWN]
     other = np.where(rows.folder == FEMALE, MALE, FEMALE)
-    captions = [f"{s:.1%} {o} {PurePosixPath(p).stem}" for s, o, p in zip(rows.suspicion, other, rows.path, strict=True)]
+    captions = [
+        f"{s:.1%} {o} {PurePosixPath(p).stem}"
+        for s, o, p in zip(rows.suspicion, other, rows.path, strict=True)
+    ]
     title = f"suspected wrong folders: chance of the other one ({len(rows)} of {len(folders)})"
     return {"suspected_folders": _sheet(rows, captions, title, load)} if len(rows) else {}
 
@@ -317,7 +492,10 @@ def _percents(rows: pd.DataFrame) -> list[str]:
 
 def _acceptance_shown(rates: Rows) -> Rows:
     def said(row: dict[str, Any], name: str, rate: str) -> str:
-        return f"{row[rate]:.1%} [{row[f'{rate}_low']:.1%}, {row[f'{rate}_high']:.1%}]: {row[f'{name}_accepted']:,} of {row[f'{name}_n']:,}"
+        return (
+            f"{row[rate]:.1%} [{row[f'{rate}_low']:.1%}, {row[f'{rate}_high']:.1%}]:"
+            f" {row[f'{name}_accepted']:,} of {row[f'{name}_n']:,}"
+        )
 
     return [
         {
@@ -337,22 +515,44 @@ def _moved_shown(rows: Rows) -> Rows:
             "pairs": row["pairs"],
             "logit, darker copy": f"{row['logit_change_darker']:+.2f}",
             "logit, brighter copy": f"{row['logit_change_brighter']:+.2f}",
-            "only one passes": f"{row['one_passes']:.1%} [{row['one_passes_low']:.1%}, {row['one_passes_high']:.1%}]",
+            "only one passes": (
+                f"{row['one_passes']:.1%} [{row['one_passes_low']:.1%},"
+                f" {row['one_passes_high']:.1%}]"
+            ),
         }
         for row in rows
     ]
 
 
-def _shares(axes: Axes, x: Sequence[float], successes: Sequence[int], n: Sequence[int], colour: str, label: str) -> None:
+def _shares(
+    axes: Axes,
+    x: Sequence[float],
+    successes: Sequence[int],
+    n: Sequence[int],
+    colour: str,
+    label: str,
+) -> None:
     """Observed shares with their Wilson intervals."""
     shares = np.array(successes) / np.maximum(n, 1)
     bounds = np.array([wilson_interval(s, m) for s, m in zip(successes, n, strict=True)])
-    axes.errorbar(x, shares, np.abs(bounds.T - shares), color=colour, marker="o", markersize=4, capsize=2, linewidth=1, label=label)
+    axes.errorbar(
+        x,
+        shares,
+        np.abs(bounds.T - shares),
+        color=colour,
+        marker="o",
+        markersize=4,
+        capsize=2,
+        linewidth=1,
+        label=label,
+    )
 
 
 def _logit_axis(axes: Axes, low: float, high: float) -> None:
     shown = [p for p in TICKS if low <= _logit(p) <= high]
-    axes.set_xticks([_logit(p) for p in shown], [f"{p:g}".removeprefix("0") for p in shown], fontsize=8)
+    axes.set_xticks(
+        [_logit(p) for p in shown], [f"{p:g}".removeprefix("0") for p in shown], fontsize=8
+    )
     axes.set_xlim(low, high)
 
 

@@ -27,7 +27,8 @@ def sweep(
     temperature: float = 1.0,
     guidance: float = 1.0,
 ) -> np.ndarray:
-    """Pictures with one value swept and all else fixed: ``(N, len(values), H, W, 3)`` float32 in 0..1.
+    """Pictures with one value swept and all else fixed: ``(N, len(values), H, W, 3)`` float32 in
+    0..1.
 
     ``noise`` holds N rows in each array and ``conditions`` (N, 5) the other four values.
     """
@@ -44,11 +45,19 @@ def rebuild(model: NVAE, images: np.ndarray, conditions: np.ndarray) -> np.ndarr
     return to_numpy(model.decode(model.encode(images, conditions), conditions))
 
 
-def generator_sheet(folder: Path, images: np.ndarray, values: np.ndarray, split: np.ndarray, columns: int = 8, seed: int = 7) -> bytes:
-    """A JPEG of the generator in ``folder``: held-out images above their reconstructions, samples, and a sweep of each slider.
+def generator_sheet(
+    folder: Path,
+    images: np.ndarray,
+    values: np.ndarray,
+    split: np.ndarray,
+    columns: int = 8,
+    seed: int = 7,
+) -> bytes:
+    """A JPEG of the generator in ``folder``: held-out images above their reconstructions, samples,
+    and a sweep of each slider.
 
-    ``images`` (N, H, W, 3) uint8 of any size, ``values`` (N, 5), ``split`` (N,); training images stand in where nothing is held out.
-    """
+    ``images`` (N, H, W, 3) uint8 of any size, ``values`` (N, 5), ``split`` (N,); training images
+    stand in where nothing is held out."""
     model = load_nvae(folder)
     size = (model.settings.height, model.settings.width)
     held_out = np.flatnonzero(np.asarray(split) != "train")
@@ -56,12 +65,33 @@ def generator_sheet(folder: Path, images: np.ndarray, values: np.ndarray, split:
     real = np.stack([area_resize(np.asarray(images[i]), *size) for i in chosen])
     drawn = np.random.default_rng(seed).integers(0, len(values), 2 * columns)
     rows = [real / 255.0, rebuild(model, real, values[chosen])]
-    rows.append(to_numpy(model.decode(model.sample_noise(2 * columns, seed), values[drawn], SHEET_TEMPERATURE, SHEET_GUIDANCE)))
+    rows.append(
+        to_numpy(
+            model.decode(
+                model.sample_noise(2 * columns, seed),
+                values[drawn],
+                SHEET_TEMPERATURE,
+                SHEET_GUIDANCE,
+            )
+        )
+    )
     one = model.sample_noise(1, seed)
     middle = np.median(values, axis=0, keepdims=True)
     for attribute in range(len(ATTRIBUTES)):
         values_swept = np.linspace(0.0, 1.0, columns).tolist()
-        rows.append(sweep(model, one, middle, attribute, values_swept, temperature=SHEET_TEMPERATURE, guidance=SHEET_GUIDANCE)[0])
+        rows.append(
+            sweep(
+                model,
+                one,
+                middle,
+                attribute,
+                values_swept,
+                temperature=SHEET_TEMPERATURE,
+                guidance=SHEET_GUIDANCE,
+            )[0]
+        )
     pictures = np.round(np.concatenate(rows) * 255.0).astype(np.uint8)
     title = f"held out | rebuilt | samples (2 rows) | one face, 0 to 1: {', '.join(ATTRIBUTES)}"
-    return contact_sheet(list(pictures), columns, cell=(size[1] * 3 // 2, size[0] * 3 // 2), title=title)
+    return contact_sheet(
+        list(pictures), columns, cell=(size[1] * 3 // 2, size[0] * 3 // 2), title=title
+    )

@@ -1,4 +1,5 @@
-"""Whether one photograph lies on both sides of a split: pictures compared with pictures, whatever a table of groups says."""
+"""Whether one photograph lies on both sides of a split: pictures compared with pictures,
+whatever a table of groups says."""
 
 from collections.abc import Sequence
 
@@ -7,21 +8,27 @@ import numpy as np
 
 from gaip3_pipeline.imaging.duplicates import coarse, compared
 
-# Of the 1,500 most alike pairs of different photographs (of 3.9 million, 2,781 photographs) the nearest has .981, of painted ones .962;
-# twins re-encoded at quality 30, brightened, moved by 1 or 2, or cut by up to 3 of 128 pixels and enlarged seldom less than .987 (398 of
-# each, docs/results.md).
+# Of the 1,500 most alike pairs of different photographs (of 3.9 million, 2,781 photographs) the
+# nearest has .981, of painted ones .962; twins re-encoded at quality 30, brightened, moved by 1 or
+# 2, or cut by up to 3 of 128 pixels and enlarged seldom less than .987 (398 of each,
+# docs/results.md).
 LEAST_MATCH = 0.987
 _LEAST_WHOLE = 0.97  # the same at whole pixels: spares the finer match of most pairs
-_BLURRED, _LEAST_BLURRED = (16, 13), 0.91  # correlation of means of 8 × 8 pixels: a twin moved by two pixels both ways has .918
+# correlation of means of 8 × 8 pixels: a twin moved by two pixels both ways has .918
+_BLURRED, _LEAST_BLURRED = (16, 13), 0.91
 _SIDE, _REACH, _SIGMA = 24, 4, 1.0  # of a block, its search and the blur, in pixels
 
 
-def leaks(copies: np.ndarray, sides: Sequence[str] | np.ndarray, most: int = 20) -> list[tuple[int, int, float]]:
-    """Pairs ``(i, j, match)`` of one photograph, mirrored or not, on different ``sides (N,)``, at most ``most``.
+def leaks(
+    copies: np.ndarray, sides: Sequence[str] | np.ndarray, most: int = 20
+) -> list[tuple[int, int, float]]:
+    """Pairs ``(i, j, match)`` of one photograph, mirrored or not, on different ``sides (N,)``, at
+    most ``most``.
 
-    ``copies (N, 128, 104) uint8`` are grey copies (:func:`gaip3_pipeline.imaging.duplicates.grey_copy`). Each picture of one side is
-    compared with each of another. Neither hash nor alignment of the near-duplicates takes part, so that what these miss is found here.
-    """
+    ``copies (N, 128, 104) uint8`` are grey copies
+    (:func:`gaip3_pipeline.imaging.duplicates.grey_copy`). Each picture of one side is compared
+    with each of another. Neither hash nor alignment of the near-duplicates takes part, so that
+    what these miss is found here."""
     sides, blurred, found = np.asarray(sides), coarse(copies, _BLURRED), []
 
     def candidates(rows: slice, columns: slice, mirrored: bool) -> np.ndarray:
@@ -38,26 +45,34 @@ def leaks(copies: np.ndarray, sides: Sequence[str] | np.ndarray, most: int = 20)
 
 
 def _match(a: np.ndarray, b: np.ndarray) -> float:
-    """Block matching of ``a`` and ``b (128, 104) uint8``: the correlation of 24 × 24 blocks, each where it fits best, at most 1.
+    """Block matching of ``a`` and ``b (128, 104) uint8``: the correlation of 24 × 24 blocks, each
+    where it fits best, at most 1.
 
-    At whole pixels, and where those are alike at half pixels. Blocks of more contrast weigh more: in a plain one only noise differs.
-    """
+    At whole pixels, and where those are alike at half pixels. Blocks of more contrast weigh
+    more: in a plain one only noise differs."""
     whole = _blocks(a, b, 1, _LEAST_WHOLE)
     return whole if whole < _LEAST_WHOLE else _blocks(a, b, 2, LEAST_MATCH)
 
 
 def _blocks(a: np.ndarray, b: np.ndarray, scale: int, least: float) -> float:
-    """The match at ``1 / scale`` pixels; where it cannot reach ``least`` any more, a bound from above, found without the other blocks."""
+    """The match at ``1 / scale`` pixels; where it cannot reach ``least`` any more, a bound from
+    above, found without the other blocks."""
     a, b = (_enlarged(x, scale) for x in (a, b))
     side, reach = _SIDE * scale, _REACH * scale
     height, width = a.shape
-    corners = [(y, x) for y in range(reach, height - side - reach + 1, side) for x in range(reach, width - side - reach + 1, side)]
+    corners = [
+        (y, x)
+        for y in range(reach, height - side - reach + 1, side)
+        for x in range(reach, width - side - reach + 1, side)
+    ]
     weights = np.array([a[y : y + side, x : x + side].std() for y, x in corners]) ** 0.5 + 1e-6
     weights, match = weights / weights.sum(), 1.0
     for i in np.argsort(-weights):
         y, x = corners[i]
         around = b[y - reach : y + side + reach, x - reach : x + side + reach]
-        match -= weights[i] * (1 - cv2.matchTemplate(around, a[y : y + side, x : x + side], cv2.TM_CCOEFF_NORMED).max())
+        match -= weights[i] * (
+            1 - cv2.matchTemplate(around, a[y : y + side, x : x + side], cv2.TM_CCOEFF_NORMED).max()
+        )
         if match < least:
             break
     return float(min(1.0, match))
@@ -65,5 +80,9 @@ def _blocks(a: np.ndarray, b: np.ndarray, scale: int, least: float) -> float:
 
 def _enlarged(picture: np.ndarray, scale: int) -> np.ndarray:
     picture = np.ascontiguousarray(picture)
-    large = picture if scale == 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    large = (
+        picture
+        if scale == 1
+        else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    )
     return cv2.GaussianBlur(large, (0, 0), _SIGMA * scale)

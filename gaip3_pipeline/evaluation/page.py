@@ -30,7 +30,8 @@ Entry = tuple[str, Mapping[str, Any], Mapping[str, bytes]]  # a name, figures by
 
 @dataclass(frozen=True)
 class Report:
-    """What a report says: ``sections`` for its page, plain ``figures`` for checks and MLflow, and a ``table`` to read on with."""
+    """What a report says: ``sections`` for its page, plain ``figures`` for checks and MLflow,
+    and a ``table`` to read on with."""
 
     figures: Mapping[str, Any]
     sections: Mapping[str, Sequence[Entry]]
@@ -39,7 +40,12 @@ class Report:
     @property
     def pictures(self) -> dict[str, bytes]:
         """Every JPEG of the sections by name, in their order."""
-        return {name: jpeg for entries in self.sections.values() for _, _, pictures in entries for name, jpeg in pictures.items()}
+        return {
+            name: jpeg
+            for entries in self.sections.values()
+            for _, _, pictures in entries
+            for name, jpeg in pictures.items()
+        }
 
 
 def write_page(path: Path, title: str, sections: Mapping[str, Sequence[Entry]]) -> None:
@@ -49,17 +55,27 @@ def write_page(path: Path, title: str, sections: Mapping[str, Sequence[Entry]]) 
     """
     links = "".join(f'<a href="#{_anchor(s)}">{html.escape(s)}</a>' for s in sections)
     body = "".join(
-        f'<section id="{_anchor(name)}"><h2>{html.escape(name)}</h2>{"".join(map(_article, entries))}</section>'
+        f'<section id="{_anchor(name)}"><h2>{html.escape(name)}</h2>'
+        f"{''.join(map(_article, entries))}</section>"
         for name, entries in sections.items()
     )
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+    head = (
+        '<meta charset="utf-8"><meta name="viewport"'
+        f' content="width=device-width"><title>{html.escape(title)}</title>'
+    )
     page = f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head>"
-    write_text_atomically(path, f"{page}<body><h1>{html.escape(title)}</h1><nav>{links}</nav>{body}</body></html>\n")
+    write_text_atomically(
+        path, f"{page}<body><h1>{html.escape(title)}</h1><nav>{links}</nav>{body}</body></html>\n"
+    )
 
 
 def _article(entry: Entry) -> str:
     name, figures, pictures = entry
-    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{_shown(v)}</td></tr>" for k, v in figures.items() if v not in ([], {}))
+    rows = "".join(
+        f"<tr><td>{html.escape(k)}</td><td>{_shown(v)}</td></tr>"
+        for k, v in figures.items()
+        if v not in ([], {})
+    )
     shown = "".join(_picture(*named) for named in pictures.items())
     return f"<article><h3>{html.escape(name)}</h3>{shown}<table>{rows}</table></article>"
 
@@ -71,7 +87,9 @@ def _picture(name: str, jpeg: bytes) -> str:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     head = "".join(f"<th>{html.escape(k)}</th>" for k in rows[0])
-    body = "".join(f"<tr>{''.join(f'<td>{_shown(v)}</td>' for v in row.values())}</tr>" for row in rows)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{_shown(v)}</td>' for v in row.values())}</tr>" for row in rows
+    )
     return f"<table><tr>{head}</tr>{body}</table>"
 
 

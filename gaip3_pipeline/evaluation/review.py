@@ -8,22 +8,27 @@ import pandas as pd
 from gaip3_pipeline.tables.contracts import REVIEW_COLUMNS
 from gaip3_pipeline.training.label_regression import NOISE, KernelRegression, cross_fit
 
-SHARE_WRONG = 0.02  # before looking; fitted to the residuals it took tails of right labels for wrong, 130 for 40 planted in 792
+# before looking; fitted to the residuals it took tails of right labels for wrong, 130 for 40
+# planted in 792
+SHARE_WRONG = 0.02
 NEIGHBOURHOOD = 0.1  # standard deviation of the kernel over predicted values
 LEAST_DEVIATION = 0.01  # in units of the value
 LOOKS_WRONG = 0.5  # suspicion from which a label counts as looking wrong
 MOST_NEXT = 200  # images ranked to be labelled next
-# Landmarks see closed eyes too far open: of 786 photographs those labelled .5 have .85 of the usual opening, and closed eyes .66. Of those
-# below .7, 30 % are labelled at most .5, of all 5 %; the order has an AUC of .82.
-HALF_CLOSED, MOST_HALF_CLOSED = 0.75, 100  # of the usual opening; images with such lids that come first
-MOST_CANDIDATES, MOST_WANTED = 2_000, 2_000  # images weighed for that, and images whose values are wanted: seconds at any size
+# Landmarks see closed eyes too far open: of 786 photographs those labelled .5 have .85 of the usual
+# opening, and closed eyes .66. Of those below .7, 30 % are labelled at most .5, of all 5 %; the
+# order has an AUC of .82.
+# of the usual opening; images with such lids that come first
+HALF_CLOSED, MOST_HALF_CLOSED = 0.75, 100
+# images weighed for that, and images whose values are wanted: seconds at any size
+MOST_CANDIDATES, MOST_WANTED = 2_000, 2_000
 DECIMALS = 4
 
 
 @dataclass(frozen=True)
 class Review:
-    """``suspicion (N,)``: the chance that a label is wrong, NaN without one. ``deviation (N,)``: the standard deviation of a right label
-    from what is predicted, in units of the value."""
+    """``suspicion (N,)``: the chance that a label is wrong, NaN without one. ``deviation (N,)``:
+    the standard deviation of a right label from what is predicted, in units of the value."""
 
     suspicion: np.ndarray
     deviation: np.ndarray
@@ -34,21 +39,27 @@ class Review:
         return float(np.nansum(self.suspicion))
 
 
-def review_table(images: pd.DataFrame, features: np.ndarray, mirrored: bool, first: np.ndarray | None = None) -> pd.DataFrame:
-    """The review of one attribute: the columns ``REVIEW_COLUMNS``, a row for each image, sorted by gender and stem.
+def review_table(
+    images: pd.DataFrame, features: np.ndarray, mirrored: bool, first: np.ndarray | None = None
+) -> pd.DataFrame:
+    """The review of one attribute: the columns ``REVIEW_COLUMNS``, a row for each image, sorted by
+    gender and stem.
 
-    ``images``: columns ``gender``, ``stem``, ``value`` (NaN: not labelled) and ``bucket`` (of the split, equal for twins); ``features
-    (2, N, D)`` of its rows and their mirror images; ``mirrored``: a mirror image has 1 - value. ``predicted`` (0..1) is out of fold where
-    there is a label, ``uncertainty`` the standard deviation of a label from it, ``suspicion`` the chance that the label is wrong,
-    ``next`` 1, 2, 3, … for the images most worth labelling, before them the rows ``first``. Empty cells are NaN, in ``next`` <NA>.
-    """
+    ``images``: columns ``gender``, ``stem``, ``value`` (NaN: not labelled) and ``bucket`` (of
+    the split, equal for twins); ``features (2, N, D)`` of its rows and their mirror images;
+    ``mirrored``: a mirror image has 1 - value. ``predicted`` (0..1) is out of fold where there
+    is a label, ``uncertainty`` the standard deviation of a label from it, ``suspicion`` the
+    chance that the label is wrong, ``next`` 1, 2, 3, … for the images most worth labelling,
+    before them the rows ``first``. Empty cells are NaN, in ``next`` <NA>."""
     values = images.value.to_numpy(float)
     fitted = cross_fit(features, values, images.bucket.to_numpy(), mirrored)
     review = review_labels(values, fitted.predicted, fitted.variance)
     rank = np.zeros(len(images), int)
     chosen = next_images(values, fitted.predicted, fitted.variance, features, fitted.models)
     if first is not None:
-        chosen = np.concatenate([first, chosen[~np.isin(chosen, first)]])[: max(len(chosen), len(first))].astype(int)
+        chosen = np.concatenate([first, chosen[~np.isin(chosen, first)]])[
+            : max(len(chosen), len(first))
+        ].astype(int)
     rank[chosen] = np.arange(1, len(chosen) + 1)
     table = images[["gender", "stem", "value"]].assign(
         predicted=np.round(fitted.predicted, DECIMALS),
@@ -61,33 +72,39 @@ def review_table(images: pd.DataFrame, features: np.ndarray, mirrored: bool, fir
 
 
 def half_closed(opening: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Rows without a label whose lids are less far apart than usual (``HALF_CLOSED``): the most closed first, ``MOST_HALF_CLOSED`` at most.
+    """Rows without a label whose lids are less far apart than usual (``HALF_CLOSED``): the most
+    closed first, ``MOST_HALF_CLOSED`` at most.
 
-    ``opening (N,)`` as ``imaging.part_measures.lid_opening`` measures it, NaN where it was not; ``labelled (N,) bool``. Closed eyes are
-    rare, and without labels of them no model knows them and no slider reaches them.
-    """
+    ``opening (N,)`` as ``imaging.part_measures.lid_opening`` measures it, NaN where it was not;
+    ``labelled (N,) bool``. Closed eyes are rare, and without labels of them no model knows them
+    and no slider reaches them."""
     rows = np.flatnonzero(~labelled & (opening < HALF_CLOSED * np.nanmedian(opening)))
     return rows[np.argsort(opening[rows], kind="stable")][:MOST_HALF_CLOSED]
 
 
 def review_labels(values: np.ndarray, predicted: np.ndarray, variance: np.ndarray) -> Review:
-    """Weigh each label's residual against what it may be: ``values (N,)`` in 0..1 or NaN, out-of-fold ``predicted`` and ``variance (N,)``.
+    """Weigh each label's residual against what it may be: ``values (N,)`` in 0..1 or NaN,
+    out-of-fold ``predicted`` and ``variance (N,)``.
 
-    The residual of a right label is taken as normal; its variance is that of the labels with predictions near by (aleatoric), half drawn
-    to that of all labels, in proportion to the model's own ``variance`` (epistemic, in any unit). A wrong label may lie anywhere in 0..1.
-    The suspicion is the posterior of the second case (Box and Tiao 1968). It ranks much as the score of Zhou et al. 2023 (“Detecting
-    errors in a numerical response via any regression model”, arXiv 2305.16583: residual over both uncertainties), but it is a
-    probability, so that its sum is a number of labels. Raises ``ValueError`` without any label.
-    """
+    The residual of a right label is taken as normal; its variance is that of the labels with
+    predictions near by (aleatoric), half drawn to that of all labels, in proportion to the
+    model's own ``variance`` (epistemic, in any unit). A wrong label may lie anywhere in 0..1.
+    The suspicion is the posterior of the second case (Box and Tiao 1968). It ranks much as the
+    score of Zhou et al. 2023 (“Detecting errors in a numerical response via any regression
+    model”, arXiv 2305.16583: residual over both uncertainties), but it is a probability, so that
+    its sum is a number of labels. Raises ``ValueError`` without any label."""
     labelled = np.isfinite(values)
     if not labelled.any():
         raise ValueError("no labels to review")
     residual = (values - predicted)[labelled]
     squares = np.square(residual)
     everywhere = squares.mean()
-    near = np.exp(-0.5 * np.square((predicted[:, None] - predicted[labelled][None]) / NEIGHBOURHOOD))
+    near = np.exp(
+        -0.5 * np.square((predicted[:, None] - predicted[labelled][None]) / NEIGHBOURHOOD)
+    )
     near[np.flatnonzero(labelled), np.arange(len(residual))] = 0.0  # a label does not excuse itself
-    local = (near @ squares + everywhere) / (near.sum(axis=1) + 1.0)  # as if one more label near by were like all
+    # as if one more label near by were like all
+    local = (near @ squares + everywhere) / (near.sum(axis=1) + 1.0)
     relative = variance / variance[labelled].mean()
     deviation = np.sqrt(0.5 * (local + everywhere) * relative) + LEAST_DEVIATION
     own = deviation[labelled]
@@ -112,21 +129,29 @@ def next_images(
     labelled = np.isfinite(values)
     weight = rarity(values[labelled], predicted)
     open_rows = np.flatnonzero(~labelled)
-    candidates = open_rows[np.argsort(-(weight * variance)[open_rows], kind="stable")[:MOST_CANDIDATES]]
+    candidates = open_rows[
+        np.argsort(-(weight * variance)[open_rows], kind="stable")[:MOST_CANDIDATES]
+    ]
     others = np.setdiff1d(np.arange(len(values)), candidates)
     wanted = np.concatenate([candidates, others[:: max(1, -(-len(others) // MOST_WANTED))]])
-    covariance = np.mean([model.covariance(features[:, candidates], features[:, wanted]) for model in models], axis=0)
+    covariance = np.mean(
+        [model.covariance(features[:, candidates], features[:, wanted]) for model in models], axis=0
+    )
     return candidates[choose_next(covariance, NOISE, weight[candidates], most)]
 
 
 def rarity(values: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """``(M,)`` weights of images by how seldom labels are near what is predicted for them: 1 on average over the labels.
+    """``(M,)`` weights of images by how seldom labels are near what is predicted for them: 1 on
+    average over the labels.
 
     ``values (N,)``: the labels there are; ``predicted (M,)``.
     """
 
     def density(at: np.ndarray) -> np.ndarray:
-        return np.exp(-0.5 * np.square((at[:, None] - values[None]) / NEIGHBOURHOOD)).mean(axis=1) + 0.05
+        return (
+            np.exp(-0.5 * np.square((at[:, None] - values[None]) / NEIGHBOURHOOD)).mean(axis=1)
+            + 0.05
+        )
 
     return 1.0 / np.sqrt(density(predicted)) / np.mean(1.0 / np.sqrt(density(values)))
 
@@ -134,11 +159,12 @@ def rarity(values: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def choose_next(covariance: np.ndarray, noise: float, weight: np.ndarray, most: int) -> np.ndarray:
     """The candidates most worth a label, best first: at most ``most`` indices.
 
-    ``covariance (m, M)``: posterior covariance of the ``m`` candidates, which are the first ``m`` columns too, with the ``M`` images
-    whose values are wanted; ``noise``: variance of a label in the same unit; ``weight (m,)``. Each choice is the one whose label takes
-    most variance from all images (Cohn 1996, “Neural network exploration using optimal experiment design”), times its weight, given
-    those chosen before: an image that says little of others, or what another one has said, comes late.
-    """
+    ``covariance (m, M)``: posterior covariance of the ``m`` candidates, which are the first
+    ``m`` columns too, with the ``M`` images whose values are wanted; ``noise``: variance of a
+    label in the same unit; ``weight (m,)``. Each choice is the one whose label takes most
+    variance from all images (Cohn 1996, “Neural network exploration using optimal experiment
+    design”), times its weight, given those chosen before: an image that says little of others,
+    or what another one has said, comes late."""
     left = covariance.astype(np.float32)
     rows = np.arange(len(left))
     open_to_choice = np.ones(len(left), bool)

@@ -1,26 +1,40 @@
-"""Fresh samples of a generator beside real pictures: distances, sharpness, fresh judges, and the training pictures nearest to them."""
+"""Fresh samples of a generator beside real pictures: distances, sharpness, fresh judges, and the
+training pictures nearest to them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from gaip3_pipeline.evaluation.distances import Features, distances_to_real, identity, random_features
+from gaip3_pipeline.evaluation.distances import (
+    Features,
+    distances_to_real,
+    identity,
+    random_features,
+)
 from gaip3_pipeline.evaluation.fresh_judges import FOLDS, fresh_judges
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import area_resize
 from gaip3_pipeline.metrics.neighbours import copying, nearest
-from gaip3_pipeline.metrics.sharpness import agreements, noise_shares, octaves, power_ratio, sharpness_figures
+from gaip3_pipeline.metrics.sharpness import (
+    agreements,
+    noise_shares,
+    octaves,
+    power_ratio,
+    sharpness_figures,
+)
 from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator, as_bytes
 from gaip3_pipeline.settings import Samples
 
 MOST = 400  # samples, and pictures of the held-out ones that fresh judges see
 DRAWN = 64  # at a time
-NOISE_DRAWS, NOISE_FACES, REBUILT = 4, 48, 160  # for the share of noise; reconstructions that are compared with their photographs
+# for the share of noise; reconstructions that are compared with their photographs
+NOISE_DRAWS, NOISE_FACES, REBUILT = 4, 48, 160
 FORTY = 40  # of the sheet of faces
-COPY_SIZE = (16, 13)  # at which pictures are compared for copies: blur, which draws samples together, matters less there
+# at which pictures are compared for copies: blur, which draws samples together, matters less there
+COPY_SIZE = (16, 13)
 
 
 @dataclass(frozen=True)
@@ -31,20 +45,32 @@ class SampleEvaluation:
     images: np.ndarray  # (k, H, W, 3) uint8: of the first n figures are made, judges see all
     plain: np.ndarray  # (k, H, W, 3) uint8: the same faces without detail
     photographs: np.ndarray  # (m, H, W, 3) uint8: held-out pictures
-    nearest: np.ndarray  # (n, H, W, 3) uint8: the training picture nearest to each, mirrored where that is nearer
+    # (n, H, W, 3) uint8: the training picture nearest to each, mirrored where that is nearer
+    nearest: np.ndarray
     distance: np.ndarray  # (n,) to it: root of the mean square, grey levels at COPY_SIZE
 
 
 def draw_fresh(
-    generator: FaceGenerator, values: np.ndarray, n: int, settings: Samples, progress: Progress | None = None
+    generator: FaceGenerator,
+    values: np.ndarray,
+    n: int,
+    settings: Samples,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``(n, H, W, 3) uint8`` with rows of ``values (N, 5)``, as ``settings`` say, and the same faces without detail."""
-    rows = np.asarray(values, np.float32)[np.random.default_rng(settings.seed).integers(0, len(values), n)]
+    """``(n, H, W, 3) uint8`` with rows of ``values (N, 5)``, as ``settings`` say, and the same
+    faces without detail."""
+    rows = np.asarray(values, np.float32)[
+        np.random.default_rng(settings.seed).integers(0, len(values), n)
+    ]
     seeds = settings.seed + SEED_OFFSET["measured"] + np.arange(n)
     images, plain = [], []
     for start in range(0, n, DRAWN):
         part = slice(start, start + DRAWN)
-        means = generator.means(generator.latents(seeds[part], rows[part], settings.temperature), rows[part], settings.guidance)
+        means = generator.means(
+            generator.latents(seeds[part], rows[part], settings.temperature),
+            rows[part],
+            settings.guidance,
+        )
         images.append(as_bytes(generator.detailed(means, seeds[part], settings.detail)))
         plain.append(as_bytes(means))
         if progress:
@@ -62,13 +88,14 @@ def evaluate_samples(
     features: Mapping[str, Features] | None = None,
     progress: Progress | None = None,
 ) -> SampleEvaluation | None:
-    """Draw as many samples as there are held-out pictures, at most ``MOST``, and compare half as many. None where that is none.
+    """Draw as many samples as there are held-out pictures, at most ``MOST``, and compare half as
+    many. None where that is none.
 
-    ``images (N, H, W, 3) uint8``, ``values (N, 5)``, ``learned (N,) bool``: which were trained on. Figures: those of
-    :func:`distances_to_real` with ``features``, ends ``_samples`` and ``_real``; ``nearest_samples``, ``nearest_real``: the median
-    distance to the nearest training picture or its mirror image, root mean square in grey levels at ``COPY_SIZE``, of samples and of
-    held-out pictures; ``copying``: see neighbours; those of :func:`detail_figures`.
-    """
+    ``images (N, H, W, 3) uint8``, ``values (N, 5)``, ``learned (N,) bool``: which were trained
+    on. Figures: those of :func:`distances_to_real` with ``features``, ends ``_samples`` and
+    ``_real``; ``nearest_samples``, ``nearest_real``: the median distance to the nearest training
+    picture or its mirror image, root mean square in grey levels at ``COPY_SIZE``, of samples and
+    of held-out pictures; ``copying``: see neighbours; those of :func:`detail_figures`."""
     seen, unseen = np.flatnonzero(learned), np.flatnonzero(~np.asarray(learned))
     n = min(MOST, len(unseen) // 2)
     if n == 0 or not len(seen):
@@ -93,20 +120,31 @@ def evaluate_samples(
 
 
 def detail_figures(
-    generator: FaceGenerator, held_out: np.ndarray, values: np.ndarray, drawn: np.ndarray, plain: np.ndarray, settings: Samples
+    generator: FaceGenerator,
+    held_out: np.ndarray,
+    values: np.ndarray,
+    drawn: np.ndarray,
+    plain: np.ndarray,
+    settings: Samples,
 ) -> dict[str, float | int]:
-    """What detail adds to samples ``drawn (n, H, W, 3) uint8``, which are ``plain`` without it, beside ``held_out (m, H, W, 3) uint8``.
+    """What detail adds to samples ``drawn (n, H, W, 3) uint8``, which are ``plain`` without it,
+    beside ``held_out (m, H, W, 3) uint8``.
 
-    Those of :func:`sharpness_figures`, and ``power_k_plain``; of :func:`noise_shares`; ``agreement_k`` and ``agreement_k_plain`` of
-    reconstructions of held-out pictures; ``detail_identity`` and ``detail_recognised``: how far the same face goes (:func:`identity`).
-    """
+    Those of :func:`sharpness_figures`, and ``power_k_plain``; of :func:`noise_shares`;
+    ``agreement_k`` and ``agreement_k_plain`` of reconstructions of held-out pictures;
+    ``detail_identity`` and ``detail_recognised``: how far the same face goes (:func:`identity`)."""
     figures: dict[str, float | int] = dict(sharpness_figures(drawn, held_out))
     undetailed = enumerate(zip(octaves(plain), octaves(held_out), strict=True), 1)
     figures |= {f"power_{k}_plain": power_ratio(*pair) for k, pair in undetailed}
     few = values[:NOISE_FACES]
     seeds = settings.seed + SEED_OFFSET["measured"] + np.arange(len(few))
-    means = generator.means(generator.latents(seeds, few, settings.temperature), few, settings.guidance)
-    maps = [generator.detailed(means, seeds + draw * len(few), settings.detail) for draw in range(NOISE_DRAWS)]
+    means = generator.means(
+        generator.latents(seeds, few, settings.temperature), few, settings.guidance
+    )
+    maps = [
+        generator.detailed(means, seeds + draw * len(few), settings.detail)
+        for draw in range(NOISE_DRAWS)
+    ]
     figures |= noise_shares(as_bytes(np.stack(maps)))
     pictures, given = held_out[:REBUILT], values[:REBUILT]
     rebuilt, seeds = generator.rebuilt(pictures, given)
@@ -114,24 +152,31 @@ def detail_figures(
         found = agreements(as_bytes(generator.detailed(rebuilt, seeds, amount)), pictures)
         figures |= {f"{name}{end}": f for name, f in found.items()}
     features = random_features()
-    return figures | {f"detail_{name}": f for name, f in identity(features(plain), features(drawn)).items()}
+    return figures | {
+        f"detail_{name}": f for name, f in identity(features(plain), features(drawn)).items()
+    }
 
 
-def judge_samples(fresh: SampleEvaluation, groups: np.ndarray, seed: int, progress: Progress | None = None) -> dict[str, float]:
-    """:func:`fresh_judges` of the held-out pictures of ``fresh``, at most ``MOST``, against as many samples, with and without detail.
+def judge_samples(
+    fresh: SampleEvaluation, groups: np.ndarray, seed: int, progress: Progress | None = None
+) -> dict[str, float]:
+    """:func:`fresh_judges` of the held-out pictures of ``fresh``, at most ``MOST``, against as many
+    samples, with and without detail.
 
-    ``groups (m,)``: twins, which are judged together or not at all. Nothing where too few originals are held out to split them into
-    halves and these into folds.
-    """
+    ``groups (m,)``: twins, which are judged together or not at all. Nothing where too few
+    originals are held out to split them into halves and these into folds."""
     chosen = whole_groups(groups, MOST, seed)
     if len(np.unique(groups[chosen])) < 2 * FOLDS:
         return {}
     n = len(chosen)
-    return fresh_judges(fresh.photographs[chosen], groups[chosen], fresh.images[:n], fresh.plain[:n], progress)
+    return fresh_judges(
+        fresh.photographs[chosen], groups[chosen], fresh.images[:n], fresh.plain[:n], progress
+    )
 
 
 def whole_groups(groups: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Rows of ``groups (N,)``, at most ``most``: all rows of each group that is taken, and groups in an order of ``seed``."""
+    """Rows of ``groups (N,)``, at most ``most``: all rows of each group that is taken, and
+    groups in an order of ``seed``."""
     names, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(names))
     taken = order[np.cumsum(sizes[order]) <= most]
@@ -139,7 +184,8 @@ def whole_groups(groups: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 
 def faces_sheet(fresh: SampleEvaluation) -> bytes:
-    """A JPEG of the first forty samples, not chosen: without detail, with it, and as many held-out pictures."""
+    """A JPEG of the first forty samples, not chosen: without detail, with it, and as many
+    held-out pictures."""
     columns = 8
     sets = [part[:FORTY] for part in (fresh.plain, fresh.images, fresh.photographs)]
     rows = -(-max(len(s) for s in sets) // columns)
@@ -150,7 +196,10 @@ def faces_sheet(fresh: SampleEvaluation) -> bytes:
             line = list(part[row * columns : (row + 1) * columns])
             pictures += line + [white] * (columns - len(line))
     height, width = fresh.images.shape[1:3]
-    title = f"{len(sets[0])} samples at random: the mean (left), with detail (middle); held-out pictures (right)"
+    title = (
+        f"{len(sets[0])} samples at random: the mean (left), with detail (middle); held-out"
+        " pictures (right)"
+    )
     return contact_sheet(pictures, 3 * columns, cell=(width, height), title=title)
 
 
@@ -159,12 +208,18 @@ def nearest_sheet(fresh: SampleEvaluation, columns: int = 10) -> bytes:
     chosen = np.argsort(fresh.distance)[:columns]
     pictures = [*fresh.images[chosen], *fresh.nearest[chosen]]
     captions = [f"sample, {d:.0f}" for d in fresh.distance[chosen]] + ["its nearest"] * len(chosen)
-    title = "the samples nearest to a training picture (root mean square, grey levels at 16 by 13), above it"
+    title = (
+        "the samples nearest to a training picture (root mean square, grey levels at 16 by 13),"
+        " above it"
+    )
     height, width = fresh.images.shape[1:3]
-    return contact_sheet(pictures, len(chosen), cell=(96, 96 * height // width), captions=captions, title=title)
+    return contact_sheet(
+        pictures, len(chosen), cell=(96, 96 * height // width), captions=captions, title=title
+    )
 
 
 def _rows(small: np.ndarray) -> np.ndarray:
-    """``(N, D) float32``, scaled so that a Euclidean distance is the root of the mean square in grey levels."""
+    """``(N, D) float32``, scaled so that a Euclidean distance is the root of the mean square in
+    grey levels."""
     rows = small.reshape(len(small), -1).astype(np.float32)
     return rows / np.sqrt(rows.shape[1], dtype=np.float32)

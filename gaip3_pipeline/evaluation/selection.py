@@ -10,13 +10,16 @@ from gaip3_pipeline.tables.final import MALE_FOLDERS
 ENOUGH = 500  # images that a small generator can be trained on
 
 
-def selection_figures(probabilities: pd.DataFrame, manifest: pd.DataFrame, threshold: float) -> dict[str, Any]:
-    """What the rule did: images kept, their shares, per folder and split; on labelled originals its recall and false accepts.
+def selection_figures(
+    probabilities: pd.DataFrame, manifest: pd.DataFrame, threshold: float
+) -> dict[str, Any]:
+    """What the rule did: images kept, their shares, per folder and split; on labelled originals its
+    recall and false accepts.
 
-    ``share_of_females`` is the share of the images with P(female) > 0.5 in no male folder. Scores of labelled images are out of
-    fold, so ``female_recall`` and ``male_accepted`` are held out; intervals are Wilson's at 95 %. Where fewer than 500 images are
-    kept, ``advice`` names the threshold that would keep so many, or all there are.
-    """
+    ``share_of_females`` is the share of the images with P(female) > 0.5 in no male folder.
+    Scores of labelled images are out of fold, so ``female_recall`` and ``male_accepted`` are
+    held out; intervals are Wilson's at 95 %. Where fewer than 500 images are kept, ``advice``
+    names the threshold that would keep so many, or all there are."""
     folder = probabilities.image_path.str.split("/").str[1]
     female = (probabilities.prob_female > 0.5) & ~folder.isin(MALE_FOLDERS)
     originals_only = probabilities[probabilities.image_path.str.startswith("resized/")]

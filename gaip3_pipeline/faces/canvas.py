@@ -1,7 +1,8 @@
-"""Soft, anti-aliased drawing on planar float pictures: masks from polygons, blends, multiplied washes.
+"""Soft, anti-aliased drawing on planar float pictures: masks from polygons, blends, multiplied
+washes.
 
-Positions are in picture units: x to the right and y down, 0..1 over the square picture. No face is known here.
-"""
+Positions are in picture units: x to the right and y down, 0..1 over the square picture. No face
+is known here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ import numpy as np
 Colour = np.ndarray  # (3,) float32 RGB in 0..255, or (3, h, w) of a whole picture
 _SHIFT = 6  # fractional bits of polygon corners, so that shapes move smoothly with the sliders
 _UNIT = 1 << _SHIFT
-LOW, HIGH = -0.06, 1.06  # the part of the drawing that grids cover: a little more than the picture, for the roll
+# the part of the drawing that grids cover: a little more than the picture, for the roll
+LOW, HIGH = -0.06, 1.06
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Coverage in 0..1 of a window of the picture: ``values`` is ``(h, w) float32`` whose first pixel is at ``(y, x)``."""
+    """Coverage in 0..1 of a window of the picture: ``values`` is ``(h, w) float32`` whose first
+    pixel is at ``(y, x)``."""
 
     y: int
     x: int
@@ -49,7 +52,8 @@ class Mask:
 
 @dataclass(frozen=True)
 class Similarity:
-    """Turns, scales and shifts the whole drawing: ``centre + scale · R(roll) · (p − centre) + shift``."""
+    """Turns, scales and shifts the whole drawing: ``centre + scale · R(roll) · (p − centre) +
+    shift``."""
 
     roll: float = 0.0  # radians, clockwise
     scale: float = 1.0
@@ -70,8 +74,12 @@ class Similarity:
         """``(2, 3)``: pixels of an n×n picture to pixels of an n×n :func:`grid`."""
         c, s = np.cos(self.roll) / self.scale, np.sin(self.roll) / self.scale
         turn = np.array([[c, s], [-s, c]])
-        centre, moved = np.array(self.centre), np.array([self.centre[0] + self.dx, self.centre[1] + self.dy])
-        # position = centre + turn · ((pixel + 0.5) / n − moved); grid pixel = (position − LOW) / (HIGH − LOW) · n − 0.5
+        centre, moved = (
+            np.array(self.centre),
+            np.array([self.centre[0] + self.dx, self.centre[1] + self.dy]),
+        )
+        # position = centre + turn · ((pixel + 0.5) / n − moved); grid pixel = (position − LOW) /
+        # (HIGH − LOW) · n − 0.5
         offset = centre + turn @ (0.5 / n - moved)
         factor = n / (HIGH - LOW)
         return np.concatenate([turn * factor / n, ((offset - LOW) * factor - 0.5)[:, None]], 1)
@@ -84,25 +92,45 @@ class Canvas:
         self.size, self.place = size, place
         self.planes = np.zeros((3, size, size), np.float32)
 
-    def polygon(self, points: np.ndarray | list[np.ndarray], soft: float = 0.0, within: Mask | None = None) -> Mask:
-        """The mask of one or more closed polygons, ``(N, 2)`` each; ``soft`` is the sigma of the edge; ``within`` limits it."""
+    def polygon(
+        self, points: np.ndarray | list[np.ndarray], soft: float = 0.0, within: Mask | None = None
+    ) -> Mask:
+        """The mask of one or more closed polygons, ``(N, 2)`` each; ``soft`` is the sigma of the
+        edge; ``within`` limits it."""
         corners = [self._pixels(p) for p in (points if isinstance(points, list) else [points])]
         window = self._window(corners[0] if len(corners) == 1 else np.concatenate(corners), soft)
         if within is None:
             return self._draw(window, corners, soft)
         (top, bottom), (left, right) = ((s.start, s.stop) for s in within.window)
-        y0, x0, y1, x1 = max(window[0], top), max(window[1], left), min(window[2], bottom), min(window[3], right)
+        y0, x0, y1, x1 = (
+            max(window[0], top),
+            max(window[1], left),
+            min(window[2], bottom),
+            min(window[3], right),
+        )
         if y1 <= y0 or x1 <= x0:
             return Mask(top, left, np.zeros((1, 1), np.float32))
         mask = self._draw((y0, x0, y1, x1), corners, soft)
-        np.multiply(mask.values, within.values[y0 - top : y1 - top, x0 - left : x1 - left], out=mask.values)
+        np.multiply(
+            mask.values, within.values[y0 - top : y1 - top, x0 - left : x1 - left], out=mask.values
+        )
         return mask
 
-    def stroke(self, points: np.ndarray, width: float, soft: float = 0.0, within: Mask | None = None) -> Mask:
-        """The mask of a line through ``points`` of even ``width``; its thickness in pixels is continuous, not whole."""
+    def stroke(
+        self, points: np.ndarray, width: float, soft: float = 0.0, within: Mask | None = None
+    ) -> Mask:
+        """The mask of a line through ``points`` of even ``width``; its thickness in pixels is
+        continuous, not whole."""
         return self.polygon(ribbon(points, np.full(len(points), width)), soft, within)
 
-    def blob(self, centre: np.ndarray, rx: float, ry: float, soft: float = 0.0, within: Mask | None = None) -> Mask:
+    def blob(
+        self,
+        centre: np.ndarray,
+        rx: float,
+        ry: float,
+        soft: float = 0.0,
+        within: Mask | None = None,
+    ) -> Mask:
         """The mask of an ellipse along the axes."""
         return self.polygon(ellipse(centre, rx, ry), soft, within)
 
@@ -114,10 +142,15 @@ class Canvas:
         m = mask.values if opacity == 1 else mask.values * np.float32(opacity)
         for plane, c in zip(self.planes, colour, strict=True):
             region = plane[mask.window]
-            region += m * ((c[mask.window] if isinstance(c, np.ndarray) and c.ndim else np.float32(c)) - region)
+            region += m * (
+                (c[mask.window] if isinstance(c, np.ndarray) and c.ndim else np.float32(c)) - region
+            )
 
-    def wash(self, mask: Mask, factors: np.ndarray | tuple[float, float, float], opacity: float = 1.0) -> None:
-        """Multiply the picture by ``factors`` (RGB) where the mask is: keeps what is beneath visible."""
+    def wash(
+        self, mask: Mask, factors: np.ndarray | tuple[float, float, float], opacity: float = 1.0
+    ) -> None:
+        """Multiply the picture by ``factors`` (RGB) where the mask is: keeps what is beneath
+        visible."""
         m = mask.values if opacity == 1 else mask.values * np.float32(opacity)
         for plane, f in zip(self.planes, factors, strict=True):
             plane[mask.window] *= 1 + m * np.float32(f - 1)
@@ -127,20 +160,29 @@ class Canvas:
         self.planes[(slice(None), *mask.window)] += mask.values * np.float32(amount)
 
     def place_grid(self, field: np.ndarray) -> np.ndarray:
-        """A field on the drawing's :func:`grid`, ``(n, n)`` or ``(3, n, n)``, over the whole picture, at its size."""
+        """A field on the drawing's :func:`grid`, ``(n, n)`` or ``(3, n, n)``, over the whole
+        picture, at its size."""
         if field.ndim == 3:
             return _each(self.place_grid, field, self.size)
         n = len(field)
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return self.upsample(
-            cv2.warpAffine(field.astype(np.float32), self.place.to_grid(n), (n, n), flags=how, borderMode=cv2.BORDER_REPLICATE)
+            cv2.warpAffine(
+                field.astype(np.float32),
+                self.place.to_grid(n),
+                (n, n),
+                flags=how,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
         )
 
     def upsample(self, field: np.ndarray) -> np.ndarray:
         """A smooth ``(n, n)`` or ``(3, n, n)`` field over the whole picture, at its size."""
         if field.ndim == 3:
             return _each(self.upsample, field, self.size)
-        return cv2.resize(field.astype(np.float32), (self.size, self.size), interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(
+            field.astype(np.float32), (self.size, self.size), interpolation=cv2.INTER_LINEAR
+        )
 
     def picture(self) -> np.ndarray:
         """``(size, size, 3) uint8`` RGB."""
@@ -150,17 +192,26 @@ class Canvas:
         return self.place(np.asarray(points, np.float64)) * self.size - 0.5
 
     def _window(self, corners: np.ndarray, soft: float) -> tuple[int, int, int, int]:
-        """First and last row and column (exclusive), as y0, x0, y1, x1, that the polygon reaches within the picture."""
+        """First and last row and column (exclusive), as y0, x0, y1, x1, that the polygon reaches
+        within the picture."""
         pad = 3 * soft * self.size + 2
         x, y = corners[:, 0], corners[:, 1]
         x0, y0, x1, y1 = x.min() - pad, y.min() - pad, x.max() + pad, y.max() + pad
         last = self.size - 1
         y0, x0 = min(max(int(y0), 0), last), min(max(int(x0), 0), last)
-        return y0, x0, min(max(int(y1) + 2, y0 + 1), self.size), min(max(int(x1) + 2, x0 + 1), self.size)
+        return (
+            y0,
+            x0,
+            min(max(int(y1) + 2, y0 + 1), self.size),
+            min(max(int(x1) + 2, x0 + 1), self.size),
+        )
 
-    def _draw(self, window: tuple[int, int, int, int], corners: list[np.ndarray], soft: float) -> Mask:
+    def _draw(
+        self, window: tuple[int, int, int, int], corners: list[np.ndarray], soft: float
+    ) -> Mask:
         y0, x0, y1, x1 = window
-        # What lies beyond the window is drawn too, so that the blur does not darken shapes at the picture's edge.
+        # What lies beyond the window is drawn too, so that the blur does not darken shapes at the
+        # picture's edge.
         margin = min(int(3 * soft * self.size) + 1, 24)
         h, w = y1 - y0, x1 - x0
         covered = np.zeros((h + 2 * margin, w + 2 * margin), np.uint8)
@@ -183,8 +234,14 @@ def _blur(covered: np.ndarray, sigma: float) -> np.ndarray:
     if sigma < 0.45:
         return covered
     if sigma > 6 and min(covered.shape) > 24:
-        reduced = cv2.resize(covered, (covered.shape[1] // 4, covered.shape[0] // 4), interpolation=cv2.INTER_AREA)
-        return cv2.resize(cv2.GaussianBlur(reduced, (0, 0), sigma / 4), covered.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        reduced = cv2.resize(
+            covered, (covered.shape[1] // 4, covered.shape[0] // 4), interpolation=cv2.INTER_AREA
+        )
+        return cv2.resize(
+            cv2.GaussianBlur(reduced, (0, 0), sigma / 4),
+            covered.shape[::-1],
+            interpolation=cv2.INTER_LINEAR,
+        )
     return cv2.GaussianBlur(covered, (0, 0), sigma)
 
 
@@ -194,7 +251,9 @@ def smooth(points: np.ndarray, n: int = 12) -> np.ndarray:
     p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
     t = np.linspace(0, 1, n, endpoint=False)[:, None]
     a, b, c, d = (q[:, None] for q in (p[:-3], p[1:-2], p[2:-1], p[3:]))
-    spans = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+    spans = 0.5 * (
+        2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
+    )
     return np.concatenate([spans.reshape(-1, 2), p[-2:-1]])
 
 
@@ -214,7 +273,11 @@ def ribbon(points: np.ndarray, widths: np.ndarray) -> np.ndarray:
     tangent = np.empty_like(p)
     tangent[1:-1] = p[2:] - p[:-2]
     tangent[0], tangent[-1] = p[1] - p[0], p[-1] - p[-2]
-    aside = tangent[:, ::-1] * (-1, 1) * (np.asarray(widths, np.float64) / 2 / np.maximum(np.hypot(*tangent.T), 1e-9))[:, None]
+    aside = (
+        tangent[:, ::-1]
+        * (-1, 1)
+        * (np.asarray(widths, np.float64) / 2 / np.maximum(np.hypot(*tangent.T), 1e-9))[:, None]
+    )
     return np.concatenate([p + aside, (p - aside)[::-1]])
 
 

@@ -1,4 +1,5 @@
-"""The embedded default data set: painted originals in the three source folders, hand-like labels, and the exact values."""
+"""The embedded default data set: painted originals in the three source folders, hand-like
+labels, and the exact values."""
 
 import io
 import os
@@ -43,10 +44,10 @@ class Portrait:
 def write_dataset(root: DataRoot, settings: Faces, progress: Progress | None = None) -> None:
     """Fill ``root`` with originals, the five hand-label CSVs and ``truth.csv`` (DESIGN §1).
 
-    The same bytes for the same settings, in any order and on any number of processes. What exists is kept: pictures are not
-    painted again, and label CSVs, which a person may have edited, are never written over. ``progress`` is called with the
-    pictures done so far and their total. Raises :class:`DatasetError` if ``root`` was painted with another seed or size.
-    """
+    The same bytes for the same settings, in any order and on any number of processes. What
+    exists is kept: pictures are not painted again, and label CSVs, which a person may have
+    edited, are never written over. ``progress`` is called with the pictures done so far and
+    their total. Raises :class:`DatasetError` if ``root`` was painted with another seed or size."""
     wanted = portraits(settings)
     _check_size(root, wanted, settings.size)
     _write_truth(root, wanted)
@@ -70,9 +71,12 @@ def write_dataset(root: DataRoot, settings: Faces, progress: Progress | None = N
 
 
 def portraits(settings: Faces) -> list[Portrait]:
-    """Every picture of the data set. A picture depends on the seed, its set and its number only, not on how many there are."""
+    """Every picture of the data set. A picture depends on the seed, its set and its number only,
+    not on how many there are."""
     out = []
-    for k, (image_set, n) in enumerate(zip(IMAGE_SETS, (settings.d1, settings.female, settings.male), strict=True)):
+    for k, (image_set, n) in enumerate(
+        zip(IMAGE_SETS, (settings.d1, settings.female, settings.male), strict=True)
+    ):
         for i in range(n):
             rng = np.random.default_rng([settings.seed, k, i])
             sex = image_set.sex or ("female" if rng.random() < 0.5 else "male")
@@ -82,13 +86,18 @@ def portraits(settings: Faces) -> list[Portrait]:
 
 
 def hand_labels(wanted: list[Portrait], attribute: str, seed: int) -> pd.DataFrame:
-    """What a person would have written down: columns ``gender, img_id, path, value``; rounded, a little noisy, rows missing."""
+    """What a person would have written down: columns ``gender, img_id, path, value``; rounded, a
+    little noisy, rows missing."""
     rows = []
     for sex in ("female", "male"):
-        ours = sorted((p for p in wanted if p.image_set.sex == sex), key=lambda p: p.file)[:LABELLED]
+        ours = sorted((p for p in wanted if p.image_set.sex == sex), key=lambda p: p.file)[
+            :LABELLED
+        ]
         for i, p in enumerate(ours):
             number = int(Path(p.file).stem.removeprefix("seed_"))
-            rng = np.random.default_rng([seed, 100 + ATTRIBUTES.index(attribute), sex == "male", number])
+            rng = np.random.default_rng(
+                [seed, 100 + ATTRIBUTES.index(attribute), sex == "male", number]
+            )
             if rng.random() >= MISSING:
                 value = _as_labelled(attribute, getattr(p.face, attribute), rng)
                 rows.append((sex, i, f"resized/{p.image_set.folder}/{p.file}", value))
@@ -113,13 +122,21 @@ def _as_labelled(attribute: str, exact: float, rng: np.random.Generator) -> floa
 
 
 def _check_size(root: DataRoot, wanted: list[Portrait], size: int) -> None:
-    there = next((path for p in wanted if (path := root.original(p.image_set) / p.file).exists()), None)
+    there = next(
+        (path for p in wanted if (path := root.original(p.image_set) / p.file).exists()), None
+    )
     if there and (found := Image.open(there).size) != (size, size):
-        raise DatasetError(f"{there}: painted {found[0]} pixels wide, not {size}; use an empty folder, or remove {root.originals}")
+        raise DatasetError(
+            f"{there}: painted {found[0]} pixels wide, not {size}; use an empty folder, or remove"
+            f" {root.originals}"
+        )
 
 
 def _write_truth(root: DataRoot, wanted: list[Portrait]) -> None:
-    rows = [(p.image_set.id, p.file, p.face.sex, *(getattr(p.face, a) for a in ATTRIBUTES)) for p in wanted]
+    rows = [
+        (p.image_set.id, p.file, p.face.sex, *(getattr(p.face, a) for a in ATTRIBUTES))
+        for p in wanted
+    ]
     text = _csv(pd.DataFrame(rows, columns=list(TRUTH_COLUMNS)))
     if root.truth.exists():
         before = root.truth.read_text(encoding="utf-8")
@@ -128,7 +145,10 @@ def _write_truth(root: DataRoot, wanted: list[Portrait]) -> None:
         old = {tuple(line.split(",")[:2]): line for line in before.splitlines()[1:]}
         for line in text.splitlines()[1:]:
             if old.get(tuple(line.split(",")[:2]), line) != line:
-                raise DatasetError(f"{root.truth}: painted with another seed; use an empty folder, or remove {root.originals}")
+                raise DatasetError(
+                    f"{root.truth}: painted with another seed; use an empty folder, or remove"
+                    f" {root.originals}"
+                )
     write_text_atomically(root.truth, text)
 
 

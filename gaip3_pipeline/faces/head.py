@@ -1,8 +1,8 @@
-"""The head as a solid: elliptical slices with bumps for brows, nose, cheeks and lips, turned, projected and lit.
+"""The head as a solid: elliptical slices with bumps for brows, nose, cheeks and lips, turned,
+projected and lit.
 
-Drawing positions are picture units; x, y, z of the head are to the picture's right, down and towards the viewer, x and z
-from the axis of the head.
-"""
+Drawing positions are picture units; x, y, z of the head are to the picture's right, down and
+towards the viewer, x and z from the axis of the head."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,8 @@ class Light:
 
 
 class Head:
-    """An identity's head, turned by ``yaw`` radians (positive: to the picture's right), its jaw lowered by ``jaw``."""
+    """An identity's head, turned by ``yaw`` radians (positive: to the picture's right), its jaw
+    lowered by ``jaw``."""
 
     def __init__(self, who: Identity, yaw: float, jaw: float):
         self.who = who
@@ -44,8 +45,14 @@ class Head:
         """Half width, z of the middle and half depth of the slice at ``y``."""
         skull = np.clip((WIDEST - y) / (WIDEST - TOP), 0, 1)
         t = np.clip((y - WIDEST) / (self.chin - WIDEST), 0, 1)
-        shape = np.where(y < WIDEST, (1 - skull**2.5) ** (1 / 2.2), (1 - t**self.who.jaw_power) ** (1 / self.who.jaw_round))
-        front = np.interp(y, [0.05, 0.2, 0.4, 0.5, 0.7, 1.0], [0.16, 0.235, 0.25, 0.245, 0.25, 0.24])
+        shape = np.where(
+            y < WIDEST,
+            (1 - skull**2.5) ** (1 / 2.2),
+            (1 - t**self.who.jaw_power) ** (1 / self.who.jaw_round),
+        )
+        front = np.interp(
+            y, [0.05, 0.2, 0.4, 0.5, 0.7, 1.0], [0.16, 0.235, 0.25, 0.245, 0.25, 0.24]
+        )
         back = np.interp(t, [0, 0.13, 0.3, 0.5, 0.75, 1], [-0.34, -0.3, -0.1, -0.01, 0.09, 0.15])
         # The back of the jaw runs in a smooth line: kinks would show as streaks in the shading.
         even = np.ones(25) / 25
@@ -58,7 +65,9 @@ class Head:
         w, zc, d = (np.interp(y, self._y, v) for v in (self._w, self._zc, self._d))
         return self.x0 + zc * self.sin, np.sqrt((w * self.cos) ** 2 + (d * self.sin) ** 2)
 
-    def project(self, x: np.ndarray | float, y: np.ndarray | float, z: np.ndarray | float) -> np.ndarray:
+    def project(
+        self, x: np.ndarray | float, y: np.ndarray | float, z: np.ndarray | float
+    ) -> np.ndarray:
         """``(N, 2)`` drawing positions of points of the head."""
         across = self.x0 + np.asarray(x) * self.cos + np.asarray(z) * self.sin
         out = np.empty((*np.broadcast_shapes(np.shape(across), np.shape(y)), 2))
@@ -66,18 +75,21 @@ class Head:
         return out
 
     def on_face(self, x: np.ndarray | float, y: np.ndarray | float, out: float = 0.0) -> np.ndarray:
-        """``(N, 2)`` drawing positions of points on the front of the face, ``out`` in front of it."""
+        """``(N, 2)`` drawing positions of points on the front of the face, ``out`` in front of
+        it."""
         w, zc, d = (np.interp(y, self._y, v) for v in (self._w, self._zc, self._d))
         z = zc + d * np.sqrt(np.maximum(1 - (x / np.maximum(w, 1e-3)) ** 2, 0.01))
         return self.project(x, y, z + out)
 
     def round_face(self, phi: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Drawing positions at angles ``phi`` round the head (0 in front, positive to its side at the picture's right).
+        """Drawing positions at angles ``phi`` round the head (0 in front, positive to its side at
+        the picture's right).
 
         Angles beyond the horizon stay on it, so that a curve round the head ends at the silhouette.
         """
         w, zc, d = (np.interp(y, self._y, v) for v in (self._w, self._zc, self._d))
-        reach = np.arctan2(w * self.cos, d * self.sin)  # the horizon at the picture's right; the left one is half a turn away
+        # the horizon at the picture's right; the left one is half a turn away
+        reach = np.arctan2(w * self.cos, d * self.sin)
         phi = np.clip(phi, reach - np.pi, reach)
         return self.project(w * np.sin(phi), y, zc + d * np.cos(phi))
 
@@ -96,10 +108,13 @@ class Head:
         return reach - np.pi, reach
 
     def light(self, n: int) -> Light:
-        """Lambert's shading with soft wrap, and Blinn's highlights, of the head's surface with its bumps."""
+        """Lambert's shading with soft wrap, and Blinn's highlights, of the head's surface with
+        its bumps."""
         who, p = self.who, grid(n)
         x, y = p[None, :], p[:, None]
-        middle, half = (v.astype(np.float32)[:, None] for v in self.outline(np.clip(p, TOP, self.chin - 0.004)))
+        middle, half = (
+            v.astype(np.float32)[:, None] for v in self.outline(np.clip(p, TOP, self.chin - 0.004))
+        )
         half = np.maximum(half, np.float32(0.02))
         across = np.clip((x - middle) / half, -0.985, 0.985)
         # 1.15: an ellipsoid alone is darker at the cheeks than a face, whose front is flatter.
@@ -115,7 +130,9 @@ class Head:
         zy[1:-1] = (z[2:] - z[:-2]) / step
         norm = 1 / np.sqrt(zx * zx + zy * zy + 1)
         el, az = who.light_elevation, who.light_azimuth
-        lx, ly, lz = (np.float32(v) for v in (np.sin(az) * np.cos(el), -np.sin(el), np.cos(az) * np.cos(el)))
+        lx, ly, lz = (
+            np.float32(v) for v in (np.sin(az) * np.cos(el), -np.sin(el), np.cos(az) * np.cos(el))
+        )
         facing = (-zx * lx - zy * ly + lz) * norm
         diffuse = np.maximum((facing + np.float32(0.3)) / np.float32(1.3), 0)
         halfway = np.sqrt(lx * lx + ly * ly + (lz + 1) ** 2)
@@ -124,11 +141,18 @@ class Head:
             gloss = gloss * gloss
         s = np.float32(who.light_strength)
         tone = (1 - np.float32(0.86) * s) + np.float32(0.96) * s * diffuse
-        # What lies outside the silhouette takes the tone of its edge: the soft edge of the skin would show a bright rim.
-        column = (np.clip(x, middle - 0.93 * half, middle + 0.93 * half) - LOW) / (HIGH - LOW) * n - 0.5
-        row = np.broadcast_to((np.clip(y, LOW, self.chin - 0.014) - LOW) / (HIGH - LOW) * n - 0.5, column.shape)
+        # What lies outside the silhouette takes the tone of its edge: the soft edge of the skin
+        # would show a bright rim.
+        column = (np.clip(x, middle - 0.93 * half, middle + 0.93 * half) - LOW) / (
+            HIGH - LOW
+        ) * n - 0.5
+        row = np.broadcast_to(
+            (np.clip(y, LOW, self.chin - 0.014) - LOW) / (HIGH - LOW) * n - 0.5, column.shape
+        )
         place = column.astype(np.float32), row.astype(np.float32)
-        return Light(*(cv2.remap(v.astype(np.float32), *place, cv2.INTER_LINEAR) for v in (tone, gloss)))
+        return Light(
+            *(cv2.remap(v.astype(np.float32), *place, cv2.INTER_LINEAR) for v in (tone, gloss))
+        )
 
     def _bumps(self) -> list[tuple[float, float, float, float, float, float]]:
         """x, y, distance before the face, height, and sigmas along x and y of each bump."""
@@ -154,6 +178,8 @@ class Head:
             ]
         for t in np.linspace(0, 1, 6):
             high = who.nose_high * (0.006 + 0.012 * t)
-            bumps.append((0.0, 0.47 + (tip - 0.47) * t, 0.012 + 0.05 * t, high, 0.016 + 0.006 * t, 0.022))
+            bumps.append(
+                (0.0, 0.47 + (tip - 0.47) * t, 0.012 + 0.05 * t, high, 0.016 + 0.006 * t, 0.022)
+            )
         bumps.append((0.0, tip + 0.002, 0.068, 0.03 * who.nose_high, 0.022, 0.02))
         return bumps

@@ -1,4 +1,5 @@
-"""Who a painted face is: everything of a picture that the five values do not say, drawn from a seed and a sex."""
+"""Who a painted face is: everything of a picture that the five values do not say, drawn from a
+seed and a sex."""
 
 from dataclasses import dataclass
 
@@ -9,9 +10,24 @@ _STYLE_ODDS = {
     "female": (0.48, 0.22, 0.18, 0.08, 0.0, 0.0, 0.0, 0.04),
     "male": (0.04, 0.0, 0.0, 0.0, 0.38, 0.30, 0.16, 0.12),
 }
-_SKINS = np.array([(250, 220, 198), (240, 200, 170), (228, 178, 142), (203, 147, 110), (164, 110, 80), (122, 80, 58)], float)
-_LIPSTICKS = np.array([(196, 60, 70), (214, 92, 104), (176, 48, 84), (204, 84, 76), (224, 112, 126)], float)
-_IRISES = np.array([(74, 48, 32), (98, 66, 38), (104, 112, 62), (84, 124, 160), (112, 140, 150), (58, 40, 30)], float)
+_SKINS = np.array(
+    [
+        (250, 220, 198),
+        (240, 200, 170),
+        (228, 178, 142),
+        (203, 147, 110),
+        (164, 110, 80),
+        (122, 80, 58),
+    ],
+    float,
+)
+_LIPSTICKS = np.array(
+    [(196, 60, 70), (214, 92, 104), (176, 48, 84), (204, 84, 76), (224, 112, 126)], float
+)
+_IRISES = np.array(
+    [(74, 48, 32), (98, 66, 38), (104, 112, 62), (84, 124, 160), (112, 140, 150), (58, 40, 30)],
+    float,
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,8 @@ class Identity:
 
 
 def identity(seed: int, sex: str) -> Identity:
-    """The same identity for the same ``seed`` and ``sex`` ("female" or "male"), whatever the five values are."""
+    """The same identity for the same ``seed`` and ``sex`` ("female" or "male"), whatever the
+    five values are."""
     if sex not in _STYLE_ODDS:
         raise ValueError(f"sex is {sex!r}; use 'female' or 'male'")
     rng = np.random.default_rng([seed, sex == "female"])
@@ -100,7 +117,11 @@ def identity(seed: int, sex: str) -> Identity:
     style = STYLES[int(rng.choice(len(STYLES), p=_STYLE_ODDS[sex]))]
     skin = _along(_SKINS, rng.beta(1.2, 1.7)) * rng.normal(1, 0.008, 3)
     lip_natural = skin * (0.83, 0.62, 0.62)
-    lipstick = _LIPSTICKS[rng.integers(len(_LIPSTICKS))] * rng.normal(1, 0.05, 3) * (0.55 + 0.45 * skin.mean() / 200)
+    lipstick = (
+        _LIPSTICKS[rng.integers(len(_LIPSTICKS))]
+        * rng.normal(1, 0.05, 3)
+        * (0.55 + 0.45 * skin.mean() / 200)
+    )
     lip_strength = by_sex((0.45, 1.0), (0.0, 0.0))
     hue = rng.uniform(0, 2 * np.pi, 2)
     tint = np.stack([_hue(h) for h in hue])
@@ -142,18 +163,28 @@ def identity(seed: int, sex: str) -> Identity:
         moustache_only=bearded and chance(0.12),
         style=style,
         hair_warmth=u(0.25, 1.35),
-        volume_top={"buzz": 0.012, "quiff": u(0.055, 0.085), "updo": u(0.02, 0.04)}.get(style, u(0.03, 0.06)),
-        volume_side={"buzz": 0.006, "short": u(0.012, 0.022), "quiff": u(0.008, 0.016), "updo": u(0.008, 0.016), "pixie": 0.02}.get(
-            style, u(0.035, 0.075)
+        volume_top={"buzz": 0.012, "quiff": u(0.055, 0.085), "updo": u(0.02, 0.04)}.get(
+            style, u(0.03, 0.06)
         ),
-        length={"long": u(0.95, 1.2), "bob": u(0.68, 0.86), "shaggy": u(0.62, 0.72)}.get(style, 0.56),
+        volume_side={
+            "buzz": 0.006,
+            "short": u(0.012, 0.022),
+            "quiff": u(0.008, 0.016),
+            "updo": u(0.008, 0.016),
+            "pixie": 0.02,
+        }.get(style, u(0.035, 0.075)),
+        length={"long": u(0.95, 1.2), "bob": u(0.68, 0.86), "shaggy": u(0.62, 0.72)}.get(
+            style, 0.56
+        ),
         part=float(rng.choice([-1, 1])) * u(0.0, 0.11),
         bangs=style in ("long", "bob", "shaggy", "pixie") and chance(0.3 if woman else 0.15),
         wave=float(rng.choice([0.0, 0.4, 1.0], p=[0.45, 0.3, 0.25])) * u(0.7, 1.2),
         hairline=by_sex((0.185, 0.215), (0.170, 0.225)),
         cloth=_cloth(rng),
         cloth_second=_cloth(rng),
-        neckline=("scoop", "vee", "crew")[rng.integers(3)] if woman else ("crew", "collar", "suit")[rng.integers(3)],
+        neckline=("scoop", "vee", "crew")[rng.integers(3)]
+        if woman
+        else ("crew", "collar", "suit")[rng.integers(3)],
         backdrop=("plain", "gradient", "bokeh", "window")[rng.integers(4)],
         backdrop_hue=tint,
         light_azimuth=u(-1.0, 1.0),
@@ -180,4 +211,6 @@ def _hue(angle: float) -> np.ndarray:
 
 
 def _cloth(rng: np.random.Generator) -> np.ndarray:
-    return np.clip(rng.uniform(25, 225) * _hue(rng.uniform(0, 2 * np.pi)) ** rng.uniform(0.2, 2.2), 8, 245)
+    return np.clip(
+        rng.uniform(25, 225) * _hue(rng.uniform(0, 2 * np.pi)) ** rng.uniform(0.2, 2.2), 8, 245
+    )

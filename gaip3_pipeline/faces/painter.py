@@ -1,31 +1,43 @@
-"""Synthetic portraits with exact values of the five inputs: eyes, mouth, hair colour, background, head turn.
+"""Synthetic portraits with exact values of the five inputs: eyes, mouth, hair colour, background,
+head turn.
 
-``paint`` is a pure function of a :class:`Face`. The identity comes from the seed and the sex alone, so that a sweep of one
-value changes what that value says and nothing else.
-"""
+``paint`` is a pure function of a :class:`Face`. The identity comes from the seed and the sex
+alone, so that a sweep of one value changes what that value says and nothing else."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from gaip3_pipeline.faces.canvas import Canvas, Mask, Similarity, ellipse, grid, ribbon, shifted, smooth
+from gaip3_pipeline.faces.canvas import (
+    Canvas,
+    Mask,
+    Similarity,
+    ellipse,
+    grid,
+    ribbon,
+    shifted,
+    smooth,
+)
 from gaip3_pipeline.faces.head import EYE_Y, MAX_YAW, MOUTH_Y, TOP, Head, Light
 from gaip3_pipeline.faces.identity import identity
 
 LUMA = np.array([0.299, 0.587, 0.114])
 _HAIR_AT = [0, 0.25, 0.5, 0.75, 1]
-_HAIR = np.array([(236, 224, 196), (214, 178, 118), (150, 102, 62), (88, 58, 40), (30, 24, 24)], float)
+_HAIR = np.array(
+    [(236, 224, 196), (214, 178, 118), (150, 102, 62), (88, 58, 40), (30, 24, 24)], float
+)
 _U = np.linspace(-1, 1, 25)
 
 
 @dataclass(frozen=True)
 class Face:
-    """What is painted: an identity (``sex`` "female" or "male", ``seed``) and the five values, each in 0..1.
+    """What is painted: an identity (``sex`` "female" or "male", ``seed``) and the five values, each
+    in 0..1.
 
-    ``eyes`` 0 closed … 1 open; ``mouth`` 0 closed … 1 open; ``hair_color`` 0 light … 1 dark; ``background`` 0 dark … 1 bright;
-    ``head`` 0 turned to the picture's left, 0.5 frontal, 1 turned to its right. Raises ValueError for anything else.
-    """
+    ``eyes`` 0 closed … 1 open; ``mouth`` 0 closed … 1 open; ``hair_color`` 0 light … 1 dark;
+    ``background`` 0 dark … 1 bright; ``head`` 0 turned to the picture's left, 0.5 frontal, 1
+    turned to its right. Raises ValueError for anything else."""
 
     sex: str
     seed: int
@@ -44,14 +56,23 @@ class Face:
 
 
 def random_face(rng: np.random.Generator, sex: str) -> Face:
-    """A face of a new identity, its values spread over their whole range: open eyes, closed mouths and frontal heads lead."""
+    """A face of a new identity, its values spread over their whole range: open eyes, closed
+    mouths and frontal heads lead."""
     seed = int(rng.integers(2**31))
     kinds = rng.random(3)
-    eyes = rng.uniform(0.8, 1.0) if kinds[0] < 0.5 else rng.uniform(0, 1) if kinds[0] < 0.8 else rng.uniform(0, 0.12)
+    eyes = (
+        rng.uniform(0.8, 1.0)
+        if kinds[0] < 0.5
+        else rng.uniform(0, 1)
+        if kinds[0] < 0.8
+        else rng.uniform(0, 0.12)
+    )
     mouth = rng.uniform(0, 0.1) if kinds[1] < 0.35 else rng.uniform(0, 1)
     head = rng.normal(0.5, 0.06) if kinds[2] < 0.3 else rng.uniform(0, 1)
     hair_color, background = rng.beta(0.9, 0.8), rng.beta(0.9, 0.9)
-    values = [round(float(np.clip(v, 0, 1)), 4) for v in (eyes, mouth, hair_color, background, head)]
+    values = [
+        round(float(np.clip(v, 0, 1)), 4) for v in (eyes, mouth, hair_color, background, head)
+    ]
     return Face(sex, seed, *values)
 
 
@@ -61,7 +82,8 @@ def paint(face: Face, size: int) -> np.ndarray:
 
 
 def hair_rgb(value: float, warmth: float) -> np.ndarray:
-    """``(3,) float64`` RGB in 0..255 of hair whose luma falls linearly with ``value``; ``warmth`` 0 is grey, 1 natural."""
+    """``(3,) float64`` RGB in 0..255 of hair whose luma falls linearly with ``value``;
+    ``warmth`` 0 is grey, 1 natural."""
     natural = np.array([np.interp(value, _HAIR_AT, _HAIR[:, c]) for c in range(3)])
     ratio = (natural / (natural @ LUMA)) ** warmth
     return (216 - 192 * value) * ratio / (ratio @ LUMA)
@@ -115,22 +137,37 @@ class _Portrait:
             field = np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5)
         elif who.backdrop == "window":
             for _ in range(5):
-                at, wide, high = self.rng.uniform(-0.1, 1.1), self.rng.uniform(0.05, 0.2), self.rng.normal(0, 0.6)
+                at, wide, high = (
+                    self.rng.uniform(-0.1, 1.1),
+                    self.rng.uniform(0.05, 0.2),
+                    self.rng.normal(0, 0.6),
+                )
                 field += high / (1 + np.exp((np.abs(x - at + 0.15 * (y - 0.5)) - wide) * 28))
         elif who.backdrop == "bokeh":
             for _ in range(14):
-                cx, cy, r = self.rng.uniform(-0.1, 1.1), self.rng.uniform(-0.1, 1.1), self.rng.uniform(0.05, 0.18)
+                cx, cy, r = (
+                    self.rng.uniform(-0.1, 1.1),
+                    self.rng.uniform(-0.1, 1.1),
+                    self.rng.uniform(0.05, 0.18),
+                )
                 field += self.rng.normal(0, 0.5) / (1 + np.exp((np.hypot(x - cx, y - cy) - r) * 32))
         field = field - field.mean()
         level = 12 + 232 * self.face.background
         # The pattern shrinks towards black and white, where there is no room for it.
         swing = min(level - 4, 252 - level, 42)
         field = np.clip(field * swing * 0.9, -swing, swing)
-        mix = 0.5 + 0.5 * np.tanh(3 * (np.cos(angle + 1) * (x - 0.5) + np.sin(angle + 1) * (y - 0.5)))
-        tint = who.backdrop_hue[0][:, None, None] * (1 - mix) + who.backdrop_hue[1][:, None, None] * mix
+        mix = 0.5 + 0.5 * np.tanh(
+            3 * (np.cos(angle + 1) * (x - 0.5) + np.sin(angle + 1) * (y - 0.5))
+        )
+        tint = (
+            who.backdrop_hue[0][:, None, None] * (1 - mix)
+            + who.backdrop_hue[1][:, None, None] * mix
+        )
         room = 1 - abs(2 * self.face.background - 1) ** 3
         tint = 1 + (tint - 1) * room
-        self.canvas.blend(self.canvas.whole(), self.canvas.upsample((level + field - field.mean()) * tint))
+        self.canvas.blend(
+            self.canvas.whole(), self.canvas.upsample((level + field - field.mean()) * tint)
+        )
 
     def _neck_and_clothes(self) -> None:
         who, c = self.who, self.canvas
@@ -139,41 +176,67 @@ class _Portrait:
         wide = who.neck
 
         def edge(s: int) -> np.ndarray:
-            at = [(middle + s * wide * 0.95, 0.56), (middle + s * wide, 0.86), (base + s * wide * 1.12, 0.95), (base + s * 0.4, 1.05)]
+            at = [
+                (middle + s * wide * 0.95, 0.56),
+                (middle + s * wide, 0.86),
+                (base + s * wide * 1.12, 0.95),
+                (base + s * 0.4, 1.05),
+            ]
             return smooth(np.array(at))
 
         neck = c.polygon(np.concatenate([edge(-1), edge(1)[::-1]]), 0.002)
         shade = 0.86 - 0.14 * who.light_strength
         c.blend(neck, who.skin * shade * (1.0, 0.97, 0.95))
-        c.lighten(c.blob(np.array([middle + self.side * wide, 0.93]), 0.05, 0.15, 0.03, within=neck), 18 * who.light_strength)
+        c.lighten(
+            c.blob(np.array([middle + self.side * wide, 0.93]), 0.05, 0.15, 0.03, within=neck),
+            18 * who.light_strength,
+        )
         y = np.linspace(0.6, self.head.chin, 20)
         cx, half = self.head.outline(y)
         jaw = np.concatenate([np.stack([cx - half, y], 1), np.stack([cx + half, y], 1)[::-1]])
-        c.wash(c.polygon(shifted(jaw, -0.02 * self.side, 0.035), 0.016, within=neck), (0.66, 0.58, 0.55), 0.9)
+        c.wash(
+            c.polygon(shifted(jaw, -0.02 * self.side, 0.035), 0.016, within=neck),
+            (0.66, 0.58, 0.55),
+            0.9,
+        )
         self._clothes(base)
 
     def _clothes(self, base: float) -> None:
         who, c = self.who, self.canvas
         slope = 0.935 if who.sex == "male" else 0.955
         wide = who.neck * 1.08
-        deep = {"scoop": 1.03, "vee": 1.06, "crew": 0.985, "collar": 1.03, "suit": 1.05}[who.neckline]
+        deep = {"scoop": 1.03, "vee": 1.06, "crew": 0.985, "collar": 1.03, "suit": 1.05}[
+            who.neckline
+        ]
 
         def shoulder(s: int) -> np.ndarray:
             """From the neck outwards."""
             at = [(wide, slope - 0.005), (wide + 0.06, slope), (0.42, slope + 0.035), (0.62, 1.04)]
             return smooth(np.array([(base + s * x, y) for x, y in at]))
 
-        dip = np.array([(base - wide * 0.7, (slope + deep) / 2 + 0.01), (base, deep), (base + wide * 0.7, (slope + deep) / 2 + 0.01)])
+        dip = np.array(
+            [
+                (base - wide * 0.7, (slope + deep) / 2 + 0.01),
+                (base, deep),
+                (base + wide * 0.7, (slope + deep) / 2 + 0.01),
+            ]
+        )
         below = [(base + 0.62, 1.2), (base - 0.62, 1.2)]
         cloth = c.polygon(np.concatenate([shoulder(-1)[::-1], dip, shoulder(1), below]), 0.002)
         c.blend(cloth, who.cloth)
         for s in (-1, 1):
             c.wash(
-                c.blob(np.array([base + s * 0.3, 1.05]), 0.1, 0.1, 0.03, within=cloth), (1.15,) * 3 if s == self.side else (0.8, 0.8, 0.82)
+                c.blob(np.array([base + s * 0.3, 1.05]), 0.1, 0.1, 0.03, within=cloth),
+                (1.15,) * 3 if s == self.side else (0.8, 0.8, 0.82),
             )
         if who.neckline in ("collar", "suit"):
             for s in (-1, 1):
-                at = [(wide * 0.98, slope - 0.03), (wide + 0.035, slope), (0.09, 1.04), (0.02, 1.03)]
+                at = [
+                    (wide * 0.98, slope - 0.03),
+                    (wide + 0.035, slope),
+                    (0.09, 1.04),
+                    (0.02, 1.03),
+                ]
                 flap = np.array([(base + s * x, y) for x, y in at])
                 c.blend(c.polygon(flap, 0.002), who.cloth_second)
                 c.wash(c.stroke(flap[1:3], 0.006, 0.003), (0.6, 0.6, 0.6), 0.7)
@@ -185,8 +248,12 @@ class _Portrait:
     def _skin_planes(self, light: Light) -> np.ndarray:
         """``(3, S, S)``: skin in its light; shadows turn redder, as light under skin does."""
         tone = np.maximum(light.tone, 0.05)
-        gloss = 42 * self.who.light_strength * (0.6 + 0.4 * self.who.skin.mean() / 200) * light.gloss
-        planes = np.stack([self.who.skin[i] * tone**p + gloss for i, p in enumerate((0.82, 1.0, 1.1))])
+        gloss = (
+            42 * self.who.light_strength * (0.6 + 0.4 * self.who.skin.mean() / 200) * light.gloss
+        )
+        planes = np.stack(
+            [self.who.skin[i] * tone**p + gloss for i, p in enumerate((0.82, 1.0, 1.1))]
+        )
         return self.canvas.place_grid(planes)
 
     def _face(self) -> Mask:
@@ -198,17 +265,27 @@ class _Portrait:
         angle = np.abs(np.rad2deg(reach))
         if who.style in ("buzz", "short", "quiff"):
             at = [0, 30, 48, 58, 68, 80, 92, 108, 118, 150]
-            line = np.interp(angle, at, [top, top, top + 0.015, top + 0.06, top + 0.2, 0.49, 0.47, 0.43, 0.6, 0.74])
+            line = np.interp(
+                angle,
+                at,
+                [top, top, top + 0.015, top + 0.06, top + 0.2, 0.49, 0.47, 0.43, 0.6, 0.74],
+            )
         else:
             at = [0, 35, 55, 68, 80, 90, 108, 120, 150]
-            line = np.interp(angle, at, [top - 0.01, top + 0.01, top + 0.07, top + 0.18, 0.45, 0.47, 0.44, 0.62, 0.78])
+            line = np.interp(
+                angle,
+                at,
+                [top - 0.01, top + 0.01, top + 0.07, top + 0.18, 0.45, 0.47, 0.44, 0.62, 0.78],
+            )
         curve = head.round_face(reach, line)
         y = np.linspace(max(curve[0, 1], curve[-1, 1], 0.4), head.chin, 50)
         y = head.chin - (head.chin - y[0]) * (1 - np.linspace(0, 1, 50)) ** 1.6
         right, left = y[y > curve[-1, 1]], y[y > curve[0, 1]]
         cr, hr = head.outline(right)
         cl, hl = head.outline(left)
-        outline = np.concatenate([curve, np.stack([cr + hr, right], 1), np.stack([cl - hl, left], 1)[::-1]])
+        outline = np.concatenate(
+            [curve, np.stack([cr + hr, right], 1), np.stack([cl - hl, left], 1)[::-1]]
+        )
         mask = self.canvas.polygon(outline, 0.0016)
         self.canvas.blend(mask, self.skin)
         # Hair shades the skin along the hairline.
@@ -220,7 +297,11 @@ class _Portrait:
         who, c = self.who, self.canvas
         for s in (-1, 1):
             at = self.head.on_face(s * 0.15, 0.605)
-            c.wash(c.blob(at, 0.05 * self.head.cos, 0.035, 0.024, within=face), (1.05, 0.82, 0.82), who.blush)
+            c.wash(
+                c.blob(at, 0.05 * self.head.cos, 0.035, 0.024, within=face),
+                (1.05, 0.82, 0.82),
+                who.blush,
+            )
         if who.freckles:
             at = self.rng.normal((0, 0.57), (0.1, 0.022), (40, 2))
             dots = [ellipse(p, 0.0026, 0.0024, 8) for p in self.head.on_face(at[:, 0], at[:, 1])]
@@ -237,9 +318,16 @@ class _Portrait:
             y = np.array([0.475, 0.452, 0.448, 0.475, 0.52, 0.565, 0.592, 0.57])
             ear = smooth(head.project(s * (who.cheek - 0.014 + 0.036 * q), y, -0.03 - 0.06 * q), 6)
             mask = c.polygon(ear, 0.0015)
-            c.blend(mask, who.skin * (0.9, 0.82, 0.8) * (1.0 - 0.22 * who.light_strength * (s != self.side)))
+            c.blend(
+                mask,
+                who.skin * (0.9, 0.82, 0.8) * (1.0 - 0.22 * who.light_strength * (s != self.side)),
+            )
             inner = head.project(s * (who.cheek + 0.008), np.array(0.515), -0.065)
-            c.wash(c.blob(inner, 0.012 * (0.4 + abs(head.sin)), 0.03, 0.006, within=mask), (0.72, 0.58, 0.56), 0.8)
+            c.wash(
+                c.blob(inner, 0.012 * (0.4 + abs(head.sin)), 0.03, 0.006, within=mask),
+                (0.72, 0.58, 0.56),
+                0.8,
+            )
 
     def _beard(self, face: Mask) -> None:
         who, head, c = self.who, self.head, self.canvas
@@ -252,15 +340,42 @@ class _Portrait:
             w = head.half_width(side[:, 1])
             right = head.on_face(side[:, 0] * w, side[:, 1])
             left = head.on_face(-side[:, 0] * w, side[:, 1])
-            lip = head.on_face(np.array([0.07, 0.04, 0.0, -0.04, -0.07]), np.array([0.675, 0.66, 0.655, 0.66, 0.675]))
+            lip = head.on_face(
+                np.array([0.07, 0.04, 0.0, -0.04, -0.07]),
+                np.array([0.675, 0.66, 0.655, 0.66, 0.675]),
+            )
             jaw = np.linspace(0.5, head.chin, 24)
             cx, half = head.outline(jaw)
-            around = np.concatenate([np.stack([cx - half - 0.01, jaw], 1), np.stack([cx + half + 0.01, jaw + 0.01], 1)[::-1]])
-            mask = c.polygon(np.concatenate([smooth(right, 6), lip, smooth(left[::-1], 6), around]), 0.007, within=face)
-            around_mouth = c.blob(head.on_face(0.0, MOUTH_Y + 0.008 + 0.02 * head.jaw), 0.066, 0.028 + 0.03 * head.jaw, 0.008)
+            around = np.concatenate(
+                [
+                    np.stack([cx - half - 0.01, jaw], 1),
+                    np.stack([cx + half + 0.01, jaw + 0.01], 1)[::-1],
+                ]
+            )
+            mask = c.polygon(
+                np.concatenate([smooth(right, 6), lip, smooth(left[::-1], 6), around]),
+                0.007,
+                within=face,
+            )
+            around_mouth = c.blob(
+                head.on_face(0.0, MOUTH_Y + 0.008 + 0.02 * head.jaw),
+                0.066,
+                0.028 + 0.03 * head.jaw,
+                0.008,
+            )
             c.blend(mask.minus(around_mouth * 0.6), lit, who.beard)
-        moustache = smooth(head.on_face(np.array([-0.082, -0.045, 0.0, 0.045, 0.082]), np.array([0.712, 0.678, 0.672, 0.678, 0.712]), 0.01))
-        width = np.interp(np.linspace(0, 1, len(moustache)), [0, 0.3, 0.5, 0.7, 1], [0.008, 0.026, 0.02, 0.026, 0.008])
+        moustache = smooth(
+            head.on_face(
+                np.array([-0.082, -0.045, 0.0, 0.045, 0.082]),
+                np.array([0.712, 0.678, 0.672, 0.678, 0.712]),
+                0.01,
+            )
+        )
+        width = np.interp(
+            np.linspace(0, 1, len(moustache)),
+            [0, 0.3, 0.5, 0.7, 1],
+            [0.008, 0.026, 0.02, 0.026, 0.008],
+        )
         c.blend(c.polygon(ribbon(moustache, width), 0.004), lit, who.beard)
 
     # features
@@ -268,19 +383,42 @@ class _Portrait:
         who, head, c = self.who, self.head, self.canvas
         tip, wide = 0.595 + who.nose_length, who.nose_width
         deep = 0.75 if who.sex == "male" else 0.5
-        base = head.on_face(np.array([-1, -0.5, 0, 0.5, 1, 0]) * wide, tip + np.array([0.02, 0.028, 0.032, 0.028, 0.02, 0.045]), 0.04)
+        base = head.on_face(
+            np.array([-1, -0.5, 0, 0.5, 1, 0]) * wide,
+            tip + np.array([0.02, 0.028, 0.032, 0.028, 0.02, 0.045]),
+            0.04,
+        )
         c.wash(c.polygon(base, 0.008, within=face), (0.66, 0.55, 0.52), deep)
         wings = []
         for s in (-1, 1):
             at = head.on_face(s * wide * 0.48, tip + 0.022, 0.045)
-            c.wash(c.blob(at, 0.0105 * max(0.35, head.cos - 0.5 * s * head.sin), 0.006, 0.003, within=face), (0.36, 0.25, 0.23), 0.85)
-            wing = smooth(head.on_face(s * wide * np.array([0.98, 1.1, 0.95]), tip + np.array([-0.004, 0.013, 0.027]), 0.03), 6)
+            c.wash(
+                c.blob(
+                    at, 0.0105 * max(0.35, head.cos - 0.5 * s * head.sin), 0.006, 0.003, within=face
+                ),
+                (0.36, 0.25, 0.23),
+                0.85,
+            )
+            wing = smooth(
+                head.on_face(
+                    s * wide * np.array([0.98, 1.1, 0.95]),
+                    tip + np.array([-0.004, 0.013, 0.027]),
+                    0.03,
+                ),
+                6,
+            )
             wings.append(ribbon(wing, np.full(len(wing), 0.006)))
         c.wash(c.polygon(wings, 0.004, within=face), (0.62, 0.5, 0.47), deep)
         # The side of the nose that is turned or lies away from the light.
         away = head.sin * 1.4 - self.side * 0.5 * who.light_strength
         s = 1 if away > 0 else -1
-        edge = smooth(head.on_face(s * np.array([0.034, 0.02, 0.02, 0.026]), np.array([0.445, 0.49, 0.545, tip - 0.005]), 0.03))
+        edge = smooth(
+            head.on_face(
+                s * np.array([0.034, 0.02, 0.02, 0.026]),
+                np.array([0.445, 0.49, 0.545, tip - 0.005]),
+                0.03,
+            )
+        )
         side = c.polygon(ribbon(edge, np.linspace(0.012, 0.022, len(edge))), 0.008, within=face)
         c.wash(side, (0.7, 0.6, 0.57), min(0.75, 0.2 + abs(away) * 0.6))
         ridge = head.on_face(np.zeros(5), np.linspace(0.47, tip, 5), 0.06)
@@ -297,40 +435,69 @@ class _Portrait:
         bow = 0.82 + 0.18 * np.cos(2 * np.pi * np.clip(_U / 0.62, -1, 1)) * -1
         upper_in = middle - 0.32 * gap * inside
         lower_in = middle + 0.68 * gap * inside
-        upper_out = upper_in - who.lip_upper * (1 - 0.3 * a) * bow * np.maximum(1 - _U**2, 0) ** 0.55
+        upper_out = (
+            upper_in - who.lip_upper * (1 - 0.3 * a) * bow * np.maximum(1 - _U**2, 0) ** 0.55
+        )
         lower_out = lower_in + who.lip_lower * (1 - 0.2 * a) * np.maximum(1 - _U**2, 0) ** 0.6
 
         def curve(y: np.ndarray) -> np.ndarray:
             return head.on_face(_U * half, y, 0.012)
 
         colour = who.lip * (1 - 0.22 * who.light_strength)
-        c.wash(c.polygon(shifted(curve(lower_out + 0.012), 0, 0.004), 0.007), (0.75, 0.65, 0.62), 0.5)
+        c.wash(
+            c.polygon(shifted(curve(lower_out + 0.012), 0, 0.004), 0.007), (0.75, 0.65, 0.62), 0.5
+        )
         upper = c.polygon(np.concatenate([curve(upper_out), curve(upper_in)[::-1]]), 0.0016)
         lower = c.polygon(np.concatenate([curve(lower_in), curve(lower_out)[::-1]]), 0.0016)
         c.blend(upper, colour * 0.86)
         c.blend(lower, colour * 1.04)
-        shine = head.on_face(self.side * 0.012, MOUTH_Y + 0.68 * gap + who.lip_lower * 0.55 + 0.006 * who.smile, 0.012)
+        shine = head.on_face(
+            self.side * 0.012,
+            MOUTH_Y + 0.68 * gap + who.lip_lower * 0.55 + 0.006 * who.smile,
+            0.012,
+        )
         c.lighten(c.blob(shine, 0.03, 0.004, 0.004, within=lower), 34 + 22 * who.lip_strength)
         if gap > 0.002:
             mouth = c.polygon(np.concatenate([curve(upper_in), curve(lower_in)[::-1]]), 0.0012)
             c.blend(mouth, np.array([62.0, 20.0, 22.0]))
             tongue = head.on_face(0.0, MOUTH_Y + 0.68 * gap + 0.008, 0.0)
-            c.blend(c.blob(tongue, half * 0.55, 0.028 * a + 0.004, 0.006, within=mouth), np.array([176.0, 84.0, 84.0]), 0.85)
+            c.blend(
+                c.blob(tongue, half * 0.55, 0.028 * a + 0.004, 0.006, within=mouth),
+                np.array([176.0, 84.0, 84.0]),
+                0.85,
+            )
             reach = min(0.031, 0.012 + 0.5 * gap)
-            row = np.concatenate([curve(upper_in - 0.006), curve(upper_in + reach * (1 - 0.35 * _U**2))[::-1]])
+            row = np.concatenate(
+                [curve(upper_in - 0.006), curve(upper_in + reach * (1 - 0.35 * _U**2))[::-1]]
+            )
             teeth = c.polygon(row, 0.0012, within=mouth)
             c.blend(teeth, np.array([242.0, 238.0, 228.0]))
-            corners = [ellipse(head.on_face(s * half * 0.95, MOUTH_Y), half * 0.3, 0.05) for s in (-1, 1)]
+            corners = [
+                ellipse(head.on_face(s * half * 0.95, MOUTH_Y), half * 0.3, 0.05) for s in (-1, 1)
+            ]
             c.wash(c.polygon(corners, 0.01, within=teeth), (0.55, 0.5, 0.5), 0.9)
             span = np.array([MOUTH_Y - 0.04, MOUTH_Y + 0.04])
-            seams = [head.on_face(np.full(2, x * half), span, 0.01) for x in (-0.59, -0.36, -0.12, 0.12, 0.36, 0.59)]
-            c.wash(c.polygon([ribbon(seam, np.full(2, 0.0016)) for seam in seams], 0.001, within=teeth), (0.8, 0.78, 0.76), 0.7)
-        line = c.polygon(ribbon(curve(middle - 0.32 * gap * inside), 0.0055 - 0.002 * np.abs(_U)), 0.0014)
+            seams = [
+                head.on_face(np.full(2, x * half), span, 0.01)
+                for x in (-0.59, -0.36, -0.12, 0.12, 0.36, 0.59)
+            ]
+            c.wash(
+                c.polygon(
+                    [ribbon(seam, np.full(2, 0.0016)) for seam in seams], 0.001, within=teeth
+                ),
+                (0.8, 0.78, 0.76),
+                0.7,
+            )
+        line = c.polygon(
+            ribbon(curve(middle - 0.32 * gap * inside), 0.0055 - 0.002 * np.abs(_U)), 0.0014
+        )
         c.wash(line, (0.42, 0.3, 0.3), 0.85)
         corners, folds = [], []
         for s in (-1, 1):
             corners.append(ellipse(head.on_face(s * half, middle[0], 0.01), 0.008, 0.006))
-            fold = smooth(head.on_face(s * np.array([0.062, 0.088, 0.108]), np.array([0.615, 0.655, 0.7])), 6)
+            fold = smooth(
+                head.on_face(s * np.array([0.062, 0.088, 0.108]), np.array([0.615, 0.655, 0.7])), 6
+            )
             folds.append(ribbon(fold, np.full(len(fold), 0.008)))
         c.wash(c.polygon(corners, 0.005), (0.6, 0.48, 0.46), 0.7)
         c.wash(c.polygon(folds, 0.006), (0.72, 0.62, 0.6), 0.25 + 0.3 * who.smile)
@@ -350,13 +517,21 @@ class _Portrait:
             return head.on_face(x, y)
 
         crease = EYE_Y + tilt - (who.eye_height * 0.64 + 0.013) * (0.35 + 0.65 * arch)
-        socket = c.polygon(np.concatenate([curve(crease - 0.012), curve(lower + 0.014)[::-1]]), 0.008)
+        socket = c.polygon(
+            np.concatenate([curve(crease - 0.012), curve(lower + 0.014)[::-1]]), 0.008
+        )
         c.wash(socket, (0.86, 0.78, 0.76), 0.55)
-        lid = c.polygon(np.concatenate([curve(crease), curve(np.maximum(lower, upper))[::-1]]), 0.004)
+        lid = c.polygon(
+            np.concatenate([curve(crease), curve(np.maximum(lower, upper))[::-1]]), 0.004
+        )
         c.wash(lid, (0.93, 0.86, 0.83))
         if who.makeup:
             ratio = np.clip(who.eyeshadow / who.skin, 0.3, 1.1)
-            c.wash(c.polygon(np.concatenate([curve(crease - 0.006), curve(upper)[::-1]]), 0.006), tuple(ratio), 0.75 * who.makeup)
+            c.wash(
+                c.polygon(np.concatenate([curve(crease - 0.006), curve(upper)[::-1]]), 0.006),
+                tuple(ratio),
+                0.75 * who.makeup,
+            )
         c.wash(c.stroke(curve(crease), 0.004, 0.0025), (0.55, 0.45, 0.42), 0.7)
         if open_ > 0.03:
             self._eyeball(s, np.concatenate([curve(upper), curve(lower)[::-1]]), curve(upper))
@@ -385,20 +560,39 @@ class _Portrait:
         r = 0.0275
         c.blend(c.blob(at, r * slant, r, 0.0014, within=aperture), who.iris * 0.5)
         c.blend(c.blob(at, r * 0.86 * slant, r * 0.86, 0.002, within=aperture), who.iris)
-        c.lighten(c.blob(shifted(at, 0, r * 0.4), r * 0.55 * slant, r * 0.35, 0.004, within=aperture), 30)
-        c.blend(c.blob(at, r * 0.44 * slant, r * 0.44, 0.0012, within=aperture), np.array([14.0, 11.0, 12.0]))
-        c.wash(c.polygon(ribbon(shifted(upper, 0, 0.005), np.full(len(upper), 0.016)), 0.004, within=aperture), (0.55, 0.5, 0.5), 0.8)
+        c.lighten(
+            c.blob(shifted(at, 0, r * 0.4), r * 0.55 * slant, r * 0.35, 0.004, within=aperture), 30
+        )
+        c.blend(
+            c.blob(at, r * 0.44 * slant, r * 0.44, 0.0012, within=aperture),
+            np.array([14.0, 11.0, 12.0]),
+        )
+        c.wash(
+            c.polygon(
+                ribbon(shifted(upper, 0, 0.005), np.full(len(upper), 0.016)), 0.004, within=aperture
+            ),
+            (0.55, 0.5, 0.5),
+            0.8,
+        )
         glint = shifted(at, self.side * 0.010 * slant, -0.010)
-        c.blend(c.blob(glint, 0.0062, 0.0062, 0.001, within=aperture), np.array([255.0, 255.0, 252.0]), 0.95)
+        c.blend(
+            c.blob(glint, 0.0062, 0.0062, 0.001, within=aperture),
+            np.array([255.0, 255.0, 252.0]),
+            0.95,
+        )
 
-    def _lashes(self, s: float, x: np.ndarray, upper: np.ndarray, open_: float, dark: np.ndarray) -> None:
+    def _lashes(
+        self, s: float, x: np.ndarray, upper: np.ndarray, open_: float, dark: np.ndarray
+    ) -> None:
         c, head = self.canvas, self.head
         rise = -0.013 if open_ > 0.35 else 0.010 - 0.023 * open_ / 0.35
         order = slice(None) if s > 0 else slice(None, None, -1)
         roots_x, roots_y = x[order][10:24:3], upper[order][10:24:3]
         hairs = []
         for k, (rx, ry) in enumerate(zip(roots_x, roots_y, strict=True)):
-            hair = head.on_face(np.array([rx, rx + s * 0.003 * k]), np.array([ry, ry + rise * (0.7 + 0.1 * k)]))
+            hair = head.on_face(
+                np.array([rx, rx + s * 0.003 * k]), np.array([ry, ry + rise * (0.7 + 0.1 * k)])
+            )
             hairs.append(ribbon(hair, np.array([0.0038, 0.001])))
         c.blend(c.polygon(hairs, 0.0008), dark, 0.75 * self.who.makeup)
 
@@ -408,9 +602,17 @@ class _Portrait:
         inner, outer = who.eye_gap - 0.062, who.eye_gap + 0.074
         x = s * (inner + (outer - inner) * t)
         lift = -0.004 * (self.face.eyes - 0.5)
-        y = who.brow_y + lift + 0.006 * (1 - t) ** 2 - who.brow_arch * np.sin(np.pi * np.clip(t, 0, 1) ** 1.3) + 0.012 * t**3
+        y = (
+            who.brow_y
+            + lift
+            + 0.006 * (1 - t) ** 2
+            - who.brow_arch * np.sin(np.pi * np.clip(t, 0, 1) ** 1.3)
+            + 0.012 * t**3
+        )
         width = who.brow_thick * np.interp(t, [0, 0.12, 0.5, 1], [0.62, 1, 0.9, 0.22])
-        dark = hair_rgb(min(1, 0.42 + 0.58 * self.face.hair_color), min(1.0, who.hair_warmth)) * 0.85
+        dark = (
+            hair_rgb(min(1, 0.42 + 0.58 * self.face.hair_color), min(1.0, who.hair_warmth)) * 0.85
+        )
         mask = c.polygon(ribbon(head.on_face(x, y), width), 0.0028, within=face)
         c.blend(mask, dark, 0.85 if who.sex == "male" else 0.8)
 
@@ -425,16 +627,26 @@ class _Portrait:
         back = 0.31 * (1 - t**2.4) ** (1 / 2.25) + 0.6 * who.volume_side
         if long_:
             fall = np.clip((y - 0.46) / 0.4, 0, 1.5)
-            half = half + (0.035 if who.style == "long" else 0.03 * np.sin(np.pi * np.clip(fall, 0, 1))) * fall
-            ripple = 0.008 * np.sin(y * 46 + who.noise_seed % 7) + 0.006 * np.sin(y * 23 + who.noise_seed % 5)
+            half = (
+                half
+                + (0.035 if who.style == "long" else 0.03 * np.sin(np.pi * np.clip(fall, 0, 1)))
+                * fall
+            )
+            ripple = 0.008 * np.sin(y * 46 + who.noise_seed % 7) + 0.006 * np.sin(
+                y * 23 + who.noise_seed % 5
+            )
             curl = who.wave * ripple * np.clip((y - 0.3) * 5, 0, 1)
             half = half + curl
             if who.style == "bob":
-                half = half * np.clip(1 - np.clip((y - who.length + 0.08) / 0.08, 0, 1) ** 3 * 0.18, 0.5, 1)
+                half = half * np.clip(
+                    1 - np.clip((y - who.length + 0.08) / 0.08, 0, 1) ** 3 * 0.18, 0.5, 1
+                )
         else:
             half = half * (1 - 0.35 * np.clip((y - 0.46) / 0.2, 0, 1) ** 1.5)
             back = back * (1 - 0.25 * np.clip((y - 0.46) / 0.2, 0, 1) ** 1.5)
-        return head.x0 - 0.065 * head.sin + 0 * y, np.sqrt((half * head.cos) ** 2 + (back * head.sin) ** 2)
+        return head.x0 - 0.065 * head.sin + 0 * y, np.sqrt(
+            (half * head.cos) ** 2 + (back * head.sin) ** 2
+        )
 
     def _hair_top(self) -> float:
         return TOP - self.who.volume_top * (0.9 if self.who.style != "buzz" else 1.0)
@@ -449,12 +661,16 @@ class _Portrait:
         return np.stack([cx - half, y], 1), np.stack([cx + half, y], 1)
 
     def _hair_planes(self) -> np.ndarray:
-        """``(3, S, S)``: hair colour in streaks that follow the silhouette, with a sheen and the light's side."""
+        """``(3, S, S)``: hair colour in streaks that follow the silhouette, with a sheen and the
+        light's side."""
         who = self.who
         n = min(256, self.canvas.size)
         p = grid(n)
         x, y = p[None, :], p[:, None]
-        cx, half = (v.astype(np.float32)[:, None] for v in self._outer(np.clip(p, self._hair_top() + 0.004, 1.3)))
+        cx, half = (
+            v.astype(np.float32)[:, None]
+            for v in self._outer(np.clip(p, self._hair_top() + 0.004, 1.3))
+        )
         lean = np.float32(who.part) * np.clip((np.float32(0.5) - y) / np.float32(0.4), 0, 1)
         across = (x - cx - lean) / np.maximum(half, np.float32(0.03))
         if who.wave:
@@ -463,15 +679,27 @@ class _Portrait:
         count = 1024
         at, row = np.linspace(-2, 2, count), np.zeros(count)
         for strands, amount in ((26, 0.08), (70, 0.07), (170, 0.05)):
-            row += amount * np.interp(at, np.linspace(-2, 2, 2 * strands), self.rng.normal(0, 0.8, 2 * strands))
+            row += amount * np.interp(
+                at, np.linspace(-2, 2, 2 * strands), self.rng.normal(0, 0.8, 2 * strands)
+            )
         place = np.clip((across + 2) * np.float32(count / 4), 0, count - 1)
-        strands_at = cv2.remap(row.astype(np.float32)[None], place, np.zeros_like(place), cv2.INTER_LINEAR)
+        strands_at = cv2.remap(
+            row.astype(np.float32)[None], place, np.zeros_like(place), cv2.INTER_LINEAR
+        )
         far = across * across
-        sheen = np.float32(0.17) * np.exp(-(((y - np.float32(0.17) - np.float32(0.10) * far) * 20) ** 2))
+        sheen = np.float32(0.17) * np.exp(
+            -(((y - np.float32(0.17) - np.float32(0.10) * far) * 20) ** 2)
+        )
         sheen += np.float32(0.08) * np.exp(-(((y - np.float32(0.62)) / np.float32(0.09)) ** 2))
         lit = np.float32(0.16 * who.light_strength * np.sin(who.light_azimuth)) * across
         rim = np.float32(-0.22) * np.clip(np.abs(across) - np.float32(0.55), 0, np.float32(0.6))
-        tone = 1 + strands_at * np.float32(0.5 if who.style == "buzz" else 1.15) + sheen * (1 + 3 * strands_at) + lit + rim
+        tone = (
+            1
+            + strands_at * np.float32(0.5 if who.style == "buzz" else 1.15)
+            + sheen * (1 + 3 * strands_at)
+            + lit
+            + rim
+        )
         # Black hair keeps visible strands: a few levels are added where a factor would do nothing.
         placed, planes = self.canvas.place_grid(tone), np.empty_like(self.canvas.planes)
         for plane, v in zip(planes, self.hair, strict=True):
@@ -494,9 +722,16 @@ class _Portrait:
         """Hair tied behind, that comes forward over one shoulder."""
         who, c = self.who, self.canvas
         s = 1 if who.part > 0 else -1
-        at = self.head.project(s * np.array([0.12, 0.2, 0.25, 0.24, 0.2]), np.array([0.5, 0.62, 0.76, 0.92, 1.08]), -0.16)
+        at = self.head.project(
+            s * np.array([0.12, 0.2, 0.25, 0.24, 0.2]),
+            np.array([0.5, 0.62, 0.76, 0.92, 1.08]),
+            -0.16,
+        )
         tail = smooth(at)
-        mask = c.polygon(ribbon(tail, np.interp(np.linspace(0, 1, len(tail)), [0, 0.5, 1], [0.1, 0.15, 0.1])), 0.003)
+        mask = c.polygon(
+            ribbon(tail, np.interp(np.linspace(0, 1, len(tail)), [0, 0.5, 1], [0.1, 0.15, 0.1])),
+            0.003,
+        )
         c.blend(mask, self.hair_planes)
         c.wash(mask, (0.82, 0.8, 0.8), 0.8)
 
@@ -521,7 +756,11 @@ class _Portrait:
     def _lay(self, mask: Mask, face: Mask, outline: np.ndarray) -> None:
         """Hair over the face, with the shadow that it throws."""
         c = self.canvas
-        c.wash(c.polygon(shifted(outline, -0.008 * self.side, 0.012), 0.010, within=face), (0.66, 0.56, 0.52), 0.7)
+        c.wash(
+            c.polygon(shifted(outline, -0.008 * self.side, 0.012), 0.010, within=face),
+            (0.66, 0.56, 0.52),
+            0.7,
+        )
         c.blend(mask, self.hair_planes)
 
     def _locks(self, face: Mask) -> None:
@@ -530,8 +769,28 @@ class _Portrait:
         end = who.length
         for s in (-1, 1):
             swoop = 0.02 if s * who.part < 0 else 0.0
-            x = np.array([who.part, who.part + s * (0.045 + swoop), s * 0.165, s * 0.218, s * 0.231, s * 0.226, s * 0.222])
-            y = np.array([who.hairline - 0.035, who.hairline + 0.002, who.hairline + 0.055 + swoop, 0.36, 0.48, 0.6, 0.70])
+            x = np.array(
+                [
+                    who.part,
+                    who.part + s * (0.045 + swoop),
+                    s * 0.165,
+                    s * 0.218,
+                    s * 0.231,
+                    s * 0.226,
+                    s * 0.222,
+                ]
+            )
+            y = np.array(
+                [
+                    who.hairline - 0.035,
+                    who.hairline + 0.002,
+                    who.hairline + 0.055 + swoop,
+                    0.36,
+                    0.48,
+                    0.6,
+                    0.70,
+                ]
+            )
             inner = head.round_face(head.angle(x, y), y)
             if end > 0.74:
                 low = np.linspace(0.78, end, 4)
@@ -542,7 +801,11 @@ class _Portrait:
             edge = right if s > 0 else left
             # Beyond the horizon the lock has no width: it stays inside the silhouette.
             bound = np.interp(inner[:, 1], edge[:, 1], edge[:, 0])
-            inner[:, 0] = np.minimum(inner[:, 0], bound - 0.012) if s > 0 else np.maximum(inner[:, 0], bound + 0.012)
+            inner[:, 0] = (
+                np.minimum(inner[:, 0], bound - 0.012)
+                if s > 0
+                else np.maximum(inner[:, 0], bound + 0.012)
+            )
             outline = np.concatenate([inner, edge[::-1]])
             self._lay(c.polygon(outline, 0.003), face, outline)
             c.wash(c.stroke(inner[8:], 0.014, 0.008), (0.7, 0.68, 0.68), 0.45)
@@ -555,7 +818,13 @@ class _Portrait:
         phi = np.linspace(-0.95, 0.95, 22)
         ragged = self.rng.uniform(-0.012, 0.016, 22)
         drop = {"short": 0.02, "quiff": -0.006, "pixie": 0.055}[who.style]
-        low = top + 0.004 + drop * (1 + turn * np.sin(phi)) / 1.3 + ragged + 0.11 * np.clip(np.abs(phi) - 0.5, 0, 1) ** 1.5
+        low = (
+            top
+            + 0.004
+            + drop * (1 + turn * np.sin(phi)) / 1.3
+            + ragged
+            + 0.11 * np.clip(np.abs(phi) - 0.5, 0, 1) ** 1.5
+        )
         lower = head.round_face(phi, low)
         upper = head.round_face(phi, np.full(22, top - 0.06))
         outline = np.concatenate([smooth(lower, 3), upper[::-1]])
@@ -564,7 +833,12 @@ class _Portrait:
     def _bangs(self, face: Mask) -> None:
         who, head, c = self.who, self.head, self.canvas
         phi = np.linspace(-1.12, 1.12, 34)
-        low = 0.345 + 0.012 * np.cos(phi * 2) * -1 + self.rng.uniform(-0.012, 0.012, 34) - 0.05 * who.part * phi
+        low = (
+            0.345
+            + 0.012 * np.cos(phi * 2) * -1
+            + self.rng.uniform(-0.012, 0.012, 34)
+            - 0.05 * who.part * phi
+        )
         lower = head.round_face(phi, low)
         upper = head.round_face(phi, np.full(34, who.hairline - 0.07))
         outline = np.concatenate([smooth(lower, 3), upper[::-1]])
@@ -582,10 +856,14 @@ class _Portrait:
             rim = head.project(x, y, 0.265 - 0.5 * x**2)
             c.blend(c.polygon(ribbon(rim, np.full(33, 0.008)), 0.001), dark, 0.9)
             c.lighten(c.polygon(rim, 0.002), 6)
-            temple = head.project(np.array([s * 0.21, s * who.cheek]), np.array([0.462, 0.455]), np.array([0.24, 0.0]))
+            temple = head.project(
+                np.array([s * 0.21, s * who.cheek]), np.array([0.462, 0.455]), np.array([0.24, 0.0])
+            )
             if s * head.sin < 0.25:
                 c.blend(c.stroke(temple, 0.008, 0.001), dark, 0.85)
-        bridge = head.project(np.array([-0.032, 0.0, 0.032]), np.array([0.468, 0.460, 0.468]), 0.275)
+        bridge = head.project(
+            np.array([-0.032, 0.0, 0.032]), np.array([0.468, 0.460, 0.468]), 0.275
+        )
         c.blend(c.stroke(smooth(bridge), 0.007, 0.001), dark, 0.9)
 
     def _earrings(self) -> None:

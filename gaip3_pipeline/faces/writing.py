@@ -1,4 +1,5 @@
-"""Paints faces into JPEG files, on several processes. Imports little, since every process imports it."""
+"""Paints faces into JPEG files, on several processes. Imports little, since every process
+imports it."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -27,13 +28,20 @@ def paint_files(jobs: Sequence[Job], size: int, processes: int) -> Iterator[int]
         for chunk in chunks:
             yield _paint_chunk(chunk, size)
         return
-    # Not fork: the caller may hold threads (TensorFlow's, Dagster's) that a forked child would find dead.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    # Not fork: the caller may hold threads (TensorFlow's, Dagster's) that a forked child would find
+    # dead.
+    with ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
+    ) as pool:
         waiting = iter(chunks)
-        running = {pool.submit(_paint_chunk, chunk, size) for chunk in islice(waiting, 3 * processes)}
+        running = {
+            pool.submit(_paint_chunk, chunk, size) for chunk in islice(waiting, 3 * processes)
+        }
         while running:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(_paint_chunk, chunk, size) for chunk in islice(waiting, len(finished))}
+            running |= {
+                pool.submit(_paint_chunk, chunk, size) for chunk in islice(waiting, len(finished))
+            }
             for f in finished:
                 yield f.result()
 

@@ -1,4 +1,5 @@
-"""The features of faces, learned without labels and extracted: a trunk (trunk.py) and the face's parts (parts.py)."""
+"""The features of faces, learned without labels and extracted: a trunk (trunk.py) and the face's
+parts (parts.py)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,7 +10,13 @@ import numpy as np
 from scipy.sparse.linalg import eigsh
 
 from gaip3_pipeline.features.part_measures import PARTS
-from gaip3_pipeline.features.parts import PartAxes, learn_part_axes, load_part_axes, part_groups, save_part_axes
+from gaip3_pipeline.features.parts import (
+    PartAxes,
+    learn_part_axes,
+    load_part_axes,
+    part_groups,
+    save_part_axes,
+)
 from gaip3_pipeline.features.patches import HEIGHT, PATCH, PATCHES, SAMPLED, WIDTH, patch_dictionary
 from gaip3_pipeline.features.trunk import COLOURS, REGIONS, build_trunk, trunk_groups
 from gaip3_pipeline.imaging.augment import shrink
@@ -24,7 +31,8 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Extractor:
-    """``trunk``: which patches and colours lie in which region of a picture; ``parts``: the parts of the face in it."""
+    """``trunk``: which patches and colours lie in which region of a picture; ``parts``: the
+    parts of the face in it."""
 
     trunk: keras.Model
     parts: PartAxes
@@ -36,7 +44,8 @@ def groups() -> np.ndarray:
 
 
 def learn_extractor(images: np.ndarray, seed: int = 0) -> tuple[Extractor, float]:
-    """The extractor of ``images (N, H, W, 3) uint8``, and the share of the trunk's features' variance that its axes keep.
+    """The extractor of ``images (N, H, W, 3) uint8``, and the share of the trunk's features'
+    variance that its axes keep.
 
     ``LEARNED_FROM`` pictures are enough; memory rises with their number, about 400 kB for each.
     """
@@ -54,7 +63,11 @@ def learn_extractor(images: np.ndarray, seed: int = 0) -> tuple[Extractor, float
     before.compile(**compile_options())
     parts: list[list[np.ndarray]] = [[] for _ in before.outputs]
     for start in range(0, len(pictures), _BATCH):
-        for part, found in zip(parts, before.predict_on_batch(pictures[start : start + _BATCH].astype(np.float32)), strict=True):
+        for part, found in zip(
+            parts,
+            before.predict_on_batch(pictures[start : start + _BATCH].astype(np.float32)),
+            strict=True,
+        ):
             part.append(np.asarray(found))
     kept = []
     for name, part in zip(REGIONS, parts, strict=True):
@@ -63,16 +76,22 @@ def learn_extractor(images: np.ndarray, seed: int = 0) -> tuple[Extractor, float
         layer.mean.assign(mean)
         layer.axes.assign(axes)
         kept.append(share)
-    return Extractor(_compiled(trunk), learn_part_axes(pictures, centres, width)), float(np.mean(kept))
+    return Extractor(_compiled(trunk), learn_part_axes(pictures, centres, width)), float(
+        np.mean(kept)
+    )
 
 
 def extract(
-    extractor: Extractor, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None, with_parts: bool = True
+    extractor: Extractor,
+    batches: Iterable[np.ndarray],
+    done: Callable[[int], None] | None = None,
+    with_parts: bool = True,
 ) -> np.ndarray:
-    """Features of pictures and of their mirror images, ``(2, N, D) float16``, for batches of ``(B, H, W, 3) uint8``.
+    """Features of pictures and of their mirror images, ``(2, N, D) float16``, for batches of ``(B,
+    H, W, 3) uint8``.
 
-    ``done(n)`` is told how many pictures are done. Without parts they are the trunk's alone, in a third of the time.
-    """
+    ``done(n)`` is told how many pictures are done. Without parts they are the trunk's alone, in
+    a third of the time."""
     out, n = [], 0
     for batch in batches:
         for start in range(0, len(batch), _BATCH):
@@ -85,11 +104,16 @@ def extract(
             n += len(some)
             if done:
                 done(n)
-    return np.concatenate(out, axis=1) if out else np.zeros((2, 0, int((groups() if with_parts else trunk_groups())[-1])), np.float16)
+    return (
+        np.concatenate(out, axis=1)
+        if out
+        else np.zeros((2, 0, int((groups() if with_parts else trunk_groups())[-1])), np.float16)
+    )
 
 
 def save_extractor(extractor: Extractor, folder: Path) -> None:
-    """Write ``model.weights.h5``, ``parts.weights.h5`` and ``model.json``, each whole or not at all."""
+    """Write ``model.weights.h5``, ``parts.weights.h5`` and ``model.json``, each whole or not at
+    all."""
     save_weights(extractor.trunk, folder)
     save_part_axes(extractor.parts, folder)
     save_config(folder, {"height": HEIGHT, "width": WIDTH, "features": int(groups()[-1])})
@@ -106,18 +130,29 @@ def _compiled(trunk: keras.Model) -> keras.Model:
     return trunk
 
 
-def _patch_dictionary(pictures: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The dictionary of patches at random places: directions ``(8, 8, 3, PATCHES)``, offset ``(PATCHES,)``."""
+def _patch_dictionary(
+    pictures: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The dictionary of patches at random places: directions ``(8, 8, 3, PATCHES)``, offset
+    ``(PATCHES,)``."""
     which = generator.integers(0, len(pictures), SAMPLED)
-    tops, lefts = generator.integers(0, HEIGHT - PATCH + 1, SAMPLED), generator.integers(0, WIDTH - PATCH + 1, SAMPLED)
+    tops, lefts = (
+        generator.integers(0, HEIGHT - PATCH + 1, SAMPLED),
+        generator.integers(0, WIDTH - PATCH + 1, SAMPLED),
+    )
     corners = zip(which, tops, lefts, strict=True)
-    taken = np.stack([pictures[i, t : t + PATCH, x : x + PATCH].ravel() for i, t, x in corners]).astype(np.float32)
+    taken = np.stack(
+        [pictures[i, t : t + PATCH, x : x + PATCH].ravel() for i, t, x in corners]
+    ).astype(np.float32)
     directions, offset = patch_dictionary(taken, ROUNDS, generator)
     return directions.reshape(PATCH, PATCH, 3, PATCHES), offset
 
 
-def _colour_dictionary(pictures: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, float]:
-    """k-means of pixels: ``(COLOURS, 3)`` centres, and the square of the usual distance between neighbours."""
+def _colour_dictionary(
+    pictures: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """k-means of pixels: ``(COLOURS, 3)`` centres, and the square of the usual distance between
+    neighbours."""
     flat = pictures.reshape(-1, 3)
     pixels = opponent(flat[generator.integers(0, len(flat), SAMPLED)])
     centres = pixels[generator.choice(SAMPLED, COLOURS, replace=False)]
@@ -130,8 +165,11 @@ def _colour_dictionary(pictures: np.ndarray, generator: np.random.Generator) -> 
     return centres, float(np.median(apart[:, 1]) + 1e-6)
 
 
-def _principal_axes(x: np.ndarray, axes: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean ``(d,)``, axes ``(d, K)`` scaled so that the mean square norm of all of ``x (n, d)`` would be 1, and the share kept."""
+def _principal_axes(
+    x: np.ndarray, axes: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Mean ``(d,)``, axes ``(d, K)`` scaled so that the mean square norm of all of ``x (n, d)``
+    would be 1, and the share kept."""
     mean = x.mean(axis=0)
     centred = x - mean
     total = float(np.square(centred).sum()) + 1e-12

@@ -1,4 +1,5 @@
-"""What is measured of the parts of faces (features/part_measures.py), on axes learned from pictures alone."""
+"""What is measured of the parts of faces (features/part_measures.py), on axes learned from
+pictures alone."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ _ROUNDS = 5  # of the mean of shapes that are turned to lie on it
 
 @dataclass(frozen=True)
 class PartAxes:
-    """``shape (468, 3)``: the points of the mean face; ``colours (K, 3)`` and ``width`` of the words of colour of hair.
+    """``shape (468, 3)``: the points of the mean face; ``colours (K, 3)`` and ``width`` of the
+    words of colour of hair.
 
-    ``mean (D,)`` of the measures of all parts, one after another, and the ``axes (D, F)`` that each part's lie on: of a mean square of 1.
-    """
+    ``mean (D,)`` of the measures of all parts, one after another, and the ``axes (D, F)`` that
+    each part's lie on: of a mean square of 1."""
 
     shape: np.ndarray
     colours: np.ndarray
@@ -33,7 +35,9 @@ class PartAxes:
 
     def features(self, pictures: np.ndarray) -> np.ndarray:
         """``(N, F) float32`` of ``pictures (N, H, W, 3) uint8``."""
-        measured = np.concatenate(_measured(pictures, find_parts(pictures), self.shape, self.colours, self.width), axis=1)
+        measured = np.concatenate(
+            _measured(pictures, find_parts(pictures), self.shape, self.colours, self.width), axis=1
+        )
         return ((measured - self.mean) @ self.axes).astype(np.float32)
 
 
@@ -43,15 +47,20 @@ def part_groups() -> np.ndarray:
 
 
 def learn_part_axes(pictures: np.ndarray, colours: np.ndarray, width: float) -> PartAxes:
-    """The axes of ``pictures (N, H, W, 3) uint8`` and their mirror images, with words of colour learned elsewhere."""
+    """The axes of ``pictures (N, H, W, 3) uint8`` and their mirror images, with words of colour
+    learned elsewhere."""
     parts = find_parts(pictures)
     shape = _mean_shape(parts.points)
     means, blocks = [], []
-    for part, axes in zip(_measured(pictures, parts, shape, colours, width), PART_AXES, strict=True):
+    for part, axes in zip(
+        _measured(pictures, parts, shape, colours, width), PART_AXES, strict=True
+    ):
         mean = part.mean(axis=0)
         _, singular, vectors = np.linalg.svd(part - mean, full_matrices=False)
         block = np.zeros((part.shape[1], axes))
-        block[:, : len(vectors)] = vectors[:axes].T / (np.sqrt(np.square(singular).sum() / len(part)) + 1e-12)
+        block[:, : len(vectors)] = vectors[:axes].T / (
+            np.sqrt(np.square(singular).sum() / len(part)) + 1e-12
+        )
         means.append(mean)
         blocks.append(block)
     return PartAxes(shape, colours, width, np.concatenate(means), block_diag(*blocks))
@@ -70,10 +79,15 @@ def load_part_axes(folder: Path) -> PartAxes:
     if not path.exists():
         raise FileNotFoundError(f"no axes of parts at {path}; materialise feature_extractor")
     with h5py.File(path) as file:
-        return PartAxes(width=float(file["width"][()]), **{name: file[name][()] for name in ("shape", "colours", "mean", "axes")})
+        return PartAxes(
+            width=float(file["width"][()]),
+            **{name: file[name][()] for name in ("shape", "colours", "mean", "axes")},
+        )
 
 
-def _measured(pictures: np.ndarray, parts: FaceParts, shape: np.ndarray, colours: np.ndarray, width: float) -> list[np.ndarray]:
+def _measured(
+    pictures: np.ndarray, parts: FaceParts, shape: np.ndarray, colours: np.ndarray, width: float
+) -> list[np.ndarray]:
     """For each of ``PARTS`` its measures, ``(N, d) float32``."""
     shapes, turns = in_own_frame(parts.points, shape)
 
@@ -86,7 +100,8 @@ def _measured(pictures: np.ndarray, parts: FaceParts, shape: np.ndarray, colours
 
 
 def _mean_shape(points: np.ndarray) -> np.ndarray:
-    """The mean of shapes turned to lie on it (generalised Procrustes analysis, Gower 1975), ``(468, 3)``."""
+    """The mean of shapes turned to lie on it (generalised Procrustes analysis, Gower 1975),
+    ``(468, 3)``."""
     mean = of_unit_size(points).mean(axis=0)
     for _ in range(_ROUNDS):
         mean = of_unit_size(in_own_frame(points, mean)[0].mean(axis=0, keepdims=True))[0]

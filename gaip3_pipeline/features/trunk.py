@@ -1,9 +1,10 @@
-"""Features of faces learned from pictures alone: which small patches and which colours lie in which region. The trunk of the input models.
+"""Features of faces learned from pictures alone: which small patches and which colours lie in which
+region. The trunk of the input models.
 
-Whitened k-means patches (Coates, Lee and Ng 2011) and soft k-means colours, each pooled over a fine grid, and on the principal axes of
-each region: four rows of the face, its middle and both sides together, so that a mirror image swaps the sides. Beside them a very
-small copy. No labels, so nothing is learned anew when somebody relabels.
-"""
+Whitened k-means patches (Coates, Lee and Ng 2011) and soft k-means colours, each pooled over a
+fine grid, and on the principal axes of each region: four rows of the face, its middle and both
+sides together, so that a mirror image swaps the sides. Beside them a very small copy. No labels,
+so nothing is learned anew when somebody relabels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,35 +13,59 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from gaip3_pipeline.features.patches import FLAT, GRID, HEIGHT, PATCH, PATCHES, STRIDE, THRESHOLD, WIDTH, cell_means
+from gaip3_pipeline.features.patches import (
+    FLAT,
+    GRID,
+    HEIGHT,
+    PATCH,
+    PATCHES,
+    STRIDE,
+    THRESHOLD,
+    WIDTH,
+    cell_means,
+)
 from gaip3_pipeline.imaging.transform import opponent_channels
 
 Tensor = Any
 COLOURS = 48
-ROWS, SIDES = 4, (0, 3, 7)  # regions: rows of the face; columns of the grid where the left side and the middle begin, and the right side
-PATCH_AXES, COLOUR_AXES, COPY_AXES = 40, 30, 50  # of a region; 80 and 60 gained .003 of R² on photographs
+# regions: rows of the face; columns of the grid where the left side and the middle begin, and the
+# right side
+ROWS, SIDES = 4, (0, 3, 7)
+# of a region; 80 and 60 gained .003 of R² on photographs
+PATCH_AXES, COLOUR_AXES, COPY_AXES = 40, 30, 50
 COPY = (16, 13)  # the very small copy
-REGIONS = [f"{words}_{row}_{where}" for words in ("patches", "colours") for row in range(ROWS) for where in ("side", "middle")] + ["copy"]
+REGIONS = [
+    f"{words}_{row}_{where}"
+    for words in ("patches", "colours")
+    for row in range(ROWS)
+    for where in ("side", "middle")
+] + ["copy"]
 
 
 class Pooled(layers.Layer):
     """Means of ``(B, h, w, C)`` over each cell of a grid: ``(B, *GRID, C)``."""
 
     def build(self, shape: Sequence[int]) -> None:
-        self._rows, self._columns = (cell_means(n, k).astype(np.float32) for n, k in zip(shape[1:3], GRID, strict=True))
+        self._rows, self._columns = (
+            cell_means(n, k).astype(np.float32) for n, k in zip(shape[1:3], GRID, strict=True)
+        )
 
     def call(self, x: Tensor) -> Tensor:
-        return ops.einsum("bw,nawc->nabc", self._columns, ops.einsum("ah,nhwc->nawc", self._rows, x))
+        return ops.einsum(
+            "bw,nawc->nabc", self._columns, ops.einsum("ah,nhwc->nawc", self._rows, x)
+        )
 
 
 class PatchWords(layers.Layer):
     """How much of each patch of a dictionary, and of its opposite, lies where.
 
-    ``(B, 128, 104, 3)`` in 0..255 to ``(B, 31, 25, 2 · PATCHES)``; a patch's own mean and contrast do not count.
-    """
+    ``(B, 128, 104, 3)`` in 0..255 to ``(B, 31, 25, 2 · PATCHES)``; a patch's own mean and
+    contrast do not count."""
 
     def build(self, shape: Sequence[int]) -> None:
-        self.directions = self.add_weight(shape=(PATCH, PATCH, 3, PATCHES), trainable=False, name="directions")
+        self.directions = self.add_weight(
+            shape=(PATCH, PATCH, 3, PATCHES), trainable=False, name="directions"
+        )
         self.offset = self.add_weight(shape=(PATCHES,), trainable=False, name="offset")
 
     def call(self, pictures: Tensor) -> Tensor:
@@ -48,14 +73,21 @@ class PatchWords(layers.Layer):
             return ops.average_pool(ops.mean(x, axis=-1, keepdims=True), PATCH, STRIDE, "valid")
 
         mean = local(pictures)
-        deviation = ops.sqrt(ops.maximum(local(ops.square(pictures)) - ops.square(mean), 0.0) + FLAT)
-        found = ops.conv(pictures, self.directions, STRIDE, "valid") - mean * ops.sum(self.directions, axis=(0, 1, 2))
+        deviation = ops.sqrt(
+            ops.maximum(local(ops.square(pictures)) - ops.square(mean), 0.0) + FLAT
+        )
+        found = ops.conv(pictures, self.directions, STRIDE, "valid") - mean * ops.sum(
+            self.directions, axis=(0, 1, 2)
+        )
         active = found / deviation - self.offset
-        return ops.concatenate([ops.relu(active - THRESHOLD), ops.relu(-active - THRESHOLD)], axis=-1)
+        return ops.concatenate(
+            [ops.relu(active - THRESHOLD), ops.relu(-active - THRESHOLD)], axis=-1
+        )
 
 
 class ColourWords(layers.Layer):
-    """How near each pixel of the half-size picture is to each of a few colours: ``(B, 128, 104, 3)`` to ``(B, 64, 52, COLOURS)``."""
+    """How near each pixel of the half-size picture is to each of a few colours: ``(B, 128, 104,
+    3)`` to ``(B, 64, 52, COLOURS)``."""
 
     def build(self, shape: Sequence[int]) -> None:
         self.centres = self.add_weight(shape=(COLOURS, 3), trainable=False, name="centres")
@@ -63,7 +95,9 @@ class ColourWords(layers.Layer):
 
     def call(self, pictures: Tensor) -> Tensor:
         x = ops.stack(opponent_channels(ops.average_pool(pictures, 2, 2, "valid")), axis=-1)
-        near = 2.0 * ops.matmul(x, ops.transpose(self.centres)) - ops.sum(ops.square(self.centres), axis=1)
+        near = 2.0 * ops.matmul(x, ops.transpose(self.centres)) - ops.sum(
+            ops.square(self.centres), axis=1
+        )
         return ops.softmax(near / self.width, axis=-1)
 
 
@@ -83,12 +117,17 @@ class OnAxes(layers.Layer):
 
 
 def build_trunk() -> tuple[keras.Model, keras.Model]:
-    """The trunk, ``(B, 128, 104, 3) float32 in 0..255 -> (B, D)``, and the same up to what its axes project, a list of ``(B, d)``."""
+    """The trunk, ``(B, 128, 104, 3) float32 in 0..255 -> (B, D)``, and the same up to what its
+    axes project, a list of ``(B, d)``."""
     pictures = keras.Input((HEIGHT, WIDTH, 3))
-    words: dict[str, layers.Layer] = {"patches": PatchWords(name="patch_words"), "colours": ColourWords(name="colour_words")}
+    words: dict[str, layers.Layer] = {
+        "patches": PatchWords(name="patch_words"),
+        "colours": ColourWords(name="colour_words"),
+    }
     before, after = [], []
     for name, axes in (("patches", PATCH_AXES), ("colours", COLOUR_AXES)):
-        cells = ops.sqrt(Pooled()(words[name](pictures)) + 1e-12)  # the root tames the few words that fill a cell
+        # the root tames the few words that fill a cell
+        cells = ops.sqrt(Pooled()(words[name](pictures)) + 1e-12)
         for row in range(ROWS):
             top, bottom = row * GRID[0] // ROWS, (row + 1) * GRID[0] // ROWS
             left = layers.Flatten()(cells[:, top:bottom, SIDES[0] : SIDES[1]])
@@ -96,14 +135,21 @@ def build_trunk() -> tuple[keras.Model, keras.Model]:
             middle = layers.Flatten()(cells[:, top:bottom, SIDES[1] : SIDES[2]])
             side = OnAxes(axes, name=f"{name}_{row}_side")
             before += [ops.concatenate([left, right], axis=0), middle]
-            after += [layers.Concatenate()([side(left), side(right)]), OnAxes(axes, name=f"{name}_{row}_middle")(middle)]
-    copy = layers.Flatten()(ops.average_pool(pictures, HEIGHT // COPY[0], HEIGHT // COPY[0], "valid")) / 255.0
+            after += [
+                layers.Concatenate()([side(left), side(right)]),
+                OnAxes(axes, name=f"{name}_{row}_middle")(middle),
+            ]
+    copy = (
+        layers.Flatten()(ops.average_pool(pictures, HEIGHT // COPY[0], HEIGHT // COPY[0], "valid"))
+        / 255.0
+    )
     before.append(copy)
     after.append(OnAxes(COPY_AXES, name="copy")(copy))
     return keras.Model(pictures, layers.Concatenate()(after)), keras.Model(pictures, before)
 
 
 def trunk_groups() -> np.ndarray:
-    """``(G + 1,) int``: where the features of each region begin and end: (side, middle) of four rows, of patches, of colours; the copy."""
+    """``(G + 1,) int``: where the features of each region begin and end: (side, middle) of four
+    rows, of patches, of colours; the copy."""
     sizes = [n for axes in (PATCH_AXES, COLOUR_AXES) for _ in range(ROWS) for n in (2 * axes, axes)]
     return np.cumsum([0, *sizes, COPY_AXES])

@@ -1,4 +1,5 @@
-"""Pictures on their way into a network: shrinking and augmentation of uint8 batches. Pure functions of arrays."""
+"""Pictures on their way into a network: shrinking and augmentation of uint8 batches. Pure
+functions of arrays."""
 
 import cv2
 import numpy as np
@@ -34,11 +35,14 @@ def shift(images: np.ndarray, most: int, generator: np.random.Generator) -> np.n
     height, width = images.shape[1:3]
     padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
     tops, lefts = generator.integers(0, 2 * most + 1, (2, len(images)))
-    return np.stack([p[t : t + height, x : x + width] for p, t, x in zip(padded, tops, lefts, strict=True)])
+    return np.stack(
+        [p[t : t + height, x : x + width] for p, t, x in zip(padded, tops, lefts, strict=True)]
+    )
 
 
 def blur(images: np.ndarray, most: float, generator: np.random.Generator) -> np.ndarray:
-    """``(B, H, W, 3) uint8``: half of the pictures blurred by a Gaussian of up to ``most`` pixels."""
+    """``(B, H, W, 3) uint8``: half of the pictures blurred by a Gaussian of up to ``most``
+    pixels."""
     if most == 0:
         return images
     out = images.copy()
@@ -49,9 +53,14 @@ def blur(images: np.ndarray, most: float, generator: np.random.Generator) -> np.
 
 
 def jitter(images: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """``(B, H, W, 3) float32 in 0..1``: contrast scaled by 1 ± ``strength`` and brightness moved by ± half of it."""
+    """``(B, H, W, 3) float32 in 0..1``: contrast scaled by 1 ± ``strength`` and brightness moved
+    by ± half of it."""
     if strength == 0:
         return images
-    contrast = generator.uniform(1 - strength, 1 + strength, (len(images), 1, 1, 1)).astype(np.float32)
-    brightness = generator.uniform(-strength / 2, strength / 2, (len(images), 1, 1, 1)).astype(np.float32)
+    contrast = generator.uniform(1 - strength, 1 + strength, (len(images), 1, 1, 1)).astype(
+        np.float32
+    )
+    brightness = generator.uniform(-strength / 2, strength / 2, (len(images), 1, 1, 1)).astype(
+        np.float32
+    )
     return np.clip((images - 0.5) * contrast + 0.5 + brightness, 0.0, 1.0)

@@ -1,4 +1,5 @@
-"""Contact sheets small enough for metadata: one JPEG of already chosen pictures, and its Markdown."""
+"""Contact sheets small enough for metadata: one JPEG of already chosen pictures, and its
+Markdown."""
 
 import base64
 import math
@@ -23,7 +24,8 @@ def contact_sheet(
     title: str | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> bytes:
-    """A JPEG of ``images`` (``(H, W, 3) uint8`` RGB each) in rows of ``columns``, each fitted into ``cell`` (width, height).
+    """A JPEG of ``images`` (``(H, W, 3) uint8`` RGB each) in rows of ``columns``, each fitted into
+    ``cell`` (width, height).
 
     Quality is lowered, and then the size, until the sheet takes at most ``max_bytes``.
     """
@@ -35,14 +37,23 @@ def contact_sheet(
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((_GAP, 3), _fitting(draw, title, width - 2 * _GAP, _font(13)), fill=_INK, font=_font(13))
+        draw.text(
+            (_GAP, 3), _fitting(draw, title, width - 2 * _GAP, _font(13)), fill=_INK, font=_font(13)
+        )
     for i, image in enumerate(images):
         left = _GAP + i % columns * (cell[0] + _GAP)
         top = title_height + _GAP + i // columns * (cell[1] + caption_height + _GAP)
         fitted = Image.fromarray(_fit(image, cell))
-        sheet.paste(fitted, (left + (cell[0] - fitted.width) // 2, top + (cell[1] - fitted.height) // 2))
+        sheet.paste(
+            fitted, (left + (cell[0] - fitted.width) // 2, top + (cell[1] - fitted.height) // 2)
+        )
         if captions:
-            draw.text((left, top + cell[1] + 1), _fitting(draw, captions[i], cell[0], _font(10)), fill=_INK, font=_font(10))
+            draw.text(
+                (left, top + cell[1] + 1),
+                _fitting(draw, captions[i], cell[0], _font(10)),
+                fill=_INK,
+                font=_font(10),
+            )
     return _at_most(np.asarray(sheet), max_bytes)
 
 
@@ -57,7 +68,8 @@ def pairs(
     gain: float = 2.0,
     across: int = 3,
 ) -> bytes:
-    """A JPEG of triples before, after and difference (``128 + gain·(after − before)``), ``across`` triples in a row."""
+    """A JPEG of triples before, after and difference (``128 + gain·(after − before)``),
+    ``across`` triples in a row."""
     shown: list[np.ndarray] = []
     for x, y in zip(before, after, strict=True):
         difference = 128 + gain * (y.astype(np.float32) - x.astype(np.float32))
@@ -84,7 +96,9 @@ def _fit(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
 def _at_most(sheet: np.ndarray, max_bytes: int) -> bytes:
     while True:
         for quality in (90, 82, 74, 66, 58, 50, 42, 34):
-            done, encoded = cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+            done, encoded = cv2.imencode(
+                ".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+            )
             if done and encoded.size <= max_bytes:
                 return encoded.tobytes()
         height, width = round(sheet.shape[0] * 0.8), round(sheet.shape[1] * 0.8)
@@ -97,7 +111,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _fitting(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _fitting(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    width: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> str:
     """``text`` cut to ``width`` pixels."""
     if draw.textlength(text, font) <= width:
         return text

@@ -1,9 +1,9 @@
 """Reading one picture file into upright RGB pixels, no larger than its use needs.
 
-JPEG is decoded by OpenCV's libjpeg-turbo at 1/2, 1/4 or 1/8 where that cannot be told from a full decode (:func:`reduction`); PNG, WebP
-and CMYK by Pillow. Formats are told by content, never by suffix. Transparency is dropped, not blended with a background, since the
-colours below it are the photograph's own (and as OpenCV and Pillow's ``convert("RGB")`` do).
-"""
+JPEG is decoded by OpenCV's libjpeg-turbo at 1/2, 1/4 or 1/8 where that cannot be told from a
+full decode (:func:`reduction`); PNG, WebP and CMYK by Pillow. Formats are told by content, never
+by suffix. Transparency is dropped, not blended with a background, since the colours below it are
+the photograph's own (and as OpenCV and Pillow's ``convert("RGB")`` do)."""
 
 import io
 import math
@@ -45,7 +45,8 @@ class UnusableImage(ValueError):
 
 @dataclass(frozen=True)
 class Target:
-    """What a picture is decoded for: ``crop`` of the width off each side, then area-resized to ``height`` x ``width`` pixels."""
+    """What a picture is decoded for: ``crop`` of the width off each side, then area-resized to
+    ``height`` x ``width`` pixels."""
 
     height: int
     width: int
@@ -59,10 +60,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Picture:
-    """``pixels`` is ``(h, w, 3) uint8`` RGB, upright: the picture of ``width`` x ``height`` pixels reduced by ``reduction``.
+    """``pixels`` is ``(h, w, 3) uint8`` RGB, upright: the picture of ``width`` x ``height`` pixels
+    reduced by ``reduction``.
 
-    ``notes`` says what is out of the ordinary (``greyscale``, ``turned by EXIF orientation 6``, …); it is empty for most.
-    """
+    ``notes`` says what is out of the ordinary (``greyscale``, ``turned by EXIF orientation 6``,
+    …); it is empty for most."""
 
     pixels: np.ndarray
     width: int
@@ -72,31 +74,44 @@ class Picture:
 
 
 def reduction(width: int, height: int, target: Target) -> int:
-    """The largest of 8, 4, 2, 1 by which a JPEG may be reduced in decoding for ``target``; sizes are of the upright picture.
+    """The largest of 8, 4, 2, 1 by which a JPEG may be reduced in decoding for ``target``; sizes
+    are of the upright picture.
 
-    The result must stay below 0.5 grey levels mean absolute difference from a full decode. On photographs re-saved at 256² to 2048²
-    that holds when output pixels begin and end on pixels of the reduced picture and have 2 of them a side, or 1 of an eighth (0.10 to
-    0.39; 1 of a quarter gave up to 0.53 with strong colour noise), and when 3 or more a side fall on each wherever its edges lie (up
-    to 0.4; with 2.3 it was 0.48, with 1.5 1.0).
-    """
+    The result must stay below 0.5 grey levels mean absolute difference from a full decode. On
+    photographs re-saved at 256² to 2048² that holds when output pixels begin and end on pixels
+    of the reduced picture and have 2 of them a side, or 1 of an eighth (0.10 to 0.39; 1 of a
+    quarter gave up to 0.53 with strong colour noise), and when 3 or more a side fall on each
+    wherever its edges lie (up to 0.4; with 2.3 it was 0.48, with 1.5 1.0)."""
     left, right = target.columns(width)
     for factor in (8, 4, 2):
         across, down = (right - left) / factor / target.width, height / factor / target.height
-        aligned = not (left % factor or width % factor or height % factor) and across.is_integer() and down.is_integer()
+        aligned = (
+            not (left % factor or width % factor or height % factor)
+            and across.is_integer()
+            and down.is_integer()
+        )
         if min(across, down) >= 3 or (aligned and min(across, down) >= (1 if factor == 8 else 2)):
             return factor
     return 1
 
 
-def decode(data: bytes, name: str, target: Target, max_pixels: int, large: AbstractContextManager[object] | None = None) -> Picture:
+def decode(
+    data: bytes,
+    name: str,
+    target: Target,
+    max_pixels: int,
+    large: AbstractContextManager[object] | None = None,
+) -> Picture:
     """The picture in the bytes ``data`` of a file called ``name``. Raises :class:`UnusableImage`.
 
-    More than ``max_pixels`` are refused from the header. ``large`` is held while a picture of more than :data:`LARGE` pixels is decoded.
-    """
+    More than ``max_pixels`` are refused from the header. ``large`` is held while a picture of
+    more than :data:`LARGE` pixels is decoded."""
     if not data:
         raise UnusableImage("empty file")
     try:
-        return (_jpeg if data[:3] == b"\xff\xd8\xff" else _other)(data, name, target, max_pixels, large or nullcontext())
+        return (_jpeg if data[:3] == b"\xff\xd8\xff" else _other)(
+            data, name, target, max_pixels, large or nullcontext()
+        )
     except (UnusableImage, MemoryError):
         raise
     except BrokenJpeg as e:
@@ -105,12 +120,15 @@ def decode(data: bytes, name: str, target: Target, max_pixels: int, large: Abstr
         raise UnusableImage(f"too large: {e}") from e
     except Image.UnidentifiedImageError as e:
         raise UnusableImage(f"not a JPEG, PNG or WebP picture (it begins with {data[:8]!r})") from e
-    except Exception as e:  # what Pillow raises for damaged files is open-ended: OSError, SyntaxError, struct.error, zlib.error, …
+    # what Pillow raises for damaged files is open-ended: OSError, SyntaxError, struct.error,
+    # zlib.error, …
+    except Exception as e:
         raise UnusableImage(f"damaged: {' '.join(str(e).split()) or type(e).__name__}") from e
 
 
 def original_size(path: Path) -> tuple[int, int]:
-    """Width and height of the picture at ``path``, upright, from its header alone. Raises :class:`UnusableImage`."""
+    """Width and height of the picture at ``path``, upright, from its header alone. Raises
+    :class:`UnusableImage`."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size
@@ -119,18 +137,25 @@ def original_size(path: Path) -> tuple[int, int]:
         raise UnusableImage(f"{path}: {e}") from e
 
 
-def _jpeg(data: bytes, name: str, target: Target, max_pixels: int, large: AbstractContextManager[object]) -> Picture:
+def _jpeg(
+    data: bytes, name: str, target: Target, max_pixels: int, large: AbstractContextManager[object]
+) -> Picture:
     parts = structure(data)
     _refuse_huge(parts.width, parts.height, max_pixels)
-    # Pillow's header costs a tenth of a millisecond, which shows beside a decode of three; most files need nothing from it
-    orientation = _orientation(Image.open(io.BytesIO(data), formats=_FORMATS)) if parts.has_app1 else 1
+    # Pillow's header costs a tenth of a millisecond, which shows beside a decode of three; most
+    # files need nothing from it
+    orientation = (
+        _orientation(Image.open(io.BytesIO(data), formats=_FORMATS)) if parts.has_app1 else 1
+    )
     width, height = (parts.height, parts.width) if orientation >= 5 else (parts.width, parts.height)
     factor = reduction(width, height, target)
     notes = _notes("JPEG", name, width, height, orientation, target)
     with large if parts.width * parts.height > LARGE else nullcontext():
         if len(parts.components) in (1, 3):
             flags = _REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION
-            found = cv2.imdecode(np.frombuffer(for_an_eighth(data, parts) if factor == 8 else data, np.uint8), flags)
+            found = cv2.imdecode(
+                np.frombuffer(for_an_eighth(data, parts) if factor == 8 else data, np.uint8), flags
+            )
             if found is None:
                 raise UnusableImage("damaged: the JPEG cannot be decoded")
             pixels = cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
@@ -144,12 +169,16 @@ def _jpeg(data: bytes, name: str, target: Target, max_pixels: int, large: Abstra
     return _upright(pixels, width, height, factor, orientation, notes)
 
 
-def _other(data: bytes, name: str, target: Target, max_pixels: int, large: AbstractContextManager[object]) -> Picture:
+def _other(
+    data: bytes, name: str, target: Target, max_pixels: int, large: AbstractContextManager[object]
+) -> Picture:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         _refuse_huge(image.width, image.height, max_pixels)
         with large if image.width * image.height > LARGE else nullcontext():
             orientation = _orientation(image)
-            width, height = (image.height, image.width) if orientation >= 5 else (image.width, image.height)
+            width, height = (
+                (image.height, image.width) if orientation >= 5 else (image.width, image.height)
+            )
             notes = _notes(image.format or "", name, width, height, orientation, target)
             if image.format == "PNG" and data[24] == 16:  # bits per channel, in the header
                 notes.append("16-bit")
@@ -161,7 +190,9 @@ def _refuse_huge(width: int, height: int, max_pixels: int) -> None:
         raise UnusableImage(f"too large: {width} x {height} is more than {max_pixels:,} pixels")
 
 
-def _notes(form: str, name: str, width: int, height: int, orientation: int, target: Target) -> list[str]:
+def _notes(
+    form: str, name: str, width: int, height: int, orientation: int, target: Target
+) -> list[str]:
     notes = []
     suffix = PurePath(name).suffix
     if suffix.lower() not in _SUFFIXES[form]:
@@ -174,7 +205,9 @@ def _notes(form: str, name: str, width: int, height: int, orientation: int, targ
     return notes
 
 
-def _upright(pixels: np.ndarray, width: int, height: int, factor: int, orientation: int, notes: list[str]) -> Picture:
+def _upright(
+    pixels: np.ndarray, width: int, height: int, factor: int, orientation: int, notes: list[str]
+) -> Picture:
     if orientation != 1:
         pixels = np.ascontiguousarray(_UPRIGHT[orientation](pixels))
     expected = (math.ceil(height / factor), math.ceil(width / factor), 3)

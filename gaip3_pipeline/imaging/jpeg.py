@@ -1,10 +1,11 @@
-"""The marker structure of a JPEG file: whether the file is whole, and the part of it that an eighth of its size needs.
+"""The marker structure of a JPEG file: whether the file is whole, and the part of it that an eighth
+of its size needs.
 
-At 1/8 every 8x8 block of luma becomes one pixel, its mean, which is the DC coefficient alone. A progressive file keeps the other (AC)
-coefficients in scans of their own, the greater part of its bytes, and those of luma need not be decoded at all. Entropy decoding is
-what a progressive JPEG costs, so this saves most of the time and changes no pixel. In a baseline file DC and AC are interleaved and
-nothing can be left out. Markers and segments: ITU-T T.81, annex B.
-"""
+At 1/8 every 8x8 block of luma becomes one pixel, its mean, which is the DC coefficient alone. A
+progressive file keeps the other (AC) coefficients in scans of their own, the greater part of its
+bytes, and those of luma need not be decoded at all. Entropy decoding is what a progressive JPEG
+costs, so this saves most of the time and changes no pixel. In a baseline file DC and AC are
+interleaved and nothing can be left out. Markers and segments: ITU-T T.81, annex B."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -14,9 +15,13 @@ import numpy as np
 EOI, SOS, DQT, APP1 = 0xD9, 0xDA, 0xDB, 0xE1
 SOF_PROGRESSIVE = 0xC2
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# what may follow a scan: tables for the next one (DHT, DAC, DQT, DNL, DRI), the next scan, the end, APPn, COM
-_AFTER_SCAN = frozenset({0xC4, 0xCC, DQT, 0xDC, 0xDD, SOS, EOI, 0xFE}) | frozenset(range(0xE0, 0xF0))
-# which bytes after 0xFF end a scan: not 0x00 (then 0xFF is data), a restart marker or another 0xFF (fill)
+# what may follow a scan: tables for the next one (DHT, DAC, DQT, DNL, DRI), the next scan, the end,
+# APPn, COM
+_AFTER_SCAN = frozenset({0xC4, 0xCC, DQT, 0xDC, 0xDD, SOS, EOI, 0xFE}) | frozenset(
+    range(0xE0, 0xF0)
+)
+# which bytes after 0xFF end a scan: not 0x00 (then 0xFF is data), a restart marker or another 0xFF
+# (fill)
 _ENDS_SCAN = np.array([code not in (0, 0xFF) and not 0xD0 <= code <= 0xD7 for code in range(256)])
 
 
@@ -26,7 +31,8 @@ class BrokenJpeg(ValueError):
 
 @dataclass(frozen=True)
 class Component:
-    """One colour component: its id, horizontal and vertical sampling factors and quantisation table."""
+    """One colour component: its id, horizontal and vertical sampling factors and quantisation
+    table."""
 
     id: int
     horizontal: int
@@ -36,7 +42,8 @@ class Component:
 
 @dataclass(frozen=True)
 class Scan:
-    """Bytes ``start:end``: an SOS segment with its entropy-coded data, its components' ids and its first coefficient (0 is DC)."""
+    """Bytes ``start:end``: an SOS segment with its entropy-coded data, its components' ids and
+    its first coefficient (0 is DC)."""
 
     start: int
     end: int
@@ -46,9 +53,9 @@ class Scan:
 
 @dataclass(frozen=True)
 class Structure:
-    """Frame marker (SOFn), width and height as stored, components, scans in file order, where each quantisation table segment's payload
-    lies, and whether there is an APP1 segment (EXIF or XMP), which may say how to turn the picture.
-    """
+    """Frame marker (SOFn), width and height as stored, components, scans in file order, where
+    each quantisation table segment's payload lies, and whether there is an APP1 segment (EXIF or
+    XMP), which may say how to turn the picture."""
 
     frame: int
     width: int
@@ -60,7 +67,8 @@ class Structure:
 
 
 def structure(data: bytes) -> Structure:
-    """Walk the markers of a JPEG file without decoding it. Raises :class:`BrokenJpeg` when it is cut off or damaged."""
+    """Walk the markers of a JPEG file without decoding it. Raises :class:`BrokenJpeg` when it is
+    cut off or damaged."""
     truncated = BrokenJpeg(f"truncated: {len(data)} bytes and no end marker")
     frame = width = height = 0
     has_app1 = False
@@ -87,7 +95,11 @@ def structure(data: bytes) -> Structure:
         if marker in _SOF:
             if len(body) < 6 or len(body) < 6 + 3 * body[5]:
                 raise BrokenJpeg(f"damaged: frame header at byte {at}")
-            frame, height, width = marker, int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+            frame, height, width = (
+                marker,
+                int.from_bytes(body[1:3], "big"),
+                int.from_bytes(body[3:5], "big"),
+            )
             entries = [body[k : k + 3] for k in range(6, 6 + 3 * body[5], 3)]
             components = tuple(Component(e[0], e[1] >> 4, e[1] & 15, e[2]) for e in entries)
         elif marker == APP1:
@@ -102,7 +114,9 @@ def structure(data: bytes) -> Structure:
                 raise truncated
             end = ends[index]
             if data[end + 1] not in _AFTER_SCAN:
-                raise BrokenJpeg(f"damaged: marker {data[end + 1]:#x} inside the picture's data, at byte {end}")
+                raise BrokenJpeg(
+                    f"damaged: marker {data[end + 1]:#x} inside the picture's data, at byte {end}"
+                )
             scans.append(Scan(at, end, tuple(body[1 : 1 + 2 * body[0] : 2]), body[-3]))
         at = end
     if not (width and height and scans):
@@ -118,18 +132,27 @@ def _possible_ends(data: bytes) -> list[int]:
 
 
 def for_an_eighth(data: bytes, parts: Structure) -> bytes:
-    """A JPEG that decodes at 1/8 to the same pixels as ``data``, without the scans that such a decode leaves unused.
+    """A JPEG that decodes at 1/8 to the same pixels as ``data``, without the scans that such a
+    decode leaves unused.
 
-    Subsampled chroma is decoded at 2/8 or more, so its AC scans stay. ``data`` itself comes back where nothing can be left out.
+    Subsampled chroma is decoded at 2/8 or more, so its AC scans stay. ``data`` itself comes back
+    where nothing can be left out.
 
-    libjpeg smooths blocks whose AC coefficients have not arrived, and the DC values with them, but not where a quantisation table has
-    a zero among its low frequencies (``smoothing_ok`` in jdcoefct.c); so the first AC entry of the tables of components that lose
-    their AC scans is set to 0. It scales only coefficients that are no longer there.
-    """
-    if parts.frame != SOF_PROGRESSIVE or any(start > parts.scans[0].start for start, _ in parts.tables):
+    libjpeg smooths blocks whose AC coefficients have not arrived, and the DC values with them,
+    but not where a quantisation table has a zero among its low frequencies (``smoothing_ok`` in
+    jdcoefct.c); so the first AC entry of the tables of components that lose their AC scans is
+    set to 0. It scales only coefficients that are no longer there."""
+    if parts.frame != SOF_PROGRESSIVE or any(
+        start > parts.scans[0].start for start, _ in parts.tables
+    ):
         return data
-    widest, tallest = max(c.horizontal for c in parts.components), max(c.vertical for c in parts.components)
-    dropped = {c.id: c.table for c in parts.components if (c.horizontal, c.vertical) == (widest, tallest)}
+    widest, tallest = (
+        max(c.horizontal for c in parts.components),
+        max(c.vertical for c in parts.components),
+    )
+    dropped = {
+        c.id: c.table for c in parts.components if (c.horizontal, c.vertical) == (widest, tallest)
+    }
     if {c.table for c in parts.components if c.id not in dropped} & set(dropped.values()):
         return data
     head = bytearray(data[: parts.scans[0].start])

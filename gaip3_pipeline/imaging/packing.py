@@ -1,4 +1,5 @@
-"""Pictures as arrays: packed into one ``.npy`` file that training reads memory-mapped, or streamed in batches for scoring."""
+"""Pictures as arrays: packed into one ``.npy`` file that training reads memory-mapped, or
+streamed in batches for scoring."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,8 +15,11 @@ from gaip3_pipeline.tables.files import writing
 _MAX_PIXELS = 50_000_000  # far above what the pipeline makes
 
 
-def load_image(path: Path, height: int, width: int, crop: float = 0.0, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
-    """One picture, ``crop`` of its width cut off each side, area-resized to ``(height, width, 3) uint8``.
+def load_image(
+    path: Path, height: int, width: int, crop: float = 0.0, max_pixels: int = _MAX_PIXELS
+) -> np.ndarray:
+    """One picture, ``crop`` of its width cut off each side, area-resized to ``(height, width, 3)
+    uint8``.
 
     Raises :class:`UnusableImage` naming the file.
     """
@@ -34,11 +38,11 @@ def load_images(
     progress: Callable[[int, int], None] | None = None,
     load: Callable[[Any, int, int], np.ndarray] = load_image,
 ) -> Iterator[np.ndarray]:
-    """Batches of ``(B, height, width, 3) uint8`` in the order of ``paths``, the last one smaller; memory does not grow with their number.
+    """Batches of ``(B, height, width, 3) uint8`` in the order of ``paths``, the last one smaller;
+    memory does not grow with their number.
 
-    Pictures are decoded by ``load``, which takes an element of ``paths``, ahead on all cores while the caller works. Raises
-    :class:`UnusableImage` naming the file.
-    """
+    Pictures are decoded by ``load``, which takes an element of ``paths``, ahead on all cores
+    while the caller works. Raises :class:`UnusableImage` naming the file."""
     batch: list[np.ndarray] = []
     for number, image in enumerate(in_order(lambda p: load(p, height, width), paths), 1):
         batch.append(image)
@@ -57,12 +61,15 @@ def pack(
     progress: Callable[[int, int], None] | None = None,
     load: Callable[[Any, int, int], np.ndarray] = load_image,
 ) -> None:
-    """Write ``(N, height, width, 3) uint8`` in the order of ``paths`` as the ``.npy`` file ``out_path``, whole or not at all.
+    """Write ``(N, height, width, 3) uint8`` in the order of ``paths`` as the ``.npy`` file
+    ``out_path``, whole or not at all.
 
     Raises :class:`UnusableImage` naming the file.
     """
     with writing(out_path) as temporary:
-        packed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(paths), height, width, 3))
+        packed = np.lib.format.open_memmap(
+            temporary, mode="w+", dtype=np.uint8, shape=(len(paths), height, width, 3)
+        )
         at = 0
         for batch in load_images(paths, height, width, progress=progress, load=load):
             packed[at : at + len(batch)] = batch

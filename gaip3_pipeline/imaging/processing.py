@@ -1,10 +1,12 @@
-"""The processed image sets: originals to resized pictures, resized pictures to brightness copies, each with its manifest.
+"""The processed image sets: originals to resized pictures, resized pictures to brightness copies,
+each with its manifest.
 
-A run redoes only what is missing or changed. A picture is new when its source's size, mtime_ns or inode *and* its content differ from
-what the manifest, or the journal of a killed run, recorded; other settings redo all. Pictures are written beside their place and
-renamed, never in place, because ``final/`` hard-links them. Decoding, encoding and hashing release the GIL, so threads use all cores,
-also in a process that holds TensorFlow; a bounded number of pictures is in memory at any time.
-"""
+A run redoes only what is missing or changed. A picture is new when its source's size, mtime_ns
+or inode *and* its content differ from what the manifest, or the journal of a killed run,
+recorded; other settings redo all. Pictures are written beside their place and renamed, never in
+place, because ``final/`` hard-links them. Decoding, encoding and hashing release the GIL, so
+threads use all cores, also in a process that holds TensorFlow; a bounded number of pictures is
+in memory at any time."""
 
 import hashlib
 import json
@@ -44,10 +46,11 @@ class MissingSource(FileNotFoundError):
 
 @dataclass(frozen=True)
 class ProcessedSet:
-    """What a run did: ``done`` pictures made, ``reused`` kept, ``removed`` files whose original is gone.
+    """What a run did: ``done`` pictures made, ``reused`` kept, ``removed`` files whose original is
+    gone.
 
-    ``unusable`` originals, and those that the user ``dropped``; ``unknown`` names what the user dropped and no original stands behind.
-    """
+    ``unusable`` originals, and those that the user ``dropped``; ``unknown`` names what the user
+    dropped and no original stands behind."""
 
     manifest: pd.DataFrame
     done: int
@@ -59,7 +62,8 @@ class ProcessedSet:
 
     @property
     def version(self) -> str:
-        """The content hash of the set (:func:`gaip3_pipeline.tables.manifests.manifest_version`)."""
+        """The content hash of the set
+        (:func:`gaip3_pipeline.tables.manifests.manifest_version`)."""
         return manifest_version(self.manifest)
 
 
@@ -87,31 +91,48 @@ def read_picture(path: Path, max_pixels: int) -> tuple[bytes, os.stat_result]:
 def resize_picture(
     data: bytes, name: str, settings: Images, large: AbstractContextManager[object] | None = None
 ) -> tuple[bytes, tuple[str, ...]]:
-    """An original file's bytes to those of its resized JPEG, and notes. Raises :class:`UnusableImage`."""
+    """An original file's bytes to those of its resized JPEG, and notes. Raises
+    :class:`UnusableImage`."""
     target = Target(settings.height, settings.width, settings.crop)
     picture = decode(data, name, target, settings.max_pixels, large)
     return encode_jpeg(resize(picture, target), settings.jpeg_quality), picture.notes
 
 
 def brightness_copy(data: bytes, stem: str, settings: Images) -> bytes:
-    """One resized JPEG's bytes to the bytes of its brightness copy. Raises :class:`UnusableImage`."""
-    picture = decode(data, f"{stem}.jpg", Target(settings.height, settings.width), settings.max_pixels)
+    """One resized JPEG's bytes to the bytes of its brightness copy. Raises
+    :class:`UnusableImage`."""
+    picture = decode(
+        data, f"{stem}.jpg", Target(settings.height, settings.width), settings.max_pixels
+    )
     return encode_jpeg(brighten(picture.pixels, brightness_ratio(stem)), settings.jpeg_quality)
 
 
-def resize_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: Progress | None = None) -> ProcessedSet:
-    """Crop and area-resize every original of ``image_set`` into ``resized/`` and write the manifest.
+def resize_set(
+    root: DataRoot, image_set: ImageSet, settings: Images, progress: Progress | None = None
+) -> ProcessedSet:
+    """Crop and area-resize every original of ``image_set`` into ``resized/`` and write the
+    manifest.
 
-    Raises :class:`MissingSource` (nothing is removed then), :class:`~gaip3_pipeline.tables.image_files.DuplicateStems`, and OSError when
-    a picture cannot be written; what was finished until then is kept and not done again.
-    """
+    Raises :class:`MissingSource` (nothing is removed then),
+    :class:`~gaip3_pipeline.tables.image_files.DuplicateStems`, and OSError when a picture cannot
+    be written; what was finished until then is kept and not done again."""
     folder = root.original(image_set)
     sources = by_stem(list_images(folder))
     if not sources:
-        raise MissingSource(f"no pictures in {folder}: put the {image_set.id} originals there, or run `gaip3 fetch`")
-    dropped = {stem: reason for (of, stem), reason in read_dropped(root.dropped).items() if of == image_set.id}
+        raise MissingSource(
+            f"no pictures in {folder}: put the {image_set.id} originals there, or run `gaip3 fetch`"
+        )
+    dropped = {
+        stem: reason
+        for (of, stem), reason in read_dropped(root.dropped).items()
+        if of == image_set.id
+    }
     unknown = tuple(stem for stem in dropped if stem not in sources)
-    refused = {stem: (_source(root, sources.pop(stem)), f"{DROPPED}{why}") for stem, why in dropped.items() if stem in sources}
+    refused = {
+        stem: (_source(root, sources.pop(stem)), f"{DROPPED}{why}")
+        for stem, why in dropped.items()
+        if stem in sources
+    }
     large = threading.Lock()
     made_by = {"height": settings.height, "width": settings.width, "crop": settings.crop}
     made = _process(
@@ -120,7 +141,11 @@ def resize_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: 
         image_set,
         sources=sources,
         refused=refused,
-        made_by={**made_by, "jpeg_quality": settings.jpeg_quality, "max_pixels": settings.max_pixels},
+        made_by={
+            **made_by,
+            "jpeg_quality": settings.jpeg_quality,
+            "max_pixels": settings.max_pixels,
+        },
         settings=settings,
         make=lambda data, path: resize_picture(data, path.name, settings, large),
         progress=progress,
@@ -128,8 +153,11 @@ def resize_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: 
     return replace(made, unknown=unknown)
 
 
-def augment_set(root: DataRoot, image_set: ImageSet, settings: Images, progress: Progress | None = None) -> ProcessedSet:
-    """Make one brightness copy of every resized picture of ``image_set`` into ``augmented/`` and write the manifest.
+def augment_set(
+    root: DataRoot, image_set: ImageSet, settings: Images, progress: Progress | None = None
+) -> ProcessedSet:
+    """Make one brightness copy of every resized picture of ``image_set`` into ``augmented/`` and
+    write the manifest.
 
     Originals that gave no resized picture keep their row and reason. Raises as :func:`resize_set`.
     """
@@ -140,20 +168,38 @@ def augment_set(root: DataRoot, image_set: ImageSet, settings: Images, progress:
     usable = resized["status"] != manifests.UNUSABLE
     sources = by_stem(root.path / p for p in resized["path"][usable])
     columns = (resized.loc[~usable, c] for c in ("path", "source", "reason"))
-    refused = {Path(path).stem: (source, reason) for path, source, reason in zip(*columns, strict=True)}
-    made_by = {"ratios": RATIOS, "jpeg_quality": settings.jpeg_quality, "max_pixels": settings.max_pixels}
+    refused = {
+        Path(path).stem: (source, reason) for path, source, reason in zip(*columns, strict=True)
+    }
+    made_by = {
+        "ratios": RATIOS,
+        "jpeg_quality": settings.jpeg_quality,
+        "max_pixels": settings.max_pixels,
+    }
 
     def copy(data: bytes, path: Path) -> tuple[bytes, tuple[str, ...]]:
         return brightness_copy(data, path.stem, settings), ()
 
     return _process(
-        root, "augmented", image_set, sources=sources, refused=refused, made_by=made_by, settings=settings, make=copy, progress=progress
+        root,
+        "augmented",
+        image_set,
+        sources=sources,
+        refused=refused,
+        made_by=made_by,
+        settings=settings,
+        make=copy,
+        progress=progress,
     )
 
 
-def in_order(work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None) -> Iterator[_Result]:
-    """``map`` on all cores in the order of ``items``, holding a bounded number of results; the first error ends it."""
-    workers = workers or cores() + 1  # one more, so that a core is not idle while a thread waits for the disk
+def in_order(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None
+) -> Iterator[_Result]:
+    """``map`` on all cores in the order of ``items``, holding a bounded number of results; the
+    first error ends it."""
+    # one more, so that a core is not idle while a thread waits for the disk
+    workers = workers or cores() + 1
     waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -196,7 +242,9 @@ def _process(
     known = {row.path: row for row in [*before, *journal.rows()]}
 
     rows: dict[str, Row] = {
-        stem: Row(_output(root, output, stem), 0, "", manifests.UNUSABLE, reason, source, 0, 0, 0, "", 0)
+        stem: Row(
+            _output(root, output, stem), 0, "", manifests.UNUSABLE, reason, source, 0, 0, 0, "", 0
+        )
         for stem, (source, reason) in refused.items()
     }
     todo: list[tuple[str, Path]] = []
@@ -228,39 +276,78 @@ def _process(
     after = [rows[stem] for stem in sorted(rows)]
     removed = _remove_others(root, output, {row.path for row in after if row.usable})
     if after != before:
-        table = manifests.write_manifest(root.manifest(asset), manifests.table_of(after), fingerprint)
+        table = manifests.write_manifest(
+            root.manifest(asset), manifests.table_of(after), fingerprint
+        )
     else:
         table = manifests.read_manifest(root.manifest(asset))
     journal.discard()
     left_out = [row.reason.startswith(DROPPED) for row in after if not row.usable]
-    return ProcessedSet(table, done, sum(r.usable for r in after) - done, removed, len(left_out) - sum(left_out), sum(left_out))
+    return ProcessedSet(
+        table,
+        done,
+        sum(r.usable for r in after) - done,
+        removed,
+        len(left_out) - sum(left_out),
+        sum(left_out),
+    )
 
 
-def _one(root: DataRoot, path: Path, place: str, known: Row | None, settings: Images, make: _Make) -> tuple[Row, bool]:
-    """The row of one picture, and whether its file was made now. Effects: writes or removes the file at ``place``."""
+def _one(
+    root: DataRoot, path: Path, place: str, known: Row | None, settings: Images, make: _Make
+) -> tuple[Row, bool]:
+    """The row of one picture, and whether its file was made now. Effects: writes or removes the
+    file at ``place``."""
     row = Row(place, 0, "", manifests.UNUSABLE, "", _source(root, path), 0, 0, 0, "", 0)
     target = root.path / place
     try:
         data, stat = read_picture(path, settings.max_pixels)
         size, mtime_ns, inode = stat_key(stat)
-        row = replace(row, source_size=size, source_mtime_ns=mtime_ns, source_inode=inode, source_sha256=hashlib.sha256(data).hexdigest())
-        if known and known.source_sha256 == row.source_sha256 and known.usable and _holds(target, known):
+        row = replace(
+            row,
+            source_size=size,
+            source_mtime_ns=mtime_ns,
+            source_inode=inode,
+            source_sha256=hashlib.sha256(data).hexdigest(),
+        )
+        if (
+            known
+            and known.source_sha256 == row.source_sha256
+            and known.usable
+            and _holds(target, known)
+        ):
             mtime_ns = target.stat().st_mtime_ns
-            return replace(row, size=known.size, sha256=known.sha256, status=known.status, reason=known.reason, mtime_ns=mtime_ns), False
+            return replace(
+                row,
+                size=known.size,
+                sha256=known.sha256,
+                status=known.status,
+                reason=known.reason,
+                mtime_ns=mtime_ns,
+            ), False
         made, notes = make(data, path)
     except UnusableImage as e:
         target.unlink(missing_ok=True)
         return replace(row, reason=str(e)), False
-    row = replace(row, size=len(made), sha256=hashlib.sha256(made).hexdigest(), reason="; ".join(notes))
+    row = replace(
+        row, size=len(made), sha256=hashlib.sha256(made).hexdigest(), reason="; ".join(notes)
+    )
     if not _holds(target, row):  # equal bytes stay, with their hard links
         write_bytes_atomically(target, made)
-    return replace(row, status=manifests.NOTED if notes else manifests.OK, mtime_ns=target.stat().st_mtime_ns), True
+    return replace(
+        row, status=manifests.NOTED if notes else manifests.OK, mtime_ns=target.stat().st_mtime_ns
+    ), True
 
 
 def _is_current(root: DataRoot, source: Path, row: Row) -> bool:
-    """Whether neither the source nor the file made from it has been touched since ``row`` was written."""
+    """Whether neither the source nor the file made from it has been touched since ``row`` was
+    written."""
     try:
-        if row.source != _source(root, source) or stat_key(source.stat()) != (row.source_size, row.source_mtime_ns, row.source_inode):
+        if row.source != _source(root, source) or stat_key(source.stat()) != (
+            row.source_size,
+            row.source_mtime_ns,
+            row.source_inode,
+        ):
             return False
         if not row.usable:
             return True
@@ -279,15 +366,22 @@ def _holds(path: Path, row: Row) -> bool:
 
 
 def _keep_apart(originals: Path, output: Path) -> None:
-    """Refuse to write where originals lie, whatever links there are, since files are removed from the output folder."""
+    """Refuse to write where originals lie, whatever links there are, since files are removed
+    from the output folder."""
     source, target = originals.resolve(), output.resolve()
     if source.is_relative_to(target) or target.is_relative_to(source):
-        raise ValueError(f"{output} and {originals} are the same place or one within the other: {target}")
+        raise ValueError(
+            f"{output} and {originals} are the same place or one within the other: {target}"
+        )
 
 
 def _remove_others(root: DataRoot, output: Path, wanted: set[str]) -> int:
     """Remove the pictures in ``output`` that no original stands behind."""
-    others = [p for p in output.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir() and root.relative(p) not in wanted]
+    others = [
+        p
+        for p in output.iterdir()
+        if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir() and root.relative(p) not in wanted
+    ]
     for path in others:
         path.unlink()
     return len(others)

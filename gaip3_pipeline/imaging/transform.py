@@ -1,4 +1,5 @@
-"""Cropping, area resizing, brightness copies and JPEG encoding of single pictures. Pure functions of arrays."""
+"""Cropping, area resizing, brightness copies and JPEG encoding of single pictures. Pure
+functions of arrays."""
 
 import zlib
 from typing import Any
@@ -13,7 +14,8 @@ RATIOS = (0.84, 0.864, 0.888, 0.912, 0.936, 0.96, 1.04, 1.064, 1.088, 1.112, 1.1
 
 
 def resize(picture: Picture, target: Target) -> np.ndarray:
-    """Crop and area-resize to ``(target.height, target.width, 3) uint8``: every output pixel is the mean of the area it covers."""
+    """Crop and area-resize to ``(target.height, target.width, 3) uint8``: every output pixel is
+    the mean of the area it covers."""
     left, right = target.columns(picture.width)
     factor = picture.reduction
     if not (left % factor or picture.width % factor or picture.height % factor):
@@ -25,7 +27,8 @@ def resize(picture: Picture, target: Target) -> np.ndarray:
 
 
 def area_resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``(h, w, 3) uint8`` to ``(height, width, 3) uint8`` by the mean of the area that each output pixel covers."""
+    """``(h, w, 3) uint8`` to ``(height, width, 3) uint8`` by the mean of the area that each
+    output pixel covers."""
     if pixels.shape[:2] == (height, width):
         return np.ascontiguousarray(pixels)
     if pixels.shape[0] >= height and pixels.shape[1] >= width:
@@ -36,7 +39,8 @@ def area_resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def brightness_ratio(stem: str) -> float:
-    """The ratio of the brightness copy of the picture whose file stem is ``stem``; by name, so that it never changes with others."""
+    """The ratio of the brightness copy of the picture whose file stem is ``stem``; by name, so
+    that it never changes with others."""
     return RATIOS[zlib.crc32(stem.encode("utf-8")) % len(RATIOS)]
 
 
@@ -48,9 +52,14 @@ def brighten(pixels: np.ndarray, ratio: float) -> np.ndarray:
 
 
 def opponent_channels(pixels: Array) -> tuple[Array, Array, Array]:
-    """``(…, 3)`` in 0..255 to lightness and two weighted colour differences, about 0..1, ``(…)`` each; of arrays and tensors."""
+    """``(…, 3)`` in 0..255 to lightness and two weighted colour differences, about 0..1, ``(…)``
+    each; of arrays and tensors."""
     red, green, blue = (pixels[..., i] / 255.0 for i in range(3))
-    return (red + green + blue) / 3.0, 1.5 * (red - green) / 2.0, 1.5 * ((red + green) / 2.0 - blue) / 2.0
+    return (
+        (red + green + blue) / 3.0,
+        1.5 * (red - green) / 2.0,
+        1.5 * ((red + green) / 2.0 - blue) / 2.0,
+    )
 
 
 def opponent(pixels: np.ndarray) -> np.ndarray:
@@ -59,8 +68,14 @@ def opponent(pixels: np.ndarray) -> np.ndarray:
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """``(H, W, 3) uint8`` RGB as a baseline JPEG with full-resolution colour, since halved colour shows in pictures this small."""
-    parameters = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    """``(H, W, 3) uint8`` RGB as a baseline JPEG with full-resolution colour, since halved
+    colour shows in pictures this small."""
+    parameters = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
     done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), parameters)
     if not done:
         raise ValueError(f"cannot encode an array of shape {pixels.shape} as JPEG")
@@ -73,7 +88,8 @@ def _weighted(pixels: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.n
 
 
 def _area_weights(start: float, stop: float, size: int, count: int) -> np.ndarray:
-    """``(count, size) float32``: the share of each of ``size`` pixels in each of ``count`` equal parts of ``start..stop``."""
+    """``(count, size) float32``: the share of each of ``size`` pixels in each of ``count`` equal
+    parts of ``start..stop``."""
     edges = np.linspace(start, stop, count + 1)
     pixel = np.arange(size)
     covered = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)

@@ -1,4 +1,5 @@
-"""Figures of the classifier of sex: accuracy, what the 99.99 % rule does, calibration. Every share with its Wilson interval."""
+"""Figures of the classifier of sex: accuracy, what the 99.99 % rule does, calibration. Every
+share with its Wilson interval."""
 
 import math
 
@@ -9,12 +10,14 @@ from sklearn.metrics import roc_auc_score
 from gaip3_pipeline.metrics.intervals import wilson_interval
 
 
-def gender_figures(logits: np.ndarray, is_female: np.ndarray, threshold: float) -> dict[str, float | int]:
+def gender_figures(
+    logits: np.ndarray, is_female: np.ndarray, threshold: float
+) -> dict[str, float | int]:
     """Figures of out-of-fold ``(N, 2)`` logits (male, female) against ``(N,) bool``.
 
-    The rule is P(female) ≥ ``threshold`` on the plain scores. ``ece`` is that of a temperature-scaled copy (Guo et al. 2017),
-    fitted on the same scores; ``ece_plain`` that of the scores themselves. Keys that end in ``_low``, ``_high`` are 95 % bounds.
-    """
+    The rule is P(female) ≥ ``threshold`` on the plain scores. ``ece`` is that of a
+    temperature-scaled copy (Guo et al. 2017), fitted on the same scores; ``ece_plain`` that of
+    the scores themselves. Keys that end in ``_low``, ``_high`` are 95 % bounds."""
     is_female = np.asarray(is_female, bool)
     margin = logits[:, 1].astype(np.float64) - logits[:, 0]
     score = expit(margin)
@@ -38,9 +41,12 @@ def gender_figures(logits: np.ndarray, is_female: np.ndarray, threshold: float) 
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """The chance that a positive scores above a negative, ties counting half (Mann-Whitney). NaN without both classes."""
+    """The chance that a positive scores above a negative, ties counting half (Mann-Whitney). NaN
+    without both classes."""
     positive = np.asarray(positive, bool)
-    return float(roc_auc_score(positive, scores)) if 0 < positive.sum() < len(positive) else math.nan
+    return (
+        float(roc_auc_score(positive, scores)) if 0 < positive.sum() < len(positive) else math.nan
+    )
 
 
 def scores_and_labels(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -49,26 +55,36 @@ def scores_and_labels(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarr
 
 
 def fit_temperature(margin: np.ndarray, positive: np.ndarray) -> float:
-    """The divisor of the logits with the least cross-entropy, searched on a grid from 0.05 to 20."""
+    """The divisor of the logits with the least cross-entropy, searched on a grid from 0.05 to
+    20."""
     grid = np.geomspace(0.05, 20.0, 241)
     sign = np.where(positive, 1.0, -1.0)
     losses = [np.logaddexp(0.0, -sign * margin / t).mean() for t in grid]
     return float(grid[int(np.argmin(losses))])
 
 
-def calibration_curve(score: np.ndarray, positive: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
+def calibration_curve(
+    score: np.ndarray, positive: np.ndarray, bins: int = 10
+) -> list[tuple[float, float, int]]:
     """(mean score, share of positives, n) of each bin of equal width that holds any."""
     which = np.minimum((score * bins).astype(int), bins - 1)
     return [
-        (float(score[which == b].mean()), float(np.mean(positive[which == b])), int((which == b).sum()))
+        (
+            float(score[which == b].mean()),
+            float(np.mean(positive[which == b])),
+            int((which == b).sum()),
+        )
         for b in range(bins)
         if (which == b).any()
     ]
 
 
 def expected_calibration_error(score: np.ndarray, positive: np.ndarray, bins: int = 10) -> float:
-    """The mean gap between score and share of positives over the bins of :func:`calibration_curve`, weighted by n."""
-    return sum(abs(mean - share) * n for mean, share, n in calibration_curve(score, positive, bins)) / max(1, len(score))
+    """The mean gap between score and share of positives over the bins of
+    :func:`calibration_curve`, weighted by n."""
+    return sum(
+        abs(mean - share) * n for mean, share, n in calibration_curve(score, positive, bins)
+    ) / max(1, len(score))
 
 
 def _share(name: str, successes: int, n: int) -> dict[str, float]:

@@ -21,10 +21,11 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 def bootstrap_interval(
     figure: Callable[..., float], *samples: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile interval of ``figure(*samples)`` over resampled rows of ``samples``, each ``(N,)``.
+    """The percentile interval of ``figure(*samples)`` over resampled rows of ``samples``, each
+    ``(N,)``.
 
-    Resamples in which the figure has no value are left out; NaN where it never has one, and of fewer than two rows.
-    """
+    Resamples in which the figure has no value are left out; NaN where it never has one, and of
+    fewer than two rows."""
     if len(samples[0]) < 2:
         return math.nan, math.nan
     drawn = bootstrap(
@@ -37,4 +38,8 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
     ).bootstrap_distribution
     found = drawn[np.isfinite(drawn)]
-    return (float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975))) if len(found) else (math.nan, math.nan)
+    return (
+        (float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975)))
+        if len(found)
+        else (math.nan, math.nan)
+    )

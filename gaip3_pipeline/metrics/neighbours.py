@@ -1,4 +1,5 @@
-"""Figures from nearest neighbours: how much of the real pictures samples reach, and whether they copy those that were learned from."""
+"""Figures from nearest neighbours: how much of the real pictures samples reach, and whether they
+copy those that were learned from."""
 
 import numpy as np
 
@@ -6,12 +7,13 @@ NEIGHBOURS = 5
 
 
 def neighbourhoods(samples: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS) -> dict[str, float]:
-    """Precision, recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020) of features ``(N, D)``, ``(M, D)``.
+    """Precision, recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020) of
+    features ``(N, D)``, ``(M, D)``.
 
-    A picture's ball reaches to its ``k``-th nearest neighbour of its own kind. ``precision``: share of samples inside a real ball;
-    ``recall``: share of real pictures inside a sample's; ``density``: real balls a sample lies in, over ``k``; ``coverage``: share of
-    real balls with a sample in them. Two sets of one kind have a density of 1.
-    """
+    A picture's ball reaches to its ``k``-th nearest neighbour of its own kind. ``precision``:
+    share of samples inside a real ball; ``recall``: share of real pictures inside a sample's;
+    ``density``: real balls a sample lies in, over ``k``; ``coverage``: share of real balls with
+    a sample in them. Two sets of one kind have a density of 1."""
     between = _distances(real, samples)
     real_radius, sample_radius = (_radius(x, k) for x in (real, samples))
     in_real = between < real_radius[:, None]
@@ -24,24 +26,27 @@ def neighbourhoods(samples: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS) -
 
 
 def nearest(features: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each row of ``features (N, D)`` its nearest row of ``others (M, D)``: distances ``(N,)`` and indices ``(N,)``."""
+    """For each row of ``features (N, D)`` its nearest row of ``others (M, D)``: distances
+    ``(N,)`` and indices ``(N,)``."""
     distances = _distances(features, others)
     index = distances.argmin(axis=1)
     return distances[np.arange(len(features)), index], index
 
 
 def copying(samples: np.ndarray, held_out: np.ndarray) -> float:
-    """The chance that a sample is nearer to what was learned from than a held-out picture is: .5 where nothing is copied.
+    """The chance that a sample is nearer to what was learned from than a held-out picture is: .5
+    where nothing is copied.
 
-    ``samples (N,)``, ``held_out (M,)``: distances to the nearest training picture; ties count half (the Mann-Whitney statistic of
-    Meehan et al. 2020, section 3). Blurred samples lie near every picture's mean and may pass .5 without copying: look at them.
-    """
+    ``samples (N,)``, ``held_out (M,)``: distances to the nearest training picture; ties count
+    half (the Mann-Whitney statistic of Meehan et al. 2020, section 3). Blurred samples lie near
+    every picture's mean and may pass .5 without copying: look at them."""
     difference = np.sign(held_out[None] - samples[:, None])
     return float(difference.mean() / 2.0 + 0.5)
 
 
 def _radius(x: np.ndarray, k: int) -> np.ndarray:
-    """The distance of each row to its ``k``-th nearest other row; to the farthest, if there are not so many."""
+    """The distance of each row to its ``k``-th nearest other row; to the farthest, if there are
+    not so many."""
     distances = np.sort(_distances(x, x), axis=1)
     return distances[:, min(k, len(x) - 1)]
 
@@ -55,7 +60,8 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def mean_pairwise_distance(features: np.ndarray) -> float:
-    """The mean Euclidean distance between the features ``(N, D)`` of different pictures: diversity. NaN for fewer than 2."""
+    """The mean Euclidean distance between the features ``(N, D)`` of different pictures:
+    diversity. NaN for fewer than 2."""
     n = len(features)
     if n < 2:
         return float("nan")

@@ -8,17 +8,26 @@ from scipy.stats import rankdata
 MOST_LEVELS = 10  # labels of more levels are taken as measured, not as chosen from a few
 
 
-def regression_figures(predicted: np.ndarray, labelled: np.ndarray, is_female: np.ndarray | None = None) -> dict[str, float | int]:
-    """MAE, R², Spearman, Pearson and n, also by sex, and the recall of each level, for ``(N,)`` values in 0..1.
+def regression_figures(
+    predicted: np.ndarray, labelled: np.ndarray, is_female: np.ndarray | None = None
+) -> dict[str, float | int]:
+    """MAE, R², Spearman, Pearson and n, also by sex, and the recall of each level, for ``(N,)``
+    values in 0..1.
 
-    A prediction recalls a level when that level is the nearest of all levels that occur. Common levels have a recall, too: names that
-    come and go with the data would not compare from run to run. R² and correlations are NaN where the
-    labels or the predictions do not vary.
-    """
+    A prediction recalls a level when that level is the nearest of all levels that occur. Common
+    levels have a recall, too: names that come and go with the data would not compare from run to
+    run. R² and correlations are NaN where the labels or the predictions do not vary."""
     figures = _figures(predicted, labelled)
     if is_female is not None:
-        for name, chosen in (("female", np.asarray(is_female, bool)), ("male", ~np.asarray(is_female, bool))):
-            figures |= {f"{name}_{k}": v for k, v in _figures(predicted[chosen], labelled[chosen]).items() if k in ("n", "mae", "r2")}
+        for name, chosen in (
+            ("female", np.asarray(is_female, bool)),
+            ("male", ~np.asarray(is_female, bool)),
+        ):
+            figures |= {
+                f"{name}_{k}": v
+                for k, v in _figures(predicted[chosen], labelled[chosen]).items()
+                if k in ("n", "mae", "r2")
+            }
     levels = level_recall(predicted, labelled)
     if len(levels) <= MOST_LEVELS:
         for level, (recall, n) in levels.items():
@@ -27,7 +36,8 @@ def regression_figures(predicted: np.ndarray, labelled: np.ndarray, is_female: n
 
 
 def r_squared(predicted: np.ndarray, labelled: np.ndarray) -> float:
-    """1 - residual over total sum of squares; negative when worse than the labels' mean, NaN when they do not vary."""
+    """1 - residual over total sum of squares; negative when worse than the labels' mean, NaN
+    when they do not vary."""
     total = float(((labelled - labelled.mean()) ** 2).sum()) if len(labelled) else 0.0
     return 1.0 - float(((labelled - predicted) ** 2).sum()) / total if total > 0 else math.nan
 
@@ -45,12 +55,16 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def level_recall(predicted: np.ndarray, labelled: np.ndarray) -> dict[float, tuple[float, int]]:
-    """For each level among the labels: (share of its pictures whose prediction is nearest to it, n)."""
+    """For each level among the labels: (share of its pictures whose prediction is nearest to it,
+    n)."""
     levels = np.unique(labelled)
     if len(levels) == 0:
         return {}
     nearest = levels[np.abs(predicted[:, None] - levels[None]).argmin(axis=1)]
-    return {float(v): (float((nearest[labelled == v] == v).mean()), int((labelled == v).sum())) for v in levels}
+    return {
+        float(v): (float((nearest[labelled == v] == v).mean()), int((labelled == v).sum()))
+        for v in levels
+    }
 
 
 def _figures(predicted: np.ndarray, labelled: np.ndarray) -> dict[str, float | int]:

@@ -1,9 +1,10 @@
-"""How sharp pictures are, octave by octave, with what noise cannot imitate: its kurtosis, its constancy, its agreement with the photograph.
+"""How sharp pictures are, octave by octave, with what noise cannot imitate: its kurtosis, its
+constancy, its agreement with the photograph.
 
-A band is a grey picture less its half-size copy enlarged again; the next octave is the band of the half-size copy. Octave 1 is the finest.
-Its power is the mean square. Edges make a band's values many small and few large (their kurtosis is far above the 3 of Gaussian noise),
-depend on the latents and not on the noise map, and on a reconstruction lie where the photograph has them.
-"""
+A band is a grey picture less its half-size copy enlarged again; the next octave is the band of
+the half-size copy. Octave 1 is the finest. Its power is the mean square. Edges make a band's
+values many small and few large (their kurtosis is far above the 3 of Gaussian noise), depend on
+the latents and not on the noise map, and on a reconstruction lie where the photograph has them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,25 +15,40 @@ import numpy as np
 
 OCTAVES = 3
 BOOTSTRAPS = 1000
-POWER, KURTOSIS, NOISE, GRID = (0.85, 1.15), 0.2, 0.5, 0.15  # what passes: power over the photographs', error of kurtosis, shares
+# what passes: power over the photographs', error of kurtosis, shares
+POWER, KURTOSIS, NOISE, GRID = (0.85, 1.15), 0.2, 0.5, 0.15
 GRID_PERIODS = (2, 4, 8)  # pixels of what strides and doublings print
 
 
 def bands(images: np.ndarray, octaves: int = OCTAVES) -> list[np.ndarray]:
-    """``(N, H, W, 3) uint8`` as one ``(N, h, w) float32`` a band, the finest first, in grey levels."""
+    """``(N, H, W, 3) uint8`` as one ``(N, h, w) float32`` a band, the finest first, in grey
+    levels."""
     found = []
     grey = images.astype(np.float32).mean(axis=3)
     for _ in range(octaves):
         height, width = grey.shape[1:]
-        half = np.stack([cv2.resize(g, (math.ceil(width / 2), math.ceil(height / 2)), interpolation=cv2.INTER_AREA) for g in grey])
-        found.append(grey - np.stack([cv2.resize(h, (width, height), interpolation=cv2.INTER_LINEAR) for h in half]))
+        half = np.stack(
+            [
+                cv2.resize(
+                    g, (math.ceil(width / 2), math.ceil(height / 2)), interpolation=cv2.INTER_AREA
+                )
+                for g in grey
+            ]
+        )
+        found.append(
+            grey
+            - np.stack(
+                [cv2.resize(h, (width, height), interpolation=cv2.INTER_LINEAR) for h in half]
+            )
+        )
         grey = half
     return found
 
 
 @dataclass(frozen=True)
 class Octave:
-    """Of a set of pictures in one octave: the power of each ``(N,) float64``, and the kurtosis of all."""
+    """Of a set of pictures in one octave: the power of each ``(N,) float64``, and the kurtosis
+    of all."""
 
     power: np.ndarray
     kurtosis: float
@@ -40,7 +56,10 @@ class Octave:
 
 def octaves(images: np.ndarray) -> list[Octave]:
     """The octaves of ``(N, H, W, 3) uint8``, the finest first."""
-    return [Octave((band**2).mean(axis=(1, 2), dtype=np.float64), kurtosis(band)) for band in bands(images)]
+    return [
+        Octave((band**2).mean(axis=(1, 2), dtype=np.float64), kurtosis(band))
+        for band in bands(images)
+    ]
 
 
 def power_ratio(ours: Octave, theirs: Octave) -> float:
@@ -49,27 +68,34 @@ def power_ratio(ours: Octave, theirs: Octave) -> float:
 
 
 def sharpness_figures(samples: np.ndarray, real: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Figures of ``samples (N, H, W, 3) uint8`` beside ``real (M, H, W, 3) uint8``, of each octave ``k``.
+    """Figures of ``samples (N, H, W, 3) uint8`` beside ``real (M, H, W, 3) uint8``, of each octave
+    ``k``.
 
-    ``power_k``: power over that of ``real``, with ``_low`` and ``_high``, its 95 % bootstrap interval over pictures; ``kurtosis_k`` and
-    ``kurtosis_k_real``; ``grid``: how much more of the power at some period of a grid stands still (:func:`grid_coherence`), at most.
-    """
+    ``power_k``: power over that of ``real``, with ``_low`` and ``_high``, its 95 % bootstrap
+    interval over pictures; ``kurtosis_k`` and ``kurtosis_k_real``; ``grid``: how much more of
+    the power at some period of a grid stands still (:func:`grid_coherence`), at most."""
     generator = np.random.default_rng(seed)
     figures: dict[str, float] = {}
     for k, (drawn, photographed) in enumerate(zip(octaves(samples), octaves(real), strict=True), 1):
         ours, theirs = drawn.power, photographed.power
         draws = [
-            ours[generator.integers(0, len(ours), len(ours))].mean() / theirs[generator.integers(0, len(theirs), len(theirs))].mean()
+            ours[generator.integers(0, len(ours), len(ours))].mean()
+            / theirs[generator.integers(0, len(theirs), len(theirs))].mean()
             for _ in range(BOOTSTRAPS)
         ]
         low, high = np.quantile(draws, [0.025, 0.975])
-        figures |= {f"power_{k}": power_ratio(drawn, photographed), f"power_{k}_low": float(low), f"power_{k}_high": float(high)}
+        figures |= {
+            f"power_{k}": power_ratio(drawn, photographed),
+            f"power_{k}_low": float(low),
+            f"power_{k}_high": float(high),
+        }
         figures |= {f"kurtosis_{k}": drawn.kurtosis, f"kurtosis_{k}_real": photographed.kurtosis}
     return figures | {"grid": float((grid_coherence(samples) - grid_coherence(real)).max())}
 
 
 def noise_shares(draws: np.ndarray) -> dict[str, float]:
-    """``noise_k`` of each octave: the share of power that changes with the noise map, of ``draws (J, N, H, W, 3) uint8``.
+    """``noise_k`` of each octave: the share of power that changes with the noise map, of ``draws
+    (J, N, H, W, 3) uint8``.
 
     Row j has the same faces under another noise map. The variance over them is unbiased.
     """
@@ -78,14 +104,20 @@ def noise_shares(draws: np.ndarray) -> dict[str, float]:
     for k in range(OCTAVES):
         together = np.stack([b[k] for b in by_draw])
         power = (together**2).mean(dtype=np.float64)
-        figures[f"noise_{k + 1}"] = float(together.var(axis=0, ddof=1, dtype=np.float64).mean() / max(power, 1e-12))
+        figures[f"noise_{k + 1}"] = float(
+            together.var(axis=0, ddof=1, dtype=np.float64).mean() / max(power, 1e-12)
+        )
     return figures
 
 
 def agreements(rebuilt: np.ndarray, photographs: np.ndarray) -> dict[str, float]:
-    """``agreement_k`` of each octave: the correlation of reconstructions ``(N, H, W, 3) uint8`` with the photographs they are of."""
+    """``agreement_k`` of each octave: the correlation of reconstructions ``(N, H, W, 3) uint8``
+    with the photographs they are of."""
     pairs = zip(bands(rebuilt), bands(photographs), strict=True)
-    return {f"agreement_{k}": float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for k, (a, b) in enumerate(pairs, 1)}
+    return {
+        f"agreement_{k}": float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+        for k, (a, b) in enumerate(pairs, 1)
+    }
 
 
 def kurtosis(band: np.ndarray) -> float:
@@ -95,32 +127,52 @@ def kurtosis(band: np.ndarray) -> float:
 
 
 def grid_coherence(images: np.ndarray) -> np.ndarray:
-    """Of ``(N, H, W, 3) uint8``: the share of their power at periods of 2, 4 and 8 pixels that has the same phase in all of them.
+    """Of ``(N, H, W, 3) uint8``: the share of their power at periods of 2, 4 and 8 pixels that has
+    the same phase in all of them.
 
-    ``(24,)``: along rows and columns, alone and crossed. A texture that a network prints on its grid lies at the same place in every
-    picture; what pictures show does not: about 1/N, and what aligned faces share.
-    """
-    height, width = (size // max(GRID_PERIODS) * max(GRID_PERIODS) for size in images.shape[1:3])  # so that the periods fall on frequencies
+    ``(24,)``: along rows and columns, alone and crossed. A texture that a network prints on its
+    grid lies at the same place in every picture; what pictures show does not: about 1/N, and
+    what aligned faces share."""
+    # so that the periods fall on frequencies
+    height, width = (size // max(GRID_PERIODS) * max(GRID_PERIODS) for size in images.shape[1:3])
     grey = images[:, :height, :width].astype(np.float32).mean(axis=3)
     spectrum = np.fft.fft2(grey - grey.mean(axis=(1, 2), keepdims=True))
-    coherent = np.abs(spectrum.mean(axis=0)) ** 2 / np.maximum((np.abs(spectrum) ** 2).mean(axis=0), 1e-9)
+    coherent = np.abs(spectrum.mean(axis=0)) ** 2 / np.maximum(
+        (np.abs(spectrum) ** 2).mean(axis=0), 1e-9
+    )
     rows, columns = ([0, *(size // period for period in GRID_PERIODS)] for size in (height, width))
     found = [coherent[r, c] for r in rows for c in columns if r or c]
     mirrored = [coherent[r, -c] for r in rows[1:] for c in columns[1:]]  # the other diagonal
     return np.array(found + mirrored)
 
 
-def shortcomings(figures: Mapping[str, float], octaves: Sequence[int] = range(1, OCTAVES + 1)) -> list[str]:
-    """What of the figures of :func:`sharpness_figures` and :func:`noise_shares` is not as photographs have it, a phrase each."""
+def shortcomings(
+    figures: Mapping[str, float], octaves: Sequence[int] = range(1, OCTAVES + 1)
+) -> list[str]:
+    """What of the figures of :func:`sharpness_figures` and :func:`noise_shares` is not as
+    photographs have it, a phrase each."""
     said = []
     if figures["grid"] > GRID:
-        said.append(f"{figures['grid']:.0%} more of the power at a period of 2, 4 or 8 pixels stands still than in photographs")
+        said.append(
+            f"{figures['grid']:.0%} more of the power at a period of 2, 4 or 8 pixels stands still"
+            " than in photographs"
+        )
     for k in octaves:
-        power, ours, theirs = figures[f"power_{k}"], figures[f"kurtosis_{k}"], figures[f"kurtosis_{k}_real"]
+        power, ours, theirs = (
+            figures[f"power_{k}"],
+            figures[f"kurtosis_{k}"],
+            figures[f"kurtosis_{k}_real"],
+        )
         if not POWER[0] <= power <= POWER[1]:
-            said.append(f"octave {k} has {power:.2f} of the photographs' power ({POWER[0]:g} to {POWER[1]:g})")
+            said.append(
+                f"octave {k} has {power:.2f} of the photographs' power ({POWER[0]:g} to"
+                f" {POWER[1]:g})"
+            )
         if not abs(ours / theirs - 1.0) <= KURTOSIS:
-            said.append(f"octave {k} has kurtosis {ours:.1f} where photographs have {theirs:.1f} (within {KURTOSIS:.0%})")
+            said.append(
+                f"octave {k} has kurtosis {ours:.1f} where photographs have {theirs:.1f} (within"
+                f" {KURTOSIS:.0%})"
+            )
         if not figures[f"noise_{k}"] <= NOISE:
             said.append(f"{figures[f'noise_{k}']:.0%} of octave {k} is noise (at most {NOISE:.0%})")
     return said

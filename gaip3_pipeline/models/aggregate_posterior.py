@@ -1,9 +1,11 @@
-"""Where pictures have their latents: a Gaussian of each group given the five values, and the way there from the prior.
+"""Where pictures have their latents: a Gaussian of each group given the five values, and the way
+there from the prior.
 
-A prior that was trained beside its encoder does not match the aggregate posterior: samples fall where no picture taught the decoder
-(Rosca et al. 2018, arXiv 1802.06847). A Gaussian fitted afterwards to draws of the posterior mends much of it at no cost, as ex-post
-density estimation (Ghosh et al. 2020, arXiv 1903.12436) does for autoencoders. It is part of drawing: see sampling/draw.py.
-"""
+A prior that was trained beside its encoder does not match the aggregate posterior: samples fall
+where no picture taught the decoder (Rosca et al. 2018, arXiv 1802.06847). A Gaussian fitted
+afterwards to draws of the posterior mends much of it at no cost, as ex-post density estimation
+(Ghosh et al. 2020, arXiv 1903.12436) does for autoencoders. It is part of drawing: see
+sampling/draw.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,26 +18,31 @@ from gaip3_pipeline.tables.files import writing
 
 @dataclass(frozen=True)
 class AggregatePosterior:
-    """For each latent group a Gaussian N((1, c) · offset, factor²) of its standardised noise, flattened to ``k`` numbers.
+    """For each latent group a Gaussian N((1, c) · offset, factor²) of its standardised noise,
+    flattened to ``k`` numbers.
 
-    ``offsets``: ``(6, k) float32`` each; ``factors``: symmetric ``(k, k) float32`` each, or ``(1, 1)`` for a multiple of the identity.
-    """
+    ``offsets``: ``(6, k) float32`` each; ``factors``: symmetric ``(k, k) float32`` each, or
+    ``(1, 1)`` for a multiple of the identity."""
 
     offsets: list[np.ndarray]
     factors: list[np.ndarray]
 
-    def move(self, noise: Sequence[np.ndarray], conditions: np.ndarray, fidelity: float) -> list[np.ndarray]:
-        """Noise, a list of ``(N, h, w, c)``, moved the share ``fidelity`` of its way from N(0, I) to the aggregate posterior.
+    def move(
+        self, noise: Sequence[np.ndarray], conditions: np.ndarray, fidelity: float
+    ) -> list[np.ndarray]:
+        """Noise, a list of ``(N, h, w, c)``, moved the share ``fidelity`` of its way from N(0, I)
+        to the aggregate posterior.
 
-        The way is the shortest of all maps between the two Gaussians, optimal transport (Dowson and Landau 1982), so that a face stays
-        as much itself as can be.
-        """
+        The way is the shortest of all maps between the two Gaussians, optimal transport (Dowson
+        and Landau 1982), so that a face stays as much itself as can be."""
         given = with_one(conditions)
         moved = []
         for e, offset, factor in zip(noise, self.offsets, self.factors, strict=True):
             flat = e.reshape(len(e), -1)
             there = given @ offset + (flat @ factor if factor.shape[0] > 1 else flat * factor)
-            moved.append(((1.0 - fidelity) * flat + fidelity * there).reshape(e.shape).astype(np.float32))
+            moved.append(
+                ((1.0 - fidelity) * flat + fidelity * there).reshape(e.shape).astype(np.float32)
+            )
         return moved
 
     def moved_back(self, noise: Sequence[np.ndarray], conditions: np.ndarray) -> list[np.ndarray]:
@@ -43,7 +50,11 @@ class AggregatePosterior:
         given, found = with_one(conditions), []
         for e, offset, factor in zip(noise, self.offsets, self.factors, strict=True):
             rest = e.reshape(len(e), -1) - given @ offset
-            flat = np.linalg.solve(factor.astype(np.float64), rest.T).T if factor.shape[0] > 1 else rest / factor
+            flat = (
+                np.linalg.solve(factor.astype(np.float64), rest.T).T
+                if factor.shape[0] > 1
+                else rest / factor
+            )
             found.append(flat.reshape(e.shape).astype(np.float32))
         return found
 
@@ -54,7 +65,10 @@ class AggregatePosterior:
             flat = e.reshape(len(e), -1).astype(np.float64)
             rest = flat - given @ offset
             if factor.shape[0] > 1:
-                white, volume = np.linalg.solve(factor.astype(np.float64), rest.T).T, np.linalg.slogdet(factor.astype(np.float64))[1]
+                white, volume = (
+                    np.linalg.solve(factor.astype(np.float64), rest.T).T,
+                    np.linalg.slogdet(factor.astype(np.float64))[1],
+                )
             else:
                 white, volume = rest / factor, flat.shape[1] * np.log(factor[0, 0])
             total += 0.5 * (flat**2 - white**2).sum(axis=1) - volume
@@ -62,18 +76,27 @@ class AggregatePosterior:
 
     def save(self, file: Path) -> None:
         """Write ``file`` (.npz), whole or not at all."""
-        arrays = {f"{name}_{i}": a for name, part in (("offset", self.offsets), ("factor", self.factors)) for i, a in enumerate(part)}
+        arrays = {
+            f"{name}_{i}": a
+            for name, part in (("offset", self.offsets), ("factor", self.factors))
+            for i, a in enumerate(part)
+        }
         with writing(file) as temporary, temporary.open("wb") as f:
             np.savez(f, allow_pickle=False, **arrays)
 
 
 def load_aggregate_posterior(file: Path) -> AggregatePosterior:
-    """What :meth:`AggregatePosterior.save` wrote. Raises ``FileNotFoundError`` when there is none."""
+    """What :meth:`AggregatePosterior.save` wrote. Raises ``FileNotFoundError`` when there is
+    none."""
     with np.load(file, allow_pickle=False) as arrays:
         groups = range(len(arrays.files) // 2)
-        return AggregatePosterior([arrays[f"offset_{i}"] for i in groups], [arrays[f"factor_{i}"] for i in groups])
+        return AggregatePosterior(
+            [arrays[f"offset_{i}"] for i in groups], [arrays[f"factor_{i}"] for i in groups]
+        )
 
 
 def with_one(conditions: np.ndarray) -> np.ndarray:
     """``(N, 6) float64``: a 1 before the five values."""
-    return np.concatenate([np.ones((len(conditions), 1)), np.asarray(conditions, np.float64)], axis=1)
+    return np.concatenate(
+        [np.ones((len(conditions), 1)), np.asarray(conditions, np.float64)], axis=1
+    )

@@ -4,28 +4,44 @@ import keras
 from keras import layers, ops
 
 CHANNELS = (32, 64, 96)
-MARGIN = 2  # pixels on each side that a critic does not see: frames, seams and codecs' edges are no part of a face
+# pixels on each side that a critic does not see: frames, seams and codecs' edges are no part of a
+# face
+MARGIN = 2
 
 
-def build_critic(height: int, width: int, width_multiplier: float, dropout: float, networks: int = 1) -> keras.Model:
-    """``(B, height, width, 3) float32 in 0..1 -> (B, networks) float32`` logits of being real, of networks that share nothing.
+def build_critic(
+    height: int, width: int, width_multiplier: float, dropout: float, networks: int = 1
+) -> keras.Model:
+    """``(B, height, width, 3) float32 in 0..1 -> (B, networks) float32`` logits of being real, of
+    networks that share nothing.
 
-    Convolutions have spectral norm 1 (Miyato et al. 2018, arXiv 1802.05957), so that the logit changes smoothly with the picture
-    instead of by steps that no latent can follow. The dense layer is free: it sets the scale.
-    """
+    Convolutions have spectral norm 1 (Miyato et al. 2018, arXiv 1802.05957), so that the logit
+    changes smoothly with the picture instead of by steps that no latent can follow. The dense
+    layer is free: it sets the scale."""
     pictures = keras.Input((height, width, 3))
-    logits = [_network(height, width, width_multiplier, dropout, f"network_{k}")(pictures) for k in range(networks)]
+    logits = [
+        _network(height, width, width_multiplier, dropout, f"network_{k}")(pictures)
+        for k in range(networks)
+    ]
     return keras.Model(pictures, layers.Concatenate(dtype="float32")(logits))
 
 
-def _network(height: int, width: int, width_multiplier: float, dropout: float, name: str) -> keras.Model:
+def _network(
+    height: int, width: int, width_multiplier: float, dropout: float, name: str
+) -> keras.Model:
     pictures = keras.Input((height, width, 3))
     h = layers.Rescaling(2.0, -1.0)(layers.Cropping2D(MARGIN)(pictures))
     for channels in CHANNELS:
-        convolution = layers.Conv2D(max(4, round(channels * width_multiplier)), 4, strides=2, padding="same")
+        convolution = layers.Conv2D(
+            max(4, round(channels * width_multiplier)), 4, strides=2, padding="same"
+        )
         h = layers.LeakyReLU(0.2)(layers.SpectralNormalization(convolution)(h))
     h = layers.Flatten(name="parts")(h)
-    return keras.Model(pictures, layers.Dense(1, name="logit", dtype="float32")(layers.Dropout(dropout)(h)), name=name)
+    return keras.Model(
+        pictures,
+        layers.Dense(1, name="logit", dtype="float32")(layers.Dropout(dropout)(h)),
+        name=name,
+    )
 
 
 def networks_of(critic: keras.Model) -> list[keras.Model]:
@@ -34,10 +50,11 @@ def networks_of(critic: keras.Model) -> list[keras.Model]:
 
 
 def evidence(critic: keras.Model) -> keras.Model:
-    """``(B, H, W, 3) float32 in 0..1 -> (B, networks, h, w) float32``: the addends of each logit, less its bias, by place.
+    """``(B, H, W, 3) float32 in 0..1 -> (B, networks, h, w) float32``: the addends of each logit,
+    less its bias, by place.
 
-    Exact, since a logit is linear in its network's last maps: class activation mapping (Zhou et al. 2016, arXiv 1512.04150).
-    """
+    Exact, since a logit is linear in its network's last maps: class activation mapping (Zhou et
+    al. 2016, arXiv 1512.04150)."""
     by_place = [_evidence(network)(critic.input) for network in networks_of(critic)]
     return keras.Model(critic.input, layers.Lambda(lambda maps: ops.stack(maps, axis=1))(by_place))
 
@@ -46,4 +63,7 @@ def _evidence(network: keras.Model) -> keras.Model:
     parts, logit = network.get_layer("parts"), network.get_layer("logit")
     _, height, width, channels = parts.input.shape
     weights = ops.reshape(logit.kernel, (1, height, width, channels))
-    return keras.Model(network.input, layers.Lambda(lambda h: ops.sum(ops.cast(h, "float32") * weights, axis=-1))(parts.input))
+    return keras.Model(
+        network.input,
+        layers.Lambda(lambda h: ops.sum(ops.cast(h, "float32") * weights, axis=-1))(parts.input),
+    )

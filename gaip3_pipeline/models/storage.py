@@ -1,4 +1,5 @@
-"""A trained model in its folder: ``NAME.weights.h5`` and ``model.json``, what is needed to build it again."""
+"""A trained model in its folder: ``NAME.weights.h5`` and ``model.json``, what is needed to build
+it again."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ def save_weights(model: keras.Model, folder: Path, name: str = "model") -> None:
 
 
 def load_weights(model: keras.Model, folder: Path, name: str = "model") -> keras.Model:
-    """``model`` with the weights of ``folder``. Raises ``FileNotFoundError`` when there are none."""
+    """``model`` with the weights of ``folder``. Raises ``FileNotFoundError`` when there are
+    none."""
     path = weights_file(folder, name)
     if not path.exists():
         raise FileNotFoundError(f"no trained model at {path}")

@@ -1,4 +1,5 @@
-"""What a refresh would do, why, how many labels changed and how long it took the last time. Writes nothing."""
+"""What a refresh would do, why, how many labels changed and how long it took the last time.
+Writes nothing."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -10,21 +11,29 @@ from gaip3_pipeline.assets import labels
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.tables.problems import ContractError
-from gaip3_pipeline.versions import CODE_VERSION_TAG, INPUT_VERSION_TAG, current_version, latest_materialization
+from gaip3_pipeline.versions import (
+    CODE_VERSION_TAG,
+    INPUT_VERSION_TAG,
+    current_version,
+    latest_materialization,
+)
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph  # returned by resolve_asset_graph, but not exported
+    # returned by resolve_asset_graph, but not exported
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 NEVER, CODE, ASKED = "never made", "its settings or code changed", "asked for"
 
 
 class RefreshError(RuntimeError):
-    """A refresh that could not finish, or a selection that names no asset; the message says what failed and what to do."""
+    """A refresh that could not finish, or a selection that names no asset; the message says what
+    failed and what to do."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """An asset of the plan: its direct reasons, and whether it is stale already or only follows from one that is."""
+    """An asset of the plan: its direct reasons, and whether it is stale already or only follows
+    from one that is."""
 
     name: str
     reasons: list[str]
@@ -33,7 +42,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A plan with what is known of it: changed labels per attribute, and the seconds that each asset took the last time."""
+    """A plan with what is known of it: changed labels per attribute, and the seconds that each
+    asset took the last time."""
 
     plan: list[Planned]
     label_changes: dict[str, int]
@@ -41,7 +51,8 @@ class Forecast:
 
     @property
     def seconds(self) -> float | None:
-        """By last time's durations, of all assets of the plan: an upper bound, but for those never made. None if all are of them."""
+        """By last time's durations, of all assets of the plan: an upper bound, but for those
+        never made. None if all are of them."""
         return sum(self.durations.values()) if self.durations or not self.plan else None
 
     @property
@@ -58,17 +69,35 @@ class Forecast:
         line = f"{self._causes()} → {most}{_counted(len(self.plan), 'asset')}, {self._time()}"
         touched = {a for a in ATTRIBUTES if any(p.name.endswith(f"_{a}") for p in self.plan)}
         stays = [a for a in ATTRIBUTES if a not in touched]
-        return f"{line}; {', '.join(stays)} {'stays' if len(stays) == 1 else 'stay'}" if touched and stays else line
+        return (
+            f"{line}; {', '.join(stays)} {'stays' if len(stays) == 1 else 'stay'}"
+            if touched and stays
+            else line
+        )
 
     def _causes(self) -> str:
-        causes = [f"{_counted(n, 'label')} of {attribute} changed" for attribute, n in self.label_changes.items()]
+        causes = [
+            f"{_counted(n, 'label')} of {attribute} changed"
+            for attribute, n in self.label_changes.items()
+        ]
         counted = {f"hand_labels_{attribute} changed" for attribute in self.label_changes}
         certain = [p for p in self.plan if p.certain]
-        causes += dict.fromkeys(r for p in certain for r in p.reasons if r not in (NEVER, CODE, ASKED) and r not in counted)
-        for reason, said in ((CODE, "settings or code of {} changed"), (NEVER, "{} never made"), (ASKED, "{} asked for")):
+        causes += dict.fromkeys(
+            r
+            for p in certain
+            for r in p.reasons
+            if r not in (NEVER, CODE, ASKED) and r not in counted
+        )
+        for reason, said in (
+            (CODE, "settings or code of {} changed"),
+            (NEVER, "{} never made"),
+            (ASKED, "{} asked for"),
+        ):
             names = [p.name for p in certain if reason in p.reasons]
             if names:
-                causes.append(said.format(", ".join(names) if len(names) <= 3 else f"{len(names)} assets"))
+                causes.append(
+                    said.format(", ".join(names) if len(names) <= 3 else f"{len(names)} assets")
+                )
         return ", ".join(causes)
 
     def _time(self) -> str:
@@ -81,7 +110,9 @@ class Forecast:
 
 def forecast(instance: dg.DagsterInstance, root: DataRoot, todo: list[Planned]) -> Forecast:
     """What is known of a plan before it runs."""
-    return Forecast(todo, label_changes(root, todo), last_durations(instance, [p.name for p in todo]))
+    return Forecast(
+        todo, label_changes(root, todo), last_durations(instance, [p.name for p in todo])
+    )
 
 
 def plan(
@@ -92,12 +123,13 @@ def plan(
     again: Iterable[str] = (),
     settled: Collection[str] = (),
 ) -> list[Planned]:
-    """What a refresh would do, in the order of the graph; ``observed`` maps each source to its present content hash.
+    """What a refresh would do, in the order of the graph; ``observed`` maps each source to its
+    present content hash.
 
-    ``select`` limits it to these assets and what they come from; those of ``again`` are made though nothing changed. Those of
-    ``settled`` were made just now: labels written since, which the UI's sensor may have seen already, are for the next refresh. Raises
-    :class:`RefreshError`.
-    """
+    ``select`` limits it to these assets and what they come from; those of ``again`` are made
+    though nothing changed. Those of ``settled`` were made just now: labels written since, which
+    the UI's sensor may have seen already, are for the next refresh. Raises
+    :class:`RefreshError`."""
     graph = definitions.resolve_asset_graph()
     wanted = _selected(graph, select)
     stale: dict[dg.AssetKey, list[str]] = {}
@@ -112,29 +144,38 @@ def plan(
         if not reasons and not following:
             continue
         stale[key] = reasons
-        out.append(Planned(key.to_user_string(), reasons or [f"after {', '.join(following)}"], bool(reasons)))
+        out.append(
+            Planned(
+                key.to_user_string(), reasons or [f"after {', '.join(following)}"], bool(reasons)
+            )
+        )
     return out
 
 
 def label_changes(root: DataRoot, todo: list[Planned]) -> dict[str, int]:
-    """How many labels of each attribute differ from those checked last, where these are in the plan and were checked before."""
+    """How many labels of each attribute differ from those checked last, where these are in the
+    plan and were checked before."""
     planned = {p.name for p in todo}
     stale = [a for a in ATTRIBUTES if f"labels_{a}" in planned and root.checked_labels(a).exists()]
     if not stale:
         return {}
-    from gaip3_pipeline.tables.label_changes import changes_since  # pandas: a second that a refresh of nothing does not take
+    # pandas: a second that a refresh of nothing does not take
+    from gaip3_pipeline.tables.label_changes import changes_since
 
     counts = {}
     for attribute in stale:
         try:
-            counts[attribute] = len(changes_since(root.checked_labels(attribute), labels.read(root, attribute).table))
+            counts[attribute] = len(
+                changes_since(root.checked_labels(attribute), labels.read(root, attribute).table)
+            )
         except ContractError:
             continue  # labels_* will say it, with line and remedy
     return {attribute: n for attribute, n in counts.items() if n}
 
 
 def last_durations(instance: dg.DagsterInstance, names: Iterable[str]) -> dict[str, float]:
-    """Seconds that each asset's last step took, whether ``refresh`` or the UI made it; those never made are absent."""
+    """Seconds that each asset's last step took, whether ``refresh`` or the UI made it; those
+    never made are absent."""
     steps: dict[str, list[str]] = {}
     for name in names:
         for record in instance.fetch_materializations(dg.AssetKey(name), limit=1).records:
@@ -150,7 +191,9 @@ def last_durations(instance: dg.DagsterInstance, names: Iterable[str]) -> dict[s
 def describe(forecast: Forecast) -> str:
     """The plan for a terminal: the summary, then a line per asset with its reasons."""
     width = max((len(p.name) for p in forecast.plan), default=0)
-    return "\n".join([forecast.summary, *(f"  {p.name:{width}}  {'; '.join(p.reasons)}" for p in forecast.plan)])
+    return "\n".join(
+        [forecast.summary, *(f"  {p.name:{width}}  {'; '.join(p.reasons)}" for p in forecast.plan)]
+    )
 
 
 def spoken(seconds: float) -> str:
@@ -166,7 +209,13 @@ def _counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def _reasons(graph: "AssetGraph", instance: dg.DagsterInstance, key: dg.AssetKey, observed: Mapping[str, str], settled: bool) -> list[str]:
+def _reasons(
+    graph: "AssetGraph",
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    observed: Mapping[str, str],
+    settled: bool,
+) -> list[str]:
     made = latest_materialization(instance, key)
     if made is None:
         return [NEVER]

@@ -1,8 +1,9 @@
-"""The record of a refresh: what it planned, where it stands, and what it changed, in figures, pictures and MLflow runs.
+"""The record of a refresh: what it planned, where it stands, and what it changed, in figures,
+pictures and MLflow runs.
 
-A JSON file in ``root.refreshes``, rewritten whole at each change, and beside it a folder of the pictures before and after, which a
-later refresh leaves as they are. Whoever shows a refresh reads this; what Dagster knows of its runs is in Dagster.
-"""
+A JSON file in ``root.refreshes``, rewritten whole at each change, and beside it a folder of the
+pictures before and after, which a later refresh leaves as they are. Whoever shows a refresh
+reads this; what Dagster knows of its runs is in Dagster."""
 
 import contextlib
 import datetime
@@ -26,9 +27,11 @@ KEPT = 20
 RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
 WAITING, MADE, FRESH = "waiting", "made", "fresh"  # of an asset, beside running and failed
 DIED = "its process was killed; the same refresh goes on from the last checkpoints"
-OF_THIS_RUN = "labels_changed"  # counts from the run before, so the two say nothing beside one another
+# counts from the run before, so the two say nothing beside one another
+OF_THIS_RUN = "labels_changed"
 
-# What a change is judged by, for a terminal's few lines; the record has every number. Keys are whole names of assets, or their beginnings.
+# What a change is judged by, for a terminal's few lines; the record has every number. Keys are
+# whole names of assets, or their beginnings.
 HEADLINES = {
     "labels_": ("rows",),
     "input_model_": ("r2", "mae"),
@@ -83,13 +86,15 @@ class Record:
         self._write()
 
     def run_started(self, dagster_run_id: str, stale: Iterable[str]) -> None:
-        """A further Dagster run begins; what waits and is no longer ``stale`` has turned out fresh."""
+        """A further Dagster run begins; what waits and is no longer ``stale`` has turned out
+        fresh."""
         self._content["dagster_run_ids"].append(dagster_run_id)
         self._settle(set(stale))
         self._write()
 
     def begins(self, name: str, mlflow_run: str) -> None:
-        """An asset is about to be made; ``mlflow_run`` is the page of its last training, if it has one."""
+        """An asset is about to be made; ``mlflow_run`` is the page of its last training, if it
+        has one."""
         self._figures[name] = _finite(self._root, name)
         self._runs[name] = mlflow_run
         self._copy_pictures(name, "before")
@@ -102,8 +107,15 @@ class Record:
         self._content["results"].append(
             {
                 "name": name,
-                "figures": [{"figure": k, "before": before.get(k), "after": v} for k, v in after.items() if k != OF_THIS_RUN],
-                "pictures": [{"before": self._picture("before", p), "after": self._picture("after", p)} for p in pictures],
+                "figures": [
+                    {"figure": k, "before": before.get(k), "after": v}
+                    for k, v in after.items()
+                    if k != OF_THIS_RUN
+                ],
+                "pictures": [
+                    {"before": self._picture("before", p), "after": self._picture("after", p)}
+                    for p in pictures
+                ],
                 "run_before": self._runs.get(name, ""),
                 "run_after": mlflow_run,
             }
@@ -120,7 +132,8 @@ class Record:
         self._write()
 
     def progress(self, label: str, done: int, total: int, left: float | None) -> None:
-        """Where the work of the present asset stands (see :data:`gaip3_pipeline.progress.Watch`)."""
+        """Where the work of the present asset stands (see
+        :data:`gaip3_pipeline.progress.Watch`)."""
         self._content["progress"] = {"label": label, "done": done, "total": total, "left_s": left}
         self._write()
 
@@ -159,12 +172,16 @@ class Record:
         return path.relative_to(self._root.refreshes).as_posix() if path.exists() else None
 
     def _write(self) -> None:
-        write_text_atomically(_file(self._root, self._name), json.dumps(self._content, indent=1, ensure_ascii=False) + "\n")
+        write_text_atomically(
+            _file(self._root, self._name),
+            json.dumps(self._content, indent=1, ensure_ascii=False) + "\n",
+        )
 
 
 @contextlib.contextmanager
 def recording(root: DataRoot, refresh_id: str, planned: Forecast) -> Iterator[Record]:
-    """A record that ends as the block does: finished, failed with the error's message, or stopped by Ctrl-C or SIGTERM."""
+    """A record that ends as the block does: finished, failed with the error's message, or
+    stopped by Ctrl-C or SIGTERM."""
     record = Record(root, refresh_id, planned)
     try:
         yield record
@@ -178,7 +195,8 @@ def recording(root: DataRoot, refresh_id: str, planned: Forecast) -> Iterator[Re
 
 
 def read_records(root: DataRoot) -> list[dict[str, Any]]:
-    """The records of the last refreshes, newest first; one whose process died is ``stopped``. What cannot be read is left out."""
+    """The records of the last refreshes, newest first; one whose process died is ``stopped``.
+    What cannot be read is left out."""
     records = []
     for path in root.refreshes.glob("[!.]*.json"):
         try:
@@ -192,10 +210,13 @@ def read_records(root: DataRoot) -> list[dict[str, Any]]:
 
 
 def headlines(results: Iterable[dict[str, Any]]) -> list[str]:
-    """A line per asset with the figures that matter, before → after, for a terminal; of ``results`` of a record."""
+    """A line per asset with the figures that matter, before → after, for a terminal; of
+    ``results`` of a record."""
     lines = []
     for result in results:
-        wanted = next((figures for key, figures in HEADLINES.items() if re.match(key, result["name"])), ())
+        wanted = next(
+            (figures for key, figures in HEADLINES.items() if re.match(key, result["name"])), ()
+        )
         found = {f["figure"]: f for f in result["figures"]}
         said = [f"{name} {_change(found[name])}" for name in wanted if name in found]
         if said:
@@ -212,7 +233,9 @@ def _change(figure: dict[str, Any]) -> str:
 def _goes_on(root: DataRoot, process: str) -> bool:
     if of_this_host(process):
         return process_lives(process)
-    try:  # a process of another host, or of a container that is gone, cannot be looked up, but its lock can be felt
+    # a process of another host, or of a container that is gone, cannot be looked up, but its lock
+    # can be felt
+    try:
         with root.refresh_lock.open() as f:
             fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:

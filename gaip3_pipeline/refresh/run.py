@@ -1,9 +1,9 @@
 """Observe the sources, then materialise only what is stale, layer by layer, until nothing is.
 
-Dagster's staleness is not transitive and nothing is skipped inside a run, so one refresh is several Dagster runs in the same
-instance, which share the tag ``gaip3/refresh_id``. The plan is an upper bound: an asset that comes out with an equal content
-hash stops what would have followed from it.
-"""
+Dagster's staleness is not transitive and nothing is skipped inside a run, so one refresh is
+several Dagster runs in the same instance, which share the tag ``gaip3/refresh_id``. The plan is
+an upper bound: an asset that comes out with an equal content hash stops what would have followed
+from it."""
 
 import fcntl
 import os
@@ -26,7 +26,12 @@ from gaip3_pipeline.versions import RUN_METADATA, latest_materialization, observ
 REFRESH_TAG = "gaip3/refresh_id"
 PROCESS_TAG = "gaip3/process"
 INTERRUPTIONS = {"KeyboardInterrupt", "DagsterExecutionInterruptedError"}
-UNFINISHED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.NOT_STARTED]
+UNFINISHED = [
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.CANCELING,
+    dg.DagsterRunStatus.NOT_STARTED,
+]
 
 Say = Callable[[str], None]
 
@@ -40,7 +45,8 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     failed_checks: list[str] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
-    results: list[dict[str, Any]] = field(default_factory=list)  # figures, pictures and runs before and after (see refresh_record)
+    # figures, pictures and runs before and after (see refresh_record)
+    results: list[dict[str, Any]] = field(default_factory=list)
 
 
 def refresh(
@@ -55,13 +61,14 @@ def refresh(
     verify: bool = False,
     say: Say = print,
 ) -> Outcome:
-    """Observe, then materialise every stale or missing asset that has no stale ancestor, until none is left.
+    """Observe, then materialise every stale or missing asset that has no stale ancestor, until none
+    is left.
 
-    The plan is said before it runs, and a record is kept of what it does (see refresh_record), unless there is nothing to do. Assets
-    of ``again`` are made though nothing changed; ``config`` maps assets to the configuration that they are made with. Raises
-    :class:`RefreshError` when an asset or a blocking check fails, or another refresh of the root is running, and
-    ``KeyboardInterrupt`` when it is interrupted.
-    """
+    The plan is said before it runs, and a record is kept of what it does (see refresh_record),
+    unless there is nothing to do. Assets of ``again`` are made though nothing changed;
+    ``config`` maps assets to the configuration that they are made with. Raises
+    :class:`RefreshError` when an asset or a blocking check fails, or another refresh of the root
+    is running, and ``KeyboardInterrupt`` when it is interrupted."""
     with _only_one(root):
         end_dead_runs(instance, tracking)
         observed = observe(instance, root, verify)
@@ -83,19 +90,25 @@ def refresh(
                 repeated = done & set(layer)
                 if repeated:
                     names = ", ".join(sorted(repeated))
-                    raise RefreshError(f"{names}: stale again right after being made, since the inputs changed meanwhile; run it again")
+                    raise RefreshError(
+                        f"{names}: stale again right after being made, since the inputs changed"
+                        " meanwhile; run it again"
+                    )
                 run_id = str(uuid.uuid4())
                 record.run_started(run_id, [p.name for p in todo])
                 given = {name: (config or {}).get(name, {}) for name in layer}
                 _materialize(definitions, instance, given, run_id, outcome, record, say=say)
                 done |= set(layer)
-                todo = plan(definitions, instance, observed, chosen, set(again) - done, settled=done)
+                todo = plan(
+                    definitions, instance, observed, chosen, set(again) - done, settled=done
+                )
             outcome.results = record.results
         return outcome
 
 
 def observe(instance: dg.DagsterInstance, root: DataRoot, verify: bool = False) -> dict[str, str]:
-    """Hash the sources and record an observation of each that changed; returns source name to content hash."""
+    """Hash the sources and record an observation of each that changed; returns source name to
+    content hash."""
     versions = {}
     for name, made in observe_sources(root, verify).items():
         versions[name] = made.version
@@ -111,11 +124,15 @@ def observe_only(root: DataRoot, verify: bool = False) -> dict[str, str]:
 
 
 def end_dead_runs(instance: dg.DagsterInstance, tracking: MlflowTracking) -> int:
-    """Mark runs of killed processes as failed, in Dagster and MLflow, and free their places in the training pool."""
+    """Mark runs of killed processes as failed, in Dagster and MLflow, and free their places in
+    the training pool."""
     dead = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         if PROCESS_TAG in run.tags and not process_lives(run.tags[PROCESS_TAG]):
-            instance.report_run_failed(run, "The process of this run was killed; gaip3 refresh goes on from its checkpoints.")
+            instance.report_run_failed(
+                run,
+                "The process of this run was killed; gaip3 refresh goes on from its checkpoints.",
+            )
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             dead += 1
     if dead:
@@ -126,20 +143,30 @@ def end_dead_runs(instance: dg.DagsterInstance, tracking: MlflowTracking) -> int
 def _without_stale_ancestor(definitions: dg.Definitions, todo: list[Planned]) -> list[str]:
     graph = definitions.resolve_asset_graph()
     stale = {dg.AssetKey(p.name) for p in todo}
-    return [p.name for p in todo if not (graph.get_ancestor_asset_keys(dg.AssetKey(p.name)) & stale)]
+    return [
+        p.name for p in todo if not (graph.get_ancestor_asset_keys(dg.AssetKey(p.name)) & stale)
+    ]
 
 
-def _stopped_by_checks(definitions: dg.Definitions, instance: dg.DagsterInstance, layer: list[str]) -> list[str]:
-    """Failed blocking checks of what ``layer`` is made from: inside one run Dagster sees to it, between runs this does."""
+def _stopped_by_checks(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, layer: list[str]
+) -> list[str]:
+    """Failed blocking checks of what ``layer`` is made from: inside one run Dagster sees to it,
+    between runs this does."""
     graph = definitions.resolve_asset_graph()
     origins = {k for name in layer for k in graph.get_ancestor_asset_keys(dg.AssetKey(name))}
     keys = [k for k in graph.asset_check_keys if k.asset_key in origins and graph.get(k).blocking]
     lines = []
-    for key, record in sorted(instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).items()):
+    for key, record in sorted(
+        instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).items()
+    ):
         evaluation = record.event.asset_check_evaluation if record.event else None
         if evaluation and not evaluation.passed:
             name = key.asset_key.to_user_string()
-            lines.append(f"{name}: check {key.name} failed: {evaluation.description}\nUntil it passes, {', '.join(layer)} cannot be made.")
+            lines.append(
+                f"{name}: check {key.name} failed: {evaluation.description}\nUntil it passes,"
+                f" {', '.join(layer)} cannot be made."
+            )
     return lines
 
 
@@ -158,7 +185,9 @@ def _materialize(
     say(f"making {', '.join(names)}")
     start = time.monotonic()
     outcome.run_ids.append(run_id)
-    instance.add_event_listener(run_id, lambda entry: _note(entry, instance, names, outcome, record))
+    instance.add_event_listener(
+        run_id, lambda entry: _note(entry, instance, names, outcome, record)
+    )
     result = job.execute_in_process(
         run_id=run_id,
         instance=instance,
@@ -180,7 +209,10 @@ def _materialize(
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed:
             said = f": {evaluation.description}" if evaluation.description else ""
-            line = f"{evaluation.asset_key.to_user_string()}: check {evaluation.check_name} failed{said}"
+            line = (
+                f"{evaluation.asset_key.to_user_string()}: check {evaluation.check_name}"
+                f" failed{said}"
+            )
             outcome.failed_checks.append(line)
             record.check_failed(line)
             say(f"  {line}")
@@ -191,7 +223,13 @@ def _materialize(
         raise RefreshError("\n".join(problems) or f"Dagster run {result.run_id} failed; see the UI")
 
 
-def _note(entry: dg.EventLogEntry, instance: dg.DagsterInstance, names: list[str], outcome: Outcome, record: Record) -> None:
+def _note(
+    entry: dg.EventLogEntry,
+    instance: dg.DagsterInstance,
+    names: list[str],
+    outcome: Outcome,
+    record: Record,
+) -> None:
     """Put down what Dagster reports of the assets under way."""
     event = entry.dagster_event
     if event is None or event.step_key not in names:
@@ -230,7 +268,8 @@ def _failure(event: dg.DagsterEvent) -> str:
         return f"{event.step_key}: failed; see its log in the UI"
     # Dagster puts the class in front; an error of ours says all in its message.
     prefix, _, message = error.message.strip().partition(": ")
-    return f"{event.step_key}: {message if prefix.endswith(error.cls_name or '') and message else error.message.strip()}"
+    ours = prefix.endswith(error.cls_name or "") and message
+    return f"{event.step_key}: {message if ours else error.message.strip()}"
 
 
 @contextmanager
@@ -241,7 +280,10 @@ def _only_one(root: DataRoot) -> Iterator[None]:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             f.seek(0)
-            raise RefreshError(f"another refresh of {root.path} is running (process {f.read().strip()}); wait for it or stop it") from e
+            raise RefreshError(
+                f"another refresh of {root.path} is running (process {f.read().strip()}); wait for"
+                " it or stop it"
+            ) from e
         f.truncate(0)
         f.write(str(os.getpid()))
         f.flush()

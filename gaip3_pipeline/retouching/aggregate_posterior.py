@@ -1,4 +1,5 @@
-"""Fitting the aggregate posterior (models/aggregate_posterior.py) to what the encoder says of pictures."""
+"""Fitting the aggregate posterior (models/aggregate_posterior.py) to what the encoder says of
+pictures."""
 
 import numpy as np
 from sklearn.covariance import ledoit_wolf
@@ -8,7 +9,8 @@ from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.sampling.draw import FaceGenerator
 
 DRAWS = 3  # of the posterior for each picture
-# Numbers of a group up to which its covariance is fitted. Of the finer groups measured it shrank to a multiple of the identity anyway.
+# Numbers of a group up to which its covariance is fitted. Of the finer groups measured it shrank to
+# a multiple of the identity anyway.
 LARGEST = 1024
 
 
@@ -17,32 +19,47 @@ def fit_aggregate_posterior(
 ) -> tuple[AggregatePosterior, dict[str, float | int]]:
     """Fit to three posterior draws of each picture of split ``train``; figures of the others.
 
-    ``images (N, H, W, 3) uint8`` of any size, ``values (N, 5)``, ``split (N,)``. Means are linear in the values; covariances are shrunk
-    as Ledoit and Wolf (2004) say. ``nats``: the mean gain of log density over the prior of held-out pictures, of ``n``; ``nats_train``
-    of those fitted; ``largest_variance`` and ``least_variance`` along any direction (the prior's are 1); ``shrinkage_0`` … of each group,
-    1 where nothing but a scale was found. Raises ``ValueError`` when there is nothing to fit.
-    """
+    ``images (N, H, W, 3) uint8`` of any size, ``values (N, 5)``, ``split (N,)``. Means are
+    linear in the values; covariances are shrunk as Ledoit and Wolf (2004) say. ``nats``: the
+    mean gain of log density over the prior of held-out pictures, of ``n``; ``nats_train`` of
+    those fitted; ``largest_variance`` and ``least_variance`` along any direction (the prior's
+    are 1); ``shrinkage_0`` … of each group, 1 where nothing but a scale was found. Raises
+    ``ValueError`` when there is nothing to fit."""
     seen = np.asarray(split) == "train"
     if seen.sum() < 2:
-        raise ValueError(f"aggregate posterior: {int(seen.sum())} of {len(seen)} pictures are in the training split; it needs 2")
+        raise ValueError(
+            f"aggregate posterior: {int(seen.sum())} of {len(seen)} pictures are in the training"
+            " split; it needs 2"
+        )
     values = np.asarray(values, np.float32)
     plain = FaceGenerator(nvae)
     draws = [plain.encoded(images, values, draw) for draw in range(DRAWS)]
     given = with_one(np.tile(values[seen], (DRAWS, 1)))
     offsets, factors, figures, variances = [], [], {}, []
     for group in range(len(nvae.latent_shapes)):
-        flat = np.concatenate([d[group][seen].reshape(int(seen.sum()), -1) for d in draws]).astype(np.float64)
+        flat = np.concatenate([d[group][seen].reshape(int(seen.sum()), -1) for d in draws]).astype(
+            np.float64
+        )
         offset = np.linalg.lstsq(given, flat, rcond=1e-3)[0]
         rest = flat - given @ offset
         figures[f"shrinkage_{group}"] = 1.0
         if flat.shape[1] <= LARGEST:
-            # One draw of each picture decides how much is shrunk: the draws of one picture are not independent.
-            figures[f"shrinkage_{group}"] = float(ledoit_wolf(rest[: int(seen.sum())], assume_centered=True)[1])
+            # One draw of each picture decides how much is shrunk: the draws of one picture are not
+            # independent.
+            figures[f"shrinkage_{group}"] = float(
+                ledoit_wolf(rest[: int(seen.sum())], assume_centered=True)[1]
+            )
             scale = (rest**2).mean()
             covariance = rest.T @ rest / len(rest)
-            covariance = (1 - figures[f"shrinkage_{group}"]) * covariance + figures[f"shrinkage_{group}"] * scale * np.eye(len(covariance))
+            covariance = (1 - figures[f"shrinkage_{group}"]) * covariance + figures[
+                f"shrinkage_{group}"
+            ] * scale * np.eye(len(covariance))
             variance, directions = np.linalg.eigh(covariance)
-            factors.append(((directions * np.sqrt(np.maximum(variance, 1e-6))) @ directions.T).astype(np.float32))
+            factors.append(
+                ((directions * np.sqrt(np.maximum(variance, 1e-6))) @ directions.T).astype(
+                    np.float32
+                )
+            )
             variances += [variance.min(), variance.max()]
         else:
             factors.append(np.array([[np.sqrt((rest**2).mean())]], np.float32))
@@ -54,5 +71,8 @@ def fit_aggregate_posterior(
         "nats_train": float(gain[seen].mean()),
         "nats": float(gain[~seen].mean()) if (~seen).any() else np.nan,
     }
-    figures |= {"largest_variance": float(max(variances, default=1.0)), "least_variance": float(min(variances, default=1.0))}
+    figures |= {
+        "largest_variance": float(max(variances, default=1.0)),
+        "least_variance": float(min(variances, default=1.0)),
+    }
     return found, figures

@@ -1,4 +1,5 @@
-"""Retouching a table of samples into a folder, and what it did, by measures that it did not climb."""
+"""Retouching a table of samples into a folder, and what it did, by measures that it did not
+climb."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,15 @@ from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.metrics.classification import roc_auc, scores_and_labels
 from gaip3_pipeline.metrics.intervals import bootstrap_interval
 from gaip3_pipeline.progress import Progress
-from gaip3_pipeline.retouching.retoucher import BLIND, DIVERGED, GOOD, NOT_BETTER, RETOUCHED, Retoucher, Tools
+from gaip3_pipeline.retouching.retoucher import (
+    BLIND,
+    DIVERGED,
+    GOOD,
+    NOT_BETTER,
+    RETOUCHED,
+    Retoucher,
+    Tools,
+)
 from gaip3_pipeline.sampling.draw import AGGREGATE, STANDARD, noise_of_seeds, write_jpegs
 from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.tables.files import write_text_atomically
@@ -25,13 +34,21 @@ SHOWN = 6  # of the best changes, of the worst, and twice as many at random
 
 
 def retouch_samples(
-    tools: Tools, table: pd.DataFrame, settings: Retouch, folder: Path, part: Path, fingerprint: str, *, progress: Progress | None = None
+    tools: Tools,
+    table: pd.DataFrame,
+    settings: Retouch,
+    folder: Path,
+    part: Path,
+    fingerprint: str,
+    *,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Retouch the samples of ``table`` into ``folder``, one JPEG of the same name each; returns the table with what came of them.
+    """Retouch the samples of ``table`` into ``folder``, one JPEG of the same name each; returns the
+    table with what came of them.
 
-    New columns: ``outcome`` (empty where retouched, else why not), ``guide_before``, ``guide_after``, ``evaluations``. What is done lies
-    in ``part`` after each 256 samples: killed and called again with the same ``fingerprint``, it goes on from there.
-    """
+    New columns: ``outcome`` (empty where retouched, else why not), ``guide_before``,
+    ``guide_after``, ``evaluations``. What is done lies in ``part`` after each 256 samples:
+    killed and called again with the same ``fingerprint``, it goes on from there."""
     done = _done(part, fingerprint)
     if "prior" not in table:  # of a root made before there was detail
         table = table.assign(prior=STANDARD, detail=0.0)
@@ -39,16 +56,31 @@ def retouch_samples(
     for start in range(len(done), len(table), CHUNK):
         rows = table[start : start + CHUNK]
         noise = noise_of_seeds(tools.generator.nvae, rows.seed.to_list())
-        values, aggregate = rows[list(ATTRIBUTES)].to_numpy(np.float32), (rows.prior == AGGREGATE).to_numpy()
-        # Latents of the prior are scaled when they are decoded; where pictures have theirs, before they are brought there.
-        scale, temperature = np.where(aggregate, rows.temperature, 1.0), np.where(aggregate, 1.0, rows.temperature)
+        values, aggregate = (
+            rows[list(ATTRIBUTES)].to_numpy(np.float32),
+            (rows.prior == AGGREGATE).to_numpy(),
+        )
+        # Latents of the prior are scaled when they are decoded; where pictures have theirs, before
+        # they are brought there.
+        scale, temperature = (
+            np.where(aggregate, rows.temperature, 1.0),
+            np.where(aggregate, 1.0, rows.temperature),
+        )
         latents = tools.generator.placed(noise, values, scale.astype(np.float32), aggregate)
         result = retoucher(latents, rows.assign(temperature=temperature))
         write_jpegs(folder, [p.rpartition("/")[2] for p in rows.image_path], result.after)
-        new = rows.assign(image_path=rows.image_path.str.replace("samples/", "retouched/"), outcome=result.reasons)
-        new = new.assign(guide_before=result.guide_before, guide_after=result.guide_after, evaluations=result.evaluations)
+        new = rows.assign(
+            image_path=rows.image_path.str.replace("samples/", "retouched/"), outcome=result.reasons
+        )
+        new = new.assign(
+            guide_before=result.guide_before,
+            guide_after=result.guide_after,
+            evaluations=result.evaluations,
+        )
         done = pd.concat([done, new], ignore_index=True) if len(done) else new
-        write_text_atomically(part, f"{fingerprint}\n{done.to_csv(index=False, lineterminator=chr(10))}")
+        write_text_atomically(
+            part, f"{fingerprint}\n{done.to_csv(index=False, lineterminator=chr(10))}"
+        )
         if progress:
             progress(len(done), len(table))
     return done
@@ -59,12 +91,17 @@ def _done(part: Path, fingerprint: str) -> pd.DataFrame:
     if part.exists():
         with part.open(encoding="utf-8") as f:
             if f.readline().strip() == fingerprint:
-                return pd.read_csv(f, keep_default_na=False, na_values={"guide_before": "", "guide_after": ""})
+                return pd.read_csv(
+                    f, keep_default_na=False, na_values={"guide_before": "", "guide_after": ""}
+                )
     return pd.DataFrame()
 
 
-def judged(name: str, was: np.ndarray, is_now: np.ndarray, real: np.ndarray) -> dict[str, float | int]:
-    """Figures of a judge's logits of samples before ``(N,)`` and after ``(N,)``, and of ``real (M,)`` of its real side that it never saw.
+def judged(
+    name: str, was: np.ndarray, is_now: np.ndarray, real: np.ndarray
+) -> dict[str, float | int]:
+    """Figures of a judge's logits of samples before ``(N,)`` and after ``(N,)``, and of ``real
+    (M,)`` of its real side that it never saw.
 
     Their names begin with ``name``.
     ``…_gain`` is the mean rise of its logit with a 95 % bootstrap interval over samples.
@@ -83,15 +120,20 @@ def judged(name: str, was: np.ndarray, is_now: np.ndarray, real: np.ndarray) -> 
 
 
 def retouch_figures(
-    table: pd.DataFrame, before: np.ndarray, after: np.ndarray, regressors: Sequence[Regressor], real: np.ndarray
+    table: pd.DataFrame,
+    before: np.ndarray,
+    after: np.ndarray,
+    regressors: Sequence[Regressor],
+    real: np.ndarray,
 ) -> dict[str, float | int]:
-    """Figures of the samples of ``table`` as :func:`retouch_samples` returns it, ``before`` and ``after (N, H, W, 3) uint8``.
+    """Figures of the samples of ``table`` as :func:`retouch_samples` returns it, ``before`` and
+    ``after (N, H, W, 3) uint8``.
 
-    Counts by outcome; distances to ``real (M, H, W, 3) uint8`` and diversity; ``values_mae``, the mean absolute error of the five values
-    as ``regressors`` measure them; ``identity``, the mean distance of a sample before and after over that between different samples, of
-    random features: 0 is the same picture, 1 another person; ``recognised``, the share of samples that after are nearer to themselves
-    before than to any other.
-    """
+    Counts by outcome; distances to ``real (M, H, W, 3) uint8`` and diversity; ``values_mae``,
+    the mean absolute error of the five values as ``regressors`` measure them; ``identity``, the
+    mean distance of a sample before and after over that between different samples, of random
+    features: 0 is the same picture, 1 another person; ``recognised``, the share of samples that
+    after are nearer to themselves before than to any other."""
     outcome = table.outcome
     figures: dict[str, float | int] = {
         "n": len(table),
@@ -111,17 +153,25 @@ def retouch_figures(
     figures |= identity(features(before), features(after))
     asked = {a: table[a].to_numpy() for a in ATTRIBUTES}
     for name, images in (("before", before), ("after", after)):
-        errors = [np.abs(predict_values(r, [images]) - np.stack([asked[a] for a in r.attributes], axis=1)).mean() for r in regressors]
+        errors = [
+            np.abs(
+                predict_values(r, [images]) - np.stack([asked[a] for a in r.attributes], axis=1)
+            ).mean()
+            for r in regressors
+        ]
         if errors:
             figures[f"values_mae_{name}"] = float(np.mean(errors))
     return figures
 
 
-def change_sheets(before: np.ndarray, after: np.ndarray, gain: np.ndarray, guide: TrainedCritic) -> dict[str, bytes]:
-    """JPEGs of changes: ``random``, and by ``gain (N,)``, the rise of a judge's logit, the ``best`` and the ``worst``.
+def change_sheets(
+    before: np.ndarray, after: np.ndarray, gain: np.ndarray, guide: TrainedCritic
+) -> dict[str, bytes]:
+    """JPEGs of changes: ``random``, and by ``gain (N,)``, the rise of a judge's logit, the ``best``
+    and the ``worst``.
 
-    For each sample: before, after, their difference (grey: none), and where the guide finds it less (red) or more (blue) real before.
-    """
+    For each sample: before, after, their difference (grey: none), and where the guide finds it
+    less (red) or more (blue) real before."""
     order = np.argsort(gain, kind="stable")
     at_random = np.random.default_rng(0).permutation(len(gain))[: 2 * SHOWN]
     chosen = {"at random": at_random, "best": order[::-1][:SHOWN], "worst": order[:SHOWN]}
@@ -130,7 +180,11 @@ def change_sheets(before: np.ndarray, after: np.ndarray, gain: np.ndarray, guide
     maps = dict(zip(rows.tolist(), guide_maps(guide, before[rows]), strict=True))
     return {
         name.replace(" ", "_"): contact_sheet(
-            [picture for i in rows for picture in (before[i], after[i], difference(before[i], after[i]), maps[int(i)])],
+            [
+                picture
+                for i in rows
+                for picture in (before[i], after[i], difference(before[i], after[i]), maps[int(i)])
+            ],
             8,
             captions=[text for i in rows for text in (f"{gain[i]:+.2f}", "", "", "")],
             title=f"{name}, by the judge's logit | {parts}",
@@ -145,14 +199,23 @@ def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def guide_maps(guide: TrainedCritic, pictures: np.ndarray) -> list[np.ndarray]:
-    """``pictures (N, H, W, 3) uint8`` in grey, red where the guide finds them less real than real pictures are there, blue where more."""
-    found = evidence_by_network(guide.model, same_way(pictures, guide.height, guide.width)).mean(axis=1) - guide.typical_map
+    """``pictures (N, H, W, 3) uint8`` in grey, red where the guide finds them less real than
+    real pictures are there, blue where more."""
+    found = (
+        evidence_by_network(guide.model, same_way(pictures, guide.height, guide.width)).mean(axis=1)
+        - guide.typical_map
+    )
     return [_coloured(*pair) for pair in zip(pictures, found, strict=True)]
 
 
 def _coloured(picture: np.ndarray, found: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
-    strength = np.clip(cv2.resize(found, (width, height), interpolation=cv2.INTER_CUBIC) / (np.abs(found).max() + 1e-6), -1, 1)[..., None]
+    strength = np.clip(
+        cv2.resize(found, (width, height), interpolation=cv2.INTER_CUBIC)
+        / (np.abs(found).max() + 1e-6),
+        -1,
+        1,
+    )[..., None]
     grey = picture.mean(axis=2, keepdims=True)
     colour = np.where(strength < 0, np.array([220.0, 40.0, 40.0]), np.array([40.0, 80.0, 220.0]))
     share = 0.6 * np.abs(strength)

@@ -1,7 +1,7 @@
 """The ways in which retouching proposes latents; retoucher.py draws, judges and keeps.
 
-Each takes the scene, the settings and the correction of the prior (None where there is none), and is asked for proposals round by round.
-"""
+Each takes the scene, the settings and the correction of the prior (None where there is none),
+and is asked for proposals round by round."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
@@ -19,22 +19,36 @@ from gaip3_pipeline.settings import ASCENT, NOISE_CONTRASTIVE, TRANSPORT, Retouc
 class Correction(Protocol):
     """What knows where latents of pictures lie."""
 
-    def move(self, noise: Sequence[np.ndarray], conditions: np.ndarray, fidelity: float) -> list[np.ndarray]:
+    def move(
+        self, noise: Sequence[np.ndarray], conditions: np.ndarray, fidelity: float
+    ) -> list[np.ndarray]:
         """``noise``, a list of ``(N, h, w, c)``, moved there, all the way at ``fidelity`` 1."""
 
 
 class LatentBatch:
-    """The latents of a batch on their way: ``noise`` to be looked at next, ``start`` as drawn, ``best`` so far, each a list of
-    ``(B, h, w, c) float32``; ``conditions (B, 5)``; ``maps (B, H, W, 1)`` and ``detail (B,)``: the noise and the amount of detail;
-    ``seed (B,)`` of each sample's own chance; ``round (B,)``: looks taken."""
+    """The latents of a batch on their way: ``noise`` to be looked at next, ``start`` as drawn,
+    ``best`` so far, each a list of ``(B, h, w, c) float32``; ``conditions (B, 5)``; ``maps (B,
+    H, W, 1)`` and ``detail (B,)``: the noise and the amount of detail; ``seed (B,)`` of each
+    sample's own chance; ``round (B,)``: looks taken."""
 
     def __init__(self, noise: list[np.ndarray], conditions: np.ndarray, maps: np.ndarray) -> None:
-        self.noise, self.start, self.best = noise, [e.copy() for e in noise], [e.copy() for e in noise]
+        self.noise, self.start, self.best = (
+            noise,
+            [e.copy() for e in noise],
+            [e.copy() for e in noise],
+        )
         n = len(conditions)
         self.conditions, self.maps, self.detail = conditions, maps, np.zeros(n, np.float32)
         self.seed, self.round = np.zeros(n, np.int64), np.zeros(n, int)
 
-    def begin(self, place: int, noise: Sequence[np.ndarray], conditions: np.ndarray, seed: int, detail: float) -> None:
+    def begin(
+        self,
+        place: int,
+        noise: Sequence[np.ndarray],
+        conditions: np.ndarray,
+        seed: int,
+        detail: float,
+    ) -> None:
         """Put a new sample at ``place``."""
         for levels in (self.noise, self.start, self.best):
             for level, e in zip(levels, noise, strict=True):
@@ -47,11 +61,14 @@ class LatentBatch:
         self.best = [where_rows(which, e, b) for e, b in zip(self.noise, self.best, strict=True)]
 
     def fresh(self) -> list[np.ndarray]:
-        """Standard normal noise of the latents' shapes, each sample's from its seed and round alone."""
+        """Standard normal noise of the latents' shapes, each sample's from its seed and round
+        alone."""
         rows = []
         for seed, looks in zip(self.seed, self.round, strict=True):
             generator = np.random.default_rng((int(seed), int(looks)))
-            rows.append([generator.standard_normal(e.shape[1:], dtype=np.float32) for e in self.noise])
+            rows.append(
+                [generator.standard_normal(e.shape[1:], dtype=np.float32) for e in self.noise]
+            )
         return [np.stack(level) for level in zip(*rows, strict=True)]
 
 
@@ -64,7 +81,9 @@ class Method:
     holds_latents: ClassVar[bool] = True  # the objective has its term of the prior
     holds_person: ClassVar[bool] = True  # and that of identity
 
-    def __init__(self, scene: RetouchObjective, settings: Retouch, correction: Correction | None) -> None:
+    def __init__(
+        self, scene: RetouchObjective, settings: Retouch, correction: Correction | None
+    ) -> None:
         self.scene, self.settings, self.correction = scene, settings, correction
 
     @staticmethod
@@ -73,16 +92,17 @@ class Method:
         return settings.steps
 
     def propose(self, draw: LatentBatch, now: Evaluation, best: Evaluation) -> None:
-        """Set ``draw.noise`` to what is looked at next; ``now`` is what was seen last, ``best`` the best of each sample."""
+        """Set ``draw.noise`` to what is looked at next; ``now`` is what was seen last, ``best``
+        the best of each sample."""
         raise NotImplementedError
 
 
 class Ascent(Method):
-    """The latents of all levels follow the objective's gradient, a flow along the critic's density ratio (Ansari et al. 2021).
+    """The latents of all levels follow the objective's gradient, a flow along the critic's density
+    ratio (Ansari et al. 2021).
 
-    Steps follow the normalised gradient and shrink to 0; after each the latents return to their own shell, the norm that they were
-    drawn with, since that is where the Gaussian's mass lies.
-    """
+    Steps follow the normalised gradient and shrink to 0; after each the latents return to their
+    own shell, the norm that they were drawn with, since that is where the Gaussian's mass lies."""
 
     needs_gradient = True
 
@@ -94,7 +114,8 @@ class Ascent(Method):
 
 
 class Corrected(Method):
-    """The latents go where a correction of the prior says: all at once; the guide only says which samples are good already."""
+    """The latents go where a correction of the prior says: all at once; the guide only says
+    which samples are good already."""
 
     needs_correction = True
     takes_all = True
@@ -123,7 +144,8 @@ class Rejection(Method):
 
 
 class Temperature(Method):
-    """The latents shrink by half of the fidelity, as drawing at a lower temperature would make them."""
+    """The latents shrink by half of the fidelity, as drawing at a lower temperature would make
+    them."""
 
     takes_all = True
 
@@ -136,22 +158,30 @@ class Temperature(Method):
 
 
 class Repair(Method):
-    """The patch that the guide finds least real is drawn anew: the latents under it, of all levels that have places.
+    """The patch that the guide finds least real is drawn anew: the latents under it, of all levels
+    that have places.
 
-    Least real against what real pictures show there; a patch is tried once. Latents move as in pCN (Cotter et al. 2013), by the share
-    ``fidelity`` at the patch's middle and less around it, so that they stay standard normal.
-    """
+    Least real against what real pictures show there; a patch is tried once. Latents move as in
+    pCN (Cotter et al. 2013), by the share ``fidelity`` at the patch's middle and less around it,
+    so that they stay standard normal."""
 
     holds_latents = False
 
-    def __init__(self, scene: RetouchObjective, settings: Retouch, correction: Correction | None) -> None:
+    def __init__(
+        self, scene: RetouchObjective, settings: Retouch, correction: Correction | None
+    ) -> None:
         super().__init__(scene, settings, correction)
         self._evidence = evidence(scene.guide.model)
         self._tried: np.ndarray | None = None
 
     def propose(self, draw: LatentBatch, now: Evaluation, best: Evaluation) -> None:
         guide = self.scene.guide
-        pictures = np.stack([self.scene.picture(best, place) for place in range(len(draw.seed))]).astype(np.float32) / 255.0
+        pictures = (
+            np.stack([self.scene.picture(best, place) for place in range(len(draw.seed))]).astype(
+                np.float32
+            )
+            / 255.0
+        )
         seen = fitted(pictures, guide.height, guide.width)
         found = keras.ops.convert_to_numpy(self._evidence(seen)).mean(axis=1) - guide.typical_map
         if self._tried is None:
@@ -165,7 +195,10 @@ class Repair(Method):
             h, w = e.shape[1:3]
             down = (np.arange(h) + 0.5)[None, :] / h - ((y + 0.5) / height)[:, None]
             across = (np.arange(w) + 0.5)[None, :] / w - ((x + 0.5) / width)[:, None]
-            near = np.exp(-2.0 * ((down[:, :, None] * height) ** 2 + (across[:, None, :] * width) ** 2))  # sigma: half a patch
+            # sigma: half a patch
+            near = np.exp(
+                -2.0 * ((down[:, :, None] * height) ** 2 + (across[:, None, :] * width) ** 2)
+            )
             share = (self.settings.fidelity * near * (h > 1))[..., None].astype(np.float32)
             draw.noise[level] = np.sqrt(1.0 - share**2) * e + share * drawn
 
@@ -182,14 +215,18 @@ METHODS: dict[str, type[Method]] = {
 
 def norm(e: np.ndarray) -> np.ndarray:
     """The Euclidean norm of each row, ``(B, 1, …)``."""
-    return np.sqrt((e.astype(np.float64) ** 2).sum(axis=tuple(range(1, e.ndim)), keepdims=True)).astype(np.float32)
+    return np.sqrt(
+        (e.astype(np.float64) ** 2).sum(axis=tuple(range(1, e.ndim)), keepdims=True)
+    ).astype(np.float32)
 
 
 def unit(gradients: list[np.ndarray]) -> list[np.ndarray]:
     """Each sample's gradient over all levels, brought to a root mean square of 1; 0 stays 0."""
     flat = np.concatenate([g.reshape(len(g), -1) for g in gradients], axis=1).astype(np.float64)
     size = np.sqrt((flat**2).mean(axis=1))
-    scale = np.divide(1.0, size, out=np.zeros_like(size), where=np.isfinite(size) & (size > 0)).astype(np.float32)
+    scale = np.divide(
+        1.0, size, out=np.zeros_like(size), where=np.isfinite(size) & (size > 0)
+    ).astype(np.float32)
     return [np.nan_to_num(g) * _rows(scale, g) for g in gradients]
 
 

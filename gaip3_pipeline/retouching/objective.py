@@ -1,4 +1,5 @@
-"""What retouching looks at: pictures decoded from latents, the guide's logit of them, and how far they have gone."""
+"""What retouching looks at: pictures decoded from latents, the guide's logit of them, and how
+far they have gone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ COARSE = 4  # a picture's size over that at which it says who a person is
 class Evaluation:
     """One evaluation of a batch.
 
-    ``objective``, ``logit``, ``finite``: ``(B,)``; ``held (B, K)``: what is to change little, weighted; ``picture (B, H·W·3)`` in 0..1;
-    ``gradients`` of the objective, one ``(B, h, w, c)`` array per level, empty where none was asked for.
-    """
+    ``objective``, ``logit``, ``finite``: ``(B,)``; ``held (B, K)``: what is to change little,
+    weighted; ``picture (B, H·W·3)`` in 0..1; ``gradients`` of the objective, one ``(B, h, w,
+    c)`` array per level, empty where none was asked for."""
 
     objective: np.ndarray
     logit: np.ndarray
@@ -37,7 +38,8 @@ class Evaluation:
 
 
 class RetouchObjective:
-    """A generator at fixed temperature and guidance, its guide and the regressors of what is held."""
+    """A generator at fixed temperature and guidance, its guide and the regressors of what is
+    held."""
 
     def __init__(
         self,
@@ -56,39 +58,71 @@ class RetouchObjective:
         self._shape = height, width, _ = (nvae.settings.height, nvae.settings.width, 3)
         self._coarse = (max(1, height // COARSE), max(1, width // COARSE))
         self._levels = levels = len(nvae.latent_shapes)
-        self._held = sum(len(r.attributes) for r in regressors) + self._coarse[0] * self._coarse[1] * 3
+        self._held = (
+            sum(len(r.attributes) for r in regressors) + self._coarse[0] * self._coarse[1] * 3
+        )
         # At fidelity 1 nothing binds a sample to where it was drawn; at 0 nothing else counts.
         leash = settings.prior_weight * (1.0 / max(settings.fidelity, 1e-6) - 1.0) * holds_latents
-        of_values, of_identity = (float(np.sqrt(w)) for w in (settings.values_weight, settings.identity_weight * holds_person))
+        of_values, of_identity = (
+            float(np.sqrt(w))
+            for w in (settings.values_weight, settings.identity_weight * holds_person)
+        )
 
         def terms(arrays: list[Any]) -> Any:
-            """Objective, guide's logit, what is held and the picture of each sample side by side: ``(B, 2 + K + H·W·3)``."""
-            noise, start, (conditions, held, weight, maps, amount) = arrays[:levels], arrays[levels : 2 * levels], arrays[2 * levels :]
+            """Objective, guide's logit, what is held and the picture of each sample side by
+            side: ``(B, 2 + K + H·W·3)``."""
+            noise, start, (conditions, held, weight, maps, amount) = (
+                arrays[:levels],
+                arrays[levels : 2 * levels],
+                arrays[2 * levels :],
+            )
             picture = nvae.decode(noise, conditions, temperature, guidance)
             if detail is not None:
                 change = detail(ops.concatenate([picture, maps], axis=-1))
                 picture = ops.clip(picture + ops.reshape(amount, (-1, 1, 1, 1)) * change, 0.0, 1.0)
             batch = ops.shape(picture)[0]
-            logit = ops.mean(guide.model(fitted(picture, guide.height, guide.width), training=False), axis=1, keepdims=True)
-            values = [of_values * r.model(fitted(picture, r.height, r.width), training=False) for r in regressors]
+            logit = ops.mean(
+                guide.model(fitted(picture, guide.height, guide.width), training=False),
+                axis=1,
+                keepdims=True,
+            )
+            values = [
+                of_values * r.model(fitted(picture, r.height, r.width), training=False)
+                for r in regressors
+            ]
             coarse = ops.reshape(fitted(picture, *self._coarse), (batch, -1))
             mean = of_identity / float(np.sqrt(self._coarse[0] * self._coarse[1] * 3))
             now = ops.concatenate([*values, mean * coarse], axis=1)
-            moved = [ops.reshape(ops.square(e - s), (batch, -1)) for e, s in zip(noise, start, strict=True)]
+            moved = [
+                ops.reshape(ops.square(e - s), (batch, -1))
+                for e, s in zip(noise, start, strict=True)
+            ]
             distance = ops.mean(ops.concatenate(moved, axis=1), axis=1, keepdims=True)
             change = ops.sum(ops.square(now - held), axis=1, keepdims=True)
             objective = ops.log_sigmoid(logit) - leash * distance - weight * change
-            # Only the objective is climbed; the rest rides along so that one evaluation gives everything.
+            # Only the objective is climbed; the rest rides along so that one evaluation gives
+            # everything.
             rest = ops.concatenate([logit, now, ops.reshape(picture, (batch, -1))], axis=1)
             return ops.concatenate([objective, ops.stop_gradient(rest)], axis=1)
 
         self._with_gradient, self._without = gradient(terms), compiled(terms)
 
     def see(self, draw: "LatentBatch", held: np.ndarray, with_gradient: bool) -> Evaluation:
-        """Evaluate the latents of ``draw``. What is held counts from a sample's second round on: the first measures it."""
+        """Evaluate the latents of ``draw``. What is held counts from a sample's second round on:
+        the first measures it."""
         weight = (draw.round > 0).astype(np.float32)[:, None]
-        arrays = [*draw.noise, *draw.start, draw.conditions, held.astype(np.float32), weight, draw.maps, draw.detail]
-        outputs, gradients = self._with_gradient(arrays) if with_gradient else (self._without(arrays), [])
+        arrays = [
+            *draw.noise,
+            *draw.start,
+            draw.conditions,
+            held.astype(np.float32),
+            weight,
+            draw.maps,
+            draw.detail,
+        ]
+        outputs, gradients = (
+            self._with_gradient(arrays) if with_gradient else (self._without(arrays), [])
+        )
         gradients = gradients[: self._levels]
         finite = np.isfinite(outputs).all(axis=1)
         for g in gradients:
@@ -101,7 +135,14 @@ class RetouchObjective:
         picture = np.zeros((n, int(np.prod(self._shape))), np.float32)
         gradients = [np.zeros((n, *shape), np.float32) for shape in self.nvae.latent_shapes]
         zeros = np.zeros(n, np.float32)
-        return Evaluation(zeros, zeros, np.zeros((n, self._held), np.float32), picture, gradients, np.ones(n, bool))
+        return Evaluation(
+            zeros,
+            zeros,
+            np.zeros((n, self._held), np.float32),
+            picture,
+            gradients,
+            np.ones(n, bool),
+        )
 
     def picture(self, seen: Evaluation, place: int) -> np.ndarray:
         """``(H, W, 3) uint8``: one picture of ``seen``; what is not a number is black."""
@@ -110,7 +151,8 @@ class RetouchObjective:
 
 
 def chosen(which: np.ndarray, a: Evaluation, b: Evaluation) -> Evaluation:
-    """The samples of ``a`` where ``which (B,) bool`` says so, of ``b`` elsewhere; without gradients."""
+    """The samples of ``a`` where ``which (B,) bool`` says so, of ``b`` elsewhere; without
+    gradients."""
     return Evaluation(
         where_rows(which, a.objective, b.objective),
         where_rows(which, a.logit, b.logit),

@@ -37,28 +37,43 @@ class PriorCritic:
     _climb: Callable[[list[np.ndarray]], tuple[np.ndarray, list[np.ndarray]]] = field(init=False)
 
     def logits(self, noise: list[np.ndarray], conditions: np.ndarray) -> np.ndarray:
-        """``(N, groups) float32``: for each group the logarithm of how much more often pictures have such latents than the prior."""
-        return np.asarray(self.model.predict([*noise, *noise, conditions], batch_size=BATCH, verbose=0), np.float32)
+        """``(N, groups) float32``: for each group the logarithm of how much more often pictures
+        have such latents than the prior."""
+        return np.asarray(
+            self.model.predict([*noise, *noise, conditions], batch_size=BATCH, verbose=0),
+            np.float32,
+        )
 
-    def move(self, noise: Sequence[np.ndarray], conditions: np.ndarray, fidelity: float) -> list[np.ndarray]:
-        """``noise``, a list of ``(N, h, w, c)``, moved towards latents of pictures: 20 steps up Σ_l log r_l − (1/f − 1) · ½ |ε − ε₀|²."""
+    def move(
+        self, noise: Sequence[np.ndarray], conditions: np.ndarray, fidelity: float
+    ) -> list[np.ndarray]:
+        """``noise``, a list of ``(N, h, w, c)``, moved towards latents of pictures: 20 steps up
+        Σ_l log r_l − (1/f − 1) · ½ |ε − ε₀|²."""
         leash = 1.0 / max(fidelity, 1e-6) - 1.0
         size = 2 * fidelity * STEP
         moved = [e.astype(np.float32) for e in noise]
         for _ in range(STEPS):
             _, uphill = self._climb([*moved, conditions])
-            moved = [e + size * (g - leash * (e - start)) for e, g, start in zip(moved, uphill, noise, strict=False)]
+            moved = [
+                e + size * (g - leash * (e - start))
+                for e, g, start in zip(moved, uphill, noise, strict=False)
+            ]
         return moved
 
     def __post_init__(self) -> None:
         levels = len(self.shapes)
-        climb = gradient(lambda a: ops.sum(self.model([*a[:levels], *a[:levels], a[levels]], training=False), axis=1))
+        climb = gradient(
+            lambda a: ops.sum(
+                self.model([*a[:levels], *a[:levels], a[levels]], training=False), axis=1
+            )
+        )
         object.__setattr__(self, "_climb", climb)
 
 
 @dataclass(frozen=True)
 class PriorCriticResult:
-    """``history``: figures per epoch; logits ``(N, groups) float32`` of one posterior draw of each picture and of one of the prior."""
+    """``history``: figures per epoch; logits ``(N, groups) float32`` of one posterior draw of
+    each picture and of one of the prior."""
 
     history: list[dict[str, float]]
     posterior_logits: np.ndarray
@@ -72,22 +87,27 @@ def train_prior_critic(
     settings: Critic,
     run: Run,
 ) -> PriorCriticResult:
-    """Train the critic of the prior of ``nvae`` into ``run.folder`` on the pictures of split ``train``; score all.
+    """Train the critic of the prior of ``nvae`` into ``run.folder`` on the pictures of split
+    ``train``; score all.
 
-    For each
-    group both sides see the same posterior draw of the groups above and differ in its own latents alone. Raises ``ValueError`` when
-    there is nothing to train on.
-    """
+    For each group both sides see the same posterior draw of the groups above and differ in its
+    own latents alone. Raises ``ValueError`` when there is nothing to train on."""
     images, split = examples.images, np.asarray(examples.split)
     seen = split == "train"
     if not seen.any():
-        raise ValueError(f"critic of the prior: none of the {len(seen)} pictures is in the training split")
+        raise ValueError(
+            f"critic of the prior: none of the {len(seen)} pictures is in the training split"
+        )
     levels, values = range(len(nvae.latent_shapes)), np.asarray(examples.values, np.float32)
     plain = FaceGenerator(nvae)
     draws = [plain.encoded(images[seen], values[seen], draw) for draw in range(DRAWS)]
-    arrays = {str(level): np.concatenate([d[level] for d in draws]) for level in levels} | {"condition": np.tile(values[seen], (DRAWS, 1))}
+    arrays = {str(level): np.concatenate([d[level] for d in draws]) for level in levels} | {
+        "condition": np.tile(values[seen], (DRAWS, 1))
+    }
 
-    def against_prior(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    def against_prior(
+        batch: dict[str, np.ndarray], generator: np.random.Generator
+    ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         posterior = [batch[str(level)] for level in levels]
         prior = [generator.standard_normal(e.shape, dtype=np.float32) for e in posterior]
         own = [np.concatenate(pair) for pair in zip(posterior, prior, strict=True)]
@@ -99,7 +119,9 @@ def train_prior_critic(
     model = build_prior_critic(nvae.latent_shapes, len(ATTRIBUTES))
     batches = ArrayBatches(arrays, settings.batch_size, settings.seed, against_prior)
     model.compile(
-        optimizer=keras.optimizers.Adam(cosine_decay(settings.learning_rate, len(batches), settings.epochs), beta_1=0.5),
+        optimizer=keras.optimizers.Adam(
+            cosine_decay(settings.learning_rate, len(batches), settings.epochs), beta_1=0.5
+        ),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         **compile_options(),
     )
@@ -110,16 +132,27 @@ def train_prior_critic(
     critic = PriorCritic(model, nvae.latent_shapes)
     one = plain.encoded(images, values, DRAWS)
     return PriorCriticResult(
-        history, critic.logits(one, values), critic.logits(nvae.sample_noise(len(images), settings.seed), values), split
+        history,
+        critic.logits(one, values),
+        critic.logits(nvae.sample_noise(len(images), settings.seed), values),
+        split,
     )
 
 
 def prior_critic_figures(result: PriorCriticResult) -> dict[str, float | int]:
-    """ROC AUC of posterior draws against the prior on the test split, of all groups together and ``auc_0``, ``auc_1`` … of each."""
+    """ROC AUC of posterior draws against the prior on the test split, of all groups together and
+    ``auc_0``, ``auc_1`` … of each."""
     test = result.split == "test"
     posterior, prior = result.posterior_logits[test], result.prior_logits[test]
-    groups = {f"auc_{i}": roc_auc(*scores_and_labels(posterior[:, i], prior[:, i])) for i in range(posterior.shape[1])}
-    return {"n": len(posterior) + len(prior), "auc": roc_auc(*scores_and_labels(posterior.sum(axis=1), prior.sum(axis=1))), **groups}
+    groups = {
+        f"auc_{i}": roc_auc(*scores_and_labels(posterior[:, i], prior[:, i]))
+        for i in range(posterior.shape[1])
+    }
+    return {
+        "n": len(posterior) + len(prior),
+        "auc": roc_auc(*scores_and_labels(posterior.sum(axis=1), prior.sum(axis=1))),
+        **groups,
+    }
 
 
 def load_prior_critic(folder: Path) -> PriorCritic:

@@ -1,7 +1,8 @@
-"""Retouching of samples: their latents are moved so that the guide finds the pictures more real and the person stays who it is.
+"""Retouching of samples: their latents are moved so that the guide finds the pictures more real and
+the person stays who it is.
 
-Every method of ``methods`` proposes latents; here proposals are drawn, judged by one objective, and the best of each sample kept.
-"""
+Every method of ``methods`` proposes latents; here proposals are drawn, judged by one objective,
+and the best of each sample kept."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,10 +36,10 @@ BLIND = "the guide is of no use: "  # and why
 class Retouched:
     """What was done to ``N`` samples.
 
-    ``before``, ``after``: ``(N, H, W, 3) uint8``; ``noise``: the latents after, one ``(N, h, w, c)`` array per level;
-    ``guide_before``, ``guide_after``: the guide's logits ``(N,) float32`` of the undistorted pictures;
-    ``reasons``: why a sample was kept as it was, empty for a retouched one; ``evaluations (N,) int``: of the generator.
-    """
+    ``before``, ``after``: ``(N, H, W, 3) uint8``; ``noise``: the latents after, one ``(N, h, w,
+    c)`` array per level; ``guide_before``, ``guide_after``: the guide's logits ``(N,) float32``
+    of the undistorted pictures; ``reasons``: why a sample was kept as it was, empty for a
+    retouched one; ``evaluations (N,) int``: of the generator."""
 
     before: np.ndarray
     after: np.ndarray
@@ -51,7 +52,8 @@ class Retouched:
 
 @dataclass(frozen=True)
 class Tools:
-    """What retouching works with: the generator, its guide, regressors of the values to hold, and where latents of pictures lie."""
+    """What retouching works with: the generator, its guide, regressors of the values to hold,
+    and where latents of pictures lie."""
 
     generator: FaceGenerator
     guide: TrainedCritic
@@ -60,7 +62,8 @@ class Tools:
 
 
 def load_tools(root: DataRoot, settings: Retouch, generator: FaceGenerator | None = None) -> Tools:
-    """The tools of ``root`` for the method of ``settings``, with ``generator`` if it is loaded already.
+    """The tools of ``root`` for the method of ``settings``, with ``generator`` if it is loaded
+    already.
 
     Raises ``FileNotFoundError`` where one was not made yet.
     """
@@ -69,7 +72,12 @@ def load_tools(root: DataRoot, settings: Retouch, generator: FaceGenerator | Non
         correction = load_aggregate_posterior(root.aggregate_posterior)
     elif settings.method == NOISE_CONTRASTIVE:
         correction = load_prior_critic(root.prior_critic)
-    return Tools(generator or load_face_generator(root), load_critic(root.critic), [load_regressor(root.control_regressor)], correction)
+    return Tools(
+        generator or load_face_generator(root),
+        load_critic(root.critic),
+        [load_regressor(root.control_regressor)],
+        correction,
+    )
 
 
 class Retoucher:
@@ -77,20 +85,24 @@ class Retoucher:
 
     Pictures are compared by
 
-        J(x) = log σ(g(x)) − w_p · mean (ε − ε₀)² − w_v · Σ_a (r_a(x) − r_a(x₀))² − w_i · mean (x̄ − x̄₀)²,   x = decode(ε, c),
+        J(x) = log σ(g(x)) − w_p · mean (ε − ε₀)² − w_v · Σ_a (r_a(x) − r_a(x₀))² − w_i · mean (x̄ −
+        x̄₀)²,   x = decode(ε, c),
 
-    with the guide's logit g, the values r of the regressors and the picture x̄ at a quarter of its size, which carries who a person is.
-    The logarithm of the chance of being real levels off where the guide is content: climbing the logit itself went far beyond real
-    pictures. For the same reason a sample is done as soon as its logit is that of a typical real picture. ``settings.fidelity`` says how
-    freely: 0 leaves all as it is, at .5 strength and w_p are those of ``settings``, at 1 w_p is 0 and strength twice that. A sample
-    that diverges, is good already, or that nothing betters stays as it was and says why; so do all where the guide tells real from
-    generated not at all or without a doubt. Raises ``ValueError`` for an unknown method, a fidelity outside 0..1, and where the method
-    lacks its correction.
-    """
+    with the guide's logit g, the values r of the regressors and the picture x̄ at a quarter of
+    its size, which carries who a person is. The logarithm of the chance of being real levels off
+    where the guide is content: climbing the logit itself went far beyond real pictures. For the
+    same reason a sample is done as soon as its logit is that of a typical real picture.
+    ``settings.fidelity`` says how freely: 0 leaves all as it is, at .5 strength and w_p are
+    those of ``settings``, at 1 w_p is 0 and strength twice that. A sample that diverges, is good
+    already, or that nothing betters stays as it was and says why; so do all where the guide
+    tells real from generated not at all or without a doubt. Raises ``ValueError`` for an unknown
+    method, a fidelity outside 0..1, and where the method lacks its correction."""
 
     def __init__(self, tools: Tools, settings: Retouch) -> None:
         if settings.method not in METHODS:
-            raise ValueError(f"retouch: method must be one of {', '.join(METHODS)}, not {settings.method!r}")
+            raise ValueError(
+                f"retouch: method must be one of {', '.join(METHODS)}, not {settings.method!r}"
+            )
         if not 0.0 <= settings.fidelity <= 1.0:
             raise ValueError(f"retouch: fidelity must be 0 to 1, not {settings.fidelity}")
         self._kind = METHODS[settings.method]
@@ -100,28 +112,54 @@ class Retoucher:
         self._ways: dict[tuple[float, float], tuple[RetouchObjective, Method]] = {}
         why = blind(tools.guide)
         self.useless = "" if self._kind.takes_all else why
-        self._typical = np.inf if why else tools.guide.typical  # a guide that cannot tell does not know what is good already either
+        # a guide that cannot tell does not know what is good already either
+        self._typical = np.inf if why else tools.guide.typical
 
-    def __call__(self, noise: Sequence[np.ndarray], table: pd.DataFrame, progress: Progress | None = None) -> Retouched:
-        """Retouch the samples drawn from ``noise``, one ``(N, h, w, c)`` array per level: what the generator decodes.
+    def __call__(
+        self, noise: Sequence[np.ndarray], table: pd.DataFrame, progress: Progress | None = None
+    ) -> Retouched:
+        """Retouch the samples drawn from ``noise``, one ``(N, h, w, c)`` array per level: what the
+        generator decodes.
 
-        ``table`` has the five values, ``temperature`` and ``guidance`` of each, with which ``noise`` is decoded; ``seed``, of its noise map
-        and for methods that draw; the amount of ``detail``, 0 without the column; and ``prior``, where the latents were drawn.
-        """
+        ``table`` has the five values, ``temperature`` and ``guidance`` of each, with which
+        ``noise`` is decoded; ``seed``, of its noise map and for methods that draw; the amount of
+        ``detail``, 0 without the column; and ``prior``, where the latents were drawn."""
         conditions = table[list(ATTRIBUTES)].to_numpy(np.float32)
         seeds = table["seed"].to_numpy() if "seed" in table else np.arange(len(table))
-        detail = table["detail"].to_numpy(np.float32) if "detail" in table else np.zeros(len(table), np.float32)
-        corrected = (table["prior"] == AGGREGATE).to_numpy() if "prior" in table else np.zeros(len(table), bool)
+        detail = (
+            table["detail"].to_numpy(np.float32)
+            if "detail" in table
+            else np.zeros(len(table), np.float32)
+        )
+        corrected = (
+            (table["prior"] == AGGREGATE).to_numpy()
+            if "prior" in table
+            else np.zeros(len(table), bool)
+        )
         ways = table[["temperature", "guidance"]].to_numpy(np.float64)
         result = _allocate(self._tools.generator.nvae, noise)
-        limit = 0 if self.useless or not self._settings.fidelity else self._kind.rounds(self._settings)
+        limit = (
+            0 if self.useless or not self._settings.fidelity else self._kind.rounds(self._settings)
+        )
         done = 0
         for temperature, guidance, already in np.unique(np.column_stack([ways, corrected]), axis=0):
-            rows = np.flatnonzero((ways == (temperature, guidance)).all(axis=1) & (corrected == already))
+            rows = np.flatnonzero(
+                (ways == (temperature, guidance)).all(axis=1) & (corrected == already)
+            )
             scene, method = self._way(float(temperature), float(guidance))
             rounds = 0 if already and self._kind.needs_correction else limit
             for _ in _Queue(
-                scene, method, rounds, self._typical, rows, noise, conditions, seeds, detail, result, self._settings.batch_size
+                scene,
+                method,
+                rounds,
+                self._typical,
+                rows,
+                noise,
+                conditions,
+                seeds,
+                detail,
+                result,
+                self._settings.batch_size,
             ):
                 done += 1
                 if progress:
@@ -130,7 +168,10 @@ class Retoucher:
             why = BLIND + self.useless if self.useless else FIDELITY_0
             result.reasons[:] = [r if r == DIVERGED else why for r in result.reasons]
         elif self._kind.needs_correction:
-            result.reasons[:] = [CORRECTED if a and r != DIVERGED else r for r, a in zip(result.reasons, corrected, strict=True)]
+            result.reasons[:] = [
+                CORRECTED if a and r != DIVERGED else r
+                for r, a in zip(result.reasons, corrected, strict=True)
+            ]
         return result
 
     def _way(self, temperature: float, guidance: float) -> tuple[RetouchObjective, Method]:
@@ -151,28 +192,48 @@ class Retoucher:
 
 
 def blind(guide: TrainedCritic) -> str:
-    """Why the gradient of ``guide`` is not worth following; empty where it is, or where its figures are not known.
+    """Why the gradient of ``guide`` is not worth following; empty where it is, or where its figures
+    are not known.
 
-    Below two standard deviations of chance it follows noise (Mann and Whitney 1947); where it errs never, no density ratio is finite.
-    """
-    if guide.held_out and guide.auc - 0.5 < 2 * np.sqrt((2 * guide.held_out + 1) / (12 * guide.held_out**2)):
-        return f"it cannot tell real from generated, AUC {guide.auc:.3f} on {guide.held_out} held-out pairs"
+    Below two standard deviations of chance it follows noise (Mann and Whitney 1947); where it
+    errs never, no density ratio is finite."""
+    if guide.held_out and guide.auc - 0.5 < 2 * np.sqrt(
+        (2 * guide.held_out + 1) / (12 * guide.held_out**2)
+    ):
+        return (
+            f"it cannot tell real from generated, AUC {guide.auc:.3f} on {guide.held_out} held-out"
+            " pairs"
+        )
     if guide.auc == 1.0:
-        return f"it tells real from generated without a doubt, AUC 1 on {guide.held_out} held-out pairs; train the generator longer"
+        return (
+            f"it tells real from generated without a doubt, AUC 1 on {guide.held_out} held-out"
+            " pairs; train the generator longer"
+        )
     return ""
 
 
 def _allocate(nvae: NVAE, noise: Sequence[np.ndarray]) -> Retouched:
     """Room for the results of ``N`` samples."""
     n = len(noise[0])
-    before, after = (np.zeros((n, nvae.settings.height, nvae.settings.width, 3), np.uint8) for _ in range(2))
+    before, after = (
+        np.zeros((n, nvae.settings.height, nvae.settings.width, 3), np.uint8) for _ in range(2)
+    )
     latents = [level.astype(np.float32) for level in noise]
-    return Retouched(before, after, latents, np.zeros(n, np.float32), np.zeros(n, np.float32), [""] * n, np.zeros(n, int))
+    return Retouched(
+        before,
+        after,
+        latents,
+        np.zeros(n, np.float32),
+        np.zeros(n, np.float32),
+        [""] * n,
+        np.zeros(n, int),
+    )
 
 
 @dataclass
 class _Queue:
-    """Rows on their way through one batch of fixed size: whoever is done leaves its place to the next, so that no evaluation is idle.
+    """Rows on their way through one batch of fixed size: whoever is done leaves its place to the
+    next, so that no evaluation is idle.
 
     Iterating gives each row when it is done; its outcome is in ``result`` then.
     """
@@ -196,7 +257,9 @@ class _Queue:
         row = np.full(size, -1)
         maps = np.zeros((size, *self.result.before.shape[1:3], 1), np.float32)
         draw = LatentBatch(
-            [np.zeros((size, *e.shape[1:]), np.float32) for e in self.noise], np.zeros((size, len(ATTRIBUTES)), np.float32), maps
+            [np.zeros((size, *e.shape[1:]), np.float32) for e in self.noise],
+            np.zeros((size, len(ATTRIBUTES)), np.float32),
+            maps,
         )
         first = best = self.scene.nothing(size)
         objective = np.full(size, -np.inf)
@@ -210,7 +273,9 @@ class _Queue:
             if (row < 0).all():
                 return
             begins = draw.round == 0
-            now = self.scene.see(draw, np.where(begins[:, None], 0.0, first.held), self.method.needs_gradient)
+            now = self.scene.see(
+                draw, np.where(begins[:, None], 0.0, first.held), self.method.needs_gradient
+            )
             first = chosen(begins, now, first)
             better = now.finite & (begins | (now.objective > objective) | self.method.takes_all)
             objective = np.where(better, now.objective, np.where(begins, -np.inf, objective))
@@ -220,13 +285,31 @@ class _Queue:
             good = best.logit >= self.typical
             over = (row >= 0) & (~now.finite | good | (draw.round > self.rounds))
             for place in np.flatnonzero(over):
-                self._finish(int(row[place]), int(place), draw, first, best, finite=bool(now.finite[place]), good=bool(good[place]))
+                self._finish(
+                    int(row[place]),
+                    int(place),
+                    draw,
+                    first,
+                    best,
+                    finite=bool(now.finite[place]),
+                    good=bool(good[place]),
+                )
                 yield int(row[place])
                 row[place] = -1
             if (row >= 0).any():
                 self.method.propose(draw, now, best)
 
-    def _finish(self, row: int, place: int, draw: LatentBatch, first: Evaluation, best: Evaluation, *, finite: bool, good: bool) -> None:
+    def _finish(
+        self,
+        row: int,
+        place: int,
+        draw: LatentBatch,
+        first: Evaluation,
+        best: Evaluation,
+        *,
+        finite: bool,
+        good: bool,
+    ) -> None:
         before, after = self.scene.picture(first, place), self.scene.picture(best, place)
         changed = finite and bool((best.picture[place] != first.picture[place]).any())
         result = self.result
@@ -237,4 +320,6 @@ class _Queue:
         if changed:
             for level, moved in zip(result.noise, draw.best, strict=True):
                 level[row] = moved[place]
-        result.reasons[row] = RETOUCHED if changed else DIVERGED if not finite else GOOD if good else NOT_BETTER
+        result.reasons[row] = (
+            RETOUCHED if changed else DIVERGED if not finite else GOOD if good else NOT_BETTER
+        )

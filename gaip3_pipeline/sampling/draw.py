@@ -1,9 +1,10 @@
-"""Faces drawn from a trained generator: samples with the values asked for, grids with the sliders set, samples matched to real rows.
+"""Faces drawn from a trained generator: samples with the values asked for, grids with the sliders
+set, samples matched to real rows.
 
-A face is drawn in three steps: latents where pictures have theirs (models/aggregate_posterior.py), the decoder's mean picture, and what the
-detail network adds to it (models/detail.py). Face ``i`` of a draw with seed ``s`` has the latents and the noise map of seed ``s + i``, so
-that every face can be drawn again alone.
-"""
+A face is drawn in three steps: latents where pictures have theirs
+(models/aggregate_posterior.py), the decoder's mean picture, and what the detail network adds to
+it (models/detail.py). Face ``i`` of a draw with seed ``s`` has the latents and the noise map of
+seed ``s + i``, so that every face can be drawn again alone."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +33,8 @@ from gaip3_pipeline.tables.files import write_bytes_atomically
 
 BATCH = 64
 JPEG_QUALITY = 95
-# The seeds of what is shown, of what the guide and the judge learn from, of sweeps and of samples that are measured never meet.
+# The seeds of what is shown, of what the guide and the judge learn from, of sweeps and of samples
+# that are measured never meet.
 SEED_OFFSET = {
     "guide": 1_000_000,
     "judge": 2_000_000,
@@ -42,40 +44,61 @@ SEED_OFFSET = {
     "detail": 6_000_000,
 }
 NOISE_MAP = 1  # tells the stream of a seed's noise map from that of its latents
-STANDARD, AGGREGATE = "standard", "aggregate"  # where latents are drawn: from the prior, or where the encoder puts pictures
+# where latents are drawn: from the prior, or where the encoder puts pictures
+STANDARD, AGGREGATE = "standard", "aggregate"
 
 
 Seeds = Sequence[int] | np.ndarray
 
 
 class FaceGenerator:
-    """A generator with what belongs to it: where pictures have their latents, and the network of their detail.
+    """A generator with what belongs to it: where pictures have their latents, and the network of
+    their detail.
 
-    Without ``posterior`` latents are drawn from the prior, without ``detail`` pictures are the decoder's means. Everything is computed in
-    batches of one size, filled up by repetition: one shape to compile, and a face is the same to the bit alone and among others.
-    """
+    Without ``posterior`` latents are drawn from the prior, without ``detail`` pictures are the
+    decoder's means. Everything is computed in batches of one size, filled up by repetition: one
+    shape to compile, and a face is the same to the bit alone and among others."""
 
     def __init__(
-        self, nvae: NVAE, posterior: AggregatePosterior | None = None, detail: DetailNetwork | None = None, batch: int = BATCH
+        self,
+        nvae: NVAE,
+        posterior: AggregatePosterior | None = None,
+        detail: DetailNetwork | None = None,
+        batch: int = BATCH,
     ) -> None:
         self.nvae, self.posterior, self.detail = nvae, posterior, detail
         self._batch, self._levels = batch, len(nvae.latent_shapes)
 
     @property
     def supported(self) -> np.ndarray:
-        """``(2, 5)``: the least and the greatest of each value that the generator takes, as far as there were pictures to learn from."""
+        """``(2, 5)``: the least and the greatest of each value that the generator takes, as far
+        as there were pictures to learn from."""
         return ops.convert_to_numpy(self.nvae.condition_embedding.range)
 
-    def latents(self, seeds: Seeds, values: np.ndarray, temperature: float = 1.0) -> list[np.ndarray]:
-        """Latents of ``seeds (N,)`` for ``values (N, 5)``, as standardised noise: a list of ``(N, h, w, c) float32``, top-down."""
+    def latents(
+        self, seeds: Seeds, values: np.ndarray, temperature: float = 1.0
+    ) -> list[np.ndarray]:
+        """Latents of ``seeds (N,)`` for ``values (N, 5)``, as standardised noise: a list of
+        ``(N, h, w, c) float32``, top-down."""
         n = len(seeds)
         noise = noise_of_seeds(self.nvae, seeds)
-        return self.placed(noise, values, np.full(n, temperature, np.float32), np.full(n, self.posterior is not None))
+        return self.placed(
+            noise,
+            values,
+            np.full(n, temperature, np.float32),
+            np.full(n, self.posterior is not None),
+        )
 
-    def placed(self, noise: Sequence[np.ndarray], values: np.ndarray, temperature: np.ndarray, aggregate: np.ndarray) -> list[np.ndarray]:
-        """Standard normal noise, a list of ``(N, h, w, c)``, times ``temperature (N,)``, and brought to where pictures of ``values (N, 5)``
-        have their latents where ``aggregate (N,) bool``. Raises ``ValueError`` for those without a posterior.
-        """
+    def placed(
+        self,
+        noise: Sequence[np.ndarray],
+        values: np.ndarray,
+        temperature: np.ndarray,
+        aggregate: np.ndarray,
+    ) -> list[np.ndarray]:
+        """Standard normal noise, a list of ``(N, h, w, c)``, times ``temperature (N,)``, and
+        brought to where pictures of ``values (N, 5)`` have their latents where ``aggregate (N,)
+        bool``. Raises ``ValueError`` for those without a posterior."""
         scaled = [_like(temperature, e) * e for e in noise]
         if not aggregate.any():
             return scaled
@@ -83,7 +106,8 @@ class FaceGenerator:
         return [np.where(_like(aggregate, e), m, e) for m, e in zip(moved, scaled, strict=True)]
 
     def displaced(self, latents: Sequence[np.ndarray], values: np.ndarray) -> list[np.ndarray]:
-        """The standard normal noise of latents of pictures, which :meth:`placed` brings there again."""
+        """The standard normal noise of latents of pictures, which :meth:`placed` brings there
+        again."""
         return self._posterior.moved_back(latents, self._taken(values))
 
     @property
@@ -93,11 +117,15 @@ class FaceGenerator:
         return self.posterior
 
     def _taken(self, values: np.ndarray) -> np.ndarray:
-        """What the generator takes for ``values``: a Gaussian whose mean is linear in them must not be asked for others."""
+        """What the generator takes for ``values``: a Gaussian whose mean is linear in them must
+        not be asked for others."""
         return np.clip(values, *self.supported)
 
-    def means(self, latents: Sequence[np.ndarray], values: np.ndarray, guidance: Any = 1.0) -> np.ndarray:
-        """The decoder's mean pictures ``(N, H, W, 3) float32`` in 0..1; ``guidance`` is one number or ``(N,)``."""
+    def means(
+        self, latents: Sequence[np.ndarray], values: np.ndarray, guidance: Any = 1.0
+    ) -> np.ndarray:
+        """The decoder's mean pictures ``(N, H, W, 3) float32`` in 0..1; ``guidance`` is one
+        number or ``(N,)``."""
         n = len(values)
         columns = [*latents, np.asarray(values, np.float32)]
         if np.ndim(guidance) == 0 and guidance == 1.0:
@@ -106,51 +134,82 @@ class FaceGenerator:
         return self._in_batches(self._decode_guided, [*columns, each], n)
 
     def detailed(self, means: np.ndarray, seeds: Seeds, amount: Any) -> np.ndarray:
-        """``means (N, H, W, 3)`` with ``amount``, 0 to 1 or ``(N,)`` of them, of their detail under the noise maps of ``seeds``."""
+        """``means (N, H, W, 3)`` with ``amount``, 0 to 1 or ``(N,)`` of them, of their detail
+        under the noise maps of ``seeds``."""
         each = np.broadcast_to(np.asarray(amount, np.float32), (len(means),)).reshape(-1, 1, 1, 1)
         if self.detail is None or not each.any():
             return means
         with_noise = np.concatenate([means, noise_maps(seeds, *means.shape[1:3])], axis=-1)
-        changed = np.clip(means + each * self._in_batches(self._change, [with_noise], len(means)), 0.0, 1.0)
+        changed = np.clip(
+            means + each * self._in_batches(self._change, [with_noise], len(means)), 0.0, 1.0
+        )
         return np.where(each > 0, changed, means)
 
-    def pictures(self, latents: Sequence[np.ndarray], values: np.ndarray, guidance: Any, seeds: Seeds, amount: Any) -> np.ndarray:
+    def pictures(
+        self,
+        latents: Sequence[np.ndarray],
+        values: np.ndarray,
+        guidance: Any,
+        seeds: Seeds,
+        amount: Any,
+    ) -> np.ndarray:
         """``(N, H, W, 3) uint8``: :meth:`means` with their detail."""
         return as_bytes(self.detailed(self.means(latents, values, guidance), seeds, amount))
 
-    def draw(self, seeds: Seeds, values: np.ndarray, settings: Samples, progress: Progress | None = None) -> Iterator[np.ndarray]:
-        """Batches of ``(B, H, W, 3) uint8`` for ``seeds`` and ``values (N, 5)`` as ``settings`` say; memory does not grow with N."""
+    def draw(
+        self, seeds: Seeds, values: np.ndarray, settings: Samples, progress: Progress | None = None
+    ) -> Iterator[np.ndarray]:
+        """Batches of ``(B, H, W, 3) uint8`` for ``seeds`` and ``values (N, 5)`` as ``settings``
+        say; memory does not grow with N."""
         for start in range(0, len(seeds), self._batch):
             part = slice(start, start + self._batch)
             latents = self.latents(seeds[part], values[part], settings.temperature)
-            yield self.pictures(latents, values[part], settings.guidance, seeds[part], settings.detail)
+            yield self.pictures(
+                latents, values[part], settings.guidance, seeds[part], settings.detail
+            )
             if progress:
                 progress(min(start + self._batch, len(seeds)), len(seeds))
 
     def encoded(self, images: np.ndarray, values: np.ndarray, draw: int = 0) -> list[np.ndarray]:
-        """The posterior of pictures ``(N, …, 3) uint8`` with ``values (N, 5)``: one draw each, ``(N, h, w, c) float32`` per level."""
+        """The posterior of pictures ``(N, …, 3) uint8`` with ``values (N, 5)``: one draw each,
+        ``(N, h, w, c) float32`` per level."""
         height, width = self.nvae.settings.height, self.nvae.settings.width
-        sizes, shapes = np.cumsum([np.prod(shape) for shape in self.nvae.latent_shapes])[:-1], self.nvae.latent_shapes
+        sizes, shapes = (
+            np.cumsum([np.prod(shape) for shape in self.nvae.latent_shapes])[:-1],
+            self.nvae.latent_shapes,
+        )
         rows = [np.zeros((0, int(sum(np.prod(shape) for shape in shapes))), np.float32)]
         seeds = SEED_OFFSET["reconstructions"] + draw * len(images) + np.arange(len(images))
         for start in range(0, len(images), self._batch):
             part = slice(start, start + self._batch)
             small = shrink(np.asarray(images[part]), height, width).astype(np.float32) / 255.0
-            columns = [small, np.asarray(values[part], np.float32), *noise_of_seeds(self.nvae, seeds[part])]
+            columns = [
+                small,
+                np.asarray(values[part], np.float32),
+                *noise_of_seeds(self.nvae, seeds[part]),
+            ]
             rows.append(self._in_batches(self._encode, columns, len(small)))
         flat = np.split(np.concatenate(rows), sizes, axis=1)
-        return [level.reshape(len(images), *shape) for level, shape in zip(flat, shapes, strict=True)]
+        return [
+            level.reshape(len(images), *shape) for level, shape in zip(flat, shapes, strict=True)
+        ]
 
-    def reconstructions(self, images: np.ndarray, values: np.ndarray, amount: float, draw: int = 0) -> np.ndarray:
-        """``(N, H, W, 3) uint8``: pictures ``(N, …, 3) uint8`` of any size, encoded with their ``values (N, 5)`` and decoded.
+    def reconstructions(
+        self, images: np.ndarray, values: np.ndarray, amount: float, draw: int = 0
+    ) -> np.ndarray:
+        """``(N, H, W, 3) uint8``: pictures ``(N, …, 3) uint8`` of any size, encoded with their
+        ``values (N, 5)`` and decoded.
 
-        What the generator would make if its latents were drawn exactly where its encoder puts pictures.
-        """
+        What the generator would make if its latents were drawn exactly where its encoder puts
+        pictures."""
         means, seeds = self.rebuilt(images, values, draw)
         return as_bytes(self.detailed(means, seeds, amount))
 
-    def rebuilt(self, images: np.ndarray, values: np.ndarray, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """The decoder's means of :meth:`reconstructions`, ``(N, H, W, 3) float32``, and the seeds ``(N,)`` of their noise maps."""
+    def rebuilt(
+        self, images: np.ndarray, values: np.ndarray, draw: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The decoder's means of :meth:`reconstructions`, ``(N, H, W, 3) float32``, and the
+        seeds ``(N,)`` of their noise maps."""
         seeds = SEED_OFFSET["reconstructions"] + draw * len(images) + np.arange(len(images))
         return self.means(self.encoded(images, values, draw), values), seeds
 
@@ -159,15 +218,25 @@ class FaceGenerator:
         for start in range(0, n, self._batch):
             rows = np.minimum(np.arange(start, start + self._batch), n - 1)
             made.append(function([c[rows] for c in columns])[: n - start])
-        return np.concatenate(made) if made else np.zeros((0, self.nvae.settings.height, self.nvae.settings.width, 3), np.float32)
+        return (
+            np.concatenate(made)
+            if made
+            else np.zeros((0, self.nvae.settings.height, self.nvae.settings.width, 3), np.float32)
+        )
 
     @cached_property
     def _decode(self) -> Any:
-        return compiled(lambda arrays: self.nvae.decode(arrays[: self._levels], arrays[self._levels]))
+        return compiled(
+            lambda arrays: self.nvae.decode(arrays[: self._levels], arrays[self._levels])
+        )
 
     @cached_property
     def _decode_guided(self) -> Any:
-        return compiled(lambda arrays: self.nvae.decode(arrays[: self._levels], arrays[self._levels], 1.0, arrays[self._levels + 1]))
+        return compiled(
+            lambda arrays: self.nvae.decode(
+                arrays[: self._levels], arrays[self._levels], 1.0, arrays[self._levels + 1]
+            )
+        )
 
     @cached_property
     def _change(self) -> Any:
@@ -183,44 +252,66 @@ class FaceGenerator:
 
 
 def load_face_generator(root: DataRoot, batch: int = BATCH) -> FaceGenerator:
-    """The generator of ``root`` with its detail. Raises ``FileNotFoundError`` where one was not made yet, ``PairError`` for another's."""
+    """The generator of ``root`` with its detail. Raises ``FileNotFoundError`` where one was not
+    made yet, ``PairError`` for another's."""
     nvae, finish = load_nvae(root.nvae), load_detail(root.detail, root.nvae)
     return FaceGenerator(nvae, finish.posterior, finish.network, batch)
 
 
 def noise_of_seeds(model: NVAE, seeds: Seeds) -> list[np.ndarray]:
-    """Standard normal noise of latents, a list of ``(B, h, w, c) float32``, row i from ``seeds[i]`` alone."""
+    """Standard normal noise of latents, a list of ``(B, h, w, c) float32``, row i from
+    ``seeds[i]`` alone."""
     rows = [model.sample_noise(1, int(s)) for s in seeds]
     return [np.concatenate(level) for level in zip(*rows, strict=True)]
 
 
 def noise_maps(seeds: Seeds, height: int, width: int) -> np.ndarray:
-    """``(B, height, width, 1) float32`` standard normal: the detail network's noise, row i from ``seeds[i]`` alone."""
-    return np.stack([np.random.default_rng((int(s), NOISE_MAP)).standard_normal((height, width, 1), np.float32) for s in seeds])
+    """``(B, height, width, 1) float32`` standard normal: the detail network's noise, row i from
+    ``seeds[i]`` alone."""
+    return np.stack(
+        [
+            np.random.default_rng((int(s), NOISE_MAP)).standard_normal(
+                (height, width, 1), np.float32
+            )
+            for s in seeds
+        ]
+    )
 
 
 def draw_samples(
-    generator: FaceGenerator, values: np.ndarray, settings: Samples, progress: Progress | None = None
+    generator: FaceGenerator,
+    values: np.ndarray,
+    settings: Samples,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Draw ``settings.n`` faces with values taken from rows of ``values (N, 5)``: ``(n, H, W, 3) uint8`` and the samples' table."""
+    """Draw ``settings.n`` faces with values taken from rows of ``values (N, 5)``: ``(n, H, W, 3)
+    uint8`` and the samples' table."""
     rows = np.random.default_rng(settings.seed).integers(0, len(values), settings.n)
     asked = np.round(np.asarray(values[rows], np.float64), 4)
     seeds = settings.seed + np.arange(settings.n)
-    images = np.concatenate(list(generator.draw(seeds, asked.astype(np.float32), settings, progress)))
+    images = np.concatenate(
+        list(generator.draw(seeds, asked.astype(np.float32), settings, progress))
+    )
     table = pd.DataFrame(asked, columns=list(ATTRIBUTES))
     table["image_path"] = [f"samples/{i:06d}.jpg" for i in range(settings.n)]
     table = table.assign(seed=seeds, temperature=settings.temperature, guidance=settings.guidance)
-    return images, table.assign(prior=AGGREGATE if generator.posterior else STANDARD, detail=settings.detail)
+    return images, table.assign(
+        prior=AGGREGATE if generator.posterior else STANDARD, detail=settings.detail
+    )
 
 
-def matched_samples(generator: FaceGenerator, values: np.ndarray, settings: Samples, role: str, draw: int = 0) -> np.ndarray:
-    """``(N, H, W, 3) uint8``: one face for each row of ``values (N, 5)``, drawn as the samples are, with seeds of ``role`` and ``draw``."""
+def matched_samples(
+    generator: FaceGenerator, values: np.ndarray, settings: Samples, role: str, draw: int = 0
+) -> np.ndarray:
+    """``(N, H, W, 3) uint8``: one face for each row of ``values (N, 5)``, drawn as the samples
+    are, with seeds of ``role`` and ``draw``."""
     seeds = settings.seed + SEED_OFFSET[role] + draw * len(values) + np.arange(len(values))
     return np.concatenate(list(generator.draw(seeds, values, settings)))
 
 
 def write_pictures(folder: Path, names: Sequence[str], images: np.ndarray) -> None:
-    """Make ``folder`` hold exactly these JPEGs (quality 95); its table is removed first and written last by the caller."""
+    """Make ``folder`` hold exactly these JPEGs (quality 95); its table is removed first and
+    written last by the caller."""
     samples_table(folder).unlink(missing_ok=True)
     write_jpegs(folder, names, images)
     remove_others(folder, names)
@@ -245,8 +336,15 @@ def remove_others(folder: Path, names: Sequence[str]) -> None:
             other.unlink()
 
 
-def generate_grid(root: DataRoot, generator: FaceGenerator, sliders: Mapping[str, float], n: int, settings: Samples) -> bytes:
-    """A PNG grid of ``n`` faces with the values of ``sliders``; those not set are a picture's of the data, another one's for each face."""
+def generate_grid(
+    root: DataRoot,
+    generator: FaceGenerator,
+    sliders: Mapping[str, float],
+    n: int,
+    settings: Samples,
+) -> bytes:
+    """A PNG grid of ``n`` faces with the values of ``sliders``; those not set are a picture's of
+    the data, another one's for each face."""
     seeds = settings.seed + np.arange(n)
     values = values_of_seeds(root, seeds)
     for i, attribute in enumerate(ATTRIBUTES):
@@ -259,14 +357,16 @@ def out_of_range(generator: FaceGenerator, sliders: Mapping[str, float]) -> list
     """A line for each of the ``sliders`` that lies where too few pictures were to learn from."""
     ranges = dict(zip(ATTRIBUTES, generator.supported.T.tolist(), strict=True))
     return [
-        f"{a} {asked:g}: the data supports {ranges[a][0]:.2f} to {ranges[a][1]:.2f}, so it is drawn as {np.clip(asked, *ranges[a]):.2f}"
+        f"{a} {asked:g}: the data supports {ranges[a][0]:.2f} to {ranges[a][1]:.2f}, so it is drawn"
+        f" as {np.clip(asked, *ranges[a]):.2f}"
         for a, asked in sliders.items()
         if not ranges[a][0] - 0.005 <= asked <= ranges[a][1] + 0.005
     ]
 
 
 def values_of_seeds(root: DataRoot, seeds: Seeds) -> np.ndarray:
-    """``(B, 5) float32``: of each seed the values of a picture of the data that it chooses, as it chooses the noise."""
+    """``(B, 5) float32``: of each seed the values of a picture of the data that it chooses, as
+    it chooses the noise."""
     known = read_all_input_values(root).dropna().to_numpy(np.float32)
     return known[[np.random.default_rng(s).integers(len(known)) for s in seeds]]
 
@@ -279,7 +379,8 @@ def png_grid(faces: np.ndarray) -> bytes:
 
 
 def grid(faces: np.ndarray, height: int = 128) -> np.ndarray:
-    """``(N, H, W, 3) uint8`` as one picture ``(…, …, 3) uint8``, enlarged to about ``height`` pixels each, near a square."""
+    """``(N, H, W, 3) uint8`` as one picture ``(…, …, 3) uint8``, enlarged to about ``height``
+    pixels each, near a square."""
     n, h, w, _ = faces.shape
     factor = max(1, round(height / h))
     columns = int(np.ceil(np.sqrt(n)))

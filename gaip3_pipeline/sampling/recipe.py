@@ -1,8 +1,9 @@
-"""What makes a face again, and how a PNG carries it. Pure: no model is loaded here, and nothing that was read is trusted.
+"""What makes a face again, and how a PNG carries it. Pure: no model is loaded here, and nothing
+that was read is trusted.
 
-A face is its latents and what the generator is told. Latents are those of a seed, a mixture of two others (level by level, coarse to
-fine), or numbers, where no seed gives them: a photograph's, or those of a retouched face.
-"""
+A face is its latents and what the generator is told. Latents are those of a seed, a mixture of
+two others (level by level, coarse to fine), or numbers, where no seed gives them: a
+photograph's, or those of a retouched face."""
 
 import base64
 import binascii
@@ -25,7 +26,14 @@ CHUNK = "gaip3"  # the PNG's text that holds the recipe
 _LATENTS = 128  # seeds, mixtures and numbers of which the latents of one face are made
 _NUMBERS = 65_536  # of latents that are no seed's; the largest preset has 3,000
 _TEXT = 1_000_000  # characters of a recipe, which is also what Pillow takes
-_UNREADABLE = OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -33,7 +41,8 @@ Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True)
 class Pair:
-    """A generator and the detail network that was trained for it, each by its folder and the content hash of its weights."""
+    """A generator and the detail network that was trained for it, each by its folder and the
+    content hash of its weights."""
 
     folder: Path
     version: str
@@ -50,13 +59,15 @@ class _Strict(BaseModel):
 
 
 class Drawn(_Strict):
-    """The latents of a seed, as everywhere in the project (``evaluation.generate.noise_of_seeds``)."""
+    """The latents of a seed, as everywhere in the project
+    (``evaluation.generate.noise_of_seeds``)."""
 
     seed: Annotated[int, Field(ge=0, lt=2**53)]  # what JavaScript counts to
 
 
 class Mixed(_Strict):
-    """Of each latent group, top-down, a ``share`` of ``second`` and the rest of ``first``; a single share is that of all groups."""
+    """Of each latent group, top-down, a ``share`` of ``second`` and the rest of ``first``; a
+    single share is that of all groups."""
 
     first: "Latents"
     second: "Latents"
@@ -64,7 +75,8 @@ class Mixed(_Strict):
 
 
 class Encoded(_Strict):
-    """Latents as numbers: base64 of zlib of little-endian float16, group after group. See :func:`pack_latents`."""
+    """Latents as numbers: base64 of zlib of little-endian float16, group after group. See
+    :func:`pack_latents`."""
 
     encoded: Annotated[str, Field(max_length=4 * _NUMBERS)]
 
@@ -73,27 +85,37 @@ Latents = Drawn | Mixed | Encoded
 
 
 class Face(_Strict):
-    """One face. A value of None is that of a picture of the data, chosen by the face's seed (``evaluation.generate.values_of_seeds``)."""
+    """One face. A value of None is that of a picture of the data, chosen by the face's seed
+    (``evaluation.generate.values_of_seeds``)."""
 
     latents: Latents
-    values: Annotated[list[Annotated[float, Field(ge=0, le=1)] | None], Field(min_length=len(ATTRIBUTES), max_length=len(ATTRIBUTES))]
+    values: Annotated[
+        list[Annotated[float, Field(ge=0, le=1)] | None],
+        Field(min_length=len(ATTRIBUTES), max_length=len(ATTRIBUTES)),
+    ]
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     guidance: Annotated[float, Field(ge=0, le=10)] = 1.0
-    # Where seeds draw: from the prior, as all did before there was detail, or where the encoder puts pictures (see sampling/draw.py).
+    # Where seeds draw: from the prior, as all did before there was detail, or where the encoder
+    # puts pictures (see sampling/draw.py).
     prior: Literal["standard", "aggregate"] = "standard"
-    detail: Annotated[float, Field(ge=0, le=1)] = 0.0  # how much of the detail network's change is added
-    fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0  # with which ``latents`` came from ``drawn``; 0: they are not retouched
+    # how much of the detail network's change is added
+    detail: Annotated[float, Field(ge=0, le=1)] = 0.0
+    # with which ``latents`` came from ``drawn``; 0: they are not retouched
+    fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0
     drawn: Latents | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> "Face":
-        if sum(1 for _ in parts(self.latents)) > _LATENTS or (self.drawn and sum(1 for _ in parts(self.drawn)) > _LATENTS):
+        if sum(1 for _ in parts(self.latents)) > _LATENTS or (
+            self.drawn and sum(1 for _ in parts(self.drawn)) > _LATENTS
+        ):
             raise ValueError(f"the latents are a mixture of more than {_LATENTS} parts")
         return self
 
 
 class Recipe(_Strict):
-    """The faces of one picture and the content hashes of what drew them: the generator's weights, and the detail network's."""
+    """The faces of one picture and the content hashes of what drew them: the generator's
+    weights, and the detail network's."""
 
     format: Literal[1] = 1
     model: Hash
@@ -102,7 +124,9 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _named(self) -> "Recipe":
-        if self.detail_model is None and any(face.detail or face.prior == "aggregate" for face in self.faces):
+        if self.detail_model is None and any(
+            face.detail or face.prior == "aggregate" for face in self.faces
+        ):
             raise ValueError("it does not name the detail network that its faces need")
         return self
 
@@ -117,7 +141,8 @@ def parts(latents: Latents) -> Iterable[Latents]:
 
 
 def seed_of(latents: Latents) -> int:
-    """The first seed in ``latents``, which chooses the values that are not set; 0 where there is none."""
+    """The first seed in ``latents``, which chooses the values that are not set; 0 where there is
+    none."""
     return next((part.seed for part in parts(latents) if isinstance(part, Drawn)), 0)
 
 
@@ -127,13 +152,15 @@ def noise_seed(face: "Face") -> int:
 
 
 def pack_latents(levels: Iterable[np.ndarray]) -> Encoded:
-    """``(h, w, c)`` arrays as numbers of 16 bits: half of a thousandth of a standard deviation, less than a grey level shows."""
+    """``(h, w, c)`` arrays as numbers of 16 bits: half of a thousandth of a standard deviation,
+    less than a grey level shows."""
     flat = np.concatenate([np.ravel(level) for level in levels]).astype("<f2")
     return Encoded(encoded=base64.b64encode(zlib.compress(flat.tobytes(), 9)).decode())
 
 
 def unpack_latents(encoded: Encoded, shapes: Iterable[tuple[int, int, int]]) -> list[np.ndarray]:
-    """Arrays ``(h, w, c) float32`` of ``shapes``. Raises :class:`RecipeError` for what is not so many finite numbers."""
+    """Arrays ``(h, w, c) float32`` of ``shapes``. Raises :class:`RecipeError` for what is not so
+    many finite numbers."""
     shapes = list(shapes)
     sizes = [int(np.prod(shape)) for shape in shapes]
     try:
@@ -142,15 +169,21 @@ def unpack_latents(encoded: Encoded, shapes: Iterable[tuple[int, int, int]]) -> 
     except (zlib.error, binascii.Error) as e:
         raise RecipeError(f"the latents are damaged: {e}") from e
     if len(data) != 2 * sum(sizes) or unpacking.unconsumed_tail:
-        raise RecipeError(f"these latents are of another generator: this one has {sum(sizes)} numbers")
+        raise RecipeError(
+            f"these latents are of another generator: this one has {sum(sizes)} numbers"
+        )
     flat = np.frombuffer(data, "<f2").astype(np.float32)
     if not np.isfinite(flat).all():
         raise RecipeError("the latents are damaged: not all are numbers")
-    return [part.reshape(shape) for part, shape in zip(np.split(flat, np.cumsum(sizes)[:-1]), shapes, strict=True)]
+    return [
+        part.reshape(shape)
+        for part, shape in zip(np.split(flat, np.cumsum(sizes)[:-1]), shapes, strict=True)
+    ]
 
 
 def write_png(pixels: np.ndarray, recipe: Recipe | None = None) -> bytes:
-    """``(H, W, 3) uint8`` as a PNG, with the ``recipe`` that made it inside; equal arguments give equal bytes."""
+    """``(H, W, 3) uint8`` as a PNG, with the ``recipe`` that made it inside; equal arguments
+    give equal bytes."""
     info = PngImagePlugin.PngInfo()
     if recipe:
         info.add_text(CHUNK, recipe.model_dump_json(exclude_none=True))
@@ -161,18 +194,23 @@ def write_png(pixels: np.ndarray, recipe: Recipe | None = None) -> bytes:
 
 
 def read_recipe(png: bytes) -> Recipe:
-    """The recipe inside a PNG. Raises :class:`RecipeError` where there is none that could be followed."""
+    """The recipe inside a PNG. Raises :class:`RecipeError` where there is none that could be
+    followed."""
     try:
         text = _text_of(png)
     except _UNREADABLE as e:
         raise RecipeError(f"not a PNG: {e}") from e
     if text is None:
-        raise RecipeError("there are no settings in this picture: it was not downloaded from the studio, or another program saved it anew")
+        raise RecipeError(
+            "there are no settings in this picture: it was not downloaded from the studio, or"
+            " another program saved it anew"
+        )
     return parse_recipe(text)
 
 
 def recipe_in(picture: bytes) -> Recipe | None:
-    """The recipe inside a picture, None where there is none, as in a photograph. Raises :class:`RecipeError` for a damaged one."""
+    """The recipe inside a picture, None where there is none, as in a photograph. Raises
+    :class:`RecipeError` for a damaged one."""
     try:
         text = _text_of(picture)
     except _UNREADABLE:
@@ -192,6 +230,9 @@ def parse_recipe(text: str) -> Recipe:
         return Recipe.model_validate_json(text)
     except ValidationError as e:
         first = e.errors()[0]
-        raise RecipeError(f"its settings are damaged: {'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}") from e
+        raise RecipeError(
+            f"its settings are damaged: {'.'.join(map(str, first['loc'])) or 'JSON'}:"
+            f" {first['msg']}"
+        ) from e
     except RecursionError as e:
         raise RecipeError("its settings are damaged: nested too deeply") from e

@@ -1,4 +1,5 @@
-"""What a machine and a data root lack, and how to get it. Looks only: nothing is downloaded, repaired or imported that takes long."""
+"""What a machine and a data root lack, and how to get it. Looks only: nothing is downloaded,
+repaired or imported that takes long."""
 
 import os
 import re
@@ -71,7 +72,11 @@ def _python() -> Finding:
     lowest, above = PYTHONS
     if lowest <= sys.version_info[:2] < above:
         return Finding("ok", here)
-    return Finding("missing", f"{here}: 3.11, 3.12 or 3.13 is needed", "install one and run make install PYTHON=python3.12")
+    return Finding(
+        "missing",
+        f"{here}: 3.11, 3.12 or 3.13 is needed",
+        "install one and run make install PYTHON=python3.12",
+    )
 
 
 def _packages() -> Iterator[Finding]:
@@ -83,7 +88,11 @@ def _packages() -> Iterator[Finding]:
         return
     names = [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in required if "extra ==" not in line]
     locked: dict[str, list[str]] = {}  # a package may have another version for each Python
-    for package in tomllib.loads(LOCK_FILE.read_text(encoding="utf-8"))["package"] if LOCK_FILE.exists() else []:
+    for package in (
+        tomllib.loads(LOCK_FILE.read_text(encoding="utf-8"))["package"]
+        if LOCK_FILE.exists()
+        else []
+    ):
         locked.setdefault(package["name"], []).append(package.get("version", ""))
     fine = True
     for name in names:
@@ -95,7 +104,11 @@ def _packages() -> Iterator[Finding]:
             continue
         if version not in locked.get(name, [version]):
             fine = False
-            yield Finding("warning", f"package {name} is {version}, the lock file has {' or '.join(locked[name])}", remedy)
+            yield Finding(
+                "warning",
+                f"package {name} is {version}, the lock file has {' or '.join(locked[name])}",
+                remedy,
+            )
     if fine:
         yield Finding("ok", f"{len(names)} packages, as locked")
 
@@ -104,7 +117,11 @@ def _processor() -> Finding:
     cores = len(os.sched_getaffinity(0))
     if cores >= 2:
         return Finding("ok", f"{cores} cores")
-    return Finding("warning", "1 core", "the pages and a training will slow each other down; run gaip3 refresh without gaip3 ui")
+    return Finding(
+        "warning",
+        "1 core",
+        "the pages and a training will slow each other down; run gaip3 refresh without gaip3 ui",
+    )
 
 
 def _memory() -> Finding:
@@ -113,7 +130,11 @@ def _memory() -> Finding:
     here = f"memory: {sizes['MemAvailable']:.1f} of {sizes['MemTotal']:.1f} GiB available"
     if sizes["MemAvailable"] >= MEMORY_GIB:
         return Finding("ok", here)
-    return Finding("warning", f"{here}; {MEMORY_GIB} are comfortable", "close other programs, or set a smaller batch_size in gaip3.toml")
+    return Finding(
+        "warning",
+        f"{here}; {MEMORY_GIB} are comfortable",
+        "close other programs, or set a smaller batch_size in gaip3.toml",
+    )
 
 
 def _disk(root: DataRoot) -> Finding:
@@ -122,18 +143,26 @@ def _disk(root: DataRoot) -> Finding:
     if free >= DISK_GIB:
         return Finding("ok", here)
     return Finding(
-        "missing" if free < 1 else "warning", f"{here}; {DISK_GIB} are comfortable", "free some, or use a root elsewhere: --root"
+        "missing" if free < 1 else "warning",
+        f"{here}; {DISK_GIB} are comfortable",
+        "free some, or use a root elsewhere: --root",
     )
 
 
 def _gpu() -> Finding:
     program = shutil.which("nvidia-smi")
     try:
-        listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20).stdout if program else ""
+        listed = (
+            subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20).stdout
+            if program
+            else ""
+        )
     except (OSError, subprocess.TimeoutExpired):
         listed = ""
     gpus = [line.split(" (UUID")[0] for line in listed.splitlines() if line.startswith("GPU")]
-    return Finding("ok", ", ".join(gpus) if gpus else "no NVIDIA GPU: trainings run on the processor")
+    return Finding(
+        "ok", ", ".join(gpus) if gpus else "no NVIDIA GPU: trainings run on the processor"
+    )
 
 
 def _ports(**wanted: int) -> Iterator[Finding]:
@@ -141,12 +170,20 @@ def _ports(**wanted: int) -> Iterator[Finding]:
         if port_is_free(port):
             yield Finding("ok", f"port {port} for {name} is free")
         else:
-            yield Finding("warning", f"port {port} for {name} is in use, perhaps by a running gaip3 ui", "gaip3 ui takes the next free one")
+            yield Finding(
+                "warning",
+                f"port {port} for {name} is in use, perhaps by a running gaip3 ui",
+                "gaip3 ui takes the next free one",
+            )
 
 
 def find_chromium() -> str | None:
     """The path of the browser in which tests and benchmarks open the pages."""
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
 
 
 def _chromium() -> Finding:
@@ -159,11 +196,16 @@ def _chromium() -> Finding:
 def _git() -> Finding:
     if shutil.which("git"):
         return Finding("ok", "git")
-    return Finding("warning", "no git: MLflow's runs do not say which commit they are of", "apt-get install git")
+    return Finding(
+        "warning",
+        "no git: MLflow's runs do not say which commit they are of",
+        "apt-get install git",
+    )
 
 
 def _folder(root: DataRoot) -> Iterator[Finding]:
-    """The root and Dagster's home can be written to, and hard links work, so that ``final/`` needs no space of its own."""
+    """The root and Dagster's home can be written to, and hard links work, so that ``final/``
+    needs no space of its own."""
     for folder in dict.fromkeys((root.path, root.dagster_home)):
         here = _existing(folder)
         try:
@@ -174,10 +216,16 @@ def _folder(root: DataRoot) -> Iterator[Finding]:
                     os.link(first, Path(trial) / "second")
                     yield Finding("ok", f"{folder} can be written to; hard links work")
                 except OSError:
-                    yield Finding("warning", f"{here} has no hard links: final/ takes the space of copies", "use a Linux file system")
+                    yield Finding(
+                        "warning",
+                        f"{here} has no hard links: final/ takes the space of copies",
+                        "use a Linux file system",
+                    )
         except OSError as error:
             yield Finding(
-                "missing", f"{here} cannot be written to: {error.strerror}", f"chown or chmod {here}, or use another root: --root"
+                "missing",
+                f"{here} cannot be written to: {error.strerror}",
+                f"chown or chmod {here}, or use another root: --root",
             )
 
 
@@ -194,31 +242,51 @@ def _originals(root: DataRoot) -> Iterator[Finding]:
         expected = fetch.EXPECTED[image_set.id]
         here = f"original/{image_set.original}: {count:,} images"
         if not count:
-            yield Finding("missing", here, "gaip3 fetch downloads them; or put your own there; gaip3 demo paints some into demo/")
+            yield Finding(
+                "missing",
+                here,
+                "gaip3 fetch downloads them; or put your own there; gaip3 demo paints some into"
+                " demo/",
+            )
         elif root.is_repository_data and count < expected:
-            yield Finding("warning", f"{here} of the {expected:,} in Kaggle's set", "gaip3 fetch brings the rest, if these are Kaggle's")
+            yield Finding(
+                "warning",
+                f"{here} of the {expected:,} in Kaggle's set",
+                "gaip3 fetch brings the rest, if these are Kaggle's",
+            )
         else:
             yield Finding("ok", here)
 
 
 def _labels(root: DataRoot) -> Iterator[Finding]:
     known = {
-        s.sex: {p.stem for p in root.original(s).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES} for s in IMAGE_SETS if s.sex is not None
+        s.sex: {p.stem for p in root.original(s).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES}
+        for s in IMAGE_SETS
+        if s.sex is not None
     }
     for attribute in ATTRIBUTES:
         path = root.hand_labels(attribute)
         here = root.relative(path)
         if not path.exists():
-            how = "put it there (columns gender,img_id,path,value), or gaip3 import-first-run FOLDER"
+            how = (
+                "put it there (columns gender,img_id,path,value), or gaip3 import-first-run FOLDER"
+            )
             yield Finding("missing", f"{here}: there is none", how)
             continue
         try:
             labels = read_labels(path, known)
         except ContractError as error:
-            yield Finding("missing", str(error).splitlines()[0], "correct the file; the message names row and column")
+            yield Finding(
+                "missing",
+                str(error).splitlines()[0],
+                "correct the file; the message names row and column",
+            )
             continue
         if labels.left_out:
-            left = f"{here}: {len(labels.table):,} labels are used, {len(labels.left_out):,} are not: {labels.left_out[0]}"
+            left = (
+                f"{here}: {len(labels.table):,} labels are used, {len(labels.left_out):,} are not:"
+                f" {labels.left_out[0]}"
+            )
             yield Finding("warning", left, "fetch the images that are missing, or remove the rows")
         else:
             yield Finding("ok", f"{here}: {len(labels.table):,} labels")
@@ -229,37 +297,62 @@ def _kaggle() -> Finding:
         found = fetch.credentials()
     except fetch.FetchError as error:
         return Finding("warning", *str(error).split(": ", 1))
-    return Finding("ok", f"Kaggle credentials: {found}") if found else Finding("warning", "no Kaggle credentials", fetch.CREDENTIALS)
+    return (
+        Finding("ok", f"Kaggle credentials: {found}")
+        if found
+        else Finding("warning", "no Kaggle credentials", fetch.CREDENTIALS)
+    )
 
 
 def _leftovers(root: DataRoot) -> Iterator[Finding]:
-    """Temporary files of writes that were killed; younger ones may belong to a run that is going on."""
+    """Temporary files of writes that were killed; younger ones may belong to a run that is going
+    on."""
     old = time.time() - STALE_SECONDS
     stale = [p for p in root.path.rglob(".writing-*") if p.is_file() and p.stat().st_mtime < old]
     if stale:
         size = sum(p.stat().st_size for p in stale) / 1e6
         remedy = f"find '{root.path}' -name '.writing-*' -mmin +60 -delete"
-        yield Finding("warning", f"{len(stale):,} files of interrupted writes, {size:,.1f} MB, such as {root.relative(stale[0])}", remedy)
+        yield Finding(
+            "warning",
+            f"{len(stale):,} files of interrupted writes, {size:,.1f} MB, such as"
+            f" {root.relative(stale[0])}",
+            remedy,
+        )
 
 
 def _databases(root: DataRoot) -> Iterator[Finding]:
     """Dagster's and MLflow's stores and the cache of hashes: whole, and not held by a writer."""
     usable = 0
-    for path in sorted(p for p in root.state.rglob("*") if p.suffix in (".db", ".sqlite") and p.is_file()):
+    for path in sorted(
+        p for p in root.state.rglob("*") if p.suffix in (".db", ".sqlite") and p.is_file()
+    ):
         name = path.relative_to(root.state.parent)
         try:
-            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=2)) as store:
+            with closing(
+                sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=2)
+            ) as store:
                 store.execute("BEGIN IMMEDIATE")
                 store.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 store.rollback()
         except sqlite3.OperationalError as error:
-            yield Finding("warning", f"{name}: {error}", "another process is writing, or was stopped (ps): end it, then try again")
+            yield Finding(
+                "warning",
+                f"{name}: {error}",
+                "another process is writing, or was stopped (ps): end it, then try again",
+            )
         except sqlite3.DatabaseError as error:
-            yield Finding("missing", f"{name}: {error}", f"restore it from a backup, or move it away to start a new history: {path}")
+            yield Finding(
+                "missing",
+                f"{name}: {error}",
+                f"restore it from a backup, or move it away to start a new history: {path}",
+            )
         else:
             usable += 1
     if usable:
-        yield Finding("ok", f"{usable} databases of Dagster, MLflow and the hash cache can be opened and written")
+        yield Finding(
+            "ok",
+            f"{usable} databases of Dagster, MLflow and the hash cache can be opened and written",
+        )
 
 
 def _existing(path: Path) -> Path:

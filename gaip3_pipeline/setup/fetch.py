@@ -1,8 +1,8 @@
 """The two public data sets from Kaggle into a data root's ``original/``.
 
-kagglehub does the talking: credentials, the version, the download that goes on where it was cut off. What is done here: the
-licence and the size are shown first, the pictures are put whole where the contract wants them, and their number is checked.
-"""
+kagglehub does the talking: credentials, the version, the download that goes on where it was cut
+off. What is done here: the licence and the size are shown first, the pictures are put whole
+where the contract wants them, and their number is checked."""
 
 import errno
 import filecmp
@@ -22,17 +22,21 @@ from gaip3_pipeline.layout import IMAGE_SETS, IMAGE_SUFFIXES, DataRoot, ImageSet
 from gaip3_pipeline.tables.files import writing
 
 Say = Callable[[str], None]
-EXPECTED = {"d1": 10_000, "d2_female": 3_860, "d2_male": 3_013}  # images in the sets as the first run had them
+# images in the sets as the first run had them
+EXPECTED = {"d1": 10_000, "d2_female": 3_860, "d2_male": 3_013}
 ATTEMPTS = 5  # of a download that is cut off; each goes on where the last one ended
-UNPACKED = 2.1  # disk space for the archive and what is in it, as a multiple of the size that Kaggle names (JPEGs don't shrink)
+# disk space for the archive and what is in it, as a multiple of the size that Kaggle names (JPEGs
+# don't shrink)
+UNPACKED = 2.1
 CREDENTIALS = (
-    "make a token at https://www.kaggle.com/settings (API, Create New Token) and put kaggle.json into ~/.kaggle/, "
-    "or set KAGGLE_USERNAME and KAGGLE_KEY"
+    "make a token at https://www.kaggle.com/settings (API, Create New Token) and put kaggle.json"
+    " into ~/.kaggle/, or set KAGGLE_USERNAME and KAGGLE_KEY"
 )
 
 
 class FetchError(RuntimeError):
-    """A download that failed: one line with the remedy. What was downloaded is kept and used by the next attempt."""
+    """A download that failed: one line with the remedy. What was downloaded is kept and used by
+    the next attempt."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,20 @@ class Placed:
 
     def __str__(self) -> str:
         """One line, with both numbers where the count is another one than expected."""
-        line = f"original/{self.image_set.original}: {self.found:,} images ({self.new:,} new, {self.kept:,} were there)"
+        line = (
+            f"original/{self.image_set.original}: {self.found:,} images ({self.new:,} new,"
+            f" {self.kept:,} were there)"
+        )
         if self.found != self.expected:
             line += (
-                f"; expected {self.expected:,}: {abs(self.found - self.expected):,} {'missing' if self.found < self.expected else 'more'}"
+                f"; expected {self.expected:,}: {abs(self.found - self.expected):,}"
+                f" {'missing' if self.found < self.expected else 'more'}"
             )
         if self.different:
-            line += f"; {len(self.different):,} of your files differ from the downloaded ones and were kept, such as {self.different[0]}"
+            line += (
+                f"; {len(self.different):,} of your files differ from the downloaded ones and were"
+                f" kept, such as {self.different[0]}"
+            )
         return line
 
 
@@ -78,16 +89,20 @@ DATASETS = (
 
 
 def fetch(root: DataRoot, say: Say = print, expected: dict[str, int] = EXPECTED) -> list[Placed]:
-    """Download what ``root`` lacks; a set whose folder holds the ``expected`` number of images is left alone.
+    """Download what ``root`` lacks; a set whose folder holds the ``expected`` number of images is
+    left alone.
 
-    A download that was cut off goes on where it ended, also in another call. Existing files are never replaced.
-    Raises :class:`FetchError`; a count that is not as expected is reported, not raised.
-    """
+    A download that was cut off goes on where it ended, also in another call. Existing files are
+    never replaced. Raises :class:`FetchError`; a count that is not as expected is reported, not
+    raised."""
     report = []
     for dataset in DATASETS:
         counts = {s.id: count_images(root.original(s)) for s in dataset.image_sets}
         if all(counts[s.id] == expected[s.id] for s in dataset.image_sets):
-            done = [Placed(s, 0, counts[s.id], (), counts[s.id], expected[s.id]) for s in dataset.image_sets]
+            done = [
+                Placed(s, 0, counts[s.id], (), counts[s.id], expected[s.id])
+                for s in dataset.image_sets
+            ]
         else:
             done = _fetch(dataset, root, say, expected)
         for placed in done:
@@ -102,7 +117,8 @@ def count_images(folder: Path) -> int:
 
 
 def credentials() -> str | None:
-    """Where kagglehub finds credentials: a variable's or a file's name; None without. Raises :class:`FetchError`."""
+    """Where kagglehub finds credentials: a variable's or a file's name; None without. Raises
+    :class:`FetchError`."""
     from kagglehub.config import get_kaggle_credentials
     from kagglesdk.kaggle_env import get_access_token_from_env
 
@@ -135,13 +151,15 @@ def _fetch(dataset: Dataset, root: DataRoot, say: Say, expected: dict[str, int])
         if own:
             folder = downloads(cache, dataset.handle)
             shutil.rmtree(folder)
-            with suppress(OSError):  # what is not empty holds another data set that is not complete yet
+            # what is not empty holds another data set that is not complete yet
+            with suppress(OSError):
                 os.removedirs(folder.parent)
         return placed
 
 
 def _describe(dataset: Dataset) -> Any:
-    """What Kaggle says about the data set: ``total_bytes``, ``license_name``, ``current_version_number``."""
+    """What Kaggle says about the data set: ``total_bytes``, ``license_name``,
+    ``current_version_number``."""
     from kagglehub.clients import build_kaggle_client
     from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
 
@@ -152,7 +170,8 @@ def _describe(dataset: Dataset) -> Any:
 
 
 def _download(dataset: Dataset, version: int, cache: Path, say: Say) -> Path:
-    """The folder with the unpacked data set. A damaged archive is removed, so that the next attempt starts anew."""
+    """The folder with the unpacked data set. A damaged archive is removed, so that the next
+    attempt starts anew."""
     import kagglehub
     import requests
     from kagglehub.exceptions import DataCorruptionError
@@ -162,20 +181,38 @@ def _download(dataset: Dataset, version: int, cache: Path, say: Say) -> Path:
         before = archive.stat().st_size if archive.exists() else 0
         try:
             return Path(kagglehub.dataset_download(f"{dataset.handle}/versions/{version}"))
-        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError, requests.exceptions.Timeout):
+        except (
+            requests.exceptions.ChunkedEncodingError,
+            requests.exceptions.ConnectionError,
+            requests.exceptions.Timeout,
+        ):
             here = archive.stat().st_size if archive.exists() else 0
             if attempt == ATTEMPTS:
                 raise
-            say(f"The connection broke after {here / 1e6:,.1f} MB ({(here - before) / 1e6:,.1f} new); going on from there.")
+            say(
+                f"The connection broke after {here / 1e6:,.1f} MB ({(here - before) / 1e6:,.1f}"
+                " new); going on from there."
+            )
             time.sleep(min(attempt - 1, 5))
-        except (DataCorruptionError, zipfile.BadZipFile, tarfile.TarError, zlib.error, ValueError, EOFError) as error:
+        except (
+            DataCorruptionError,
+            zipfile.BadZipFile,
+            tarfile.TarError,
+            zlib.error,
+            ValueError,
+            EOFError,
+        ) as error:
             archive.unlink(missing_ok=True)
-            raise FetchError(f"The archive of {dataset.handle} arrived damaged and was removed: run gaip3 fetch again") from error
+            raise FetchError(
+                f"The archive of {dataset.handle} arrived damaged and was removed: run gaip3 fetch"
+                " again"
+            ) from error
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _place(unpacked: Path, root: DataRoot, image_set: ImageSet, expected: int) -> Placed:
-    """Put the pictures of ``image_set`` where the contract wants them: by a second link where possible, else by a copy."""
+    """Put the pictures of ``image_set`` where the contract wants them: by a second link where
+    possible, else by a copy."""
     target = root.original(image_set)
     target.mkdir(parents=True, exist_ok=True)
     new, kept, different = 0, 0, []
@@ -192,20 +229,29 @@ def _place(unpacked: Path, root: DataRoot, image_set: ImageSet, expected: int) -
 
 
 def _folder_of(unpacked: Path, image_set: ImageSet) -> Path:
-    """The folder of a set in an unpacked archive, however deep it lies. An archive of one set may have no such folder."""
+    """The folder of a set in an unpacked archive, however deep it lies. An archive of one set
+    may have no such folder."""
     name = Path(image_set.original).name.casefold()
-    folders = sorted((p for p in unpacked.rglob("*") if p.is_dir() and p.name.casefold() == name), key=lambda p: (-count_images(p), p))
+    folders = sorted(
+        (p for p in unpacked.rglob("*") if p.is_dir() and p.name.casefold() == name),
+        key=lambda p: (-count_images(p), p),
+    )
     if folders:
         return folders[0]
     if image_set.sex is None and count_images(unpacked):
         return unpacked
     raise FetchError(
-        f"The archive has no folder {Path(image_set.original).name!r}: see {unpacked} and move its pictures into original/ yourself"
+        f"The archive has no folder {Path(image_set.original).name!r}: see {unpacked} and move its"
+        " pictures into original/ yourself"
     )
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    return (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file())
+    return (
+        p
+        for p in sorted(folder.rglob("*"))
+        if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
 
 
 def _link_or_copy(source: Path, place: Path) -> None:
@@ -220,10 +266,11 @@ def _link_or_copy(source: Path, place: Path) -> None:
 
 @contextmanager
 def _cache(root: DataRoot) -> Iterator[tuple[Path, bool]]:
-    """Where kagglehub keeps the archive and what it unpacks, and whether that is ours to remove afterwards.
+    """Where kagglehub keeps the archive and what it unpacks, and whether that is ours to remove
+    afterwards.
 
-    Inside the root unless the user names a cache, so that pictures can be linked into place and need their space once.
-    """
+    Inside the root unless the user names a cache, so that pictures can be linked into place and
+    need their space once."""
     named = os.environ.get("KAGGLEHUB_CACHE")
     cache = Path(named) if named else root.downloads
     cache.mkdir(parents=True, exist_ok=True)
@@ -245,25 +292,38 @@ def _clear_errors(dataset: Dataset, found: str | None, root: DataRoot) -> Iterat
     except requests.exceptions.HTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status in (401, 403) and found:
-            raise FetchError(f"Kaggle refuses the credentials from {found} for {dataset.page} ({status}): {CREDENTIALS}") from error
+            raise FetchError(
+                f"Kaggle refuses the credentials from {found} for {dataset.page} ({status}):"
+                f" {CREDENTIALS}"
+            ) from error
         if status in (401, 403):
-            raise FetchError(f"Kaggle wants credentials for {dataset.page} ({status}): {CREDENTIALS}") from error
+            raise FetchError(
+                f"Kaggle wants credentials for {dataset.page} ({status}): {CREDENTIALS}"
+            ) from error
         if status == 404:
             raise FetchError(
-                f"Kaggle has no data set {dataset.page} (404): it may have moved; put its pictures into original/ yourself"
+                f"Kaggle has no data set {dataset.page} (404): it may have moved; put its pictures"
+                " into original/ yourself"
             ) from error
         raise FetchError(f"Kaggle answered {status} for {dataset.page}: try again later") from error
     except requests.exceptions.RequestException as error:
         raise FetchError(
-            f"Kaggle cannot be reached or the download broke off ({type(error).__name__}): run gaip3 fetch again, it goes on"
+            f"Kaggle cannot be reached or the download broke off ({type(error).__name__}): run"
+            " gaip3 fetch again, it goes on"
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise FetchError(f"The disk of {root.path} is full: free some space and run gaip3 fetch again, it goes on") from error
+            raise FetchError(
+                f"The disk of {root.path} is full: free some space and run gaip3 fetch again, it"
+                " goes on"
+            ) from error
         raise
 
 
 def _need_space(folder: Path, needed: float) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise FetchError(f"{folder} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed: free some, or set KAGGLEHUB_CACHE")
+        raise FetchError(
+            f"{folder} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed: free"
+            " some, or set KAGGLEHUB_CACHE"
+        )

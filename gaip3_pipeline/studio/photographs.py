@@ -1,4 +1,5 @@
-"""A folder of photographs, retouched: each is encoded, its latents are moved, and what that changes is laid over the photograph."""
+"""A folder of photographs, retouched: each is encoded, its latents are moved, and what that
+changes is laid over the photograph."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,14 +22,21 @@ SHOWN = 24  # pairs on the sheet
 
 
 def retouch_photographs(
-    studio: Studio, folder: Path, files: Sequence[Path], out: Path, fidelity: float, done: Callable[[int, int], None] | None = None
+    studio: Studio,
+    folder: Path,
+    files: Sequence[Path],
+    out: Path,
+    fidelity: float,
+    done: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Retouch ``files`` of ``folder`` into ``out``: a JPEG each as the pipeline cuts it, ``retouched.csv`` and the sheet ``changes.jpg``.
+    """Retouch ``files`` of ``folder`` into ``out``: a JPEG each as the pipeline cuts it,
+    ``retouched.csv`` and the sheet ``changes.jpg``.
 
-    A picture is the photograph plus the difference between the generator's two pictures of it, enlarged, so that detail which the
-    generator cannot draw stays. Returns the table, sorted as ``files``: ``file``, ``outcome`` (empty where retouched, else why not),
-    ``picture`` (empty for files that could not be used), ``fidelity``, the five values as read. The files are only read.
-    """
+    A picture is the photograph plus the difference between the generator's two pictures of it,
+    enlarged, so that detail which the generator cannot draw stays. Returns the table, sorted as
+    ``files``: ``file``, ``outcome`` (empty where retouched, else why not), ``picture`` (empty
+    for files that could not be used), ``fidelity``, the five values as read. The files are only
+    read."""
     rows: list[dict[str, Any]] = []
     shown: list[tuple[np.ndarray, np.ndarray]] = []
     for start in range(0, len(files), BATCH):
@@ -37,20 +45,33 @@ def retouch_photographs(
             try:
                 read.append((file, *studio.photograph(file.read_bytes())))
             except (UnusableImage, OSError) as e:
-                rows.append({"file": _name(folder, file), "outcome": f"not used: {e}", "picture": ""})
+                rows.append(
+                    {"file": _name(folder, file), "outcome": f"not used: {e}", "picture": ""}
+                )
         if read:
             names, cuts, faces = zip(*read, strict=True)
             moved, reasons = studio.retouched(faces, fidelity)
             change = studio.pictures(moved).astype(np.float32) - studio.pictures(faces)
-            for file, cut, face, reason, difference in zip(names, cuts, faces, reasons, change, strict=True):
+            for file, cut, face, reason, difference in zip(
+                names, cuts, faces, reasons, change, strict=True
+            ):
                 height, width = cut.shape[:2]
                 larger = cv2.resize(difference, (width, height), interpolation=cv2.INTER_CUBIC)
                 after = np.clip(np.round(cut + larger), 0, 255).astype(np.uint8)
                 name = _name(folder, file)
-                picture = name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"  # a.png and a.jpg may lie side by side
+                # a.png and a.jpg may lie side by side
+                picture = name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"
                 write_bytes_atomically(out / picture, encode_jpeg(after, JPEG_QUALITY))
                 values = dict(zip(ATTRIBUTES, face.values, strict=True))
-                rows.append({"file": name, "outcome": reason, "picture": picture, "fidelity": fidelity, **values})
+                rows.append(
+                    {
+                        "file": name,
+                        "outcome": reason,
+                        "picture": picture,
+                        "fidelity": fidelity,
+                        **values,
+                    }
+                )
                 if len(shown) < SHOWN:
                     shown.append((cut, after))
         if done:

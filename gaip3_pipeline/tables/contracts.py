@@ -1,8 +1,8 @@
 """The CSV contracts, column for column: hand labels, gender probabilities, input values, samples.
 
-What is read may come from a spreadsheet (UTF-8 with or without BOM, CRLF, further columns); what is written is UTF-8 with
-LF. Every complaint names the file, the row (as a text editor counts lines) and the remedy.
-"""
+What is read may come from a spreadsheet (UTF-8 with or without BOM, CRLF, further columns); what
+is written is UTF-8 with LF. Every complaint names the file, the row (as a text editor counts
+lines) and the remedy."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,8 @@ SEXES = ("female", "male")
 
 @dataclass(frozen=True)
 class Labels:
-    """Checked labels of one attribute: columns ``gender, img_id, stem, value``, and what was left out and why."""
+    """Checked labels of one attribute: columns ``gender, img_id, stem, value``, and what was
+    left out and why."""
 
     table: pd.DataFrame
     left_out: list[str]
@@ -43,10 +44,10 @@ def stem(text: str) -> str:
 def read_labels(path: Path, known: dict[str, set[str]] | None = None) -> Labels:
     """Read a label CSV (``gender,img_id,path,value``; further columns are ignored).
 
-    ``known`` maps a sex to the stems of its originals: a row of another image is left out and listed, since the image may
-    come back. A repeated row of equal value is left out and listed. Raises :class:`ContractError` for a missing column, an
-    unknown sex, a value that is empty, no number or outside 0..1, or two values for one image.
-    """
+    ``known`` maps a sex to the stems of its originals: a row of another image is left out and
+    listed, since the image may come back. A repeated row of equal value is left out and listed.
+    Raises :class:`ContractError` for a missing column, an unknown sex, a value that is empty, no
+    number or outside 0..1, or two values for one image."""
     rows, problems, left_out = [], [], []
     seen: dict[tuple[str, str], tuple[int, float]] = {}
     for line, row in csv_rows(path, LABEL_COLUMNS):
@@ -61,13 +62,16 @@ def read_labels(path: Path, known: dict[str, set[str]] | None = None) -> Labels:
             value = np.nan
         if not 0 <= value <= 1:
             said = "empty" if not text else repr(text)
-            problems.append(f"{where}: column value is {said}; write a number from 0 to 1, or remove the row")
+            problems.append(
+                f"{where}: column value is {said}; write a number from 0 to 1, or remove the row"
+            )
             continue
         if (sex, name) in seen:
             first, before = seen[sex, name]
             if before != value:
                 problems.append(
-                    f"{where}: column value is {value:g} for {sex} {name}, but line {first} says {before:g}; keep one of the two"
+                    f"{where}: column value is {value:g} for {sex} {name}, but line {first} says"
+                    f" {before:g}; keep one of the two"
                 )
             else:
                 left_out.append(f"line {line}: {sex} {name} again (first in line {first})")
@@ -82,23 +86,32 @@ def read_labels(path: Path, known: dict[str, set[str]] | None = None) -> Labels:
     return Labels(pd.DataFrame(rows, columns=["gender", "img_id", "stem", "value"]), left_out)
 
 
-def csv_rows(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterable[tuple[int, dict[str, str]]]:
-    """Each row of a CSV by column, with its line; ``columns`` must be there. Raises :class:`ContractError`."""
+def csv_rows(
+    path: Path, columns: Sequence[str], delimiter: str = ","
+) -> Iterable[tuple[int, dict[str, str]]]:
+    """Each row of a CSV by column, with its line; ``columns`` must be there. Raises
+    :class:`ContractError`."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as f:
             reader = csv.DictReader(f, delimiter=delimiter, strict=True)
             names = reader.fieldnames or []
             missing = [c for c in columns if c not in names]
             if missing:
-                raise ContractError(f"{path}, line 1: column {missing[0]} is missing; the first line must have {','.join(columns)}")
+                raise ContractError(
+                    f"{path}, line 1: column {missing[0]} is missing; the first line must have"
+                    f" {','.join(columns)}"
+                )
             for row in reader:
                 if any(row[c] is None for c in columns):
                     raise ContractError(
-                        f"{path}, line {reader.line_num}: {sum(v is not None for v in row.values())} fields, {len(names)} expected"
+                        f"{path}, line {reader.line_num}:"
+                        f" {sum(v is not None for v in row.values())} fields, {len(names)} expected"
                     )
                 yield reader.line_num, row
     except FileNotFoundError as e:
-        raise ContractError(f"{path}: no such file; label images (see data/README.md) or put the label CSV there") from e
+        raise ContractError(
+            f"{path}: no such file; label images (see data/README.md) or put the label CSV there"
+        ) from e
     except UnicodeDecodeError as e:
         raise ContractError(f"{path}: not UTF-8 (byte {e.start}); save it as “CSV UTF-8”") from e
     except csv.Error as e:
@@ -106,19 +119,25 @@ def csv_rows(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterab
 
 
 def write_labels(path: Path, table: pd.DataFrame) -> None:
-    """Write checked labels (columns of :class:`Labels`) in the contract's columns, sorted by key."""
+    """Write checked labels (columns of :class:`Labels`) in the contract's columns, sorted by
+    key."""
     ordered = table.sort_values(["gender", "stem"])
     paths = [f"resized/{g}/{s}.jpg" for g, s in zip(ordered.gender, ordered.stem, strict=True)]
     _write(path, ordered.assign(path=paths)[list(LABEL_COLUMNS)])
 
 
-def write_gender_probabilities(path: Path, image_paths: Iterable[str], probabilities: np.ndarray) -> None:
-    """Write ``(N, 2) float32`` probabilities (male, female) with the first column of an empty name that holds 0.
+def write_gender_probabilities(
+    path: Path, image_paths: Iterable[str], probabilities: np.ndarray
+) -> None:
+    """Write ``(N, 2) float32`` probabilities (male, female) with the first column of an empty name
+    that holds 0.
 
     Numbers are shortest round-trip float32 and never rounded: the rule reads them as they are.
     """
     lines = [",image_path,prob_male,prob_female"]
-    for name, (male, female) in zip(image_paths, np.asarray(probabilities, np.float32), strict=True):
+    for name, (male, female) in zip(
+        image_paths, np.asarray(probabilities, np.float32), strict=True
+    ):
         lines.append(f"0,{_quoted(name)},{male!s},{female!s}")
     write_text_atomically(path, "\n".join(lines) + "\n")
 
@@ -128,10 +147,16 @@ def read_gender_probabilities(path: Path) -> pd.DataFrame:
     return _read_predictions(path, ("prob_male", "prob_female"))
 
 
-def write_input_values(path: Path, attribute: str, image_paths: Iterable[str], values: np.ndarray) -> None:
-    """Write ``image_path,{attribute}`` with four decimals, so that equal models give equal files."""
+def write_input_values(
+    path: Path, attribute: str, image_paths: Iterable[str], values: np.ndarray
+) -> None:
+    """Write ``image_path,{attribute}`` with four decimals, so that equal models give equal
+    files."""
     names = list(image_paths)
-    _write(path, pd.DataFrame({"image_path": names, attribute: np.round(np.asarray(values, np.float64), 4)}))
+    _write(
+        path,
+        pd.DataFrame({"image_path": names, attribute: np.round(np.asarray(values, np.float64), 4)}),
+    )
 
 
 def read_input_values(path: Path, attribute: str) -> pd.DataFrame:
@@ -139,31 +164,43 @@ def read_input_values(path: Path, attribute: str) -> pd.DataFrame:
     table = _read_predictions(path, (attribute,))
     outside = table[~table[attribute].between(0, 1)]
     if len(outside):
-        raise ContractError(f"{path}, line {outside.index[0] + 2}: column {attribute} is {outside[attribute].iloc[0]:g}, outside 0..1")
+        raise ContractError(
+            f"{path}, line {outside.index[0] + 2}: column {attribute} is"
+            f" {outside[attribute].iloc[0]:g}, outside 0..1"
+        )
     return table
 
 
 def read_all_input_values(root: DataRoot) -> pd.DataFrame:
-    """A column of each of ``ATTRIBUTES``, indexed by ``image_path``; NaN where a table lacks an image that another one has."""
-    tables = [read_input_values(root.input_values(a), a).set_index("image_path")[a] for a in ATTRIBUTES]
+    """A column of each of ``ATTRIBUTES``, indexed by ``image_path``; NaN where a table lacks an
+    image that another one has."""
+    tables = [
+        read_input_values(root.input_values(a), a).set_index("image_path")[a] for a in ATTRIBUTES
+    ]
     return pd.concat(tables, axis=1)
 
 
 def read_input_uncertainty(path: Path) -> pd.DataFrame:
-    """Columns ``image_path`` (relative to the root) and ``uncertainty`` (float64, in units of the value)."""
+    """Columns ``image_path`` (relative to the root) and ``uncertainty`` (float64, in units of
+    the value)."""
     return _read_predictions(path, ("uncertainty",))
 
 
 def read_out_of_fold(path: Path) -> pd.DataFrame:
-    """A model's ``out_of_fold.csv``: ``key``, ``set``, ``stem``, ``gender`` and ``split`` are text, the rest numbers."""
-    text = dict.fromkeys(("key", "set", "stem", "gender", "split"), str)  # a picture may be called NA
+    """A model's ``out_of_fold.csv``: ``key``, ``set``, ``stem``, ``gender`` and ``split`` are
+    text, the rest numbers."""
+    # a picture may be called NA
+    text = dict.fromkeys(("key", "set", "stem", "gender", "split"), str)
     return pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
 
 
 def samples_csv(table: pd.DataFrame) -> str:
-    """``image_path``, the five values, ``seed``, ``temperature``, ``guidance`` and further columns after them."""
+    """``image_path``, the five values, ``seed``, ``temperature``, ``guidance`` and further
+    columns after them."""
     first = ["image_path", *ATTRIBUTES, "seed", "temperature", "guidance"]
-    return table[[*first, *(c for c in table.columns if c not in first)]].to_csv(index=False, lineterminator="\n")
+    return table[[*first, *(c for c in table.columns if c not in first)]].to_csv(
+        index=False, lineterminator="\n"
+    )
 
 
 def write_samples(path: Path, table: pd.DataFrame) -> None:
@@ -177,27 +214,40 @@ def read_samples(path: Path) -> pd.DataFrame:
 
 
 def write_label_review(path: Path, table: pd.DataFrame) -> None:
-    """Write a review of labels: ``REVIEW_COLUMNS``, empty where there is no label, or no rank among the images to label next."""
+    """Write a review of labels: ``REVIEW_COLUMNS``, empty where there is no label, or no rank
+    among the images to label next."""
     _write(path, table[list(REVIEW_COLUMNS)])
 
 
 def read_label_review(path: Path) -> pd.DataFrame:
-    """The table of :func:`write_label_review`: ``gender`` and ``stem`` are text, the rest numbers with NaN for what is empty."""
+    """The table of :func:`write_label_review`: ``gender`` and ``stem`` are text, the rest
+    numbers with NaN for what is empty."""
     numbers = REVIEW_COLUMNS[2:]
     text = {"gender": str, "stem": str}  # a picture may be called NA
-    return pd.read_csv(path, dtype=text | dict.fromkeys(numbers, float), keep_default_na=False, na_values={c: [""] for c in numbers})
+    return pd.read_csv(
+        path,
+        dtype=text | dict.fromkeys(numbers, float),
+        keep_default_na=False,
+        na_values={c: [""] for c in numbers},
+    )
 
 
 def _read_predictions(path: Path, numbers: tuple[str, ...]) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, encoding="utf-8-sig", dtype={"image_path": str}, float_precision="round_trip")
+        table = pd.read_csv(
+            path, encoding="utf-8-sig", dtype={"image_path": str}, float_precision="round_trip"
+        )
     except FileNotFoundError as e:
-        raise ContractError(f"{path}: no such file; materialise the asset that writes it (gaip3 refresh)") from e
+        raise ContractError(
+            f"{path}: no such file; materialise the asset that writes it (gaip3 refresh)"
+        ) from e
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
         raise ContractError(f"{path}: not a CSV file: {e}") from e
     missing = [c for c in ("image_path", *numbers) if c not in table.columns]
     if missing:
-        raise ContractError(f"{path}: column {missing[0]} is missing; the columns are {', '.join(table.columns)}")
+        raise ContractError(
+            f"{path}: column {missing[0]} is missing; the columns are {', '.join(table.columns)}"
+        )
     for column in numbers:
         parsed = pd.to_numeric(table[column], errors="coerce")
         if parsed.isna().any():
@@ -205,7 +255,17 @@ def _read_predictions(path: Path, numbers: tuple[str, ...]) -> pd.DataFrame:
             raise ContractError(f"{path}, line {line}: column {column} is not a number")
         table[column] = parsed.astype(np.int64 if column == "seed" else np.float64)
     table["image_path"] = table.image_path.map(relative_path)
-    return table[["image_path", *numbers, *(c for c in table.columns if c not in ("image_path", *numbers) and not c.startswith("Unnamed"))]]
+    return table[
+        [
+            "image_path",
+            *numbers,
+            *(
+                c
+                for c in table.columns
+                if c not in ("image_path", *numbers) and not c.startswith("Unnamed")
+            ),
+        ]
+    ]
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:

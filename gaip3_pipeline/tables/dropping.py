@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
-from gaip3_pipeline.tables.duplicates import best_of_group, read_dropped, read_group_table, set_and_stem, write_dropped
+from gaip3_pipeline.tables.duplicates import (
+    best_of_group,
+    read_dropped,
+    read_group_table,
+    set_and_stem,
+    write_dropped,
+)
 from gaip3_pipeline.tables.image_files import list_images
 
 
@@ -15,27 +21,40 @@ class DropError(ValueError):
 
 
 def worse_duplicates(root: DataRoot) -> list[str]:
-    """Of each group of near-duplicates, without what was dropped before, the originals that are not the best.
+    """Of each group of near-duplicates, without what was dropped before, the originals that are not
+    the best.
 
     Raises :class:`DropError` without a table of groups.
     """
     if not root.near_duplicates.exists():
-        raise DropError(f"there is no {root.near_duplicates}: make near_duplicates first (gaip3 refresh --select near_duplicates)")
+        raise DropError(
+            f"there is no {root.near_duplicates}: make near_duplicates first (gaip3 refresh"
+            " --select near_duplicates)"
+        )
     table, dropped = read_group_table(root.near_duplicates), read_dropped(root.dropped)
     # the table may be older than the list: a group whose best was dropped keeps its next best
-    table = table[np.array([key not in dropped for key in zip(table.set, table.stem, strict=True)], bool)]
+    table = table[
+        np.array([key not in dropped for key in zip(table.set, table.stem, strict=True)], bool)
+    ]
     sizes = [p.stat().st_size if (p := root.path / path).exists() else 0 for path in table.path]
     return table.path[~best_of_group(table, sizes)].tolist()
 
 
-def change_dropped(root: DataRoot, paths: Sequence[str], reason: str, undo: bool = False) -> list[str]:
-    """Add ``paths`` to the list, or take them off; returns those that changed it, as paths of originals below the root.
+def change_dropped(
+    root: DataRoot, paths: Sequence[str], reason: str, undo: bool = False
+) -> list[str]:
+    """Add ``paths`` to the list, or take them off; returns those that changed it, as paths of
+    originals below the root.
 
-    Nothing is written when one of them is unknown. Raises :class:`DropError`, and ContractError of a list that cannot be read.
-    """
+    Nothing is written when one of them is unknown. Raises :class:`DropError`, and ContractError
+    of a list that cannot be read."""
     dropped = read_dropped(root.dropped)
-    originals = {(s.id, p.stem): root.relative(p) for s in IMAGE_SETS for p in list_images(root.original(s))}
-    keys = [_key(root, path, originals.keys() | dropped.keys() if undo else originals) for path in paths]
+    originals = {
+        (s.id, p.stem): root.relative(p) for s in IMAGE_SETS for p in list_images(root.original(s))
+    }
+    keys = [
+        _key(root, path, originals.keys() | dropped.keys() if undo else originals) for path in paths
+    ]
     changed = [key for key in dict.fromkeys(keys) if (key in dropped) == undo]
     for key in changed:
         if undo:
@@ -43,7 +62,9 @@ def change_dropped(root: DataRoot, paths: Sequence[str], reason: str, undo: bool
         else:
             dropped[key] = reason
     if changed:
-        write_dropped(root.dropped, ((originals.get(key) or _lost(key), why) for key, why in dropped.items()))
+        write_dropped(
+            root.dropped, ((originals.get(key) or _lost(key), why) for key, why in dropped.items())
+        )
     return [originals.get(key) or _lost(key) for key in changed]
 
 
@@ -52,12 +73,19 @@ def _key(root: DataRoot, path: str, known: Collection[tuple[str, str]]) -> tuple
         key = set_and_stem(candidate)
         if key and key in known:
             return key
-    raise DropError(f"{path}: no original of that name; name it as original/… or resized/…, as seen from {root.path}, or from here")
+    raise DropError(
+        f"{path}: no original of that name; name it as original/… or resized/…, as seen from"
+        f" {root.path}, or from here"
+    )
 
 
 def _below(root: DataRoot, path: Path) -> Iterator[str]:
-    """``path`` as seen from the root, by its name and by where it leads: ``original/`` may be a link to another disk, or the root one."""
-    for place, top in ((path.absolute(), root.path.absolute()), (path.resolve(), root.path.resolve())):
+    """``path`` as seen from the root, by its name and by where it leads: ``original/`` may be a
+    link to another disk, or the root one."""
+    for place, top in (
+        (path.absolute(), root.path.absolute()),
+        (path.resolve(), root.path.resolve()),
+    ):
         if place.is_relative_to(top):
             yield place.relative_to(top).as_posix()
 

@@ -15,13 +15,16 @@ COLUMNS = ["group", "set", "stem", "path", "twin", "correlation", "bits", "mirro
 DROPPED = "dropped: "  # begins the reason in a manifest
 
 
-def group_table(originals: pd.DataFrame, pairs: Iterable[tuple[int, int, float, int, bool]]) -> pd.DataFrame:
-    """A row for every original that shares its photograph with another, by group, the smallest ``set/stem`` first.
+def group_table(
+    originals: pd.DataFrame, pairs: Iterable[tuple[int, int, float, int, bool]]
+) -> pd.DataFrame:
+    """A row for every original that shares its photograph with another, by group, the smallest
+    ``set/stem`` first.
 
-    ``originals`` has ``key, set, stem, path``; ``pairs`` are row numbers of two of them, their correlation, the bits in which their hashes
-    differ and whether one is mirrored. ``twin`` is the most alike other one of the group, ``correlation``, ``bits`` and ``mirrored`` are
-    those of the two.
-    """
+    ``originals`` has ``key, set, stem, path``; ``pairs`` are row numbers of two of them, their
+    correlation, the bits in which their hashes differ and whether one is mirrored. ``twin`` is
+    the most alike other one of the group, ``correlation``, ``bits`` and ``mirrored`` are those
+    of the two."""
     best: dict[int, tuple[float, int, int, bool]] = {}
     linked = []
     for first, second, correlation, bits, mirrored in pairs:
@@ -49,7 +52,11 @@ def write_group_table(path: Path, table: pd.DataFrame) -> None:
 def read_group_table(path: Path) -> pd.DataFrame:
     """What :func:`write_group_table` wrote; empty if there is no file."""
     text = dict.fromkeys(("group", "set", "stem", "path", "twin"), str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False) if path.exists() else pd.DataFrame(columns=COLUMNS)
+    return (
+        pd.read_csv(path, dtype=text, keep_default_na=False)
+        if path.exists()
+        else pd.DataFrame(columns=COLUMNS)
+    )
 
 
 def twins(table: pd.DataFrame) -> list[tuple[str, str]]:
@@ -58,33 +65,48 @@ def twins(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def best_of_group(table: pd.DataFrame, sizes: Sequence[int]) -> pd.Series:
-    """``(N,) bool``: the one of each group to keep: of a labelled set before D1, then the larger file, then the smaller name."""
-    order = table.assign(d1=table.set == IMAGE_SETS[0].id, size=list(sizes), key=table.set + "/" + table.stem)
-    first = order.sort_values(["group", "d1", "size", "key"], ascending=[True, True, False, True]).drop_duplicates("group").index
+    """``(N,) bool``: the one of each group to keep: of a labelled set before D1, then the larger
+    file, then the smaller name."""
+    order = table.assign(
+        d1=table.set == IMAGE_SETS[0].id, size=list(sizes), key=table.set + "/" + table.stem
+    )
+    first = (
+        order.sort_values(["group", "d1", "size", "key"], ascending=[True, True, False, True])
+        .drop_duplicates("group")
+        .index
+    )
     return pd.Series(table.index.isin(first), index=table.index)
 
 
 def set_and_stem(path: str) -> tuple[str, str] | None:
-    """(set, stem) of an original, a resized or a brightened picture, named by its path below the root; None for any other path."""
+    """(set, stem) of an original, a resized or a brightened picture, named by its path below the
+    root; None for any other path."""
     place = PurePosixPath(relative_path(path))
     parts, folder = place.parts, "/".join(place.parts[1:-1])
     for image_set in IMAGE_SETS:
-        original = parts[:1] == ("original",) and (folder + "/").startswith(image_set.original + "/")
+        original = parts[:1] == ("original",) and (folder + "/").startswith(
+            image_set.original + "/"
+        )
         if original or (parts[:1] in (("resized",), ("augmented",)) and folder == image_set.folder):
             return image_set.id, place.stem
     return None
 
 
 def read_dropped(path: Path) -> dict[tuple[str, str], str]:
-    """(set, stem) to reason of the originals that the user dropped; none without a file. Raises :class:`ContractError`."""
+    """(set, stem) to reason of the originals that the user dropped; none without a file. Raises
+    :class:`ContractError`."""
     if not path.exists():
         return {}
     dropped, problems = {}, []
     for line, row in csv_rows(path, ["path", "reason"]):
         key = set_and_stem(row["path"])
         if key is None:
-            named = f"{path}, line {line}, column path: {row['path']!r} lies in none of the image sets"
-            problems.append(f"{named}: name it as original/…, resized/… or augmented/…, or remove the line")
+            named = (
+                f"{path}, line {line}, column path: {row['path']!r} lies in none of the image sets"
+            )
+            problems.append(
+                f"{named}: name it as original/…, resized/… or augmented/…, or remove the line"
+            )
         else:
             dropped[key] = row["reason"].strip() or "by hand"
     if problems:
@@ -94,4 +116,9 @@ def read_dropped(path: Path) -> dict[tuple[str, str], str]:
 
 def write_dropped(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     """Write ``(path, reason)`` rows, sorted."""
-    write_text_atomically(path, pd.DataFrame(sorted(rows), columns=["path", "reason"]).to_csv(index=False, lineterminator="\n"))
+    write_text_atomically(
+        path,
+        pd.DataFrame(sorted(rows), columns=["path", "reason"]).to_csv(
+            index=False, lineterminator="\n"
+        ),
+    )

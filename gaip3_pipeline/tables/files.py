@@ -1,4 +1,5 @@
-"""Files that appear whole or not at all: written beside their place, flushed to disk, then renamed."""
+"""Files that appear whole or not at all: written beside their place, flushed to disk, then
+renamed."""
 
 import os
 import tempfile
@@ -9,7 +10,8 @@ from pathlib import Path
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of ``path`` that takes its place when the block ends without an error.
+    """A temporary path in the folder of ``path`` that takes its place when the block ends without
+    an error.
 
     The temporary file keeps the suffix of ``path``, since some writers choose a format by it.
     """

@@ -14,13 +14,15 @@ SET_OF_FOLDER = {s.folder: s.id for s in IMAGE_SETS}
 MALE_FOLDERS = {s.folder for s in IMAGE_SETS if s.sex == "male"}
 
 
-def select_final(probabilities: pd.DataFrame, originals: pd.DataFrame, threshold: float) -> pd.DataFrame:
+def select_final(
+    probabilities: pd.DataFrame, originals: pd.DataFrame, threshold: float
+) -> pd.DataFrame:
     """The rows that the rule takes: P(female) >= ``threshold`` and no male folder.
 
-    ``probabilities`` has ``image_path`` (``resized/female/x.jpg``) and ``prob_female`` (float64, as the CSV has it);
-    ``originals`` is the table of splits. Returns ``path`` (``final/resized_female_x.jpg``), ``source``, ``original`` (its key),
-    ``prob_female``, ``group``, ``bucket``, ``split``, sorted by path.
-    """
+    ``probabilities`` has ``image_path`` (``resized/female/x.jpg``) and ``prob_female`` (float64,
+    as the CSV has it); ``originals`` is the table of splits. Returns ``path``
+    (``final/resized_female_x.jpg``), ``source``, ``original`` (its key), ``prob_female``,
+    ``group``, ``bucket``, ``split``, sorted by path."""
     parts = probabilities.image_path.str.split("/", n=2, expand=True)
     table = probabilities.assign(kind=parts[0], folder=parts[1], name=parts[2])
     table = table[(table.prob_female >= threshold) & ~table.folder.isin(MALE_FOLDERS)]
@@ -28,12 +30,15 @@ def select_final(probabilities: pd.DataFrame, originals: pd.DataFrame, threshold
         path="final/" + table.kind + "_" + table.folder + "_" + table.name,
         key=table.folder.map(SET_OF_FOLDER) + "/" + table.name.map(lambda n: PurePosixPath(n).stem),
     ).merge(originals[["key", "group", "bucket", "split"]], on="key", validate="many_to_one")
-    table = table.rename(columns={"image_path": "source", "key": "original"}).sort_values("path", ignore_index=True)
+    table = table.rename(columns={"image_path": "source", "key": "original"}).sort_values(
+        "path", ignore_index=True
+    )
     return table[["path", "source", "original", "prob_female", "group", "bucket", "split"]]
 
 
 def link_final(root: DataRoot, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Make ``final/`` hold exactly ``chosen``, as hard links where the file system allows; returns the manifest."""
+    """Make ``final/`` hold exactly ``chosen``, as hard links where the file system allows;
+    returns the manifest."""
     root.final.mkdir(parents=True, exist_ok=True)
     wanted = {PurePosixPath(p).name for p in chosen.path}
     for entry in os.scandir(root.final):
@@ -51,7 +56,8 @@ def link_final(root: DataRoot, chosen: pd.DataFrame) -> pd.DataFrame:
 
 def _link(origin, target) -> None:
     try:
-        # A link is made under another name and renamed, so that the file in final/ is never missing or half there.
+        # A link is made under another name and renamed, so that the file in final/ is never missing
+        # or half there.
         temporary = target.with_name(f".linking-{target.name}")
         temporary.unlink(missing_ok=True)
         os.link(origin, temporary)

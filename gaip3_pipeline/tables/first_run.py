@@ -25,7 +25,14 @@ from gaip3_pipeline.tables.problems import ContractError
 
 FOLDERS = ("dataset", "models", "logs")
 IMAGE_FOLDERS = ("original", "resized", "augmented", "final")
-_NO_HARD_LINKS = {errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
+_NO_HARD_LINKS = {
+    errno.EPERM,
+    errno.EXDEV,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+    errno.EACCES,
+}
 
 
 class FirstRunError(ContractError):
@@ -37,9 +44,12 @@ class ImportReport:
     """What became of each file of the first run, as paths relative to its folder."""
 
     moved: list[PurePosixPath] = field(default_factory=list)
-    copied: list[PurePosixPath] = field(default_factory=list)  # another file system: the source stays
-    present: list[PurePosixPath] = field(default_factory=list)  # the root has the same bytes already
-    different: list[PurePosixPath] = field(default_factory=list)  # the root has other bytes there, which stay; so does the source
+    # another file system: the source stays
+    copied: list[PurePosixPath] = field(default_factory=list)
+    # the root has the same bytes already
+    present: list[PurePosixPath] = field(default_factory=list)
+    # the root has other bytes there, which stay; so does the source
+    different: list[PurePosixPath] = field(default_factory=list)
     links: list[PurePosixPath] = field(default_factory=list)  # symbolic links are left alone
 
     @property
@@ -49,28 +59,46 @@ class ImportReport:
     def __str__(self) -> str:
         """Where each file goes, folder by folder; the files that stayed behind one by one."""
         lines = []
-        for verb, names in (("moved", self.moved), ("copied", self.copied), ("there already", self.present)):
+        for verb, names in (
+            ("moved", self.moved),
+            ("copied", self.copied),
+            ("there already", self.present),
+        ):
             places = Counter((name.parent, (new_place(name) or name).parent) for name in names)
-            lines += [f"{verb:13} {count:7,}  {old}/ -> {new}/" for (old, new), count in sorted(places.items())]
-        lines += [f"kept apart    {name}: the root has another {new_place(name)}; remove one of the two" for name in self.different]
-        lines += [f"left          {name}: a symbolic link; move what it points to yourself" for name in self.links]
+            lines += [
+                f"{verb:13} {count:7,}  {old}/ -> {new}/"
+                for (old, new), count in sorted(places.items())
+            ]
+        lines += [
+            f"kept apart    {name}: the root has another {new_place(name)}; remove one of the two"
+            for name in self.different
+        ]
+        lines += [
+            f"left          {name}: a symbolic link; move what it points to yourself"
+            for name in self.links
+        ]
         return "\n".join(lines) or "nothing to move"
 
 
 def import_first_run(source: Path, root: DataRoot, dry_run: bool = False) -> ImportReport:
-    """Move the files of the first run at ``source`` into ``root``; copy them when it is on another file system.
+    """Move the files of the first run at ``source`` into ``root``; copy them when it is on another
+    file system.
 
-    Each file appears whole; one that exists is never overwritten. An import that was cut off goes on where it ended when it
-    is called again. ``dry_run`` reports the same and touches nothing. Raises :class:`FirstRunError`.
-    """
+    Each file appears whole; one that exists is never overwritten. An import that was cut off
+    goes on where it ended when it is called again. ``dry_run`` reports the same and touches
+    nothing. Raises :class:`FirstRunError`."""
     source = source.resolve()
     if not source.is_dir():
         raise FirstRunError(f"{source} is not a folder")
     target = root.path.resolve()
     if target == source or any(target.is_relative_to(source / name) for name in FOLDERS):
-        raise FirstRunError(f"{root.path} lies inside the tree to import: choose another root with --root")
+        raise FirstRunError(
+            f"{root.path} lies inside the tree to import: choose another root with --root"
+        )
     if not any((source / name).is_dir() for name in FOLDERS):
-        raise FirstRunError(f"{source} has none of dataset/, models/ and logs/: name the folder that holds them")
+        raise FirstRunError(
+            f"{source} has none of dataset/, models/ and logs/: name the folder that holds them"
+        )
     same_file_system = _device(target) == source.stat().st_dev
     report = ImportReport()
     for file in _files(source):
@@ -84,7 +112,8 @@ def import_first_run(source: Path, root: DataRoot, dry_run: bool = False) -> Imp
 
 
 def new_place(name: PurePosixPath) -> PurePosixPath | None:
-    """Where a file of the first run belongs, both relative to their folders; None for what does not belong to the data."""
+    """Where a file of the first run belongs, both relative to their folders; None for what does
+    not belong to the data."""
     match name.parts:
         case ("dataset", folder, _, *_) if folder in IMAGE_FOLDERS:
             return PurePosixPath(*name.parts[1:])
@@ -97,7 +126,14 @@ def new_place(name: PurePosixPath) -> PurePosixPath | None:
     return None
 
 
-def _import(file: Path, place: Path, name: PurePosixPath, report: ImportReport, same_file_system: bool, dry_run: bool) -> None:
+def _import(
+    file: Path,
+    place: Path,
+    name: PurePosixPath,
+    report: ImportReport,
+    same_file_system: bool,
+    dry_run: bool,
+) -> None:
     if file.is_symlink():
         report.links.append(name)
     elif place.exists() and place.samefile(file):
@@ -143,7 +179,10 @@ def _files(source: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(source):
         folders.sort()
         here = Path(folder)
-        yield from sorted([here / name for name in files] + [here / name for name in folders if (here / name).is_symlink()])
+        yield from sorted(
+            [here / name for name in files]
+            + [here / name for name in folders if (here / name).is_symlink()]
+        )
 
 
 def _remove_empty_folders(source: Path) -> None:

@@ -1,4 +1,5 @@
-"""Content hashes of files, folders, arrays and weights; those of pictures are remembered by size, mtime_ns and inode."""
+"""Content hashes of files, folders, arrays and weights; those of pictures are remembered by
+size, mtime_ns and inode."""
 
 import hashlib
 import json
@@ -18,7 +19,8 @@ _KEY = tuple[int, int, int]
 
 
 class FolderVersion(NamedTuple):
-    """``hash`` of the names and contents of a folder's pictures, how many there are, and their bytes together."""
+    """``hash`` of the names and contents of a folder's pictures, how many there are, and their
+    bytes together."""
 
     hash: str
     files: int
@@ -33,7 +35,8 @@ def file_sha256(path: Path) -> str:
 
 def stat_key(stat: os.stat_result) -> _KEY:
     """Size, mtime_ns and inode: while these stay, a file is taken to hold what it held."""
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino & (2**63 - 1)  # some file systems' inodes exceed a signed 64-bit column
+    # some file systems' inodes exceed a signed 64-bit column
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino & (2**63 - 1)
 
 
 def content_version(files: Iterable[tuple[str, int, str]]) -> str:
@@ -45,12 +48,13 @@ def content_version(files: Iterable[tuple[str, int, str]]) -> str:
 
 
 def folder_version(folder: Path, cache: Path, verify: bool = False) -> FolderVersion:
-    """The version of the picture files below ``folder``: sha256 over sorted (relative path, size, sha256).
+    """The version of the picture files below ``folder``: sha256 over sorted (relative path, size,
+    sha256).
 
-    A file is read again only if its size, mtime_ns or inode differs from what the SQLite file ``cache`` remembers, or with ``verify``.
-    Several processes may share the cache. A missing or empty folder has the version of no files. A file that cannot be read counts
-    with the hash ``unreadable``.
-    """
+    A file is read again only if its size, mtime_ns or inode differs from what the SQLite file
+    ``cache`` remembers, or with ``verify``. Several processes may share the cache. A missing or
+    empty folder has the version of no files. A file that cannot be read counts with the hash
+    ``unreadable``."""
     folder = folder.absolute()
     paths = image_paths(folder)
     beginning = len(str(folder)) + 1
@@ -74,9 +78,21 @@ def folder_version(folder: Path, cache: Path, verify: bool = False) -> FolderVer
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for batch in iter(lambda: list(islice(todo, _BATCH)), []):
             hashes = list(pool.map(_readable_sha256, (path for path, _, _ in batch)))
-            _remember(cache, ((name, *key, sha) for (_, name, key), sha in zip(batch, hashes, strict=True) if sha != "unreadable"))
-            entries += [(path[beginning:], key[0], sha) for (path, _, key), sha in zip(batch, hashes, strict=True)]
-    return FolderVersion(content_version(entries), len(entries), sum(size for _, size, _ in entries))
+            _remember(
+                cache,
+                (
+                    (name, *key, sha)
+                    for (_, name, key), sha in zip(batch, hashes, strict=True)
+                    if sha != "unreadable"
+                ),
+            )
+            entries += [
+                (path[beginning:], key[0], sha)
+                for (path, _, key), sha in zip(batch, hashes, strict=True)
+            ]
+    return FolderVersion(
+        content_version(entries), len(entries), sum(size for _, size, _ in entries)
+    )
 
 
 def _readable_sha256(path: str) -> str:
@@ -94,7 +110,8 @@ def _open(cache: Path) -> sqlite3.Connection:
         try:
             # paths are bytes, since a file name need not be valid UTF-8
             connection.execute(
-                "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, sha256 TEXT)"
+                "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime_ns"
+                " INTEGER, inode INTEGER, sha256 TEXT)"
             )
             return connection
         except sqlite3.OperationalError:
@@ -114,7 +131,8 @@ def _remembered(cache: Path, folder: Path) -> dict[bytes, tuple[_KEY, str]]:
     below = os.fsencode(folder) + b"/"
     with closing(_open(cache)) as connection:
         rows = connection.execute(
-            "SELECT path, size, mtime_ns, inode, sha256 FROM files WHERE path >= ? AND path < ?", (below, below[:-1] + b"0")
+            "SELECT path, size, mtime_ns, inode, sha256 FROM files WHERE path >= ? AND path < ?",
+            (below, below[:-1] + b"0"),
         )
         return {path: ((size, mtime_ns, inode), sha) for path, size, mtime_ns, inode, sha in rows}
 
@@ -146,7 +164,8 @@ def folder_content(folder: Path) -> str:
 
 
 def arrays_version(file: Path) -> str:
-    """sha256 over sorted (array's name, dtype, shape, bytes) of an ``.npz``: the archive itself keeps times."""
+    """sha256 over sorted (array's name, dtype, shape, bytes) of an ``.npz``: the archive itself
+    keeps times."""
     import numpy as np
 
     h = hashlib.sha256()
@@ -159,11 +178,11 @@ def arrays_version(file: Path) -> str:
 
 
 def weights_version(folder: Path) -> str:
-    """sha256 over sorted (file, variable path, dtype, shape, array bytes) of a folder's ``*.weights.h5``.
+    """sha256 over sorted (file, variable path, dtype, shape, array bytes) of a folder's
+    ``*.weights.h5``.
 
-    Files of equal weights differ from one another (HDF5 keeps times), so the arrays are hashed. Only what is used downstream
-    lies in these files: the optimiser's state does not.
-    """
+    Files of equal weights differ from one another (HDF5 keeps times), so the arrays are hashed.
+    Only what is used downstream lies in these files: the optimiser's state does not."""
     import h5py
     import numpy as np
 
@@ -171,7 +190,11 @@ def weights_version(folder: Path) -> str:
     for file in sorted(folder.glob("*.weights.h5")):
         with h5py.File(file) as f:
             arrays: dict[str, h5py.Dataset] = {}
-            f.visititems(lambda name, item: arrays.__setitem__(name, item) if isinstance(item, h5py.Dataset) else None)  # noqa: B023
+            f.visititems(
+                lambda name, item: (
+                    arrays.__setitem__(name, item) if isinstance(item, h5py.Dataset) else None  # noqa: B023
+                )
+            )
             for name in sorted(arrays):
                 array = np.asarray(arrays[name][()])  # a text comes as bytes
                 h.update(f"{file.name} {name} {array.dtype.str} {array.shape}\n".encode())

@@ -12,7 +12,8 @@ class DuplicateStems(ValueError):
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The picture files below ``folder`` in plain string order of their names; hidden files and folders and other suffixes are left out.
+    """The picture files below ``folder`` in plain string order of their names; hidden files and
+    folders and other suffixes are left out.
 
     A folder that is missing has none. Raises OSError for one that cannot be read.
     """
@@ -20,7 +21,8 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def image_paths(folder: Path) -> list[str]:
-    """What :func:`list_images` lists, as strings that begin with ``folder``: a ``Path`` for each of many thousands takes its time."""
+    """What :func:`list_images` lists, as strings that begin with ``folder``: a ``Path`` for each
+    of many thousands takes its time."""
     found: list[tuple[str, str]] = []
     folders = [str(folder)] if folder.is_dir() else []
     while folders:
@@ -30,7 +32,9 @@ def image_paths(folder: Path) -> list[str]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.is_dir():
+                elif (
+                    os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.is_dir()
+                ):
                     found.append((entry.name, entry.path))
     return [path for _, path in sorted(found)]
 
@@ -41,5 +45,8 @@ def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
     for path in paths:
         other = named.setdefault(path.stem, path)
         if other is not path:
-            raise DuplicateStems(f"two originals are called {path.stem!r}: {other} and {path}; rename or remove one of them")
+            raise DuplicateStems(
+                f"two originals are called {path.stem!r}: {other} and {path}; rename or remove one"
+                " of them"
+            )
     return named

@@ -10,18 +10,24 @@ KEY = ["gender", "stem"]
 
 
 def label_changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Rows added, removed or of another value: ``gender, stem, from, to``, sorted by key; NaN where there is no label.
+    """Rows added, removed or of another value: ``gender, stem, from, to``, sorted by key; NaN where
+    there is no label.
 
     Both tables have a row per key with ``gender, stem, value``.
     """
-    both = before[[*KEY, "value"]].merge(after[[*KEY, "value"]], on=KEY, how="outer", suffixes=("_before", "_after"))
-    same = (both.value_before == both.value_after) | (both.value_before.isna() & both.value_after.isna())
+    both = before[[*KEY, "value"]].merge(
+        after[[*KEY, "value"]], on=KEY, how="outer", suffixes=("_before", "_after")
+    )
+    same = (both.value_before == both.value_after) | (
+        both.value_before.isna() & both.value_after.isna()
+    )
     changed = both[~same].sort_values(KEY, ignore_index=True)
     return changed.rename(columns={"value_before": "from", "value_after": "to"})
 
 
 def changes_since(path: Path, after: pd.DataFrame) -> pd.DataFrame:
-    """:func:`label_changes` from the checked labels in the file ``path``; against none, where there is no such file."""
+    """:func:`label_changes` from the checked labels in the file ``path``; against none, where
+    there is no such file."""
     before = read_labels(path).table if path.exists() else after.iloc[:0]
     return label_changes(before, after)
 

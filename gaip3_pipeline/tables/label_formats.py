@@ -1,10 +1,11 @@
-"""Hand labels as other tools write and read them: the contract's CSV, a plain ``file,value`` CSV, and Label Studio's exports.
+"""Hand labels as other tools write and read them: the contract's CSV, a plain ``file,value`` CSV,
+and Label Studio's exports.
 
-Label Studio's formats are those of its documentation (https://labelstud.io/guide/export.html, …/guide/tasks.html): JSON is a list of
-tasks with ``annotations[].result[]``; JSON_MIN, CSV and TSV have a record for each annotation, in which a choice stands as it is and
-another control as ``[{"number": 0.5}]`` or ``[{"rating": 4}]``. A file is read whole or not at all. This module knows images by name
-only: which there are is passed in, and nothing is written here.
-"""
+Label Studio's formats are those of its documentation (https://labelstud.io/guide/export.html,
+…/guide/tasks.html): JSON is a list of tasks with ``annotations[].result[]``; JSON_MIN, CSV and
+TSV have a record for each annotation, in which a choice stands as it is and another control as
+``[{"number": 0.5}]`` or ``[{"rating": 4}]``. A file is read whole or not at all. This module
+knows images by name only: which there are is passed in, and nothing is written here."""
 
 import csv
 import io
@@ -35,14 +36,16 @@ from gaip3_pipeline.tables.problems import ContractError, at_most
 STARS = (1, 2, 3, 4, 5)  # of a rating: 0, ¼, ½, ¾, 1
 _LABEL_STUDIO_COLUMNS = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")
 _NO_CONTROLS = {*_LABEL_STUDIO_COLUMNS, "id", "agreement", "history", "gender"}
-_LOCAL_FILE = "/data/local-files/?d="  # Label Studio's link to a file below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT
+# Label Studio's link to a file below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT
+_LOCAL_FILE = "/data/local-files/?d="
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class ImportedLabels:
-    """What a file says: values in 0..1 by attribute and image, names without an image, and what was decided on the way."""
+    """What a file says: values in 0..1 by attribute and image, names without an image, and what
+    was decided on the way."""
 
     format: str
     values: dict[str, dict[Key, float]]
@@ -50,8 +53,14 @@ class ImportedLabels:
     remarks: list[str] = field(default_factory=list)
 
     def edits(self, before: Mapping[str, Mapping[Key, float]]) -> list[Edit]:
-        """What makes the labels of ``before`` those of the file; nothing for a label that is equal."""
-        return [Edit(a, *key, v) for a, values in self.values.items() for key, v in values.items() if before[a].get(key) != v]
+        """What makes the labels of ``before`` those of the file; nothing for a label that is
+        equal."""
+        return [
+            Edit(a, *key, v)
+            for a, values in self.values.items()
+            for key, v in values.items()
+            if before[a].get(key) != v
+        ]
 
     def summary(self, attribute: str, before: Mapping[Key, float]) -> str:
         """``mouth: 12 new, 3 changed, 770 equal, 2 left out (no such image: a, b)``."""
@@ -60,15 +69,19 @@ class ImportedLabels:
         equal = sum(before.get(key) == v for key, v in values.items())
         names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         left_out = f", {len(missing)} left out (no such image: {names})" if missing else ""
-        return f"{attribute}: {new} new, {len(values) - new - equal} changed, {equal} equal{left_out}"
+        return (
+            f"{attribute}: {new} new, {len(values) - new - equal} changed, {equal} equal{left_out}"
+        )
 
 
-def read_label_file(path: Path, known: Mapping[str, Collection[str]], attribute: str | None = None) -> ImportedLabels:
+def read_label_file(
+    path: Path, known: Mapping[str, Collection[str]], attribute: str | None = None
+) -> ImportedLabels:
     """Read the labels of a file whose format its content tells.
 
-    ``known`` maps a sex to the stems of its originals. ``attribute`` says what the values are where the file does not, and picks one
-    of several. Raises :class:`ContractError` with file, row and remedy; then nothing of the file counts.
-    """
+    ``known`` maps a sex to the stems of its originals. ``attribute`` says what the values are
+    where the file does not, and picks one of several. Raises :class:`ContractError` with file,
+    row and remedy; then nothing of the file counts."""
     text = _text(path)
     if text.lstrip()[:1] in ("[", "{"):
         form, cells = _json_cells(path, text)
@@ -83,55 +96,83 @@ def read_label_file(path: Path, known: Mapping[str, Collection[str]], attribute:
         form, cells = "plain CSV", list(_plain_rows(path, header, delimiter))
     else:
         raise ContractError(
-            f"{path}, line 1: the columns are {', '.join(header)}; there must be {','.join(LABEL_COLUMNS)}, or file,value, "
-            f"or file and columns named after {', '.join(ATTRIBUTES)}, or those of an export of Label Studio"
+            f"{path}, line 1: the columns are {', '.join(header)}; there must be"
+            f" {','.join(LABEL_COLUMNS)}, or file,value, or file and columns named after"
+            f" {', '.join(ATTRIBUTES)}, or those of an export of Label Studio"
         )
     return _gather(path, form, cells, known, attribute)
 
 
 def plain_csv(labels: Mapping[str, Mapping[Key, float]], images: Mapping[Key, str]) -> str:
-    """``file,value`` of one attribute, ``file,eyes,mouth,…`` of several: a row for each image that has a label.
+    """``file,value`` of one attribute, ``file,eyes,mouth,…`` of several: a row for each image that
+    has a label.
 
     ``images`` are the paths of the originals relative to the root, in the order of rows.
     """
     columns = ["value"] if len(labels) == 1 else list(labels)
-    rows = [[path, *(values.get(key, "") for values in labels.values())] for key, path in images.items() if _labelled(labels, key)]
+    rows = [
+        [path, *(values.get(key, "") for values in labels.values())]
+        for key, path in images.items()
+        if _labelled(labels, key)
+    ]
     return _csv([["file", *columns], *rows])
 
 
 def label_studio_json(labels: Mapping[str, Mapping[Key, float]], images: Mapping[Key, str]) -> str:
-    """Every image as a task to import into Label Studio, with its labels as an annotation; none for an image without labels.
+    """Every image as a task to import into Label Studio, with its labels as an annotation; none for
+    an image without labels.
 
-    ``images`` are paths relative to the root, which Label Studio must have as LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT.
-    """
+    ``images`` are paths relative to the root, which Label Studio must have as
+    LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT."""
     lines = []
     for key, path in images.items():
         result = [
-            {"id": a, "from_name": a, "to_name": "image", "type": "number", "value": {"number": values[key]}}
+            {
+                "id": a,
+                "from_name": a,
+                "to_name": "image",
+                "type": "number",
+                "value": {"number": values[key]},
+            }
             for a, values in labels.items()
             if key in values
         ]
-        annotations = [{"result": result, "was_cancelled": False, "ground_truth": False}] if result else []
-        lines.append(json.dumps({"data": _task_data(key, path), "annotations": annotations}, ensure_ascii=False))
+        annotations = (
+            [{"result": result, "was_cancelled": False, "ground_truth": False}] if result else []
+        )
+        lines.append(
+            json.dumps(
+                {"data": _task_data(key, path), "annotations": annotations}, ensure_ascii=False
+            )
+        )
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def label_studio_csv(labels: Mapping[str, Mapping[Key, float]], images: Mapping[Key, str]) -> str:
-    """The labels as Label Studio's own CSV export writes them: a row for each image that has a label."""
+    """The labels as Label Studio's own CSV export writes them: a row for each image that has a
+    label."""
     columns = sorted([*_LABEL_STUDIO_COLUMNS, "id", "image", "gender", *labels])
     rows = list[dict[str, Any]]()
     for key, path in images.items():
         if _labelled(labels, key):
-            cells = {a: json.dumps([{"number": values[key]}], separators=(",", ":")) for a, values in labels.items() if key in values}
+            cells = {
+                a: json.dumps([{"number": values[key]}], separators=(",", ":"))
+                for a, values in labels.items()
+                if key in values
+            }
             number = len(rows) + 1
             rows.append({"id": number, "annotation_id": number, **_task_data(key, path), **cells})
-    return _csv([columns, *([row.get(c, "") for c in columns] for row in rows)], quoting=csv.QUOTE_NONNUMERIC)
+    return _csv(
+        [columns, *([row.get(c, "") for c in columns] for row in rows)],
+        quoting=csv.QUOTE_NONNUMERIC,
+    )
 
 
 def label_studio_config(attributes: Sequence[str]) -> str:
-    """The labeling configuration of a Label Studio project for these files: a number for each attribute, with what it means."""
-    # No slider: it stands at ½ while there is no value, and then ½ cannot be chosen. A step such as 0.1 does not divide
-    # 0.3 evenly as a double, so that Label Studio would refuse it.
+    """The labeling configuration of a Label Studio project for these files: a number for each
+    attribute, with what it means."""
+    # No slider: it stands at ½ while there is no value, and then ½ cannot be chosen. A step such as
+    # 0.1 does not divide 0.3 evenly as a double, so that Label Studio would refuse it.
     lines = ["<View>", '  <Image name="image" value="$image"/>']
     for a in attributes:
         lines.append(f"  <Header value={quoteattr(f'{a}: {MEANINGS[a]}')}/>")
@@ -161,13 +202,20 @@ def _text(path: Path) -> str:
         raise ContractError(f"{path}: not UTF-8 (byte {e.start}); save it as UTF-8") from e
 
 
-def _read_contract(path: Path, known: Mapping[str, Collection[str]], attribute: str | None) -> ImportedLabels:
+def _read_contract(
+    path: Path, known: Mapping[str, Collection[str]], attribute: str | None
+) -> ImportedLabels:
     named = next((a for a in ATTRIBUTES if path.name == f"train_output_{a}.csv"), None)
     if named and attribute not in (None, named):
-        raise ContractError(f"{path}: its name says {named}, not {attribute}; rename it, or leave out --attribute")
+        raise ContractError(
+            f"{path}: its name says {named}, not {attribute}; rename it, or leave out --attribute"
+        )
     attribute = attribute or named
     if attribute is None:
-        raise ContractError(f"{path}: its name does not say which value it holds; call it train_output_….csv or add --attribute")
+        raise ContractError(
+            f"{path}: its name does not say which value it holds; call it train_output_….csv or add"
+            " --attribute"
+        )
     table = read_labels(path).table
     values, missing = dict[Key, float](), list[str]()
     for gender, name, value in zip(table.gender, table.stem, table.value, strict=True):
@@ -178,10 +226,15 @@ def _read_contract(path: Path, known: Mapping[str, Collection[str]], attribute: 
     return ImportedLabels("contract CSV", {attribute: values}, {attribute: missing})
 
 
-def _rows(path: Path, header: Sequence[str], delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(
+    path: Path, header: Sequence[str], delimiter: str
+) -> Iterator[tuple[int, dict[str, str]]]:
     for line, row in csv_rows(path, header, delimiter):
         if None in row:
-            raise ContractError(f"{path}, line {line}: more than {len(header)} fields; put a name that has a comma in quotes")
+            raise ContractError(
+                f"{path}, line {line}: more than {len(header)} fields; put a name that has a comma"
+                " in quotes"
+            )
         yield line, row
 
 
@@ -189,7 +242,9 @@ def _plain_rows(path: Path, header: Sequence[str], delimiter: str) -> Iterator[_
     columns = [c for c in header if c == "value" or c in ATTRIBUTES]
     for line, row in _rows(path, header, delimiter):
         for column in columns:
-            yield _Cell(f"line {line}", row["file"], row.get("gender", ""), column, row[column].strip())
+            yield _Cell(
+                f"line {line}", row["file"], row.get("gender", ""), column, row[column].strip()
+            )
 
 
 def _label_studio_rows(path: Path, header: Sequence[str], delimiter: str) -> Iterator[_Cell]:
@@ -220,13 +275,23 @@ def _task_cells(path: Path, where: str, task: dict[str, Any]) -> Iterator[_Cell]
     """The results of a task's completed annotations; drafts and predictions are nobody's labels."""
     for annotation in _listed(task.get("annotations")):
         if not isinstance(annotation, dict):
-            raise ContractError(f"{path}, {where}: annotation {annotation} is only a number; export it with whole annotations")
+            raise ContractError(
+                f"{path}, {where}: annotation {annotation} is only a number; export it with whole"
+                " annotations"
+            )
         if annotation.get("was_cancelled"):
             continue
         image, time = _image(path, where, task["data"]), _time(path, where, annotation)
         for result in _listed(annotation.get("result")):
             if isinstance(result, dict) and "from_name" in result:  # a relation has none
-                yield _Cell(where, image, str(task["data"].get("gender", "")), result["from_name"], result.get("value"), time)
+                yield _Cell(
+                    where,
+                    image,
+                    str(task["data"].get("gender", "")),
+                    result["from_name"],
+                    result.get("value"),
+                    time,
+                )
 
 
 def _record_cells(path: Path, where: str, record: Mapping[str, Any]) -> Iterator[_Cell]:
@@ -243,12 +308,20 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _image(path: Path, where: str, data: Mapping[str, Any]) -> str:
-    """What names the picture: the field ``image``, or the only one that ends like a picture's name."""
+    """What names the picture: the field ``image``, or the only one that ends like a picture's
+    name."""
     if isinstance(data.get("image"), str):
         return data["image"]
-    found = [v for v in data.values() if isinstance(v, str) and PurePosixPath(_location(v)).suffix.lower() in IMAGE_SUFFIXES]
+    found = [
+        v
+        for v in data.values()
+        if isinstance(v, str) and PurePosixPath(_location(v)).suffix.lower() in IMAGE_SUFFIXES
+    ]
     if len(found) != 1:
-        raise ContractError(f"{path}, {where}: {len(found)} of {', '.join(data)} name a picture; call the one that is meant image")
+        raise ContractError(
+            f"{path}, {where}: {len(found)} of {', '.join(data)} name a picture; call the one that"
+            " is meant image"
+        )
     return found[0]
 
 
@@ -259,7 +332,9 @@ def _time(path: Path, where: str, annotation: Mapping[str, Any]) -> datetime:
     try:
         time = datetime.fromisoformat(said)
     except (TypeError, ValueError) as e:
-        raise ContractError(f"{path}, {where}: {said!r} is no time; write it as 2024-05-06T07:08:09Z") from e
+        raise ContractError(
+            f"{path}, {where}: {said!r} is no time; write it as 2024-05-06T07:08:09Z"
+        ) from e
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
@@ -273,7 +348,13 @@ def _unpacked(value: Any) -> Any:
     return value
 
 
-def _gather(path: Path, form: str, cells: Sequence[_Cell], known: Mapping[str, Collection[str]], attribute: str | None) -> ImportedLabels:
+def _gather(
+    path: Path,
+    form: str,
+    cells: Sequence[_Cell],
+    known: Mapping[str, Collection[str]],
+    attribute: str | None,
+) -> ImportedLabels:
     meant = _meaning_of_controls(path, list(dict.fromkeys(c.control for c in cells)), attribute)
     readings, no_such_image, problems = _readings(path, cells, meant, _Images(known))
     values: dict[str, dict[Key, float]] = {a: {} for a in meant.values()}
@@ -285,22 +366,30 @@ def _gather(path: Path, form: str, cells: Sequence[_Cell], known: Mapping[str, C
         if others and cell.time is None:
             first, before = others[0]
             problems.append(
-                f"{path}, {cell.where}: {a} is {value:g} for {' '.join(key)}, but {first.where} says {before:g}; keep one of the two"
+                f"{path}, {cell.where}: {a} is {value:g} for {' '.join(key)}, but {first.where}"
+                f" says {before:g}; keep one of the two"
             )
         elif others:
             given = ", ".join(f"{v:g}" for _, v in of_image)
-            remarks.append(f"{cell.where}: {a} of {' '.join(key)} was given as {given}; the newest, {value:g}, is taken")
+            remarks.append(
+                f"{cell.where}: {a} of {' '.join(key)} was given as {given}; the newest, {value:g},"
+                " is taken"
+            )
     if problems:
         raise ContractError("\n".join(at_most(problems)))
     if not readings and not no_such_image:
-        raise ContractError(f"{path}: there is no label of {', '.join(values) or 'anything'} in it; label some images first")
+        raise ContractError(
+            f"{path}: there is no label of {', '.join(values) or 'anything'} in it; label some"
+            " images first"
+        )
     return ImportedLabels(form, values, no_such_image, remarks)
 
 
 def _readings(
     path: Path, cells: Sequence[_Cell], meant: Mapping[str, str], images: "_Images"
 ) -> tuple[_Readings, dict[str, list[str]], list[str]]:
-    """The values of each attribute and image, the oldest first; names without an image; what is wrong."""
+    """The values of each attribute and image, the oldest first; names without an image; what is
+    wrong."""
     readings: _Readings = defaultdict(list)
     no_such_image = defaultdict[str, dict[str, None]](dict)
     problems = []
@@ -310,7 +399,10 @@ def _readings(
         try:
             value = _value(cell.value)
         except ValueError:
-            problems.append(f"{path}, {cell.where}: {cell.control} is {repr(cell.value)[:60]}; it must be 0 to 1, or a rating of 1 to 5")
+            problems.append(
+                f"{path}, {cell.where}: {cell.control} is {repr(cell.value)[:60]}; it must be 0 to"
+                " 1, or a rating of 1 to 5"
+            )
             continue
         if value is None:
             continue
@@ -326,23 +418,31 @@ def _readings(
     return readings, {a: list(names) for a, names in no_such_image.items()}, problems
 
 
-def _meaning_of_controls(path: Path, controls: Sequence[str], attribute: str | None) -> dict[str, str]:
-    """Which attribute each control or column holds: its own name, or what ``attribute`` says of the only other one."""
+def _meaning_of_controls(
+    path: Path, controls: Sequence[str], attribute: str | None
+) -> dict[str, str]:
+    """Which attribute each control or column holds: its own name, or what ``attribute`` says of
+    the only other one."""
     if attribute is None:
         own = {c: c for c in controls if c in ATTRIBUTES}
         if controls and not own:
             raise ContractError(
-                f"{path}: {', '.join(controls)} is none of {', '.join(ATTRIBUTES)}; rename it, or say with --attribute which it is"
+                f"{path}: {', '.join(controls)} is none of {', '.join(ATTRIBUTES)}; rename it, or"
+                " say with --attribute which it is"
             )
         return own
     others = [c for c in controls if c not in ATTRIBUTES]
     if controls and attribute not in controls and len(others) != 1:
-        raise ContractError(f"{path}: there is no {attribute} among {', '.join(controls)}; rename the one that is meant")
+        raise ContractError(
+            f"{path}: there is no {attribute} among {', '.join(controls)}; rename the one that is"
+            " meant"
+        )
     return {attribute if attribute in controls or not others else others[0]: attribute}
 
 
 def _value(said: Any) -> float | None:
-    """A value in 0..1 from a number, a choice that is a number, or a rating; None where nothing was chosen. Raises ValueError."""
+    """A value in 0..1 from a number, a choice that is a number, or a rating; None where nothing
+    was chosen. Raises ValueError."""
     match said:
         case None | "" | []:
             return None
@@ -361,7 +461,10 @@ class _Images:
     """The known images by what other tools call them."""
 
     def __init__(self, known: Mapping[str, Collection[str]]) -> None:
-        self._named, self._uploaded = defaultdict[str, list[Key]](list), defaultdict[str, list[Key]](list)
+        self._named, self._uploaded = (
+            defaultdict[str, list[Key]](list),
+            defaultdict[str, list[Key]](list),
+        )
         for sex, stems in known.items():
             for name in stems:
                 self._named[name].append((sex, name))
@@ -388,7 +491,11 @@ class _Images:
         if not prefixed:
             return []
         original = prefixed[1]
-        return self._uploaded.get(original, []) if original == _upload_name(original) else self._by_name(original)
+        return (
+            self._uploaded.get(original, [])
+            if original == _upload_name(original)
+            else self._by_name(original)
+        )
 
 
 def _upload_name(name: str) -> str:
@@ -415,8 +522,13 @@ def _sexes(path: str, gender: str) -> Sequence[str]:
 def _ambiguous(text: str, found: Sequence[Key]) -> str:
     names = " or ".join(" ".join(key) for key in found)
     if len({name for _, name in found}) == 1:
-        return f"{text} may be {names}; say which by a folder female or male before the name, or by a field gender"
-    return f"{text} may be {names}, which Label Studio stores under one name; rename one of the images"
+        return (
+            f"{text} may be {names}; say which by a folder female or male before the name, or by a"
+            " field gender"
+        )
+    return (
+        f"{text} may be {names}, which Label Studio stores under one name; rename one of the images"
+    )
 
 
 def _labelled(labels: Mapping[str, Mapping[Key, float]], key: Key) -> bool:
@@ -433,4 +545,9 @@ def _csv(rows: Sequence[Sequence[Any]], quoting: int = csv.QUOTE_MINIMAL) -> str
     return out.getvalue()
 
 
-WRITERS = {"plain": plain_csv, "label-studio": label_studio_json, "label-studio-csv": label_studio_csv}  # by the name of an export
+# by the name of an export
+WRITERS = {
+    "plain": plain_csv,
+    "label-studio": label_studio_json,
+    "label-studio-csv": label_studio_csv,
+}

@@ -1,10 +1,12 @@
-"""Hand labels as several people write them at once: the five CSVs of the contract, and a history of every change.
+"""Hand labels as several people write them at once: the five CSVs of the contract, and a history of
+every change.
 
-A change is acknowledged when its line of the history and the CSV are on disk, in this order: where a process is killed between the two,
-the next one notes that the CSV says otherwise. The CSV is written whole beside its place and renamed; rows that did not change keep their
-text, their order and the columns that this project does not know. Every process takes the same lock, and an edit made outside (a
-spreadsheet, ``git pull``) is read again before the next change, so that nothing is overwritten unseen.
-"""
+A change is acknowledged when its line of the history and the CSV are on disk, in this order:
+where a process is killed between the two, the next one notes that the CSV says otherwise. The
+CSV is written whole beside its place and renamed; rows that did not change keep their text,
+their order and the columns that this project does not know. Every process takes the same lock,
+and an edit made outside (a spreadsheet, ``git pull``) is read again before the next change, so
+that nothing is overwritten unseen."""
 
 import csv
 import fcntl
@@ -46,9 +48,9 @@ class Edit:
 class Change:
     """A line of the history. ``before`` and ``after`` are None where there was or is no row.
 
-    ``id`` counts from 1; it is 0 for an edit that changed nothing and that the history does not keep. ``undoes`` is the id of the change
-    that this one takes back. ``row`` is a removed row, whole, and ``at`` its place, so that it can come back as it was.
-    """
+    ``id`` counts from 1; it is 0 for an edit that changed nothing and that the history does not
+    keep. ``undoes`` is the id of the change that this one takes back. ``row`` is a removed row,
+    whole, and ``at`` its place, so that it can come back as it was."""
 
     id: int
     time: str  # ISO 8601, UTC
@@ -65,7 +67,8 @@ class Change:
 
 
 class LabelStore:
-    """The hand labels of one data root. Safe to use from several threads, and from several processes at once."""
+    """The hand labels of one data root. Safe to use from several threads, and from several
+    processes at once."""
 
     def __init__(self, root: DataRoot) -> None:
         self._root = root
@@ -77,7 +80,8 @@ class LabelStore:
 
     @property
     def images(self) -> dict[str, dict[str, Path]]:
-        """For each sex, the originals that can be labelled: stem to file, in plain order of file names."""
+        """For each sex, the originals that can be labelled: stem to file, in plain order of file
+        names."""
         return self._images
 
     def find_images(self) -> dict[str, dict[str, Path]]:
@@ -86,32 +90,38 @@ class LabelStore:
         return self._images
 
     def values(self, attribute: str) -> dict[Key, float]:
-        """The present labels of an attribute. Raises :class:`ContractError` when its CSV breaks the contract."""
+        """The present labels of an attribute. Raises :class:`ContractError` when its CSV breaks
+        the contract."""
         _known(attribute)
         with self._locked():
             return self._current(attribute).values()
 
-    def apply(self, edits: Sequence[Edit], who: str, session: str = "", confirm: bool = False) -> list[Change]:
+    def apply(
+        self, edits: Sequence[Edit], who: str, session: str = "", confirm: bool = False
+    ) -> list[Change]:
         """Write ``edits`` and return what became of each; on disk when this returns.
 
-        ``session`` names a tab or a program, for :meth:`undo`. With ``confirm`` the history keeps an edit that says what the label said
-        already: somebody looked and agreed. Raises :class:`ContractError` when a CSV breaks the contract, and
-        ``ValueError`` for an unknown attribute, image or value; then nothing is written.
-        """
+        ``session`` names a tab or a program, for :meth:`undo`. With ``confirm`` the history
+        keeps an edit that says what the label said already: somebody looked and agreed. Raises
+        :class:`ContractError` when a CSV breaks the contract, and ``ValueError`` for an unknown
+        attribute, image or value; then nothing is written."""
         self._check(edits)
         with self._locked():
             files = {a: self._current(a) for a in dict.fromkeys(e.attribute for e in edits)}
             return [
                 change
                 for a, file in files.items()
-                for change in self._write(file, [e for e in edits if e.attribute == a], who, session, confirm=confirm)
+                for change in self._write(
+                    file, [e for e in edits if e.attribute == a], who, session, confirm=confirm
+                )
             ]
 
     def undo(self, who: str, session: str) -> Change | None:
-        """Take back the latest change of ``session`` that was not taken back yet; None when there is none.
+        """Take back the latest change of ``session`` that was not taken back yet; None when there
+        is none.
 
-        Raises :class:`LabelConflict` when the label was changed since by someone else; the next call goes on with the change before.
-        """
+        Raises :class:`LabelConflict` when the label was changed since by someone else; the next
+        call goes on with the change before."""
         with self._locked():
             undone = {c.undoes for c in self._history}
             ours = (c for c in reversed(self._history) if c.session == session and not c.undoes)
@@ -122,18 +132,25 @@ class LabelStore:
             if now != change.after:
                 self._passed_over.add(change.id)
                 last = self._changes(change.attribute, change.gender, change.stem)[-1]
-                raise LabelConflict(f"{change.attribute} of {change.stem} was changed since by {last.who}; it stays {_said(now)}")
+                raise LabelConflict(
+                    f"{change.attribute} of {change.stem} was changed since by {last.who}; it stays"
+                    f" {_said(now)}"
+                )
             return self._take_back(change, who, session)
 
     def restore(self, change_id: int, who: str, session: str) -> Change:
-        """Set a label back to what it was before a change. Raises ``ValueError`` when there is no such change."""
+        """Set a label back to what it was before a change. Raises ``ValueError`` when there is
+        no such change."""
         with self._locked():
             if not 0 < change_id <= len(self._history):
                 raise ValueError(f"there is no change {change_id}")
             return self._take_back(self._history[change_id - 1], who, session)
 
-    def history(self, attribute: str | None = None, gender: str = "", stem: str = "", since: int = 0) -> list[Change]:
-        """The changes after the one of id ``since``, oldest first, of one attribute or image where these are named.
+    def history(
+        self, attribute: str | None = None, gender: str = "", stem: str = "", since: int = 0
+    ) -> list[Change]:
+        """The changes after the one of id ``since``, oldest first, of one attribute or image where
+        these are named.
 
         What was edited outside is noticed first.
         """
@@ -145,8 +162,12 @@ class LabelStore:
                     self._current(a)
             return self._changes(attribute, gender, stem, since)
 
-    def _changes(self, attribute: str | None, gender: str, stem: str, since: int = 0) -> list[Change]:
-        of_image = (c for c in self._history[since:] if not stem or (c.gender, c.stem) == (gender, stem))
+    def _changes(
+        self, attribute: str | None, gender: str, stem: str, since: int = 0
+    ) -> list[Change]:
+        of_image = (
+            c for c in self._history[since:] if not stem or (c.gender, c.stem) == (gender, stem)
+        )
         return [c for c in of_image if attribute in (None, c.attribute)]
 
     def _check(self, edits: Sequence[Edit]) -> None:
@@ -155,7 +176,9 @@ class LabelStore:
         for e in edits:
             _known(e.attribute)
             if e.value is not None and not 0 <= e.value <= 1:
-                raise ValueError(f"{e.attribute} of {e.gender} {e.stem} is {e.value:g}; a value lies in 0..1")
+                raise ValueError(
+                    f"{e.attribute} of {e.gender} {e.stem} is {e.value:g}; a value lies in 0..1"
+                )
             if e.stem not in self._images.get(e.gender, {}):
                 raise ValueError(f"there is no image {e.stem} in the {e.gender} originals")
 
@@ -165,27 +188,47 @@ class LabelStore:
         return change
 
     def _current(self, attribute: str) -> "_LabelFile":
-        """The CSV of an attribute, read again when it was changed by another program; such changes go into the history."""
+        """The CSV of an attribute, read again when it was changed by another program; such
+        changes go into the history."""
         path = self._root.hand_labels(attribute)
         held = self._files.get(attribute)
         if held and held.stat == _stat(path):
             return held
         file = _LabelFile.read(path)
         if held:
-            known: dict[Key, float | None] = {k: held.values().get(k) for k in held.values() | file.values()}
+            known: dict[Key, float | None] = {
+                k: held.values().get(k) for k in held.values() | file.values()
+            }
             # What another process of ours wrote meanwhile stands in the history already.
-            known |= {(c.gender, c.stem): c.after for c in self._history[held.seen :] if c.attribute == attribute}
+            known |= {
+                (c.gender, c.stem): c.after
+                for c in self._history[held.seen :]
+                if c.attribute == attribute
+            }
         else:
             known = {(c.gender, c.stem): c.after for c in self._history if c.attribute == attribute}
         now = file.values()
-        found = [(key, before, now.get(key)) for key, before in known.items() if before != now.get(key)]
-        self._append([self._change(OUTSIDE, "", Edit(attribute, *key, after), before) for key, before, after in found])
+        found = [
+            (key, before, now.get(key)) for key, before in known.items() if before != now.get(key)
+        ]
+        self._append(
+            [
+                self._change(OUTSIDE, "", Edit(attribute, *key, after), before)
+                for key, before, after in found
+            ]
+        )
         file.seen = len(self._history)
         self._files[attribute] = file
         return file
 
     def _write(
-        self, file: "_LabelFile", edits: Sequence[Edit], who: str, session: str, taking_back: Change | None = None, confirm: bool = False
+        self,
+        file: "_LabelFile",
+        edits: Sequence[Edit],
+        who: str,
+        session: str,
+        taking_back: Change | None = None,
+        confirm: bool = False,
     ) -> list[Change]:
         changes = []
         values: dict[Key, float | None] = {**file.values()}
@@ -209,7 +252,8 @@ class LabelStore:
             if any(c.before != c.after for c in changes):
                 file.write()
         except BaseException:
-            self._files.pop(edits[0].attribute, None)  # what is in memory is not on disk: read it again
+            # what is in memory is not on disk: read it again
+            self._files.pop(edits[0].attribute, None)
             self._forget(known, size)
             raise
         return written
@@ -220,10 +264,13 @@ class LabelStore:
 
     def _change(self, who: str, session: str, edit: Edit, before: float | None) -> Change:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return Change(0, now, who, session, edit.attribute, edit.gender, edit.stem, before, edit.value)
+        return Change(
+            0, now, who, session, edit.attribute, edit.gender, edit.stem, before, edit.value
+        )
 
     def _append(self, changes: Sequence[Change], confirmed: bool = False) -> list[Change]:
-        """Number what really changed or was ``confirmed`` and put it at the end of the history, on disk."""
+        """Number what really changed or was ``confirmed`` and put it at the end of the history,
+        on disk."""
         out: list[Change] = []
         kept: list[Change] = []
         lines: list[str] = []
@@ -232,7 +279,11 @@ class LabelStore:
             if change.before != change.after or confirmed or change.undoes:
                 numbered = replace(change, id=len(self._history) + len(kept) + 1)
                 kept.append(numbered)
-                said = {k: v for k, v in asdict(numbered).items() if k not in _OPTIONAL or v not in ({}, 0, -1)}
+                said = {
+                    k: v
+                    for k, v in asdict(numbered).items()
+                    if k not in _OPTIONAL or v not in ({}, 0, -1)
+                }
                 lines.append(json.dumps(said, ensure_ascii=False) + "\n")
             out.append(numbered)
         if lines:
@@ -248,7 +299,8 @@ class LabelStore:
         return out
 
     def _forget(self, known: int, size: int) -> None:
-        """Take back what the history got beyond its first ``known`` changes, ``size`` bytes, since the CSV could not be written."""
+        """Take back what the history got beyond its first ``known`` changes, ``size`` bytes,
+        since the CSV could not be written."""
         del self._history[known:]
         self._read = size
         with suppress(OSError):
@@ -256,7 +308,8 @@ class LabelStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the root's label lock, which threads wait for as processes do, and know what others wrote into the history."""
+        """Hold the root's label lock, which threads wait for as processes do, and know what
+        others wrote into the history."""
         path = self._root.labels_lock
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as lock:
@@ -279,7 +332,9 @@ class LabelStore:
             try:
                 self._history.append(replace(Change(**json.loads(line)), id=number))
             except (ValueError, TypeError) as e:
-                raise ContractError(f"{path}, line {number}: not a change of a label ({e}); remove the line") from e
+                raise ContractError(
+                    f"{path}, line {number}: not a change of a label ({e}); remove the line"
+                ) from e
         self._read = size - len(torn)
         if torn:  # a process was killed while it wrote; nobody was told that this change is kept
             with path.open("r+b") as f:
@@ -287,9 +342,17 @@ class LabelStore:
 
 
 class _LabelFile:
-    """One label CSV in memory: its fields for those who read it, and the text of each row for those who write it."""
+    """One label CSV in memory: its fields for those who read it, and the text of each row for
+    those who write it."""
 
-    def __init__(self, path: Path, columns: list[str], rows: list[list[str]], texts: list[str], stat: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: list[str],
+        rows: list[list[str]],
+        texts: list[str],
+        stat: tuple[int, int, int],
+    ) -> None:
         self.path, self.columns, self.stat = path, columns, stat
         self.seen = 0  # changes of the history when the file was read
         self._rows, self._texts = rows, texts
@@ -323,7 +386,11 @@ class _LabelFile:
     def set(self, key: Key, value: float, img_id: int) -> None:
         """Write ``value`` into the row of an image, or into a new one at the end."""
         if key not in self._places:
-            fields = {"gender": key[0], "img_id": str(img_id), "path": f"resized/{key[0]}/{key[1]}.jpg"}
+            fields = {
+                "gender": key[0],
+                "img_id": str(img_id),
+                "path": f"resized/{key[0]}/{key[1]}.jpg",
+            }
             self._insert(len(self._rows), [fields.get(c, "") for c in self.columns])
         column = self.columns.index("value")
         for place in self._places[key]:  # a repeated row must not say otherwise
@@ -348,7 +415,9 @@ class _LabelFile:
         write_text_atomically(self.path, "\n".join([_text(self.columns), *self._texts]) + "\n")
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the new name, too, must outlive a loss of power before anybody is told that the label is kept
+            # the new name, too, must outlive a loss of power before anybody is told that the label
+            # is kept
+            os.fsync(folder)
         finally:
             os.close(folder)
         self.stat = _stat(self.path)
@@ -357,7 +426,8 @@ class _LabelFile:
         self._rows.insert(at, row)
         self._texts.insert(at, _text(row))
         if at == len(self._rows) - 1:
-            self._places.setdefault(self._key(row), []).append(at)  # thousands of new rows at once, as an import has
+            # thousands of new rows at once, as an import has
+            self._places.setdefault(self._key(row), []).append(at)
         else:
             self._index()
 
@@ -367,7 +437,9 @@ class _LabelFile:
             self._places.setdefault(self._key(row), []).append(place)
 
     def _key(self, row: Sequence[str]) -> Key:
-        return row[self.columns.index("gender")].strip().lower(), stem(row[self.columns.index("path")])
+        return row[self.columns.index("gender")].strip().lower(), stem(
+            row[self.columns.index("path")]
+        )
 
 
 class _Lines:

@@ -1,9 +1,11 @@
-"""Manifests: a Parquet table per processed set with a row for every original, the unusable ones included.
+"""Manifests: a Parquet table per processed set with a row for every original, the unusable ones
+included.
 
-Columns of the contract: ``path`` (relative to the root; of an unusable original the path that its picture would have), ``size`` and
-``sha256`` of the file at ``path``, ``status`` and ``reason``. The columns after them say what a later run needs in order to redo only
-what changed. While a set is being made, finished rows go to a journal of JSON lines, which a killed run leaves behind.
-"""
+Columns of the contract: ``path`` (relative to the root; of an unusable original the path that
+its picture would have), ``size`` and ``sha256`` of the file at ``path``, ``status`` and
+``reason``. The columns after them say what a later run needs in order to redo only what changed.
+While a set is being made, finished rows go to a journal of JSON lines, which a killed run leaves
+behind."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -23,7 +25,8 @@ OK, NOTED, UNUSABLE = "ok", "ok_with_note", "unusable"
 
 @dataclass(frozen=True)
 class Row:
-    """One original. ``source*`` describe the file that was read; ``mtime_ns`` is that of the file at ``path``."""
+    """One original. ``source*`` describe the file that was read; ``mtime_ns`` is that of the
+    file at ``path``."""
 
     path: str
     size: int
@@ -51,10 +54,16 @@ def table_of(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def write_manifest(path: Path, table: pd.DataFrame, fingerprint: str = "") -> pd.DataFrame:
-    """Write ``table`` (the contract's columns and any others) to the Parquet file ``path``, with the ``fingerprint`` of what made it."""
+    """Write ``table`` (the contract's columns and any others) to the Parquet file ``path``, with
+    the ``fingerprint`` of what made it."""
     written = pa.Table.from_pandas(table, preserve_index=False)
     with writing(path) as temporary:
-        pq.write_table(written.replace_schema_metadata({**(written.schema.metadata or {}), "fingerprint": fingerprint}), temporary)
+        pq.write_table(
+            written.replace_schema_metadata(
+                {**(written.schema.metadata or {}), "fingerprint": fingerprint}
+            ),
+            temporary,
+        )
     return table
 
 
@@ -64,24 +73,29 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 
 def manifest_rows(path: Path, fingerprint: str) -> list[Row]:
-    """The rows of the manifest at ``path``; none if it is missing, damaged or was made under another ``fingerprint``."""
+    """The rows of the manifest at ``path``; none if it is missing, damaged or was made under
+    another ``fingerprint``."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException):
         return []
-    if (table.schema.metadata or {}).get(b"fingerprint") != fingerprint.encode() or table.schema.names != _SCHEMA.names:
+    if (table.schema.metadata or {}).get(
+        b"fingerprint"
+    ) != fingerprint.encode() or table.schema.names != _SCHEMA.names:
         return []
     return [Row(**r) for r in table.to_pylist()]
 
 
 def manifest_version(manifest: pd.DataFrame) -> str:
-    """sha256 over sorted (path, size, sha256) of the usable rows: what the set's files hold, whenever they were made."""
+    """sha256 over sorted (path, size, sha256) of the usable rows: what the set's files hold,
+    whenever they were made."""
     usable = manifest[manifest["status"] != UNUSABLE]
     return content_version(zip(usable["path"], usable["size"], usable["sha256"], strict=True))
 
 
 class Journal:
-    """Rows finished since the last manifest, one JSON line each; a torn last line is ignored on reading."""
+    """Rows finished since the last manifest, one JSON line each; a torn last line is ignored on
+    reading."""
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path = path
@@ -110,7 +124,10 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             going_on = any(True for _ in self.rows())
             self._file = self.path.open("a" if going_on else "w", encoding="utf-8")
-            self._file.write("\n" if going_on else json.dumps({"fingerprint": self.fingerprint}) + "\n")  # ends a torn line
+            # ends a torn line
+            self._file.write(
+                "\n" if going_on else json.dumps({"fingerprint": self.fingerprint}) + "\n"
+            )
         self._file.write(json.dumps(asdict(row)) + "\n")
         self._file.flush()
 

@@ -1,4 +1,5 @@
-"""Splits that never move: a group of twins falls into a bucket by its smallest name, whatever else is added."""
+"""Splits that never move: a group of twins falls into a bucket by its smallest name, whatever
+else is added."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,8 @@ VALIDATION_BUCKETS = 20
 
 
 def groups(keys: Sequence[str], twins: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Map each key (``set/stem`` of an original) to the smallest key of its group; ``twins`` are pairs of connected keys."""
+    """Map each key (``set/stem`` of an original) to the smallest key of its group; ``twins`` are
+    pairs of connected keys."""
     parent = {k: k for k in keys}
 
     def root(key: str) -> str:
@@ -35,9 +37,12 @@ def bucket(group: str) -> int:
 
 
 def split(buckets: np.ndarray) -> np.ndarray:
-    """``(N,)`` of ``test`` (buckets 0..9), ``validation`` (10..19) or ``train`` for ``(N,)`` integer buckets."""
+    """``(N,)`` of ``test`` (buckets 0..9), ``validation`` (10..19) or ``train`` for ``(N,)``
+    integer buckets."""
     b = np.asarray(buckets)
-    return np.where(b < TEST_BUCKETS, "test", np.where(b < VALIDATION_BUCKETS, "validation", "train"))
+    return np.where(
+        b < TEST_BUCKETS, "test", np.where(b < VALIDATION_BUCKETS, "validation", "train")
+    )
 
 
 def folds_of(buckets: np.ndarray, folds: int) -> np.ndarray:
@@ -46,7 +51,8 @@ def folds_of(buckets: np.ndarray, folds: int) -> np.ndarray:
 
 
 def evaluators_half(buckets: np.ndarray) -> np.ndarray:
-    """The split of an evaluator's pictures, ``(N,)``: ``test`` as everywhere, ``train`` the odd buckets of the rest, else ``unused``.
+    """The split of an evaluator's pictures, ``(N,)``: ``test`` as everywhere, ``train`` the odd
+    buckets of the rest, else ``unused``.
 
     The same half of the label groups at all times, whatever is added.
     """
@@ -54,29 +60,51 @@ def evaluators_half(buckets: np.ndarray) -> np.ndarray:
     return np.where(b < TEST_BUCKETS, "test", np.where(b % 2 == 1, "train", "unused"))
 
 
-def originals(manifests: Mapping[str, pd.DataFrame], twins: Iterable[tuple[str, str]] = ()) -> pd.DataFrame:
-    """Every usable original with its split: ``key`` (``set/stem``), ``set``, ``stem``, ``path``, ``group``, ``bucket``, ``split``.
+def originals(
+    manifests: Mapping[str, pd.DataFrame], twins: Iterable[tuple[str, str]] = ()
+) -> pd.DataFrame:
+    """Every usable original with its split: ``key`` (``set/stem``), ``set``, ``stem``, ``path``,
+    ``group``, ``bucket``, ``split``.
 
-    ``manifests`` maps a set's id to the manifest of its resized images; ``path`` is the original's own. Originals of equal bytes are
-    twins, and so are the pairs of keys ``twins``, of which those that name no original any more do not count.
-    """
+    ``manifests`` maps a set's id to the manifest of its resized images; ``path`` is the
+    original's own. Originals of equal bytes are twins, and so are the pairs of keys ``twins``,
+    of which those that name no original any more do not count."""
     parts = []
     for set_id, manifest in manifests.items():
         usable = manifest[manifest.status != UNUSABLE]
         stems = [PurePosixPath(p).stem for p in usable.path]
-        parts.append(pd.DataFrame({"set": set_id, "stem": stems, "path": list(usable.source), "source": list(usable.source_sha256)}))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "set": set_id,
+                    "stem": stems,
+                    "path": list(usable.source),
+                    "source": list(usable.source_sha256),
+                }
+            )
+        )
     table = pd.concat(parts, ignore_index=True)
     table["key"] = table["set"] + "/" + table["stem"]
     known = set(table.key)
-    pairs = [(same[0], other) for same in table.groupby("source").key.apply(list) for other in same[1:]]
+    pairs = [
+        (same[0], other) for same in table.groupby("source").key.apply(list) for other in same[1:]
+    ]
     of = groups(list(table.key), [*pairs, *((a, b) for a, b in twins if a in known and b in known)])
     table["group"] = table.key.map(of)
     table["bucket"] = table.group.map(bucket).astype(int)
     table["split"] = split(table.bucket.to_numpy())
-    return table[["key", "set", "stem", "path", "group", "bucket", "split"]].sort_values("key", ignore_index=True)
+    return table[["key", "set", "stem", "path", "group", "bucket", "split"]].sort_values(
+        "key", ignore_index=True
+    )
 
 
 def moved(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
-    """What merged groups moved: ``key: bucket → bucket`` of each original whose bucket differs between two tables of :func:`originals`."""
-    both = before[["key", "bucket"]].merge(after[["key", "bucket"]], on="key", suffixes=("", "_after"))
-    return [f"{r.key}: {r.bucket} → {r.bucket_after}" for r in both[both.bucket != both.bucket_after].itertuples()]
+    """What merged groups moved: ``key: bucket → bucket`` of each original whose bucket differs
+    between two tables of :func:`originals`."""
+    both = before[["key", "bucket"]].merge(
+        after[["key", "bucket"]], on="key", suffixes=("", "_after")
+    )
+    return [
+        f"{r.key}: {r.bucket} → {r.bucket_after}"
+        for r in both[both.bucket != both.bucket_after].itertuples()
+    ]

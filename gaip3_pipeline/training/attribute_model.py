@@ -1,11 +1,12 @@
-"""The models of the five values: Gaussian processes on features learned without labels, whose covariance says which region counts.
+"""The models of the five values: Gaussian processes on features learned without labels, whose
+covariance says which region counts.
 
-The covariance of two pictures falls exponentially with the distance of their features, each region and part of the face with a
-relevance of its own (automatic relevance determination, Rasmussen and Williams 2006, section 5.1), and is averaged over each picture
-and its mirror image. Relevances, noise and scale have the greatest marginal likelihood of the labels (their equation 5.8). On 790
-photographs this does better out of fold than a convolutional network for each value, in seconds (docs/results.md), and a prediction
-knows its uncertainty.
-"""
+The covariance of two pictures falls exponentially with the distance of their features, each
+region and part of the face with a relevance of its own (automatic relevance determination,
+Rasmussen and Williams 2006, section 5.1), and is averaged over each picture and its mirror
+image. Relevances, noise and scale have the greatest marginal likelihood of the labels (their
+equation 5.8). On 790 photographs this does better out of fold than a convolutional network for
+each value, in seconds (docs/results.md), and a prediction knows its uncertainty."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -41,10 +42,10 @@ Done = Callable[[int, int], None]
 class AttributeGP:
     """The Gaussian process of one value.
 
-    ``features (2, n, D) float16`` of the labelled pictures and their mirror images, ``values (n,)`` of their labels;
-    ``groups (G + 1,) int``: where each region's features begin and end; ``relevance (G,)`` of each region's squared distances.
-    ``noise`` and ``scale`` are the variances of label and process, in units of the labels' own.
-    """
+    ``features (2, n, D) float16`` of the labelled pictures and their mirror images, ``values
+    (n,)`` of their labels; ``groups (G + 1,) int``: where each region's features begin and end;
+    ``relevance (G,)`` of each region's squared distances. ``noise`` and ``scale`` are the
+    variances of label and process, in units of the labels' own."""
 
     attribute: str
     features: np.ndarray
@@ -55,12 +56,17 @@ class AttributeGP:
     scale: float
     repeats: int  # pictures that share a label and its noise
 
-    def predict(self, features: np.ndarray, progress: Done | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Value, in 0..1 with 4 decimals, and standard deviation of a label about it, ``(N,) float32`` each, for ``(2, N, D)``."""
+    def predict(
+        self, features: np.ndarray, progress: Done | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Value, in 0..1 with 4 decimals, and standard deviation of a label about it, ``(N,)
+        float32`` each, for ``(2, N, D)``."""
         values, deviations = self.posterior(features, progress)
         return as_values(values), np.round(deviations, DECIMALS).astype(np.float32)
 
-    def posterior(self, features: np.ndarray, progress: Done | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def posterior(
+        self, features: np.ndarray, progress: Done | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """:meth:`predict`, neither clipped nor rounded, ``(N,) float64`` each."""
         values, deviations = np.empty(features.shape[1]), np.empty(features.shape[1])
         known, inverse, weights = self._conditioned
@@ -79,24 +85,33 @@ class AttributeGP:
         return values, deviations
 
     def left_out(self) -> np.ndarray:
-        """What the process would say of each labelled picture without its label, ``(n,)`` (Rasmussen and Williams 2006, equation 5.12)."""
+        """What the process would say of each labelled picture without its label, ``(n,)``
+        (Rasmussen and Williams 2006, equation 5.12)."""
         _, inverse, weights = self._conditioned
         return self.values - _moments(self.attribute, self.values)[1] * weights / np.diag(inverse)
 
     @cached_property
     def _conditioned(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The labelled pictures' features by relevance, the inverse of their covariance, and its product with the labels."""
+        """The labelled pictures' features by relevance, the inverse of their covariance, and its
+        product with the labels."""
         known = self.features * _spread(np.sqrt(self.relevance), self.groups)
-        covariance = (self.scale * mirror_kernel(known, known, exponential, _sign(self.attribute))).astype(np.float64)
+        covariance = (
+            self.scale * mirror_kernel(known, known, exponential, _sign(self.attribute))
+        ).astype(np.float64)
         covariance[np.diag_indices(len(covariance))] += self.noise * self.repeats
         inverse = cho_solve(cho_factor(covariance, lower=True), np.eye(len(covariance)))
         mean, deviation = _moments(self.attribute, self.values)
-        return known, inverse.astype(np.float32), (inverse @ ((self.values - mean) / deviation)).astype(np.float32)
+        return (
+            known,
+            inverse.astype(np.float32),
+            (inverse @ ((self.values - mean) / deviation)).astype(np.float32),
+        )
 
 
 @dataclass(frozen=True)
 class InputResult:
-    """The process of all labels, and out of fold what it says of each: value and standard deviation, ``(N,) float32``."""
+    """The process of all labels, and out of fold what it says of each: value and standard
+    deviation, ``(N,) float32``."""
 
     process: AttributeGP
     predicted: np.ndarray
@@ -114,22 +129,28 @@ def train_input_model(
     repeats: int = 1,
     progress: Done | None = None,
 ) -> InputResult:
-    """Fit the process of ``attribute`` to all labels, and once for each of four folds without it, for honest predictions.
+    """Fit the process of ``attribute`` to all labels, and once for each of four folds without it,
+    for honest predictions.
 
-    ``features (2, N, D)`` of labelled pictures and their mirror images (features/trunk.py) with the regions' limits ``groups``,
-    ``values (N,)`` in 0..1, ``bucket (N,)`` of the split, equal for twins: no label of a picture or a twin of it touches what is
-    predicted for it out of fold, relevances included. With ``repeats`` the pictures come as often, one block after another, under the
-    same label or one that follows from it: brightness copies after their originals. Raises ``ValueError`` when a fold leaves fewer
-    than two labels.
-    """
+    ``features (2, N, D)`` of labelled pictures and their mirror images (features/trunk.py) with
+    the regions' limits ``groups``, ``values (N,)`` in 0..1, ``bucket (N,)`` of the split, equal
+    for twins: no label of a picture or a twin of it touches what is predicted for it out of
+    fold, relevances included. With ``repeats`` the pictures come as often, one block after
+    another, under the same label or one that follows from it: brightness copies after their
+    originals. Raises ``ValueError`` when a fold leaves fewer than two labels."""
     fold = folds_of(bucket, FOLDS)
     predicted, deviation = np.zeros(len(values), np.float32), np.zeros(len(values), np.float32)
     for k in range(FOLDS):
         seen = fold != k
         if seen.sum() < 2:
-            raise ValueError(f"input model {attribute}: {len(values)} labels are too few for {FOLDS} folds: label more images")
+            raise ValueError(
+                f"input model {attribute}: {len(values)} labels are too few for {FOLDS} folds:"
+                " label more images"
+            )
         if not seen.all():
-            process = fit_process(attribute, features[:, seen], groups, values[seen], settings, repeats)
+            process = fit_process(
+                attribute, features[:, seen], groups, values[seen], settings, repeats
+            )
             predicted[~seen], deviation[~seen] = process.predict(features[:, ~seen])
         if progress:
             progress(k + 1, FOLDS + 1)
@@ -140,30 +161,63 @@ def train_input_model(
 
 
 def with_copies(attribute: str, values: np.ndarray, stems: Iterable[str]) -> np.ndarray:
-    """``values (N,)`` of the pictures called ``stems``, and after them those of their brightness copies: ``(2N,)``."""
+    """``values (N,)`` of the pictures called ``stems``, and after them those of their brightness
+    copies: ``(2N,)``."""
     ratios = np.array([brightness_ratio(stem) for stem in stems])
-    return np.append(values, brightened_value(values, ratios) if attribute in BRIGHTENED else values)
+    return np.append(
+        values, brightened_value(values, ratios) if attribute in BRIGHTENED else values
+    )
 
 
 def fit_process(
-    attribute: str, features: np.ndarray, groups: Sequence[int] | np.ndarray, values: np.ndarray, settings: InputModel, repeats: int = 1
+    attribute: str,
+    features: np.ndarray,
+    groups: Sequence[int] | np.ndarray,
+    values: np.ndarray,
+    settings: InputModel,
+    repeats: int = 1,
 ) -> AttributeGP:
-    """The process of greatest marginal likelihood; shapes as :func:`train_input_model`, all to be learned from.
+    """The process of greatest marginal likelihood; shapes as :func:`train_input_model`, all to be
+    learned from.
 
-    The search sees at most ``settings.relevance_labels`` of the first block, evenly spaced over the values in order, so that rare ones are
-    there. Copies take part only after it: a label that comes twice would seem to have no noise.
-    """
+    The search sees at most ``settings.relevance_labels`` of the first block, evenly spaced over
+    the values in order, so that rare ones are there. Copies take part only after it: a label
+    that comes twice would seem to have no noise."""
     groups, (mean, deviation) = np.asarray(groups), _moments(attribute, values)
     order = np.argsort(values[: len(values) // repeats], kind="stable")
-    seen = np.sort(order[np.unique(np.linspace(0, len(order) - 1, min(len(order), settings.relevance_labels)).round().astype(int))])
+    seen = np.sort(
+        order[
+            np.unique(
+                np.linspace(0, len(order) - 1, min(len(order), settings.relevance_labels))
+                .round()
+                .astype(int)
+            )
+        ]
+    )
     y = (values[seen].astype(np.float64) - mean) / deviation
-    relevance, noise, scale = _search(_distances(features[:, seen].astype(np.float32), groups), y, _sign(attribute), settings.least_noise)
-    return AttributeGP(attribute, features.astype(np.float16), np.asarray(values, np.float64), groups, relevance, noise, scale, repeats)
+    relevance, noise, scale = _search(
+        _distances(features[:, seen].astype(np.float32), groups),
+        y,
+        _sign(attribute),
+        settings.least_noise,
+    )
+    return AttributeGP(
+        attribute,
+        features.astype(np.float16),
+        np.asarray(values, np.float64),
+        groups,
+        relevance,
+        noise,
+        scale,
+        repeats,
+    )
 
 
 def save_input_model(process: AttributeGP, folder: Path, name: str = "model") -> None:
     """Write ``NAME.weights.h5``, whole or not at all."""
-    arrays: dict[str, Any] = {f.name: np.asarray(getattr(process, f.name)) for f in dataclasses.fields(process)}
+    arrays: dict[str, Any] = {
+        f.name: np.asarray(getattr(process, f.name)) for f in dataclasses.fields(process)
+    }
     with writing(weights_file(folder, name)) as temporary, h5py.File(temporary, "w") as file:
         for key, array in arrays.items():
             file[key] = array.item() if array.ndim == 0 else array
@@ -177,32 +231,52 @@ def load_input_model(folder: Path, name: str = "model") -> AttributeGP:
     with h5py.File(path) as file:
         arrays: dict[str, Any] = {key: item[()] for key, item in file.items()}
     attribute = arrays.pop("attribute").decode()
-    plain: dict[str, Any] = {k: v if isinstance(v, np.ndarray) else v.item() for k, v in arrays.items()}
+    plain: dict[str, Any] = {
+        k: v if isinstance(v, np.ndarray) else v.item() for k, v in arrays.items()
+    }
     return AttributeGP(attribute=attribute, **plain)
 
 
-def _search(distances: np.ndarray, y: np.ndarray, sign: int, least_noise: float) -> tuple[np.ndarray, float, float]:
-    """Relevances ``(G,)``, noise and scale of the greatest marginal likelihood, by L-BFGS over their logarithms."""
+def _search(
+    distances: np.ndarray, y: np.ndarray, sign: int, least_noise: float
+) -> tuple[np.ndarray, float, float]:
+    """Relevances ``(G,)``, noise and scale of the greatest marginal likelihood, by L-BFGS over
+    their logarithms."""
     usual = np.median(distances[:, 0], axis=(1, 2)) + 1e-9
     n_groups = len(distances)
-    start = np.append(np.full(n_groups, np.log(0.5 / n_groups)), (np.log(max(0.1, least_noise)), 0.0))
+    start = np.append(
+        np.full(n_groups, np.log(0.5 / n_groups)), (np.log(max(0.1, least_noise)), 0.0)
+    )
     limits = [(-8.0, 3.0)] * n_groups + [(np.log(least_noise), 1.0), (-3.0, 3.0)]
     data = distances / usual[:, None, None, None], y, sign
     found = minimize(
-        negative_log_marginal_likelihood, start, data, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": ITERATIONS}
+        negative_log_marginal_likelihood,
+        start,
+        data,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=limits,
+        options={"maxiter": ITERATIONS},
     ).x
-    return np.exp(found[:n_groups]) / usual, float(np.exp(found[n_groups])), float(np.exp(found[-1]))
+    return (
+        np.exp(found[:n_groups]) / usual,
+        float(np.exp(found[n_groups])),
+        float(np.exp(found[-1])),
+    )
 
 
-def negative_log_marginal_likelihood(logs: np.ndarray, distances: np.ndarray, y: np.ndarray, sign: int) -> tuple[float, np.ndarray]:
-    """Negative log marginal likelihood of ``y (n,)``, with the pull of relevances towards equal ones, and its gradient.
+def negative_log_marginal_likelihood(
+    logs: np.ndarray, distances: np.ndarray, y: np.ndarray, sign: int
+) -> tuple[float, np.ndarray]:
+    """Negative log marginal likelihood of ``y (n,)``, with the pull of relevances towards equal
+    ones, and its gradient.
 
-    ``logs (G + 2,)``: logarithms of relevances, noise and scale; ``distances`` of :func:`_distances`. Rasmussen and Williams 2006,
-    equations 5.8 and 5.9.
-    """
+    ``logs (G + 2,)``: logarithms of relevances, noise and scale; ``distances`` of
+    :func:`_distances`. Rasmussen and Williams 2006, equations 5.8 and 5.9."""
     n_groups, n = len(distances), len(y)
     equal = np.log(0.5 / n_groups)
-    relevance, (noise, scale) = np.exp(logs[:n_groups]), np.exp(logs[n_groups:]).tolist()  # NumPy's own would make all float64
+    # NumPy's own would make all float64
+    relevance, (noise, scale) = np.exp(logs[:n_groups]), np.exp(logs[n_groups:]).tolist()
     apart = np.sqrt(np.tensordot(relevance.astype(np.float32), distances, 1) + _TINY)
     terms = np.exp(-apart)
     kernel = 0.25 * (terms[0] + terms[1] + sign * (terms[2] + terms[2].T))
@@ -211,25 +285,38 @@ def negative_log_marginal_likelihood(logs: np.ndarray, distances: np.ndarray, y:
     factor = cho_factor(covariance, lower=True)
     inverse = cho_solve(factor, np.eye(n))
     weights = inverse @ y
-    value = 0.5 * y @ weights + np.log(np.diag(factor[0])).sum() + _PULL * np.square(logs[:n_groups] - equal).sum()
+    value = (
+        0.5 * y @ weights
+        + np.log(np.diag(factor[0])).sum()
+        + _PULL * np.square(logs[:n_groups] - equal).sum()
+    )
     slope = (0.5 * (inverse - np.outer(weights, weights))).astype(np.float32)
-    pull = terms / (2 * apart) * (0.25 * scale * slope) * np.array([1, 1, 2 * sign], np.float32)[:, None, None]
+    pull = (
+        terms
+        / (2 * apart)
+        * (0.25 * scale * slope)
+        * np.array([1, 1, 2 * sign], np.float32)[:, None, None]
+    )
     gradient = np.empty_like(logs)
-    gradient[:n_groups] = -relevance * (distances.reshape(n_groups, -1) @ pull.ravel()) + 2 * _PULL * (logs[:n_groups] - equal)
+    gradient[:n_groups] = -relevance * (
+        distances.reshape(n_groups, -1) @ pull.ravel()
+    ) + 2 * _PULL * (logs[:n_groups] - equal)
     gradient[n_groups:] = noise * np.trace(slope), scale * (slope * kernel).sum()
     return float(value), gradient
 
 
 def exponential(squares: np.ndarray) -> np.ndarray:
-    """The exponential covariance at distances of these ``squares`` (Rasmussen and Williams 2006, section 4.2.1).
+    """The exponential covariance at distances of these ``squares`` (Rasmussen and Williams 2006,
+    section 4.2.1).
 
-    It does better out of fold than the Gaussian one and the smoother ones between (docs/results.md): values are not smooth in features.
-    """
+    It does better out of fold than the Gaussian one and the smoother ones between
+    (docs/results.md): values are not smooth in features."""
     return np.exp(-np.sqrt(squares + _TINY))
 
 
 def _distances(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """``(G, 3, n, n) float32``: squared distances by region of pictures, of mirror images, and of pictures to mirror images."""
+    """``(G, 3, n, n) float32``: squared distances by region of pictures, of mirror images, and
+    of pictures to mirror images."""
     n = x.shape[1]
     out = np.empty((len(groups) - 1, 3, n, n), np.float32)
     for g, part in enumerate(_parts(x, groups)):
@@ -248,7 +335,8 @@ def _spread(of_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def _moments(attribute: str, values: np.ndarray) -> tuple[float, float]:
-    """Mean and deviation of the labels; a value that turns with its picture has its middle at one half."""
+    """Mean and deviation of the labels; a value that turns with its picture has its middle at
+    one half."""
     mean = 0.5 if attribute in MIRRORED else float(values.mean())
     return mean, float(np.sqrt(np.square(values - mean).mean())) or 1.0
 

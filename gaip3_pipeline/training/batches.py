@@ -1,4 +1,5 @@
-"""Batches of arrays in an order that depends on the seed and the epoch only, so that a resumed training sees the same ones."""
+"""Batches of arrays in an order that depends on the seed and the epoch only, so that a resumed
+training sees the same ones."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,10 +14,11 @@ Transform = Callable[[dict[str, np.ndarray], np.random.Generator], Any]
 class ArrayBatches(keras.utils.PyDataset):
     """Shuffled batches of equally long arrays, which may be memory maps.
 
-    ``transform(batch, generator)`` turns the picked rows into what the model takes (augmentation, scaling); the generator
-    is seeded by (seed, epoch, batch). An incomplete last batch is dropped while shuffling and kept otherwise. ``steps`` is the number of
-    batches of an epoch where that is not one pass. Rows of larger ``weights`` (N,) come more often, in proportion to them.
-    """
+    ``transform(batch, generator)`` turns the picked rows into what the model takes
+    (augmentation, scaling); the generator is seeded by (seed, epoch, batch). An incomplete last
+    batch is dropped while shuffling and kept otherwise. ``steps`` is the number of batches of an
+    epoch where that is not one pass. Rows of larger ``weights`` (N,) come more often, in
+    proportion to them."""
 
     def __init__(
         self,
@@ -33,7 +35,9 @@ class ArrayBatches(keras.utils.PyDataset):
         super().__init__(**kwargs)
         lengths = {len(a) for a in arrays.values()}
         if len(lengths) != 1:
-            raise ValueError(f"arrays of different lengths: { {k: len(a) for k, a in arrays.items()} }")
+            raise ValueError(
+                f"arrays of different lengths: { {k: len(a) for k, a in arrays.items()} }"
+            )
         self._arrays = arrays
         self._n = lengths.pop()
         if self._n == 0:
@@ -53,10 +57,15 @@ class ArrayBatches(keras.utils.PyDataset):
         self._epoch = epoch
         generator = np.random.default_rng((self._seed, epoch))
         passes = 1 if self._steps is None else -(-self._steps * self.batch_size // self._n)
-        self._order = np.concatenate([self._pass(generator) for _ in range(passes)]) if self._shuffle else np.arange(self._n)
+        self._order = (
+            np.concatenate([self._pass(generator) for _ in range(passes)])
+            if self._shuffle
+            else np.arange(self._n)
+        )
 
     def _pass(self, generator: np.random.Generator) -> np.ndarray:
-        """The rows of one pass: each once, or as often as its weight says, rounded up or down at random."""
+        """The rows of one pass: each once, or as often as its weight says, rounded up or down at
+        random."""
         if self._weights is None:
             return generator.permutation(self._n)
         often = np.floor(self._weights + generator.random(self._n)).astype(int)

@@ -1,9 +1,9 @@
-"""Checkpoints of a training: every variable of model and optimiser, the epoch and the history, without pickle.
+"""Checkpoints of a training: every variable of model and optimiser, the epoch and the history,
+without pickle.
 
-``last.json`` names the parts, files of at most ``PART_BYTES`` so that any of them can be sent; it is written after them, and what it
-does not name is removed after it. The arrays are those of Keras variables in their order, so a checkpoint written under one backend
-goes on under another.
-"""
+``last.json`` names the parts, files of at most ``PART_BYTES`` so that any of them can be sent;
+it is written after them, and what it does not name is removed after it. The arrays are those of
+Keras variables in their order, so a checkpoint written under one backend goes on under another."""
 
 import json
 import shutil
@@ -22,12 +22,14 @@ PART_BYTES = 15 << 20  # of arrays; a variable larger than this has a part to it
 
 
 class CheckpointError(RuntimeError):
-    """There is no checkpoint that the training could go on from; the message says why and what to do."""
+    """There is no checkpoint that the training could go on from; the message says why and what
+    to do."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands: the number of complete epochs, the figures of each, and the fingerprint of settings, data and code."""
+    """Where a training stands: the number of complete epochs, the figures of each, and the
+    fingerprint of settings, data and code."""
 
     epoch: int
     history: list[dict[str, float]]
@@ -38,7 +40,14 @@ def save(folder: Path, model: keras.Model, position: Position) -> None:
     """Write the checkpoint of ``model``, whole or not at all."""
     variables = _variables(model)
     names = []
-    for i, part in enumerate(_parts({f"v{n}": np.asarray(keras.ops.convert_to_numpy(v.value)) for n, v in enumerate(variables)})):
+    for i, part in enumerate(
+        _parts(
+            {
+                f"v{n}": np.asarray(keras.ops.convert_to_numpy(v.value))
+                for n, v in enumerate(variables)
+            }
+        )
+    ):
         names.append(f"epoch_{position.epoch:05d}_{i:02d}.npz")
         with writing(folder / names[-1]) as temporary, temporary.open("wb") as f:
             np.savez(f, **part)  # type: ignore[arg-type]
@@ -58,9 +67,8 @@ def save(folder: Path, model: keras.Model, position: Position) -> None:
 def restore(folder: Path, model: keras.Model, fingerprint: str) -> Position:
     """Bring ``model`` to its last checkpoint; epoch 0 if there is none of this very training.
 
-    A checkpoint with another ``fingerprint`` (other data, settings or code), of another architecture, or one that cannot be
-    read is not used: the training starts afresh.
-    """
+    A checkpoint with another ``fingerprint`` (other data, settings or code), of another
+    architecture, or one that cannot be read is not used: the training starts afresh."""
     try:
         about = _read_index(folder)
         if about["fingerprint"] == fingerprint:
@@ -71,7 +79,8 @@ def restore(folder: Path, model: keras.Model, fingerprint: str) -> Position:
 
 
 def resume(folder: Path, model: keras.Model) -> Position:
-    """Bring ``model`` to its last checkpoint, whatever data, settings and code it has seen. Raises :class:`CheckpointError`."""
+    """Bring ``model`` to its last checkpoint, whatever data, settings and code it has seen.
+    Raises :class:`CheckpointError`."""
     return _assign(folder, _read_index(folder), model)
 
 
@@ -86,16 +95,28 @@ def _read_index(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as e:
         raise CheckpointError(f"there is no checkpoint in {folder}: train without --resume") from e
     except (OSError, ValueError) as e:
-        raise CheckpointError(f"{folder / INDEX} cannot be read ({e}): train without --resume") from e
-    if not isinstance(about, dict) or not {"fingerprint", "epoch", "history", "parts", "variables"} <= set(about):
-        raise CheckpointError(f"{folder / INDEX} is not the index of a checkpoint: train without --resume")
+        raise CheckpointError(
+            f"{folder / INDEX} cannot be read ({e}): train without --resume"
+        ) from e
+    if not isinstance(about, dict) or not {
+        "fingerprint",
+        "epoch",
+        "history",
+        "parts",
+        "variables",
+    } <= set(about):
+        raise CheckpointError(
+            f"{folder / INDEX} is not the index of a checkpoint: train without --resume"
+        )
     return about
 
 
 def _assign(folder: Path, about: dict[str, Any], model: keras.Model) -> Position:
     variables = _variables(model)
     if about["variables"] != _signature(variables):
-        raise CheckpointError(f"the checkpoint in {folder} is of a network of another shape: train without --resume")
+        raise CheckpointError(
+            f"the checkpoint in {folder} is of a network of another shape: train without --resume"
+        )
     arrays: dict[str, np.ndarray] = {}
     try:
         for name in about["parts"]:
@@ -103,7 +124,9 @@ def _assign(folder: Path, about: dict[str, Any], model: keras.Model) -> Position
                 arrays |= dict(data)
         ordered = [arrays[f"v{i}"] for i in range(len(variables))]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        raise CheckpointError(f"a part of the checkpoint in {folder} cannot be read ({e}): train without --resume") from e
+        raise CheckpointError(
+            f"a part of the checkpoint in {folder} cannot be read ({e}): train without --resume"
+        ) from e
     for variable, array in zip(variables, ordered, strict=True):
         variable.assign(array)
     return Position(about["epoch"], about["history"], about["fingerprint"])
@@ -116,8 +139,8 @@ def _variables(model: keras.Model) -> list[Any]:
 
 
 def _signature(variables: list[Any]) -> list[list[Any]]:
-    # Paths carry counters of the process ("dense_3"), so shapes and dtypes in order stand for the architecture. Seeds are uint32 or
-    # int64, as the backend likes them.
+    # Paths carry counters of the process ("dense_3"), so shapes and dtypes in order stand for the
+    # architecture. Seeds are uint32 or int64, as the backend likes them.
     return [["int" if "int" in str(v.dtype) else str(v.dtype), list(v.shape)] for v in variables]
 
 

@@ -1,9 +1,10 @@
-"""Critics of real against generated pictures: the guide, which steers retouching, and the judges, which only measure.
+"""Critics of real against generated pictures: the guide, which steers retouching, and the judges,
+which only measure.
 
-A generator knows the pictures that it learned from, so critics learn from others alone. Those are few: a critic is five networks, each of
-which leaves out another fifth of them. Their mean speaks of samples and of further pictures; of one of its own pictures speaks the network
-that has not seen it.
-"""
+A generator knows the pictures that it learned from, so critics learn from others alone. Those
+are few: a critic is five networks, each of which leaves out another fifth of them. Their mean
+speaks of samples and of further pictures; of one of its own pictures speaks the network that has
+not seen it."""
 
 import dataclasses
 import math
@@ -35,13 +36,15 @@ from gaip3_pipeline.training.run import Run
 JPEG_QUALITY, LEAST_QUALITY = 95, 20
 ROLES = ("guide", "judge")
 NETWORKS = 5
-MOST_DRAWS, ENOUGH = 4, 1000  # where pictures are fewer than enough, several samples for each, and several reconstructions
+# where pictures are fewer than enough, several samples for each, and several reconstructions
+MOST_DRAWS, ENOUGH = 4, 1000
 MASKED = -1.0  # in place of a pair's side: the network does not learn from it
 
 
 @dataclass(frozen=True)
 class CriticResult:
-    """``history``: figures per epoch; logits ``(N,) float32`` of the pairs, of the network that has not seen them.
+    """``history``: figures per epoch; logits ``(N,) float32`` of the pairs, of the network that has
+    not seen them.
 
     ``train_auc``: of what the other networks say, which have.
     """
@@ -54,11 +57,11 @@ class CriticResult:
 
 @dataclass(frozen=True)
 class TrainedCritic:
-    """A trained critic, ``(B, height, width, 3) -> (B, networks)`` logits, and what it said of pairs out of fold.
+    """A trained critic, ``(B, height, width, 3) -> (B, networks)`` logits, and what it said of
+    pairs out of fold.
 
-    ``auc`` of ``held_out`` pairs; ``typical``: the median logit of their real pictures, ``typical_map (h, w)``: their mean evidence
-    by place.
-    """
+    ``auc`` of ``held_out`` pairs; ``typical``: the median logit of their real pictures,
+    ``typical_map (h, w)``: their mean evidence by place."""
 
     model: keras.Model
     height: int
@@ -70,8 +73,11 @@ class TrainedCritic:
 
 
 def pictures_of_role(bucket: np.ndarray, role: str) -> np.ndarray:
-    """Row numbers of the real pictures of ``role`` (``guide``, ``judge``): held out from the generator, of even or of odd buckets."""
-    return np.flatnonzero((split(bucket) != "train") & (np.asarray(bucket) % 2 == ROLES.index(role)))
+    """Row numbers of the real pictures of ``role`` (``guide``, ``judge``): held out from the
+    generator, of even or of odd buckets."""
+    return np.flatnonzero(
+        (split(bucket) != "train") & (np.asarray(bucket) % 2 == ROLES.index(role))
+    )
 
 
 def draws_for(n: int) -> int:
@@ -88,25 +94,37 @@ def train_critic(
 ) -> CriticResult:
     """Train a critic into ``run.folder`` on pairs, and score the first draw of each out of fold.
 
-    ``generated (draws, N, h, w, 3) uint8`` of the generator's size, drawn with the conditions of ``real (draws, N, H, W, 3) uint8`` of any;
-    ``bucket (N,)`` of the pairs, equal for twins. Both sides go the same way: the same size, the same JPEG. Raises ``ValueError`` when
-    pictures lie in fewer than two folds.
-    """
+    ``generated (draws, N, h, w, 3) uint8`` of the generator's size, drawn with the conditions of
+    ``real (draws, N, H, W, 3) uint8`` of any; ``bucket (N,)`` of the pairs, equal for twins.
+    Both sides go the same way: the same size, the same JPEG. Raises ``ValueError`` when pictures
+    lie in fewer than two folds."""
     fold = folds_of(bucket, NETWORKS)
     if len(np.unique(fold)) < 2 or real.shape[:2] != generated.shape[:2]:
-        n = f"{real.shape[1]} pictures that the generator has not seen and {generated.shape[1]} samples"
+        n = (
+            f"{real.shape[1]} pictures that the generator has not seen and {generated.shape[1]}"
+            " samples"
+        )
         raise ValueError(f"critic: {n} are too few to cross-fit; add photographs")
     height, width = generated.shape[2:4]
     # Without their margin before they are moved about: a frame that moves inwards could be seen.
-    sides = [np.stack([without_margin(same_way(draw, height, width)) for draw in side]) for side in (real, generated)]
+    sides = [
+        np.stack([without_margin(same_way(draw, height, width)) for draw in side])
+        for side in (real, generated)
+    ]
     both_sides = np.stack(sides, axis=1)  # (draws, 2, N, …)
     is_real = np.repeat(np.array([1, 0], np.float32), len(fold))
     own = np.tile(fold, 2)[:, None] == np.arange(NETWORKS)
 
-    def augmented(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def augmented(
+        batch: dict[str, np.ndarray], generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         flipped, _ = flip_some(batch["image"], generator)
-        # A JPEG and noise of each picture's own strength hide codecs' traces and part of the decoder's blur, which no latent can mend.
-        coded = as_jpegs(shift(flipped, settings.shift, generator), generator.integers(LEAST_QUALITY, JPEG_QUALITY, len(flipped)))
+        # A JPEG and noise of each picture's own strength hide codecs' traces and part of the
+        # decoder's blur, which no latent can mend.
+        coded = as_jpegs(
+            shift(flipped, settings.shift, generator),
+            generator.integers(LEAST_QUALITY, JPEG_QUALITY, len(flipped)),
+        )
         moved = jitter(as_float(coded), settings.jitter, generator)
         strength = generator.uniform(0, settings.noise, (len(moved), 1, 1, 1)).astype(np.float32)
         noise = generator.standard_normal(moved.shape, dtype=np.float32)
@@ -115,10 +133,15 @@ def train_critic(
     seed_everything(settings.seed)
     model = build_critic(height, width, settings.width_multiplier, settings.dropout, NETWORKS)
     targets = np.where(own, MASKED, is_real[:, None])
-    arrays = {"image": both_sides.reshape(-1, height, width, 3), "target": np.tile(targets, (len(real), 1))}
+    arrays = {
+        "image": both_sides.reshape(-1, height, width, 3),
+        "target": np.tile(targets, (len(real), 1)),
+    }
     batches = ArrayBatches(arrays, settings.batch_size, settings.seed, augmented)
     model.compile(
-        optimizer=keras.optimizers.Adam(cosine_decay(settings.learning_rate, len(batches), settings.epochs), beta_1=0.5),
+        optimizer=keras.optimizers.Adam(
+            cosine_decay(settings.learning_rate, len(batches), settings.epochs), beta_1=0.5
+        ),
         loss=cross_entropy,
         metrics=[accuracy],
         **compile_options(),
@@ -129,7 +152,8 @@ def train_critic(
         batches,
         run,
         epochs=settings.epochs,
-        validation=(as_float(first), np.where(own, is_real[:, None], MASKED)),  # each pair by the network that has not seen it
+        # each pair by the network that has not seen it
+        validation=(as_float(first), np.where(own, is_real[:, None], MASKED)),
     )
     logits = _calibrated(model, score(model, [first], height, width), own, is_real > 0)
     unseen, seen = logits[own], np.where(own, 0.0, logits).sum(axis=1) / (NETWORKS - 1)
@@ -142,26 +166,49 @@ def train_critic(
         "map": maps.mean(axis=0).tolist(),
     }
     save_weights(model, run.folder)
-    save_config(run.folder, {"height": height, "width": width, "networks": NETWORKS, "held_out": known, **dataclasses.asdict(settings)})
+    save_config(
+        run.folder,
+        {
+            "height": height,
+            "width": width,
+            "networks": NETWORKS,
+            "held_out": known,
+            **dataclasses.asdict(settings),
+        },
+    )
     checkpoint.discard(run.checkpoints)
     return CriticResult(history, real_logits, generated_logits, roc_auc(seen, is_real > 0))
 
 
 def load_critic(folder: Path) -> TrainedCritic:
-    """The critic of ``folder``. Raises ``FileNotFoundError`` when there is none, or one network of an earlier version."""
+    """The critic of ``folder``. Raises ``FileNotFoundError`` when there is none, or one network
+    of an earlier version."""
     config = load_config(folder)
     if "networks" not in config:
         raise FileNotFoundError(f"the critic in {folder} is of an earlier version of this program")
-    model = build_critic(config["height"], config["width"], config["width_multiplier"], config["dropout"], config["networks"])
+    model = build_critic(
+        config["height"],
+        config["width"],
+        config["width_multiplier"],
+        config["dropout"],
+        config["networks"],
+    )
     load_weights(model, folder).compile(**compile_options())
     known = config["held_out"]
     return TrainedCritic(
-        model, config["height"], config["width"], known["n"], known["auc"], known["typical"], np.array(known["map"], np.float32)
+        model,
+        config["height"],
+        config["width"],
+        known["n"],
+        known["auc"],
+        known["typical"],
+        np.array(known["map"], np.float32),
     )
 
 
 def cross_entropy(is_real: Any, logits: Any) -> Any:
-    """``(B,)``: the mean cross-entropy over the networks that take part, of ``(B, networks)`` each; others have ``MASKED``."""
+    """``(B,)``: the mean cross-entropy over the networks that take part, of ``(B, networks)``
+    each; others have ``MASKED``."""
     return _over_present(is_real, ops.softplus(logits) - is_real * logits)
 
 
@@ -175,8 +222,11 @@ def _over_present(is_real: Any, values: Any) -> Any:
     return ops.sum(present * values, axis=-1) / ops.maximum(ops.sum(present, axis=-1), 1.0)
 
 
-def _calibrated(model: keras.Model, logits: np.ndarray, own: np.ndarray, is_real: np.ndarray) -> np.ndarray:
-    """Divide each network's logit by a temperature, so that it is a log density ratio (Guo et al. 2017); the new ``(2 N, networks)``.
+def _calibrated(
+    model: keras.Model, logits: np.ndarray, own: np.ndarray, is_real: np.ndarray
+) -> np.ndarray:
+    """Divide each network's logit by a temperature, so that it is a log density ratio (Guo et al.
+    2017); the new ``(2 N, networks)``.
 
     A network's temperature suits what the others say out of fold, so no pair takes part in its own.
     """
@@ -189,25 +239,31 @@ def _calibrated(model: keras.Model, logits: np.ndarray, own: np.ndarray, is_real
 
 
 def evidence_by_network(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """``(N, networks, h, w) float32`` addends of the logits of ``(N, H, W, 3) uint8``, which are of the size that ``model`` takes."""
+    """``(N, networks, h, w) float32`` addends of the logits of ``(N, H, W, 3) uint8``, which are
+    of the size that ``model`` takes."""
     parts = evidence(model)
     parts.compile(**compile_options())
     return score(parts, [images], *images.shape[1:3])
 
 
 def critic_logits(critic: TrainedCritic, images: np.ndarray) -> np.ndarray:
-    """``(N,) float32`` logits of being real, of ``(N, H, W, 3) uint8`` after the size and the JPEG that the critic was trained on."""
-    return score(critic.model, [same_way(images, critic.height, critic.width)], critic.height, critic.width).mean(axis=1)
+    """``(N,) float32`` logits of being real, of ``(N, H, W, 3) uint8`` after the size and the
+    JPEG that the critic was trained on."""
+    return score(
+        critic.model, [same_way(images, critic.height, critic.width)], critic.height, critic.width
+    ).mean(axis=1)
 
 
 def without_margin(images: np.ndarray) -> np.ndarray:
-    """``(N, H, W, 3)`` with the outermost pixels, which a critic does not see, replaced by their nearest neighbours inside."""
+    """``(N, H, W, 3)`` with the outermost pixels, which a critic does not see, replaced by their
+    nearest neighbours inside."""
     inner = images[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
     return np.pad(inner, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), mode="edge")
 
 
 def same_way(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``(N, H, W, 3) uint8`` at ``(height, width)`` through one JPEG of quality 95, so that no codec tells real from generated."""
+    """``(N, H, W, 3) uint8`` at ``(height, width)`` through one JPEG of quality 95, so that no
+    codec tells real from generated."""
     return as_jpegs(shrink(images, height, width), [JPEG_QUALITY] * len(images))
 
 

@@ -1,14 +1,14 @@
 """Training of the detail network against a discriminator, on samples and on reconstructions.
 
-The loss of the network, with the mean pictures m of samples and of reconstructions, noise maps n, its pictures x = m + change(m, n) and the
-discriminator's logits D of patches and of whole pictures:
+The loss of the network, with the mean pictures m of samples and of reconstructions, noise maps n,
+its pictures x = m + change(m, n) and the discriminator's logits D of patches and of whole pictures:
 
     L = − E D(T(x)) + w_low · E |Q(x) − Q(m)| + w_near · E |x_r − y| + w_values · E (r(x) − c)²
 
-with the augmentation T (DiffAugment, Zhao et al. 2020, arXiv 2006.10738), a quarter of the size Q, reconstructions x_r of the pictures y,
-and what the frozen regressors r see of the five values c. The discriminator has the hinge loss (Lim and Ye 2017, arXiv 1705.02894) on
-pictures T(y) against T(x) of samples and reconstructions. It learns from the generator's training split alone.
-"""
+with the augmentation T (DiffAugment, Zhao et al. 2020, arXiv 2006.10738), a quarter of the size
+Q, reconstructions x_r of the pictures y, and what the frozen regressors r see of the five values
+c. The discriminator has the hinge loss (Lim and Ye 2017, arXiv 1705.02894) on pictures T(y)
+against T(x) of samples and reconstructions. It learns from the generator's training split alone."""
 
 import dataclasses
 import math
@@ -40,10 +40,15 @@ from gaip3_pipeline.training.run import Run
 
 Tensor = Any
 NETWORKS = ("network", "discriminator")
-POOL, MOST_DRAWS = 4096, 4  # samples and reconstructions that are drawn before training, at least; draws of each picture, at most
+# samples and reconstructions that are drawn before training, at least; draws of each picture, at
+# most
+POOL, MOST_DRAWS = 4096, 4
 WATCHED, SHOWN = 128, 16  # faces of each epoch's figures, and of its grid
-LEAST_DIVERSITY, MOST_POWER = 0.7, 4.0  # of the means' own, and over the pictures'; beyond is a collapse
-BY_HEART, LATELY = 0.6, 5  # r_t, a mean of so many epochs, from which a discriminator teaches what it remembers instead of what faces have
+# of the means' own, and over the pictures'; beyond is a collapse
+LEAST_DIVERSITY, MOST_POWER = 0.7, 4.0
+# r_t, a mean of so many epochs, from which a discriminator teaches what it remembers instead of
+# what faces have
+BY_HEART, LATELY = 0.6, 5
 VALUES_SHARE = 4  # the guides see one picture of so many
 TURNS = np.array([a in MIRRORED for a in ATTRIBUTES])
 Show = Callable[[int, np.ndarray], None]
@@ -53,9 +58,9 @@ Show = Callable[[int, np.ndarray], None]
 class Pool:
     """What a training draws from.
 
-    ``samples (P, H, W, 3) uint8``, mean pictures drawn for ``asked (P, 5)``; ``rebuilt (R, H, W, 3) uint8``, mean reconstructions of the
-    rows ``of (R,)`` of ``photographs (N, …, 3) uint8`` of any size, whose values are ``read (N, 5)``.
-    """
+    ``samples (P, H, W, 3) uint8``, mean pictures drawn for ``asked (P, 5)``; ``rebuilt (R, H, W,
+    3) uint8``, mean reconstructions of the rows ``of (R,)`` of ``photographs (N, …, 3) uint8``
+    of any size, whose values are ``read (N, 5)``."""
 
     samples: np.ndarray
     asked: np.ndarray
@@ -65,11 +70,14 @@ class Pool:
     read: np.ndarray
 
     def batches(self, settings: Detail) -> ArrayBatches:
-        """Batches for :class:`DetailTraining`: samples, and as many reconstructions with their pictures, each mirrored or not."""
+        """Batches for :class:`DetailTraining`: samples, and as many reconstructions with their
+        pictures, each mirrored or not."""
         height, width = self.samples.shape[1:3]
         n = max(len(self.samples), len(self.rebuilt))
 
-        def pick(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
+        def pick(
+            batch: dict[str, np.ndarray], generator: np.random.Generator
+        ) -> tuple[dict[str, np.ndarray]]:
             which = batch["rebuilt"]
             sample, turned = flip_some(self.samples[batch["sample"]], generator)
             rebuilt, mirrored = flip_some(self.rebuilt[which], generator)
@@ -86,37 +94,53 @@ class Pool:
                 },
             )
 
-        rows = {"sample": np.resize(np.arange(len(self.samples)), n), "rebuilt": np.resize(np.arange(len(self.rebuilt)), n)}
+        rows = {
+            "sample": np.resize(np.arange(len(self.samples)), n),
+            "rebuilt": np.resize(np.arange(len(self.rebuilt)), n),
+        }
         return ArrayBatches(rows, settings.batch_size, settings.seed, pick, steps=settings.steps)
 
 
 def draw_pool(
-    generator: FaceGenerator, photographs: np.ndarray, values: np.ndarray, settings: Samples, progress: Progress | None = None
+    generator: FaceGenerator,
+    photographs: np.ndarray,
+    values: np.ndarray,
+    settings: Samples,
+    progress: Progress | None = None,
 ) -> Pool:
-    """Mean pictures of samples and of reconstructions of ``photographs (N, …, 3) uint8``, with ``values (N, 5)``.
+    """Mean pictures of samples and of reconstructions of ``photographs (N, …, 3) uint8``, with
+    ``values (N, 5)``.
 
-    Drawn as ``settings`` say; a generator's detail takes no part. About 2 · max(N, 4096) · H · W · 3 bytes.
-    """
+    Drawn as ``settings`` say; a generator's detail takes no part. About 2 · max(N, 4096) · H · W
+    · 3 bytes."""
     values = np.asarray(values, np.float32)
     rows = np.random.default_rng(settings.seed).integers(0, len(values), max(POOL, len(values)))
     seeds = settings.seed + SEED_OFFSET["detail"] + np.arange(len(rows))
     plain = FaceGenerator(generator.nvae, generator.posterior)
     samples = np.concatenate(list(plain.draw(seeds, values[rows], settings, progress)))
     draws = min(MOST_DRAWS, math.ceil(POOL / len(values)))
-    rebuilt = np.concatenate([plain.reconstructions(photographs, values, 0.0, draw) for draw in range(draws)])
-    return Pool(samples, values[rows], rebuilt, np.tile(np.arange(len(values)), draws), photographs, values)
+    rebuilt = np.concatenate(
+        [plain.reconstructions(photographs, values, 0.0, draw) for draw in range(draws)]
+    )
+    return Pool(
+        samples, values[rows], rebuilt, np.tile(np.arange(len(values)), draws), photographs, values
+    )
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What each epoch is measured by: mean pictures of samples ``(N, H, W, 3) uint8``, and photographs to compare with, of that size."""
+    """What each epoch is measured by: mean pictures of samples ``(N, H, W, 3) uint8``, and
+    photographs to compare with, of that size."""
 
     means: np.ndarray
     photographs: np.ndarray
 
 
-def draw_watched(generator: FaceGenerator, photographs: np.ndarray, values: np.ndarray, settings: Samples) -> Watched:
-    """Samples for the first of held-out ``values (N, 5)``, at most ``WATCHED``, beside their ``photographs (N, …, 3) uint8``."""
+def draw_watched(
+    generator: FaceGenerator, photographs: np.ndarray, values: np.ndarray, settings: Samples
+) -> Watched:
+    """Samples for the first of held-out ``values (N, 5)``, at most ``WATCHED``, beside their
+    ``photographs (N, …, 3) uint8``."""
     n = min(WATCHED, len(values))
     plain = FaceGenerator(generator.nvae, generator.posterior)
     seeds = settings.seed + SEED_OFFSET["detail"] - 1 - np.arange(n)
@@ -126,7 +150,8 @@ def draw_watched(generator: FaceGenerator, photographs: np.ndarray, values: np.n
 
 @dataclass(frozen=True)
 class DetailResult:
-    """The trained networks, the figures of each epoch, how many pictures they learned from, and whether they began with weights at hand."""
+    """The trained networks, the figures of each epoch, how many pictures they learned from, and
+    whether they began with weights at hand."""
 
     network: DetailNetwork
     discriminator: Discriminator
@@ -136,25 +161,41 @@ class DetailResult:
 
     @property
     def figures(self) -> dict[str, float | int | bool]:
-        """What is reported: n, epochs, and the last epoch's figures of samples beside held-out pictures."""
-        last = {name.removeprefix("val_"): value for name, value in self.history[-1].items() if name.startswith("val_")}
-        trained = {"n_train": self.n_train, "epochs": len(self.history), "from_start_weights": self.started}
+        """What is reported: n, epochs, and the last epoch's figures of samples beside held-out
+        pictures."""
+        last = {
+            name.removeprefix("val_"): value
+            for name, value in self.history[-1].items()
+            if name.startswith("val_")
+        }
+        trained = {
+            "n_train": self.n_train,
+            "epochs": len(self.history),
+            "from_start_weights": self.started,
+        }
         return trained | last | {"overfitting": self.history[-1]["overfitting"]}
 
 
 class DetailTraining(keras.Model):
-    """The detail network as ``fit`` trains it: ``network`` and ``discriminator`` learn, ``ema`` follows ``network`` and is what is kept.
+    """The detail network as ``fit`` trains it: ``network`` and ``discriminator`` learn, ``ema``
+    follows ``network`` and is what is kept.
 
-    Takes batches ``{"sample", "rebuilt": mean pictures, "photograph": what was rebuilt, (B, H, W, 3) uint8 each, "asked", "read":
-    (B, 5) the values of samples and of photographs}``. Both networks take their step at once; the step counter, the average and the
-    seeds are variables, so that a checkpoint of them resumes everything.
+    Takes batches ``{"sample", "rebuilt": mean pictures, "photograph": what was rebuilt, (B, H, W,
+    3) uint8 each, "asked", "read": (B, 5) the values of samples and of photographs}``. Both
+    networks take their step at once; the step counter, the average and the seeds are variables, so
+    that a checkpoint of them resumes everything.
 
-    ``guides``: frozen regressors, ``(B, h, w, 3) float32 in 0..1 -> (B, K)`` each, together of the five values; ``known (5,)``: whether
-    they know each value; others take no part.
-    """
+    ``guides``: frozen regressors, ``(B, h, w, 3) float32 in 0..1 -> (B, K)`` each, together of
+    the five values; ``known (5,)``: whether they know each value; others take no part."""
 
     def __init__(
-        self, settings: Detail, height: int, width: int, guides: Sequence[keras.Model] = (), known: Sequence[bool] = (), **kwargs: Any
+        self,
+        settings: Detail,
+        height: int,
+        width: int,
+        guides: Sequence[keras.Model] = (),
+        known: Sequence[bool] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.settings = settings
@@ -169,15 +210,20 @@ class DetailTraining(keras.Model):
         self.guides, self.known = list(guides), [float(k) for k in known] or [1.0] * len(ATTRIBUTES)
         for guide in self.guides:
             guide.trainable = False
-        self.step = self.add_weight(shape=(), initializer="zeros", dtype="float32", trainable=False, name="step")
+        self.step = self.add_weight(
+            shape=(), initializer="zeros", dtype="float32", trainable=False, name="step"
+        )
         self.random = keras.random.SeedGenerator(settings.seed)
         names = ("adversarial", "low", "near", "values", "discriminator", "overfitting")
         self._figures = {name: keras.metrics.Mean(name=name) for name in names}
         self.built = True
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Any]:
-        """The pictures of samples and reconstructions, the change that makes them, and the logits of what the discriminator is shown."""
-        sample, rebuilt, photograph = (ops.cast(inputs[k], "float32") / 255.0 for k in ("sample", "rebuilt", "photograph"))
+        """The pictures of samples and reconstructions, the change that makes them, and the
+        logits of what the discriminator is shown."""
+        sample, rebuilt, photograph = (
+            ops.cast(inputs[k], "float32") / 255.0 for k in ("sample", "rebuilt", "photograph")
+        )
         means = ops.concatenate([sample, rebuilt], axis=0)
         noise = keras.random.normal((*ops.shape(means)[:3], 1), seed=self.random)
         change = (self.network if training else self.ema)(ops.concatenate([means, noise], axis=-1))
@@ -190,23 +236,37 @@ class DetailTraining(keras.Model):
             "judged": self.discriminator(shown, training=training),
         }
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Tensor:
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
         s, n = self.settings, ops.shape(x["photograph"])[0]
         photograph, whole = ops.cast(x["photograph"], "float32") / 255.0, y_pred["judged"][1]
         terms = {
             "adversarial": -sum(ops.mean(logits) for logits in y_pred["pleases"]),
             "low": ops.mean(ops.abs(halved(halved(y_pred["change"])))),
             "near": ops.mean(ops.abs(y_pred["pictures"][n:] - photograph)),
-            "values": self._values_error(y_pred["pictures"], ops.concatenate([x["asked"], x["read"]], axis=0)),
-            "discriminator": sum(ops.mean(ops.relu(1.0 - d[:n])) + ops.mean(ops.relu(1.0 + d[n:])) for d in y_pred["judged"]),
-            # Karras et al. 2020, equation 1, r_t: 0 where the discriminator has not learned its pictures by heart, 1 where it has.
+            "values": self._values_error(
+                y_pred["pictures"], ops.concatenate([x["asked"], x["read"]], axis=0)
+            ),
+            "discriminator": sum(
+                ops.mean(ops.relu(1.0 - d[:n])) + ops.mean(ops.relu(1.0 + d[n:]))
+                for d in y_pred["judged"]
+            ),
+            # Karras et al. 2020, equation 1, r_t: 0 where the discriminator has not learned its
+            # pictures by heart, 1 where it has.
             "overfitting": ops.mean(ops.sign(whole[:n])),
         }
         for name, value in terms.items():
             self._figures[name].update_state(value)
         if training:
             self._follow()
-        # The gradients do not meet: the adversarial term is frozen for the discriminator, whose own term does not reach the network.
+        # The gradients do not meet: the adversarial term is frozen for the discriminator, whose own
+        # term does not reach the network.
         loss = terms["adversarial"] + terms["discriminator"] + s.values * terms["values"]
         return loss + s.low * terms["low"] + s.near * terms["near"]
 
@@ -214,15 +274,20 @@ class DetailTraining(keras.Model):
         """:func:`values_error` of one picture in ``VALUES_SHARE``; 0 without guides."""
         if not self.guides:
             return ops.convert_to_tensor(0.0)
-        return values_error(self.guides, self.known, pictures[::VALUES_SHARE], asked[::VALUES_SHARE])
+        return values_error(
+            self.guides, self.known, pictures[::VALUES_SHARE], asked[::VALUES_SHARE]
+        )
 
     def _augmented(self, pictures: Tensor) -> Tensor:
-        """DiffAugment: brightness, saturation, contrast, and a move by up to an eighth of the size with zeros behind."""
+        """DiffAugment: brightness, saturation, contrast, and a move by up to an eighth of the
+        size with zeros behind."""
         batch, height, width = ops.shape(pictures)[0], pictures.shape[1], pictures.shape[2]
         strength = self.settings.augmentation
 
         def around(middle: float, reach: float) -> Tensor:
-            return keras.random.uniform((batch, 1, 1, 1), middle - reach, middle + reach, seed=self.random)
+            return keras.random.uniform(
+                (batch, 1, 1, 1), middle - reach, middle + reach, seed=self.random
+            )
 
         pictures = pictures + around(0.0, strength / 2)
         grey = ops.mean(pictures, axis=3, keepdims=True)
@@ -230,18 +295,22 @@ class DetailTraining(keras.Model):
         mean = ops.mean(pictures, axis=(1, 2, 3), keepdims=True)
         pictures = mean + (pictures - mean) * around(1.0, strength)
         rows, columns = self._moves(batch, height), self._moves(batch, width)
-        pictures = ops.reshape(ops.matmul(rows, ops.reshape(pictures, (-1, height, width * 3))), (-1, height, width, 3))
+        pictures = ops.reshape(
+            ops.matmul(rows, ops.reshape(pictures, (-1, height, width * 3))), (-1, height, width, 3)
+        )
         return ops.einsum("bij,bhjc->bhic", columns, pictures)
 
     def _moves(self, batch: Any, size: int) -> Tensor:
-        """``(B, size, size)``: matrices that move a picture by a whole number of pixels along one axis."""
+        """``(B, size, size)``: matrices that move a picture by a whole number of pixels along
+        one axis."""
         most = float(round(size / 8))
         by = ops.floor(keras.random.uniform((batch, 1, 1), -most, most + 1.0, seed=self.random))
         place = ops.arange(size, dtype="float32")
         return ops.cast(ops.equal(place[None, :, None] + by, place[None, None, :]), "float32")
 
     def _follow(self) -> None:
-        """Move the average towards the weights as they were before this update; it starts as a plain mean of the first steps."""
+        """Move the average towards the weights as they were before this update; it starts as a
+        plain mean of the first steps."""
         keep = ops.minimum(self.settings.ema, self.step / (self.step + 10.0))
         for average, weight in zip(self.ema.weights, self.network.weights, strict=True):
             average.assign(average * keep + ops.stop_gradient(weight) * (1.0 - keep))
@@ -249,7 +318,8 @@ class DetailTraining(keras.Model):
 
 
 def optimizer(training: DetailTraining) -> keras.optimizers.Adam:
-    """Both networks' Adam without momentum, as is usual for adversarial training, with a rate that falls to a tenth by a cosine."""
+    """Both networks' Adam without momentum, as is usual for adversarial training, with a rate
+    that falls to a tenth by a cosine."""
     s = training.settings
     rate = keras.optimizers.schedules.CosineDecay(s.learning_rate, s.epochs * s.steps, alpha=0.1)
     return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99)
@@ -269,12 +339,12 @@ def train_detail(
 ) -> DetailResult:
     """Train on ``pool``, with checkpoints in ``run.folder``, and return the averaged network.
 
-    Where ``start`` holds networks of these sizes, training begins with their weights. ``guides`` and ``known`` as :class:`DetailTraining`
-    takes them. ``show`` is given each epoch and a grid of the same faces, ``(H, W, 3) uint8``. A killed training goes on at its last
-    checkpoint under the same fingerprint; it ends before its last epoch when its discriminator :func:`knows_by_heart`. Raises
-    :class:`DivergedError` where the loss is not a number, and where the network collapses: its pictures grow alike, or their detail out
-    of all measure.
-    """
+    Where ``start`` holds networks of these sizes, training begins with their weights. ``guides``
+    and ``known`` as :class:`DetailTraining` takes them. ``show`` is given each epoch and a grid
+    of the same faces, ``(H, W, 3) uint8``. A killed training goes on at its last checkpoint
+    under the same fingerprint; it ends before its last epoch when its discriminator
+    :func:`knows_by_heart`. Raises :class:`DivergedError` where the loss is not a number, and
+    where the network collapses: its pictures grow alike, or their detail out of all measure."""
     height, width = pool.samples.shape[1:3]
     seed_everything(settings.seed)
     training = DetailTraining(settings, height, width, guides, known)
@@ -288,31 +358,42 @@ def train_detail(
         callbacks=(_Watch(watched, show), *callbacks),
         is_over=knows_by_heart,
     )
-    return DetailResult(training.ema, training.discriminator, history, len(pool.photographs), started)
+    return DetailResult(
+        training.ema, training.discriminator, history, len(pool.photographs), started
+    )
 
 
 def knows_by_heart(history: Sequence[Mapping[str, float]]) -> bool:
-    """Whether the discriminator has learned its pictures by heart, by ``overfitting`` (r_t) of the last epochs.
+    """Whether the discriminator has learned its pictures by heart, by ``overfitting`` (r_t) of the
+    last epochs.
 
-    Karras et al. (2020, arXiv 2006.06676) hold it at .6 by augmenting more. From there on, painted faces grew one eye unlike the other
-    (docs/results.md, detail).
-    """
+    Karras et al. (2020, arXiv 2006.06676) hold it at .6 by augmenting more. From there on,
+    painted faces grew one eye unlike the other (docs/results.md, detail)."""
     lately = [figures["overfitting"] for figures in history[-LATELY:]]
     return len(lately) == LATELY and float(np.mean(lately)) > BY_HEART
 
 
 def save_start(network: DetailNetwork, discriminator: Discriminator, file: Path) -> None:
-    """Write both networks' weights as float16, in the order of their variables, whole or not at all."""
+    """Write both networks' weights as float16, in the order of their variables, whole or not at
+    all."""
     arrays = {f"network_{i}": w for i, w in enumerate(network.get_weights())}
     arrays |= {f"discriminator_{i}": w for i, w in enumerate(discriminator.get_weights())}
     with writing(file) as temporary, temporary.open("wb") as f:
-        np.savez_compressed(f, allow_pickle=False, **{name: w.astype(np.float16) for name, w in arrays.items()})
+        np.savez_compressed(
+            f, allow_pickle=False, **{name: w.astype(np.float16) for name, w in arrays.items()}
+        )
 
 
 def begin_with(training: DetailTraining, file: Path) -> bool:
-    """Give ``training`` the weights of :func:`save_start`; False, and nothing changes, where they are of networks of other sizes."""
+    """Give ``training`` the weights of :func:`save_start`; False, and nothing changes, where
+    they are of networks of other sizes."""
     with np.load(file, allow_pickle=False) as arrays:
-        kept = {name: [arrays[f"{name}_{i}"] for i in range(sum(n.startswith(f"{name}_") for n in arrays))] for name in NETWORKS}
+        kept = {
+            name: [
+                arrays[f"{name}_{i}"] for i in range(sum(n.startswith(f"{name}_") for n in arrays))
+            ]
+            for name in NETWORKS
+        }
     for name, weights in kept.items():
         if [w.shape for w in weights] != [tuple(w.shape) for w in getattr(training, name).weights]:
             return False
@@ -322,18 +403,35 @@ def begin_with(training: DetailTraining, file: Path) -> bool:
     return True
 
 
-def detail_sheet(generator: FaceGenerator, photographs: np.ndarray, values: np.ndarray, settings: Samples, columns: int = 12) -> bytes:
-    """A JPEG of held-out photographs, their reconstructions and samples: means, and below each what the detail network makes of it."""
+def detail_sheet(
+    generator: FaceGenerator,
+    photographs: np.ndarray,
+    values: np.ndarray,
+    settings: Samples,
+    columns: int = 12,
+) -> bytes:
+    """A JPEG of held-out photographs, their reconstructions and samples: means, and below each
+    what the detail network makes of it."""
     height, width = generator.nvae.settings.height, generator.nvae.settings.width
     photographs, values = photographs[:columns], values[:columns]
-    seeds = settings.seed + SEED_OFFSET["detail"] - 1 - np.arange(columns)  # as those watched: none was learned from
+    # as those watched: none was learned from
+    seeds = settings.seed + SEED_OFFSET["detail"] - 1 - np.arange(columns)
     rows = [shrink(photographs, height, width)]
     for amount in (0.0, 1.0):
         rows.append(generator.reconstructions(photographs, values, amount))
     for amount in (0.0, 1.0):
-        rows += generator.draw(seeds, np.resize(values, (columns, values.shape[1])), dataclasses.replace(settings, detail=amount))
+        rows += generator.draw(
+            seeds,
+            np.resize(values, (columns, values.shape[1])),
+            dataclasses.replace(settings, detail=amount),
+        )
     title = "held out | rebuilt: mean, with detail | samples: mean, with detail"
-    return contact_sheet([p for row in rows for p in row], columns, cell=(width * 3 // 2, height * 3 // 2), title=title)
+    return contact_sheet(
+        [p for row in rows for p in row],
+        columns,
+        cell=(width * 3 // 2, height * 3 // 2),
+        title=title,
+    )
 
 
 class _Watch(keras.callbacks.Callback):
@@ -350,10 +448,14 @@ class _Watch(keras.callbacks.Callback):
         change = np.asarray(self.model.ema.predict_on_batch(self._input))
         if not np.isfinite(change).all():
             return  # the loss is no number either, which ends the training
-        pictures = np.round(np.clip(self._input[..., :3] + change, 0.0, 1.0) * 255.0).astype(np.uint8)
+        pictures = np.round(np.clip(self._input[..., :3] + change, 0.0, 1.0) * 255.0).astype(
+            np.uint8
+        )
         pairs = list(enumerate(zip(octaves(pictures), self._theirs, strict=True), 1))
         power = {f"val_power_{k}": power_ratio(*pair) for k, pair in pairs}
-        figures = power | {f"val_kurtosis_{k}": ours.kurtosis / theirs.kurtosis for k, (ours, theirs) in pairs}
+        figures = power | {
+            f"val_kurtosis_{k}": ours.kurtosis / theirs.kurtosis for k, (ours, theirs) in pairs
+        }
         # Of one picture, or of means that are all alike, diversity says nothing.
         figures["val_diversity"] = _diversity(pictures) / self._means if self._means > 0 else 1.0
         if logs is not None:
@@ -361,8 +463,14 @@ class _Watch(keras.callbacks.Callback):
         if self._show:
             self._show(epoch + 1, grid(pictures[:SHOWN]))
         if not figures["val_diversity"] >= LEAST_DIVERSITY or max(power.values()) > MOST_POWER:
-            said = f"diversity {figures['val_diversity']:.2f} of the means', power {figures['val_power_1']:.2f} of the photographs'"
-            raise DivergedError(f"the detail network collapsed in epoch {epoch + 1} ({said}): lower [detail] learning_rate; it is not kept")
+            said = (
+                f"diversity {figures['val_diversity']:.2f} of the means', power"
+                f" {figures['val_power_1']:.2f} of the photographs'"
+            )
+            raise DivergedError(
+                f"the detail network collapsed in epoch {epoch + 1} ({said}): lower [detail]"
+                " learning_rate; it is not kept"
+            )
 
 
 def _diversity(pictures: np.ndarray) -> float:

@@ -1,4 +1,5 @@
-"""One way to train: ``fit`` with checkpoints, resumption, progress and a callable that takes the figures of each epoch."""
+"""One way to train: ``fit`` with checkpoints, resumption, progress and a callable that takes the
+figures of each epoch."""
 
 import dataclasses
 import math
@@ -24,10 +25,11 @@ class OutOfMemoryError(RuntimeError):
 
 @dataclass(frozen=True)
 class KeepBest:
-    """Keep what is best by a figure of each epoch, the less the better, and end ``patience`` epochs after it; with 0 never.
+    """Keep what is best by a figure of each epoch, the less the better, and end ``patience`` epochs
+    after it; with 0 never.
 
-    ``keep()`` is called after each epoch that is the best so far. Epochs before ``first_epoch`` (1 is the first) don't count.
-    """
+    ``keep()`` is called after each epoch that is the best so far. Epochs before ``first_epoch``
+    (1 is the first) don't count."""
 
     figure: str
     keep: Callable[[], None]
@@ -56,24 +58,30 @@ def fit(
     is_over: Callable[[list[dict[str, float]]], bool] | None = None,
     resume: bool = False,
 ) -> list[dict[str, float]]:
-    """Train the compiled, built ``model`` for ``epochs`` epochs in all and return the figures of each.
+    """Train the compiled, built ``model`` for ``epochs`` epochs in all and return the figures of
+    each.
 
-    A checkpoint is written after every epoch; a training that was killed goes on after the last one that carries the same
-    fingerprint, with the same batches as if nothing had happened. ``run.log`` is
-    called for the epochs trained here; there may be fewer with the patience of ``keep_best``, or where ``is_over`` says so of the
-    figures of all epochs. With ``resume`` the last checkpoint must be gone on from, and may be of other settings, data or code: its
-    epochs are logged again, to make the curves whole. Raises
-    :class:`DivergedError` when the loss is not finite or more than half of an epoch's updates were skipped as spikes,
-    :class:`OutOfMemoryError` with the batch size to try, and keeps the last checkpoint; :class:`checkpoint.CheckpointError` when
-    nothing can be resumed.
-    """
-    position = checkpoint.resume(run.checkpoints, model) if resume else checkpoint.restore(run.checkpoints, model, run.fingerprint)
+    A checkpoint is written after every epoch; a training that was killed goes on after the last
+    one that carries the same fingerprint, with the same batches as if nothing had happened.
+    ``run.log`` is called for the epochs trained here; there may be fewer with the patience of
+    ``keep_best``, or where ``is_over`` says so of the figures of all epochs. With ``resume`` the
+    last checkpoint must be gone on from, and may be of other settings, data or code: its epochs
+    are logged again, to make the curves whole. Raises :class:`DivergedError` when the loss is
+    not finite or more than half of an epoch's updates were skipped as spikes,
+    :class:`OutOfMemoryError` with the batch size to try, and keeps the last checkpoint;
+    :class:`checkpoint.CheckpointError` when nothing can be resumed."""
+    position = (
+        checkpoint.resume(run.checkpoints, model)
+        if resume
+        else checkpoint.restore(run.checkpoints, model, run.fingerprint)
+    )
     is_over = is_over or (keep_best.is_over if keep_best else _never)
     over = position.epoch >= epochs or is_over(position.history)
     if resume and over:
         limit = "epochs" if position.epoch >= epochs else "patience"
         raise checkpoint.CheckpointError(
-            f"the checkpoint in {run.checkpoints} is at its end, epoch {position.epoch}: raise {limit} to go on"
+            f"the checkpoint in {run.checkpoints} is at its end, epoch {position.epoch}: raise"
+            f" {limit} to go on"
         )
     if over:
         return position.history
@@ -96,7 +104,9 @@ def fit(
     except Exception as e:
         if is_out_of_memory(e):
             smaller = max(1, batches.batch_size // 2)
-            raise OutOfMemoryError(f"out of memory with batch_size = {batches.batch_size}: try batch_size = {smaller}") from e
+            raise OutOfMemoryError(
+                f"out of memory with batch_size = {batches.batch_size}: try batch_size = {smaller}"
+            ) from e
         raise
     return keeper.history
 
@@ -135,19 +145,35 @@ class _Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         figures = {k: float(v) for k, v in (logs or {}).items()}
         if not math.isfinite(figures["loss"]):
-            raise DivergedError(f"the loss is {figures['loss']} in epoch {epoch + 1}: lower the learning rate; the last checkpoint is kept")
+            raise DivergedError(
+                f"the loss is {figures['loss']} in epoch {epoch + 1}: lower the learning rate; the"
+                " last checkpoint is kept"
+            )
         if hasattr(self.model.optimizer, "skipped"):
-            figures["skipped_updates"] = float(keras.ops.convert_to_numpy(self.model.optimizer.skipped))  # since the beginning
-            now = figures["skipped_updates"] - (self.history[-1]["skipped_updates"] if self.history else 0.0)
+            # since the beginning
+            figures["skipped_updates"] = float(
+                keras.ops.convert_to_numpy(self.model.optimizer.skipped)
+            )
+            now = figures["skipped_updates"] - (
+                self.history[-1]["skipped_updates"] if self.history else 0.0
+            )
             if now > self._steps / 2:
                 skipped = f"{now:.0f} of {self._steps} updates of epoch {epoch + 1} were spikes"
-                raise DivergedError(f"{skipped}: lower the learning rate; the last checkpoint is kept")
+                raise DivergedError(
+                    f"{skipped}: lower the learning rate; the last checkpoint is kept"
+                )
         self._epoch = epoch + 1
         self.history.append(figures)
         best = self._keep_best
         if best and best.best(self.history) == self._epoch:
-            best.keep()  # before the checkpoint: a training killed in between does this epoch again, and so keeps it again
-        checkpoint.save(self._folder, self.model, checkpoint.Position(self._epoch, self.history, self._fingerprint))
+            # before the checkpoint: a training killed in between does this epoch again, and so
+            # keeps it again
+            best.keep()
+        checkpoint.save(
+            self._folder,
+            self.model,
+            checkpoint.Position(self._epoch, self.history, self._fingerprint),
+        )
         self._log(self._epoch, figures)
         if self._is_over(self.history):
             self.model.stop_training = True

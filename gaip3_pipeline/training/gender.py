@@ -1,8 +1,9 @@
-"""The classifier of sex, cross-fitted: each labelled picture is scored by the models that saw neither it nor its twins.
+"""The classifier of sex, cross-fitted: each labelled picture is scored by the models that saw
+neither it nor its twins.
 
-Two experts, whose logits are added (a product of experts, Hinton 2002): a convolutional network, and a Gaussian process on the features of
-the input models, whose mean is made a logit by Platt scaling (Platt 1999) of what it says of its own pictures without their labels.
-"""
+Two experts, whose logits are added (a product of experts, Hinton 2002): a convolutional network,
+and a Gaussian process on the features of the input models, whose mean is made a logit by Platt
+scaling (Platt 1999) of what it says of its own pictures without their labels."""
 
 import dataclasses
 import json
@@ -26,7 +27,12 @@ from gaip3_pipeline.settings import GenderModel, InputModel
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training import checkpoint
-from gaip3_pipeline.training.attribute_model import AttributeGP, fit_process, load_input_model, save_input_model
+from gaip3_pipeline.training.attribute_model import (
+    AttributeGP,
+    fit_process,
+    load_input_model,
+    save_input_model,
+)
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import fit
 from gaip3_pipeline.training.optimizer import cosine_decay
@@ -39,7 +45,8 @@ NO_FOLD = -1  # of a picture without a label: all models score it
 
 @dataclass(frozen=True)
 class GenderResult:
-    """``history``: figures per epoch, a column per fold. ``logits``, ``probabilities``: ``(N, 2) float32`` out of fold, male first."""
+    """``history``: figures per epoch, a column per fold. ``logits``, ``probabilities``: ``(N, 2)
+    float32`` out of fold, male first."""
 
     history: list[dict[str, float]]
     logits: np.ndarray
@@ -48,7 +55,8 @@ class GenderResult:
 
 @dataclass(frozen=True)
 class GenderModels:
-    """The trained networks and processes, one of each per fold, and the size of the networks' pictures."""
+    """The trained networks and processes, one of each per fold, and the size of the networks'
+    pictures."""
 
     models: list[keras.Model]
     processes: list["ScaledProcess"]
@@ -71,8 +79,9 @@ class ScaledProcess:
 
 @dataclass(frozen=True)
 class LabelledFaces:
-    """``images (N, H, W, 3) uint8``, ``is_female (N,) bool``, ``bucket (N,) int`` in 0..99, equal for twins, ``features (2, N, D)`` with
-    their regions' limits ``groups`` (features/trunk.py)."""
+    """``images (N, H, W, 3) uint8``, ``is_female (N,) bool``, ``bucket (N,) int`` in 0..99,
+    equal for twins, ``features (2, N, D)`` with their regions' limits ``groups``
+    (features/trunk.py)."""
 
     images: np.ndarray
     is_female: np.ndarray
@@ -82,27 +91,35 @@ class LabelledFaces:
 
 
 def train_gender(faces: LabelledFaces, settings: GenderModel, run: Run) -> GenderResult:
-    """Train ``settings.folds`` models into ``run.folder``, each on the other folds, and score every picture by the one that did not see it.
+    """Train ``settings.folds`` models into ``run.folder``, each on the other folds, and score every
+    picture by the one that did not see it.
 
-    Cross-entropy is plain:
-    label smoothing would keep every score below the 99.99 % rule. Raises ``ValueError`` when a fold lacks one of the sexes.
-    """
+    Cross-entropy is plain: label smoothing would keep every score below the 99.99 % rule. Raises
+    ``ValueError`` when a fold lacks one of the sexes."""
     fold = folds_of(faces.bucket, settings.folds)
     labels, folder = np.asarray(faces.is_female).astype(np.int32), run.folder
     for k in range(settings.folds):
         if len(set(labels[fold != k])) < 2 or not (fold == k).any():
-            raise ValueError(f"gender model: {len(labels)} labelled pictures do not fill {settings.folds} folds with both sexes")
+            raise ValueError(
+                f"gender model: {len(labels)} labelled pictures do not fill {settings.folds} folds"
+                " with both sexes"
+            )
     pictures = shrink(faces.images, settings.height, settings.width)
     logits = np.zeros((len(pictures), 2), np.float32)
     models, processes, histories = [], [], []
     for k in range(settings.folds):
         seen = fold != k
-        progress = run.progress and run.progress.another(f"{run.progress.label}, fold {k + 1} of {settings.folds}")
+        progress = run.progress and run.progress.another(
+            f"{run.progress.label}, fold {k + 1} of {settings.folds}"
+        )
         own = Run(folder, f"{run.fingerprint} fold {k}", _named(run.log, k), progress, f"fold{k}")
-        model, history = _train_fold({"image": pictures[seen], "label": labels[seen]}, k, settings, own)
+        model, history = _train_fold(
+            {"image": pictures[seen], "label": labels[seen]}, k, settings, own
+        )
         process = fit_platt(faces.features[:, seen], faces.groups, labels[seen])
         logits[~seen] = add_logits(
-            score(model, [pictures[~seen]], settings.height, settings.width), process.logits(faces.features[:, ~seen])
+            score(model, [pictures[~seen]], settings.height, settings.width),
+            process.logits(faces.features[:, ~seen]),
         )
         models.append(model)
         processes.append(process)
@@ -115,8 +132,13 @@ def train_gender(faces: LabelledFaces, settings: GenderModel, run: Run) -> Gende
     write_text_atomically(platt_file(folder), json.dumps(lines) + "\n")
     save_config(folder, dataclasses.asdict(settings))
     checkpoint.discard(checkpoints(folder))
-    history = [{f"fold{k}_{n}": v for k, h in enumerate(epoch) for n, v in h.items()} for epoch in zip(*histories, strict=True)]
-    return GenderResult(history, logits, softmax(logits.astype(np.float64), axis=1).astype(np.float32))
+    history = [
+        {f"fold{k}_{n}": v for k, h in enumerate(epoch) for n, v in h.items()}
+        for epoch in zip(*histories, strict=True)
+    ]
+    return GenderResult(
+        history, logits, softmax(logits.astype(np.float64), axis=1).astype(np.float32)
+    )
 
 
 def load_gender_models(folder: Path) -> GenderModels:
@@ -128,19 +150,29 @@ def load_gender_models(folder: Path) -> GenderModels:
         model.compile(**compile_options())
         models.append(model)
     lines = json.loads((platt_file(folder)).read_text(encoding="utf-8"))
-    processes = [ScaledProcess(load_input_model(folder, f"process{k}"), **line) for k, line in enumerate(lines)]
+    processes = [
+        ScaledProcess(load_input_model(folder, f"process{k}"), **line)
+        for k, line in enumerate(lines)
+    ]
     return GenderModels(models, processes, settings.height, settings.width)
 
 
 def score_gender(
-    models: GenderModels, extractor: Extractor, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None
+    models: GenderModels,
+    extractor: Extractor,
+    batches: Iterable[np.ndarray],
+    done: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """``(N, folds, 2) float32`` logits of every fold for batches of ``(B, H, W, 3) uint8``; ``done(n)`` is told the pictures scored."""
+    """``(N, folds, 2) float32`` logits of every fold for batches of ``(B, H, W, 3) uint8``;
+    ``done(n)`` is told the pictures scored."""
     parts, n = [], 0
     for batch in batches:
         features = extract(extractor, [batch], with_parts=False)
         networks = score_all(models.models, [batch], models.height, models.width)
-        folds = [add_logits(logits, process.logits(features)) for logits, process in zip(networks, models.processes, strict=True)]
+        folds = [
+            add_logits(logits, process.logits(features))
+            for logits, process in zip(networks, models.processes, strict=True)
+        ]
         parts.append(np.stack(folds, axis=1))
         n += len(batch)
         if done:
@@ -149,7 +181,8 @@ def score_gender(
 
 
 def fit_platt(features: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> ScaledProcess:
-    """The process of ``labels (N,)`` in {0, 1}, and the line of greatest likelihood through what it says of each without its label."""
+    """The process of ``labels (N,)`` in {0, 1}, and the line of greatest likelihood through what
+    it says of each without its label."""
     process = fit_process(SEX, features, groups, labels.astype(np.float64), InputModel())
     said, women = process.left_out(), labels == FEMALE
     # Platt's targets: a class of n pictures is not certain either
@@ -159,7 +192,9 @@ def fit_platt(features: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> S
         margin = line[0] * said + line[1]
         return float((np.logaddexp(0.0, margin) - target * margin).mean())
 
-    slope, offset = minimize(loss, np.array([10.0, -5.0]), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-9}).x
+    slope, offset = minimize(
+        loss, np.array([10.0, -5.0]), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-9}
+    ).x
     return ScaledProcess(process, float(slope), float(offset))
 
 
@@ -171,10 +206,10 @@ def add_logits(logits: np.ndarray, margin: np.ndarray) -> np.ndarray:
 def combine(logits: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """One pair of logits per picture, ``(N, 2) float32``, from ``(N, folds, 2)``.
 
-    A picture with a ``fold`` (a labelled one, its brightness copy or another twin) has the logits of that fold's model, which did
-    not see it; one with ``NO_FOLD`` has the mean of the logits of all models. Logits rather than probabilities are averaged: a
-    mean of probabilities passes the 99.99 % rule only when every model does.
-    """
+    A picture with a ``fold`` (a labelled one, its brightness copy or another twin) has the
+    logits of that fold's model, which did not see it; one with ``NO_FOLD`` has the mean of the
+    logits of all models. Logits rather than probabilities are averaged: a mean of probabilities
+    passes the 99.99 % rule only when every model does."""
     fold = np.asarray(fold)
     own = logits[np.arange(len(logits)), np.maximum(fold, 0)]
     return np.where((fold == NO_FOLD)[:, None], logits.mean(axis=1), own).astype(np.float32)
@@ -186,15 +221,22 @@ def _train_fold(
     settings: GenderModel,
     run: Run,
 ) -> tuple[keras.Model, list[dict[str, float]]]:
-    def augmented(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def augmented(
+        batch: dict[str, np.ndarray], generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         flipped, _ = flip_some(batch["image"], generator)
-        return jitter(as_float(shift(flipped, settings.shift, generator)), settings.jitter, generator), batch["label"]
+        return (
+            jitter(as_float(shift(flipped, settings.shift, generator)), settings.jitter, generator),
+            batch["label"],
+        )
 
     seed_everything(settings.seed + k)
     model = _build(settings)
     batches = ArrayBatches(arrays, settings.batch_size, settings.seed + k, augmented)
     model.compile(
-        optimizer=keras.optimizers.Adam(cosine_decay(settings.learning_rate, len(batches), settings.epochs)),
+        optimizer=keras.optimizers.Adam(
+            cosine_decay(settings.learning_rate, len(batches), settings.epochs)
+        ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         **compile_options(),
@@ -203,8 +245,12 @@ def _train_fold(
 
 
 def _build(settings: GenderModel) -> keras.Model:
-    return build_classifier(settings.height, settings.width, settings.width_multiplier, settings.dropout)
+    return build_classifier(
+        settings.height, settings.width, settings.width_multiplier, settings.dropout
+    )
 
 
 def _named(log: Log, k: int) -> Log:
-    return lambda step, figures: log(step, {f"fold{k}_{name}": value for name, value in figures.items()})
+    return lambda step, figures: log(
+        step, {f"fold{k}_{name}": value for name, value in figures.items()}
+    )

@@ -1,4 +1,5 @@
-"""Training of the NVAE. What is trained stands in models/nvae/objective.py; this is the how: data, optimiser, result."""
+"""Training of the NVAE. What is trained stands in models/nvae/objective.py; this is the how:
+data, optimiser, result."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,8 +25,10 @@ from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
 from gaip3_pipeline.training.run import Examples, Run
 
 IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
-ENOUGH, ENOUGH_SHARE = 40, 0.02  # pictures at or beyond the ends of the range of a value, at most this share of all
-RARITY_PARTS, RARITY_PICTURES, RAREST = 10, 50, 3.0  # of a value's range, each with so many pictures on average; how often at most
+# pictures at or beyond the ends of the range of a value, at most this share of all
+ENOUGH, ENOUGH_SHARE = 40, 0.02
+# of a value's range, each with so many pictures on average; how often at most
+RARITY_PARTS, RARITY_PICTURES, RAREST = 10, 50, 3.0
 WARM_SHARE = 1 / 3  # of the epochs: a warm start goes through the last third of a training again
 GRIDS, GRID_FACES, GRID_SEED = 20, 16, 7  # of samples shown while a training runs
 TURNS = np.array([a in MIRRORED for a in ATTRIBUTES])
@@ -36,7 +39,8 @@ Show = Callable[[int, np.ndarray], None]
 
 @dataclass(frozen=True)
 class NvaeResult:
-    """What a training gives: the model that was saved, the figures of each epoch, and the bound on images it never saw."""
+    """What a training gives: the model that was saved, the figures of each epoch, and the bound
+    on images it never saw."""
 
     model: NVAE
     history: list[dict[str, float]]
@@ -47,8 +51,8 @@ class NvaeResult:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What is reported: n, epochs trained, the model's and the best of them, the range of each value that the pictures support, and
-        held-out bits/dim and nats of KL per group."""
+        """What is reported: n, epochs trained, the model's and the best of them, the range of
+        each value that the pictures support, and held-out bits/dim and nats of KL per group."""
         epochs = {"epochs": len(self.history), "epoch": self.epoch, "best_epoch": self.best_epoch}
         trained: dict[str, Any] = {"n_train": self.n_train, **epochs, **self._supported}
         if not self.held_out:
@@ -81,23 +85,25 @@ def train_nvae(
     start_from: NVAE | None = None,
     known: Sequence[bool] = (),
 ) -> NvaeResult:
-    """Train on the images of split "train", save the averaged weights in ``run.folder`` and return the result.
+    """Train on the images of split "train", save the averaged weights in ``run.folder`` and return
+    the result.
 
-    The weights are those of the last epoch, or with ``settings.patience`` of the one that was best on the split "validation", by bound
-    and control, once control was in force. ``run.checkpoints`` keeps the last epoch with the optimiser's state, and
-    its folder ``best`` the best as a model of its own for :func:`load_nvae`.
+    The weights are those of the last epoch, or with ``settings.patience`` of the one that was best
+    on the split "validation", by bound and control, once control was in force. ``run.checkpoints``
+    keeps the last epoch with the optimiser's state, and its folder ``best`` the best as a model of
+    its own for :func:`load_nvae`.
 
-    Pictures are of any size not below that of ``settings``, values in the
-    order of ``ATTRIBUTES``. A killed training goes on at its last checkpoint if
-    the fingerprint is the same, and with ``resume`` one of other settings or data, too. With ``start_from``, a model of the same
-    architecture (see :func:`gaip3_pipeline.models.nvae.model.warm_start`), only the last third of a training is gone through, from its
-    weights: the KL's warm-up is over, control is in force, and the learning rate is what it would be by then.
+    Pictures are of any size not below that of ``settings``, values in the order of ``ATTRIBUTES``.
+    A killed training goes on at its last checkpoint if the fingerprint is the same, and with
+    ``resume`` one of other settings or data, too. With ``start_from``, a model of the same
+    architecture (see :func:`gaip3_pipeline.models.nvae.model.warm_start`), only the last third of a
+    training is gone through, from its weights: the KL's warm-up is over, control is in force, and
+    the learning rate is what it would be by then.
 
-    ``guides`` are the models of the five values, needed for ``settings.control``, and ``known (5,)`` which of the values they know (see
-    :class:`NvaeTraining`). ``show`` is given,
-    about 20 times, an epoch and a grid of samples ``(H, W, 3) uint8`` of the same latents.
-    Raises ``ValueError`` when there is nothing to train on, and what ``fit`` does.
-    """
+    ``guides`` are the models of the five values, needed for ``settings.control``, and ``known
+    (5,)`` which of the values they know (see :class:`NvaeTraining`). ``show`` is given, about 20
+    times, an epoch and a grid of samples ``(H, W, 3) uint8`` of the same latents. Raises
+    ``ValueError`` when there is nothing to train on, and what ``fit`` does."""
     split = np.asarray(examples.split)
     parts = {name: np.flatnonzero(split == name) for name in ("train", "validation", "test")}
     if not len(parts["train"]):
@@ -112,20 +118,29 @@ def train_nvae(
 
     seed_everything(settings.seed)
     augmentation = partial(augmented, settings.shift)
-    batches = ArrayBatches(data("train"), settings.batch_size, settings.seed, augmentation, weights=rarity(learned))
+    batches = ArrayBatches(
+        data("train"), settings.batch_size, settings.seed, augmentation, weights=rarity(learned)
+    )
     epochs = max(1, math.ceil(WARM_SHARE * settings.epochs)) if start_from else settings.epochs
     total_steps, steps = settings.epochs * len(batches), epochs * len(batches)
     training = NvaeTraining(settings, total_steps, guides, supported_range(learned), known)
     if start_from:
         training.start_from(start_from, total_steps - steps)
     training.compile(optimizer=optimizer(settings, total_steps, steps), **compile_options())
-    validation = ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False) if len(parts["validation"]) else None
+    validation = (
+        ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False)
+        if len(parts["validation"])
+        else None
+    )
     best = run.checkpoints / "best"
     keep_best = None
     if validation:
         before = settings.epochs - epochs
-        first = max(1, math.ceil(CONTROL_COMPLETE * settings.epochs) - before)  # earlier, the validation loss says nothing of the sliders
-        keep_best = KeepBest("val_loss", lambda: save_nvae(training.ema, best), settings.patience, first)
+        # earlier, the validation loss says nothing of the sliders
+        first = max(1, math.ceil(CONTROL_COMPLETE * settings.epochs) - before)
+        keep_best = KeepBest(
+            "val_loss", lambda: save_nvae(training.ema, best), settings.patience, first
+        )
     history = fit(
         training,
         batches,
@@ -143,17 +158,24 @@ def train_nvae(
     held_out = data("test" if len(parts["test"]) else "validation")
     bound = None
     if len(held_out["image"]):
-        bound = bits_per_dim(training.ema, held_out["image"], held_out["condition"], samples=IMPORTANCE_SAMPLES, seed=settings.seed)
+        bound = bits_per_dim(
+            training.ema,
+            held_out["image"],
+            held_out["condition"],
+            samples=IMPORTANCE_SAMPLES,
+            seed=settings.seed,
+        )
     readjust_normalization(training.ema, learned[: settings.batch_size], Samples.temperature)
     save_nvae(training.ema, run.folder)
     return NvaeResult(training.ema, history, bound, len(parts["train"]), epoch, best_epoch)
 
 
 def supported_range(values: np.ndarray) -> np.ndarray:
-    """``(2, N)``: the least and the greatest of each of the values ``(n, N)`` with at least ``ENOUGH`` pictures at it or beyond.
+    """``(2, N)``: the least and the greatest of each of the values ``(n, N)`` with at least
+    ``ENOUGH`` pictures at it or beyond.
 
-    With few pictures of all, a share of ``ENOUGH_SHARE``. What fewer show, no generator learns: asked for it, it draws no face.
-    """
+    With few pictures of all, a share of ``ENOUGH_SHARE``. What fewer show, no generator learns:
+    asked for it, it draws no face."""
     known = np.asarray(values, np.float32)
     ordered = np.sort(known[np.isfinite(known).all(axis=1)], axis=0)
     beyond = int(min(ENOUGH - 1, ENOUGH_SHARE * len(ordered)))
@@ -161,11 +183,12 @@ def supported_range(values: np.ndarray) -> np.ndarray:
 
 
 def rarity(values: np.ndarray) -> np.ndarray:
-    """``(n,)``: how often each picture of the values ``(n, N)`` is to be drawn, from 1 to ``RAREST``; those of rare values more often.
+    """``(n,)``: how often each picture of the values ``(n, N)`` is to be drawn, from 1 to
+    ``RAREST``; those of rare values more often.
 
-    The square root of how many fewer pictures than usual lie in the same part of a value's range, of the rarest of its values. Parts are a
-    tenth of the range, or larger where pictures are few.
-    """
+    The square root of how many fewer pictures than usual lie in the same part of a value's
+    range, of the rarest of its values. Parts are a tenth of the range, or larger where pictures
+    are few."""
     parts = int(np.clip(len(values) // RARITY_PICTURES, 1, RARITY_PARTS))
     places = np.clip((np.nan_to_num(values) * parts).astype(int), 0, parts - 1)
     often = np.ones(len(places))
@@ -177,10 +200,11 @@ def rarity(values: np.ndarray) -> np.ndarray:
 
 
 def optimizer(settings: Nvae, total_steps: int, steps: int) -> keras.optimizers.Optimizer:
-    """Adamax with linear warm-up and cosine decay, as in NVAE; the gradient's norm is bounded and spikes are skipped.
+    """Adamax with linear warm-up and cosine decay, as in NVAE; the gradient's norm is bounded and
+    spikes are skipped.
 
-    Of a training that goes through the last ``steps`` of ``total_steps``, the rate is warmed up to where the cosine stands by then.
-    """
+    Of a training that goes through the last ``steps`` of ``total_steps``, the rate is warmed up
+    to where the cosine stands by then."""
     warmup = max(1, math.ceil(settings.warmup * steps))
     peak = settings.learning_rate * (1 + math.cos(math.pi * (1 - steps / total_steps))) / 2
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -193,19 +217,25 @@ def optimizer(settings: Nvae, total_steps: int, steps: int) -> keras.optimizers.
     return SpikeSkippingAdamax(schedule, settings.spike, beta_2=0.98, clip_norm=settings.clip_norm)
 
 
-def augmented(most: int, batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
+def augmented(
+    most: int, batch: dict[str, np.ndarray], generator: np.random.Generator
+) -> tuple[dict[str, np.ndarray]]:
     """Each picture moved by up to ``most`` pixels, and half of them mirrored."""
     return mirrored_at_random(batch | {"image": shift(batch["image"], most, generator)}, generator)
 
 
-def mirrored_at_random(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
+def mirrored_at_random(
+    batch: dict[str, np.ndarray], generator: np.random.Generator
+) -> tuple[dict[str, np.ndarray]]:
     """Half of the pictures mirrored, the head turned to the other side with them."""
     image, flipped = flip_some(batch["image"], generator)
     condition = np.where(flipped[:, None] & TURNS, 1.0 - batch["condition"], batch["condition"])
     return ({"image": image, "condition": condition},)
 
 
-def unchanged(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
+def unchanged(
+    batch: dict[str, np.ndarray], generator: np.random.Generator
+) -> tuple[dict[str, np.ndarray]]:
     """The batch as the model takes it."""
     return (batch,)
 
@@ -222,7 +252,12 @@ class _Samples(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self._every == 0:
             seeds = GRID_SEED + np.arange(GRID_FACES)
-            # Not compiled: a compiled function of the JAX backend keeps the weights that it first saw.
+            # Not compiled: a compiled function of the JAX backend keeps the weights that it first
+            # saw.
             noise = noise_of_seeds(self.model.ema, seeds)
-            faces = self.model.ema.decode(noise, self._conditions, Samples.temperature, Samples.guidance)
-            self._show(epoch + 1, grid(np.round(keras.ops.convert_to_numpy(faces) * 255).astype(np.uint8)))
+            faces = self.model.ema.decode(
+                noise, self._conditions, Samples.temperature, Samples.guidance
+            )
+            self._show(
+                epoch + 1, grid(np.round(keras.ops.convert_to_numpy(faces) * 255).astype(np.uint8))
+            )

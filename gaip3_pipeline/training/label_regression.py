@@ -1,9 +1,11 @@
-"""Predictions for labelled pictures by models that saw neither them nor their twins, in seconds instead of a training per fold.
+"""Predictions for labelled pictures by models that saw neither them nor their twins, in seconds
+instead of a training per fold.
 
-A Gaussian process over the features of features/extractor.py (Rasmussen and Williams 2006, chapter 2), once in their own metric and once in
-one learned from the labels: the average outer product of the gradients of the first fit (one round of the recursive feature machine,
-Radhakrishnan et al. 2024). The mean of the two comes near the input models on photographs, but for eyes (docs/results.md).
-"""
+A Gaussian process over the features of features/extractor.py (Rasmussen and Williams 2006,
+chapter 2), once in their own metric and once in one learned from the labels: the average outer
+product of the gradients of the first fit (one round of the recursive feature machine,
+Radhakrishnan et al. 2024). The mean of the two comes near the input models on photographs, but
+for eyes (docs/results.md)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,18 +15,21 @@ import numpy as np
 from gaip3_pipeline.tables.splits import folds_of
 
 FOLDS = 4
-NOISE = 0.15  # variance of a label against that of the process; .05 and .15 differ by less than .02 in R²
-ROBUST_FROM = 2.0  # residuals beyond so many deviations count as noisier, in proportion to their square
+# variance of a label against that of the process; .05 and .15 differ by less than .02 in R²
+NOISE = 0.15
+# residuals beyond so many deviations count as noisier, in proportion to their square
+ROBUST_FROM = 2.0
 Fall = Callable[[np.ndarray], np.ndarray]  # covariances at squared distances
 _RIDGE = 1e-6  # of the learned metric: directions that no gradient took still count a little
 
 
 @dataclass(frozen=True)
 class CrossFit:
-    """``predicted (N,) float64`` in 0..1 and ``variance (N,)``, the process's and the label's in units of the process.
+    """``predicted (N,) float64`` in 0..1 and ``variance (N,)``, the process's and the label's in
+    units of the process.
 
-    Both are out of fold where the picture is labelled, and from all labels where it is not. ``models`` are those of all labels.
-    """
+    Both are out of fold where the picture is labelled, and from all labels where it is not.
+    ``models`` are those of all labels."""
 
     predicted: np.ndarray
     variance: np.ndarray
@@ -33,10 +38,11 @@ class CrossFit:
 
 @dataclass(frozen=True)
 class KernelRegression:
-    """A Gaussian process of one value, whose kernel is averaged over a picture and its mirror image.
+    """A Gaussian process of one value, whose kernel is averaged over a picture and its mirror
+    image.
 
-    ``features (2, n, d)`` in the metric of the model (``metric (D, d)``; None: as they come), ``inverse`` of the labels' covariance.
-    """
+    ``features (2, n, d)`` in the metric of the model (``metric (D, d)``; None: as they come),
+    ``inverse`` of the labels' covariance."""
 
     metric: np.ndarray | None
     features: np.ndarray
@@ -47,54 +53,68 @@ class KernelRegression:
     mean: float
 
     def covariance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Posterior covariance ``(n, m)``, in units of the process, of pictures of features ``(2, n, D)`` and ``(2, m, D)``."""
+        """Posterior covariance ``(n, m)``, in units of the process, of pictures of features
+        ``(2, n, D)`` and ``(2, m, D)``."""
         x, y = self._in_metric(a), self._in_metric(b)
         fall = gaussian(self.width)
         known_x, known_y = (mirror_kernel(z, self.features, fall, self.sign) for z in (x, y))
         return mirror_kernel(x, y, fall, self.sign) - known_x @ self.inverse @ known_y.T
 
     def posterior(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (a value that may leave 0..1) and variance (in units of the process, without the label's noise), ``(n,)`` each."""
+        """Mean (a value that may leave 0..1) and variance (in units of the process, without the
+        label's noise), ``(n,)`` each."""
         x = self._in_metric(features)
         fall = gaussian(self.width)
         between = mirror_kernel(x, self.features, fall, self.sign)
         own = 0.5 * (1.0 + self.sign * fall(np.square(x[0] - x[1]).sum(axis=1)))
         variance = own - np.einsum("ij,ij->i", between @ self.inverse, between)
-        return (between @ self.weights + self.mean).astype(np.float64), np.maximum(variance, 0.0).astype(np.float64)
+        return (between @ self.weights + self.mean).astype(np.float64), np.maximum(
+            variance, 0.0
+        ).astype(np.float64)
 
     def _in_metric(self, features: np.ndarray) -> np.ndarray:
         return features if self.metric is None else features @ self.metric
 
 
-def cross_fit(features: np.ndarray, values: np.ndarray, bucket: np.ndarray, mirrored: bool) -> CrossFit:
+def cross_fit(
+    features: np.ndarray, values: np.ndarray, bucket: np.ndarray, mirrored: bool
+) -> CrossFit:
     """Cross-fitted values of all pictures.
 
-    ``features (2, N, D)`` of pictures and their mirror images, ``values (N,)`` in 0..1 with NaN where there is no label, ``bucket (N,)``
-    of the split, equal for twins; ``mirrored``: a mirror image has 1 - value. No label of a picture or a twin of it touches what is
-    predicted for it. Raises ``ValueError`` when a fold leaves fewer than two labels to learn from.
-    """
+    ``features (2, N, D)`` of pictures and their mirror images, ``values (N,)`` in 0..1 with NaN
+    where there is no label, ``bucket (N,)`` of the split, equal for twins; ``mirrored``: a
+    mirror image has 1 - value. No label of a picture or a twin of it touches what is predicted
+    for it. Raises ``ValueError`` when a fold leaves fewer than two labels to learn from."""
     fold, labelled = folds_of(bucket, FOLDS), np.isfinite(values)
     predicted, variance = np.full(len(values), np.nan), np.full(len(values), np.nan)
     for k in range(FOLDS):
         seen, asked = labelled & (fold != k), labelled & (fold == k)
         if seen.sum() < 2:
-            raise ValueError(f"{labelled.sum()} labels are too few for {FOLDS} folds: label more images")
-        predicted[asked], variance[asked] = predict(fit_regressions(features[:, seen], values[seen], mirrored), features[:, asked])
+            raise ValueError(
+                f"{labelled.sum()} labels are too few for {FOLDS} folds: label more images"
+            )
+        predicted[asked], variance[asked] = predict(
+            fit_regressions(features[:, seen], values[seen], mirrored), features[:, asked]
+        )
     models = fit_regressions(features[:, labelled], values[labelled], mirrored)
     predicted[~labelled], variance[~labelled] = predict(models, features[:, ~labelled])
     return CrossFit(predicted, variance, models)
 
 
-def fit_regressions(features: np.ndarray, values: np.ndarray, mirrored: bool) -> list[KernelRegression]:
-    """The regressions in the features' own metric and in a learned one; shapes as :func:`cross_fit`, all labelled.
+def fit_regressions(
+    features: np.ndarray, values: np.ndarray, mirrored: bool
+) -> list[KernelRegression]:
+    """The regressions in the features' own metric and in a learned one; shapes as
+    :func:`cross_fit`, all labelled.
 
-    A label far from what the others say of it, left out in closed form (Rasmussen and Williams 2006, section 5.4.2), counts as noisier,
-    so that a wrong one misleads less: with one in twenty wrong, mean R² against the right ones .60 to .62 on photographs.
-    """
+    A label far from what the others say of it, left out in closed form (Rasmussen and Williams
+    2006, section 5.4.2), counts as noisier, so that a wrong one misleads less: with one in
+    twenty wrong, mean R² against the right ones .60 to .62 on photographs."""
     sign = -1 if mirrored else 1
     noise = np.full(len(values), NOISE)
     first = _fit(None, features, values, noise, sign)
-    off = np.abs(first.weights) / np.sqrt(np.diag(first.inverse))  # the residual left out over its standard deviation
+    # the residual left out over its standard deviation
+    off = np.abs(first.weights) / np.sqrt(np.diag(first.inverse))
     off /= 1.4826 * np.median(off) + 1e-6
     noise *= np.maximum(1.0, np.square(off / ROBUST_FROM))
     plain = _fit(None, features, values, noise, sign)
@@ -102,46 +122,66 @@ def fit_regressions(features: np.ndarray, values: np.ndarray, mirrored: bool) ->
     return [plain, _fit(metric, features @ metric, values, noise, sign)]
 
 
-def predict(models: Sequence[KernelRegression], features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of ``models``, clipped to 0..1, and their mean variance with that of a label, ``(n,) float64`` each."""
+def predict(
+    models: Sequence[KernelRegression], features: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of ``models``, clipped to 0..1, and their mean variance with that of a label,
+    ``(n,) float64`` each."""
     found = [model.posterior(features) for model in models]
-    return np.clip(np.mean([m for m, _ in found], axis=0), 0.0, 1.0), np.mean([v for _, v in found], axis=0) + NOISE
+    return np.clip(np.mean([m for m, _ in found], axis=0), 0.0, 1.0), np.mean(
+        [v for _, v in found], axis=0
+    ) + NOISE
 
 
-def _fit(metric: np.ndarray | None, x: np.ndarray, values: np.ndarray, noise: np.ndarray, sign: int) -> KernelRegression:
+def _fit(
+    metric: np.ndarray | None, x: np.ndarray, values: np.ndarray, noise: np.ndarray, sign: int
+) -> KernelRegression:
     squares = squared_distances(x[0], x[0])
     width = float(2.0 * np.median(squares[np.triu_indices(len(squares), 1)])) + 1e-12
     covariance = mirror_kernel(x, x, gaussian(width), sign)
     covariance[np.diag_indices(len(covariance))] += noise.astype(np.float32)
     inverse = np.linalg.inv(covariance)
     mean = 0.5 if sign < 0 else float(values.mean())
-    return KernelRegression(metric, x, width, sign, inverse, inverse @ (values - mean).astype(np.float32), mean)
+    return KernelRegression(
+        metric, x, width, sign, inverse, inverse @ (values - mean).astype(np.float32), mean
+    )
 
 
 def _learned_metric(model: KernelRegression) -> np.ndarray:
-    """``(D, D)``: the root of the mean outer product of the gradients at the labelled pictures and their mirror images."""
+    """``(D, D)``: the root of the mean outer product of the gradients at the labelled pictures
+    and their mirror images."""
     x = np.concatenate(list(model.features))
     weights = np.concatenate([model.weights, model.sign * model.weights])
     pull = gaussian(model.width)(squared_distances(x, x)) * weights
-    gradients = (pull.sum(axis=1)[:, None] * x - pull @ x).astype(np.float64)  # so that the product's rounding stays below the ridge
+    # so that the product's rounding stays below the ridge
+    gradients = (pull.sum(axis=1)[:, None] * x - pull @ x).astype(np.float64)
     outer = gradients.T @ gradients
-    return np.linalg.cholesky(outer / (np.trace(outer) / len(outer) + 1e-30) + _RIDGE * np.eye(len(outer))).astype(np.float32)
+    return np.linalg.cholesky(
+        outer / (np.trace(outer) / len(outer) + 1e-30) + _RIDGE * np.eye(len(outer))
+    ).astype(np.float32)
 
 
 def mirror_kernel(a: np.ndarray, b: np.ndarray, fall: Fall, sign: int) -> np.ndarray:
-    """Covariance ``(n, m)`` of pictures of features ``(2, n, D)`` and ``(2, m, D)``, which is ``fall`` of squared distances.
+    """Covariance ``(n, m)`` of pictures of features ``(2, n, D)`` and ``(2, m, D)``, which is
+    ``fall`` of squared distances.
 
-    It is averaged over a picture and its mirror image; ``sign`` is -1 where the mirror image's value is 1 - value.
-    """
-    same, other = (fall(squared_distances(a[0], b[i])) + fall(squared_distances(a[1], b[1 - i])) for i in (0, 1))
+    It is averaged over a picture and its mirror image; ``sign`` is -1 where the mirror image's
+    value is 1 - value."""
+    same, other = (
+        fall(squared_distances(a[0], b[i])) + fall(squared_distances(a[1], b[1 - i]))
+        for i in (0, 1)
+    )
     return 0.25 * (same + sign * other)
 
 
 def gaussian(width: float) -> Fall:
-    """How a covariance falls that is Gaussian in the distance, the square of which is taken over ``width``."""
+    """How a covariance falls that is Gaussian in the distance, the square of which is taken over
+    ``width``."""
     return lambda squares: np.exp(-squares / width)
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Squared distances ``(n, m)`` of ``(n, d)`` and ``(m, d)``."""
-    return np.maximum(np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)[None] - 2.0 * a @ b.T, 0.0)
+    return np.maximum(
+        np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)[None] - 2.0 * a @ b.T, 0.0
+    )

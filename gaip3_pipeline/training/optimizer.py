@@ -10,17 +10,20 @@ Tensor = Any
 
 
 class SpikeSkippingAdamax(keras.optimizers.Adamax):
-    """Adamax (Kingma and Ba 2015, section 7.1) that skips spikes: deep hierarchical VAEs now and then meet one.
+    """Adamax (Kingma and Ba 2015, section 7.1) that skips spikes: deep hierarchical VAEs now and
+    then meet one.
 
-    The norm of the whole gradient is bounded by ``clip_norm``. An update is skipped when that norm, before it is bounded, is not
-    finite, is exactly 0, or exceeds ``spike`` times its running mean after the first ``PATIENCE`` updates; the weights then stay as
-    they are. ``skipped`` counts them. A spike enters the mean as ``spike`` times the mean, so that a lasting change of scale is
-    followed after a few updates.
-    """
+    The norm of the whole gradient is bounded by ``clip_norm``. An update is skipped when that
+    norm, before it is bounded, is not finite, is exactly 0, or exceeds ``spike`` times its
+    running mean after the first ``PATIENCE`` updates; the weights then stay as they are.
+    ``skipped`` counts them. A spike enters the mean as ``spike`` times the mean, so that a
+    lasting change of scale is followed after a few updates."""
 
     PATIENCE = 20
 
-    def __init__(self, learning_rate: Any, spike: float, clip_norm: float = math.inf, **kwargs: Any) -> None:
+    def __init__(
+        self, learning_rate: Any, spike: float, clip_norm: float = math.inf, **kwargs: Any
+    ) -> None:
         super().__init__(learning_rate, **kwargs)
         self.spike = spike
         self.clip_norm = clip_norm
@@ -35,7 +38,9 @@ class SpikeSkippingAdamax(keras.optimizers.Adamax):
     def apply(self, grads: list[Tensor], trainable_variables: list[Any] | None = None) -> None:
         if trainable_variables is not None:
             self.build(list(trainable_variables))
-        norm = ops.sqrt(sum(ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads if g is not None))
+        norm = ops.sqrt(
+            sum(ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads if g is not None)
+        )
         finite = ops.logical_and(ops.isfinite(norm), norm > 0.0)
         step = ops.cast(self.iterations, "float32")
         usual = ops.convert_to_tensor(self.usual_norm)
@@ -48,7 +53,13 @@ class SpikeSkippingAdamax(keras.optimizers.Adamax):
         self._share = ops.cast(steady, "float32")
         scale = ops.minimum(1.0, self.clip_norm / norm)
         # Not a product with 0: that would keep what is no number.
-        super().apply([g if g is None else ops.where(steady, g * ops.cast(scale, g.dtype), 0.0) for g in grads], trainable_variables)
+        super().apply(
+            [
+                g if g is None else ops.where(steady, g * ops.cast(scale, g.dtype), 0.0)
+                for g in grads
+            ],
+            trainable_variables,
+        )
         self._share = 1.0
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
@@ -58,6 +69,9 @@ class SpikeSkippingAdamax(keras.optimizers.Adamax):
         return {**super().get_config(), "spike": self.spike, "clip_norm": self.clip_norm}
 
 
-def cosine_decay(learning_rate: float, batches_per_epoch: int, epochs: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """From ``learning_rate`` to 0 over the whole training; a function of the optimiser's step, so a resumed training goes on."""
+def cosine_decay(
+    learning_rate: float, batches_per_epoch: int, epochs: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """From ``learning_rate`` to 0 over the whole training; a function of the optimiser's step,
+    so a resumed training goes on."""
     return keras.optimizers.schedules.CosineDecay(learning_rate, max(1, batches_per_epoch * epochs))

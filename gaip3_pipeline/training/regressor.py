@@ -1,4 +1,5 @@
-"""Convolutional regressors of the five values: the evaluators, one for each value, and the control regressor of all."""
+"""Convolutional regressors of the five values: the evaluators, one for each value, and the
+control regressor of all."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,8 @@ from gaip3_pipeline.training.run import Examples, Run
 
 @dataclass(frozen=True)
 class RegressorResult:
-    """``history``: figures per epoch; ``predicted``: ``(N, K) float32`` values of all pictures given, in 0..1."""
+    """``history``: figures per epoch; ``predicted``: ``(N, K) float32`` values of all pictures
+    given, in 0..1."""
 
     history: list[dict[str, float]]
     predicted: np.ndarray
@@ -33,7 +35,8 @@ class RegressorResult:
 
 @dataclass(frozen=True)
 class Regressor:
-    """A trained model of the values ``attributes``, averaged over a picture and its mirror image, and the size of its pictures."""
+    """A trained model of the values ``attributes``, averaged over a picture and its mirror
+    image, and the size of its pictures."""
 
     model: keras.Model
     attributes: tuple[str, ...]
@@ -47,21 +50,26 @@ def train_regressor(
     settings: Network,
     run: Run,
 ) -> RegressorResult:
-    """Train the regressor of ``attributes`` into ``run.folder`` on the pictures of split ``train`` and predict all of them.
+    """Train the regressor of ``attributes`` into ``run.folder`` on the pictures of split ``train``
+    and predict all of them.
 
-    The length of
-    the training is fixed and its last weights are kept: validation figures are only watched, and ``test`` is not looked at.
-    Raises ``ValueError`` when there is nothing to train on.
-    """
+    The length of the training is fixed and its last weights are kept: validation figures are
+    only watched, and ``test`` is not looked at. Raises ``ValueError`` when there is nothing to
+    train on."""
     split = np.asarray(examples.split)
     seen = split == "train"
     if not seen.any():
-        raise ValueError(f"regressor of {', '.join(attributes)}: none of the {len(seen)} pictures is in the training split")
+        raise ValueError(
+            f"regressor of {', '.join(attributes)}: none of the {len(seen)} pictures is in the"
+            " training split"
+        )
     pictures = shrink(examples.images, settings.height, settings.width)
     targets = np.asarray(examples.values, np.float32)
     turns = np.array([a in MIRRORED for a in attributes])
 
-    def augmented(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def augmented(
+        batch: dict[str, np.ndarray], generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         moved, flipped = flip_some(batch["image"], generator)
         value = np.where(flipped[:, None] & turns, 1.0 - batch["value"], batch["value"])
         moved = blur(shift(moved, settings.shift, generator), settings.blur, generator)
@@ -69,9 +77,16 @@ def train_regressor(
 
     seed_everything(settings.seed)
     model = _build(settings, len(attributes))
-    batches = ArrayBatches({"image": pictures[seen], "value": targets[seen]}, settings.batch_size, settings.seed, augmented)
+    batches = ArrayBatches(
+        {"image": pictures[seen], "value": targets[seen]},
+        settings.batch_size,
+        settings.seed,
+        augmented,
+    )
     model.compile(
-        optimizer=keras.optimizers.Adam(cosine_decay(settings.learning_rate, len(batches), settings.epochs), clipnorm=1.0),
+        optimizer=keras.optimizers.Adam(
+            cosine_decay(settings.learning_rate, len(batches), settings.epochs), clipnorm=1.0
+        ),
         loss="mse",
         metrics=["mae"],
         **compile_options(),
@@ -98,13 +113,19 @@ def load_regressor(folder: Path) -> Regressor:
 
 
 def load_network(folder: Path) -> keras.Model:
-    """The regressor of ``folder`` without its mirror average, which would double a gradient's cost: ``(B, h, w, 3) -> (B, K)``."""
+    """The regressor of ``folder`` without its mirror average, which would double a gradient's
+    cost: ``(B, h, w, 3) -> (B, K)``."""
     return _load(folder)[0]
 
 
-def predict_values(regressor: Regressor, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None) -> np.ndarray:
-    """``(N, K) float32`` values in 0..1, rounded to 4 decimals, for batches of ``(B, H, W, 3) uint8``."""
-    return as_values(score_all([regressor.model], batches, regressor.height, regressor.width, done)[0])
+def predict_values(
+    regressor: Regressor, batches: Iterable[np.ndarray], done: Callable[[int], None] | None = None
+) -> np.ndarray:
+    """``(N, K) float32`` values in 0..1, rounded to 4 decimals, for batches of ``(B, H, W, 3)
+    uint8``."""
+    return as_values(
+        score_all([regressor.model], batches, regressor.height, regressor.width, done)[0]
+    )
 
 
 def _load(folder: Path) -> tuple[keras.Model, tuple[str, ...], Network]:
@@ -121,4 +142,6 @@ def _regressor(model: keras.Model, attributes: Sequence[str], settings: Network)
 
 
 def _build(settings: Network, values: int) -> keras.Model:
-    return build_regressor(settings.height, settings.width, settings.width_multiplier, settings.dropout, values)
+    return build_regressor(
+        settings.height, settings.width, settings.width_multiplier, settings.dropout, values
+    )

@@ -1,4 +1,5 @@
-"""What every training is given beside its settings: what to learn from, and where it keeps itself."""
+"""What every training is given beside its settings: what to learn from, and where it keeps
+itself."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ def keep_no_figures(epoch: int, figures: dict[str, float]) -> None:
 
 @dataclass(frozen=True)
 class Examples:
-    """``images (N, H, W, 3) uint8`` of any size, maybe a memory map; ``values (N, K)`` in 0..1; ``split (N,)`` of ``train``,
-    ``validation``, ``test``."""
+    """``images (N, H, W, 3) uint8`` of any size, maybe a memory map; ``values (N, K)`` in 0..1;
+    ``split (N,)`` of ``train``, ``validation``, ``test``."""
 
     images: np.ndarray
     values: np.ndarray
@@ -28,7 +29,8 @@ class Examples:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: the ``folder`` of its model, and the ``fingerprint`` of its settings, data and code, under which it resumes.
+    """One training: the ``folder`` of its model, and the ``fingerprint`` of its settings, data and
+    code, under which it resumes.
 
     ``part`` names one of several models of the folder, whose checkpoints lie apart.
     """

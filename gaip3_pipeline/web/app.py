@@ -1,8 +1,9 @@
-"""The pages' server: labels, pictures, history and refreshes of one data root over HTTP, the studio (``studio``), and the page itself.
+"""The pages' server: labels, pictures, history and refreshes of one data root over HTTP, the studio
+(``studio``), and the page itself.
 
-A label is answered when it is on disk (``tables.label_store``). A refresh runs in a process of its own, so that it outlives this one
-and shows the same to the terminal, the Dagster UI and this page; what is known of it is read from its record.
-"""
+A label is answered when it is on disk (``tables.label_store``). A refresh runs in a process of
+its own, so that it outlives this one and shows the same to the terminal, the Dagster UI and this
+page; what is known of it is read from its record."""
 
 import getpass
 import os
@@ -35,7 +36,8 @@ from gaip3_pipeline.web.studio import UPLOAD, UPLOADS, StudioRoutes
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NAME = 60  # characters of a person's name
-FOR_A_YEAR = {"Cache-Control": "private, max-age=31536000, immutable"}  # its address changes with the picture
+# its address changes with the picture
+FOR_A_YEAR = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
 class NewLabel(BaseModel):
@@ -69,7 +71,8 @@ class Person(BaseModel):
 
 
 def build_app(root: DataRoot, token: str = "", links: dict[str, str] | None = None) -> FastAPI:
-    """The server of ``root``. ``token`` is asked for where it is not empty; ``links`` names further pages, such as Dagster's."""
+    """The server of ``root``. ``token`` is asked for where it is not empty; ``links`` names
+    further pages, such as Dagster's."""
     studio = StudioRoutes(root)
 
     @asynccontextmanager
@@ -77,7 +80,9 @@ def build_app(root: DataRoot, token: str = "", links: dict[str, str] | None = No
         yield
         await studio.close()
 
-    app = FastAPI(title="gaip3 labels", docs_url=None, redoc_url=None, openapi_url=None, lifespan=running)
+    app = FastAPI(
+        title="gaip3 labels", docs_url=None, redoc_url=None, openapi_url=None, lifespan=running
+    )
     app.add_middleware(Guard, token=token, larger={UPLOADS: UPLOAD})
     for error, status in ((ContractError, 422), (ValueError, 422), (LabelConflict, 409)):
         app.add_exception_handler(error, _answered_with(status))
@@ -192,7 +197,9 @@ class RefreshRoutes:
         router.add_api_route("/api/refreshes", self.refreshes, methods=["GET"])
         router.add_api_route("/api/refreshes", self.start, methods=["POST"], status_code=202)
         router.add_api_route("/api/refreshes/stop", self.stop, methods=["POST"], status_code=202)
-        router.add_api_route("/picture/refresh/{refresh_id}/{when}/{name}", self.picture, methods=["GET"])
+        router.add_api_route(
+            "/picture/refresh/{refresh_id}/{when}/{name}", self.picture, methods=["GET"]
+        )
 
     def plan(self) -> Response:
         """What a refresh would do, and why."""
@@ -231,13 +238,15 @@ def _jpeg(make: Callable[[], bytes], headers: dict[str, str] = FOR_A_YEAR) -> Re
 
 
 def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, Any]:
-    """Everything that the page shows of an attribute: a column for each property, a row for each image, women first.
+    """Everything that the page shows of an attribute: a column for each property, a row for each
+    image, women first.
 
-    ``version`` changes with the picture. ``suspicion``, ``uncertainty`` and ``next`` are of the last ``label_review``, and empty where
-    the label is another one since or was confirmed by someone who looked.
-    """
+    ``version`` changes with the picture. ``suspicion``, ``uncertainty`` and ``next`` are of the
+    last ``label_review``, and empty where the label is another one since or was confirmed by
+    someone who looked."""
     problem, values = "", dict[Key, float]()
-    cursor = max((c.id for c in store.history()), default=0)  # before the values: a change between the two is shown twice, not lost
+    # before the values: a change between the two is shown twice, not lost
+    cursor = max((c.id for c in store.history()), default=0)
     try:
         values = store.values(attribute)
     except ContractError as e:
@@ -249,12 +258,23 @@ def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, An
     table["version"] = [_version(root, g, store.images[g][s]) for g, s in keys]
     table["value"] = [values.get(k) for k in keys]
     review = read_review(root, attribute)
-    table = table.merge(review.rename(columns={"value": "reviewed"}), on=["gender", "stem"], how="left")
+    table = table.merge(
+        review.rename(columns={"value": "reviewed"}), on=["gender", "stem"], how="left"
+    )
     same = (table.value == table.reviewed) | (table.value.isna() & table.reviewed.isna())
     agreed = pd.Series([confirmed.get(k, False) for k in keys], dtype=bool)
     table.loc[~same | agreed, "suspicion"] = None
     table.loc[table.value.notna(), "next"] = None
-    columns = ["gender", "stem", "version", "value", "predicted", "uncertainty", "suspicion", "next"]
+    columns = [
+        "gender",
+        "stem",
+        "version",
+        "value",
+        "predicted",
+        "uncertainty",
+        "suspicion",
+        "next",
+    ]
     shown = table[columns].astype(object).where(table[columns].notna(), None)
     return {
         "attribute": attribute,
@@ -267,22 +287,32 @@ def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, An
 
 
 def read_review(root: DataRoot, attribute: str) -> pd.DataFrame:
-    """The table that ``label_review`` wrote for an attribute: see ``layout.label_review``; without rows where there is none yet."""
+    """The table that ``label_review`` wrote for an attribute: see ``layout.label_review``;
+    without rows where there is none yet."""
     try:
         return read_label_review(root.label_review(attribute))
     except FileNotFoundError:
-        return pd.DataFrame({c: pd.Series(dtype=str if c in ("gender", "stem") else float) for c in REVIEW_COLUMNS})
+        return pd.DataFrame(
+            {c: pd.Series(dtype=str if c in ("gender", "stem") else float) for c in REVIEW_COLUMNS}
+        )
 
 
 def example_of(root: DataRoot, store: LabelStore, attribute: str, level: float) -> Key | None:
-    """The labelled image that shows ``level`` best: the one whose out-of-fold prediction is nearest, or the first one."""
+    """The labelled image that shows ``level`` best: the one whose out-of-fold prediction is
+    nearest, or the first one."""
     try:
         values = store.values(attribute)
     except ContractError:
         return None
     there = [k for k, v in values.items() if v == level and k[1] in store.images.get(k[0], {})]
     review = read_review(root, attribute)
-    distance = dict(zip(zip(review.gender, review.stem, strict=True), (review.predicted - level).abs(), strict=True))
+    distance = dict(
+        zip(
+            zip(review.gender, review.stem, strict=True),
+            (review.predicted - level).abs(),
+            strict=True,
+        )
+    )
     return min(there, key=lambda k: distance.get(k, 1.0), default=None)
 
 
@@ -295,17 +325,27 @@ class Refreshing:
         self._lock = threading.Lock()
 
     def plan(self) -> bytes:
-        """What a refresh would do, as JSON: see ``gaip3 refresh --dry-run --json``. Raises ``ValueError`` with its complaint."""
+        """What a refresh would do, as JSON: see ``gaip3 refresh --dry-run --json``. Raises
+        ``ValueError`` with its complaint."""
         try:
-            done = subprocess.run([*self._command(), "--dry-run", "--json"], capture_output=True, timeout=120, cwd=REPOSITORY)
+            done = subprocess.run(
+                [*self._command(), "--dry-run", "--json"],
+                capture_output=True,
+                timeout=120,
+                cwd=REPOSITORY,
+            )
         except subprocess.TimeoutExpired as e:
-            raise ValueError("the plan is not worked out after two minutes; the machine may be busy: look again later") from e
+            raise ValueError(
+                "the plan is not worked out after two minutes; the machine may be busy: look again"
+                " later"
+            ) from e
         if done.returncode:
             raise ValueError(_complaint(done.stderr.decode(errors="replace")))
         return done.stdout.strip().splitlines()[-1]
 
     def start(self, warm_start: bool) -> None:
-        """Start a refresh unless one that was started here is running. Another one is told by the refresh itself."""
+        """Start a refresh unless one that was started here is running. Another one is told by
+        the refresh itself."""
         with self._lock:
             if self.is_starting():
                 raise ValueError("a refresh is running")
@@ -321,7 +361,8 @@ class Refreshing:
                 )
 
     def stop(self) -> None:
-        """Interrupt the refresh that is running; trainings go on from their checkpoints when it is started again."""
+        """Interrupt the refresh that is running; trainings go on from their checkpoints when it
+        is started again."""
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             return
@@ -350,7 +391,14 @@ class Refreshing:
         return read_records(self._root)
 
     def _command(self) -> list[str]:
-        return [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(self._root.path)]
+        return [
+            sys.executable,
+            "-m",
+            "gaip3_pipeline.cli",
+            "refresh",
+            "--root",
+            str(self._root.path),
+        ]
 
 
 def _version(root: DataRoot, gender: str, original: Path) -> int:
@@ -365,7 +413,9 @@ def _version(root: DataRoot, gender: str, original: Path) -> int:
 def _complaint(text: str) -> str:
     """The lines from click's last ``Error:`` on, or the last line."""
     lines = text.strip().splitlines() or ["it said nothing"]
-    at = max((i for i, line in enumerate(lines) if line.startswith("Error: ")), default=len(lines) - 1)
+    at = max(
+        (i for i, line in enumerate(lines) if line.startswith("Error: ")), default=len(lines) - 1
+    )
     return "\n".join(lines[at:]).removeprefix("Error: ")
 
 

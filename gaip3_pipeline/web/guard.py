@@ -1,9 +1,10 @@
-"""Who may talk to the pages: this machine alone, or elsewhere whoever holds the token; never another web site's script.
+"""Who may talk to the pages: this machine alone, or elsewhere whoever holds the token; never
+another web site's script.
 
-An ASGI middleware in front of everything, so that no handler can forget it. On loopback the Host header must name loopback (a foreign
-name that resolves to 127.0.0.1 is an attack); elsewhere a token must come with the first request, which becomes a cookie. In both cases
-a request that a page of another origin made is refused, whatever it asks for.
-"""
+An ASGI middleware in front of everything, so that no handler can forget it. On loopback the Host
+header must name loopback (a foreign name that resolves to 127.0.0.1 is an attack); elsewhere a
+token must come with the first request, which becomes a cookie. In both cases a request that a
+page of another origin made is refused, whatever it asks for."""
 
 import hashlib
 import hmac
@@ -19,7 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 4_000_000  # bytes of a request; a page's batch of labels takes some thousand
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none';"
+        " form-action 'self'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -42,14 +46,18 @@ def new_token() -> str:
 
 
 class Guard:
-    """Let through what comes from our own pages. ``token`` is empty on loopback, and then only loopback names are served.
+    """Let through what comes from our own pages. ``token`` is empty on loopback, and then only
+    loopback names are served.
 
     ``larger`` names the paths that take more than :data:`MAX_BODY`, and how many bytes.
     """
 
-    def __init__(self, app: ASGIApp, token: str = "", larger: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str = "", larger: Mapping[str, int] | None = None
+    ) -> None:
         self._app, self._token, self._larger = app, token, larger or {}
-        # Cookies know no ports: each server's has a name of its own, or two roots on one machine would shut each other out.
+        # Cookies know no ports: each server's has a name of its own, or two roots on one machine
+        # would shut each other out.
         self._cookie = f"gaip3_{hashlib.sha256(token.encode()).hexdigest()[:12]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,10 +93,14 @@ class Guard:
         origin = headers.get("origin")
         if origin and urlsplit(origin).netloc != host:
             return "This request comes from another web site"
-        if headers.get("sec-fetch-site") == "cross-site" and not (scope.get("method") == "GET" and scope["path"] == "/"):
+        if headers.get("sec-fetch-site") == "cross-site" and not (
+            scope.get("method") == "GET" and scope["path"] == "/"
+        ):
             return "This request comes from another web site"
         most = self._larger.get(scope["path"], MAX_BODY)
-        if int(headers.get("content-length") or 0) > most or "chunked" in headers.get("transfer-encoding", ""):
+        if int(headers.get("content-length") or 0) > most or "chunked" in headers.get(
+            "transfer-encoding", ""
+        ):
             return f"Requests of more than {most:,} bytes are not taken"
         if self._token and not (self._brought_in_query(scope) or self._brought_in_cookie(scope)):
             return "The token is missing or wrong: open the link that gaip3 printed"
@@ -103,9 +115,13 @@ class Guard:
         return hmac.compare_digest(given.encode(), self._token.encode())
 
     async def _keep_in_cookie(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the link with the token by the same link without it, so that it stays in no history or screenshot."""
-        rest = [(k, v) for k, v in parse_qsl(scope["query_string"].decode("latin-1")) if k != "token"]
+        """Answer the link with the token by the same link without it, so that it stays in no
+        history or screenshot."""
+        rest = [
+            (k, v) for k, v in parse_qsl(scope["query_string"].decode("latin-1")) if k != "token"
+        ]
         response = RedirectResponse(scope["path"] + (f"?{urlencode(rest)}" if rest else ""), 303)
-        # lax: with strict, the link clicked in a mail would come without it. Requests of other sites' pages are refused anyway.
+        # lax: with strict, the link clicked in a mail would come without it. Requests of other
+        # sites' pages are refused anyway.
         response.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
         await response(scope, receive, send)

@@ -12,28 +12,43 @@ from gaip3_pipeline.web.servers import choose_ports
 
 
 def serve_labels(root: DataRoot, host: str = "127.0.0.1", port: int = 3100) -> None:
-    """Serve the label page of ``root`` on ``host``; beyond loopback with a token, which is part of the printed link.
+    """Serve the label page of ``root`` on ``host``; beyond loopback with a token, which is part of
+    the printed link.
 
-    A port in use is replaced by the next free one. Raises :class:`~gaip3_pipeline.web.servers.ServerError` when there is none.
-    """
+    A port in use is replaced by the next free one. Raises
+    :class:`~gaip3_pipeline.web.servers.ServerError` when there is none."""
     port = choose_ports(host, label=port)["label"]
     token = "" if is_loopback(host) else new_token()
-    pages = {"Dagster": os.environ.get("GAIP3_DAGSTER_URL", ""), "MLflow": os.environ.get("GAIP3_MLFLOW_URL", "")}
+    pages = {
+        "Dagster": os.environ.get("GAIP3_DAGSTER_URL", ""),
+        "MLflow": os.environ.get("GAIP3_MLFLOW_URL", ""),
+    }
     app = build_app(root, token, {name: link for name, link in pages.items() if link})
     shown = reachable(host)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
-    with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128) as listening:
-        # Whoever opens the link from now on is answered: the port is taken, and requests wait for the server.
-        print(f"Label page: http://{shown}:{port}/{f'?token={token}' if token else ''}\nCtrl-C stops it.", flush=True)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+    )
+    with socket.create_server(
+        (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
+    ) as listening:
+        # Whoever opens the link from now on is answered: the port is taken, and requests wait for
+        # the server.
+        print(
+            f"Label page: http://{shown}:{port}/{f'?token={token}' if token else ''}\nCtrl-C"
+            " stops it.",
+            flush=True,
+        )
         uvicorn.Server(config).run([listening])
 
 
 def reachable(host: str) -> str:
-    """``host`` as a link names it: of every interface (``0.0.0.0``, ``::``) the address that other machines reach this one by."""
+    """``host`` as a link names it: of every interface (``0.0.0.0``, ``::``) the address that
+    other machines reach this one by."""
     if host in ("0.0.0.0", "::"):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.connect(("192.0.2.1", 9))  # sends nothing: asks which interface would (RFC 5737's documentation address)
+                # sends nothing: asks which interface would (RFC 5737's documentation address)
+                probe.connect(("192.0.2.1", 9))
                 return str(probe.getsockname()[0])
             except OSError:
                 return socket.gethostname()

@@ -1,8 +1,9 @@
-"""The pictures of the label page: thumbnails, large views and an example of each level, as JPEG bytes.
+"""The pictures of the label page: thumbnails, large views and an example of each level, as JPEG
+bytes.
 
-Nothing here takes a path: callers look an image up by sex and stem among the root's originals. Large views are made from the originals
-on demand, under the same limits as the pipeline's own decoding, and the latest are kept in memory.
-"""
+Nothing here takes a path: callers look an image up by sex and stem among the root's originals.
+Large views are made from the originals on demand, under the same limits as the pipeline's own
+decoding, and the latest are kept in memory."""
 
 import threading
 from collections import OrderedDict
@@ -41,18 +42,23 @@ class Pictures:
             return self._root.resized_picture(gender, original.stem).read_bytes()
         except FileNotFoundError:
             return self._keep(
-                ("thumbnail", original, original.stat().st_mtime_ns), lambda: self._from_original(original, self._settings.height)
+                ("thumbnail", original, original.stat().st_mtime_ns),
+                lambda: self._from_original(original, self._settings.height),
             )
 
     def large(self, original: Path) -> bytes:
         """The original cut as the pipeline cuts it, at most :data:`LARGE_HEIGHT` pixels high.
 
-        Raises :class:`~gaip3_pipeline.imaging.decode.UnusableImage`, also for what is too large to decode.
-        """
-        return self._keep(("large", original, original.stat().st_mtime_ns), lambda: self._from_original(original, LARGE_HEIGHT))
+        Raises :class:`~gaip3_pipeline.imaging.decode.UnusableImage`, also for what is too large
+        to decode."""
+        return self._keep(
+            ("large", original, original.stat().st_mtime_ns),
+            lambda: self._from_original(original, LARGE_HEIGHT),
+        )
 
     def painted(self, attribute: str, value: float) -> bytes:
-        """A painted face whose ``attribute`` is exactly ``value``, for levels that no labelled photograph shows."""
+        """A painted face whose ``attribute`` is exactly ``value``, for levels that no labelled
+        photograph shows."""
 
         def make() -> bytes:
             size = self._settings.height
@@ -66,8 +72,17 @@ class Pictures:
     def _from_original(self, path: Path, height: int) -> bytes:
         shape = self._settings.height, self._settings.width
         data, _ = read_picture(path, self._settings.max_pixels)
-        picture = decode(data, path.name, _target(height, shape, self._settings.crop), self._settings.max_pixels, self._large)
-        return encode_jpeg(resize(picture, _target(min(height, picture.height), shape, self._settings.crop)), QUALITY)
+        picture = decode(
+            data,
+            path.name,
+            _target(height, shape, self._settings.crop),
+            self._settings.max_pixels,
+            self._large,
+        )
+        return encode_jpeg(
+            resize(picture, _target(min(height, picture.height), shape, self._settings.crop)),
+            QUALITY,
+        )
 
     def _keep(self, key: tuple[object, ...], make: Callable[[], bytes]) -> bytes:
         with self._lock:

@@ -1,7 +1,8 @@
-"""Which generators a root has: its own in ``models/`` and the versions in MLflow's registry, found by content hash.
+"""Which generators a root has: its own in ``models/`` and the versions in MLflow's registry, found
+by content hash.
 
-A generator goes with the detail network that was trained for it; the registry holds both, and the network's file names its generator.
-"""
+A generator goes with the detail network that was trained for it; the registry holds both, and
+the network's file names its generator."""
 
 import json
 import shlex
@@ -17,7 +18,8 @@ MODEL, DETAIL, MEASURED_BY = "nvae_weights", "detail_weights", "generator_evalua
 
 
 class Generators:
-    """The generators of ``root``; a weights file is hashed again only when it changed, the registry asked once for each version."""
+    """The generators of ``root``; a weights file is hashed again only when it changed, the
+    registry asked once for each version."""
 
     def __init__(self, root: DataRoot) -> None:
         self._root = root
@@ -26,29 +28,46 @@ class Generators:
         self._details: dict[str, tuple[Path, str]] = {}
 
     def find(self, model: str | None, detail: str | None = None) -> Pair:
-        """The generator with the hash ``model``, or the root's own, with its detail network, or the one with the hash ``detail``.
+        """The generator with the hash ``model``, or the root's own, with its detail network, or the
+        one with the hash ``detail``.
 
         Raises :class:`RecipeError` where there is no such pair; the message names it.
         """
         own = self._own()
         if model is None:
             if not own:
-                raise RecipeError(f"there is no generator in {self._root.nvae} yet: run {command(self._root)}")
+                raise RecipeError(
+                    f"there is no generator in {self._root.nvae} yet: run {command(self._root)}"
+                )
             model = own.version
         if own and model == own.version and detail in (None, own.detail_version):
             return own
-        if model not in self._models or not self._models[model].is_dir() or (detail and detail not in self._details):
+        if (
+            model not in self._models
+            or not self._models[model].is_dir()
+            or (detail and detail not in self._details)
+        ):
             self.registered()
         folder = own.folder if own and model == own.version else self._models.get(model)
-        fitting = {version: where for version, (where, generator) in self._details.items() if generator == model}
+        fitting = {
+            version: where
+            for version, (where, generator) in self._details.items()
+            if generator == model
+        }
         if folder is None or (detail is not None and detail not in fitting):
-            here = f"{own.version[:12]} with {(own.detail_version or 'none')[:12]}" if own else "none"
-            raise RecipeError(f"wants {named(model, detail)}; this root has {here}, and MLflow's registry no such pair")
+            here = (
+                f"{own.version[:12]} with {(own.detail_version or 'none')[:12]}" if own else "none"
+            )
+            raise RecipeError(
+                f"wants {named(model, detail)}; this root has {here}, and MLflow's registry no such"
+                " pair"
+            )
         version = detail or next(iter(fitting), None)
         return Pair(folder, model, fitting[version] if version else None, version)
 
     def has_detail(self) -> bool:
-        """Whether the root's own generator has the detail network that was trained for it. Loads neither."""
+        """Whether the root's own generator has the detail network that was trained for it. Loads
+        neither."""
         try:
             config = json.loads(config_file(self._root.detail).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -76,7 +95,8 @@ class Generators:
         return self._hashed[folder][1]
 
     def registered(self) -> list[ModelVersion]:
-        """The registered generators, newest first; :meth:`find` then knows them and their detail networks."""
+        """The registered generators, newest first; :meth:`find` then knows them and their detail
+        networks."""
         from gaip3_pipeline.definitions import tracking_of
         from gaip3_pipeline.models.storage import load_config
         from gaip3_pipeline.settings import load
@@ -85,7 +105,9 @@ class Generators:
         generators = tracking.versions(MODEL, MEASURED_BY)
         details = [v for v in tracking.versions(DETAIL, MEASURED_BY) if v.folder.is_dir()]
         self._models = {v.data_version: v.folder for v in generators}
-        self._details = {v.data_version: (v.folder, load_config(v.folder)["generator"]) for v in details}
+        self._details = {
+            v.data_version: (v.folder, load_config(v.folder)["generator"]) for v in details
+        }
         return generators
 
 

@@ -1,8 +1,11 @@
-"""Dagster's, MLflow's and the label page for one data root: started, watched and stopped together, on loopback only.
+"""Dagster's, MLflow's and the label page for one data root: started, watched and stopped together,
+on loopback only.
 
-Five servers, each in a process group of its own: the code server that holds the definitions, Dagster's web server and daemon,
-which share it (so that "Reload" in the page reloads what the sensors use as well), MLflow, and the label page with the studio. A sixth
-process, a small shell loop, outlives this one by seconds and ends the groups if this process is killed without a chance to do it.
+Five servers, each in a process group of its own: the code server that holds the definitions,
+Dagster's web server and daemon, which share it (so that "Reload" in the page reloads what the
+sensors use as well), MLflow, and the label page with the studio. A sixth process, a small shell
+loop, outlives this one by seconds and ends the groups if this process is killed without a chance to
+do it.
 
 What the pages show does not belong here: it comes from ``definitions`` and ``mlflow_tracking``.
 """
@@ -71,19 +74,27 @@ class _Stopped(Exception):
     """The user asked to stop while the servers were starting."""
 
 
-def serve(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000, label_port: int = 3100, module: str = DEFINITIONS) -> None:
-    """Serve Dagster, MLflow and the label page for ``root`` until Ctrl-C, SIGTERM or SIGHUP; then no process is left.
+def serve(
+    root: DataRoot,
+    dagster_port: int = 3000,
+    mlflow_port: int = 5000,
+    label_port: int = 3100,
+    module: str = DEFINITIONS,
+) -> None:
+    """Serve Dagster, MLflow and the label page for ``root`` until Ctrl-C, SIGTERM or SIGHUP; then
+    no process is left.
 
-    A port in use is replaced by the next free one. ``module`` holds the definitions. A definitions module that does not load
-    is reported and served all the same, since the page can reload it. Raises :class:`ServerError` when a server does not
-    start or ends by itself, or when ``root`` is served already.
-    """
+    A port in use is replaced by the next free one. ``module`` holds the definitions. A
+    definitions module that does not load is reported and served all the same, since the page can
+    reload it. Raises :class:`ServerError` when a server does not start or ends by itself, or
+    when ``root`` is served already."""
     ensure_dagster_home(root)
     ports = choose_ports(dagster=dagster_port, mlflow=mlflow_port, label=label_port)
     pages = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
     links = {"Labels": f"{pages['label']}/", "Studio": f"{pages['label']}/#studio"}
     links |= {"Dagster": f"{pages['dagster']}/asset-groups", "MLflow": f"{pages['mlflow']}/"}
-    # Where runs started from the pages find MLflow's page for their links, and the label page both others. The last one saves 8 processes.
+    # Where runs started from the pages find MLflow's page for their links, and the label page both
+    # others. The last one saves 8 processes.
     own = {
         "GAIP3_MLFLOW_URL": pages["mlflow"],
         "GAIP3_DAGSTER_URL": pages["dagster"],
@@ -111,7 +122,10 @@ def serve(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000, lab
             _wait(lambda: _get(f"{pages['label']}/api/about") is not None, servers, stop)
             _say(f"Ready after {time.monotonic() - started:.0f} s.")
             for problem in _load_errors(ports["dagster"]):
-                _say(f"The definitions do not load: {problem}\nCorrect it, then press Reload on Dagster's page (Deployment).")
+                _say(
+                    f"The definitions do not load: {problem}\nCorrect it, then press Reload on"
+                    " Dagster's page (Deployment)."
+                )
             for name, link in links.items():
                 _say(f"  {name:8} {link}")
             _say(f"  {'Logs':8} {root.server_log('dagster').parent}\nCtrl-C stops them.")
@@ -126,13 +140,19 @@ def serve(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000, lab
 
 
 def choose_ports(host: str = HOST, **wanted: int) -> dict[str, int]:
-    """For each server the wanted port of ``host``, or the next free one, which is said. Raises :class:`ServerError`."""
+    """For each server the wanted port of ``host``, or the next free one, which is said. Raises
+    :class:`ServerError`."""
     chosen: dict[str, int] = {}
     for name, port in wanted.items():
         candidates = range(port, min(port + PORTS_TRIED, 65536))
-        free = next((p for p in candidates if p not in chosen.values() and port_is_free(p, host)), None)
+        free = next(
+            (p for p in candidates if p not in chosen.values() and port_is_free(p, host)), None
+        )
         if free is None:
-            raise ServerError(f"No free port from {port} to {candidates[-1] if candidates else port} for {name}: name another one.")
+            raise ServerError(
+                f"No free port from {port} to {candidates[-1] if candidates else port} for {name}:"
+                " name another one."
+            )
         if free != port:
             _say(f"Port {port} is in use; {name} gets {free}.")
         chosen[name] = free
@@ -140,9 +160,12 @@ def choose_ports(host: str = HOST, **wanted: int) -> dict[str, int]:
 
 
 def port_is_free(port: int, host: str = HOST) -> bool:
-    """Whether a server could listen on ``port`` of ``host``. Raises :class:`ServerError` when ``host`` is not of this machine."""
+    """Whether a server could listen on ``port`` of ``host``. Raises :class:`ServerError` when
+    ``host`` is not of this machine."""
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ][0]
     except OSError as e:
         raise ServerError(f"--host {host}: {e.strerror}") from e
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -151,28 +174,44 @@ def port_is_free(port: int, host: str = HOST) -> bool:
             probe.bind((host, port))
         except OSError as e:
             if e.errno == errno.EADDRNOTAVAIL:
-                raise ServerError(f"--host {host} is no address of this machine; 0.0.0.0 stands for all of them") from e
+                raise ServerError(
+                    f"--host {host} is no address of this machine; 0.0.0.0 stands for all of them"
+                ) from e
             return False
         return True
 
 
-def _commands(root: DataRoot, folder: Path, ports: dict[str, int], module: str) -> dict[str, list[str]]:
-    """The servers in the order in which they start. The code server listens on a socket that only this user can open."""
+def _commands(
+    root: DataRoot, folder: Path, ports: dict[str, int], module: str
+) -> dict[str, list[str]]:
+    """The servers in the order in which they start. The code server listens on a socket that
+    only this user can open."""
     code, workspace = servers_files(folder)
     location = {"host": "localhost", "socket": str(code), "location_name": LOCATION}
     workspace.write_text(json.dumps({"load_from": [{"grpc_server": location}]}), encoding="utf-8")
     root.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
     python = sys.executable
     return {
-        "mlflow": [python, "-m", "mlflow", "server", "--host", HOST, "--port", str(ports["mlflow"]), "--workers", "1",
-                   "--backend-store-uri", f"sqlite:///{root.mlflow_db.absolute()}",
-                   "--artifacts-destination", str(root.mlflow_artifacts.absolute())],
-        "code": [python, "-m", "dagster", "code-server", "start", "-m", module, "-s", str(code), "-d", str(REPOSITORY),
-                 "--location-name", LOCATION, "--log-level", "warning", "--use-python-environment-entry-point"],
-        "dagster": [python, "-m", "dagster_webserver", "-w", str(workspace), "-h", HOST, "-p", str(ports["dagster"])],
+        "mlflow": [
+            *(python, "-m", "mlflow", "server", "--host", HOST, "--port", str(ports["mlflow"])),
+            *("--workers", "1", "--backend-store-uri", f"sqlite:///{root.mlflow_db.absolute()}"),
+            *("--artifacts-destination", str(root.mlflow_artifacts.absolute())),
+        ],
+        "code": [
+            *(python, "-m", "dagster", "code-server", "start", "-m", module, "-s", str(code)),
+            *("-d", str(REPOSITORY), "--location-name", LOCATION, "--log-level", "warning"),
+            "--use-python-environment-entry-point",
+        ],
+        "dagster": [
+            *(python, "-m", "dagster_webserver", "-w", str(workspace)),
+            *("-h", HOST, "-p", str(ports["dagster"])),
+        ],
         "daemon": [python, "-m", "dagster._daemon", "run", "-w", str(workspace)],
-        "label": [python, "-m", "gaip3_pipeline.cli", "label", "--root", str(root.path), "--port", str(ports["label"])],
-    }  # fmt: skip
+        "label": [
+            *(python, "-m", "gaip3_pipeline.cli", "label"),
+            *("--root", str(root.path), "--port", str(ports["label"])),
+        ],
+    }
 
 
 @contextmanager
@@ -184,7 +223,10 @@ def _only_one(root: DataRoot, links: dict[str, str]) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise ServerError(f"{root.path} is served already: {lock.read().strip() or 'it is starting'}. Stop that one first.") from None
+            raise ServerError(
+                f"{root.path} is served already: {lock.read().strip() or 'it is starting'}. Stop"
+                " that one first."
+            ) from None
         lock.truncate(0)
         lock.write(", ".join(links.values()))
         lock.flush()
@@ -195,15 +237,18 @@ def _only_one(root: DataRoot, links: dict[str, str]) -> Iterator[None]:
 def _stop_requests() -> Iterator[threading.Event]:
     """An event that Ctrl-C, SIGTERM and SIGHUP set.
 
-    A handler of ours also makes the children start with the default action: a shell that ran this in the background ignores
-    SIGINT, and Dagster takes over for SIGTERM whatever it finds there.
-    """
+    A handler of ours also makes the children start with the default action: a shell that ran
+    this in the background ignores SIGINT, and Dagster takes over for SIGTERM whatever it finds
+    there."""
     stop = threading.Event()
 
     def request(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, request)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield stop
     finally:
@@ -215,12 +260,17 @@ def _stop_requests() -> Iterator[threading.Event]:
 def _watchdog(folder: str) -> Iterator[Any]:
     """A function that starts a process group, which is ended even when this process is killed."""
     watchdog = subprocess.Popen(
-        ["/bin/sh", "-c", _WATCHDOG, folder], stdin=subprocess.PIPE, start_new_session=True, stdout=subprocess.DEVNULL
+        ["/bin/sh", "-c", _WATCHDOG, folder],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
     )
     assert watchdog.stdin is not None
     pipe = watchdog.stdin
 
-    def spawn(command: list[str], variables: dict[str, str], output: Any) -> subprocess.Popen[bytes]:
+    def spawn(
+        command: list[str], variables: dict[str, str], output: Any
+    ) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             command,
             cwd=REPOSITORY,
@@ -248,7 +298,9 @@ def _wait(ready: Any, servers: list[Server], stop: threading.Event) -> None:
     while not ready():
         _check_alive(servers)
         if time.monotonic() > deadline:
-            raise ServerError(f"Not ready after {READY_SECONDS} s; see the logs in {servers[0].log.parent}")
+            raise ServerError(
+                f"Not ready after {READY_SECONDS} s; see the logs in {servers[0].log.parent}"
+            )
         if stop.wait(0.25):
             raise _Stopped
 
@@ -258,7 +310,10 @@ def _check_alive(servers: list[Server]) -> None:
         if server.process.poll() is not None:
             lines = server.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             last = lines[-1] if lines else "it printed nothing"
-            raise ServerError(f"The {server.name} server ended with code {server.process.returncode}: {last} (all of it: {server.log})")
+            raise ServerError(
+                f"The {server.name} server ended with code {server.process.returncode}: {last} (all"
+                f" of it: {server.log})"
+            )
 
 
 def _stop(servers: list[Server]) -> None:
@@ -273,14 +328,17 @@ def _stop(servers: list[Server]) -> None:
 
 
 def _living_groups(servers: list[Server]) -> set[int]:
-    """The groups that still have a process. Zombies don't count: in a container nobody may collect them."""
+    """The groups that still have a process. Zombies don't count: in a container nobody may
+    collect them."""
     for server in servers:
         server.process.poll()
     mine = {server.process.pid for server in servers}
     living = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _parent, group = stat.read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()[:3]
+            state, _parent, group = (
+                stat.read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()[:3]
+            )
         except (OSError, ValueError):
             continue
         if int(group) in mine and state not in "ZX":
@@ -311,14 +369,18 @@ def _locations(port: int) -> list[dict[str, Any]]:
 
 
 def _get(url: str, body: dict[str, str] | None = None) -> bytes | None:
-    """The answer to a GET, or to a POST of ``body``; None when there is none yet. Proxies of the environment are not asked.
+    """The answer to a GET, or to a POST of ``body``; None when there is none yet. Proxies of the
+    environment are not asked.
 
-    On a port where nobody listens yet, Linux may connect the caller to itself (the system picks that very port for its side): then
-    the "answer" is the request, which is no HTTP answer.
-    """
-    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
+    On a port where nobody listens yet, Linux may connect the caller to itself (the system picks
+    that very port for its side): then the "answer" is the request, which is no HTTP answer."""
+    request = urllib.request.Request(
+        url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"}
+    )
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            request, timeout=20
+        ) as answer:
             return answer.read()
     except (OSError, http.client.HTTPException):
         return None

@@ -1,6 +1,6 @@
-"""The studio's routes: faces, retouching, photographs, downloads. What they ask of the generator waits for its turn (``turns``) and is
-answered by a process of its own (``studio_process``), so that the label page is never kept waiting.
-"""
+"""The studio's routes: faces, retouching, photographs, downloads. What they ask of the generator
+waits for its turn (``turns``) and is answered by a process of its own (``studio_process``), so
+that the label page is never kept waiting."""
 
 import asyncio
 import base64
@@ -36,7 +36,8 @@ Model = Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")]  # a content hash
 
 
 class Asked(BaseModel):
-    """What all requests say: whose turn it is, and of which generator, the root's own where none is named."""
+    """What all requests say: whose turn it is, and of which generator, the root's own where none
+    is named."""
 
     tab: Name
     pane: Name
@@ -62,7 +63,8 @@ class Picture(Asked):
 
 
 def supported_range(root: DataRoot, attribute: str) -> list[float]:
-    """The least and the greatest of a value that the root's generator takes; 0 and 1 of one made before that was kept."""
+    """The least and the greatest of a value that the root's generator takes; 0 and 1 of one made
+    before that was kept."""
     figures = read_figures(root, "nvae_weights")
     return [figures.get(f"from_{attribute}", 0.0), figures.get(f"to_{attribute}", 1.0)]
 
@@ -98,12 +100,16 @@ class StudioRoutes:
             "ready": is_trained(root.nvae),
             "running": self._process.is_running,
             "command": command(root),
-            "attributes": [{"name": a, "meaning": MEANINGS[a], "range": supported_range(root, a)} for a in ATTRIBUTES],
+            "attributes": [
+                {"name": a, "meaning": MEANINGS[a], "range": supported_range(root, a)}
+                for a in ATTRIBUTES
+            ],
             "detail": settings.samples.detail if self._generators.has_detail() else None,
             "temperature": settings.samples.temperature,
             "guidance": settings.samples.guidance,
             "seed": settings.samples.seed,
-            "can_retouch": lies and all(is_trained(m) for m in (root.critic, root.control_regressor)),
+            "can_retouch": lies
+            and all(is_trained(m) for m in (root.critic, root.control_regressor)),
             "can_encode": all(is_trained(m) for m in inputs),
             "upload": UPLOAD,
             "turn": TURN,
@@ -115,12 +121,19 @@ class StudioRoutes:
 
     async def retouch(self, asked: Retouching) -> Response:
         """As :meth:`faces`, retouched."""
-        return await self._ask(asked, {"do": "retouch", "faces": _dumped(asked.faces), "fidelity": asked.fidelity})
+        return await self._ask(
+            asked, {"do": "retouch", "faces": _dumped(asked.faces), "fidelity": asked.fidelity}
+        )
 
-    async def photograph(self, request: Request, tab: Name, pane: Name, model: Model = None) -> Response:
-        """The face of a photograph, which is the body of the request, or those of a picture that was downloaded here."""
+    async def photograph(
+        self, request: Request, tab: Name, pane: Name, model: Model = None
+    ) -> Response:
+        """The face of a photograph, which is the body of the request, or those of a picture that
+        was downloaded here."""
         async with self._uploading:
-            return await self._ask(Asked(tab=tab, pane=pane, model=model), {"do": "photograph"}, await request.body())
+            return await self._ask(
+                Asked(tab=tab, pane=pane, model=model), {"do": "photograph"}, await request.body()
+            )
 
     async def picture(self, asked: Picture) -> Response:
         """Faces as one PNG with its recipe."""
@@ -142,15 +155,25 @@ class StudioRoutes:
         prior: Literal["standard", "aggregate"] = "standard",
         values: Annotated[str, Query(max_length=200)] = ",,,,",
     ) -> Response:
-        """A zip of ``n`` pictures and their table as the contract of samples has it; values are five numbers or nothings by commas."""
+        """A zip of ``n`` pictures and their table as the contract of samples has it; values are
+        five numbers or nothings by commas."""
         own = [float(v) if v else None for v in values.split(",")]
-        ways: dict[str, Any] = {"temperature": temperature, "guidance": guidance, "prior": prior, "detail": detail}
+        ways: dict[str, Any] = {
+            "temperature": temperature,
+            "guidance": guidance,
+            "prior": prior,
+            "detail": detail,
+        }
         drawn = [Face(latents=Drawn(seed=seed + i), values=own, **ways) for i in range(n)]
-        first = await self._ask(Asked(tab=tab, pane="zip"), {"do": "samples", "faces": _dumped(drawn[:1])})
+        first = await self._ask(
+            Asked(tab=tab, pane="zip"), {"do": "samples", "faces": _dumped(drawn[:1])}
+        )
         if first.status_code != 200:  # said now: once the zip has begun, it can only be broken off
             return first
         headers = {"Content-Disposition": f'attachment; filename="faces-{seed}-{n}.zip"'}
-        return StreamingResponse(self._zipped(tab, drawn), media_type="application/zip", headers=headers)
+        return StreamingResponse(
+            self._zipped(tab, drawn), media_type="application/zip", headers=headers
+        )
 
     async def _zipped(self, tab: str, faces: list[Face]) -> AsyncIterator[bytes]:
         """The zip turn by turn: never more than one turn's pictures are in memory."""
@@ -159,30 +182,53 @@ class StudioRoutes:
         with zipfile.ZipFile(out, "w") as archive:  # JPEGs do not compress
             for start in range(0, len(faces), TURN):
                 some = faces[start : start + TURN]
-                asked, head = Asked(tab=f"{tab}.zip", pane=pane), {"do": "samples", "faces": _dumped(some)}
+                asked, head = (
+                    Asked(tab=f"{tab}.zip", pane=pane),
+                    {"do": "samples", "faces": _dumped(some)},
+                )
                 while (answer := await self._ask(asked, head)).status_code == 503:
                     await asyncio.sleep(1)
                 if answer.status_code != 200:
-                    raise RuntimeError(bytes(answer.body).decode())  # a zip that lacks pictures must not look whole
+                    # a zip that lacks pictures must not look whole
+                    raise RuntimeError(bytes(answer.body).decode())
                 made = json.loads(bytes(answer.body))
                 for face, values, jpeg in zip(some, made["values"], made["jpegs"], strict=True):
                     assert isinstance(face.latents, Drawn)
                     name = f"samples/{len(rows):06d}.jpg"
                     archive.writestr(name, base64.b64decode(jpeg))
-                    row = {"image_path": name, **dict(zip(ATTRIBUTES, values, strict=True)), "seed": face.latents.seed}
-                    rows.append(row | face.model_dump(include={"temperature", "guidance", "prior", "detail"}))
+                    row = {
+                        "image_path": name,
+                        **dict(zip(ATTRIBUTES, values, strict=True)),
+                        "seed": face.latents.seed,
+                    }
+                    rows.append(
+                        row
+                        | face.model_dump(include={"temperature", "guidance", "prior", "detail"})
+                    )
                 yield out.taken()
             archive.writestr("samples/samples.csv", samples_csv(pd.DataFrame(rows)))
         yield out.taken()
 
     async def _ask(self, asked: Asked, head: dict[str, Any], body: bytes = b"") -> Response:
         try:
-            answer = await self._turns.ask(asked.tab, asked.pane, (head | {"model": asked.model}, body))
+            answer = await self._turns.ask(
+                asked.tab, asked.pane, (head | {"model": asked.model}, body)
+            )
         except Replaced:
-            return Response(status_code=204)  # nobody waits for it any more; a 4xx would fill the browser's console
+            # nobody waits for it any more; a 4xx would fill the browser's console
+            return Response(status_code=204)
         except Busy:
-            return JSONResponse({"detail": "too many pictures are asked for at the same time: try again"}, 503, {"Retry-After": "1"})
-        return Response(answer.body, answer.status, media_type=answer.media_type, headers={"Cache-Control": "no-store"})
+            return JSONResponse(
+                {"detail": "too many pictures are asked for at the same time: try again"},
+                503,
+                {"Retry-After": "1"},
+            )
+        return Response(
+            answer.body,
+            answer.status,
+            media_type=answer.media_type,
+            headers={"Cache-Control": "no-store"},
+        )
 
 
 class _Stream(io.RawIOBase):

@@ -1,9 +1,10 @@
-"""The process that holds the generator for the studio: what it is asked over a pipe, and how it is started and ended.
+"""The process that holds the generator for the studio: what it is asked over a pipe, and how it is
+started and ended.
 
-A process and not a thread: importing TensorFlow holds the interpreter's lock for seconds and would stop the label page meanwhile, a
-generator that runs out of memory must not take the label page with it, and a process gives all memory back when nobody uses the
-studio. Messages are a head in JSON and a body of bytes; nothing is pickled.
-"""
+A process and not a thread: importing TensorFlow holds the interpreter's lock for seconds and
+would stop the label page meanwhile, a generator that runs out of memory must not take the label
+page with it, and a process gives all memory back when nobody uses the studio. Messages are a
+head in JSON and a body of bytes; nothing is pickled."""
 
 import asyncio
 import base64
@@ -49,7 +50,8 @@ class Answer:
 
 
 class StudioProcess:
-    """The process, from the side of the server: started by the first question, ended after some minutes without one."""
+    """The process, from the side of the server: started by the first question, ended after some
+    minutes without one."""
 
     def __init__(self, root: DataRoot) -> None:
         self._root = root
@@ -62,7 +64,8 @@ class StudioProcess:
         return self._process is not None and self._process.returncode is None
 
     async def ask(self, question: tuple[dict[str, Any], bytes]) -> Answer:
-        """The answer to a head and a body; one question at a time. A process that died is started anew by the next question."""
+        """The answer to a head and a body; one question at a time. A process that died is
+        started anew by the next question."""
         head, body = question
         if self._idle:
             self._idle.cancel()
@@ -82,7 +85,10 @@ class StudioProcess:
             told, answer = [await process.stdout.readexactly(n) for n in lengths]
         except (OSError, asyncio.IncompleteReadError):
             await self.close()
-            said = "the process that holds the generator has ended, perhaps for lack of memory; the next picture starts it again"
+            said = (
+                "the process that holds the generator has ended, perhaps for lack of memory; the"
+                " next picture starts it again"
+            )
             return _complaint(500, said)
         self._idle = asyncio.get_running_loop().call_later(IDLE, self._end)
         return Answer(**json.loads(told), body=answer)
@@ -117,7 +123,9 @@ class _Work:
             return _complaint(422, str(e))
         except FileNotFoundError as e:
             lacking = f"there is no {e.filename}" if e.filename else str(e)
-            return _complaint(422, f"{lacking}: run gaip3 refresh --root {shlex.quote(str(self._root.path))}")
+            return _complaint(
+                422, f"{lacking}: run gaip3 refresh --root {shlex.quote(str(self._root.path))}"
+            )
         except Exception as e:
             traceback.print_exc()
             return _complaint(500, f"{type(e).__name__}: {e}".splitlines()[0][:300])
@@ -135,20 +143,32 @@ class _Work:
         return _told(studio, faces, reasons=reasons)
 
     def photograph(self, head: dict[str, Any], body: bytes) -> Answer:
-        """As :meth:`faces`, of a photograph, and what was cut out of it; of a picture of the studio the faces that it shows."""
+        """As :meth:`faces`, of a photograph, and what was cut out of it; of a picture of the
+        studio the faces that it shows."""
         studio, recipe = self._studio(head), recipe_in(body)
         if recipe:
-            theirs, ours = named(recipe.model, recipe.detail_model), named(studio.pair.version, studio.pair.detail_version)
-            if recipe.model != studio.pair.version or recipe.detail_model not in (None, studio.pair.detail_version):
+            theirs, ours = (
+                named(recipe.model, recipe.detail_model),
+                named(studio.pair.version, studio.pair.detail_version),
+            )
+            if recipe.model != studio.pair.version or recipe.detail_model not in (
+                None,
+                studio.pair.detail_version,
+            ):
                 other = f"{theirs} drew it, and the studio has {ours}"
-                raise RecipeError(f"{other}: gaip3 generate --from draws it again where MLflow's registry has that pair")
+                raise RecipeError(
+                    f"{other}: gaip3 generate --from draws it again where MLflow's registry has"
+                    " that pair"
+                )
             return _told(studio, studio.resolved(recipe.faces))
         cut, face = studio.photograph(body)
         return _told(studio, [face], cut=_data_url(write_png(cut), "png"))
 
     def png(self, head: dict[str, Any], _body: bytes) -> Answer:
         """One PNG with its recipe."""
-        return Answer(200, "image/png", self._studio(head).png(_FACES.validate_python(head["faces"])))
+        return Answer(
+            200, "image/png", self._studio(head).png(_FACES.validate_python(head["faces"]))
+        )
 
     def samples(self, head: dict[str, Any], _body: bytes) -> Answer:
         """Faces with all their values, and JPEGs as the samples are."""
@@ -157,7 +177,9 @@ class _Work:
 
         studio = self._studio(head)
         faces = studio.resolved(_FACES.validate_python(head["faces"]))
-        jpegs = [base64.b64encode(encode_jpeg(p, JPEG_QUALITY)).decode() for p in studio.pictures(faces)]
+        jpegs = [
+            base64.b64encode(encode_jpeg(p, JPEG_QUALITY)).decode() for p in studio.pictures(faces)
+        ]
         return _json({"values": [face.values for face in faces], "jpegs": jpegs})
 
     def models(self, _head: dict[str, Any], _body: bytes) -> Answer:
@@ -178,14 +200,27 @@ class _Work:
 
 
 def _shown(version: ModelVersion) -> dict[str, Any]:
-    return {"number": version.number, "aliases": version.aliases, "model": version.data_version, "figures": version.figures}
+    return {
+        "number": version.number,
+        "aliases": version.aliases,
+        "model": version.data_version,
+        "figures": version.figures,
+    }
 
 
 def _told(studio: "Studio", faces: list[Face], **more: Any) -> Answer:
     pictures = [_data_url(write_png(p), "png") for p in studio.pictures(faces)]
     dumped = [face.model_dump(exclude_none=True) for face in faces]
     groups = [f"{h}×{w}" for h, w, _ in studio.nvae.latent_shapes]
-    return _json({"model": studio.pair.version, "groups": groups, "faces": dumped, "pictures": pictures, **more})
+    return _json(
+        {
+            "model": studio.pair.version,
+            "groups": groups,
+            "faces": dumped,
+            "pictures": pictures,
+            **more,
+        }
+    )
 
 
 def _data_url(data: bytes, form: str) -> str:
@@ -213,7 +248,8 @@ def serve(root: DataRoot, questions: BinaryIO, answers: BinaryIO) -> None:
 
 def main() -> None:
     """Serve the root of the first argument over standard input and output."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server, which ends this process
+    # Ctrl-C in a terminal is for the server, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not end up between the answers
     serve(DataRoot(Path(sys.argv[1])), sys.stdin.buffer, answers)

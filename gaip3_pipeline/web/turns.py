@@ -1,9 +1,10 @@
-"""Fair turns at the one generator of a root: round robin over browser tabs, and the newest request of a tab's pane only.
+"""Fair turns at the one generator of a root: round robin over browser tabs, and the newest request
+of a tab's pane only.
 
-A slider that moves sends more requests than can be followed. Of those of one pane of a tab, one waits at most: a newer one takes its
-place, and the older one is answered at once. So a tab never waits for what nobody wants to see any more, and no tab waits for more
-than one request of each other tab.
-"""
+A slider that moves sends more requests than can be followed. Of those of one pane of a tab, one
+waits at most: a newer one takes its place, and the older one is answered at once. So a tab never
+waits for what nobody wants to see any more, and no tab waits for more than one request of each
+other tab."""
 
 import asyncio
 from collections import OrderedDict
@@ -40,13 +41,15 @@ class Turns(Generic[Request, Answer]):
         self._worker: asyncio.Task[None] | None = None
 
     async def ask(self, tab: str, pane: str, request: Request) -> Answer:
-        """What ``work`` says of ``request`` when its turn has come. Raises :class:`Replaced`, :class:`Busy` and what ``work`` raises."""
+        """What ``work`` says of ``request`` when its turn has come. Raises :class:`Replaced`,
+        :class:`Busy` and what ``work`` raises."""
         if pane not in self._tabs.get(tab, ()) and sum(map(len, self._tabs.values())) >= MOST:
             raise Busy
         waiting = _Waiting(request, asyncio.get_running_loop().create_future())
         panes = self._tabs.setdefault(tab, OrderedDict())
         older = panes.get(pane)
-        panes[pane] = waiting  # in the older one's place: who asks often must not wait longer for it
+        # in the older one's place: who asks often must not wait longer for it
+        panes[pane] = waiting
         if older and not older.answer.done():
             older.answer.set_exception(Replaced())
         if self._worker is None or self._worker.done():

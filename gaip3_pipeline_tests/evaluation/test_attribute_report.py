@@ -28,20 +28,37 @@ def labels(n: int = 400, seed: int = 0) -> pd.DataFrame:
     stems = [str(i) for i in range(n)]
     predicted = value + rng.normal(0, deviation)
     keys = [f"d2_{g}/{stem}" for g, stem in zip(gender, stems, strict=True)]
-    columns = {"key": keys, "stem": stems, "gender": gender, "value": value, "predicted": predicted, "uncertainty": deviation}
+    columns = {
+        "key": keys,
+        "stem": stems,
+        "gender": gender,
+        "value": value,
+        "predicted": predicted,
+        "uncertainty": deviation,
+    }
     return pd.DataFrame(columns)
 
 
 def final(move: float = 0.0) -> pd.DataFrame:
-    """Two originals of each set, with copies whose background follows the brightness and whose other values move by ``move``."""
+    """Two originals of each set, with copies whose background follows the brightness and whose
+    other values move by ``move``."""
     rows = []
     for key, value in (("d1/a", 0.2), ("d1/b", 0.4), ("d2_female/c", 0.5), ("d2_female/d", 0.9)):
         ratio = brightness_ratio(key.partition("/")[2])
         bright = brighten(np.array([round(255 * value)], np.uint8), ratio)[0] / 255
         for kind, background, other in (("resized", value, 0.5), ("augmented", bright, 0.5 + move)):
             values = {a: background if a == "background" else other for a in ATTRIBUTES}
-            uncertain = {f"uncertainty_{a}": 0.1 if key.startswith("d2") else 0.3 for a in ATTRIBUTES}
-            rows.append({"source": f"{kind}/x/{key.partition('/')[2]}.jpg", "original": key, **values, **uncertain})
+            uncertain = {
+                f"uncertainty_{a}": 0.1 if key.startswith("d2") else 0.3 for a in ATTRIBUTES
+            }
+            rows.append(
+                {
+                    "source": f"{kind}/x/{key.partition('/')[2]}.jpg",
+                    "original": key,
+                    **values,
+                    **uncertain,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -51,9 +68,16 @@ def by_name(rows) -> dict:
 
 def test_an_interval_holds_the_figure_repeats_itself_and_narrows_with_more_labels():
     few, many = labels(100), labels(1600)
-    found = [bootstrap_interval(mean_absolute_error, t.predicted.to_numpy(), t.value.to_numpy()) for t in (few, few, many)]
+    found = [
+        bootstrap_interval(mean_absolute_error, t.predicted.to_numpy(), t.value.to_numpy())
+        for t in (few, few, many)
+    ]
     assert found[0] == found[1]
-    assert found[0][0] < mean_absolute_error(few.predicted.to_numpy(), few.value.to_numpy()) < found[0][1]
+    assert (
+        found[0][0]
+        < mean_absolute_error(few.predicted.to_numpy(), few.value.to_numpy())
+        < found[0][1]
+    )
     assert np.diff(found[2]) < 0.5 * np.diff(found[0])
 
 
@@ -75,7 +99,11 @@ def test_each_level_has_its_mean_prediction_error_and_recall():
     found = by_name(level_rows("mouth", table))
     assert found["level 0", "mean_prediction"][0] == pytest.approx(0.4)
     assert found["level 0", "mae"][0] == pytest.approx(0.4)
-    assert (found["level 0", "recall"][0], found["level 1", "recall"][0], found["level 1", "recall"][3]) == (0.5, 1.0, 2)
+    assert (
+        found["level 0", "recall"][0],
+        found["level 1", "recall"][0],
+        found["level 1", "recall"][3],
+    ) == (0.5, 1.0, 2)
 
 
 def test_exact_labels_are_taken_by_the_nearest_quarter():
@@ -88,7 +116,9 @@ def test_honest_deviations_hold_two_thirds_and_grow_with_the_errors():
     assert honest["all", "within_one"][0] == pytest.approx(0.683, abs=0.03)
     assert honest["all", "within_two"][0] == pytest.approx(0.954, abs=0.02)
     for i in range(1, 6):
-        assert honest[f"deviation bin {i}", "rmse"][0] == pytest.approx(honest[f"deviation bin {i}", "deviation"][0], rel=0.12)
+        assert honest[f"deviation bin {i}", "rmse"][0] == pytest.approx(
+            honest[f"deviation bin {i}", "deviation"][0], rel=0.12
+        )
     timid = labels(4000).assign(uncertainty=lambda t: t.uncertainty / 4)
     assert by_name(uncertainty_rows("eyes", timid))["all", "within_one"][0] < 0.3
 
@@ -103,7 +133,9 @@ def test_the_sets_are_compared_by_their_originals_alone():
 
 def test_an_original_with_a_label_counts_by_what_a_model_says_that_did_not_see_it():
     table = final()
-    known = pd.DataFrame({"key": ["d2_female/c", "d2_male/x"], "predicted": [0.6, 0.0], "uncertainty": [0.4, 0.9]})
+    known = pd.DataFrame(
+        {"key": ["d2_female/c", "d2_male/x"], "predicted": [0.6, 0.0], "uncertainty": [0.4, 0.9]}
+    )
     unseen = unseen_originals(table, {"eyes": known}).set_index("original")
     assert list(unseen.index) == ["d1/a", "d1/b", "d2_female/c", "d2_female/d"]
     assert list(unseen.eyes) == [0.5, 0.5, 0.6, 0.5]
@@ -129,10 +161,15 @@ def test_a_background_that_follows_the_picture_moves_as_the_transform_does():
 def test_pairs_that_the_model_learned_from_do_not_speak_for_new_pictures():
     table = final(move=0.1)
     is_labelled = table.original.str.startswith("d2")
-    table.loc[is_labelled, "mouth"] = 0.5  # of the labelled pairs nothing moves, as the model was told
+    # of the labelled pairs nothing moves, as the model was told
+    table.loc[is_labelled, "mouth"] = 0.5
     labelled = table.original[is_labelled].unique()
     found = by_name(brightness_rows("mouth", brightness_pairs(table, "mouth", labelled)))
-    apart = {part: (value, n) for (part, figure), (value, _, _, n) in found.items() if figure == "mean_change" and n}
+    apart = {
+        part: (value, n)
+        for (part, figure), (value, _, _, n) in found.items()
+        if figure == "mean_change" and n
+    }
     assert sum(n for part, (_, n) in apart.items() if part.endswith(", labelled")) == 2
     for part, (value, _) in apart.items():
         assert value == pytest.approx(0.0 if part.endswith(", labelled") else 0.1)
@@ -155,7 +192,18 @@ def test_the_report_holds_each_figure_once_and_shows_the_worst_first():
     report = inputs_report(tables, final(), load)
     assert not report.table.duplicated(["attribute", "part", "figure"]).any()
     assert shown[0] == ("female", "7")
-    assert {"predicted", "levels", "uncertainty", "sets", "brightness", *(f"worst_{a}" for a in ATTRIBUTES)} == set(report.pictures)
-    assert report.figures["r2_low_mouth"] < report.figures["r2_mouth"] < report.figures["r2_high_mouth"]
+    assert {
+        "predicted",
+        "levels",
+        "uncertainty",
+        "sets",
+        "brightness",
+        *(f"worst_{a}" for a in ATTRIBUTES),
+    } == set(report.pictures)
+    assert (
+        report.figures["r2_low_mouth"]
+        < report.figures["r2_mouth"]
+        < report.figures["r2_high_mouth"]
+    )
     assert report.figures["n_head"] == 60
     assert report.figures["d1_minus_d2_mean_background"] == pytest.approx(-0.4)

@@ -1,11 +1,20 @@
-"""Control figures say what a generator's sliders do: perfect ones, idle ones and ones that move another value with them."""
+"""Control figures say what a generator's sliders do: perfect ones, idle ones and ones that move
+another value with them."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.evaluation.control import STEPS, Sweeps, control_chart, control_figures, control_table, slopes, sweep_strips
+from gaip3_pipeline.evaluation.control import (
+    STEPS,
+    Sweeps,
+    control_chart,
+    control_figures,
+    control_table,
+    slopes,
+    sweep_strips,
+)
 from gaip3_pipeline.versions import read_figures
 
 FACES = 6
@@ -13,28 +22,44 @@ VALUES = np.linspace(0.0, 1.0, STEPS)
 
 
 def sweeps_measured_as(measure):
-    """Sweeps of grey pictures of six brightnesses; ``measure(asked)`` gives what the evaluators say of each."""
+    """Sweeps of grey pictures of six brightnesses; ``measure(asked)`` gives what the evaluators
+    say of each."""
     rng = np.random.default_rng(0)
     asked = np.broadcast_to(rng.random((1, FACES, 1, 5)), (5, FACES, len(VALUES), 5)).copy()
     for i in range(5):
         asked[i, :, :, i] = VALUES
-    images = np.broadcast_to(rng.integers(0, 256, (1, FACES, 1, 1, 1, 1)), (5, FACES, len(VALUES), 64, 52, 3)).astype(np.uint8).copy()
-    images[4] += (np.arange(len(VALUES)) * 8).astype(np.uint8)[None, :, None, None, None]  # only the head changes the picture
+    images = (
+        np.broadcast_to(
+            rng.integers(0, 256, (1, FACES, 1, 1, 1, 1)), (5, FACES, len(VALUES), 64, 52, 3)
+        )
+        .astype(np.uint8)
+        .copy()
+    )
+    # only the head changes the picture
+    images[4] += (np.arange(len(VALUES)) * 8).astype(np.uint8)[None, :, None, None, None]
     positions = np.tile(VALUES, (5, 1)).astype(np.float32)
-    return Sweeps(images, asked.astype(np.float32), positions, measure(asked).astype(np.float32), 1.0, 0.8)
+    return Sweeps(
+        images, asked.astype(np.float32), positions, measure(asked).astype(np.float32), 1.0, 0.8
+    )
 
 
 def test_perfect_sliders_have_perfect_figures():
     sweeps = sweeps_measured_as(lambda asked: asked)
     figures = control_figures(sweeps)
-    assert all(figures[f"{name}_{a}"] == pytest.approx(1.0) for name in ("spearman", "r2", "slope") for a in ATTRIBUTES)
+    assert all(
+        figures[f"{name}_{a}"] == pytest.approx(1.0)
+        for name in ("spearman", "r2", "slope")
+        for a in ATTRIBUTES
+    )
     assert figures["leakage"] == pytest.approx(0.0, abs=1e-6)
     assert figures["drift_eyes"] == 0.0
     assert figures["drift_head"] > 0.0
 
 
 def test_a_slider_that_does_nothing_has_no_slope_and_no_r2():
-    figures = control_figures(sweeps_measured_as(lambda asked: np.where(np.arange(5) == 1, 0.5, asked)))
+    figures = control_figures(
+        sweeps_measured_as(lambda asked: np.where(np.arange(5) == 1, 0.5, asked))
+    )
     assert figures["slope_mouth"] == pytest.approx(0.0, abs=1e-6)
     assert figures["r2_mouth"] == pytest.approx(0.0, abs=1e-6)
     assert np.isnan(figures["spearman_mouth"])

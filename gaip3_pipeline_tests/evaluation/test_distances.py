@@ -38,7 +38,9 @@ def test_it_needs_two_pictures_on_each_side():
 
 
 def test_shifted_pictures_are_farther_than_others_of_the_same_kind():
-    figures = distances_to_real({"near": pictures(100, 1), "far": pictures(100, 2, brighter=60)}, pictures(200, 3))
+    figures = distances_to_real(
+        {"near": pictures(100, 1), "far": pictures(100, 2, brighter=60)}, pictures(200, 3)
+    )
     assert (figures["fd_n"], figures["fd_dimensions"]) == (100, 25)
     for name in ("random", "pixels"):
         assert figures[f"fd_{name}_near"] < 3 * figures[f"fd_{name}_real"]
@@ -79,8 +81,13 @@ def test_the_kernel_distance_is_that_of_its_definition_and_about_zero_for_one_ki
     def kernel(x, y):
         return (np.dot(x, y) / (3 * scale**2) + 1) ** 3
 
-    within = [np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j]) for s in (a, b)]
-    assert kernel_distance(a, b) == pytest.approx(sum(within) - 2 * np.mean([kernel(x, y) for x in a for y in b]))
+    within = [
+        np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j])
+        for s in (a, b)
+    ]
+    assert kernel_distance(a, b) == pytest.approx(
+        sum(within) - 2 * np.mean([kernel(x, y) for x in a for y in b])
+    )
     same, other = rng.normal(0, 1, (2, 400, 8)), rng.normal(0.3, 1, (400, 8))
     assert abs(kernel_distance(*same)) < 0.1 * kernel_distance(same[0], other)
 
@@ -96,5 +103,13 @@ def test_distances_over_trained_features_are_asked_for_by_name():
     model = build_regressor(32, 26, 0.25, 0.0)
     features = trained_features([model, model])
     assert features(pictures(3, 0)).shape == (3, 2 * 32)
-    figures = distances_to_real({"samples": pictures(40, 1)}, pictures(80, 2), features={"attributes": features})
-    assert {"fd_attributes_samples", "fd_attributes_real", "kid_attributes_samples", "swd_real", "coverage_samples"} <= set(figures)
+    figures = distances_to_real(
+        {"samples": pictures(40, 1)}, pictures(80, 2), features={"attributes": features}
+    )
+    assert {
+        "fd_attributes_samples",
+        "fd_attributes_real",
+        "kid_attributes_samples",
+        "swd_real",
+        "coverage_samples",
+    } <= set(figures)

@@ -1,4 +1,5 @@
-"""Fresh judges tell what differs, find nothing where nothing differs, and say when they cannot be believed."""
+"""Fresh judges tell what differs, find nothing where nothing differs, and say when they cannot
+be believed."""
 
 import cv2
 import numpy as np
@@ -29,25 +30,35 @@ def soft(pictures: np.ndarray, sigma: float) -> np.ndarray:
     return np.stack([cv2.GaussianBlur(p, (0, 0), sigma) for p in pictures])
 
 
-def test_both_makes_tell_soft_pictures_at_full_size_and_lose_them_at_a_quarter(faces: np.ndarray) -> None:
+def test_both_makes_tell_soft_pictures_at_full_size_and_lose_them_at_a_quarter(
+    faces: np.ndarray,
+) -> None:
     groups = np.arange(N)
     real, other = side_of(faces[:N], groups), side_of(soft(faces[:N], 1.2), groups)
     for make in (Network(), Regression()):
-        full, quarter = (told_apart(real, other, make, d, 0) for d in (SIZES["full"], SIZES["quarter"]))
+        full, quarter = (
+            told_apart(real, other, make, d, 0) for d in (SIZES["full"], SIZES["quarter"])
+        )
         assert full > 0.95
         assert quarter < full
 
 
 def test_twins_are_never_on_both_sides_of_a_fold(faces: np.ndarray) -> None:
-    # A judge that saw a twin could know it again: with equal twins learned by heart it would tell two halves of one kind.
+    # A judge that saw a twin could know it again: with equal twins learned by heart it would tell
+    # two halves of one kind.
     twice = np.concatenate([faces[:N], faces[:N]])
     seen: list[tuple[set[int], set[int]]] = []
     names = np.tile(np.arange(N), 2)
 
     class Watching(Regression):
-        def scores(self, given: np.ndarray, is_a: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
+        def scores(
+            self, given: np.ndarray, is_a: np.ndarray, fold: np.ndarray, seed: int
+        ) -> np.ndarray:
             groups = np.concatenate([names, names])
-            seen.extend((set(groups[fold == f].tolist()), set(groups[fold != f].tolist())) for f in np.unique(fold))
+            seen.extend(
+                (set(groups[fold == f].tolist()), set(groups[fold != f].tolist()))
+                for f in np.unique(fold)
+            )
             return np.zeros(len(given))
 
     told_apart(side_of(twice, names), side_of(twice, names), Watching(), 4, 0)
@@ -60,18 +71,36 @@ def test_judges_of_soft_samples_count_and_a_judge_of_nothing_does_not(faces: np.
     figures = fresh_judges(faces[:N], np.arange(N), drawn, soft(faces[N:], 2.0))
     assert all(figures[f"judge_{make}_full"] > 0.9 for make in MAKES)
     assert all(figures[f"judge_{make}_tells_plain"] > 0.97 for make in MAKES)
-    assert all(abs(figures[f"judge_{make}_nothing_{size}"] - 0.5) < 0.15 for make in MAKES for size in SIZES)
+    assert all(
+        abs(figures[f"judge_{make}_nothing_{size}"] - 0.5) < 0.15
+        for make in MAKES
+        for size in SIZES
+    )
     believable = figures | {f"judge_{make}_nothing_{size}": 0.5 for make in MAKES for size in SIZES}
     believable |= {f"judge_{make}_tells_blur": 0.95 for make in MAKES}
     assert unbelievable(believable) == []
     [said] = unbelievable(believable | {"judge_network_tells_blur": 0.7})
     assert said.startswith("network: AUC 0.700 of photographs blurred")
-    assert len(unbelievable(believable | {"judge_regression_nothing_half": 0.6, "judge_regression_tells_plain": np.nan})) == 2
+    assert (
+        len(
+            unbelievable(
+                believable
+                | {"judge_regression_nothing_half": 0.6, "judge_regression_tells_plain": np.nan}
+            )
+        )
+        == 2
+    )
 
 
 def test_no_judge_is_asked_with_too_few_pictures_for_its_folds(faces: np.ndarray) -> None:
     with pytest.raises(ValueError, match="too few"):
-        told_apart(side_of(faces[:4], np.arange(4)), side_of(faces[4:8], np.arange(4, 8)), Regression(), 1, 0)
+        told_apart(
+            side_of(faces[:4], np.arange(4)),
+            side_of(faces[4:8], np.arange(4, 8)),
+            Regression(),
+            1,
+            0,
+        )
 
 
 def test_flat_pictures_are_judged_too(faces: np.ndarray) -> None:

@@ -1,10 +1,17 @@
-"""Planted wrong labels come first, and what is chosen to be labelled next is new, varied and rare."""
+"""Planted wrong labels come first, and what is chosen to be labelled next is new, varied and
+rare."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from gaip3_pipeline.evaluation.review import choose_next, half_closed, rarity, review_labels, review_table
+from gaip3_pipeline.evaluation.review import (
+    choose_next,
+    half_closed,
+    rarity,
+    review_labels,
+    review_table,
+)
 from gaip3_pipeline.faces.painter import paint, random_face
 from gaip3_pipeline.features.extractor import extract, learn_extractor
 
@@ -14,7 +21,9 @@ N, PLANTED = 120, 6
 @pytest.fixture(scope="module")
 def painted():
     """Features and exact values of painted faces, all different."""
-    faces = [random_face(np.random.default_rng([5, i]), "female" if i % 2 else "male") for i in range(N)]
+    faces = [
+        random_face(np.random.default_rng([5, i]), "female" if i % 2 else "male") for i in range(N)
+    ]
     pictures = np.stack([paint(face, 128) for face in faces])
     return extract(learn_extractor(pictures)[0], [pictures]).astype(np.float32), faces
 
@@ -26,14 +35,29 @@ def test_planted_wrong_labels_rank_first(painted, attribute):
     values = np.round(exact * 4) / 4
     ends = np.flatnonzero(np.abs(exact - 0.5) > 0.3)[:PLANTED]
     values[ends] = 1 - values[ends]
-    images = pd.DataFrame({"gender": "female", "stem": [f"f_{i:03d}" for i in range(N)], "value": values, "bucket": np.arange(N) % 100})
+    images = pd.DataFrame(
+        {
+            "gender": "female",
+            "stem": [f"f_{i:03d}" for i in range(N)],
+            "value": values,
+            "bucket": np.arange(N) % 100,
+        }
+    )
 
     table = review_table(images, features, mirrored=attribute == "head")
 
     first = table.sort_values("suspicion", ascending=False).stem[:PLANTED]
     planted = {f"f_{i:03d}" for i in ends}
     assert len(planted & set(first)) >= PLANTED - 1
-    assert list(table.columns) == ["gender", "stem", "value", "predicted", "uncertainty", "suspicion", "next"]
+    assert list(table.columns) == [
+        "gender",
+        "stem",
+        "value",
+        "predicted",
+        "uncertainty",
+        "suspicion",
+        "next",
+    ]
     assert table.predicted.between(0, 1).all()
     assert table.suspicion.between(0, 1).all()
     assert table.next.isna().all()  # all are labelled
@@ -43,7 +67,14 @@ def test_images_without_a_label_are_ranked_from_1_and_not_suspected(painted):
     features, faces = painted
     values = np.array([face.background for face in faces])
     values[::3] = np.nan
-    images = pd.DataFrame({"gender": "male", "stem": [f"m_{i:03d}" for i in range(N)], "value": values, "bucket": np.arange(N) % 100})
+    images = pd.DataFrame(
+        {
+            "gender": "male",
+            "stem": [f"m_{i:03d}" for i in range(N)],
+            "value": values,
+            "bucket": np.arange(N) % 100,
+        }
+    )
     table = review_table(images, features, mirrored=False)
     unlabelled = table.value.isna()
     assert sorted(table.next.dropna()) == list(range(1, unlabelled.sum() + 1))
@@ -56,7 +87,8 @@ def test_a_residual_is_weighed_against_what_may_be_expected_there():
     rng = np.random.default_rng(1)
     predicted = np.repeat([0.1, 0.9], 100)
     values = np.clip(predicted + rng.normal(0, np.repeat([0.02, 0.2], 100)), 0, 1)
-    values[0], values[100] = 0.35, 0.65  # as far off: plain where labels agree, usual where they don't
+    # as far off: plain where labels agree, usual where they don't
+    values[0], values[100] = 0.35, 0.65
     review = review_labels(values, predicted, np.ones(200))
     assert review.suspicion[0] > 3 * review.suspicion[100]
     assert review.deviation[0] < review.deviation[100]
@@ -85,7 +117,8 @@ def test_chosen_images_differ_from_one_another():
 
 
 def test_an_image_that_speaks_for_many_comes_before_a_lone_one():
-    at = np.array([0.0, 20.0, 0.3, -0.3, 0.2])  # two candidates, and three more images whose values are wanted
+    # two candidates, and three more images whose values are wanted
+    at = np.array([0.0, 20.0, 0.3, -0.3, 0.2])
     covariance = np.exp(-np.square(at[:2, None] - at[None]))
     assert choose_next(covariance, 0.1, np.ones(2), 2).tolist() == [0, 1]
 
@@ -108,10 +141,18 @@ def test_images_whose_lids_are_least_open_come_first(painted):
     opening, values = np.full(N, 0.3), np.array([face.eyes for face in faces])
     values[::3] = np.nan
     labelled = np.isfinite(values)
-    opening[[3, 4, 9, 12, 15]] = 0.15, 0.05, 0.1, 0.29, 0.2  # of 4 there is a label, and 12 is as open as most
+    # of 4 there is a label, and 12 is as open as most
+    opening[[3, 4, 9, 12, 15]] = 0.15, 0.05, 0.1, 0.29, 0.2
     first = half_closed(opening, labelled)
     assert first.tolist() == [9, 3, 15]
-    images = pd.DataFrame({"gender": "male", "stem": [f"m_{i:03d}" for i in range(N)], "value": values, "bucket": np.arange(N) % 100})
+    images = pd.DataFrame(
+        {
+            "gender": "male",
+            "stem": [f"m_{i:03d}" for i in range(N)],
+            "value": values,
+            "bucket": np.arange(N) % 100,
+        }
+    )
     table = review_table(images, features, mirrored=False, first=first)
     assert table.set_index("next").stem[[1, 2, 3]].tolist() == ["m_009", "m_003", "m_015"]
     assert sorted(table.next.dropna()) == list(range(1, int((~labelled).sum()) + 1))

@@ -1,9 +1,15 @@
-"""Fresh samples are compared with held-out pictures, and with those that were learned from for copies."""
+"""Fresh samples are compared with held-out pictures, and with those that were learned from for
+copies."""
 
 import numpy as np
 import pytest
 
-from gaip3_pipeline.evaluation.samples import draw_fresh, evaluate_samples, nearest_sheet, whole_groups
+from gaip3_pipeline.evaluation.samples import (
+    draw_fresh,
+    evaluate_samples,
+    nearest_sheet,
+    whole_groups,
+)
 from gaip3_pipeline.models.nvae.model import build_nvae
 from gaip3_pipeline.sampling.draw import FaceGenerator
 from gaip3_pipeline.settings import Samples, of_preset
@@ -24,7 +30,9 @@ def model():
 @pytest.fixture(scope="module")
 def pictures():
     rng = np.random.default_rng(1)
-    return rng.integers(0, 256, (2 * N, 4, 4, 3)).repeat(16, axis=1).repeat(13, axis=2).astype(np.uint8), rng.random((2 * N, 5))
+    return rng.integers(0, 256, (2 * N, 4, 4, 3)).repeat(16, axis=1).repeat(13, axis=2).astype(
+        np.uint8
+    ), rng.random((2 * N, 5))
 
 
 def test_samples_that_were_learned_by_heart_mirrored_are_found(model, pictures):
@@ -43,7 +51,9 @@ def test_samples_that_were_learned_by_heart_mirrored_are_found(model, pictures):
     assert nearest_sheet(fresh)[:2] == b"\xff\xd8"
 
 
-def test_the_figures_have_their_floors_and_a_root_without_held_out_pictures_has_none(model, pictures):
+def test_the_figures_have_their_floors_and_a_root_without_held_out_pictures_has_none(
+    model, pictures
+):
     images, values = pictures
     values = values.astype(np.float32)
     fresh = evaluate_samples(model, images, values, np.arange(2 * N) < N, SETTINGS)

@@ -1,4 +1,5 @@
-"""The painted data set: the contracts of its folders and tables, determinism, resuming, and how human its labels are."""
+"""The painted data set: the contracts of its folders and tables, determinism, resuming, and how
+human its labels are."""
 
 import cv2
 import numpy as np
@@ -15,7 +16,11 @@ SMALL = Faces(d1=5, female=7, male=6, size=48, seed=3)
 
 
 def contents(root: DataRoot) -> dict[str, bytes]:
-    return {p.relative_to(root.path).as_posix(): p.read_bytes() for p in sorted(root.path.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(root.path).as_posix(): p.read_bytes()
+        for p in sorted(root.path.rglob("*"))
+        if p.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,16 @@ def painted(tmp_path_factory) -> DataRoot:
 def many() -> tuple[list, dict[str, pd.DataFrame], pd.DataFrame]:
     """1,040 women and 500 men on paper, with their labels and exact values."""
     wanted = portraits(Faces(d1=0, female=1040, male=500))
-    truth = pd.DataFrame([{"gender": p.face.sex, "stem": p.file[:-4], **{a: getattr(p.face, a) for a in ATTRIBUTES}} for p in wanted])
+    truth = pd.DataFrame(
+        [
+            {
+                "gender": p.face.sex,
+                "stem": p.file[:-4],
+                **{a: getattr(p.face, a) for a in ATTRIBUTES},
+            }
+            for p in wanted
+        ]
+    )
     return wanted, {a: hand_labels(wanted, a, 7) for a in ATTRIBUTES}, truth
 
 
@@ -74,7 +88,11 @@ def test_the_same_settings_paint_the_same_bytes(painted, tmp_path):
 def test_a_larger_data_set_holds_the_smaller_one(painted, tmp_path):
     root = DataRoot(tmp_path)
     seen = []
-    write_dataset(root, Faces(d1=20, female=7, male=6, size=48, seed=3), lambda done, total: seen.append((done, total)))
+    write_dataset(
+        root,
+        Faces(d1=20, female=7, male=6, size=48, seed=3),
+        lambda done, total: seen.append((done, total)),
+    )
     larger, smaller = contents(root), contents(painted)
     assert all(larger[name] == data for name, data in smaller.items() if name.endswith(".jpg"))
     assert seen[0] == (0, 33)
@@ -84,9 +102,15 @@ def test_a_larger_data_set_holds_the_smaller_one(painted, tmp_path):
 
 def test_several_processes_paint_the_same_bytes(painted, tmp_path):
     wanted = portraits(SMALL)
-    assert sum(paint_files([(tmp_path / p.image_set.id / p.file, p.face) for p in wanted], SMALL.size, processes=2)) == len(wanted)
+    assert sum(
+        paint_files(
+            [(tmp_path / p.image_set.id / p.file, p.face) for p in wanted], SMALL.size, processes=2
+        )
+    ) == len(wanted)
     for p in wanted:
-        assert (tmp_path / p.image_set.id / p.file).read_bytes() == (painted.original(p.image_set) / p.file).read_bytes()
+        assert (tmp_path / p.image_set.id / p.file).read_bytes() == (
+            painted.original(p.image_set) / p.file
+        ).read_bytes()
 
 
 def test_a_second_call_changes_nothing_and_a_missing_picture_is_painted_again(painted):
@@ -145,7 +169,9 @@ def test_the_first_thousand_of_each_sex_are_labelled_with_a_few_rows_missing(man
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_labels_are_rounded_as_people_round_and_follow_the_truth(many, attribute):
     _, labels, truth = many
-    table = labels[attribute].assign(stem=labels[attribute].path.str.extract(r"(seed_\d+)", expand=False))
+    table = labels[attribute].assign(
+        stem=labels[attribute].path.str.extract(r"(seed_\d+)", expand=False)
+    )
     both = table.merge(truth, on=["gender", "stem"])
     assert len(both) == len(table)
     steps = {0, 0.5, 1} if attribute == "head" else {0, 0.25, 0.5, 0.75, 1}

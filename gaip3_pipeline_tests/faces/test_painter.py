@@ -22,10 +22,15 @@ def part(picture: np.ndarray, top: float, bottom: float, left: float, right: flo
 
 
 def people(n: int = 4) -> list[Face]:
-    """A few identities of each sex without glasses, which would hide the eyes from these measurements."""
+    """A few identities of each sex without glasses, which would hide the eyes from these
+    measurements."""
     out = []
     for sex in ("female", "male"):
-        seeds = [seed for seed in range(100) if not identity(seed, sex).glasses and not identity(seed, sex).bangs]
+        seeds = [
+            seed
+            for seed in range(100)
+            if not identity(seed, sex).glasses and not identity(seed, sex).bangs
+        ]
         out += [Face(sex, seed) for seed in seeds[:n]]
     return out
 
@@ -50,7 +55,9 @@ def test_sizes_show_the_same_portrait():
 
 
 def test_seeds_and_sexes_are_different_people():
-    faces = [paint(Face(sex, seed), 64).astype(float) for sex in ("female", "male") for seed in range(4)]
+    faces = [
+        paint(Face(sex, seed), 64).astype(float) for sex in ("female", "male") for seed in range(4)
+    ]
     assert all(np.abs(a - b).mean() > 8 for i, a in enumerate(faces) for b in faces[:i])
 
 
@@ -58,7 +65,10 @@ def test_seeds_and_sexes_are_different_people():
 class TestSliders:
     def test_background_brightens_the_corners_and_leaves_the_face_alone(self, face):
         pictures = sweep(face, "background")
-        corners = [np.mean([luma(part(p, 0, 0.2, 0, 0.1)).mean(), luma(part(p, 0, 0.2, 0.9, 1)).mean()]) for p in pictures]
+        corners = [
+            np.mean([luma(part(p, 0, 0.2, 0, 0.1)).mean(), luma(part(p, 0, 0.2, 0.9, 1)).mean()])
+            for p in pictures
+        ]
         assert (np.diff(corners) > 25).all()
         assert corners[0] < 40
         assert corners[-1] > 195
@@ -71,18 +81,30 @@ class TestSliders:
         assert (np.diff(hair) < -25).all()
         assert hair[0] > 170
         assert hair[-1] < 60
-        assert all((part(p, 0, 0.3, 0, 0.08) == part(pictures[0], 0, 0.3, 0, 0.08)).all() for p in pictures)
+        assert all(
+            (part(p, 0, 0.3, 0, 0.08) == part(pictures[0], 0, 0.3, 0, 0.08)).all() for p in pictures
+        )
         if face.sex == "female":
-            assert all((part(p, 0.68, 0.78, 0.42, 0.58) == part(pictures[0], 0.68, 0.78, 0.42, 0.58)).all() for p in pictures)
+            assert all(
+                (part(p, 0.68, 0.78, 0.42, 0.58) == part(pictures[0], 0.68, 0.78, 0.42, 0.58)).all()
+                for p in pictures
+            )
 
     def test_eyes_show_what_is_white_and_dark_in_them_as_they_open(self, face):
         pictures = sweep(face, "eyes")
-        contrast = [np.mean([np.ptp(luma(part(p, 0.45, 0.475, x - 0.025, x + 0.025))) for x in (0.38, 0.62)]) for p in pictures]
+        contrast = [
+            np.mean(
+                [np.ptp(luma(part(p, 0.45, 0.475, x - 0.025, x + 0.025))) for x in (0.38, 0.62)]
+            )
+            for p in pictures
+        ]
         assert contrast[-1] > 1.25 * contrast[0]
         changed = [np.abs(p.astype(int) - pictures[-1]).max(2) for p in pictures[:-1]]
         size = [part(c, 0.4, 0.55, 0.25, 0.75).mean() for c in changed]
         assert (np.diff(size) < 0).all()
-        assert all(part(c, 0.6, 1, 0, 1).max() == 0 and part(c, 0, 0.3, 0, 1).max() == 0 for c in changed)
+        assert all(
+            part(c, 0.6, 1, 0, 1).max() == 0 and part(c, 0, 0.3, 0, 1).max() == 0 for c in changed
+        )
 
     def test_mouth_opens_onto_teeth_and_darkness(self, face):
         pictures = sweep(face, "mouth")
@@ -97,7 +119,10 @@ class TestSliders:
         assert size[-1] == max(size)
         assert min(size[1:]) > 5
         # Above the eyes nothing moves; the jaw sinks, and with it the shading of the cheeks.
-        assert all(np.abs(part(p, 0, 0.42, 0, 1).astype(int) - part(pictures[0], 0, 0.42, 0, 1)).max() <= 3 for p in pictures)
+        assert all(
+            np.abs(part(p, 0, 0.42, 0, 1).astype(int) - part(pictures[0], 0, 0.42, 0, 1)).max() <= 3
+            for p in pictures
+        )
 
     def test_head_moves_the_mouth_to_the_side_it_turns_to(self, face):
         pictures = sweep(replace(face, hair_color=0.0, background=1.0, mouth=1.0), "head")

@@ -1,4 +1,5 @@
-"""Features learned without labels: equal for equal pictures, swapped by a mirror, the same again from disk."""
+"""Features learned without labels: equal for equal pictures, swapped by a mirror, the same again
+from disk."""
 
 import dataclasses
 
@@ -7,7 +8,14 @@ import pytest
 
 from gaip3_pipeline.faces.dataset import portraits
 from gaip3_pipeline.faces.painter import paint
-from gaip3_pipeline.features.extractor import GROUPS, extract, groups, learn_extractor, load_extractor, save_extractor
+from gaip3_pipeline.features.extractor import (
+    GROUPS,
+    extract,
+    groups,
+    learn_extractor,
+    load_extractor,
+    save_extractor,
+)
 from gaip3_pipeline.features.trunk import PATCH_AXES, trunk_groups
 from gaip3_pipeline.settings import Faces
 
@@ -38,10 +46,24 @@ def test_a_change_on_one_side_moves_the_features_of_its_region_alone(faces, lear
     changed = image.copy()
     changed[100:128, :12] = 255 - changed[100:128, :12]  # the lower left corner
     before, after = (extract(learned[0], [x[None]])[0, 0].astype(float) for x in (image, changed))
-    moved = {name: np.abs(after - before)[a:b] for name, a, b in zip(GROUPS, groups()[:-1], groups()[1:], strict=True)}
+    moved = {
+        name: np.abs(after - before)[a:b]
+        for name, a, b in zip(GROUPS, groups()[:-1], groups()[1:], strict=True)
+    }
     assert moved["patches_3_side"][:PATCH_AXES].max() > 0.05
     assert moved["patches_3_side"][PATCH_AXES:].max() < 1e-3  # the right side
-    assert max(moved[name].max() for name in ("patches_0_side", "patches_1_middle", "colours_0_middle", "colours_2_middle")) < 1e-3
+    assert (
+        max(
+            moved[name].max()
+            for name in (
+                "patches_0_side",
+                "patches_1_middle",
+                "colours_0_middle",
+                "colours_2_middle",
+            )
+        )
+        < 1e-3
+    )
 
 
 def group(features, name):
@@ -52,7 +74,9 @@ def group(features, name):
 def test_the_trunk_alone_has_the_first_features(faces, learned):
     trunk = extract(learned[0], [faces[0][:5]], with_parts=False)
     assert trunk.shape == (2, 5, trunk_groups()[-1])
-    np.testing.assert_array_equal(trunk, extract(learned[0], [faces[0][:5]])[..., : trunk_groups()[-1]])
+    np.testing.assert_array_equal(
+        trunk, extract(learned[0], [faces[0][:5]])[..., : trunk_groups()[-1]]
+    )
 
 
 def test_a_turned_head_and_a_lit_wall_each_move_their_own_part(learned):
@@ -64,21 +88,31 @@ def test_a_turned_head_and_a_lit_wall_each_move_their_own_part(learned):
     heads = extract(learned[0], [np.stack([painted(head=v) for v in (0.1, 0.3, 0.5, 0.7, 0.9)])])
     turn = group(heads, "turn")[0, :, 0]
     assert (np.diff(turn) > 0).all() or (np.diff(turn) < 0).all()
-    np.testing.assert_allclose(turn, -group(heads, "turn")[1, :, 0], atol=0.35)  # a mirror image looks the other way
+    # a mirror image looks the other way
+    np.testing.assert_allclose(turn, -group(heads, "turn")[1, :, 0], atol=0.35)
     walls = extract(learned[0], [np.stack([painted(background=v) for v in (0.2, 0.8)])])
-    moved = {name: np.abs(np.diff(group(walls, name)[0], axis=0)).max() for name in ("background", "hair", "skin", "mouth")}
+    moved = {
+        name: np.abs(np.diff(group(walls, name)[0], axis=0)).max()
+        for name in ("background", "hair", "skin", "mouth")
+    }
     assert moved["background"] > 1.0
     assert max(moved["hair"], moved["skin"], moved["mouth"]) < 0.3
 
 
 def test_saved_and_loaded_it_gives_equal_features(faces, learned, tmp_path):
     save_extractor(learned[0], tmp_path)
-    np.testing.assert_array_equal(extract(load_extractor(tmp_path), [faces[0][:8]]), extract(learned[0], [faces[0][:8]]))
+    np.testing.assert_array_equal(
+        extract(load_extractor(tmp_path), [faces[0][:8]]), extract(learned[0], [faces[0][:8]])
+    )
 
 
 def test_the_same_pictures_give_the_same_extractor(faces, learned):
     again = learn_extractor(faces[0])[0]
-    np.testing.assert_allclose(extract(again, [faces[0][:8]]).astype(float), extract(learned[0], [faces[0][:8]]).astype(float), atol=2e-3)
+    np.testing.assert_allclose(
+        extract(again, [faces[0][:8]]).astype(float),
+        extract(learned[0], [faces[0][:8]]).astype(float),
+        atol=2e-3,
+    )
 
 
 def test_no_pictures_have_no_features(learned):

@@ -1,4 +1,5 @@
-"""The person and the points of a face: where the painter put them, nothing worse than nonsense where there is no face."""
+"""The person and the points of a face: where the painter put them, nothing worse than nonsense
+where there is no face."""
 
 import dataclasses
 import hashlib
@@ -19,7 +20,9 @@ from gaip3_pipeline.settings import Faces
 
 @pytest.fixture(scope="module")
 def pictures():
-    return np.stack([paint(p.face, 128)[:, 12:116] for p in portraits(Faces(d1=0, female=6, male=6, size=128))])
+    return np.stack(
+        [paint(p.face, 128)[:, 12:116] for p in portraits(Faces(d1=0, female=6, male=6, size=128))]
+    )
 
 
 def test_person_and_points_lie_where_the_face_is(pictures):
@@ -34,10 +37,15 @@ def test_person_and_points_lie_where_the_face_is(pictures):
         assert 0 < points[FOREHEAD, 1] < eyes < mouth < points[CHIN, 1] < 128
 
 
-@pytest.mark.parametrize(("value", "region"), [("background", "background"), ("hair_color", "hair_above")])
+@pytest.mark.parametrize(
+    ("value", "region"), [("background", "background"), ("hair_color", "hair_above")]
+)
 def test_a_region_is_what_is_painted_otherwise(value, region):
     for portrait in portraits(Faces(d1=0, female=4, male=0, size=128)):
-        light, dark = (paint(dataclasses.replace(portrait.face, **{value: v}), 128)[:, 12:116] for v in (0.1, 0.9))
+        light, dark = (
+            paint(dataclasses.replace(portrait.face, **{value: v}), 128)[:, 12:116]
+            for v in (0.1, 0.9)
+        )
         parts = find_parts(light[None])
         found = regions(parts.person[0], parts.points[0])
         assert not (found["hair"] & (found["skin"] | found["background"])).any()
@@ -49,7 +57,11 @@ def test_a_region_is_what_is_painted_otherwise(value, region):
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 80, 3))
 
 
-@pytest.mark.parametrize("picture", [np.zeros((128, 104, 3)), np.full((128, 104, 3), 255), NOISE], ids=["black", "white", "noise"])
+@pytest.mark.parametrize(
+    "picture",
+    [np.zeros((128, 104, 3)), np.full((128, 104, 3), 255), NOISE],
+    ids=["black", "white", "noise"],
+)
 def test_what_is_no_face_has_regions_too(picture):
     parts = find_parts(picture[None].astype(np.uint8))
     assert np.isfinite(parts.points).all()
@@ -64,7 +76,12 @@ def test_alone_or_among_others_a_picture_has_the_same_parts(pictures):
 
 def test_points_follow_a_picture_that_is_moved(pictures):
     moved = np.stack(
-        [cv2.warpAffine(p, np.float32([[1, 0, 5], [0, 1, -4]]), (104, 128), borderMode=cv2.BORDER_REPLICATE) for p in pictures]
+        [
+            cv2.warpAffine(
+                p, np.float32([[1, 0, 5], [0, 1, -4]]), (104, 128), borderMode=cv2.BORDER_REPLICATE
+            )
+            for p in pictures
+        ]
     )
     shift = np.median(find_parts(moved).points - find_parts(pictures).points, axis=1)[:, :2]
     np.testing.assert_allclose(shift, np.tile([5, -4], (len(pictures), 1)), atol=1.5)
@@ -72,5 +89,9 @@ def test_points_follow_a_picture_that_is_moved(pictures):
 
 def test_the_networks_are_those_that_their_readme_names():
     folder = Path(landmarks.__file__).parent / "mediapipe"
-    named = dict(re.findall(r"`(\w+\.tflite)`.*`([0-9a-f]{64})`", (folder / "README.md").read_text()))
-    assert named == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.tflite")}
+    named = dict(
+        re.findall(r"`(\w+\.tflite)`.*`([0-9a-f]{64})`", (folder / "README.md").read_text())
+    )
+    assert named == {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.tflite")
+    }

@@ -16,8 +16,13 @@ def photograph(seed: int = 0, size: int = 256, width: int | None = None) -> Imag
     """A picture of ``size`` pixels height: large soft shapes, fine detail, noise."""
     rng = np.random.default_rng(seed)
     shape = (width or size, size)
-    layers = [cv2.resize(rng.normal(0, s, (n, n, 3)), shape, interpolation=cv2.INTER_CUBIC) for n, s in ((4, 50), (16, 20), (64, 8))]
-    return Image.fromarray(np.clip(128 + sum(layers) + rng.normal(0, 2, layers[0].shape), 0, 255).astype(np.uint8))
+    layers = [
+        cv2.resize(rng.normal(0, s, (n, n, 3)), shape, interpolation=cv2.INTER_CUBIC)
+        for n, s in ((4, 50), (16, 20), (64, 8))
+    ]
+    return Image.fromarray(
+        np.clip(128 + sum(layers) + rng.normal(0, 2, layers[0].shape), 0, 255).astype(np.uint8)
+    )
 
 
 def jpeg(image: Image.Image, **options: object) -> bytes:

@@ -13,8 +13,13 @@ from gaip3_pipeline_tests.imaging.pictures import photograph
 
 @pytest.mark.parametrize("count", [1, 7, 64])
 def test_a_sheet_of_noise_takes_at_most_100_kilobytes(count: int) -> None:
-    noise = [np.random.default_rng(i).integers(0, 256, (128, 104, 3), dtype=np.uint8) for i in range(count)]
-    sheet = contact_sheet(noise, 8, captions=[f"얼굴 {i} with a long name" for i in range(count)], title="noise")
+    noise = [
+        np.random.default_rng(i).integers(0, 256, (128, 104, 3), dtype=np.uint8)
+        for i in range(count)
+    ]
+    sheet = contact_sheet(
+        noise, 8, captions=[f"얼굴 {i} with a long name" for i in range(count)], title="noise"
+    )
     assert len(sheet) <= 100_000
     assert Image.open(io.BytesIO(sheet)).format == "JPEG"
 

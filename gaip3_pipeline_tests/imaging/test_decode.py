@@ -31,7 +31,9 @@ def by_pillow(data: bytes) -> np.ndarray:
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
     cut = round(image.width * TARGET.crop)
     cropped = image.crop((cut, 0, image.width - cut, image.height))
-    return np.asarray(cropped.resize((TARGET.width, TARGET.height), Image.Resampling.BOX)).astype(float)
+    return np.asarray(cropped.resize((TARGET.width, TARGET.height), Image.Resampling.BOX)).astype(
+        float
+    )
 
 
 def full_area(data: bytes) -> np.ndarray:
@@ -42,7 +44,9 @@ def full_area(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [256, 400, 512, 768, 1000, 1024, 1200, 1536])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_scaled_decoding_stays_within_half_a_grey_level_of_a_full_decode(size: int, progressive: bool) -> None:
+def test_scaled_decoding_stays_within_half_a_grey_level_of_a_full_decode(
+    size: int, progressive: bool
+) -> None:
     data = jpeg(photograph(1, size), progressive=progressive)
     assert np.abs(small(data) - full_area(data)).mean() < 0.5
 
@@ -58,7 +62,9 @@ def test_leaving_out_scans_changes_no_pixel_of_an_eighth(subsampling: int) -> No
     data = jpeg(photograph(2, 1024), progressive=True, subsampling=subsampling)
     less = for_an_eighth(data, structure(data))
     assert len(less) < 0.7 * len(data)
-    whole, part = (cv2.imdecode(np.frombuffer(d, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) for d in (data, less))
+    whole, part = (
+        cv2.imdecode(np.frombuffer(d, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) for d in (data, less)
+    )
     assert np.array_equal(whole, part)
 
 
@@ -66,7 +72,8 @@ def test_leaving_out_scans_changes_no_pixel_of_the_large_photographs(real_faces)
     for path in sorted((real_faces / "large").rglob("*.jpg"))[::12]:
         data = path.read_bytes()
         whole, part = (
-            cv2.imdecode(np.frombuffer(d, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) for d in (data, for_an_eighth(data, structure(data)))
+            cv2.imdecode(np.frombuffer(d, np.uint8), cv2.IMREAD_REDUCED_COLOR_8)
+            for d in (data, for_an_eighth(data, structure(data)))
         )
         assert np.array_equal(whole, part)
 
@@ -88,11 +95,15 @@ def test_the_usual_original_is_decoded_at_an_eighth_and_odd_sizes_with_pixels_to
 def test_exif_orientation_is_applied_before_the_crop(orientation: int, form: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = file_of(photograph(3, 384, 512), form, exif=exif, **({} if form == "PNG" else {"quality": 95}))
+    data = file_of(
+        photograph(3, 384, 512), form, exif=exif, **({} if form == "PNG" else {"quality": 95})
+    )
     picture = decode(data, f"a.{form.lower()}", TARGET, MAX)
     assert (picture.width, picture.height) == ((384, 512) if orientation >= 5 else (512, 384))
     assert np.abs(resize(picture, TARGET) - by_pillow(data)).mean() < 2
-    assert picture.notes == (() if orientation == 1 else (f"turned by EXIF orientation {orientation}",))
+    assert picture.notes == (
+        () if orientation == 1 else (f"turned by EXIF orientation {orientation}",)
+    )
 
 
 @pytest.mark.parametrize("size", [256, 512, 1000, 1024])
@@ -131,7 +142,9 @@ def with_alpha() -> bytes:
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
-def test_unusual_pictures_are_used_as_pillow_shows_them_and_noted(data: bytes, name: str, note: str) -> None:
+def test_unusual_pictures_are_used_as_pillow_shows_them_and_noted(
+    data: bytes, name: str, note: str
+) -> None:
     picture = decode(data, name, TARGET, MAX)
     assert "; ".join(picture.notes) == note
     assert np.abs(resize(picture, TARGET) - by_pillow(data)).mean() < 2
@@ -142,7 +155,12 @@ def test_sixteen_bits_become_eight_without_clipping() -> None:
     picture = decode(cv2.imencode(".png", ramp)[1].tobytes(), "a.png", TARGET, MAX)
     assert "16-bit" in picture.notes
     assert np.abs(picture.pixels[0, :, 0].astype(int) - np.arange(256)).max() <= 1
-    colour = decode(cv2.imencode(".png", np.dstack([ramp, ramp // 2, ramp * 0]))[1].tobytes(), "a.png", TARGET, MAX)
+    colour = decode(
+        cv2.imencode(".png", np.dstack([ramp, ramp // 2, ramp * 0]))[1].tobytes(),
+        "a.png",
+        TARGET,
+        MAX,
+    )
     assert colour.notes == ("16-bit",)
     assert np.abs(colour.pixels[0, -1].astype(int) - [0, 127, 255]).max() <= 1
 
@@ -150,7 +168,9 @@ def test_sixteen_bits_become_eight_without_clipping() -> None:
 def damaged_inside() -> bytes:
     data = bytearray(jpeg(photograph(5)))
     middle = len(data) // 2
-    data[middle : middle + 2000] = np.random.default_rng(0).integers(0, 256, 2000, dtype=np.uint8).tobytes()
+    data[middle : middle + 2000] = (
+        np.random.default_rng(0).integers(0, 256, 2000, dtype=np.uint8).tobytes()
+    )
     return bytes(data)
 
 
@@ -169,7 +189,10 @@ def damaged_inside() -> bytes:
         (file_of(photograph(5), "PNG")[:-5000], "damaged"),
         (file_of(photograph(5), "WEBP")[:-1000], "damaged"),
         (file_of(photograph(5), "GIF"), "not a JPEG, PNG or WebP picture"),
-        (jpeg(Image.new("RGB", (4000, 3000))), "too large: 4000 x 3000 is more than 10,000,000 pixels"),
+        (
+            jpeg(Image.new("RGB", (4000, 3000))),
+            "too large: 4000 x 3000 is more than 10,000,000 pixels",
+        ),
         (file_of(Image.new("1", (4000, 3000)), "PNG"), "too large: 4000 x 3000"),
         (file_of(Image.new("1", (20000, 20000)), "PNG"), "too large"),
     ],

@@ -21,7 +21,13 @@ def paths(tmp_path):
 
 def test_the_packed_file_holds_the_pixels_in_order(paths, tmp_path) -> None:
     seen: list[tuple[int, int]] = []
-    pack(paths, tmp_path / "packed" / "final.npy", 128, 104, lambda done, total: seen.append((done, total)))
+    pack(
+        paths,
+        tmp_path / "packed" / "final.npy",
+        128,
+        104,
+        lambda done, total: seen.append((done, total)),
+    )
     packed = np.load(tmp_path / "packed" / "final.npy", mmap_mode="r")
     assert packed.shape == (10, 128, 104, 3)
     assert packed.dtype == np.uint8

@@ -28,12 +28,19 @@ def root(tmp_path: Path) -> DataRoot:
     return DataRoot(tmp_path / "a root 자료")
 
 
-def state(root: DataRoot, kind: str = "resized", image_set: ImageSet = D1) -> dict[str, tuple[int, int]]:
+def state(
+    root: DataRoot, kind: str = "resized", image_set: ImageSet = D1
+) -> dict[str, tuple[int, int]]:
     """Inode and mtime of every file of a set."""
-    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in root.processed(kind, image_set).iterdir()}
+    return {
+        p.name: (p.stat().st_ino, p.stat().st_mtime_ns)
+        for p in root.processed(kind, image_set).iterdir()
+    }
 
 
-def test_every_original_becomes_one_picture_of_the_contract_and_one_brightness_copy(root: DataRoot) -> None:
+def test_every_original_becomes_one_picture_of_the_contract_and_one_brightness_copy(
+    root: DataRoot,
+) -> None:
     originals = fill(root, D1, 3)
     resized, augmented = resize_set(root, D1, SETTINGS), augment_set(root, D1, SETTINGS)
     assert (resized.done, augmented.done, resized.unusable, augmented.unusable) == (3, 3, 0, 0)
@@ -49,7 +56,9 @@ def test_every_original_becomes_one_picture_of_the_contract_and_one_brightness_c
         assert np.abs(y - (x * r if r < 1 else x * (2 - r) + 255 * (r - 1))).mean() < 2
 
 
-def test_names_with_spaces_korean_and_emoji_and_folders_inside_folders_are_kept(root: DataRoot) -> None:
+def test_names_with_spaces_korean_and_emoji_and_folders_inside_folders_are_kept(
+    root: DataRoot,
+) -> None:
     folder = root.original(FEMALE)
     names = ["a b.JPG", "얼굴 1.jpeg", "😀.PNG", "deeper/deepest/c.d.webp", "deeper/e.jpg"]
     for i, name in enumerate(names):
@@ -60,7 +69,9 @@ def test_names_with_spaces_korean_and_emoji_and_folders_inside_folders_are_kept(
         (folder / ignored).write_bytes(b"not a picture")
     result = resize_set(root, FEMALE, SETTINGS)
     assert result.unusable == 0
-    assert [Path(p).stem for p in result.manifest.path] == sorted(["a b", "얼굴 1", "😀", "c.d", "e"])
+    assert [Path(p).stem for p in result.manifest.path] == sorted(
+        ["a b", "얼굴 1", "😀", "c.d", "e"]
+    )
     assert list(state(augmented_of(root, FEMALE), "augmented", FEMALE)) != []
     assert state(root, "resized", FEMALE).keys() == state(root, "augmented", FEMALE).keys()
 
@@ -91,10 +102,16 @@ def test_unusable_originals_are_listed_with_their_reason_in_both_manifests(root:
         f.write(jpeg(photograph(0)))
     result = resize_set(root, D1, SETTINGS)
     assert (result.done, result.unusable) == (3, 6)
-    rows = pd.read_parquet(root.manifest("resized_d1")).assign(stem=lambda t: [Path(p).stem for p in t.path]).set_index("stem")
+    rows = (
+        pd.read_parquet(root.manifest("resized_d1"))
+        .assign(stem=lambda t: [Path(p).stem for p in t.path])
+        .set_index("stem")
+    )
     assert len(rows) == 9
     assert rows.loc["png", ["status", "reason"]].tolist() == ["ok_with_note", "PNG named .jpg"]
-    reasons = {stem: rows.reason[stem].split(":")[0] for stem in rows.index[rows.status == "unusable"]}
+    reasons = {
+        stem: rows.reason[stem].split(":")[0] for stem in rows.index[rows.status == "unusable"]
+    }
     assert reasons == {
         "empty": "empty file",
         "text": "not a JPEG, PNG or WebP picture (it begins with b'no pictu')",
@@ -105,7 +122,9 @@ def test_unusable_originals_are_listed_with_their_reason_in_both_manifests(root:
     }
     copies = augment_set(root, D1, SETTINGS)
     assert copies.unusable == 6
-    assert sorted(copies.manifest.reason[copies.manifest.status == "unusable"]) == sorted(rows.reason[rows.status == "unusable"])
+    assert sorted(copies.manifest.reason[copies.manifest.status == "unusable"]) == sorted(
+        rows.reason[rows.status == "unusable"]
+    )
     before = state(root)
     again = resize_set(root, D1, SETTINGS)
     assert (again.done, again.reused, again.unusable) == (0, 3, 6)
@@ -118,12 +137,18 @@ def test_nothing_changed_means_nothing_written(root: DataRoot) -> None:
     kept = [state(root), state(root, "augmented"), root.manifest("resized_d1").stat().st_mtime_ns]
     second = [resize_set(root, D1, SETTINGS), augment_set(root, D1, SETTINGS)]
     assert [(r.done, r.reused, r.removed) for r in second] == [(0, 4, 0)] * 2
-    assert [state(root), state(root, "augmented"), root.manifest("resized_d1").stat().st_mtime_ns] == kept
+    assert [
+        state(root),
+        state(root, "augmented"),
+        root.manifest("resized_d1").stat().st_mtime_ns,
+    ] == kept
     assert [r.version for r in first] == [r.version for r in second]
     assert not root.journal("resized_d1").exists()
 
 
-def test_only_the_changed_original_is_done_again_and_linked_files_keep_their_content(root: DataRoot) -> None:
+def test_only_the_changed_original_is_done_again_and_linked_files_keep_their_content(
+    root: DataRoot,
+) -> None:
     originals = fill(root, D1, 3)
     version = resize_set(root, D1, SETTINGS).version
     linked = root.path / "final.jpg"
@@ -177,7 +202,9 @@ def test_what_has_no_original_any_more_is_removed_and_originals_never_are(root: 
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_without_originals_nothing_is_removed_and_the_remedy_is_named(root: DataRoot, exists: bool) -> None:
+def test_without_originals_nothing_is_removed_and_the_remedy_is_named(
+    root: DataRoot, exists: bool
+) -> None:
     for path in fill(root, D1, 2):
         resize_set(root, D1, SETTINGS)
         path.unlink()
@@ -211,19 +238,16 @@ def test_progress_counts_up_to_all(root: DataRoot) -> None:
 
 
 def test_after_kill_9_only_the_missing_pictures_are_made(root: DataRoot) -> None:
-    # progress stops the run once 20 of 60 are done, so that it is killed in the middle on any machine
+    # progress stops the run once 20 of 60 are done, so that it is killed in the middle on any
+    # machine
     fill(root, D1, 60)
     script = (
-        "import sys, time\n"
-        "from pathlib import Path\n"
-        "from gaip3_pipeline.imaging.processing import resize_set\n"
-        "from gaip3_pipeline.layout import IMAGE_SETS, DataRoot\n"
-        "from gaip3_pipeline.settings import Images\n"
-        "def progress(done, total):\n"
-        "    if done == 20:\n"
-        "        print('ready', flush=True)\n"
-        "        time.sleep(600)\n"
-        "resize_set(DataRoot(Path(sys.argv[1])), IMAGE_SETS[0], Images(max_pixels=4_000_000), progress)\n"
+        "import sys, time\nfrom pathlib import Path\nfrom gaip3_pipeline.imaging.processing import"
+        " resize_set\nfrom gaip3_pipeline.layout import IMAGE_SETS, DataRoot\nfrom"
+        " gaip3_pipeline.settings import Images\ndef progress(done, total):\n    if done == 20:\n  "
+        "      print('ready', flush=True)\n       "
+        " time.sleep(600)\nresize_set(DataRoot(Path(sys.argv[1])), IMAGE_SETS[0],"
+        " Images(max_pixels=4_000_000), progress)\n"
     )
     run = subprocess.Popen([sys.executable, "-c", script, str(root.path)], stdout=subprocess.PIPE)
     assert run.stdout is not None

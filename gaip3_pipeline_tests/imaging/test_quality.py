@@ -19,7 +19,11 @@ def pixels(seed: int) -> np.ndarray:
 
 def table_of(images: list[np.ndarray], sizes: list[tuple[int, int]] | None = None) -> pd.DataFrame:
     sizes = sizes or [(256, 256)] * len(images)
-    return with_issues(pd.DataFrame([asdict(measure(x)) for x in images]).assign(width=[w for w, _ in sizes], height=[h for _, h in sizes]))
+    return with_issues(
+        pd.DataFrame([asdict(measure(x)) for x in images]).assign(
+            width=[w for w, _ in sizes], height=[h for _, h in sizes]
+        )
+    )
 
 
 SPOILT = {
@@ -44,14 +48,21 @@ def test_a_spoilt_picture_is_flagged_and_its_neighbours_are_not(kind: str) -> No
     assert caption.startswith(f"{kind} ")
 
 
-@pytest.mark.parametrize(("size", "issues"), [((100, 100), "small"), ((400, 256), "odd_proportions"), ((90, 180), "small odd_proportions")])
+@pytest.mark.parametrize(
+    ("size", "issues"),
+    [((100, 100), "small"), ((400, 256), "odd_proportions"), ((90, 180), "small odd_proportions")],
+)
 def test_sizes_are_judged_by_the_header(size: tuple[int, int], issues: str) -> None:
     table = table_of([pixels(i) for i in range(COUNT)], [size, *[(256, 256)] * (COUNT - 1)])
     assert table.issues.to_list() == [issues, *[""] * (COUNT - 1)]
 
 
 def test_the_same_blur_in_every_picture_is_how_the_set_is() -> None:
-    assert not table_of([SPOILT["blurry"](pixels(i)) for i in range(COUNT)]).issues.str.contains("blurry").any()
+    assert (
+        not table_of([SPOILT["blurry"](pixels(i)) for i in range(COUNT)])
+        .issues.str.contains("blurry")
+        .any()
+    )
 
 
 def test_pictures_nearly_alike_do_not_make_a_small_difference_a_defect() -> None:
@@ -66,13 +77,21 @@ def test_the_worst_of_each_kind_come_in_order_with_what_is_no_defect_in_brackets
     images[3] = SPOILT["dark"](images[3])
     shown = worst(table := table_of(images), 4)
     kinds = [caption.strip("()").split()[0] for _, caption in shown]
-    assert kinds == [name for name in ISSUES[:5] for _ in range(4)]  # all are of one size, so that no size is worse than another
+    # all are of one size, so that no size is worse than another
+    assert kinds == [name for name in ISSUES[:5] for _ in range(4)]
     darkest = [row for row, caption in shown if "dark" in caption]
     assert darkest == table.brightness.sort_values(kind="stable").index[:4].to_list()
-    assert [caption.startswith("(") for _, caption in shown if "dark" in caption] == [False, True, True, True]
+    assert [caption.startswith("(") for _, caption in shown if "dark" in caption] == [
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_a_set_of_none_and_of_one_has_no_defects() -> None:
-    assert len(with_issues(table_of([pixels(0)]).iloc[:0].drop(columns=["blurriness", "issues"]))) == 0
+    assert (
+        len(with_issues(table_of([pixels(0)]).iloc[:0].drop(columns=["blurriness", "issues"]))) == 0
+    )
     assert table_of([pixels(0)]).issues.to_list() == [""]
     assert worst(table_of([pixels(0)]), 5) == []

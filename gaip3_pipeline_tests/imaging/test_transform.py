@@ -9,11 +9,20 @@ import pytest
 from PIL import Image
 
 from gaip3_pipeline.imaging.decode import Picture, Target
-from gaip3_pipeline.imaging.transform import RATIOS, area_resize, brighten, brightness_ratio, encode_jpeg, resize
+from gaip3_pipeline.imaging.transform import (
+    RATIOS,
+    area_resize,
+    brighten,
+    brightness_ratio,
+    encode_jpeg,
+    resize,
+)
 from gaip3_pipeline_tests.imaging.pictures import photograph
 
 
-def test_the_crop_takes_9_375_percent_of_the_width_off_each_side_and_nothing_off_the_height() -> None:
+def test_the_crop_takes_9_375_percent_of_the_width_off_each_side_and_nothing_off_the_height() -> (
+    None
+):
     pixels = np.zeros((256, 256, 3), np.uint8)
     pixels[:, 24:232] = 200
     assert (resize(Picture(pixels, 256, 256, 1, ()), Target(128, 104, 0.09375)) == 200).all()
@@ -33,7 +42,15 @@ def test_parts_of_pixels_count_by_their_area() -> None:
     pixels = np.asarray(photograph(0, 250))
     whole = Picture(pixels, 250, 250, 1, ())
     reduced = Picture(
-        cv2.resize(np.pad(pixels, ((0, 2), (0, 2), (0, 0)), "edge"), (126, 126), interpolation=cv2.INTER_AREA), 251, 251, 2, ()
+        cv2.resize(
+            np.pad(pixels, ((0, 2), (0, 2), (0, 0)), "edge"),
+            (126, 126),
+            interpolation=cv2.INTER_AREA,
+        ),
+        251,
+        251,
+        2,
+        (),
     )
     target = Target(32, 26, 0.09375)
     assert np.abs(resize(whole, target).astype(int) - resize(reduced, target)).mean() < 2

@@ -16,7 +16,13 @@ from gaip3_pipeline.metrics.intervals import wilson_interval
 
 @pytest.mark.parametrize(
     ("successes", "n", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (1, 347, 0.00051, 0.01615), (10, 10, 0.7225, 1.0), (0, 0, 0.0, 1.0)],
+    [
+        (0, 10, 0.0, 0.2775),
+        (5, 10, 0.2366, 0.7634),
+        (1, 347, 0.00051, 0.01615),
+        (10, 10, 0.7225, 1.0),
+        (0, 0, 0.0, 1.0),
+    ],
 )
 def test_wilson_intervals_agree_with_published_values(successes, n, low, high):
     assert wilson_interval(successes, n) == pytest.approx((low, high), abs=1e-4)
@@ -24,7 +30,9 @@ def test_wilson_intervals_agree_with_published_values(successes, n, low, high):
 
 def test_the_rule_counts_scores_at_the_threshold_and_above():
     margin = np.array([9.3, 9.0, -3.0, 9.3, -9.0, -1.0])
-    figures = gender_figures(np.stack([0 * margin, margin], axis=1), np.array([1, 1, 1, 0, 0, 0], bool), 0.9999)
+    figures = gender_figures(
+        np.stack([0 * margin, margin], axis=1), np.array([1, 1, 1, 0, 0, 0], bool), 0.9999
+    )
     assert (figures["n_female_at_rule"], figures["n_male_at_rule"]) == (1, 1)
     assert figures["female_recall_at_rule"] == pytest.approx(1 / 3)
     assert figures["accuracy"] == pytest.approx(4 / 6)

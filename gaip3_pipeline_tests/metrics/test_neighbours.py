@@ -1,4 +1,5 @@
-"""Figures from nearest neighbours tell apart what is missing, what is made up and what is copied."""
+"""Figures from nearest neighbours tell apart what is missing, what is made up and what is
+copied."""
 
 import numpy as np
 import pytest
@@ -29,7 +30,9 @@ def test_samples_far_from_all_real_pictures_lower_precision():
 
 
 def test_the_nearest_picture_is_found():
-    distances, index = nearest(np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([[0.0, 1.0], [3.0, 4.0]]))
+    distances, index = nearest(
+        np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([[0.0, 1.0], [3.0, 4.0]])
+    )
     np.testing.assert_allclose(distances, [1.0, 0.0], atol=1e-7)
     np.testing.assert_array_equal(index, [0, 1])
 

@@ -29,7 +29,8 @@ def blurred(pictures: np.ndarray, sigma: float = 1.2) -> np.ndarray:
 
 
 def with_equal_power(soft: np.ndarray, sharp: np.ndarray, seed: int) -> np.ndarray:
-    """``soft`` with Gaussian noise that gives its finest octave the power that ``sharp`` has there."""
+    """``soft`` with Gaussian noise that gives its finest octave the power that ``sharp`` has
+    there."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((*soft.shape[:3], 1)).repeat(3, axis=3)
     lacking = (bands(sharp)[0] ** 2).mean() - (bands(soft)[0] ** 2).mean()
@@ -44,7 +45,9 @@ def test_pictures_of_one_kind_fall_short_in_nothing(pictures: np.ndarray) -> Non
     assert all(figures[f"noise_{k}"] == 0 for k in range(1, OCTAVES + 1))
     assert figures["grid"] < GRID
     halves = sharpness_figures(pictures[::2], pictures[1::2])
-    assert all(halves[f"power_{k}_low"] < 1 < halves[f"power_{k}_high"] for k in range(1, OCTAVES + 1))
+    assert all(
+        halves[f"power_{k}_low"] < 1 < halves[f"power_{k}_high"] for k in range(1, OCTAVES + 1)
+    )
 
 
 def test_blur_takes_the_finest_octave_most(pictures: np.ndarray) -> None:
@@ -54,7 +57,9 @@ def test_blur_takes_the_finest_octave_most(pictures: np.ndarray) -> None:
     assert agreements(blurred(pictures), pictures)["agreement_3"] > 0.95
 
 
-def test_noise_of_equal_power_is_found_out_by_everything_but_its_power(pictures: np.ndarray) -> None:
+def test_noise_of_equal_power_is_found_out_by_everything_but_its_power(
+    pictures: np.ndarray,
+) -> None:
     soft = blurred(pictures)
     draws = np.stack([with_equal_power(soft, pictures, seed) for seed in range(DRAWS)])
     figures = sharpness_figures(draws[0], pictures) | noise_shares(draws)
@@ -69,13 +74,19 @@ def test_noise_of_equal_power_is_found_out_by_everything_but_its_power(pictures:
 
 
 def test_gaussian_noise_has_the_kurtosis_of_a_gaussian() -> None:
-    assert kurtosis(np.random.default_rng(0).standard_normal((8, 64, 64))) == pytest.approx(3.0, abs=0.1)
+    assert kurtosis(np.random.default_rng(0).standard_normal((8, 64, 64))) == pytest.approx(
+        3.0, abs=0.1
+    )
 
 
-def test_the_share_of_noise_is_the_share_of_power_that_differs_between_draws(pictures: np.ndarray) -> None:
+def test_the_share_of_noise_is_the_share_of_power_that_differs_between_draws(
+    pictures: np.ndarray,
+) -> None:
     rng = np.random.default_rng(1)
     flat = np.full((6, 64, 52, 3), 128.0)
-    only_noise = np.clip(flat + 10 * rng.standard_normal((DRAWS, 6, 64, 52, 1)), 0, 255).astype(np.uint8)
+    only_noise = np.clip(flat + 10 * rng.standard_normal((DRAWS, 6, 64, 52, 1)), 0, 255).astype(
+        np.uint8
+    )
     assert noise_shares(only_noise)["noise_1"] == pytest.approx(1.0, abs=0.1)
 
 
@@ -83,10 +94,17 @@ def test_the_share_of_noise_is_the_share_of_power_that_differs_between_draws(pic
 @pytest.mark.parametrize("axis", ["rows", "columns", "both"])
 def test_a_regular_texture_is_found(pictures: np.ndarray, period: int, axis: str) -> None:
     rows, columns = (np.where(np.arange(n) % period < period // 2, 1, -1) for n in (64, 52))
-    texture = {"rows": rows[:, None] + 0 * columns, "columns": columns + 0 * rows[:, None], "both": rows[:, None] * columns}[axis]
+    texture = {
+        "rows": rows[:, None] + 0 * columns,
+        "columns": columns + 0 * rows[:, None],
+        "both": rows[:, None] * columns,
+    }[axis]
     printed = np.clip(pictures.astype(int) + 4 * texture[None, :, :, None], 0, 255).astype(np.uint8)
     assert sharpness_figures(printed, pictures)["grid"] > GRID
-    assert any("stands still" in said for said in shortcomings(sharpness_figures(printed, pictures), octaves=[]))
+    assert any(
+        "stands still" in said
+        for said in shortcomings(sharpness_figures(printed, pictures), octaves=[])
+    )
 
 
 def test_odd_sizes_have_bands_of_every_octave() -> None:

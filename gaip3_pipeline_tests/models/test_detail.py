@@ -1,4 +1,5 @@
-"""The detail network starts at the mean, its discriminator is smooth, and both belong to one generator."""
+"""The detail network starts at the mean, its discriminator is smooth, and both belong to one
+generator."""
 
 import math
 from pathlib import Path
@@ -45,10 +46,13 @@ def test_a_fresh_network_changes_nothing_whatever_the_size(size: tuple[int, int]
 def test_maps_halve_by_means_and_double_without_a_grid() -> None:
     flat = np.full((1, 5, 4, 2), 3.0, np.float32)
     np.testing.assert_allclose(halved(flat), np.full((1, 3, 2, 2), 3.0), rtol=1e-6)
-    np.testing.assert_allclose(doubled(ops.convert_to_tensor(flat), 9, 8), np.full((1, 9, 8, 2), 3.0), rtol=1e-6)
+    np.testing.assert_allclose(
+        doubled(ops.convert_to_tensor(flat), 9, 8), np.full((1, 9, 8, 2), 3.0), rtol=1e-6
+    )
     ramp = np.arange(6, dtype=np.float32)[None, :, None, None] * np.ones((1, 6, 6, 1), np.float32)
     inside = ops.convert_to_numpy(doubled(ops.convert_to_tensor(ramp), 12, 12))[0, 1:-1, 0, 0]
-    np.testing.assert_allclose(np.diff(inside), 0.5, rtol=1e-5)  # a ramp stays one: no row stands out
+    # a ramp stays one: no row stands out
+    np.testing.assert_allclose(np.diff(inside), 0.5, rtol=1e-5)
 
 
 def test_the_noise_map_makes_another_version_of_the_same_mean() -> None:
@@ -56,7 +60,10 @@ def test_the_noise_map_makes_another_version_of_the_same_mean() -> None:
     for w in network.weights:
         w.assign(w + 0.1 * np.random.default_rng(1).standard_normal(w.shape).astype(np.float32))
     mean, first, second = pictures(1), pictures(1, channels=1), 1 - pictures(1, channels=1)
-    changes = [ops.convert_to_numpy(network(np.concatenate([mean, noise], axis=-1))) for noise in (first, second)]
+    changes = [
+        ops.convert_to_numpy(network(np.concatenate([mean, noise], axis=-1)))
+        for noise in (first, second)
+    ]
     assert np.abs(changes[0] - changes[1]).max() > 1e-3
 
 
@@ -66,8 +73,16 @@ def test_kernels_have_the_gain_as_their_norm_and_heads_are_free() -> None:
         discriminator(pictures(), training=True)
     for convolution in (*discriminator.entry, *discriminator.coarser):
         kernel = ops.convert_to_numpy(convolution.kernel)
-        used = convolution.gain * kernel / ops.convert_to_numpy(convolution._largest(ops.convert_to_tensor(kernel), learning=False))
-        assert np.linalg.svd(used.reshape(-1, used.shape[-1]), compute_uv=False)[0] == pytest.approx(Discriminator.GAIN, rel=1e-3)
+        used = (
+            convolution.gain
+            * kernel
+            / ops.convert_to_numpy(
+                convolution._largest(ops.convert_to_tensor(kernel), learning=False)
+            )
+        )
+        assert np.linalg.svd(used.reshape(-1, used.shape[-1]), compute_uv=False)[
+            0
+        ] == pytest.approx(Discriminator.GAIN, rel=1e-3)
     assert discriminator.whole.gain is None
 
 
@@ -94,20 +109,31 @@ def test_a_network_is_the_same_after_saving_and_loading(saved: tuple[Path, Path]
     for w, again in zip(finish.network.weights, load_detail(folder).network.weights, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(w), ops.convert_to_numpy(again))
     np.testing.assert_array_equal(finish.posterior.factors[0], POSTERIOR.factors[0])
-    assert sorted(p.name for p in folder.iterdir()) == ["aggregate_posterior.npz", "model.json", "model.weights.h5"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "aggregate_posterior.npz",
+        "model.json",
+        "model.weights.h5",
+    ]
 
 
-def test_a_network_of_another_generator_is_refused_and_both_are_named(saved: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_network_of_another_generator_is_refused_and_both_are_named(
+    saved: tuple[Path, Path], tmp_path: Path
+) -> None:
     nvae, folder = saved
     theirs = weights_version(nvae)
     other = build_nvae(of_preset("tiny").nvae)
     other.weights[0].assign(other.weights[0] + 1.0)
     save_nvae(other, nvae)
-    with pytest.raises(PairError, match=rf"belongs to generator {theirs[:12]}, and .* holds {weights_version(nvae)[:12]}"):
+    with pytest.raises(
+        PairError,
+        match=rf"belongs to generator {theirs[:12]}, and .* holds {weights_version(nvae)[:12]}",
+    ):
         load_detail(folder, nvae)
 
 
-def test_its_version_changes_with_its_weights_and_with_where_latents_lie(saved: tuple[Path, Path]) -> None:
+def test_its_version_changes_with_its_weights_and_with_where_latents_lie(
+    saved: tuple[Path, Path],
+) -> None:
     _, folder = saved
     versions = [detail_version(folder)]
     wider = AggregatePosterior(POSTERIOR.offsets, [2 * f for f in POSTERIOR.factors])

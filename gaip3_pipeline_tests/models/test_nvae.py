@@ -1,4 +1,5 @@
-"""The NVAE of every size samples reproducibly, rebuilds what it encodes, and is the same model after saving and loading."""
+"""The NVAE of every size samples reproducibly, rebuilds what it encodes, and is the same model
+after saving and loading."""
 
 import dataclasses
 import importlib.util
@@ -12,7 +13,13 @@ import pytest
 from keras import ops
 
 from gaip3_pipeline.models.backend import compile_options, gradient
-from gaip3_pipeline.models.nvae.model import build_nvae, load_nvae, readjust_normalization, save_nvae, scale_sizes
+from gaip3_pipeline.models.nvae.model import (
+    build_nvae,
+    load_nvae,
+    readjust_normalization,
+    save_nvae,
+    scale_sizes,
+)
 from gaip3_pipeline.models.nvae.objective import NvaeTraining, SpectralRegularization
 from gaip3_pipeline.settings import Nvae
 
@@ -54,15 +61,22 @@ def test_scales_halve_with_rounding_up_until_one():
 
 def test_latent_groups_are_listed_top_down(model):
     assert model.latent_shapes == [(1, 1, 6), (3, 2, 3), (3, 2, 3), (5, 4, 2)]
-    assert [e.shape for e in model.sample_noise(2, seed=0)] == [(2, *s) for s in model.latent_shapes]
+    assert [e.shape for e in model.sample_noise(2, seed=0)] == [
+        (2, *s) for s in model.latent_shapes
+    ]
 
 
 def test_settings_that_do_not_fit_the_number_of_scales_are_refused():
-    with pytest.raises(ValueError, match=r"kl_weights needs 5 numbers, one per scale 1×1, 2×1, 3×2, 5×4, 10×8; it has 2"):
+    with pytest.raises(
+        ValueError,
+        match=r"kl_weights needs 5 numbers, one per scale 1×1, 2×1, 3×2, 5×4, 10×8; it has 2",
+    ):
         build_nvae(dataclasses.replace(SMALL, kl_weights=(1.0, 1.0)))
 
 
-@pytest.mark.parametrize(("name", "value"), [("cell", "dense, paper"), ("likelihood", "logistics, bernoulli")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("cell", "dense, paper"), ("likelihood", "logistics, bernoulli")]
+)
 def test_an_unknown_kind_is_refused_with_the_known_ones(name, value):
     with pytest.raises(ValueError, match=f"{name} must be one of {value}, not 'other'"):
         build_nvae(dataclasses.replace(SMALL, **{name: "other"}))
@@ -85,13 +99,18 @@ def test_the_first_pictures_of_a_seed_do_not_depend_on_how_many_are_drawn(model)
 
 
 def test_at_temperature_zero_the_noise_does_not_matter(model):
-    one, other = (decoded(model, model.sample_noise(N, seed), CONDITIONS, temperature=0.0) for seed in (1, 2))
+    one, other = (
+        decoded(model, model.sample_noise(N, seed), CONDITIONS, temperature=0.0) for seed in (1, 2)
+    )
     np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_guidance_one_is_the_conditional_model_and_zero_forgets_the_condition(model):
     noise = [np.repeat(e[:1], N, axis=0) for e in model.sample_noise(1, seed=0)]
-    plain, nearly = decoded(model, noise, CONDITIONS), decoded(model, noise, CONDITIONS, guidance=1.0 + 1e-6)
+    plain, nearly = (
+        decoded(model, noise, CONDITIONS),
+        decoded(model, noise, CONDITIONS, guidance=1.0 + 1e-6),
+    )
     np.testing.assert_allclose(plain, nearly, atol=1e-4)
     unguided = decoded(model, noise, CONDITIONS, guidance=0.0)
     np.testing.assert_allclose(unguided, unguided[:1].repeat(N, axis=0), atol=1e-5)
@@ -121,7 +140,10 @@ def test_noise_of_the_wrong_shape_is_refused(model):
 
 def test_images_may_be_bytes_or_floats(model):
     images = np.random.default_rng(0).integers(0, 256, (N, 19, 15, 3), dtype=np.uint8)
-    from_bytes, from_floats = model.encode(images, CONDITIONS), model.encode(images.astype(np.float32) / 255, CONDITIONS)
+    from_bytes, from_floats = (
+        model.encode(images, CONDITIONS),
+        model.encode(images.astype(np.float32) / 255, CONDITIONS),
+    )
     for a, b in zip(from_bytes, from_floats, strict=True):
         np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-3)
 
@@ -132,7 +154,9 @@ def test_a_model_is_the_same_after_saving_and_loading(model, tmp_path):
     assert loaded.settings == model.settings
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.weights.h5"]
     noise = model.sample_noise(N, seed=4)
-    np.testing.assert_array_equal(decoded(model, noise, CONDITIONS), decoded(loaded, noise, CONDITIONS))
+    np.testing.assert_array_equal(
+        decoded(model, noise, CONDITIONS), decoded(loaded, noise, CONDITIONS)
+    )
 
 
 DECODE_AND_ENCODE = """
@@ -147,18 +171,29 @@ noise = [given[f"noise{i}"] for i in range(len(model.latent_shapes))]
 pictures = model.decode(noise, given["conditions"], 0.8, 2.0)
 posterior = model.encode(given["images"], given["conditions"])
 made = {f"posterior{i}": keras.ops.convert_to_numpy(z) for i, z in enumerate(posterior)}
-np.savez(folder / f"{keras.backend.backend()}.npz", pictures=keras.ops.convert_to_numpy(pictures), **made)
+pictures = keras.ops.convert_to_numpy(pictures)
+np.savez(folder / f"{keras.backend.backend()}.npz", pictures=pictures, **made)
 """
 
 
 def test_a_draw_of_the_posterior_lies_about_its_mean(model):
-    images = np.random.default_rng(6).integers(0, 256, (N, SMALL.height, SMALL.width, 3)).astype(np.uint8)
+    images = (
+        np.random.default_rng(6)
+        .integers(0, 256, (N, SMALL.height, SMALL.width, 3))
+        .astype(np.uint8)
+    )
     noise = model.sample_noise(N, seed=3)
     mean = [ops.convert_to_numpy(e) for e in model.encode(images, CONDITIONS)]
-    for still, expected in zip(model.encode(images, CONDITIONS, [0 * e for e in noise]), mean, strict=True):
+    for still, expected in zip(
+        model.encode(images, CONDITIONS, [0 * e for e in noise]), mean, strict=True
+    ):
         np.testing.assert_allclose(still, expected, atol=1e-5)
-    # Of the first group, which no other draw has moved: opposite noises lie on opposite sides, at the posterior's own deviation.
-    one, other = (ops.convert_to_numpy(model.encode(images, CONDITIONS, [s * e for e in noise])[0]) for s in (1, -1))
+    # Of the first group, which no other draw has moved: opposite noises lie on opposite sides, at
+    # the posterior's own deviation.
+    one, other = (
+        ops.convert_to_numpy(model.encode(images, CONDITIONS, [s * e for e in noise])[0])
+        for s in (1, -1)
+    )
     np.testing.assert_allclose((one + other) / 2, mean[0], atol=1e-4)
     deviation = (one - mean[0]) / noise[0]
     assert (deviation > 0).all()
@@ -167,14 +202,24 @@ def test_a_draw_of_the_posterior_lies_about_its_mean(model):
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the extra jax")
 def test_tensorflow_and_jax_draw_and_encode_alike(model, tmp_path):
     save_nvae(model, tmp_path)
-    images = np.random.default_rng(5).integers(0, 256, (N, SMALL.height, SMALL.width, 3)).astype(np.uint8)
+    images = (
+        np.random.default_rng(5)
+        .integers(0, 256, (N, SMALL.height, SMALL.width, 3))
+        .astype(np.uint8)
+    )
     noise = {f"noise{i}": e for i, e in enumerate(model.sample_noise(N, seed=2))}
     np.savez(tmp_path / "given.npz", images=images, conditions=CONDITIONS, **noise)
     for backend in ("tensorflow", "jax"):
         environment = {**os.environ, "KERAS_BACKEND": backend}
-        subprocess.run([sys.executable, "-c", DECODE_AND_ENCODE, str(tmp_path)], env=environment, check=True)
+        subprocess.run(
+            [sys.executable, "-c", DECODE_AND_ENCODE, str(tmp_path)], env=environment, check=True
+        )
     with np.load(tmp_path / "tensorflow.npz") as ours, np.load(tmp_path / "jax.npz") as theirs:
-        assert set(ours) == set(theirs) == {"pictures", *(f"posterior{i}" for i in range(len(model.latent_shapes)))}
+        assert (
+            set(ours)
+            == set(theirs)
+            == {"pictures", *(f"posterior{i}" for i in range(len(model.latent_shapes)))}
+        )
         for name in ours:
             np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4, rtol=1e-4, err_msg=name)
 
@@ -198,11 +243,17 @@ def test_gradients_reach_noise_and_conditions_and_are_those_of_finite_difference
 
 
 def test_the_analytic_kl_is_the_mean_of_the_sampled_one(model):
-    images = np.random.default_rng(0).integers(0, 256, (1, 19, 15, 3), dtype=np.uint8).repeat(512, axis=0)
+    images = (
+        np.random.default_rng(0)
+        .integers(0, 256, (1, 19, 15, 3), dtype=np.uint8)
+        .repeat(512, axis=0)
+    )
     terms = model({"image": images, "condition": CONDITIONS[:1].repeat(512, axis=0)})
     analytic = sum(ops.convert_to_numpy(k) for k in terms["kl"])
     sampled = -ops.convert_to_numpy(terms["log_ratio"])
-    assert sampled.mean() == pytest.approx(analytic.mean(), abs=5 * (sampled - analytic).std() / np.sqrt(512))
+    assert sampled.mean() == pytest.approx(
+        analytic.mean(), abs=5 * (sampled - analytic).std() / np.sqrt(512)
+    )
 
 
 def test_power_iteration_finds_the_largest_singular_values(model):
@@ -210,16 +261,29 @@ def test_power_iteration_finds_the_largest_singular_values(model):
     for _ in range(40):
         penalty = float(ops.convert_to_numpy(spectral.penalty()))
     kernels = [
-        ops.convert_to_numpy(w).reshape(-1, w.shape[-1]) for w in model.trainable_variables if len(w.shape) == 4 and w.name == "kernel"
+        ops.convert_to_numpy(w).reshape(-1, w.shape[-1])
+        for w in model.trainable_variables
+        if len(w.shape) == 4 and w.name == "kernel"
     ]
-    assert penalty == pytest.approx(sum(np.linalg.svd(k, compute_uv=False)[0] for k in kernels), rel=0.02)
+    assert penalty == pytest.approx(
+        sum(np.linalg.svd(k, compute_uv=False)[0] for k in kernels), rel=0.02
+    )
 
 
 def test_a_few_pictures_are_learned_by_heart_and_rebuilt():
     y, x = np.mgrid[0:19, 0:15]
-    images = np.stack([np.stack([(x * 9 + 40 * i) % 256, (y * 8 + 90 * i) % 256, np.full_like(x, 60 * i)], axis=-1) for i in range(4)])
+    images = np.stack(
+        [
+            np.stack(
+                [(x * 9 + 40 * i) % 256, (y * 8 + 90 * i) % 256, np.full_like(x, 60 * i)], axis=-1
+            )
+            for i in range(4)
+        ]
+    )
     images, conditions = images.astype(np.uint8), np.full((4, 5), 0.5, np.float32)
-    settings = dataclasses.replace(SMALL, kl_weights=(0.1,) * 5, condition_dropout=0.0, kl_warmup=0.0, ema=0.9, spectral=0.0)
+    settings = dataclasses.replace(
+        SMALL, kl_weights=(0.1,) * 5, condition_dropout=0.0, kl_warmup=0.0, ema=0.9, spectral=0.0
+    )
     training = NvaeTraining(settings, total_steps=1)
     training.compile(optimizer=keras.optimizers.Adamax(1e-2), **compile_options())
     training.optimizer.build(training.trainable_variables)
@@ -233,7 +297,12 @@ def test_a_few_pictures_are_learned_by_heart_and_rebuilt():
 
 def test_two_pictures_are_overfitted_to_less_than_half_a_bit_per_dimension():
     y, x = np.mgrid[0:10, 0:8]
-    images = np.stack([np.stack(p, axis=-1) for p in ([x * 30, y * 25, x * y * 4], [255 - y * 25, x * 30, 255 - x * 30])]).astype(np.uint8)
+    images = np.stack(
+        [
+            np.stack(p, axis=-1)
+            for p in ([x * 30, y * 25, x * y * 4], [255 - y * 25, x * 30, 255 - x * 30])
+        ]
+    ).astype(np.uint8)
     settings = Nvae(
         height=10,
         width=8,
@@ -246,7 +315,10 @@ def test_two_pictures_are_overfitted_to_less_than_half_a_bit_per_dimension():
         spectral=0.0,
     )
     training = NvaeTraining(settings, total_steps=1)
-    training.compile(optimizer=keras.optimizers.Adamax(keras.optimizers.schedules.CosineDecay(1e-2, 700)), **compile_options())
+    training.compile(
+        optimizer=keras.optimizers.Adamax(keras.optimizers.schedules.CosineDecay(1e-2, 700)),
+        **compile_options(),
+    )
     training.optimizer.build(training.trainable_variables)
     batch = {"image": images, "condition": CONDITIONS[:2]}
     for _ in range(700):
@@ -256,7 +328,9 @@ def test_two_pictures_are_overfitted_to_less_than_half_a_bit_per_dimension():
 
 
 def test_black_and_white_pictures_are_learned():
-    images = (np.random.default_rng(0).random((16, 12, 12, 1)) < np.linspace(0.05, 0.95, 12)[:, None]).astype(np.uint8) * 255
+    images = (
+        np.random.default_rng(0).random((16, 12, 12, 1)) < np.linspace(0.05, 0.95, 12)[:, None]
+    ).astype(np.uint8) * 255
     settings = Nvae(
         height=12,
         width=12,
@@ -271,9 +345,13 @@ def test_black_and_white_pictures_are_learned():
     training.compile(optimizer=keras.optimizers.Adamax(1e-2), **compile_options())
     training.optimizer.build(training.trainable_variables)
     batch = {"image": images, "condition": CONDITIONS[:1].repeat(16, axis=0)}
-    first, *_, last = (training.train_on_batch(batch, return_dict=True)["bits_per_dim"] for _ in range(60))
+    first, *_, last = (
+        training.train_on_batch(batch, return_dict=True)["bits_per_dim"] for _ in range(60)
+    )
     assert last < 0.8 < first  # independent pixels of the right darkness take .66 bits, even ones 1
-    columns = decoded(training.nvae, training.nvae.sample_noise(8, seed=0), CONDITIONS[:1].repeat(8, axis=0)).mean(axis=(0, 1, 3))
+    columns = decoded(
+        training.nvae, training.nvae.sample_noise(8, seed=0), CONDITIONS[:1].repeat(8, axis=0)
+    ).mean(axis=(0, 1, 3))
     assert np.corrcoef(columns, np.linspace(0, 1, 12))[0, 1] > 0.9
 
 
@@ -282,7 +360,8 @@ def test_readjusted_normalisation_is_that_of_samples():
     conditions = np.random.default_rng(2).random((64, 5)).astype(np.float32)
     noise = model.sample_noise(64, seed=9)
     of_the_batch = decoded(model, noise, conditions, 0.8, training=True)
-    model = jolted(build_nvae(dataclasses.replace(SMALL, cell="paper")))  # training mode moved the averages
+    # training mode moved the averages
+    model = jolted(build_nvae(dataclasses.replace(SMALL, cell="paper")))
     before = np.abs(decoded(model, noise, conditions, 0.8) - of_the_batch).mean()
     readjust_normalization(model, conditions, 0.8, draws=8)
     after = np.abs(decoded(model, noise, conditions, 0.8) - of_the_batch).mean()

@@ -37,9 +37,10 @@ def test_the_plan_counts_changed_labels_and_adds_up_last_times_durations(root_co
     assert set(planned.durations) == {p.name for p in planned.plan}
     assert planned.seconds == pytest.approx(sum(planned.durations.values()))
     n = len(planned.plan)
-    assert planned.summary == (
-        f"12 labels of mouth changed → up to {n} assets, about {spoken(planned.seconds)} by last time's durations; "
-        "eyes, hair_color, background, head stay"
+    assert (
+        planned.summary
+        == f"12 labels of mouth changed → up to {n} assets, about {spoken(planned.seconds)} by last"
+        " time's durations; eyes, hair_color, background, head stay"
     )
     assert planned.steps[0] == {
         "name": "labels_mouth",
@@ -58,10 +59,18 @@ def test_rows_of_images_that_do_not_exist_are_no_changed_labels(root_copy):
 
 
 def test_what_was_never_made_has_no_duration_and_the_summary_says_so():
-    plan = [Planned("critic_weights", ["never made"], True), Planned("report", ["after critic_weights"], False)]
-    assert Forecast(plan, {}, {}).summary == "critic_weights never made → up to 2 assets, time not known yet"
+    plan = [
+        Planned("critic_weights", ["never made"], True),
+        Planned("report", ["after critic_weights"], False),
+    ]
+    assert (
+        Forecast(plan, {}, {}).summary
+        == "critic_weights never made → up to 2 assets, time not known yet"
+    )
     assert Forecast(plan, {}, {}).seconds is None
-    assert Forecast(plan, {}, {"report": 120.0}).summary.endswith("about 2 minutes by last time's durations and 1 never timed")
+    assert Forecast(plan, {}, {"report": 120.0}).summary.endswith(
+        "about 2 minutes by last time's durations and 1 never timed"
+    )
     assert Forecast([], {}, {}).seconds == 0
 
 
@@ -97,33 +106,59 @@ def test_a_refresh_leaves_its_plan_its_states_and_what_it_changed(root_copy):
     old, new = (root_copy.refreshes / picture[when] for when in ("before", "after"))
     assert old.read_bytes() != new.read_bytes()
     assert new.read_bytes() == root_copy.picture("input_model_mouth").read_bytes()
-    assert any(line.split()[0] == "input_model_mouth" and " → " in line for line in headlines(record["results"]))
+    assert any(
+        line.split()[0] == "input_model_mouth" and " → " in line
+        for line in headlines(record["results"])
+    )
 
 
-def test_two_trainings_of_a_model_compare_in_mlflow_name_by_name_with_the_labels_that_changed(root_copy):
+def test_two_trainings_of_a_model_compare_in_mlflow_name_by_name_with_the_labels_that_changed(
+    root_copy,
+):
     relabel(root_copy, "mouth", 12)
     path = root_copy.hand_labels("mouth")
-    path.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[:-1]) + "\n", encoding="utf-8")
+    path.write_text(
+        "\n".join(path.read_text(encoding="utf-8").splitlines()[:-1]) + "\n", encoding="utf-8"
+    )
     gone = pd.read_csv(root_copy.checked_labels("mouth"), dtype=str)
     refresh_root(root_copy, select=["input_model_mouth"])
 
     client = tracking_of(root_copy, load(root_copy)).client()
     experiment = client.get_experiment_by_name("gaip3").experiment_id
-    after, before = client.search_runs([experiment], "tags.`gaip3.asset` = 'input_model_mouth'", order_by=["attributes.start_time DESC"])
+    after, before = client.search_runs(
+        [experiment],
+        "tags.`gaip3.asset` = 'input_model_mouth'",
+        order_by=["attributes.start_time DESC"],
+    )
     assert set(after.data.params) == set(before.data.params)
     # Of 20 held-out labels none may be of some level; every other name stays.
-    named_in_both = [{name for name in run.data.metrics if "_at_" not in name} for run in (after, before)]
+    named_in_both = [
+        {name for name in run.data.metrics if "_at_" not in name} for run in (after, before)
+    ]
     assert named_in_both[0] == named_in_both[1]
-    assert after.data.tags["gaip3.input.labels_mouth"] != before.data.tags["gaip3.input.labels_mouth"]
+    assert (
+        after.data.tags["gaip3.input.labels_mouth"] != before.data.tags["gaip3.input.labels_mouth"]
+    )
     assert after.data.tags["gaip3.data_version"] != before.data.tags["gaip3.data_version"]
-    assert {d.dataset.name for d in after.inputs.dataset_inputs} == {d.dataset.name for d in before.inputs.dataset_inputs}
+    assert {d.dataset.name for d in after.inputs.dataset_inputs} == {
+        d.dataset.name for d in before.inputs.dataset_inputs
+    }
 
-    changes = pd.read_csv(client.download_artifacts(after.info.run_id, "label_changes.csv"), dtype=str, keep_default_na=False)
+    changes = pd.read_csv(
+        client.download_artifacts(after.info.run_id, "label_changes.csv"),
+        dtype=str,
+        keep_default_na=False,
+    )
     assert list(changes.columns) == ["attribute", "gender", "stem", "from", "to"]
     assert len(changes) == after.data.metrics["final/labels_changed"] == 13
     assert len(changes[changes.to == ""]) == 1
-    labelled = dict(zip(zip(gone.gender, gone.path.map(stem), strict=True), gone.value, strict=True))
-    assert all(labelled[g, s] == old for g, s, old in zip(changes.gender, changes.stem, changes["from"], strict=True))
+    labelled = dict(
+        zip(zip(gone.gender, gone.path.map(stem), strict=True), gone.value, strict=True)
+    )
+    assert all(
+        labelled[g, s] == old
+        for g, s, old in zip(changes.gender, changes.stem, changes["from"], strict=True)
+    )
     assert read_labels(root_copy.labels_seen(root_copy.input_model("mouth"), "mouth")).table.equals(
         read_labels(root_copy.checked_labels("mouth")).table
     )
@@ -159,8 +194,19 @@ def test_a_failed_refresh_says_why(root_copy):
 def test_an_interrupted_refresh_is_stopped_however_it_ended(root_copy, number):
     shutil.rmtree(root_copy.nvae / "checkpoints")  # of the finished training
     set_tiny(root_copy, "[nvae]\nepochs = 400")
-    command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root_copy.path), "--select", "nvae_weights"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "gaip3_pipeline.cli",
+        "refresh",
+        "--root",
+        str(root_copy.path),
+        "--select",
+        "nvae_weights",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
     record = wait_for_progress(root_copy, process)
     assert record["state"] == "running"
     assert record["assets"] == {"nvae_weights": {"state": "running", "seconds": None}}
@@ -217,7 +263,16 @@ def test_a_record_of_another_host_runs_while_the_lock_is_held(tmp_path):
 
 def test_the_command_prints_the_plan_as_one_line_of_json(root_copy):
     relabel(root_copy, "head", 3)
-    command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root_copy.path), "--dry-run", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "gaip3_pipeline.cli",
+        "refresh",
+        "--root",
+        str(root_copy.path),
+        "--dry-run",
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     [line] = done.stdout.splitlines()
     said = json.loads(line)

@@ -18,7 +18,13 @@ from gaip3_pipeline.refresh.plan import RefreshError
 from gaip3_pipeline.refresh.run import end_dead_runs, observe, refresh
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import read_labels
-from gaip3_pipeline_tests.refreshing import definitions_of, following, instance_of, plan_of, refresh_root
+from gaip3_pipeline_tests.refreshing import (
+    definitions_of,
+    following,
+    instance_of,
+    plan_of,
+    refresh_root,
+)
 
 
 def names(plan):
@@ -51,7 +57,14 @@ def test_an_edited_label_file_makes_stale_exactly_its_labels_and_what_follows(ro
     outcome = refresh_root(root_copy)
 
     made = set(outcome.materialized)
-    assert {"labels_mouth", "input_model_mouth", "input_values_mouth", "nvae_weights", "retouched_samples", "report"} <= made
+    assert {
+        "labels_mouth",
+        "input_model_mouth",
+        "input_values_mouth",
+        "nvae_weights",
+        "retouched_samples",
+        "report",
+    } <= made
     assert made <= following(root_copy, ["labels_mouth"])
     assert not {n for n in made if n.endswith(("eyes", "hair_color", "background", "head"))}
     assert len(outcome.materialized) == len(made)
@@ -93,7 +106,11 @@ def test_the_plan_agrees_with_what_dagster_shows_as_unsynced(root_copy):
         definitions = definitions_of(root_copy)
         graph = definitions.resolve_asset_graph()
         resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-        shown = {k.to_user_string() for k in graph.materializable_asset_keys if resolver.get_status(k) != StaleStatus.FRESH}
+        shown = {
+            k.to_user_string()
+            for k in graph.materializable_asset_keys
+            if resolver.get_status(k) != StaleStatus.FRESH
+        }
     assert (
         {p.name for p in plan_of(root_copy) if p.certain}
         == shown
@@ -115,7 +132,12 @@ def test_a_broken_label_file_stops_with_file_row_and_remedy_and_keeps_the_checke
     lines = path.read_text(encoding="utf-8").splitlines()
     lines[3] = lines[3].rpartition(",")[0] + ",1.5"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with pytest.raises(RefreshError, match=r"train_output_mouth\.csv, line 4: column value is '1\.5'; write a number from 0 to 1"):
+    with pytest.raises(
+        RefreshError,
+        match=(
+            r"train_output_mouth\.csv, line 4: column value is '1\.5'; write a number from 0 to 1"
+        ),
+    ):
         refresh_root(root_copy)
     assert root_copy.checked_labels("mouth").read_bytes() == before
 
@@ -123,7 +145,13 @@ def test_a_broken_label_file_stops_with_file_row_and_remedy_and_keeps_the_checke
 def test_a_failed_blocking_check_keeps_what_follows_from_running_until_it_passes(root_copy):
     set_tiny(root_copy, "[final_dataset]\nthreshold = 1.0")
     for _ in range(2):
-        with pytest.raises(RefreshError, match=r"final_dataset: check enough_images failed: only \d+ images pass the rule; threshold = "):
+        with pytest.raises(
+            RefreshError,
+            match=(
+                r"final_dataset: check enough_images failed: only \d+ images pass the rule;"
+                r" threshold = "
+            ),
+        ):
             refresh_root(root_copy)
     stale = names(plan_of(root_copy))
     assert "final_dataset" not in stale
@@ -136,7 +164,16 @@ def test_a_failed_blocking_check_keeps_what_follows_from_running_until_it_passes
 def test_a_training_killed_with_kill_9_goes_on_from_its_checkpoint(root_copy):
     shutil.rmtree(root_copy.nvae / "checkpoints")  # of the finished training
     set_tiny(root_copy, "[nvae]\nepochs = 40")
-    command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root_copy.path), "--select", "nvae_weights"]
+    command = [
+        sys.executable,
+        "-m",
+        "gaip3_pipeline.cli",
+        "refresh",
+        "--root",
+        str(root_copy.path),
+        "--select",
+        "nvae_weights",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     checkpoint = next_checkpoint(root_copy, process)
     os.kill(process.pid, signal.SIGKILL)
@@ -149,12 +186,16 @@ def test_a_training_killed_with_kill_9_goes_on_from_its_checkpoint(root_copy):
     assert outcome.materialized == ["nvae_weights"]
     client = tracking_of(root_copy, load(root_copy)).client()
     experiment = client.get_experiment_by_name("gaip3").experiment_id
-    runs = client.search_runs([experiment], "tags.`gaip3.asset` = 'nvae_weights'", order_by=["attributes.start_time DESC"])
-    assert [r.info.status for r in runs] == ["FINISHED", "FINISHED"]  # the first run of the root, and this one, resumed
+    runs = client.search_runs(
+        [experiment], "tags.`gaip3.asset` = 'nvae_weights'", order_by=["attributes.start_time DESC"]
+    )
+    # the first run of the root, and this one, resumed
+    assert [r.info.status for r in runs] == ["FINISHED", "FINISHED"]
     assert runs[0].data.tags["gaip3.resumed"] == "1"
     steps = [m.step for m in client.get_metric_history(runs[0].info.run_id, "loss")]
     assert max(steps) == 40
-    assert len([s for s in steps if s]) <= 41  # each epoch once; the one under way when the process died may come twice
+    # each epoch once; the one under way when the process died may come twice
+    assert len([s for s in steps if s]) <= 41
     assert not client.search_runs([experiment], "attributes.status = 'RUNNING'")
 
 
@@ -195,10 +236,20 @@ def test_labels_written_while_a_refresh_runs_do_not_stop_it(root_copy):
 
     with instance_of(root_copy) as instance:
         tracking = tracking_of(root_copy, load(root_copy))
-        outcome = refresh(definitions_of(root_copy), instance, root_copy, tracking, select=["labels_mouth"], say=label_meanwhile)
+        outcome = refresh(
+            definitions_of(root_copy),
+            instance,
+            root_copy,
+            tracking,
+            select=["labels_mouth"],
+            say=label_meanwhile,
+        )
     assert outcome.materialized == ["resized_d2_female", "labels_mouth"]
     given = read_labels(root_copy.hand_labels("mouth")).table.value.sort_values()
-    assert pd.read_csv(root_copy.checked_labels("mouth")).value.sort_values().tolist() == given.tolist()
+    assert (
+        pd.read_csv(root_copy.checked_labels("mouth")).value.sort_values().tolist()
+        == given.tolist()
+    )
     assert "labels_mouth" not in names(plan_of(root_copy))
 
 

@@ -1,4 +1,5 @@
-"""Retouching raises the guide's logit, holds the values, stays on the prior's shell and leaves a broken sample alone."""
+"""Retouching raises the guide's logit, holds the values, stays on the prior's shell and leaves a
+broken sample alone."""
 
 import dataclasses
 
@@ -16,21 +17,48 @@ from gaip3_pipeline.models.nvae.model import build_nvae
 from gaip3_pipeline.retouching import figures as retouch_evaluation
 from gaip3_pipeline.retouching.aggregate_posterior import fit_aggregate_posterior
 from gaip3_pipeline.retouching.figures import judged, retouch_figures, retouch_samples
-from gaip3_pipeline.retouching.prior_critic import load_prior_critic, prior_critic_figures, train_prior_critic
-from gaip3_pipeline.retouching.retoucher import BLIND, DIVERGED, FIDELITY_0, GOOD, RETOUCHED, Retoucher, Tools
+from gaip3_pipeline.retouching.prior_critic import (
+    load_prior_critic,
+    prior_critic_figures,
+    train_prior_critic,
+)
+from gaip3_pipeline.retouching.retoucher import (
+    BLIND,
+    DIVERGED,
+    FIDELITY_0,
+    GOOD,
+    RETOUCHED,
+    Retoucher,
+    Tools,
+)
 from gaip3_pipeline.sampling.draw import FaceGenerator, read_jpegs
 from gaip3_pipeline.settings import Critic, Nvae, Retouch
 from gaip3_pipeline.training.critic import TrainedCritic, critic_logits
 from gaip3_pipeline.training.regressor import Regressor
 from gaip3_pipeline.training.run import Examples, Run
 
-SETTINGS = Retouch(method="ascent", fidelity=0.5, steps=4, step_size=0.3, prior_weight=0.0, values_weight=0.0, batch_size=4)
+SETTINGS = Retouch(
+    method="ascent",
+    fidelity=0.5,
+    steps=4,
+    step_size=0.3,
+    prior_weight=0.0,
+    values_weight=0.0,
+    batch_size=4,
+)
 N = 6
 
 
 @pytest.fixture(scope="module")
 def nvae():
-    settings = Nvae(height=34, width=28, channels=(16, 16, 16, 16, 8, 8), latents=(8, 0, 4, 2, 0, 0), condition_width=8, seed=2)
+    settings = Nvae(
+        height=34,
+        width=28,
+        channels=(16, 16, 16, 16, 8, 8),
+        latents=(8, 0, 4, 2, 0, 0),
+        condition_width=8,
+        seed=2,
+    )
     model = build_nvae(settings)
     # A fresh decoder hardly answers to its latents; louder weights make pictures differ.
     model.set_weights([w * 1.5 for w in model.get_weights()])
@@ -57,7 +85,9 @@ def retouch(tools, noise, table, settings):
 
 
 def samples(nvae, n=N):
-    table = pd.DataFrame(np.random.default_rng(0).random((n, 5)), columns=list(ATTRIBUTES)).assign(temperature=1.0, guidance=1.0)
+    table = pd.DataFrame(np.random.default_rng(0).random((n, 5)), columns=list(ATTRIBUTES)).assign(
+        temperature=1.0, guidance=1.0
+    )
     return nvae.sample_noise(n, 5), table
 
 
@@ -80,14 +110,22 @@ def test_the_guides_logit_rises_for_every_sample(retouched):
 def test_the_latents_stay_on_their_shell_and_give_the_picture_kept(nvae, retouched):
     noise, table, result = retouched
     for before, after in zip(noise, result.noise, strict=True):
-        np.testing.assert_allclose(np.linalg.norm(after.reshape(N, -1), axis=1), np.linalg.norm(before.reshape(N, -1), axis=1), rtol=1e-4)
-    drawn = keras.ops.convert_to_numpy(nvae.decode(result.noise, table[list(ATTRIBUTES)].to_numpy(np.float32), 1.0, 1.0))
+        np.testing.assert_allclose(
+            np.linalg.norm(after.reshape(N, -1), axis=1),
+            np.linalg.norm(before.reshape(N, -1), axis=1),
+            rtol=1e-4,
+        )
+    drawn = keras.ops.convert_to_numpy(
+        nvae.decode(result.noise, table[list(ATTRIBUTES)].to_numpy(np.float32), 1.0, 1.0)
+    )
     assert np.abs(np.round(drawn * 255) - result.after).max() <= 1
 
 
 def test_a_sample_is_retouched_alike_alone_and_in_company(nvae, guide, retouched):
     noise, table, result = retouched
-    alone = retouch(Tools(FaceGenerator(nvae), guide, []), [e[5:] for e in noise], table[5:], SETTINGS)
+    alone = retouch(
+        Tools(FaceGenerator(nvae), guide, []), [e[5:] for e in noise], table[5:], SETTINGS
+    )
     assert np.abs(alone.after[0].astype(int) - result.after[5]).max() <= 1
 
 
@@ -106,10 +144,17 @@ def test_a_sample_that_is_not_a_number_is_kept_as_it_was_and_harms_no_other(nvae
 def test_values_that_are_held_change_less(nvae, guide, retouched):
     noise, table, free = retouched
     held = Regressor(brightness_model(0), ("background",), 34, 28)
-    result = retouch(Tools(FaceGenerator(nvae), guide, [held]), noise, table, Retouch(**{**vars(SETTINGS), "values_weight": 1e5}))
+    result = retouch(
+        Tools(FaceGenerator(nvae), guide, [held]),
+        noise,
+        table,
+        Retouch(**{**vars(SETTINGS), "values_weight": 1e5}),
+    )
 
     def change(r):
-        return np.abs(r.after[..., 0].astype(float).mean(axis=(1, 2)) - r.before[..., 0].mean(axis=(1, 2))).mean()
+        return np.abs(
+            r.after[..., 0].astype(float).mean(axis=(1, 2)) - r.before[..., 0].mean(axis=(1, 2))
+        ).mean()
 
     assert change(result) < 0.5 * change(free)
 
@@ -118,7 +163,10 @@ def critic_that_knows(held_out=200, auc=0.9, typical=np.inf, slope=4.0):
     return TrainedCritic(brightness_model(0, slope), 34, 28, held_out, auc, typical)
 
 
-@pytest.mark.parametrize(("auc", "said"), [(0.52, "cannot tell real from generated, AUC 0.520"), (1.0, "without a doubt, AUC 1")])
+@pytest.mark.parametrize(
+    ("auc", "said"),
+    [(0.52, "cannot tell real from generated, AUC 0.520"), (1.0, "without a doubt, AUC 1")],
+)
 def test_a_guide_of_no_use_is_named_and_nothing_is_changed(nvae, auc, said):
     noise, table = samples(nvae)
     result = retouch(Tools(FaceGenerator(nvae), critic_that_knows(auc=auc)), noise, table, SETTINGS)
@@ -127,10 +175,14 @@ def test_a_guide_of_no_use_is_named_and_nothing_is_changed(nvae, auc, said):
     assert (result.evaluations == 1).all()
 
 
-def test_samples_as_real_as_real_pictures_are_left_alone_and_others_stop_there(nvae, guide, retouched):
+def test_samples_as_real_as_real_pictures_are_left_alone_and_others_stop_there(
+    nvae, guide, retouched
+):
     noise, table, free = retouched
     typical = float(np.sort(free.guide_before)[N // 2])
-    result = retouch(Tools(FaceGenerator(nvae), critic_that_knows(typical=typical)), noise, table, SETTINGS)
+    result = retouch(
+        Tools(FaceGenerator(nvae), critic_that_knows(typical=typical)), noise, table, SETTINGS
+    )
     good = free.guide_before >= typical
     assert [r == GOOD for r in result.reasons] == good.tolist()
     np.testing.assert_array_equal(result.after[good], result.before[good])
@@ -144,7 +196,12 @@ def test_at_fidelity_0_nothing_moves_and_at_1_more_than_at_a_half(nvae, guide):
     leashed = dataclasses.replace(SETTINGS, prior_weight=3.0)
 
     def moved(fidelity):
-        result = retouch(Tools(FaceGenerator(nvae), guide), noise, table, dataclasses.replace(leashed, fidelity=fidelity))
+        result = retouch(
+            Tools(FaceGenerator(nvae), guide),
+            noise,
+            table,
+            dataclasses.replace(leashed, fidelity=fidelity),
+        )
         return result, np.abs(result.noise[0] - noise[0]).mean()
 
     still, nothing = moved(0.0)
@@ -157,20 +214,33 @@ def test_at_fidelity_0_nothing_moves_and_at_1_more_than_at_a_half(nvae, guide):
 def test_rejection_keeps_the_guides_best_of_other_samples(nvae, guide):
     noise, table = samples(nvae)
     table = table.assign(seed=np.arange(N) + 50)
-    result = retouch(Tools(FaceGenerator(nvae), guide), noise, table, dataclasses.replace(SETTINGS, method="rejection", fidelity=1.0))
+    result = retouch(
+        Tools(FaceGenerator(nvae), guide),
+        noise,
+        table,
+        dataclasses.replace(SETTINGS, method="rejection", fidelity=1.0),
+    )
     assert (result.guide_after >= result.guide_before).all()
     assert result.reasons.count(RETOUCHED) >= N - 2
     assert (result.evaluations == 9).all()
     one = table[2:3].reset_index(drop=True)
     alone = retouch(
-        Tools(FaceGenerator(nvae), guide), [e[2:3] for e in noise], one, dataclasses.replace(SETTINGS, method="rejection", fidelity=1.0)
+        Tools(FaceGenerator(nvae), guide),
+        [e[2:3] for e in noise],
+        one,
+        dataclasses.replace(SETTINGS, method="rejection", fidelity=1.0),
     )
     assert np.abs(alone.after[0].astype(int) - result.after[2]).max() <= 1
 
 
 def test_a_lower_temperature_shrinks_the_latents_whatever_the_guide_says(nvae, guide):
     noise, table = samples(nvae)
-    result = retouch(Tools(FaceGenerator(nvae), guide), noise, table, dataclasses.replace(SETTINGS, method="temperature"))
+    result = retouch(
+        Tools(FaceGenerator(nvae), guide),
+        noise,
+        table,
+        dataclasses.replace(SETTINGS, method="temperature"),
+    )
     np.testing.assert_allclose(result.noise[0], noise[0] * 0.75, rtol=1e-6)
     colder = nvae.decode(noise, table[list(ATTRIBUTES)].to_numpy(np.float32), 0.75, 1.0)
     assert np.abs(np.round(keras.ops.convert_to_numpy(colder) * 255) - result.after).max() <= 1
@@ -181,7 +251,9 @@ def test_a_repair_moves_latents_of_places_alone_and_betters_the_guides_view(nvae
     critic = TrainedCritic(build_critic(34, 28, 0.25, 0.0), 34, 28)
     noise, table = samples(nvae)
     repair = dataclasses.replace(SETTINGS, method="repair", fidelity=1.0, steps=1)
-    result = retouch(Tools(FaceGenerator(nvae), critic), noise, table.assign(seed=np.arange(N)), repair)
+    result = retouch(
+        Tools(FaceGenerator(nvae), critic), noise, table.assign(seed=np.arange(N)), repair
+    )
     np.testing.assert_array_equal(result.noise[0], noise[0])
     done = np.array([r == RETOUCHED for r in result.reasons])
     assert done.any()
@@ -194,9 +266,16 @@ def test_the_addends_of_a_logit_sum_to_it():
     keras.utils.set_random_seed(3)
     critic = build_critic(34, 28, 0.25, 0.0, networks=3)
     pictures = np.random.default_rng(0).random((4, 34, 28, 3)).astype(np.float32)
-    bias = np.concatenate([network.get_layer("logit").get_weights()[1] for network in networks_of(critic)])
+    bias = np.concatenate(
+        [network.get_layer("logit").get_weights()[1] for network in networks_of(critic)]
+    )
     by_place = keras.ops.convert_to_numpy(evidence(critic)(pictures))
-    np.testing.assert_allclose(by_place.sum(axis=(2, 3)) + bias, keras.ops.convert_to_numpy(critic(pictures)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        by_place.sum(axis=(2, 3)) + bias,
+        keras.ops.convert_to_numpy(critic(pictures)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +286,11 @@ def pictures(nvae):
     noise = nvae.sample_noise(160, 9)
     noise[0] = 0.5 * noise[0] + 1.0 + values[:, None, None, :1]
     made = np.round(keras.ops.convert_to_numpy(nvae.decode(noise, values)) * 255).astype(np.uint8)
-    return made, values, np.array(["test", "validation", "train", "train", "train"])[np.arange(160) % 5]
+    return (
+        made,
+        values,
+        np.array(["test", "validation", "train", "train", "train"])[np.arange(160) % 5],
+    )
 
 
 def test_transport_brings_latents_to_where_pictures_have_them(nvae, guide, pictures, tmp_path):
@@ -221,25 +304,44 @@ def test_transport_brings_latents_to_where_pictures_have_them(nvae, guide, pictu
     there = again.move(noise, table, 1.0)
     of_pictures = FaceGenerator(nvae).encoded(images, values, 5)
     np.testing.assert_allclose(there[0].mean(axis=0), of_pictures[0].mean(axis=0), atol=0.35)
-    np.testing.assert_allclose(again.move(noise, table, 0.25)[0], 0.75 * noise[0] + 0.25 * there[0], atol=1e-5)
+    np.testing.assert_allclose(
+        again.move(noise, table, 0.25)[0], 0.75 * noise[0] + 0.25 * there[0], atol=1e-5
+    )
     assert again.log_density_gain(there, table).mean() > again.log_density_gain(noise, table).mean()
 
     start, rows = samples(nvae)
     freely = Retouch(method="transport", fidelity=1.0, batch_size=4)
     assert (
-        retouch(Tools(FaceGenerator(nvae), critic_that_knows(typical=-np.inf), correction=again), start, rows, freely).reasons == [GOOD] * N
+        retouch(
+            Tools(FaceGenerator(nvae), critic_that_knows(typical=-np.inf), correction=again),
+            start,
+            rows,
+            freely,
+        ).reasons
+        == [GOOD] * N
     )
     # A guide that cannot tell does not know which are good already; transport goes on without it.
-    result = retouch(Tools(FaceGenerator(nvae), critic_that_knows(auc=0.5, typical=-np.inf), correction=again), start, rows, freely)
+    result = retouch(
+        Tools(FaceGenerator(nvae), critic_that_knows(auc=0.5, typical=-np.inf), correction=again),
+        start,
+        rows,
+        freely,
+    )
     assert result.reasons == [RETOUCHED] * N
-    np.testing.assert_allclose(result.noise[0], again.move(start, rows[list(ATTRIBUTES)].to_numpy(np.float32), 1.0)[0], atol=1e-5)
+    np.testing.assert_allclose(
+        result.noise[0],
+        again.move(start, rows[list(ATTRIBUTES)].to_numpy(np.float32), 1.0)[0],
+        atol=1e-5,
+    )
     with pytest.raises(ValueError, match="transport needs a correction"):
         retouch(Tools(FaceGenerator(nvae), guide), start, rows, Retouch(method="transport"))
     with pytest.raises(ValueError, match="one of transport, noise_contrastive, ascent"):
         retouch(Tools(FaceGenerator(nvae), guide), start, rows, Retouch(method="magic"))
 
 
-def test_the_critic_of_the_prior_finds_latents_of_pictures_and_moves_samples_towards_them(nvae, pictures, tmp_path):
+def test_the_critic_of_the_prior_finds_latents_of_pictures_and_moves_samples_towards_them(
+    nvae, pictures, tmp_path
+):
     images, values, split = pictures
     settings = Critic(epochs=6, batch_size=16, learning_rate=3e-3)
     result = train_prior_critic(nvae, Examples(images, values, split), settings, Run(tmp_path, "a"))
@@ -249,13 +351,20 @@ def test_the_critic_of_the_prior_finds_latents_of_pictures_and_moves_samples_tow
     critic = load_prior_critic(tmp_path)
     noise = nvae.sample_noise(32, 3)
     before = critic.logits(noise, values[:32]).sum(axis=1)
-    small, large = (critic.logits(critic.move(noise, values[:32], f), values[:32]).sum(axis=1) for f in (0.1, 0.9))
+    small, large = (
+        critic.logits(critic.move(noise, values[:32], f), values[:32]).sum(axis=1)
+        for f in (0.1, 0.9)
+    )
     assert before.mean() < small.mean() < large.mean()
 
 
-def test_a_folder_of_samples_is_retouched_in_chunks_and_goes_on_after_a_kill(nvae, guide, tmp_path, monkeypatch):
+def test_a_folder_of_samples_is_retouched_in_chunks_and_goes_on_after_a_kill(
+    nvae, guide, tmp_path, monkeypatch
+):
     monkeypatch.setattr(retouch_evaluation, "CHUNK", 2)
-    table = samples(nvae)[1].assign(seed=np.arange(N) + 7, image_path=[f"samples/{i:06d}.jpg" for i in range(N)])
+    table = samples(nvae)[1].assign(
+        seed=np.arange(N) + 7, image_path=[f"samples/{i:06d}.jpg" for i in range(N)]
+    )
     folder, part = tmp_path / "retouched", tmp_path / "part.csv"
     folder.mkdir()
 
@@ -270,17 +379,31 @@ def test_a_folder_of_samples_is_retouched_in_chunks_and_goes_on_after_a_kill(nva
     pixels = read_jpegs(folder, [f"{i:06d}.jpg" for i in range(N)])
     part.unlink()
     with pytest.raises(Killed):
-        retouch_samples(Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "a", progress=kill)
+        retouch_samples(
+            Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "a", progress=kill
+        )
     (folder / "000001.jpg").unlink()  # a sign of which are made again
     seen = []
     resumed = retouch_samples(
-        Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "a", progress=lambda done, total: seen.append(done)
+        Tools(FaceGenerator(nvae), guide),
+        table,
+        SETTINGS,
+        folder,
+        part,
+        "a",
+        progress=lambda done, total: seen.append(done),
     )
     assert seen == [6]
     assert not (folder / "000001.jpg").exists()
     pd.testing.assert_frame_equal(resumed, whole, check_exact=False, check_dtype=False, rtol=1e-5)
     retouch_samples(
-        Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "other", progress=lambda done, total: seen.append(done)
+        Tools(FaceGenerator(nvae), guide),
+        table,
+        SETTINGS,
+        folder,
+        part,
+        "other",
+        progress=lambda done, total: seen.append(done),
     )
     assert seen == [6, 2, 4, 6]
     np.testing.assert_array_equal(read_jpegs(folder, [f"{i:06d}.jpg" for i in range(N)]), pixels)
@@ -294,7 +417,9 @@ def test_figures_show_the_rise_by_a_judge_and_count_what_was_kept(nvae, guide, r
     table = table.assign(guide_before=result.guide_before, guide_after=result.guide_after)
     regressors = [Regressor(brightness_model(1), ("background",), 34, 28)]
     said = (critic_logits(judge, images) for images in (result.before, result.after, real))
-    figures = retouch_figures(table, result.before, result.after, regressors, real) | judged("judge", *said)
+    figures = retouch_figures(table, result.before, result.after, regressors, real) | judged(
+        "judge", *said
+    )
     assert figures["judge_logit_after"] > figures["judge_logit_before"]
     assert 0 < figures["judge_gain_low"] <= figures["judge_gain"] <= figures["judge_gain_high"]
     assert (figures["n"], figures["retouched"], figures["kept_diverged"]) == (N, N, 0)

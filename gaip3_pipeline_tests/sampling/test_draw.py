@@ -1,4 +1,5 @@
-"""Faces are drawn where pictures have their latents, with detail on top; a seed says both, and the settings of before draw as before."""
+"""Faces are drawn where pictures have their latents, with detail on top; a seed says both, and
+the settings of before draw as before."""
 
 import dataclasses
 
@@ -55,20 +56,26 @@ def generator(nvae: NVAE, posterior: AggregatePosterior) -> FaceGenerator:
 
 
 def drawn(generator: FaceGenerator, seeds=SEEDS, values=VALUES, **changes) -> np.ndarray:
-    return np.concatenate(list(generator.draw(seeds, values, dataclasses.replace(SETTINGS, **changes)))).astype(int)
+    return np.concatenate(
+        list(generator.draw(seeds, values, dataclasses.replace(SETTINGS, **changes)))
+    ).astype(int)
 
 
 def test_a_face_is_the_same_alone_and_among_others(generator: FaceGenerator) -> None:
     together = drawn(generator)
     assert together.shape == (21, 32, 26, 3)
     for i in (0, 9, 20):
-        np.testing.assert_array_equal(drawn(generator, SEEDS[i : i + 1], VALUES[i : i + 1])[0], together[i])
+        np.testing.assert_array_equal(
+            drawn(generator, SEEDS[i : i + 1], VALUES[i : i + 1])[0], together[i]
+        )
 
 
 def test_without_detail_a_face_is_the_decoders_mean_to_the_byte(
     generator: FaceGenerator, nvae: NVAE, posterior: AggregatePosterior
 ) -> None:
-    np.testing.assert_array_equal(drawn(generator, detail=0.0), drawn(FaceGenerator(nvae, posterior, batch=8)))
+    np.testing.assert_array_equal(
+        drawn(generator, detail=0.0), drawn(FaceGenerator(nvae, posterior, batch=8))
+    )
 
 
 def test_half_of_the_detail_lies_halfway(generator: FaceGenerator) -> None:
@@ -78,10 +85,14 @@ def test_half_of_the_detail_lies_halfway(generator: FaceGenerator) -> None:
     np.testing.assert_allclose(half[inside], ((none + whole) / 2)[inside], atol=1.01)
 
 
-def test_the_seed_chooses_latents_and_noise_map_and_the_map_changes_no_latents(generator: FaceGenerator) -> None:
+def test_the_seed_chooses_latents_and_noise_map_and_the_map_changes_no_latents(
+    generator: FaceGenerator,
+) -> None:
     latents = generator.latents(SEEDS, VALUES)
     means = generator.means(latents, VALUES)
-    first, again, other = (generator.detailed(means, seeds, 1.0) for seeds in (SEEDS, SEEDS, SEEDS + 1))
+    first, again, other = (
+        generator.detailed(means, seeds, 1.0) for seeds in (SEEDS, SEEDS, SEEDS + 1)
+    )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
     maps = noise_maps(SEEDS, 32, 26)
@@ -93,21 +104,29 @@ def test_a_generator_alone_draws_from_its_prior_as_before_there_was_detail(nvae:
     np.testing.assert_allclose(drawn(FaceGenerator(nvae)), expected * 255, atol=0.51)
 
 
-def test_latents_are_drawn_where_pictures_have_theirs(generator: FaceGenerator, posterior: AggregatePosterior) -> None:
+def test_latents_are_drawn_where_pictures_have_theirs(
+    generator: FaceGenerator, posterior: AggregatePosterior
+) -> None:
     noise = noise_of_seeds(generator.nvae, SEEDS)
-    for found, expected in zip(generator.latents(SEEDS, VALUES), posterior.move(noise, VALUES, 1.0), strict=True):
+    for found, expected in zip(
+        generator.latents(SEEDS, VALUES), posterior.move(noise, VALUES, 1.0), strict=True
+    ):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     back = generator.displaced(generator.latents(SEEDS, VALUES), VALUES)
     for found, expected in zip(back, noise, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_values_that_the_generator_does_not_take_move_no_latents(nvae: NVAE, posterior: AggregatePosterior) -> None:
+def test_values_that_the_generator_does_not_take_move_no_latents(
+    nvae: NVAE, posterior: AggregatePosterior
+) -> None:
     ranges = ops.convert_to_numpy(nvae.condition_embedding.range).copy()
     try:
         nvae.condition_embedding.range.assign(np.array([[0.4] * 5, [0.6] * 5], np.float32))
         generator = FaceGenerator(nvae, posterior)
-        far, near = (generator.latents(SEEDS[:1], np.full((1, 5), v, np.float32)) for v in (0.0, 0.4))
+        far, near = (
+            generator.latents(SEEDS[:1], np.full((1, 5), v, np.float32)) for v in (0.0, 0.4)
+        )
         for a, b in zip(far, near, strict=True):
             np.testing.assert_array_equal(a, b)
         [line] = out_of_range(generator, {"eyes": 0.1, "mouth": 0.5})
@@ -118,14 +137,18 @@ def test_values_that_the_generator_does_not_take_move_no_latents(nvae: NVAE, pos
 
 def test_a_reconstruction_has_detail_as_a_sample_has(generator: FaceGenerator) -> None:
     images = RNG.integers(0, 256, (9, 64, 52, 3)).astype(np.uint8)
-    plain, detailed = (generator.reconstructions(images, VALUES[:9], amount).astype(int) for amount in (0.0, 1.0))
+    plain, detailed = (
+        generator.reconstructions(images, VALUES[:9], amount).astype(int) for amount in (0.0, 1.0)
+    )
     assert plain.shape == (9, 32, 26, 3)
     assert np.abs(plain - detailed).mean() > 2
     np.testing.assert_array_equal(plain, generator.reconstructions(images, VALUES[:9], 0.0))
     assert np.abs(plain - generator.reconstructions(images, VALUES[:9], 0.0, draw=1)).max() > 0
 
 
-def test_the_table_of_samples_says_how_they_were_drawn(generator: FaceGenerator, nvae: NVAE) -> None:
+def test_the_table_of_samples_says_how_they_were_drawn(
+    generator: FaceGenerator, nvae: NVAE
+) -> None:
     images, table = draw_samples(generator, VALUES, SETTINGS)
     assert len(images) == len(table) == 5
     assert set(table.prior) == {AGGREGATE}
@@ -136,6 +159,10 @@ def test_the_table_of_samples_says_how_they_were_drawn(generator: FaceGenerator,
 
 
 def test_roles_never_share_a_face(generator: FaceGenerator) -> None:
-    of_roles = [matched_samples(generator, VALUES[:4], SETTINGS, role) for role in ("guide", "judge", "detail")]
-    of_roles.append(drawn(generator, SETTINGS.seed + np.arange(4), VALUES[:4]))  # those that are shown
+    of_roles = [
+        matched_samples(generator, VALUES[:4], SETTINGS, role)
+        for role in ("guide", "judge", "detail")
+    ]
+    # those that are shown
+    of_roles.append(drawn(generator, SETTINGS.seed + np.arange(4), VALUES[:4]))
     assert len(np.unique(np.concatenate(of_roles), axis=0)) == 16

@@ -1,4 +1,5 @@
-"""Recipes: what a picture carries comes back as it was, and nothing that a stranger wrote is followed."""
+"""Recipes: what a picture carries comes back as it was, and nothing that a stranger wrote is
+followed."""
 
 import base64
 import io
@@ -43,8 +44,15 @@ def recipe_of(**changes: object) -> str:
 
 
 def test_a_picture_carries_its_recipe_and_its_pixels() -> None:
-    mixed = Mixed(first=Drawn(seed=1), second=pack_latents([np.ones(s) for s in SHAPES]), share=[0.25])
-    recipe = Recipe(model="ab" * 32, faces=[Face(latents=mixed, values=[0, 0.25, 0.5, 0.75, 1], guidance=1.5, drawn=Drawn(seed=2))])
+    mixed = Mixed(
+        first=Drawn(seed=1), second=pack_latents([np.ones(s) for s in SHAPES]), share=[0.25]
+    )
+    recipe = Recipe(
+        model="ab" * 32,
+        faces=[
+            Face(latents=mixed, values=[0, 0.25, 0.5, 0.75, 1], guidance=1.5, drawn=Drawn(seed=2))
+        ],
+    )
     png = write_png(PICTURE, recipe)
     assert read_recipe(png) == recipe_in(png) == recipe
     assert png == write_png(PICTURE, recipe)
@@ -66,8 +74,24 @@ def test_numbers_come_back_as_they_were_within_what_16_bits_hold() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", write_png(PICTURE), with_text("no JSON"), with_text("[" * 100_000), with_text('{"model": 1}')],
-    ids=["empty", "another format", "cut off", "no recipe", "no JSON", "nested", "no recipe's JSON"],
+    [
+        b"",
+        b"GIF89a",
+        b"\x89PNG\r\n\x1a\n",
+        write_png(PICTURE),
+        with_text("no JSON"),
+        with_text("[" * 100_000),
+        with_text('{"model": 1}'),
+    ],
+    ids=[
+        "empty",
+        "another format",
+        "cut off",
+        "no recipe",
+        "no JSON",
+        "nested",
+        "no recipe's JSON",
+    ],
 )
 def test_a_picture_without_a_recipe_is_refused_in_one_line(data: bytes) -> None:
     with pytest.raises(RecipeError) as refused:

@@ -23,7 +23,9 @@ def root(tmp_path: Path) -> DataRoot:
     (root.path / "labels").mkdir()
     for attribute in ATTRIBUTES:
         rows = "female,0,resized/얼굴 1.png,0.5\nmale,0,resized/얼굴 1.png,1\n"
-        root.hand_labels(attribute).write_text(f"gender,img_id,path,value\n{rows}", encoding="utf-8")
+        root.hand_labels(attribute).write_text(
+            f"gender,img_id,path,value\n{rows}", encoding="utf-8"
+        )
     return root
 
 
@@ -113,7 +115,9 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     assert about("cannot be written to", DataRoot(tmp_path / "theirs")).state == "missing"
 
 
-def test_a_kaggle_file_that_cannot_be_read_is_a_warning(root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kaggle_file_that_cannot_be_read_is_a_warning(
+    root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

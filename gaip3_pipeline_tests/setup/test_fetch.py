@@ -26,7 +26,11 @@ def content(folder: str, name: str) -> bytes:
 
 
 def packed(*folders: str, above: str = "") -> bytes:
-    files = {f"{above}{folder.removeprefix('original/')}/{name}": content(folder, name) for folder in folders for name in FILES[folder]}
+    files = {
+        f"{above}{folder.removeprefix('original/')}/{name}": content(folder, name)
+        for folder in folders
+        for name in FILES[folder]
+    }
     return archive({"readme.txt": b"about these pictures", **files})
 
 
@@ -35,7 +39,13 @@ def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kaggle]:
     folders = list(FILES)
     stand_in = Kaggle({D1: packed(folders[0]), D2: packed(*folders[1:])})
     with serving(stand_in):
-        for name in ("no_proxy", "NO_PROXY", "KAGGLEHUB_CACHE", "KAGGLE_API_TOKEN", "KAGGLE_KERNEL_RUN_TYPE"):
+        for name in (
+            "no_proxy",
+            "NO_PROXY",
+            "KAGGLEHUB_CACHE",
+            "KAGGLE_API_TOKEN",
+            "KAGGLE_KERNEL_RUN_TYPE",
+        ):
             monkeypatch.delenv(name, raising=False)
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
             monkeypatch.setenv(name, stand_in.url)
@@ -54,17 +64,29 @@ def root(tmp_path: Path) -> DataRoot:
 
 
 def fetched(root: DataRoot) -> dict[str, bytes]:
-    return {p.relative_to(root.path).as_posix(): p.read_bytes() for p in (root.path / "original").rglob("*") if p.is_file()}
+    return {
+        p.relative_to(root.path).as_posix(): p.read_bytes()
+        for p in (root.path / "original").rglob("*")
+        if p.is_file()
+    }
 
 
-WHOLE = {f"{folder}/{name}": content(folder, name) for folder, names in FILES.items() for name in names}
+WHOLE = {
+    f"{folder}/{name}": content(folder, name) for folder, names in FILES.items() for name in names
+}
 
 
-def test_both_sets_arrive_in_the_contracts_folders_with_licence_and_counts(kaggle: Kaggle, root: DataRoot) -> None:
+def test_both_sets_arrive_in_the_contracts_folders_with_licence_and_counts(
+    kaggle: Kaggle, root: DataRoot
+) -> None:
     said: list[str] = []
     report = fetch(root, said.append, EXPECTED)
     assert fetched(root) == WHOLE
-    assert {p.image_set.id: (p.new, p.found) for p in report} == {"d1": (4, 4), "d2_female": (3, 3), "d2_male": (2, 2)}
+    assert {p.image_set.id: (p.new, p.found) for p in report} == {
+        "d1": (4, 4),
+        "d2_female": (3, 3),
+        "d2_male": (2, 2),
+    }
     assert said.count(f"Licence: {LICENCE}") == 2
     assert "original/ThisPersonDoesNotExist/Male: 2 images (2 new, 0 were there)" in said
     assert not root.downloads.exists()
@@ -90,7 +112,9 @@ def test_a_download_that_is_cut_off_goes_on_where_it_ended(kaggle: Kaggle, root:
     ]
 
 
-def test_a_connection_that_keeps_breaking_is_an_error_and_the_next_call_goes_on(kaggle: Kaggle, root: DataRoot) -> None:
+def test_a_connection_that_keeps_breaking_is_an_error_and_the_next_call_goes_on(
+    kaggle: Kaggle, root: DataRoot
+) -> None:
     kaggle.cut_after = [MIB + 1] + [0] * ATTEMPTS
     with pytest.raises(FetchError, match="run gaip3 fetch again, it goes on"):
         fetch(root, str, EXPECTED)
@@ -102,9 +126,14 @@ def test_a_connection_that_keeps_breaking_is_an_error_and_the_next_call_goes_on(
     assert fetched(root) == WHOLE
 
 
-def test_an_archive_that_unpacks_one_folder_deeper_is_understood(kaggle: Kaggle, root: DataRoot) -> None:
+def test_an_archive_that_unpacks_one_folder_deeper_is_understood(
+    kaggle: Kaggle, root: DataRoot
+) -> None:
     folders = list(FILES)
-    kaggle.archives = {D1: packed(folders[0], above="archive/"), D2: packed(*folders[1:], above="archive/inner/")}
+    kaggle.archives = {
+        D1: packed(folders[0], above="archive/"),
+        D2: packed(*folders[1:], above="archive/inner/"),
+    }
     fetch(root, str, EXPECTED)
     assert fetched(root) == WHOLE
 
@@ -112,7 +141,10 @@ def test_an_archive_that_unpacks_one_folder_deeper_is_understood(kaggle: Kaggle,
 def test_another_count_is_reported_with_both_numbers(kaggle: Kaggle, root: DataRoot) -> None:
     said: list[str] = []
     fetch(root, said.append)
-    assert "original/thispersondoesnotexist.10k: 4 images (4 new, 0 were there); expected 10,000: 9,996 missing" in said
+    assert (
+        "original/thispersondoesnotexist.10k: 4 images (4 new, 0 were there); expected 10,000:"
+        " 9,996 missing" in said
+    )
     fetch(DataRoot(root.path), said.append, EXPECTED | {"d1": 3})
     assert any("4 images (0 new, 4 were there); expected 3: 1 more" in line for line in said)
 
@@ -138,9 +170,17 @@ def test_a_damaged_archive_is_removed_and_named(kaggle: Kaggle, root: DataRoot) 
     assert fetched(root) == WHOLE
 
 
-def test_refused_credentials_are_named_with_the_remedy(kaggle: Kaggle, root: DataRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_credentials_are_named_with_the_remedy(
+    kaggle: Kaggle, root: DataRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KAGGLE_KEY", "wrong")
-    with pytest.raises(FetchError, match=r"refuses the credentials from KAGGLE_USERNAME and KAGGLE_KEY .*\(401\).*kaggle\.com/settings"):
+    with pytest.raises(
+        FetchError,
+        match=(
+            r"refuses the credentials from KAGGLE_USERNAME and KAGGLE_KEY"
+            r" .*\(401\).*kaggle\.com/settings"
+        ),
+    ):
         fetch(root, str, EXPECTED)
 
 
@@ -156,7 +196,9 @@ def test_missing_credentials_are_asked_for_only_where_kaggle_wants_them(
     assert fetched(root) == WHOLE
 
 
-def test_credentials_are_taken_from_kaggle_json(kaggle: Kaggle, root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_are_taken_from_kaggle_json(
+    kaggle: Kaggle, root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("KAGGLE_USERNAME")
     file = tmp_path / "home" / ".kaggle" / "kaggle.json"
     file.parent.mkdir(parents=True)
@@ -170,5 +212,7 @@ def test_credentials_are_taken_from_kaggle_json(kaggle: Kaggle, root: DataRoot, 
 
 def test_a_data_set_that_is_gone_is_named(kaggle: Kaggle, root: DataRoot) -> None:
     del kaggle.archives[D1]
-    with pytest.raises(FetchError, match=rf"no data set https://www\.kaggle\.com/datasets/{D1} \(404\)"):
+    with pytest.raises(
+        FetchError, match=rf"no data set https://www\.kaggle\.com/datasets/{D1} \(404\)"
+    ):
         fetch(root, str, EXPECTED)

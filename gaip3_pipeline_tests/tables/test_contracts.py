@@ -25,9 +25,15 @@ def write(path, text, encoding="utf-8"):
 
 
 def test_folder_and_extension_of_a_label_are_ignored(tmp_path):
-    path = write(tmp_path / "l.csv", HEAD + "female,0,dataset\\resized\\a b.png,0.5\nmale,0,somewhere/얼굴 😀.jpeg,1\n")
+    path = write(
+        tmp_path / "l.csv",
+        HEAD + "female,0,dataset\\resized\\a b.png,0.5\nmale,0,somewhere/얼굴 😀.jpeg,1\n",
+    )
     table = read_labels(path).table
-    assert list(zip(table.gender, table.stem, table.value, strict=True)) == [("female", "a b", 0.5), ("male", "얼굴 😀", 1.0)]
+    assert list(zip(table.gender, table.stem, table.value, strict=True)) == [
+        ("female", "a b", 0.5),
+        ("male", "얼굴 😀", 1.0),
+    ]
 
 
 def test_a_spreadsheets_bom_crlf_and_further_columns_are_read(tmp_path):
@@ -46,7 +52,10 @@ def test_a_spreadsheets_bom_crlf_and_further_columns_are_read(tmp_path):
         ("female,0,a.jpg,open", "column value is 'open'"),
         ("woman,0,a.jpg,1", "line 2: column gender is 'woman'; write female or male"),
         ("female,0,a.jpg", "line 2: 3 fields, 4 expected"),
-        ("female,0,a.jpg,1\nfemale,1,b/a.png,0", "line 3: column value is 0 for female a, but line 2 says 1; keep one of the two"),
+        (
+            "female,0,a.jpg,1\nfemale,1,b/a.png,0",
+            "line 3: column value is 0 for female a, but line 2 says 1; keep one of the two",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named_with_its_remedy(tmp_path, row, complaint):
@@ -77,12 +86,17 @@ def test_labels_of_images_that_are_not_there_and_repeated_rows_are_left_out_and_
     text = HEAD + "female,0,a.jpg,1\nfemale,1,gone.jpg,1\nfemale,2,a.png,1\nmale,0,a.jpg,0\n"
     labels = read_labels(write(tmp_path / "l.csv", text), {"female": {"a"}, "male": {"a"}})
     assert labels.table[["gender", "stem"]].to_numpy().tolist() == [["female", "a"], ["male", "a"]]
-    assert labels.left_out == ["line 3: there is no image gone in the female originals", "line 4: female a again (first in line 2)"]
+    assert labels.left_out == [
+        "line 3: there is no image gone in the female originals",
+        "line 4: female a again (first in line 2)",
+    ]
 
 
 def test_checked_labels_do_not_depend_on_the_order_of_rows(tmp_path):
     a = read_labels(write(tmp_path / "a.csv", HEAD + "female,0,x.jpg,1\nmale,0,y.jpg,0\n")).table
-    b = read_labels(write(tmp_path / "b.csv", HEAD + "male,0,q/y.png,0.0\nfemale,0,x.jpg,1.00\n")).table
+    b = read_labels(
+        write(tmp_path / "b.csv", HEAD + "male,0,q/y.png,0.0\nfemale,0,x.jpg,1.00\n")
+    ).table
     write_labels(tmp_path / "a.out", a)
     write_labels(tmp_path / "b.out", b)
     assert (tmp_path / "a.out").read_bytes() == (tmp_path / "b.out").read_bytes()
@@ -102,7 +116,9 @@ def test_gender_probabilities_keep_every_bit_of_float32(tmp_path):
 
 
 def test_the_first_runs_predictions_are_read(first_run_tables):
-    table = read_gender_probabilities(first_run_tables / "model_outputs" / "all_output_decide_train_data.csv")
+    table = read_gender_probabilities(
+        first_run_tables / "model_outputs" / "all_output_decide_train_data.csv"
+    )
     assert len(table) == 33746
     assert not table.image_path.str.startswith("dataset/").any()
     values = read_input_values(first_run_tables / "model_outputs" / "all_output_mouth.csv", "mouth")
@@ -110,16 +126,29 @@ def test_the_first_runs_predictions_are_read(first_run_tables):
 
 
 def test_input_values_are_rounded_and_checked(tmp_path):
-    write_input_values(tmp_path / "v.csv", "eyes", ["final/a.jpg"], np.array([0.123456], np.float32))
+    write_input_values(
+        tmp_path / "v.csv", "eyes", ["final/a.jpg"], np.array([0.123456], np.float32)
+    )
     assert (tmp_path / "v.csv").read_text() == "image_path,eyes\nfinal/a.jpg,0.1235\n"
     with pytest.raises(ContractError, match=r"line 2: column eyes is 1\.5, outside"):
         read_input_values(write(tmp_path / "w.csv", "image_path,eyes\nfinal/a.jpg,1.5\n"), "eyes")
     with pytest.raises(ContractError, match="line 3: column eyes is not a number"):
-        read_input_values(write(tmp_path / "x.csv", "image_path,eyes\nfinal/a.jpg,1\nfinal/b.jpg,?\n"), "eyes")
+        read_input_values(
+            write(tmp_path / "x.csv", "image_path,eyes\nfinal/a.jpg,1\nfinal/b.jpg,?\n"), "eyes"
+        )
 
 
 def test_samples_survive_a_round_trip(tmp_path):
-    row = {"image_path": "samples/000000.jpg", "eyes": 1.0, "mouth": 0.25, "hair_color": 0.5, "background": 0.0, "head": 0.5}
-    table = pd.DataFrame([{**row, "seed": 7, "temperature": 0.8, "guidance": 1.0, "outcome": "retouched"}])
+    row = {
+        "image_path": "samples/000000.jpg",
+        "eyes": 1.0,
+        "mouth": 0.25,
+        "hair_color": 0.5,
+        "background": 0.0,
+        "head": 0.5,
+    }
+    table = pd.DataFrame(
+        [{**row, "seed": 7, "temperature": 0.8, "guidance": 1.0, "outcome": "retouched"}]
+    )
     write_samples(tmp_path / "samples.csv", table)
     assert read_samples(tmp_path / "samples.csv").to_dict("records") == table.to_dict("records")

@@ -19,7 +19,12 @@ def probabilities(**rows):
 def test_the_rule_takes_the_sure_females_outside_the_male_folders():
     table = pd.DataFrame(
         {
-            "image_path": ["resized/female/a.jpg", "augmented/female/a.jpg", "resized/male/m.jpg", "resized/10k-images/x.jpg"],
+            "image_path": [
+                "resized/female/a.jpg",
+                "augmented/female/a.jpg",
+                "resized/male/m.jpg",
+                "resized/10k-images/x.jpg",
+            ],
             "prob_female": [0.9999, 0.99989999, 1.0, 0.99995],
         }
     )
@@ -38,7 +43,9 @@ def make_root(tmp_path) -> DataRoot:
 
 
 def chosen_of(*names):
-    table = pd.DataFrame({"image_path": [f"resized/female/{n}.jpg" for n in names], "prob_female": 1.0})
+    table = pd.DataFrame(
+        {"image_path": [f"resized/female/{n}.jpg" for n in names], "prob_female": 1.0}
+    )
     return select_final(table, originals("d2_female/a", "d2_female/b"), 0.9999)
 
 

@@ -11,8 +11,12 @@ from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.tables.first_run import FirstRunError, import_first_run
 
 FILES = {
-    "dataset/original/thispersondoesnotexist.10k/가나 다.jpg": "original/thispersondoesnotexist.10k/가나 다.jpg",
-    "dataset/original/ThisPersonDoesNotExist/Female/a 1.jpg": "original/ThisPersonDoesNotExist/Female/a 1.jpg",
+    "dataset/original/thispersondoesnotexist.10k/가나 다.jpg": (
+        "original/thispersondoesnotexist.10k/가나 다.jpg"
+    ),
+    "dataset/original/ThisPersonDoesNotExist/Female/a 1.jpg": (
+        "original/ThisPersonDoesNotExist/Female/a 1.jpg"
+    ),
     "dataset/resized/female/a 1.png": "resized/female/a 1.png",
     "dataset/augmented/male/b.png": "augmented/male/b.png",
     "dataset/final/resized_female_a 1.jpg": "final/resized_female_a 1.jpg",
@@ -44,7 +48,11 @@ def write(path: Path, text: str) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8") for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8")
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 def test_every_file_moves_to_its_new_place_and_the_rest_stays(source: Path, root: DataRoot) -> None:
@@ -127,7 +135,9 @@ def test_a_root_inside_what_is_imported_is_refused(source: Path) -> None:
         import_first_run(source, DataRoot(source / "dataset"))
 
 
-def test_the_first_runs_own_tables_arrive_byte_for_byte(first_run_tables: Path, tmp_path: Path, root: DataRoot) -> None:
+def test_the_first_runs_own_tables_arrive_byte_for_byte(
+    first_run_tables: Path, tmp_path: Path, root: DataRoot
+) -> None:
     tables = sorted(first_run_tables.glob("*/*.csv"))
     data = tmp_path / "old" / "models" / "data"
     data.mkdir(parents=True)

@@ -1,4 +1,5 @@
-"""Several people label at once: what is in the CSVs, what the history says, and what can be taken back."""
+"""Several people label at once: what is in the CSVs, what the history says, and what can be
+taken back."""
 
 import errno
 import json
@@ -39,15 +40,21 @@ def text_of(root, attribute):
 
 def test_a_first_label_makes_the_file_of_the_contract(root):
     store = LabelStore(root)
-    store.apply([Edit("mouth", "male", "이름", 0.25), Edit("mouth", "female", "d,comma", 1.0)], "kim")
-    assert text_of(root, "mouth") == HEAD + 'male,4,resized/male/이름.jpg,0.25\nfemale,3,"resized/female/d,comma.jpg",1.0\n'
+    store.apply(
+        [Edit("mouth", "male", "이름", 0.25), Edit("mouth", "female", "d,comma", 1.0)], "kim"
+    )
+    assert (
+        text_of(root, "mouth")
+        == HEAD + 'male,4,resized/male/이름.jpg,0.25\nfemale,3,"resized/female/d,comma.jpg",1.0\n'
+    )
     assert store.values("mouth") == {("male", "이름"): 0.25, ("female", "d,comma"): 1.0}
 
 
 def test_untouched_rows_keep_text_order_and_unknown_columns(root):
     text = (
-        'remark,gender,img_id,path,value\n"two\nlines, quoted",male,7,dataset\\resized\\c.png,0.50\n'
-        ",female,0,resized/a.png,1\nx,Male,9,b 2.png,0\n"
+        'remark,gender,img_id,path,value\n"two\nlines,'
+        ' quoted",male,7,dataset\\resized\\c.png,0.50\n,female,0,resized/a.png,1\nx,Male,9,b'
+        " 2.png,0\n"
     )
     write(root, "eyes", text)
     LabelStore(root).apply([Edit("eyes", "female", "a", 0.5)], "kim")
@@ -72,7 +79,11 @@ def test_the_history_says_who_when_and_from_what(root):
     for who, value in (("kim", 0.0), ("lee", 0.5), ("lee", 0.5), ("kim", None)):
         store.apply([Edit("mouth", "female", "a", value)], who)
     changes = LabelStore(root).history("mouth", "female", "a")
-    assert [(c.id, c.who, c.before, c.after) for c in changes] == [(1, "kim", None, 0.0), (2, "lee", 0.0, 0.5), (3, "kim", 0.5, None)]
+    assert [(c.id, c.who, c.before, c.after) for c in changes] == [
+        (1, "kim", None, 0.0),
+        (2, "lee", 0.0, 0.5),
+        (3, "kim", 0.5, None),
+    ]
     assert all(c.time.endswith("+00:00") for c in changes)
 
 
@@ -80,7 +91,10 @@ def test_a_confirmed_label_is_noted_and_can_be_taken_back(root):
     store = LabelStore(root)
     store.apply([Edit("mouth", "female", "a", 0.5)], "kim")
     store.apply([Edit("mouth", "female", "a", 0.5)], "lee", "tab", confirm=True)
-    assert [(c.who, c.before, c.after) for c in store.history()] == [("kim", None, 0.5), ("lee", 0.5, 0.5)]
+    assert [(c.who, c.before, c.after) for c in store.history()] == [
+        ("kim", None, 0.5),
+        ("lee", 0.5, 0.5),
+    ]
     assert store.undo("lee", "tab").undoes == 2
     assert store.undo("lee", "tab") is None
 
@@ -109,7 +123,10 @@ def test_undo_does_not_overwrite_what_somebody_else_said_since(root):
 
 
 def test_a_removed_row_comes_back_whole_and_to_its_place(root):
-    text = "gender,img_id,path,value,remark\nfemale,0,a.png,1,x\nmale,5,old/c.png,0.5,glasses\nmale,1,b 2.png,0,\n"
+    text = (
+        "gender,img_id,path,value,remark\nfemale,0,a.png,1,x\nmale,5,old/c.png,0.5,glasses\nmale,1,b"
+        " 2.png,0,\n"
+    )
     write(root, "eyes", text)
     store = LabelStore(root)
     [removed] = store.apply([Edit("eyes", "male", "c", None)], "kim", "tab")
@@ -128,8 +145,17 @@ def test_an_edit_made_outside_is_kept_and_noted(root):
     table.loc[1, "value"] = "0.25"
     table.to_csv(root.hand_labels("mouth"), index=False)
     store.apply([Edit("mouth", "male", "a", 1.0)], "kim")
-    assert store.values("mouth") == {("female", "a"): 0.5, ("female", "c"): 0.25, ("male", "a"): 1.0}
-    assert [(c.who, c.stem, c.before, c.after) for c in store.history("mouth")][1] == (OUTSIDE, "c", 1.0, 0.25)
+    assert store.values("mouth") == {
+        ("female", "a"): 0.5,
+        ("female", "c"): 0.25,
+        ("male", "a"): 1.0,
+    }
+    assert [(c.who, c.stem, c.before, c.after) for c in store.history("mouth")][1] == (
+        OUTSIDE,
+        "c",
+        1.0,
+        0.25,
+    )
 
 
 def test_two_processes_lose_nothing_and_share_one_history(root):
@@ -138,7 +164,17 @@ def test_two_processes_lose_nothing_and_share_one_history(root):
 
     def label(i):
         store = stores[i % 4]
-        store.apply([Edit("hair_color", ("female", "male")[i % 2], stems[i // 2 % 5], round((i % 5) / 4, 2))], f"person {i % 4}")
+        store.apply(
+            [
+                Edit(
+                    "hair_color",
+                    ("female", "male")[i % 2],
+                    stems[i // 2 % 5],
+                    round((i % 5) / 4, 2),
+                )
+            ],
+            f"person {i % 4}",
+        )
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(label, range(80)))
@@ -155,12 +191,17 @@ def test_a_torn_last_line_of_the_history_is_dropped(root):
         f.write('{"id": 2, "ti')
     store = LabelStore(root)
     store.apply([Edit("mouth", "female", "a", 1.0)], "kim")
-    assert [json.loads(line)["after"] for line in root.label_history.read_text(encoding="utf-8").splitlines()] == [0.5, 1.0]
+    assert [
+        json.loads(line)["after"]
+        for line in root.label_history.read_text(encoding="utf-8").splitlines()
+    ] == [0.5, 1.0]
 
 
 def test_a_file_that_breaks_the_contract_is_left_alone(root):
     path = write(root, "mouth", HEAD + "female,0,a.png,2\n")
-    with pytest.raises(ContractError, match=r"train_output_mouth\.csv, line 2: column value is '2'"):
+    with pytest.raises(
+        ContractError, match=r"train_output_mouth\.csv, line 2: column value is '2'"
+    ):
         LabelStore(root).apply([Edit("mouth", "female", "c", 1.0)], "kim")
     assert path.read_text(encoding="utf-8") == HEAD + "female,0,a.png,2\n"
 
@@ -169,7 +210,10 @@ def test_a_file_that_breaks_the_contract_is_left_alone(root):
     ("edit", "complaint"),
     [
         (Edit("nose", "female", "a", 1.0), "there is no attribute nose"),
-        (Edit("mouth", "female", "../../a", 1.0), "there is no image ../../a in the female originals"),
+        (
+            Edit("mouth", "female", "../../a", 1.0),
+            "there is no image ../../a in the female originals",
+        ),
         (Edit("mouth", "other", "a", 1.0), "there is no image a in the other originals"),
         (Edit("mouth", "female", "a", 1.5), "a value lies in 0..1"),
         (Edit("mouth", "female", "a", float("nan")), "a value lies in 0..1"),
@@ -194,10 +238,15 @@ def test_a_label_that_a_killed_process_wrote_into_the_history_alone_is_put_right
     store.apply([Edit("mouth", "female", "a", 0.0)], "kim")
     before = root.hand_labels("mouth").read_bytes()
     store.apply([Edit("mouth", "female", "a", 1.0)], "kim")
-    root.hand_labels("mouth").write_bytes(before)  # as if it had been killed before this was written
+    # as if it had been killed before this was written
+    root.hand_labels("mouth").write_bytes(before)
     after = LabelStore(root)
     assert after.values("mouth") == {("female", "a"): 0.0}
-    assert [(c.who, c.after) for c in after.history("mouth")] == [("kim", 0.0), ("kim", 1.0), (OUTSIDE, 0.0)]
+    assert [(c.who, c.after) for c in after.history("mouth")] == [
+        ("kim", 0.0),
+        ("kim", 1.0),
+        (OUTSIDE, 0.0),
+    ]
 
 
 def test_a_full_disk_leaves_neither_label_nor_history(root, monkeypatch):

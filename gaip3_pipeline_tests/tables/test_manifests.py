@@ -27,16 +27,26 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def test_pictures_are_listed_in_plain_order_of_their_names_without_hidden_ones(folder: Path) -> None:
-    assert [p.relative_to(folder).as_posix() for p in list_images(folder)] == ["a.PNG", "b.jpg", "deeper/c.webp"]
+def test_pictures_are_listed_in_plain_order_of_their_names_without_hidden_ones(
+    folder: Path,
+) -> None:
+    assert [p.relative_to(folder).as_posix() for p in list_images(folder)] == [
+        "a.PNG",
+        "b.jpg",
+        "deeper/c.webp",
+    ]
     assert list_images(folder / "missing") == []
 
 
 def test_the_version_of_a_set_is_what_its_usable_files_hold(tmp_path: Path) -> None:
     rows = [row("x/1.jpg"), row("x/2.jpg", "b"), row("x/3.jpg", status="unusable")]
     version = manifest_version(manifests.table_of(rows))
-    assert version == manifest_version(manifests.table_of([row("x/2.jpg", "b", mtime=9), row("x/1.jpg", mtime=9)]))
-    assert version != manifest_version(manifests.table_of([row("x/1.jpg", "b"), row("x/2.jpg", "a")]))
+    assert version == manifest_version(
+        manifests.table_of([row("x/2.jpg", "b", mtime=9), row("x/1.jpg", mtime=9)])
+    )
+    assert version != manifest_version(
+        manifests.table_of([row("x/1.jpg", "b"), row("x/2.jpg", "a")])
+    )
     path = tmp_path / "manifests" / "m.parquet"
     manifests.write_manifest(path, manifests.table_of(rows), "made so")
     assert list(pd.read_parquet(path).columns[:5]) == ["path", "size", "sha256", "status", "reason"]
@@ -68,7 +78,9 @@ def test_missing_and_empty_folders_have_one_version_and_no_files(tmp_path: Path)
     assert missing.files == 0
 
 
-def test_files_are_read_again_only_when_touched_or_verified(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_read_again_only_when_touched_or_verified(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = tmp_path / "cache.sqlite"
     read: list[str] = []
     hash_of = hashing.file_sha256
@@ -86,7 +98,9 @@ def test_files_are_read_again_only_when_touched_or_verified(folder: Path, tmp_pa
     assert len(read) == 3
 
 
-def test_a_file_changed_behind_its_times_is_found_by_verifying(folder: Path, tmp_path: Path) -> None:
+def test_a_file_changed_behind_its_times_is_found_by_verifying(
+    folder: Path, tmp_path: Path
+) -> None:
     cache = tmp_path / "cache.sqlite"
     before = folder_version(folder, cache)
     stat = (folder / "b.jpg").stat()
@@ -102,7 +116,9 @@ def test_a_file_changed_behind_its_times_is_found_by_verifying(folder: Path, tmp
 def test_names_that_are_not_utf8_have_a_version_too(folder: Path, tmp_path: Path) -> None:
     with open(os.fsencode(folder) + b"/\xff.jpg", "wb") as f:
         f.write(b"x")
-    assert folder_version(folder, tmp_path / "c.sqlite") == folder_version(folder, tmp_path / "c.sqlite")
+    assert folder_version(folder, tmp_path / "c.sqlite") == folder_version(
+        folder, tmp_path / "c.sqlite"
+    )
 
 
 def test_a_damaged_cache_is_made_anew(folder: Path, tmp_path: Path) -> None:
@@ -117,7 +133,10 @@ def test_several_users_of_one_cache_agree(folder: Path, tmp_path: Path) -> None:
     for i in range(50):
         (folder / f"{i}.jpg").write_bytes(bytes([i]))
     found: list[hashing.FolderVersion] = []
-    threads = [threading.Thread(target=lambda: found.append(folder_version(folder, tmp_path / "c.sqlite"))) for _ in range(6)]
+    threads = [
+        threading.Thread(target=lambda: found.append(folder_version(folder, tmp_path / "c.sqlite")))
+        for _ in range(6)
+    ]
     for t in threads:
         t.start()
     for t in threads:

@@ -10,7 +10,9 @@ from gaip3_pipeline.tables import splits
 
 def manifest(set_folder, stems, hashes):
     paths = [f"resized/{set_folder}/{s}.jpg" for s in stems]
-    return pd.DataFrame({"path": paths, "status": "ok", "reason": "", "source": paths, "source_sha256": hashes})
+    return pd.DataFrame(
+        {"path": paths, "status": "ok", "reason": "", "source": paths, "source_sha256": hashes}
+    )
 
 
 def test_the_bucket_is_the_hash_of_the_groups_smallest_name():
@@ -26,8 +28,12 @@ def test_twins_share_a_group_however_they_are_connected():
 def test_originals_of_equal_bytes_fall_on_one_side_across_sets():
     table = splits.originals(
         {
-            "d1": manifest("10k-images", [f"{i:03d}" for i in range(50)], [f"same{i}" for i in range(50)]),
-            "d2_female": manifest("female", [f"f{i}" for i in range(50)], [f"same{i}" for i in range(50)]),
+            "d1": manifest(
+                "10k-images", [f"{i:03d}" for i in range(50)], [f"same{i}" for i in range(50)]
+            ),
+            "d2_female": manifest(
+                "female", [f"f{i}" for i in range(50)], [f"same{i}" for i in range(50)]
+            ),
         }
     )
     for _, twins in table.groupby("group"):
@@ -37,7 +43,10 @@ def test_originals_of_equal_bytes_fall_on_one_side_across_sets():
 
 def test_near_duplicates_fall_on_one_side_and_what_they_move_is_listed():
     stems = [f"{i:03d}" for i in range(40)]
-    sets = {"d1": manifest("10k-images", stems, [f"a{s}" for s in stems]), "d2_male": manifest("male", stems, [f"b{s}" for s in stems])}
+    sets = {
+        "d1": manifest("10k-images", stems, [f"a{s}" for s in stems]),
+        "d2_male": manifest("male", stems, [f"b{s}" for s in stems]),
+    }
     alone = splits.originals(sets)
     together = splits.originals(sets, [("d2_male/003", "d1/017"), ("d2_male/004", "d1/gone")])
     pair = together[together.key.isin(["d1/017", "d2_male/003"])]
@@ -50,7 +59,9 @@ def test_near_duplicates_fall_on_one_side_and_what_they_move_is_listed():
 
 def test_adding_images_moves_nobody():
     few = splits.originals({"d1": manifest("10k-images", ["a", "b", "c"], ["1", "2", "3"])})
-    many = splits.originals({"d1": manifest("10k-images", ["a", "b", "c", "d", "0"], ["1", "2", "3", "4", "5"])})
+    many = splits.originals(
+        {"d1": manifest("10k-images", ["a", "b", "c", "d", "0"], ["1", "2", "3", "4", "5"])}
+    )
     merged = few.merge(many, on="key")
     assert (merged.bucket_x == merged.bucket_y).all()
 

@@ -1,4 +1,5 @@
-"""Gaussian processes of the values: what they learn, from where, how sure they are, and that no picture tells its own value."""
+"""Gaussian processes of the values: what they learn, from where, how sure they are, and that no
+picture tells its own value."""
 
 import dataclasses
 
@@ -23,11 +24,18 @@ SETTINGS = InputModel()
 
 
 def pictures(n=160, seed=0, noise=0.03):
-    """``(2, n, 18)`` features of pictures and mirror images, values of the second region alone, and buckets."""
+    """``(2, n, 18)`` features of pictures and mirror images, values of the second region alone,
+    and buckets."""
     rng = np.random.default_rng(seed)
     features = rng.normal(0, 0.3, (2, n, 18)).astype(np.float16)
     features[1] = features[0]
-    values = np.clip(0.5 + 0.5 * np.tanh(features[0, :, 6:9].astype(float).sum(axis=1)) + rng.normal(0, noise, n), 0, 1)
+    values = np.clip(
+        0.5
+        + 0.5 * np.tanh(features[0, :, 6:9].astype(float).sum(axis=1))
+        + rng.normal(0, noise, n),
+        0,
+        1,
+    )
     return features, values, rng.integers(0, 100, n)
 
 
@@ -80,14 +88,18 @@ def test_saved_and_loaded_it_says_the_same_and_equal_labels_give_equal_files(tmp
     assert loaded.attribute == "mouth"
     for mine, theirs in zip(process.predict(features), loaded.predict(features), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    np.testing.assert_array_equal(fit_process("mouth", features, GROUPS, values, SETTINGS).relevance, process.relevance)
+    np.testing.assert_array_equal(
+        fit_process("mouth", features, GROUPS, values, SETTINGS).relevance, process.relevance
+    )
 
 
 def test_its_version_is_that_of_what_it_holds_its_attribute_included(tmp_path):
     features, values, _ = pictures(60)
     process = fit_process("mouth", features, GROUPS, values, SETTINGS)
     folders = [tmp_path / name for name in ("one", "again", "other")]
-    for folder, saved in zip(folders, (process, process, dataclasses.replace(process, attribute="eyes")), strict=True):
+    for folder, saved in zip(
+        folders, (process, process, dataclasses.replace(process, attribute="eyes")), strict=True
+    ):
         save_input_model(saved, folder)
     one, again, other = (weights_version(folder) for folder in folders)
     assert one == again != other
@@ -108,14 +120,18 @@ def test_copies_under_the_same_label_do_not_make_it_surer():
     features, values, bucket = pictures(noise=0.1)
     alone = train_input_model("mouth", features, GROUPS, values, bucket, SETTINGS)
     twice = np.concatenate([features, features], axis=1)
-    doubled = train_input_model("mouth", twice, GROUPS, np.tile(values, 2), np.tile(bucket, 2), SETTINGS, repeats=2)
+    doubled = train_input_model(
+        "mouth", twice, GROUPS, np.tile(values, 2), np.tile(bucket, 2), SETTINGS, repeats=2
+    )
     np.testing.assert_allclose(doubled.predicted[:160], alone.predicted, atol=1e-2)
     np.testing.assert_allclose(doubled.deviation[:160], alone.deviation, atol=1e-2)
 
 
 def test_too_few_labels_are_an_error_that_says_so():
     features, values, _ = pictures(4)
-    with pytest.raises(ValueError, match="input model eyes: 2 labels are too few for 4 folds: label more images"):
+    with pytest.raises(
+        ValueError, match="input model eyes: 2 labels are too few for 4 folds: label more images"
+    ):
         train_input_model("eyes", features[:, :2], GROUPS, values[:2], np.array([0, 1]), SETTINGS)
 
 
@@ -124,7 +140,16 @@ def test_the_search_goes_down_the_slope_of_the_likelihood(sign):
     generator = np.random.default_rng(3)
     points = generator.normal(size=(3, 2, 40, 4))  # regions, mirror images, pictures, features
     pairs = ((0, 0), (1, 1), (0, 1))
-    distances = np.stack([[cdist(p[a], p[b], "sqeuclidean") for a, b in pairs] for p in points]).astype(np.float32) / 8
+    distances = (
+        np.stack([[cdist(p[a], p[b], "sqeuclidean") for a, b in pairs] for p in points]).astype(
+            np.float32
+        )
+        / 8
+    )
     y, logs = generator.normal(size=40), np.log([0.3, 0.1, 0.5, 0.2, 0.8])
-    numeric = approx_fprime(logs, lambda x: negative_log_marginal_likelihood(x, distances, y, sign)[0], 1e-3)
-    np.testing.assert_allclose(negative_log_marginal_likelihood(logs, distances, y, sign)[1], numeric, rtol=0.02, atol=0.02)
+    numeric = approx_fprime(
+        logs, lambda x: negative_log_marginal_likelihood(x, distances, y, sign)[0], 1e-3
+    )
+    np.testing.assert_allclose(
+        negative_log_marginal_likelihood(logs, distances, y, sign)[1], numeric, rtol=0.02, atol=0.02
+    )

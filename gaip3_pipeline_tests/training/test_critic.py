@@ -22,7 +22,16 @@ from gaip3_pipeline.training.critic import (
 )
 from gaip3_pipeline.training.run import Run
 
-TINY = Critic(epochs=8, batch_size=16, learning_rate=5e-3, width_multiplier=0.25, dropout=0.0, shift=1, jitter=0.0, noise=0.01)
+TINY = Critic(
+    epochs=8,
+    batch_size=16,
+    learning_rate=5e-3,
+    width_multiplier=0.25,
+    dropout=0.0,
+    shift=1,
+    jitter=0.0,
+    noise=0.01,
+)
 
 
 def silent(step, figures):
@@ -32,14 +41,23 @@ def silent(step, figures):
 def textured(n, seed, size=(16, 12)):
     """Smooth blobs with a checkerboard over them."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(60, 180, (n, size[0] // 4, size[1] // 4, 3)).repeat(4, axis=1).repeat(4, axis=2)
+    coarse = (
+        rng.integers(60, 180, (n, size[0] // 4, size[1] // 4, 3))
+        .repeat(4, axis=1)
+        .repeat(4, axis=2)
+    )
     board = 40 * (np.indices(size).sum(axis=0) // 2 % 2)[None, :, :, None]
     return (coarse + board).astype(np.uint8)
 
 
 def flat(n, seed, size=(16, 12)):
     rng = np.random.default_rng(seed)
-    return (rng.integers(60, 180, (n, size[0] // 4, size[1] // 4, 3)).repeat(4, axis=1).repeat(4, axis=2) + 20).astype(np.uint8)
+    return (
+        rng.integers(60, 180, (n, size[0] // 4, size[1] // 4, 3))
+        .repeat(4, axis=1)
+        .repeat(4, axis=2)
+        + 20
+    ).astype(np.uint8)
 
 
 BUCKETS = np.arange(96)
@@ -49,7 +67,12 @@ BUCKETS = np.arange(96)
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("critic")
     real, generated = textured(96, 0), flat(96, 1)
-    return real, generated, folder, train_critic(real[None], generated[None], BUCKETS, TINY, Run(folder, "a", silent))
+    return (
+        real,
+        generated,
+        folder,
+        train_critic(real[None], generated[None], BUCKETS, TINY, Run(folder, "a", silent)),
+    )
 
 
 def test_an_obvious_difference_is_found_on_held_out_pictures(trained):
@@ -66,19 +89,29 @@ def test_saved_and_loaded_it_gives_equal_logits_whatever_the_size_of_the_picture
     sized = critic_logits(critic, real)
     by_network = score(critic.model, [same_way(real, 16, 12)], 16, 12)
     np.testing.assert_allclose(by_network.mean(axis=1), sized, atol=1e-5)
-    np.testing.assert_allclose(by_network[np.arange(96), folds_of(BUCKETS, NETWORKS)], result.real_logits, atol=1e-4)
-    assert critic_logits(critic, real.repeat(2, axis=1).repeat(2, axis=2)) == pytest.approx(sized, abs=0.5)
+    np.testing.assert_allclose(
+        by_network[np.arange(96), folds_of(BUCKETS, NETWORKS)], result.real_logits, atol=1e-4
+    )
+    assert critic_logits(critic, real.repeat(2, axis=1).repeat(2, axis=2)) == pytest.approx(
+        sized, abs=0.5
+    )
 
 
 def test_each_network_learns_from_all_folds_but_its_own(tmp_path):
-    """Other pictures in one fold change every network but that fold's, whose logits keep their proportions."""
+    """Other pictures in one fold change every network but that fold's, whose logits keep their
+    proportions."""
     fold, probe = folds_of(BUCKETS, NETWORKS), textured(20, 9)
     settings = dataclasses.replace(TINY, epochs=2)
     said = []
     for name, seed in (("one", 0), ("other", 5)):
         real, generated = textured(96, 0), flat(96, 1)
-        real[fold == 2], generated[fold == 2] = flat(96, seed)[fold == 2], textured(96, seed + 1)[fold == 2]
-        train_critic(real[None], generated[None], BUCKETS, settings, Run(tmp_path / name, "a", silent))
+        real[fold == 2], generated[fold == 2] = (
+            flat(96, seed)[fold == 2],
+            textured(96, seed + 1)[fold == 2],
+        )
+        train_critic(
+            real[None], generated[None], BUCKETS, settings, Run(tmp_path / name, "a", silent)
+        )
         logits = score(load_critic(tmp_path / name).model, [probe], 16, 12)
         said.append(logits / logits.std(axis=0))
     apart = np.abs(said[1] - said[0]).max(axis=0)
@@ -86,10 +119,21 @@ def test_each_network_learns_from_all_folds_but_its_own(tmp_path):
     assert np.delete(apart, 2).min() > 1e-2
 
 
-@pytest.mark.parametrize(("samples", "bucket"), [(4, [10] * 4), (3, [10, 11, 12, 13])], ids=["one fold", "unpaired"])
+@pytest.mark.parametrize(
+    ("samples", "bucket"), [(4, [10] * 4), (3, [10, 11, 12, 13])], ids=["one fold", "unpaired"]
+)
 def test_pictures_that_cannot_be_cross_fitted_are_named(tmp_path, samples, bucket):
-    with pytest.raises(ValueError, match=f"4 pictures that the generator has not seen and {samples} samples.*add photographs"):
-        train_critic(textured(4, 0)[None], flat(samples, 1)[None], np.array(bucket), TINY, Run(tmp_path, "a", silent))
+    with pytest.raises(
+        ValueError,
+        match=f"4 pictures that the generator has not seen and {samples} samples.*add photographs",
+    ):
+        train_critic(
+            textured(4, 0)[None],
+            flat(samples, 1)[None],
+            np.array(bucket),
+            TINY,
+            Run(tmp_path, "a", silent),
+        )
 
 
 def test_few_pictures_are_drawn_several_times():
@@ -97,7 +141,11 @@ def test_few_pictures_are_drawn_several_times():
 
 
 def test_pictures_of_one_kind_are_not_told_apart(tmp_path):
-    figures = critic_figures(train_critic(textured(96, 2)[None], textured(96, 3)[None], BUCKETS, TINY, Run(tmp_path, "a", silent)))
+    figures = critic_figures(
+        train_critic(
+            textured(96, 2)[None], textured(96, 3)[None], BUCKETS, TINY, Run(tmp_path, "a", silent)
+        )
+    )
     assert 0.2 < figures["auc"] < 0.8
 
 
@@ -119,10 +167,18 @@ def coded(quality):
     return lambda images: as_jpegs(images, [quality] * len(images))
 
 
-@pytest.mark.parametrize("cue", [framed, coded(60), coded(30)], ids=["frame", "JPEG of quality 60", "JPEG of quality 30"])
+@pytest.mark.parametrize(
+    "cue", [framed, coded(60), coded(30)], ids=["frame", "JPEG of quality 60", "JPEG of quality 30"]
+)
 def test_a_planted_cue_is_not_what_is_learned(tmp_path, cue):
     planted = Critic(epochs=6, batch_size=16, width_multiplier=0.5)
-    result = train_critic(faces(240, 0)[None], cue(faces(240, 1))[None], np.arange(240), planted, Run(tmp_path, "a", silent))
+    result = train_critic(
+        faces(240, 0)[None],
+        cue(faces(240, 1))[None],
+        np.arange(240),
+        planted,
+        Run(tmp_path, "a", silent),
+    )
     assert 0.35 < critic_figures(result)["auc"] < 0.65
 
 
@@ -150,7 +206,7 @@ def test_real_and_generated_go_through_the_same_jpeg():
     assert np.abs(same_way(once, 16, 12).astype(int) - once).mean() < 1
 
 
-def test_guide_and_judge_share_no_real_picture_twins_stay_together_and_the_generator_has_seen_none():
+def test_guide_and_judge_share_no_picture_twins_stay_together_and_the_generator_saw_none():
     bucket = np.array([0, 1, 2, 3, 3, 18, 19, 20, 99])
     guide, judge = (pictures_of_role(bucket, role) for role in ("guide", "judge"))
     assert bucket[guide].tolist() == [0, 2, 18]

@@ -1,4 +1,5 @@
-"""The detail network learns what the means lack, stays true to them, and a training that is killed or collapses says so."""
+"""The detail network learns what the means lack, stays true to them, and a training that is
+killed or collapses says so."""
 
 import dataclasses
 import os
@@ -18,12 +19,28 @@ from gaip3_pipeline.metrics.sharpness import sharpness_figures
 from gaip3_pipeline.models.backend import compile_options
 from gaip3_pipeline.settings import Detail, of_preset
 from gaip3_pipeline.training import detail as detail_training
-from gaip3_pipeline.training.detail import DetailTraining, Pool, Watched, begin_with, optimizer, save_start, train_detail
+from gaip3_pipeline.training.detail import (
+    DetailTraining,
+    Pool,
+    Watched,
+    begin_with,
+    optimizer,
+    save_start,
+    train_detail,
+)
 from gaip3_pipeline.training.fit import DivergedError
 from gaip3_pipeline.training.run import Run
 from gaip3_pipeline_tests.faces.portraits import painted
 
-SMALL = Detail(channels=(6, 8), discriminator=(8, 8, 12), epochs=3, steps=4, batch_size=4, learning_rate=1e-3, ema=0.9)
+SMALL = Detail(
+    channels=(6, 8),
+    discriminator=(8, 8, 12),
+    epochs=3,
+    steps=4,
+    batch_size=4,
+    learning_rate=1e-3,
+    ema=0.9,
+)
 N = 24
 
 
@@ -38,7 +55,9 @@ def soft(pictures: np.ndarray) -> np.ndarray:
 def pool_of(photographs: np.ndarray) -> Pool:
     n = len(photographs)
     values = np.random.default_rng(0).random((n, 5), np.float32)
-    return Pool(soft(photographs)[::-1], values[::-1], soft(photographs), np.arange(n), photographs, values)
+    return Pool(
+        soft(photographs)[::-1], values[::-1], soft(photographs), np.arange(n), photographs, values
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,20 +109,27 @@ def test_what_pleases_the_discriminator_does_not_teach_it(pool: Pool) -> None:
         np.testing.assert_allclose(a, b, atol=1e-7)
 
 
-def test_a_reconstruction_and_its_photograph_are_mirrored_together_and_the_head_with_them(faces: np.ndarray) -> None:
+def test_a_reconstruction_and_its_photograph_are_mirrored_together_and_the_head_with_them(
+    faces: np.ndarray,
+) -> None:
     values = np.full((N, 5), 0.2, np.float32)
     pool = Pool(faces, values, faces, np.arange(N), faces, values)
     (batch,) = pool.batches(dataclasses.replace(SMALL, batch_size=16))[0]
     np.testing.assert_array_equal(batch["rebuilt"], batch["photograph"])
     plain = [(faces == p).all(axis=(1, 2, 3)).any() for p in batch["sample"]]
-    assert all(was or (faces == p[:, ::-1]).all(axis=(1, 2, 3)).any() for was, p in zip(plain, batch["sample"], strict=True))
+    assert all(
+        was or (faces == p[:, ::-1]).all(axis=(1, 2, 3)).any()
+        for was, p in zip(plain, batch["sample"], strict=True)
+    )
     mirrored = ~np.array(plain)
     assert 0 < mirrored.sum() < 16
     np.testing.assert_allclose(batch["asked"][:, 4], np.where(mirrored, 0.8, 0.2), rtol=1e-6)
     np.testing.assert_allclose(batch["asked"][:, :4], 0.2)
 
 
-def test_pictures_grow_as_sharp_as_photographs_and_stay_where_their_means_are(faces: np.ndarray, tmp_path: Path) -> None:
+def test_pictures_grow_as_sharp_as_photographs_and_stay_where_their_means_are(
+    faces: np.ndarray, tmp_path: Path
+) -> None:
     photographs = painted(100, 32, 26, seed=5)
     settings = dataclasses.replace(SMALL, epochs=6, steps=50, batch_size=8, learning_rate=2e-3)
     shown: list[int] = []
@@ -137,7 +163,11 @@ def test_values_are_held_where_their_regressor_knows_them(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ruin", "said"), [(lambda p: np.full_like(p, 90), "diversity 0.0"), (lambda p: 255 * (np.indices(p.shape)[2] % 2), "power")]
+    ("ruin", "said"),
+    [
+        (lambda p: np.full_like(p, 90), "diversity 0.0"),
+        (lambda p: 255 * (np.indices(p.shape)[2] % 2), "power"),
+    ],
 )
 def test_a_network_that_collapses_ends_the_training_and_is_not_kept(
     pool: Pool, watched: Watched, tmp_path: Path, monkeypatch, ruin, said
@@ -157,22 +187,42 @@ def test_a_training_ends_when_its_discriminator_knows_its_pictures_by_heart(
     pool: Pool, watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = [{"overfitting": r} for r in (0.9, 0.5, 0.7, 0.62, 0.55, 0.6, 0.7)]
-    assert [detail_training.knows_by_heart(known[:n]) for n in range(8)] == [False] * 5 + [True, False, True]
+    assert [detail_training.knows_by_heart(known[:n]) for n in range(8)] == [False] * 5 + [
+        True,
+        False,
+        True,
+    ]
 
     epochs: list[int] = []
     monkeypatch.setattr(detail_training, "knows_by_heart", lambda history: len(history) == 2)
     for _ in range(2):  # the second goes on at the checkpoint, and finds nothing to do
-        result = train_detail(pool, watched, SMALL, Run(tmp_path, "x", lambda epoch, figures: epochs.append(epoch)), start=None)
+        result = train_detail(
+            pool,
+            watched,
+            SMALL,
+            Run(tmp_path, "x", lambda epoch, figures: epochs.append(epoch)),
+            start=None,
+        )
         assert len(result.history) == 2
     assert epochs == [1, 2]
 
 
 def test_a_loss_that_is_no_number_is_named(pool: Pool, watched: Watched, tmp_path: Path) -> None:
-    broken = dataclasses.replace(pool, read=np.full_like(pool.read, np.nan), asked=np.full_like(pool.asked, np.nan))
+    broken = dataclasses.replace(
+        pool, read=np.full_like(pool.read, np.nan), asked=np.full_like(pool.asked, np.nan)
+    )
     pictures = keras.Input((32, 26, 3))
     guide = keras.Model(pictures, layers.Dense(5)(layers.GlobalAveragePooling2D()(pictures)))
     with pytest.raises(DivergedError, match="the loss is nan in epoch 1"):
-        train_detail(broken, watched, SMALL, Run(tmp_path, "one", silent), start=None, guides=[guide], known=[True] * 5)
+        train_detail(
+            broken,
+            watched,
+            SMALL,
+            Run(tmp_path, "one", silent),
+            start=None,
+            guides=[guide],
+            known=[True] * 5,
+        )
 
 
 TRAIN_ALONE = """
@@ -193,13 +243,16 @@ def log(epoch, figures):
     if epoch == killed_in:
         os.kill(os.getpid(), signal.SIGKILL)
 
-result = train_detail(pool, Watched(given["means"], given["photographs"]), SMALL, Run(folder, "one", log), start=None)
+watched = Watched(given["means"], given["photographs"])
+result = train_detail(pool, watched, SMALL, Run(folder, "one", log), start=None)
 np.savez(folder / "weights.npz", *result.network.get_weights())
 """
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sets TensorFlow's threads")
-def test_a_training_killed_by_force_ends_with_the_very_bits_of_an_unbroken_one(pool: Pool, watched: Watched, tmp_path: Path) -> None:
+def test_a_training_killed_by_force_ends_with_the_very_bits_of_an_unbroken_one(
+    pool: Pool, watched: Watched, tmp_path: Path
+) -> None:
     found = []
     for name, kills in (("unbroken", []), ("killed", [2])):
         folder = tmp_path / name
@@ -215,7 +268,9 @@ def test_a_training_killed_by_force_ends_with_the_very_bits_of_an_unbroken_one(p
         np.testing.assert_array_equal(unbroken, killed)
 
 
-def test_it_begins_with_the_weights_at_hand_only_where_the_networks_are_of_their_size(tmp_path: Path) -> None:
+def test_it_begins_with_the_weights_at_hand_only_where_the_networks_are_of_their_size(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "start.npz"
     kept = DetailTraining(SMALL, 32, 26)
     kept.network.exit.bias.assign(np.full(3, 0.25))
@@ -239,4 +294,6 @@ def test_the_weights_that_come_along_are_those_of_the_demo_and_small() -> None:
     assert os.path.getsize(DETAIL_START) <= 2 << 20
     for preset in ("demo", "small"):
         settings = of_preset(preset)
-        assert begin_with(DetailTraining(settings.detail, settings.nvae.height, settings.nvae.width), DETAIL_START)
+        assert begin_with(
+            DetailTraining(settings.detail, settings.nvae.height, settings.nvae.width), DETAIL_START
+        )

@@ -31,12 +31,21 @@ def noisy(batch, generator):
 
 def make_model(loss="mse"):
     keras.utils.set_random_seed(3)
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.2), keras.layers.Dense(1)])
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(8, "relu"),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(1),
+        ]
+    )
     model.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss, jit_compile=False)
     return model
 
 
-def train(model, data, folder, epochs=5, fingerprint="a", log=lambda epoch, figures: None, resume=False):
+def train(
+    model, data, folder, epochs=5, fingerprint="a", log=lambda epoch, figures: None, resume=False
+):
     batches = ArrayBatches(data, 16, seed=1, transform=noisy)
     return fit(model, batches, Run(folder, fingerprint, log), epochs=epochs, resume=resume)
 
@@ -46,7 +55,9 @@ def weights(model):
 
 
 def test_an_epoch_may_have_a_number_of_batches_of_its_own(data):
-    batches = ArrayBatches(data, 16, seed=1, transform=lambda batch, generator: batch["x"], steps=11)
+    batches = ArrayBatches(
+        data, 16, seed=1, transform=lambda batch, generator: batch["x"], steps=11
+    )
     assert len(batches) == 11
     seen = np.concatenate([batches[i] for i in range(11)])
     assert len(seen) == 176
@@ -60,7 +71,9 @@ def test_an_epoch_may_have_a_number_of_batches_of_its_own(data):
 
 def test_rows_of_larger_weights_come_more_often(data):
     weights = np.where(np.arange(70) < 10, 3.0, 1.0)
-    batches = ArrayBatches(data, 70, seed=1, transform=lambda batch, generator: batch["x"], weights=weights)
+    batches = ArrayBatches(
+        data, 70, seed=1, transform=lambda batch, generator: batch["x"], weights=weights
+    )
     counts = np.zeros(70)
     for epoch in range(40):
         batches.start_at(epoch)
@@ -84,7 +97,9 @@ def test_a_training_killed_between_epochs_ends_with_the_weights_of_an_unbroken_o
         train(make_model(), data, tmp_path / "killed", log=killed_in_epoch_3)
     trained = []
     resumed = make_model()
-    resumed_history = train(resumed, data, tmp_path / "killed", log=lambda epoch, figures: trained.append(epoch))
+    resumed_history = train(
+        resumed, data, tmp_path / "killed", log=lambda epoch, figures: trained.append(epoch)
+    )
 
     assert trained == [4, 5]
     assert len(resumed_history) == len(history) == 5
@@ -95,15 +110,32 @@ def test_a_training_killed_between_epochs_ends_with_the_weights_of_an_unbroken_o
 def test_a_checkpoint_of_another_training_is_not_used(data, tmp_path):
     train(make_model(), data, tmp_path, epochs=2)
     trained = []
-    train(make_model(), data, tmp_path, epochs=2, fingerprint="other data", log=lambda epoch, figures: trained.append(epoch))
+    train(
+        make_model(),
+        data,
+        tmp_path,
+        epochs=2,
+        fingerprint="other data",
+        log=lambda epoch, figures: trained.append(epoch),
+    )
     assert trained == [1, 2]
 
 
-def test_a_training_of_other_settings_is_resumed_when_asked_for_and_logs_its_whole_history(data, tmp_path):
+def test_a_training_of_other_settings_is_resumed_when_asked_for_and_logs_its_whole_history(
+    data, tmp_path
+):
     first = make_model()
     train(first, data, tmp_path, epochs=2)
     logged, second = [], make_model()
-    history = train(second, data, tmp_path, epochs=4, fingerprint="longer", log=lambda *given: logged.append(given), resume=True)
+    history = train(
+        second,
+        data,
+        tmp_path,
+        epochs=4,
+        fingerprint="longer",
+        log=lambda *given: logged.append(given),
+        resume=True,
+    )
     assert [epoch for epoch, _ in logged] == [1, 2, 3, 4]
     assert [figures for _, figures in logged] == history
     unbroken = make_model()
@@ -111,7 +143,14 @@ def test_a_training_of_other_settings_is_resumed_when_asked_for_and_logs_its_who
     for a, b in zip(weights(unbroken), weights(second), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     trained = []  # from here on it is the checkpoint of the longer training
-    train(make_model(), data, tmp_path, epochs=5, fingerprint="longer", log=lambda epoch, figures: trained.append(epoch))
+    train(
+        make_model(),
+        data,
+        tmp_path,
+        epochs=5,
+        fingerprint="longer",
+        log=lambda epoch, figures: trained.append(epoch),
+    )
     assert trained == [5]
 
 
@@ -134,7 +173,9 @@ def test_what_cannot_be_resumed_says_why(data, tmp_path):
         train(make_model(), data, tmp_path, resume=True)
 
 
-def test_a_training_ends_when_patience_does_and_what_was_best_was_kept_also_after_a_kill(data, tmp_path):
+def test_a_training_ends_when_patience_does_and_what_was_best_was_kept_also_after_a_kill(
+    data, tmp_path
+):
     falling = [5.0, 1.0, 4.0, 3.0, 3.5, 3.6, 2.0]  # the second does not count
 
     class Figure(keras.callbacks.Callback):
@@ -176,7 +217,9 @@ def test_a_checkpoint_is_cut_into_parts_and_only_the_last_one_is_kept(data, tmp_
     train(first, data, tmp_path, epochs=2)
     parts = sorted(checkpoints(tmp_path).glob("*.npz"))
     assert len(parts) > 1
-    assert {p.name for p in parts} == set(json.loads((checkpoints(tmp_path) / checkpoint.INDEX).read_text())["parts"])
+    assert {p.name for p in parts} == set(
+        json.loads((checkpoints(tmp_path) / checkpoint.INDEX).read_text())["parts"]
+    )
     again = make_model()
     assert checkpoint.restore(checkpoints(tmp_path), again, "a").epoch == 2
     for a, b in zip(weights(first), weights(again), strict=True):
@@ -192,7 +235,9 @@ def test_a_finished_training_is_not_trained_again(data, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_diverging_training_stops_with_its_remedy_and_keeps_the_last_good_checkpoint(data, tmp_path):
+def test_a_diverging_training_stops_with_its_remedy_and_keeps_the_last_good_checkpoint(
+    data, tmp_path
+):
     train(make_model(), data, tmp_path, epochs=1)
     data["y"][0] = np.nan
     with pytest.raises(DivergedError, match="lower the learning rate"):
@@ -208,7 +253,9 @@ class Hungry(keras.layers.Layer):
     """Asks for 400 TB a batch."""
 
     def call(self, x):
-        return x + keras.ops.sum(keras.ops.zeros((keras.ops.shape(x)[0], 10**13)) * keras.random.normal(()))
+        return x + keras.ops.sum(
+            keras.ops.zeros((keras.ops.shape(x)[0], 10**13)) * keras.random.normal(())
+        )
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX folds the zeros")

@@ -1,4 +1,5 @@
-"""The classifier of sex never scores a picture by a model that saw it, and survives being killed."""
+"""The classifier of sex never scores a picture by a model that saw it, and survives being
+killed."""
 
 import dataclasses
 
@@ -21,7 +22,16 @@ from gaip3_pipeline.training.gender import (
 )
 from gaip3_pipeline.training.run import Run
 
-TINY = GenderModel(height=16, width=12, folds=2, epochs=6, batch_size=8, learning_rate=3e-3, width_multiplier=0.25, dropout=0.0)
+TINY = GenderModel(
+    height=16,
+    width=12,
+    folds=2,
+    epochs=6,
+    batch_size=8,
+    learning_rate=3e-3,
+    width_multiplier=0.25,
+    dropout=0.0,
+)
 
 
 def silent(step, figures):
@@ -46,7 +56,11 @@ def extractor():
 def train(extractor):
     def run(images, is_female, bucket, folder, log=silent):
         features = extract(extractor, [images], with_parts=False)
-        return train_gender(LabelledFaces(images, is_female, bucket, features, trunk_groups()), TINY, Run(folder, "a", log))
+        return train_gender(
+            LabelledFaces(images, is_female, bucket, features, trunk_groups()),
+            TINY,
+            Run(folder, "a", log),
+        )
 
     return run
 
@@ -96,7 +110,9 @@ def test_a_training_killed_in_the_second_fold_ends_as_an_unbroken_one(trained, t
     with pytest.raises(KeyboardInterrupt):
         train(images, is_female, bucket, tmp_path, killed)
     trained_again = []
-    resumed = train(images, is_female, bucket, tmp_path, lambda step, figures: trained_again.extend(figures))
+    resumed = train(
+        images, is_female, bucket, tmp_path, lambda step, figures: trained_again.extend(figures)
+    )
     assert not any(name.startswith("fold0") for name in trained_again)
     np.testing.assert_allclose(resumed.logits, result.logits, atol=1e-4)
     assert not (tmp_path / "checkpoints").exists()
@@ -108,17 +124,25 @@ def test_the_process_says_of_its_own_pictures_what_it_would_without_their_label(
     features[1] = features[0]
     labels = (features[0, :, 0] + rng.normal(0, 0.5, 60) > 0).astype(int)
     scaled = gender.fit_platt(features, np.array([0, 4, 8]), labels)
-    flipped = dataclasses.replace(scaled.process, values=np.where(np.arange(60) == 7, 1.0 - scaled.process.values, scaled.process.values))
+    flipped = dataclasses.replace(
+        scaled.process,
+        values=np.where(np.arange(60) == 7, 1.0 - scaled.process.values, scaled.process.values),
+    )
     moved = np.abs(flipped.left_out()[7] - scaled.process.left_out()[7])
     assert moved < 0.05  # the mean of the labels moves a little
-    assert np.abs(flipped.posterior(features)[0][7] - scaled.process.posterior(features)[0][7]) > 3 * moved
+    assert (
+        np.abs(flipped.posterior(features)[0][7] - scaled.process.posterior(features)[0][7])
+        > 3 * moved
+    )
     assert scaled.slope > 0
     assert scaled.logits(features).std() > 0.5
 
 
 def test_pictures_without_a_fold_have_the_mean_of_all_logits():
     logits = np.array([[[0.0, 8.0], [0.0, 12.0]], [[0.0, 8.0], [0.0, 12.0]]], np.float32)
-    np.testing.assert_array_equal(combine(logits, np.array([NO_FOLD, 1])), [[0.0, 10.0], [0.0, 12.0]])
+    np.testing.assert_array_equal(
+        combine(logits, np.array([NO_FOLD, 1])), [[0.0, 10.0], [0.0, 12.0]]
+    )
 
 
 def test_probabilities_of_extreme_logits_are_finite_and_sum_to_one():

@@ -1,4 +1,5 @@
-"""A training of the generator lowers its bound, ends in a model on disk, and resumes where it was interrupted."""
+"""A training of the generator lowers its bound, ends in a model on disk, and resumes where it
+was interrupted."""
 
 import dataclasses
 import importlib.util
@@ -59,7 +60,9 @@ def silent(epoch, figures):
 def coloured():
     """Plain pictures whose colour is told by three of the values."""
     conditions = np.random.default_rng(0).random((48, 5)).astype(np.float32)
-    images = np.broadcast_to((conditions[:, None, None, :3] * 255), (48, 14, 12, 3)).astype(np.uint8)
+    images = np.broadcast_to((conditions[:, None, None, :3] * 255), (48, 14, 12, 3)).astype(
+        np.uint8
+    )
     return images, conditions, np.array(["test", "validation", *["train"] * 4])[np.arange(48) % 6]
 
 
@@ -81,14 +84,25 @@ def test_training_lowers_the_held_out_bound(trained):
 
 def test_the_saved_model_is_the_average_and_the_best_and_the_last_are_kept(trained, coloured):
     folder, result = trained
-    assert sorted(p.name for p in folder.iterdir()) == ["checkpoints", "model.json", "model.weights.h5"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoints",
+        "model.json",
+        "model.weights.h5",
+    ]
     assert result.epoch == SMALL.epochs
     counted = [epoch["val_loss"] for epoch in result.history[2:]]
     assert result.best_epoch == 3 + int(np.argmin(counted))
     images, conditions, split = coloured
     part = split == "validation"
-    best = bits_per_dim(load_nvae(folder / "checkpoints" / "best"), shrink(images[part], 7, 6), conditions[part], samples=50)
-    assert best.bits_per_dim == pytest.approx(result.history[result.best_epoch - 1]["val_bits_per_dim"], abs=0.2)
+    best = bits_per_dim(
+        load_nvae(folder / "checkpoints" / "best"),
+        shrink(images[part], 7, 6),
+        conditions[part],
+        samples=50,
+    )
+    assert best.bits_per_dim == pytest.approx(
+        result.history[result.best_epoch - 1]["val_bits_per_dim"], abs=0.2
+    )
     loaded, noise = load_nvae(folder), result.model.sample_noise(3, seed=1)
     drawn = [ops.convert_to_numpy(m.decode(noise, coloured[1][:3])) for m in (loaded, result.model)]
     np.testing.assert_array_equal(*drawn)
@@ -102,7 +116,11 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(trained, coloured, tmp_
     with pytest.raises(Interruption):
         train_nvae(Examples(*coloured), SMALL, Run(tmp_path, "one", interrupted))
     epochs = []
-    resumed = train_nvae(Examples(*coloured), SMALL, Run(tmp_path, "one", lambda epoch, figures: epochs.append(epoch)))
+    resumed = train_nvae(
+        Examples(*coloured),
+        SMALL,
+        Run(tmp_path, "one", lambda epoch, figures: epochs.append(epoch)),
+    )
     assert epochs == [3, 4, 5]
     # Sums over threads may differ in the last bit from run to run.
     for ours, theirs in zip(resumed.history, trained[1].history, strict=True):
@@ -111,7 +129,9 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(trained, coloured, tmp_
         np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-3)
 
 
-def test_a_finished_training_is_resumed_with_more_epochs_and_other_data(trained, coloured, tmp_path):
+def test_a_finished_training_is_resumed_with_more_epochs_and_other_data(
+    trained, coloured, tmp_path
+):
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     images, conditions, split = coloured
     longer, epochs = dataclasses.replace(SMALL, epochs=7), []
@@ -126,11 +146,18 @@ def test_a_finished_training_is_resumed_with_more_epochs_and_other_data(trained,
     assert result.history[-1]["bits_per_dim"] < trained[1].history[-1]["bits_per_dim"]
 
 
-def test_a_warm_start_improves_on_the_last_weights_in_a_third_of_the_epochs(trained, coloured, tmp_path):
+def test_a_warm_start_improves_on_the_last_weights_in_a_third_of_the_epochs(
+    trained, coloured, tmp_path
+):
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     logged = []
     last = warm_start(tmp_path, SMALL)
-    result = train_nvae(Examples(*coloured), SMALL, Run(tmp_path, "two", lambda epoch, figures: logged.append(figures)), start_from=last)
+    result = train_nvae(
+        Examples(*coloured),
+        SMALL,
+        Run(tmp_path, "two", lambda epoch, figures: logged.append(figures)),
+        start_from=last,
+    )
     assert len(logged) == len(result.history) == 2
     assert logged[0]["bits_per_dim"] < trained[1].history[-1]["bits_per_dim"]
     assert result.best_epoch in (1, 2)
@@ -142,7 +169,12 @@ def test_a_killed_warm_start_goes_on_as_one(trained, coloured, tmp_path):
 
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     with pytest.raises(Interruption):
-        train_nvae(Examples(*coloured), SMALL, Run(tmp_path, "two", interrupted), start_from=warm_start(tmp_path, SMALL))
+        train_nvae(
+            Examples(*coloured),
+            SMALL,
+            Run(tmp_path, "two", interrupted),
+            start_from=warm_start(tmp_path, SMALL),
+        )
     epochs = []
     train_nvae(
         Examples(*coloured),
@@ -158,7 +190,9 @@ def test_a_warm_start_begins_with_the_last_weights_past_the_warm_up(trained, tmp
     training.start_from(trained[1].model, 20)
     assert float(training.step) == 20.0
     for network in (training.nvae, training.ema):
-        np.testing.assert_allclose(ops.convert_to_numpy(network.condition_embedding.range), [[0.2] * 5, [0.8] * 5])
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(network.condition_embedding.range), [[0.2] * 5, [0.8] * 5]
+        )
         for ours, theirs in zip(network.weights, trained[1].model.weights, strict=True):
             if ours is not network.condition_embedding.range:
                 np.testing.assert_array_equal(*map(ops.convert_to_numpy, (ours, theirs)))
@@ -166,7 +200,13 @@ def test_a_warm_start_begins_with_the_last_weights_past_the_warm_up(trained, tmp
 
 def test_there_is_no_warm_start_from_another_architecture(trained, tmp_path):
     assert warm_start(trained[0], SMALL) is not None
-    assert warm_start(trained[0], dataclasses.replace(SMALL, epochs=9, learning_rate=1e-3, kl_weights=(1.0, 1.0, 1.0))) is not None
+    assert (
+        warm_start(
+            trained[0],
+            dataclasses.replace(SMALL, epochs=9, learning_rate=1e-3, kl_weights=(1.0, 1.0, 1.0)),
+        )
+        is not None
+    )
     assert warm_start(trained[0], dataclasses.replace(SMALL, channels=(16, 16, 8))) is None
     assert warm_start(tmp_path, SMALL) is None
     (tmp_path / "model.json").write_text('{"a_setting_of_old": 1}', encoding="utf-8")
@@ -189,18 +229,26 @@ def log(epoch, figures):
     if epoch == until:
         sys.exit()
 
-train_nvae(Examples(given["images"], given["conditions"], given["split"]), SMALL, Run(folder / "nvae", "one", log))
+examples = Examples(given["images"], given["conditions"], given["split"])
+train_nvae(examples, SMALL, Run(folder / "nvae", "one", log))
 """
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs the extra jax")
 @pytest.mark.parametrize(("first", "then"), [("tensorflow", "jax"), ("jax", "tensorflow")])
-def test_a_checkpoint_of_one_backend_goes_on_under_another(trained, coloured, tmp_path, first, then):
-    np.savez(tmp_path / "given.npz", **dict(zip(("images", "conditions", "split"), coloured, strict=True)))
+def test_a_checkpoint_of_one_backend_goes_on_under_another(
+    trained, coloured, tmp_path, first, then
+):
+    np.savez(
+        tmp_path / "given.npz",
+        **dict(zip(("images", "conditions", "split"), coloured, strict=True)),
+    )
     bits = []
     for backend, until in ((first, 3), (then, 0)):
         command = [sys.executable, "-c", TRAIN_UNDER, str(tmp_path), backend, str(until)]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"KERAS_BACKEND": backend})
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | {"KERAS_BACKEND": backend}
+        )
         assert done.returncode == 0, done.stderr
         bits += [line.split() for line in done.stdout.splitlines()]
     assert [int(epoch) for epoch, _ in bits] == [1, 2, 3, 4, 5]
@@ -208,14 +256,17 @@ def test_a_checkpoint_of_one_backend_goes_on_under_another(trained, coloured, tm
     for (_, ours), epoch in zip(bits, trained[1].history, strict=True):
         assert float(ours) == pytest.approx(epoch["bits_per_dim"], abs=0.3)
     loaded = load_nvae(tmp_path / "nvae")
-    assert np.isfinite(ops.convert_to_numpy(loaded.decode(loaded.sample_noise(3, seed=1), coloured[1][:3]))).all()
+    assert np.isfinite(
+        ops.convert_to_numpy(loaded.decode(loaded.sample_noise(3, seed=1), coloured[1][:3]))
+    ).all()
 
 
 TRAIN_ALONE = """
 import os, signal, sys
 import numpy as np
 import tensorflow as tf
-tf.config.threading.set_intra_op_parallelism_threads(1)  # else the order of sums, and with it the last bit, is the scheduler's
+# else the order of sums, and with it the last bit, is the scheduler's
+tf.config.threading.set_intra_op_parallelism_threads(1)
 from pathlib import Path
 from gaip3_pipeline.training.generator import train_nvae
 from gaip3_pipeline.training.run import Examples, Run
@@ -227,7 +278,8 @@ def log(epoch, figures):
     if epoch == killed_in:
         os.kill(os.getpid(), signal.SIGKILL)
 
-train_nvae(Examples(given["images"], given["conditions"], given["split"]), SMALL, Run(folder / "nvae", "one", log))
+examples = Examples(given["images"], given["conditions"], given["split"])
+train_nvae(examples, SMALL, Run(folder / "nvae", "one", log))
 """
 
 
@@ -237,9 +289,17 @@ def test_a_training_killed_by_force_ends_with_the_very_bits_of_an_unbroken_one(c
     for name, kills in (("unbroken", []), ("killed", [3])):
         folder = tmp_path / name
         folder.mkdir()
-        np.savez(folder / "given.npz", **dict(zip(("images", "conditions", "split"), coloured, strict=True)))
+        np.savez(
+            folder / "given.npz",
+            **dict(zip(("images", "conditions", "split"), coloured, strict=True)),
+        )
         for kill in kills:
-            assert subprocess.run([sys.executable, "-c", TRAIN_ALONE, str(folder), str(kill)]).returncode == -signal.SIGKILL
+            assert (
+                subprocess.run(
+                    [sys.executable, "-c", TRAIN_ALONE, str(folder), str(kill)]
+                ).returncode
+                == -signal.SIGKILL
+            )
         subprocess.run([sys.executable, "-c", TRAIN_ALONE, str(folder), "0"], check=True)
         weights.append([ops.convert_to_numpy(w) for w in load_nvae(folder / "nvae").weights])
     for unbroken, killed in zip(*weights, strict=True):
@@ -269,13 +329,19 @@ def eye(channel, weight):
 def test_with_guides_samples_say_what_they_were_asked_for(coloured, trained, tmp_path):
     images, conditions, split = coloured
     told = conditions.copy()
-    told[:, :3] = np.random.default_rng(4).permuted(conditions[:, :3], axis=0)  # of other pictures: only the guides teach the sliders
+    # of other pictures: only the guides teach the sliders
+    told[:, :3] = np.random.default_rng(4).permuted(conditions[:, :3], axis=0)
     guides = [eye(i, 1.0) for i in range(3)] + [eye(0, 0.0)] * 2
-    settings = dataclasses.replace(SMALL, control=50.0, epochs=40, learning_rate=2e-2, clip_norm=10.0)
-    result = train_nvae(Examples(images, told, split), settings, Run(tmp_path, "x", silent), guides=guides)
+    settings = dataclasses.replace(
+        SMALL, control=50.0, epochs=40, learning_rate=2e-2, clip_norm=10.0
+    )
+    result = train_nvae(
+        Examples(images, told, split), settings, Run(tmp_path, "x", silent), guides=guides
+    )
     asked = np.random.default_rng(1).random((64, 5)).astype(np.float32)
     drawn = ops.convert_to_numpy(result.model.decode(result.model.sample_noise(64, 0), asked))
-    assert np.square(drawn.mean(axis=(1, 2)) - asked[:, :3]).mean() < 0.04  # 1/12 where sliders do nothing
+    # 1/12 where sliders do nothing
+    assert np.square(drawn.mean(axis=(1, 2)) - asked[:, :3]).mean() < 0.04
     assert "val_control_mse" in result.history[-1]
     assert "val_control_mse" not in trained[1].history[-1]  # without guides
 
@@ -286,7 +352,10 @@ def test_what_a_guide_does_not_know_takes_no_part_in_control(coloured):
     errors = []
     for known in ([True] * 5, [True, True, True, False, False], [False] * 5):
         training = NvaeTraining(
-            dataclasses.replace(SMALL, control=1.0), 10, [eye(i, 1.0) for i in range(3)] + [eye(0, 9.0)] * 2, known=known
+            dataclasses.replace(SMALL, control=1.0),
+            10,
+            [eye(i, 1.0) for i in range(3)] + [eye(0, 9.0)] * 2,
+            known=known,
         )
         training.compile(optimizer=optimizer(SMALL, 10, 10), jit_compile=False)
         errors.append(training.test_on_batch(batch, return_dict=True).get("control_mse"))
@@ -296,7 +365,8 @@ def test_what_a_guide_does_not_know_takes_no_part_in_control(coloured):
 
 def test_the_range_of_a_value_is_where_enough_pictures_are():
     values = np.linspace(0, 1, 5001, dtype=np.float32)[:, None].repeat(2, axis=1)
-    values[:, 1] = np.where(np.arange(5001) < 30, 0.1, 0.9)  # thirty pictures alone show the low end
+    # thirty pictures alone show the low end
+    values[:, 1] = np.where(np.arange(5001) < 30, 0.1, 0.9)
     low, high = supported_range(values)
     assert (values[:, 0] <= low[0]).sum() == ENOUGH
     assert (values[:, 0] >= high[0]).sum() == ENOUGH
@@ -328,13 +398,17 @@ def test_pictures_are_moved_by_no_more_than_asked():
 def test_nothing_in_the_training_split_is_a_clear_error(coloured, tmp_path):
     images, conditions, _ = coloured
     with pytest.raises(ValueError, match="'train'"):
-        train_nvae(Examples(images, conditions, np.full(48, "test")), SMALL, Run(tmp_path, "x", silent))
+        train_nvae(
+            Examples(images, conditions, np.full(48, "test")), SMALL, Run(tmp_path, "x", silent)
+        )
 
 
 def test_mirroring_turns_the_head_and_nothing_else():
     images = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3).repeat(20, axis=0)
     conditions = np.tile(np.array([0.1, 0.2, 0.3, 0.4, 0.8], np.float32), (40, 1))
-    (batch,) = mirrored_at_random({"image": images, "condition": conditions}, np.random.default_rng(0))
+    (batch,) = mirrored_at_random(
+        {"image": images, "condition": conditions}, np.random.default_rng(0)
+    )
     flipped = np.isclose(batch["condition"][:, ATTRIBUTES.index("head")], 0.2)
     assert 0 < flipped.sum() < 40
     np.testing.assert_array_equal(batch["image"][flipped], images[flipped][:, :, ::-1])
@@ -357,7 +431,9 @@ def test_a_sweep_holds_the_noise_and_the_other_values(trained):
     noise, conditions = model.sample_noise(2, seed=0), np.full((2, 5), 0.5, np.float32)
     strips = sweep(model, noise, conditions, 0, [0.0, 0.5, 1.0])
     assert strips.shape == (2, 3, 7, 6, 3)
-    np.testing.assert_allclose(strips[:, 1], ops.convert_to_numpy(model.decode(noise, conditions)), atol=1e-6)
+    np.testing.assert_allclose(
+        strips[:, 1], ops.convert_to_numpy(model.decode(noise, conditions)), atol=1e-6
+    )
     assert (conditions == 0.5).all()
 
 
@@ -370,25 +446,43 @@ def test_the_sheet_is_a_small_jpeg(trained, coloured):
 def test_all_images_may_be_for_training(coloured, tmp_path):
     images, conditions, _ = coloured
     once = dataclasses.replace(SMALL, epochs=1)
-    result = train_nvae(Examples(images[:16], conditions[:16], np.full(16, "train")), once, Run(tmp_path, "x", silent))
+    result = train_nvae(
+        Examples(images[:16], conditions[:16], np.full(16, "train")),
+        once,
+        Run(tmp_path, "x", silent),
+    )
     assert result.held_out is None
     ends = {f"{end}_{a}" for end in ("from", "to") for a in ATTRIBUTES}
-    assert {k: v for k, v in result.figures.items() if k not in ends} == {"n_train": 16, "epochs": 1, "epoch": 1, "best_epoch": 0}
+    assert {k: v for k, v in result.figures.items() if k not in ends} == {
+        "n_train": 16,
+        "epochs": 1,
+        "epoch": 1,
+        "best_epoch": 0,
+    }
     assert ends <= set(result.figures)
 
 
-def test_a_training_that_gets_worse_on_held_out_pictures_ends_with_its_best_weights(coloured, tmp_path):
+def test_a_training_that_gets_worse_on_held_out_pictures_ends_with_its_best_weights(
+    coloured, tmp_path
+):
     images, conditions, split = (np.array(x) for x in coloured)
     dark, noise = split == "train", split == "validation"
     images[dark] //= 8
     images[noise] = np.random.default_rng(0).integers(0, 256, images[noise].shape)
     settings = dataclasses.replace(SMALL, epochs=60, patience=3, learning_rate=2e-2)
     shown = []
-    result = train_nvae(Examples(images, conditions, split), settings, Run(tmp_path, "x", silent), show=lambda *given: shown.append(given))
+    result = train_nvae(
+        Examples(images, conditions, split),
+        settings,
+        Run(tmp_path, "x", silent),
+        show=lambda *given: shown.append(given),
+    )
     held_out = [epoch["val_bits_per_dim"] for epoch in result.history]
     assert 36 <= result.epoch == len(held_out) - 3 < 57  # not before control would be in force
     assert result.epoch - 1 == 35 + int(np.argmin(held_out[35:]))
-    again = bits_per_dim(load_nvae(tmp_path), shrink(images[noise], 7, 6), conditions[noise], samples=50).bits_per_dim
+    again = bits_per_dim(
+        load_nvae(tmp_path), shrink(images[noise], 7, 6), conditions[noise], samples=50
+    ).bits_per_dim
     assert abs(again - held_out[result.epoch - 1]) < abs(again - held_out[-1])
     assert [epoch for epoch, _ in shown] == list(range(3, len(held_out) + 1, 3))
     assert shown[0][1].shape == (4 * 7 * 18, 4 * 6 * 18, 3)

@@ -1,4 +1,5 @@
-"""Out-of-fold predictions never see a picture's own label or its twin's, and turn with a mirrored picture."""
+"""Out-of-fold predictions never see a picture's own label or its twin's, and turn with a
+mirrored picture."""
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from gaip3_pipeline.training.label_regression import cross_fit, fit_regressions,
 def features_of(seen: np.ndarray, mirrored: bool = False) -> np.ndarray:
     """``(2, N, 3)``: what is seen, turned in the mirror image or not, beside noise."""
     noise = np.random.default_rng(0).normal(0, 0.3, (2, len(seen), 2))
-    return np.concatenate([np.stack([seen, -seen if mirrored else seen])[:, :, None], noise], axis=2).astype(np.float32)
+    return np.concatenate(
+        [np.stack([seen, -seen if mirrored else seen])[:, :, None], noise], axis=2
+    ).astype(np.float32)
 
 
 def test_held_out_values_are_predicted_and_unlabelled_ones_too():

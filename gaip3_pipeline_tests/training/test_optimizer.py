@@ -1,4 +1,5 @@
-"""An update that is no number or a spike leaves the weights as they are, is counted, and the training goes on."""
+"""An update that is no number or a spike leaves the weights as they are, is counted, and the
+training goes on."""
 
 import keras
 import numpy as np

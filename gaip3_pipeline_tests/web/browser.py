@@ -30,7 +30,9 @@ def chromium_browser(path: str) -> Iterator[Browser]:
 
 
 @contextmanager
-def open_page(browser: Browser, width: int = 2400, height: int = 1300, **options: object) -> Iterator[Page]:
+def open_page(
+    browser: Browser, width: int = 2400, height: int = 1300, **options: object
+) -> Iterator[Page]:
     """An empty page in a context of its own. An error of the page's own scripts fails the test."""
     expect.set_options(timeout=SECONDS)
     context = browser.new_context(viewport={"width": width, "height": height}, **options)  # type: ignore[arg-type]
@@ -46,6 +48,8 @@ def open_page(browser: Browser, width: int = 2400, height: int = 1300, **options
 
 def fetch_json(url: str, body: dict | None = None) -> dict:
     """The answer to a GET, or to a POST of ``body``."""
-    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)

@@ -1,8 +1,7 @@
 """A stand-in for Kaggle on loopback, which speaks the part of its interface that a download needs.
 
-It listens as an HTTP proxy: kagglehub can be pointed at ``http://localhost`` but not at a port, and a proxy also sees every
-other host that somebody tries to reach.
-"""
+It listens as an HTTP proxy: kagglehub can be pointed at ``http://localhost`` but not at a port,
+and a proxy also sees every other host that somebody tries to reach."""
 
 import base64
 import io
@@ -25,10 +24,12 @@ class Kaggle:
     """What the stand-in holds, how it behaves, and what it was asked."""
 
     archives: dict[str, bytes] = field(default_factory=dict)  # handle -> archive
-    cut_after: list[int] = field(default_factory=list)  # bytes after which the first answer with a file and those by range break off
+    # bytes after which the first answer with a file and those by range break off
+    cut_after: list[int] = field(default_factory=list)
     public: bool = False  # asks for no credentials
     hosts: set[str] = field(default_factory=set)
-    ranges: list[str | None] = field(default_factory=list)  # the Range header of each request for a file
+    # the Range header of each request for a file
+    ranges: list[str | None] = field(default_factory=list)
     url: str = ""
 
 
@@ -61,7 +62,11 @@ def serving(kaggle: Kaggle) -> Iterator[Kaggle]:
             elif handle not in kaggle.archives:
                 self._answer(404, {"code": 404, "message": "Not found"})
             elif self.path.endswith("/GetDataset"):
-                about = {"currentVersionNumber": 3, "licenseName": LICENCE, "totalBytes": len(kaggle.archives[handle])}
+                about = {
+                    "currentVersionNumber": 3,
+                    "licenseName": LICENCE,
+                    "totalBytes": len(kaggle.archives[handle]),
+                }
                 self._answer(200, about)
             else:
                 self.send_response(302)
@@ -71,7 +76,9 @@ def serving(kaggle: Kaggle) -> Iterator[Kaggle]:
 
         def do_GET(self) -> None:
             kaggle.hosts.add(urlsplit(self.path).netloc)
-            content = kaggle.archives[urlsplit(self.path).path.removeprefix("/storage/").removesuffix(".zip")]
+            content = kaggle.archives[
+                urlsplit(self.path).path.removeprefix("/storage/").removesuffix(".zip")
+            ]
             asked = self.headers.get("Range")
             kaggle.ranges.append(asked)
             start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0

@@ -8,10 +8,16 @@ from pathlib import Path
 
 
 def start(code: str, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """Run ``code`` as a script that finds SIGINT ignored, as a shell starts a job in the background."""
+    """Run ``code`` as a script that finds SIGINT ignored, as a shell starts a job in the
+    background."""
     ignoring = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{code}"
     with log.open("wb") as output:
-        return subprocess.Popen([sys.executable, "-c", ignoring, *arguments], stdout=output, stderr=output, start_new_session=True)
+        return subprocess.Popen(
+            [sys.executable, "-c", ignoring, *arguments],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 def wait_for(text: str, log: Path, process: subprocess.Popen[bytes], seconds: float = 240) -> str:
@@ -23,17 +29,25 @@ def wait_for(text: str, log: Path, process: subprocess.Popen[bytes], seconds: fl
             return printed
         assert process.poll() is None, f"ended with {process.returncode}:\n{printed}"
         time.sleep(0.2)
-    raise AssertionError(f"no {text!r} after {seconds} s in:\n{log.read_text(encoding='utf-8', errors='replace')}")
+    raise AssertionError(
+        f"no {text!r} after {seconds} s in:\n{log.read_text(encoding='utf-8', errors='replace')}"
+    )
 
 
 def processes_of(root: Path) -> list[str]:
-    """The command lines of the processes that were started for ``root``, which is in their environment."""
+    """The command lines of the processes that were started for ``root``, which is in their
+    environment."""
     mark = f"\0GAIP3_ROOT={root}\0".encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if int(folder.name) != os.getpid() and mark in b"\0" + (folder / "environ").read_bytes() + b"\0":
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            if (
+                int(folder.name) != os.getpid()
+                and mark in b"\0" + (folder / "environ").read_bytes() + b"\0"
+            ):
+                found.append(
+                    (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
         except OSError:
             continue
     return found

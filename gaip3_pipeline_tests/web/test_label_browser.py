@@ -21,13 +21,15 @@ from gaip3_pipeline_tests.web.test_label_page import SERVE
 pytestmark = pytest.mark.browser
 IMAGES = 16_873  # as many as the two public sets have
 
-# In the page: for each press of a key, the milliseconds until the next picture is in place, decoded, in a frame that was drawn.
+# In the page: for each press of a key, the milliseconds until the next picture is in place,
+# decoded, in a frame that was drawn.
 MEASURE = """async (presses) => {
     const picture = document.getElementById("picture"), times = [], loaded = [];
     const frame = () => new Promise(requestAnimationFrame);
     for (let i = 0; i < presses; i++) {
         const before = picture.firstChild.dataset.key, start = performance.now();
-        document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "12345"[i % 5], bubbles: true }));
+        const pressed = { key: "12345"[i % 5], bubbles: true };
+        document.body.dispatchEvent(new KeyboardEvent("keydown", pressed));
         while (picture.firstChild.dataset?.key === before) await frame();
         loaded.push(picture.firstChild.complete && picture.firstChild.naturalWidth > 0);
         await picture.firstChild.decode();
@@ -41,7 +43,8 @@ MEASURE = """async (presses) => {
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
-    """16,873 originals of known sex: forty painted pictures under as many names, labels of the first thousand women."""
+    """16,873 originals of known sex: forty painted pictures under as many names, labels of the
+    first thousand women."""
     root = DataRoot(tmp_path_factory.mktemp("label") / "얼굴 data")
     painted = portraits(Faces(d1=0, female=40, male=0))
     sources = [root.path / f"{i}.jpg" for i in range(40)]
@@ -94,7 +97,9 @@ def labels_of(root: DataRoot, attribute: str) -> dict[str, float]:
     return dict(zip(table.stem, table.value, strict=True))
 
 
-def test_ten_images_are_labelled_by_keyboard_and_are_in_the_csv_after_a_reload(root: DataRoot, page: Page) -> None:
+def test_ten_images_are_labelled_by_keyboard_and_are_in_the_csv_after_a_reload(
+    root: DataRoot, page: Page
+) -> None:
     before = pd.read_csv(root.hand_labels("mouth"), dtype=str)
     choose(page, "mouth")
     expect(page.locator("#caption")).to_contain_text("face 02000")  # the first one without a label
@@ -108,7 +113,9 @@ def test_ten_images_are_labelled_by_keyboard_and_are_in_the_csv_after_a_reload(r
     after = pd.read_csv(root.hand_labels("mouth"), dtype=str)
     pd.testing.assert_frame_equal(after[:1000], before)
     assert list(after.value[1000:].astype(float)) == [0, 0.25, 0.5, 0.75, 1] * 2
-    assert list(after.path[1000:]) == [f"resized/female/face {2000 + 2 * i:05d}.jpg" for i in range(10)]
+    assert list(after.path[1000:]) == [
+        f"resized/female/face {2000 + 2 * i:05d}.jpg" for i in range(10)
+    ]
 
 
 def test_undo_goes_back_label_by_label_and_shows_the_image(root: DataRoot, page: Page) -> None:
@@ -127,7 +134,9 @@ def test_undo_goes_back_label_by_label_and_shows_the_image(root: DataRoot, page:
     assert labels_of(root, "eyes") == {}
 
 
-def test_a_key_pressed_while_the_next_attribute_is_loading_labels_that_one(root: DataRoot, page: Page) -> None:
+def test_a_key_pressed_while_the_next_attribute_is_loading_labels_that_one(
+    root: DataRoot, page: Page
+) -> None:
     choose(page, "eyes")
     page.keyboard.press("a")
     page.keyboard.press("3")
@@ -174,7 +183,9 @@ def test_filters_by_value_and_sex(root: DataRoot, page: Page) -> None:
     choose(page, "mouth")
     page.locator("#show").select_option("0.5")
     count = page.locator("#caption")
-    expect(count).to_contain_text(f"1 of {sum(v == 0.5 for v in labels_of(root, 'mouth').values())}")
+    expect(count).to_contain_text(
+        f"1 of {sum(v == 0.5 for v in labels_of(root, 'mouth').values())}"
+    )
     page.locator("#sex").select_option("male")
     expect(page.locator("#picture")).to_contain_text("No image is left by these filters.")
     page.locator("#show").select_option("unlabelled")
@@ -182,7 +193,9 @@ def test_filters_by_value_and_sex(root: DataRoot, page: Page) -> None:
     assert page.locator("#order option[value=suspicion]").is_disabled()  # there is no review yet
 
 
-def test_two_tabs_lose_nothing_and_see_each_other(root: DataRoot, browser: Browser, link: str, page: Page) -> None:
+def test_two_tabs_lose_nothing_and_see_each_other(
+    root: DataRoot, browser: Browser, link: str, page: Page
+) -> None:
     choose(page, "background")
     with open_page(browser, 1280, 800) as other:
         other.goto(link)
@@ -197,7 +210,8 @@ def test_two_tabs_lose_nothing_and_see_each_other(root: DataRoot, browser: Brows
     last = labels_of(root, "background")
     assert set(last) == {"face 00000", "face 00002", "face 00004", f"face {IMAGES - 2:05d}"}
     history = page.evaluate("fetch('/api/changes?since=0').then((r) => r.json())")["changes"]
-    assert len([c for c in history if c["attribute"] == "background"]) == 7  # what the later one overwrote is in the history
+    # what the later one overwrote is in the history
+    assert len([c for c in history if c["attribute"] == "background"]) == 7
 
 
 def test_labels_wait_while_the_server_is_away(page: Page) -> None:
@@ -218,13 +232,17 @@ def test_the_next_image_is_there_before_its_key_is_pressed(page: Page, record_pr
     measured = page.evaluate(MEASURE, 100)
     times = sorted(measured["times"])
     p50, p95 = statistics.median(times), times[94]
-    record_property("next_image_ms", f"p50 {p50:.0f}, p95 {p95:.0f} of {len(times)} at {IMAGES:,} images")
+    record_property(
+        "next_image_ms", f"p50 {p50:.0f}, p95 {p95:.0f} of {len(times)} at {IMAGES:,} images"
+    )
     print(f"next image: p50 {p50:.0f} ms, p95 {p95:.0f} ms")
     assert all(measured["loaded"])
 
 
 def test_a_phone_labels_with_the_thumb(root: DataRoot, browser: Browser, link: str) -> None:
-    with open_page(browser, 390, 844, has_touch=True, is_mobile=True, device_scale_factor=2) as phone:
+    with open_page(
+        browser, 390, 844, has_touch=True, is_mobile=True, device_scale_factor=2
+    ) as phone:
         phone.goto(link)
         choose(phone, "head")
         phone.locator("#levels button").nth(0).tap()

@@ -1,4 +1,5 @@
-"""The label page's server as programs see it: what it answers, what it refuses, and that it loses nothing."""
+"""The label page's server as programs see it: what it answers, what it refuses, and that it
+loses nothing."""
 
 import json
 import os
@@ -61,7 +62,10 @@ def free_port() -> int:
 
 @pytest.fixture
 def page(root: DataRoot) -> Iterator[httpx.Client]:
-    with serving(root, "--port", str(free_port())) as (link, _), httpx.Client(base_url=link) as client:
+    with (
+        serving(root, "--port", str(free_port())) as (link, _),
+        httpx.Client(base_url=link) as client,
+    ):
         yield client
 
 
@@ -69,10 +73,19 @@ def label(stem: str, value: float | None, gender: str = "female", attribute: str
     return {"attribute": attribute, "gender": gender, "stem": stem, "value": value}
 
 
-def test_labels_are_in_the_csv_when_they_are_answered_and_can_be_taken_back(root: DataRoot, page: httpx.Client) -> None:
-    sent = {"labels": [label("f_003", 0.25), label("m_001", 1.0, "male")], "who": "김", "session": "tab"}
+def test_labels_are_in_the_csv_when_they_are_answered_and_can_be_taken_back(
+    root: DataRoot, page: httpx.Client
+) -> None:
+    sent = {
+        "labels": [label("f_003", 0.25), label("m_001", 1.0, "male")],
+        "who": "김",
+        "session": "tab",
+    }
     changes = page.post("/api/labels", json=sent).raise_for_status().json()["changes"]
-    assert [(c["who"], c["before"], c["after"]) for c in changes] == [("김", None, 0.25), ("김", None, 1.0)]
+    assert [(c["who"], c["before"], c["after"]) for c in changes] == [
+        ("김", None, 0.25),
+        ("김", None, 1.0),
+    ]
     table = read_labels(root.hand_labels("mouth")).table
     assert list(zip(table.gender, table.img_id, table.stem, table.value, strict=True)) == [
         ("female", "3", "f_003", 0.25),
@@ -81,15 +94,30 @@ def test_labels_are_in_the_csv_when_they_are_answered_and_can_be_taken_back(root
     undone = page.post("/api/undo", json={"who": "김", "session": "tab"}).json()["change"]
     assert (undone["stem"], undone["after"]) == ("m_001", None)
     columns = page.get("/api/labels/mouth").json()["columns"]
-    assert [(s, v) for s, v in zip(columns["stem"], columns["value"], strict=True) if v is not None] == [("f_003", 0.25)]
+    assert [
+        (s, v) for s, v in zip(columns["stem"], columns["value"], strict=True) if v is not None
+    ] == [("f_003", 0.25)]
     assert len(columns["stem"]) == 120
 
 
-def test_the_review_is_shown_until_a_label_is_changed_or_confirmed(root: DataRoot, page: httpx.Client) -> None:
-    page.post("/api/labels", json={"labels": [label(f"f_{i:03d}", 1.0) for i in range(3)], "who": "kim"})
+def test_the_review_is_shown_until_a_label_is_changed_or_confirmed(
+    root: DataRoot, page: httpx.Client
+) -> None:
+    page.post(
+        "/api/labels", json={"labels": [label(f"f_{i:03d}", 1.0) for i in range(3)], "who": "kim"}
+    )
     root.label_review("mouth").parent.mkdir()
     rows = [
-        ("female", f"f_{i:03d}", 1.0 if i < 3 else None, 0.1, 0.05, 0.9 - i / 10 if i < 3 else None, None if i < 3 else i) for i in range(5)
+        (
+            "female",
+            f"f_{i:03d}",
+            1.0 if i < 3 else None,
+            0.1,
+            0.05,
+            0.9 - i / 10 if i < 3 else None,
+            None if i < 3 else i,
+        )
+        for i in range(5)
     ]
     columns = ["gender", "stem", "value", "predicted", "uncertainty", "suspicion", "next"]
     pd.DataFrame(rows, columns=columns).to_csv(root.label_review("mouth"), index=False)
@@ -99,46 +127,88 @@ def test_the_review_is_shown_until_a_label_is_changed_or_confirmed(root: DataRoo
 
     assert shown("suspicion") == [0.9, 0.8, 0.7, None, None]
     assert shown("next") == [None, None, None, 3, 4]
-    page.post("/api/labels", json={"labels": [label("f_000", 0.0), label("f_001", 1.0), label("f_003", 0.5)], "who": "kim"})
+    page.post(
+        "/api/labels",
+        json={
+            "labels": [label("f_000", 0.0), label("f_001", 1.0), label("f_003", 0.5)],
+            "who": "kim",
+        },
+    )
     assert shown("suspicion") == [None, None, 0.7, None, None]
     assert shown("next") == [None, None, None, None, 4]
 
 
-def test_the_example_of_a_level_is_a_labelled_picture_or_a_painted_one(root: DataRoot, page: httpx.Client) -> None:
+def test_the_example_of_a_level_is_a_labelled_picture_or_a_painted_one(
+    root: DataRoot, page: httpx.Client
+) -> None:
     painted = page.get("/picture/example/mouth/4").raise_for_status().content
     page.post("/api/labels", json={"labels": [label("f_005", 1.0)], "who": "kim"})
-    assert page.get("/picture/example/mouth/4").content == page.get("/picture/thumbnail/female/f_005").content != painted
+    assert (
+        page.get("/picture/example/mouth/4").content
+        == page.get("/picture/thumbnail/female/f_005").content
+        != painted
+    )
 
 
-def test_a_malformed_csv_is_shown_and_nothing_is_written(root: DataRoot, page: httpx.Client) -> None:
+def test_a_malformed_csv_is_shown_and_nothing_is_written(
+    root: DataRoot, page: httpx.Client
+) -> None:
     root.hand_labels("eyes").parent.mkdir()
     root.hand_labels("eyes").write_text("gender,img_id,path,value\nfemale,0,f_000.jpg,2\n")
-    assert "train_output_eyes.csv, line 2: column value is '2'" in page.get("/api/labels/eyes").json()["problem"]
-    answer = page.post("/api/labels", json={"labels": [label("f_001", 1.0, attribute="eyes")], "who": "kim"})
+    assert (
+        "train_output_eyes.csv, line 2: column value is '2'"
+        in page.get("/api/labels/eyes").json()["problem"]
+    )
+    answer = page.post(
+        "/api/labels", json={"labels": [label("f_001", 1.0, attribute="eyes")], "who": "kim"}
+    )
     assert answer.status_code == 422
     assert "line 2" in answer.json()["detail"]
 
 
 def test_only_known_images_and_the_pages_own_files_are_served(page: httpx.Client) -> None:
-    for stem in ("..%2f..%2fetc%2fpasswd", "%2e%2e%2f%2e%2e%2fgaip3.toml", "f_999", "f_000.jpg", "%00", "..\\f_000"):
+    for stem in (
+        "..%2f..%2fetc%2fpasswd",
+        "%2e%2e%2f%2e%2e%2fgaip3.toml",
+        "f_999",
+        "f_000.jpg",
+        "%00",
+        "..\\f_000",
+    ):
         for kind in ("thumbnail", "large"):
             assert page.get(f"/picture/{kind}/female/{stem}").status_code == 404
             assert page.get(f"/picture/{kind}/{stem}/f_000").status_code == 404
-    outside = ("/page/../guard.py", "/page/%2e%2e/guard.py", "/picture/refresh/x/before/..%2f..%2fmlflow.db", "/docs", "/openapi.json")
+    outside = (
+        "/page/../guard.py",
+        "/page/%2e%2e/guard.py",
+        "/picture/refresh/x/before/..%2f..%2fmlflow.db",
+        "/docs",
+        "/openapi.json",
+    )
     for path in outside:
         assert page.get(path).status_code == 404
     assert page.get("/page/label.js").status_code == 200
 
 
-def test_what_cannot_be_a_picture_is_refused_with_its_reason(root: DataRoot, page: httpx.Client) -> None:
+def test_what_cannot_be_a_picture_is_refused_with_its_reason(
+    root: DataRoot, page: httpx.Client
+) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
-    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10_000_000))) + chunk(b"IEND", b"")
+    bomb = (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(bytes(10_000_000)))
+        + chunk(b"IEND", b"")
+    )
     (root.original(FEMALE) / "bomb.png").write_bytes(bomb)
     (root.original(FEMALE) / "text.jpg").write_text("no picture")
-    assert {"bomb", "text"} <= set(page.get("/api/labels/mouth").json()["columns"]["stem"])  # though they came after the start
+    # though they came after the start
+    assert {"bomb", "text"} <= set(page.get("/api/labels/mouth").json()["columns"]["stem"])
     for stem, reason in (("bomb", "too large"), ("text", "not a JPEG, PNG or WebP picture")):
         answer = page.get(f"/picture/large/female/{stem}")
         assert answer.status_code == 422
@@ -147,12 +217,23 @@ def test_what_cannot_be_a_picture_is_refused_with_its_reason(root: DataRoot, pag
 
 def test_other_hosts_and_other_sites_are_refused(page: httpx.Client) -> None:
     sent = {"labels": [label("f_000", 1.0)], "who": "mallory"}
-    assert page.post("/api/labels", json=sent, headers={"Origin": "http://evil.example"}).status_code == 403
+    assert (
+        page.post("/api/labels", json=sent, headers={"Origin": "http://evil.example"}).status_code
+        == 403
+    )
     assert page.post("/api/labels", json=sent, headers={"Origin": "null"}).status_code == 403
-    assert page.post("/api/labels", json=sent, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert (
+        page.post("/api/labels", json=sent, headers={"Sec-Fetch-Site": "cross-site"}).status_code
+        == 403
+    )
     assert page.get("/api/labels/mouth", headers={"Host": "evil.example"}).status_code == 403
     assert page.post("/api/labels", content="x" * 5_000_000).status_code == 403
-    assert page.post("/api/labels", content=json.dumps(sent), headers={"Content-Type": "text/plain"}).status_code == 422
+    assert (
+        page.post(
+            "/api/labels", content=json.dumps(sent), headers={"Content-Type": "text/plain"}
+        ).status_code
+        == 422
+    )
     assert page.get("/api/changes?since=0").json() == {"changes": []}
     own = {"Origin": str(page.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
     assert page.post("/api/labels", json=sent, headers=own).status_code == 200
@@ -175,7 +256,9 @@ def test_beyond_this_machine_a_token_is_needed(root: DataRoot) -> None:
 
 
 def test_on_loopback_the_port_answers_nobody_else(root: DataRoot) -> None:
-    addresses = {a[4][0] for a in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
+    addresses = {
+        a[4][0] for a in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+    } - {"127.0.0.1"}
     outside = [a for a in addresses if not a.startswith("127.")]
     if not outside:
         pytest.skip("this machine has no address beside loopback")
@@ -185,7 +268,8 @@ def test_on_loopback_the_port_answers_nobody_else(root: DataRoot) -> None:
 
 
 def test_five_clients_lose_no_acknowledged_label_to_kill_9(root: DataRoot) -> None:
-    """2,000 writes; the server is killed in the middle and started again, and the clients send again what was not answered."""
+    """2,000 writes; the server is killed in the middle and started again, and the clients send
+    again what was not answered."""
     port, each, clients = free_port(), 400, 5
     acknowledged: list[list[tuple[str, str, float]]] = [[] for _ in range(clients)]
 
@@ -193,11 +277,16 @@ def test_five_clients_lose_no_acknowledged_label_to_kill_9(root: DataRoot) -> No
         rng = np.random.default_rng(k)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
             for _ in range(each):
-                i, gender = int(rng.integers(12)) * clients + k, "female" if rng.random() < 0.5 else "male"
+                i, gender = (
+                    int(rng.integers(12)) * clients + k,
+                    "female" if rng.random() < 0.5 else "male",
+                )
                 new = label(f"{gender[0]}_{i:03d}", float(rng.integers(5)) / 4, gender)
                 while True:
                     try:
-                        client.post("/api/labels", json={"labels": [new], "who": f"client {k}"}).raise_for_status()
+                        client.post(
+                            "/api/labels", json={"labels": [new], "who": f"client {k}"}
+                        ).raise_for_status()
                         break
                     except httpx.TransportError:
                         time.sleep(0.05)

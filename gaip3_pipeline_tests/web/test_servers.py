@@ -23,7 +23,8 @@ sys.path.insert(0, sys.argv[2])
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.web.servers import serve
 port = int(sys.argv[3])
-serve(DataRoot(Path(sys.argv[1])), dagster_port=port, mlflow_port=port + 100, label_port=port + 200, module=sys.argv[4])
+ports = {"dagster_port": port, "mlflow_port": port + 100, "label_port": port + 200}
+serve(DataRoot(Path(sys.argv[1])), **ports, module=sys.argv[4])
 """
 DEFINITIONS = """
 import dagster as dg
@@ -45,7 +46,9 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "portrait_definitions.py").write_text(DEFINITIONS)
-    (folder / "broken_definitions.py").write_text("raise ValueError('learning_rate must be positive')\n")
+    (folder / "broken_definitions.py").write_text(
+        "raise ValueError('learning_rate must be positive')\n"
+    )
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{REPOSITORY}")
     return folder
 
@@ -57,7 +60,9 @@ def listening() -> socket.socket:
     return taken
 
 
-def test_all_pages_are_served_until_sigterm_and_then_no_process_is_left(root: DataRoot, modules: Path, tmp_path: Path) -> None:
+def test_all_pages_are_served_until_sigterm_and_then_no_process_is_left(
+    root: DataRoot, modules: Path, tmp_path: Path
+) -> None:
     log = tmp_path / "ui.log"
     with listening() as taken:
         busy = taken.getsockname()[1]
@@ -67,9 +72,13 @@ def test_all_pages_are_served_until_sigterm_and_then_no_process_is_left(root: Da
 
         labels, _studio, dagster, mlflow = re.findall(r"http://127\.0\.0\.1:\d+", printed)
         query = json.dumps({"query": "{ assetNodes { groupName assetKey { path } } }"}).encode()
-        request = urllib.request.Request(f"{dagster}/graphql", query, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{dagster}/graphql", query, {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request) as answer:
-            assert json.load(answer)["data"]["assetNodes"] == [{"groupName": "faces", "assetKey": {"path": ["portraits"]}}]
+            assert json.load(answer)["data"]["assetNodes"] == [
+                {"groupName": "faces", "assetKey": {"path": ["portraits"]}}
+            ]
         with urllib.request.urlopen(f"{mlflow}/") as answer:
             assert b"<title>MLflow</title>" in answer.read()
         with urllib.request.urlopen(f"{labels}/api/about") as answer:
@@ -100,7 +109,9 @@ def test_definitions_that_do_not_load_are_reported_and_a_killed_parent_leaves_no
     assert wait_until_gone(root.path) == []
 
 
-def test_a_port_in_use_is_replaced_by_the_next_free_one_that_no_other_server_gets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_replaced_by_the_next_free_one_that_no_other_server_gets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with listening() as taken:
         busy = taken.getsockname()[1]
         assert not port_is_free(busy)
@@ -114,7 +125,9 @@ def test_a_connection_to_itself_is_no_answer(monkeypatch: pytest.MonkeyPatch) ->
         port = soon_free.getsockname()[1]
     connect = http.client.HTTPConnection.__init__
     monkeypatch.setattr(
-        http.client.HTTPConnection, "__init__", lambda self, *a, **k: connect(self, *a, **{**k, "source_address": ("127.0.0.1", port)})
+        http.client.HTTPConnection,
+        "__init__",
+        lambda self, *a, **k: connect(self, *a, **{**k, "source_address": ("127.0.0.1", port)}),
     )
     assert _get(f"http://127.0.0.1:{port}/") is None
 

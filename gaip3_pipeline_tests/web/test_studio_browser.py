@@ -1,4 +1,5 @@
-"""The studio in a real browser, and what its server does meanwhile, with a generator of the demo's size."""
+"""The studio in a real browser, and what its server does meanwhile, with a generator of the
+demo's size."""
 
 import base64
 import io
@@ -40,10 +41,11 @@ from gaip3_pipeline_tests.web.test_label_page import SERVE, free_port
 pytestmark = pytest.mark.browser
 Gaip3 = Callable[..., Result]
 
-# In the page: for each move of a slider, the milliseconds until the chosen face and until all faces are in place, decoded, in a frame
-# that was drawn.
+# In the page: for each move of a slider, the milliseconds until the chosen face and until all faces
+# are in place, decoded, in a frame that was drawn.
 MEASURE = """async (moves) => {
-    const slider = document.querySelector("[data-what=mouth] input"), face = document.querySelector("#s-face figure img");
+    const slider = document.querySelector("[data-what=mouth] input");
+    const face = document.querySelector("#s-face figure img");
     const grid = [...document.querySelectorAll("#s-grid img")], times = { face: [], grid: [] };
     const frame = () => new Promise(requestAnimationFrame);
     const shown = async (images, before) => {
@@ -64,20 +66,28 @@ MEASURE = """async (moves) => {
     return times;
 }"""
 DROP = """([name, data]) => {
-    const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0)), transfer = new DataTransfer();
+    const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+    const transfer = new DataTransfer();
     transfer.items.add(new File([bytes], name));
-    document.getElementById("studio").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+    const dropped = { dataTransfer: transfer, bubbles: true, cancelable: true };
+    document.getElementById("studio").dispatchEvent(new DragEvent("drop", dropped));
 }"""
 
 
 @pytest.fixture(scope="module")
 def root(finished_root: DataRoot, tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
-    """A copy of the finished root with two untrained generators of the demo's size: champion, and candidate, which is its own."""
-    copy = shutil.copytree(finished_root.path, tmp_path_factory.mktemp("studio") / "얼굴 data", copy_function=shutil.copy2)
+    """A copy of the finished root with two untrained generators of the demo's size: champion,
+    and candidate, which is its own."""
+    copy = shutil.copytree(
+        finished_root.path,
+        tmp_path_factory.mktemp("studio") / "얼굴 data",
+        copy_function=shutil.copy2,
+    )
     root, generator = DataRoot(Path(copy)), np.random.default_rng(0)
     model, tracking = build_nvae(of_preset("demo").nvae), tracking_of(root, load(root))
     for number in range(2):
-        for w in (w for w in model.weights if w.name != "range"):  # what starts at 0 would not answer to the sliders
+        # what starts at 0 would not answer to the sliders
+        for w in (w for w in model.weights if w.name != "range"):
             w.assign(w + 0.02 * generator.standard_normal(w.shape).astype(np.float32))
         save_nvae(model, root.nvae)
         version = weights_version(root.nvae)
@@ -85,7 +95,9 @@ def root(finished_root: DataRoot, tmp_path_factory: pytest.TempPathFactory) -> D
         if number == 0:
             tracking.promote(MODEL, version)
     data, few = final_images(root, load(root)), slice(24)
-    fit_aggregate_posterior(model, data.images[few], data.values[few], np.repeat("train", 24))[0].save(root.aggregate_posterior)
+    fit_aggregate_posterior(model, data.images[few], data.values[few], np.repeat("train", 24))[
+        0
+    ].save(root.aggregate_posterior)
     return root
 
 
@@ -157,7 +169,10 @@ def test_a_slider_changes_every_face_and_back_again_to_the_same_one(page: Page) 
     before, all_before = face(page), grid(page)
     move(page, "mouth", 1)
     expect(page.locator("#s-face figcaption")).to_have_text("7")
-    page.wait_for_function("([before, i]) => document.querySelectorAll('#s-grid img')[i].src !== before", arg=[all_before[11], 11])
+    page.wait_for_function(
+        "([before, i]) => document.querySelectorAll('#s-grid img')[i].src !== before",
+        arg=[all_before[11], 11],
+    )
     assert not set(grid(page)) & set(all_before)
     page.get_by_role("button", name="as it is: mouth").click()
     expect(page.locator("#s-face figure img")).to_have_attribute("src", before)
@@ -176,7 +191,9 @@ def test_the_same_seed_gives_the_same_faces(page: Page) -> None:
     expect(page.locator("#s-grid img").nth(3)).to_have_attribute("src", seven[3])
 
 
-def test_a_downloaded_face_is_generated_again_to_equal_bytes(gaip3: Gaip3, root: DataRoot, page: Page, tmp_path: Path) -> None:
+def test_a_downloaded_face_is_generated_again_to_equal_bytes(
+    gaip3: Gaip3, root: DataRoot, page: Page, tmp_path: Path
+) -> None:
     page.locator("#s-grid button").nth(3).click()
     expect(page.locator("#s-face figcaption")).to_have_text("10")
     move(page, "hair_color", 0.2)
@@ -184,7 +201,11 @@ def test_a_downloaded_face_is_generated_again_to_equal_bytes(gaip3: Gaip3, root:
     path = download(page, tmp_path)
     recipe = read_recipe(path.read_bytes())
     assert recipe.model == weights_version(root.nvae)
-    assert (recipe.faces[0].values[2], recipe.faces[0].temperature, recipe.faces[0].latents.model_dump()) == (0.2, 0.6, {"seed": 10})
+    assert (
+        recipe.faces[0].values[2],
+        recipe.faces[0].temperature,
+        recipe.faces[0].latents.model_dump(),
+    ) == (0.2, 0.6, {"seed": 10})
     done = gaip3("generate", "--root", root.path, "--from", path, "--out", tmp_path / "again.png")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "again.png").read_bytes() == path.read_bytes()
@@ -196,13 +217,18 @@ def test_a_dropped_photograph_is_shown_as_the_model_sees_it_edited_and_saved(
     drop(page, "사진.jpg", photograph_of(root))
     cut, seen, edited = (
         page.get_by_alt_text(name)
-        for name in ("as the pipeline cuts it", "as the model sees it", "your photograph, changed by the sliders")
+        for name in (
+            "as the pipeline cuts it",
+            "as the model sees it",
+            "your photograph, changed by the sliders",
+        )
     )
     expect(edited).to_have_attribute("src", re.compile("^data:image/png"))
     own = pixels(cut.get_attribute("src") or "")
     assert own.shape == (128, 104, 3)
     as_it_is = edited.get_attribute("src") or ""
-    assert np.abs(pixels(as_it_is)[..., :3] - own).max() <= 3  # nothing was moved: the photograph, not the model's picture of it
+    # nothing was moved: the photograph, not the model's picture of it
+    assert np.abs(pixels(as_it_is)[..., :3] - own).max() <= 3
     expect(seen).to_have_attribute("src", face(page))
     expect(page.locator("#s-face figcaption")).to_have_text("◆")
     move(page, "background", 0.9)
@@ -235,10 +261,17 @@ def test_a_downloaded_picture_that_is_dropped_opens_as_it_was(page: Page, tmp_pa
 
 def test_what_is_no_photograph_is_refused_with_its_reason(root: DataRoot, page: Page) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
-    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1_000_000))) + chunk(b"IEND", b"")
+    bomb = (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(bytes(1_000_000)))
+        + chunk(b"IEND", b"")
+    )
     before = face(page)
     broken = photograph_of(root)[:900]
     for data, reason in (
@@ -256,10 +289,14 @@ def test_two_registered_models_draw_the_same_latents_with_their_figures(page: Pa
     view(page, "Two models")
     columns = page.locator(".s-pairs section")
     expect(columns).to_have_count(2)
-    for column, title in zip(columns.all(), ("champion · version 2", "candidate · version 3"), strict=True):
+    for column, title in zip(
+        columns.all(), ("champion · version 2", "candidate · version 3"), strict=True
+    ):
         expect(column.locator("h3")).to_have_text(title)
         expect(column.locator("img")).to_have_count(12)
-    champion, candidate = ([i.get_attribute("src") for i in column.locator("img").all()] for column in columns.all())
+    champion, candidate = (
+        [i.get_attribute("src") for i in column.locator("img").all()] for column in columns.all()
+    )
     assert not set(champion) & set(candidate)
     expect(page.locator("#s-view tr", has_text="bits_per_dim").first).to_have_text("bits_per_dim56")
 
@@ -349,7 +386,9 @@ def test_it_is_korean_where_the_browser_is_and_fits_the_screen(
         expect(page.get_by_role("tab", name="Mix")).to_be_visible()
 
 
-def test_a_slider_move_is_measured(page: Page, record_property: Callable[[str, object], None]) -> None:
+def test_a_slider_move_is_measured(
+    page: Page, record_property: Callable[[str, object], None]
+) -> None:
     page.wait_for_timeout(500)
     for what, times in page.evaluate(MEASURE, 40).items():
         times.sort()
@@ -365,10 +404,16 @@ def client(link: str) -> Iterator[httpx.Client]:
 
 
 def faces(tab: str, pane: str, seed: int) -> dict:
-    return {"tab": tab, "pane": pane, "faces": [{"latents": {"seed": seed + i}, "values": [0.5] * 5} for i in range(16)]}
+    return {
+        "tab": tab,
+        "pane": pane,
+        "faces": [{"latents": {"seed": seed + i}, "values": [0.5] * 5} for i in range(16)],
+    }
 
 
-def test_the_label_page_answers_while_a_zip_is_made_and_the_zip_is_as_the_contract_says(client: httpx.Client, tmp_path: Path) -> None:
+def test_the_label_page_answers_while_a_zip_is_made_and_the_zip_is_as_the_contract_says(
+    client: httpx.Client, tmp_path: Path
+) -> None:
     path, n = tmp_path / "faces.zip", 400
     query = f"tab=z&n={n}&seed=5&temperature=0.9&guidance=1.5&values=,1,,,"
     with client.stream("GET", f"/api/studio/faces.zip?{query}") as answer, path.open("wb") as file:
@@ -382,15 +427,28 @@ def test_the_label_page_answers_while_a_zip_is_made_and_the_zip_is_as_the_contra
         assert archive.testzip() is None
         archive.extractall(tmp_path)
     table = read_samples(tmp_path / "samples" / "samples.csv")
-    assert list(table.columns) == ["image_path", *ATTRIBUTES, "seed", "temperature", "guidance", "prior", "detail"]
+    assert list(table.columns) == [
+        "image_path",
+        *ATTRIBUTES,
+        "seed",
+        "temperature",
+        "guidance",
+        "prior",
+        "detail",
+    ]
     assert (table.mouth == 1).all()
     assert list(table.seed) == list(range(5, 5 + n))
     assert all(Image.open(tmp_path / p).size == (52, 64) for p in table.image_path)
 
 
-def test_of_many_moves_at_once_the_last_one_is_drawn_and_what_waited_is_cancelled(client: httpx.Client) -> None:
+def test_of_many_moves_at_once_the_last_one_is_drawn_and_what_waited_is_cancelled(
+    client: httpx.Client,
+) -> None:
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(client.post, "/api/studio/faces", json=faces("a", "grid", i)) for i in range(24)]
+        asked = [
+            pool.submit(client.post, "/api/studio/faces", json=faces("a", "grid", i))
+            for i in range(24)
+        ]
         other = pool.submit(client.post, "/api/studio/faces", json=faces("b", "grid", 0))
         codes = [a.result().status_code for a in asked]
     assert set(codes) == {200, 204}
@@ -400,8 +458,16 @@ def test_of_many_moves_at_once_the_last_one_is_drawn_and_what_waited_is_cancelle
 def test_a_process_that_died_is_started_again(link: str, client: httpx.Client) -> None:
     assert client.post("/api/studio/faces", json=faces("a", "grid", 1)).status_code == 200
     port = int(link.rstrip("/").rpartition(":")[2])
-    [server] = {c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port and c.status == psutil.CONN_LISTEN}
-    [worker] = [c for c in psutil.Process(server).children() if "gaip3_pipeline.web.studio_process" in " ".join(c.cmdline())]
+    [server] = {
+        c.pid
+        for c in psutil.net_connections("tcp")
+        if c.laddr and c.laddr.port == port and c.status == psutil.CONN_LISTEN
+    }
+    [worker] = [
+        c
+        for c in psutil.Process(server).children()
+        if "gaip3_pipeline.web.studio_process" in " ".join(c.cmdline())
+    ]
     worker.kill()
     worker.wait()
     answers = [client.post("/api/studio/faces", json=faces("a", "grid", 1)) for _ in range(2)]

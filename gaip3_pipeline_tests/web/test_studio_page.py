@@ -1,4 +1,5 @@
-"""The studio's routes before any generator: who may ask, what is refused, and what an empty root says."""
+"""The studio's routes before any generator: who may ask, what is refused, and what an empty root
+says."""
 
 import json
 from pathlib import Path
@@ -39,9 +40,17 @@ def page(root: DataRoot) -> TestClient:
     return TestClient(build_app(root), base_url="http://127.0.0.1:3100")
 
 
-@pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=[path.partition("?")[0] for _, path, _ in ROUTES])
-def test_every_route_stands_behind_the_guard(root: DataRoot, page: TestClient, method: str, path: str, body: dict | None) -> None:
-    for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}):
+@pytest.mark.parametrize(
+    ("method", "path", "body"), ROUTES, ids=[path.partition("?")[0] for _, path, _ in ROUTES]
+)
+def test_every_route_stands_behind_the_guard(
+    root: DataRoot, page: TestClient, method: str, path: str, body: dict | None
+) -> None:
+    for headers in (
+        {"host": "evil.example"},
+        {"origin": "http://evil.example"},
+        {"sec-fetch-site": "cross-site"},
+    ):
         assert page.request(method, path, json=body, headers=headers).status_code == 403
     beyond = TestClient(build_app(root, token="secret"), base_url="http://192.0.2.7:3100")
     assert beyond.request(method, path, json=body).status_code == 403
@@ -49,7 +58,12 @@ def test_every_route_stands_behind_the_guard(root: DataRoot, page: TestClient, m
 
 def test_an_empty_root_says_what_to_run_and_loads_nothing(root: DataRoot, page: TestClient) -> None:
     about = page.get("/api/studio").json()
-    assert (about["ready"], about["running"], about["can_retouch"], about["can_encode"]) == (False, False, False, False)
+    assert (about["ready"], about["running"], about["can_retouch"], about["can_encode"]) == (
+        False,
+        False,
+        False,
+        False,
+    )
     assert about["command"] == f"gaip3 refresh --root '{root.path}'"
     assert [a["name"] for a in about["attributes"]] == list(ATTRIBUTES)
 
@@ -71,13 +85,18 @@ def test_what_no_page_of_ours_asks_for_is_refused(page: TestClient, changes: dic
 
 
 def test_only_photographs_may_be_large_and_not_without_end(page: TestClient) -> None:
-    for path, most in (("/api/studio/faces", MAX_BODY), ("/api/studio/photograph?tab=t&pane=p", UPLOAD)):
+    for path, most in (
+        ("/api/studio/faces", MAX_BODY),
+        ("/api/studio/photograph?tab=t&pane=p", UPLOAD),
+    ):
         answer = page.post(path, content=b"", headers={"content-length": str(most + 1)})
         assert answer.status_code == 403
         assert f"{most:,} bytes" in answer.text
 
 
-@pytest.mark.parametrize("query", [f"{ZIP}&values=1,2", f"{ZIP}&values=a,,,,", ZIP.replace("n=1", "n=100000")])
+@pytest.mark.parametrize(
+    "query", [f"{ZIP}&values=1,2", f"{ZIP}&values=a,,,,", ZIP.replace("n=1", "n=100000")]
+)
 def test_a_zip_of_impossible_faces_is_refused(page: TestClient, query: str) -> None:
     assert page.get(f"/api/studio/faces.zip?{query}").status_code == 422
 

@@ -45,7 +45,17 @@ def test_tabs_take_turns_however_much_one_of_them_asks() -> None:
         greedy = await asked(turns, *(f"a pane{i} a{i}" for i in range(6)))
         modest = await asked(turns, "b pane b0", "c pane c0", "b other b1")
         work.go.set()
-        assert await asyncio.gather(*greedy, *modest) == ["A0", "A1", "A2", "A3", "A4", "A5", "B0", "C0", "B1"]
+        assert await asyncio.gather(*greedy, *modest) == [
+            "A0",
+            "A1",
+            "A2",
+            "A3",
+            "A4",
+            "A5",
+            "B0",
+            "C0",
+            "B1",
+        ]
         assert work.done[:6] == ["a0", "a1", "b0", "c0", "a2", "b1"]
 
     run(test())
@@ -86,7 +96,9 @@ def test_a_mistake_is_told_to_the_one_who_made_it_and_whoever_has_gone_costs_no_
     async def test() -> None:
         work = Slow()
         turns = Turns(work)
-        first, gone, wrong, right = await asked(turns, "a pane first", "b pane gone", "c pane wrong", "d pane right")
+        first, gone, wrong, right = await asked(
+            turns, "a pane first", "b pane gone", "c pane wrong", "d pane right"
+        )
         gone.cancel()
         await asyncio.sleep(0)
         work.go.set()

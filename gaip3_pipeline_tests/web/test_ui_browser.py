@@ -1,4 +1,5 @@
-"""``gaip3 ui`` in a real browser: what each page shows, and the relabelling loop through all three of them."""
+"""``gaip3 ui`` in a real browser: what each page shows, and the relabelling loop through all
+three of them."""
 
 import json
 import re
@@ -21,7 +22,9 @@ from gaip3_pipeline_tests.web.processes import start, wait_for, wait_until_gone
 
 pytestmark = pytest.mark.browser
 PORTS = "'--port', '23600', '--mlflow-port', '23700', '--label-port', '23800'"
-UI = f"import sys\nfrom gaip3_pipeline.cli import main\nmain(['ui', '--root', sys.argv[1], {PORTS}])"
+UI = (
+    f"import sys\nfrom gaip3_pipeline.cli import main\nmain(['ui', '--root', sys.argv[1], {PORTS}])"
+)
 
 
 @dataclass
@@ -51,16 +54,28 @@ class Pages:
 @pytest.fixture(scope="module")
 def root(finished_root: DataRoot, tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
     """A copy of the finished root, since its daemon observes while it is served."""
-    return DataRoot(Path(shutil.copytree(finished_root.path, tmp_path_factory.mktemp("ui") / "얼굴 data", copy_function=shutil.copy2)))
+    return DataRoot(
+        Path(
+            shutil.copytree(
+                finished_root.path,
+                tmp_path_factory.mktemp("ui") / "얼굴 data",
+                copy_function=shutil.copy2,
+            )
+        )
+    )
 
 
 @pytest.fixture(scope="module")
-def pages(chromium: str, root: DataRoot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+def pages(
+    chromium: str, root: DataRoot, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pages]:
     folder = tmp_path_factory.mktemp("screenshots")
     log = folder / "ui.log"
     process = start(UI, log, str(root.path))
     try:
-        labels, _studio, dagster, mlflow = re.findall(r"http://127\.0\.0\.1:\d+", wait_for("Ctrl-C stops them.", log, process))
+        labels, _studio, dagster, mlflow = re.findall(
+            r"http://127\.0\.0\.1:\d+", wait_for("Ctrl-C stops them.", log, process)
+        )
         yield Pages(root, labels, dagster, mlflow, folder)
     finally:
         process.send_signal(signal.SIGINT)
@@ -75,7 +90,9 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def test_the_graph_shows_every_group(pages: Pages, page: Page) -> None:
-    nodes = fetch_json(f"{pages.dagster}/graphql", {"query": "{ assetNodes { groupName } }"})["data"]["assetNodes"]
+    nodes = fetch_json(f"{pages.dagster}/graphql", {"query": "{ assetNodes { groupName } }"})[
+        "data"
+    ]["assetNodes"]
     groups = {node["groupName"] for node in nodes}
     assert len(groups) >= 5
     page.goto(f"{pages.dagster}/asset-groups")
@@ -87,7 +104,8 @@ def test_the_graph_shows_every_group(pages: Pages, page: Page) -> None:
 @pytest.mark.parametrize("asset", ["resized_d2_female", "nvae_samples"])
 def test_an_assets_page_shows_its_picture(pages: Pages, page: Page, asset: str) -> None:
     page.goto(f"{pages.dagster}/assets/{asset}")
-    page.get_by_text("[Show Markdown]").first.click()  # Dagster shows Markdown of less than 1,000 characters only in its table
+    # Dagster shows Markdown of less than 1,000 characters only in its table
+    page.get_by_text("[Show Markdown]").first.click()
     picture = page.locator("img[src^='data:image/jpeg;base64']").first
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.naturalWidth") > 100
@@ -105,18 +123,25 @@ def test_an_assets_page_shows_the_result_of_its_check(pages: Pages, page: Page) 
 def test_mlflow_shows_the_figures_of_a_training(pages: Pages, page: Page) -> None:
     [run] = pages.runs_of("nvae_weights")
     assert run["info"]["status"] == "FINISHED"
-    page.goto(f"{pages.mlflow}/#/experiments/{run['info']['experiment_id']}/runs/{run['info']['run_id']}")
+    page.goto(
+        f"{pages.mlflow}/#/experiments/{run['info']['experiment_id']}/runs/{run['info']['run_id']}"
+    )
     expect(page.get_by_text("nvae_weights").first).to_be_visible()
     expect(page.get_by_text("bits_per_dim", exact=True).first).to_be_visible()
     page.screenshot(path=pages.screenshots / "mlflow.png")
 
 
-def test_labels_set_by_keyboard_are_refreshed_by_the_button_and_compared(pages: Pages, page: Page) -> None:
+def test_labels_set_by_keyboard_are_refreshed_by_the_button_and_compared(
+    pages: Pages, page: Page
+) -> None:
     page.goto(pages.labels)
     page.get_by_role("tab", name="mouth", exact=True).click()
     page.locator("#show").select_option("labelled")
     expect(page.locator("#caption")).to_contain_text("1 of ")
-    values = page.evaluate("fetch('/api/labels/mouth').then((r) => r.json()).then((l) => l.columns.value.filter((v) => v !== null))")
+    values = page.evaluate(
+        "fetch('/api/labels/mouth').then((r) => r.json()).then((l) => l.columns.value.filter((v) =>"
+        " v !== null))"
+    )
     for value in values[:12]:
         page.keyboard.press("1" if value > 0.4 else "5")
     expect(page.locator("#saved")).to_have_text("saved")
@@ -140,12 +165,22 @@ def test_labels_set_by_keyboard_are_refreshed_by_the_button_and_compared(pages: 
         picture = result.get_by_alt_text(f"input_model_mouth {when}").first
         picture.scroll_into_view_if_needed()
         expect(picture).to_be_visible()
-        page.wait_for_function("image => image.complete && image.naturalWidth > 100", arg=picture.element_handle())
+        page.wait_for_function(
+            "image => image.complete && image.naturalWidth > 100", arg=picture.element_handle()
+        )
     after, before = pages.runs_of("input_model_mouth")
     links = [link.get_attribute("href") or "" for link in result.get_by_role("link").all()]
-    assert [link.rpartition("/")[2] for link in links] == [before["info"]["run_id"], after["info"]["run_id"]]
+    assert [link.rpartition("/")[2] for link in links] == [
+        before["info"]["run_id"],
+        after["info"]["run_id"],
+    ]
     page.screenshot(path=pages.screenshots / "result.png")
-    starts = [tag["value"] for run in pages.runs_of("nvae_weights") for tag in run["data"]["tags"] if tag["key"] == "gaip3.start"]
+    starts = [
+        tag["value"]
+        for run in pages.runs_of("nvae_weights")
+        for tag in run["data"]["tags"]
+        if tag["key"] == "gaip3.start"
+    ]
     assert starts == ["warm_start", "afresh"]
 
 
@@ -164,7 +199,9 @@ def test_mlflow_compares_the_runs_before_and_after(pages: Pages, page: Page) -> 
     page.screenshot(path=pages.screenshots / "compare.png")
 
 
-def test_an_edit_made_outside_shows_in_dagster_within_a_minute_and_materialize_unsynced_takes_it_up(pages: Pages, page: Page) -> None:
+def test_an_edit_made_outside_shows_in_dagster_within_a_minute_and_materialize_unsynced_takes_it_up(
+    pages: Pages, page: Page
+) -> None:
     path = pages.root.hand_labels("head")
     table = pd.read_csv(path, dtype=str)
     table.loc[:5, "value"] = (1 - table.value[:6].astype(float)).astype(str)
@@ -188,5 +225,8 @@ def test_an_edit_made_outside_shows_in_dagster_within_a_minute_and_materialize_u
     while "labels_head" in pages.stale():
         assert time.monotonic() < deadline
         time.sleep(1)
-    assert pages.root.checked_labels("head").read_text(encoding="utf-8").count("\n") == len(table) + 1
-    assert {"input_model_head", "evaluator_head"} <= pages.stale()  # the next layer, for the next click
+    assert (
+        pages.root.checked_labels("head").read_text(encoding="utf-8").count("\n") == len(table) + 1
+    )
+    # the next layer, for the next click
+    assert {"input_model_head", "evaluator_head"} <= pages.stale()

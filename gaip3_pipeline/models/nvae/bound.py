@@ -15,16 +15,25 @@ class Bound:
 
     n: int
     bits_per_dim: float  # the evidence lower bound, analytic KL
-    importance_weighted: float  # the tighter bound by ``samples`` posterior samples (IWAE, arXiv 1509.00519, equation 8)
+    # the tighter bound by ``samples`` posterior samples (IWAE, arXiv 1509.00519, equation 8)
+    importance_weighted: float
     samples: int
     standard_error: float  # of bits_per_dim, over images
-    kl: dict[str, float]  # nats per image of each latent group, top-down: "1x1", "4x4", …; "4x4 (2)" for a second one
+    # nats per image of each latent group, top-down: "1x1", "4x4", …; "4x4 (2)" for a second one
+    kl: dict[str, float]
 
 
 def bits_per_dim(
-    model: NVAE, images: np.ndarray, conditions: np.ndarray, *, samples: int = 1, batch_size: int = 64, seed: int = 0
+    model: NVAE,
+    images: np.ndarray,
+    conditions: np.ndarray,
+    *,
+    samples: int = 1,
+    batch_size: int = 64,
+    seed: int = 0,
 ) -> Bound:
-    """The bound on ``images`` (N, H, W, 3) uint8 under ``conditions`` (N, 5) from ``samples`` posterior samples each.
+    """The bound on ``images`` (N, H, W, 3) uint8 under ``conditions`` (N, 5) from ``samples``
+    posterior samples each.
 
     Raises ``ValueError`` when there are no images.
     """
@@ -34,11 +43,16 @@ def bits_per_dim(
     bounds, weighted, kl = [], [], []
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)
-        inputs = {"image": np.asarray(images[rows]), "condition": np.asarray(conditions[rows], np.float32)}
+        inputs = {
+            "image": np.asarray(images[rows]),
+            "condition": np.asarray(conditions[rows], np.float32),
+        }
         elbo, log_weights = [], []
         for _ in range(samples):
             terms = model(inputs, training=False)
-            groups = np.stack([ops.convert_to_numpy(k) for k in terms["kl"]], axis=1).astype(np.float64)
+            groups = np.stack([ops.convert_to_numpy(k) for k in terms["kl"]], axis=1).astype(
+                np.float64
+            )
             likelihood = ops.convert_to_numpy(terms["log_likelihood"]).astype(np.float64)
             elbo.append(likelihood - groups.sum(axis=1))
             log_weights.append(likelihood + ops.convert_to_numpy(terms["log_ratio"]))
@@ -52,13 +66,16 @@ def bits_per_dim(
         bits_per_dim=float(per_image.mean()),
         importance_weighted=float(np.concatenate(weighted).mean() * to_bits),
         samples=samples,
-        standard_error=float(per_image.std(ddof=1) / math.sqrt(len(per_image))) if len(per_image) > 1 else math.nan,
+        standard_error=float(per_image.std(ddof=1) / math.sqrt(len(per_image)))
+        if len(per_image) > 1
+        else math.nan,
         kl=dict(zip(group_names(model), np.concatenate(kl).mean(axis=0).tolist(), strict=True)),
     )
 
 
 def importance_weighted(log_weights: np.ndarray) -> np.ndarray:
-    """``(N,)``: log of the mean over k draws of p(x, z) / q(z | x), from its logarithms ``(k, N)`` (IWAE, equation 8)."""
+    """``(N,)``: log of the mean over k draws of p(x, z) / q(z | x), from its logarithms ``(k,
+    N)`` (IWAE, equation 8)."""
     return np.logaddexp.reduce(log_weights, axis=0) - math.log(len(log_weights))
 
 

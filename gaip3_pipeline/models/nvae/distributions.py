@@ -1,7 +1,8 @@
-"""The densities of NVAE: soft-clamped residual normals, discretised logistics for colours, Bernoulli for black and white.
+"""The densities of NVAE: soft-clamped residual normals, discretised logistics for colours,
+Bernoulli for black and white.
 
-All in float32. Sources: NVAE (Vahdat and Kautz 2020, arXiv 2007.03898), PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517).
-"""
+All in float32. Sources: NVAE (Vahdat and Kautz 2020, arXiv 2007.03898), PixelCNN++ (Salimans et
+al. 2017, arXiv 1701.05517)."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,14 +22,24 @@ def soft_clamp(x: Tensor, bound: float = 5.0) -> Tensor:
 
 
 def residual_kl(delta_mean: Tensor, delta_log_sigma: Tensor, prior_log_sigma: Tensor) -> Tensor:
-    """KL(q || p) per latent, in nats, for p = N(μ, σ) and q = N(μ + Δμ, σ·Δσ): NVAE, equation 2. Any shape."""
-    return 0.5 * (ops.square(delta_mean) * ops.exp(-2.0 * prior_log_sigma) + ops.exp(2.0 * delta_log_sigma) - 1.0) - delta_log_sigma
+    """KL(q || p) per latent, in nats, for p = N(μ, σ) and q = N(μ + Δμ, σ·Δσ): NVAE, equation 2.
+    Any shape."""
+    return (
+        0.5
+        * (
+            ops.square(delta_mean) * ops.exp(-2.0 * prior_log_sigma)
+            + ops.exp(2.0 * delta_log_sigma)
+            - 1.0
+        )
+        - delta_log_sigma
+    )
 
 
 def residual_sample(
     mean: Tensor, log_sigma: Tensor, delta_mean: Tensor, delta_log_sigma: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A draw z = μ + Δμ + σ·Δσ·noise of q = N(μ + Δμ, σ·Δσ), its KL to p = N(μ, σ), and log p(z) − log q(z): NVAE, section 3.2.
+    """A draw z = μ + Δμ + σ·Δσ·noise of q = N(μ + Δμ, σ·Δσ), its KL to p = N(μ, σ), and log p(z) −
+    log q(z): NVAE, section 3.2.
 
     All of one shape ``(B, …)``; KL and log-ratio are per latent, in nats.
     """
@@ -52,7 +63,8 @@ class Likelihood(Protocol):
         ...
 
     def log_likelihood(self, levels: Tensor, parameters: Tensor) -> Tensor:
-        """Nats per pixel ``(...)`` of ``levels (..., C)`` in 0..255 under ``parameters (..., channels)``."""
+        """Nats per pixel ``(...)`` of ``levels (..., C)`` in 0..255 under ``parameters (...,
+        channels)``."""
         ...
 
     def mean(self, parameters: Tensor) -> Tensor:
@@ -62,7 +74,8 @@ class Likelihood(Protocol):
 
 @dataclass(frozen=True)
 class LogisticMixture:
-    """A mixture of discretised logistics over RGB: per component a weight, three means, three log-scales, three coefficients."""
+    """A mixture of discretised logistics over RGB: per component a weight, three means, three
+    log-scales, three coefficients."""
 
     mixtures: int
     picture_channels: int = 3
@@ -80,7 +93,8 @@ class LogisticMixture:
 
 @dataclass(frozen=True)
 class Bernoulli:
-    """Black and white pixels, each white with a probability of its own: what NVAE takes for binarised MNIST."""
+    """Black and white pixels, each white with a probability of its own: what NVAE takes for
+    binarised MNIST."""
 
     picture_channels: int = 1
 
@@ -99,7 +113,10 @@ class Bernoulli:
 
 def likelihood_of(name: str, mixtures: int) -> Likelihood:
     """The likelihood of the setting ``likelihood``. Raises ``ValueError`` for an unknown name."""
-    known: dict[str, Likelihood] = {"logistics": LogisticMixture(mixtures), "bernoulli": Bernoulli()}
+    known: dict[str, Likelihood] = {
+        "logistics": LogisticMixture(mixtures),
+        "bernoulli": Bernoulli(),
+    }
     if name not in known:
         raise ValueError(f"nvae: likelihood must be one of {', '.join(known)}, not {name!r}")
     return known[name]
@@ -107,28 +124,36 @@ def likelihood_of(name: str, mixtures: int) -> Likelihood:
 
 @fused
 def log_likelihood(levels: Tensor, parameters: Tensor) -> Tensor:
-    """log p(pixel) in nats of ``levels`` (..., 3) in 0..255 under ``parameters`` (..., 10·K): PixelCNN++, section 2.1 and 2.2.
+    """log p(pixel) in nats of ``levels`` (..., 3) in 0..255 under ``parameters`` (..., 10·K):
+    PixelCNN++, section 2.1 and 2.2.
 
-    Each channel is a logistic whose mass is gathered in bins of one grey level, the outer bins reaching to infinity; green
-    depends on red and blue on both through the component's coefficients.
-    """
+    Each channel is a logistic whose mass is gathered in bins of one grey level, the outer bins
+    reaching to infinity; green depends on red and blue on both through the component's
+    coefficients."""
     log_weights, means, log_scales, coefficients = _split(parameters)
     x = _planes(levels) * (2.0 / (PIXEL_LEVELS - 1)) - 1.0  # (3, N)
     red, green = x[0], x[1]
     inverse_scale = ops.exp(-log_scales)
     shift = ops.stack(
-        [ops.zeros_like(coefficients[:, 0]), coefficients[:, 0] * red, coefficients[:, 1] * red + coefficients[:, 2] * green], axis=1
+        [
+            ops.zeros_like(coefficients[:, 0]),
+            coefficients[:, 0] * red,
+            coefficients[:, 1] * red + coefficients[:, 2] * green,
+        ],
+        axis=1,
     )
     centred = x - (means + shift)
     half_bin = 1.0 / (PIXEL_LEVELS - 1)
     upper = (centred + half_bin) * inverse_scale
     lower = (centred - half_bin) * inverse_scale
-    # σ(upper) − σ(lower) = σ(upper)·σ(−lower)·(1 − exp(lower − upper)): exact where the plain difference underflows.
-    # The outermost bins drop the factor of their missing edge.
+    # σ(upper) − σ(lower) = σ(upper)·σ(−lower)·(1 − exp(lower − upper)): exact where the plain
+    # difference underflows. The outermost bins drop the factor of their missing edge.
     above = ops.cast(x > -1.0 + half_bin, "float32")
     below = ops.cast(x < 1.0 - half_bin, "float32")
     log_bins = (
-        -below * ops.softplus(-upper) - above * ops.softplus(lower) + above * below * ops.log(-ops.expm1(-2.0 * half_bin * inverse_scale))
+        -below * ops.softplus(-upper)
+        - above * ops.softplus(lower)
+        + above * below * ops.log(-ops.expm1(-2.0 * half_bin * inverse_scale))
     )
     pixels = ops.logsumexp(log_weights + ops.sum(log_bins, axis=1), axis=0)
     return ops.reshape(pixels, ops.shape(levels)[:-1])
@@ -141,7 +166,9 @@ def likelihood_mean(parameters: Tensor) -> Tensor:
     green = means[:, 1] + coefficients[:, 0] * red
     blue = means[:, 2] + coefficients[:, 1] * red + coefficients[:, 2] * green
     weights = ops.exp(log_weights)
-    mean = ops.stack([ops.sum(weights * channel, axis=0) for channel in (red, green, blue)], axis=-1)
+    mean = ops.stack(
+        [ops.sum(weights * channel, axis=0) for channel in (red, green, blue)], axis=-1
+    )
     return ops.reshape(mean * 0.5 + 0.5, (*ops.shape(parameters)[:-1], 3))
 
 
@@ -151,9 +178,15 @@ def _split(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     k = planes.shape[0] // 10
     log_weights = ops.log_softmax(planes[:k], axis=0)
     rest = ops.reshape(planes[k:], (k, 9, -1))
-    return log_weights, rest[:, 0:3], ops.maximum(rest[:, 3:6], MIN_LOG_SCALE), ops.tanh(rest[:, 6:9])
+    return (
+        log_weights,
+        rest[:, 0:3],
+        ops.maximum(rest[:, 3:6], MIN_LOG_SCALE),
+        ops.tanh(rest[:, 6:9]),
+    )
 
 
 def _planes(x: Tensor) -> Tensor:
-    """``(..., C) -> (C, N)`` float32: on CPUs a step over long rows costs half of one over rows of three."""
+    """``(..., C) -> (C, N)`` float32: on CPUs a step over long rows costs half of one over rows
+    of three."""
     return ops.transpose(ops.reshape(ops.cast(x, "float32"), (-1, x.shape[-1])))

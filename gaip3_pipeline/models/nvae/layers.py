@@ -1,9 +1,9 @@
 """The building blocks of NVAE: the paper's residual cells, and dense ones chosen for CPUs.
 
-A dense cell is two 3×3 convolutions with ELU and no normalisation; its last convolution starts small instead, so that a deep
-stack starts as the identity. The paper's cells (depthwise 5×5, batch normalisation, squeeze and excitation) cost 2.5 to 2.9
-times as much a step on CPUs: see docs/results.md.
-"""
+A dense cell is two 3×3 convolutions with ELU and no normalisation; its last convolution starts
+small instead, so that a deep stack starts as the identity. The paper's cells (depthwise 5×5,
+batch normalisation, squeeze and excitation) cost 2.5 to 2.9 times as much a step on CPUs: see
+docs/results.md."""
 
 import math
 from typing import Any
@@ -15,19 +15,24 @@ from keras import layers, ops
 Tensor = Any
 
 
-def convolution(filters: int, size: tuple[int, int] = (1, 1), *, gain: float = 1.0, strides: int = 1) -> layers.Conv2D:
-    """A convolution that reaches 3×3 where the map ``size`` allows it, initialised to ``gain`` times He's standard deviation."""
+def convolution(
+    filters: int, size: tuple[int, int] = (1, 1), *, gain: float = 1.0, strides: int = 1
+) -> layers.Conv2D:
+    """A convolution that reaches 3×3 where the map ``size`` allows it, initialised to ``gain``
+    times He's standard deviation."""
     kernel = tuple(3 if s > 1 else 1 for s in size)
     initializer = keras.initializers.VarianceScaling(2.0 * gain**2, "fan_in", "truncated_normal")
-    return layers.Conv2D(filters, kernel, strides=strides, padding="same", kernel_initializer=initializer)
+    return layers.Conv2D(
+        filters, kernel, strides=strides, padding="same", kernel_initializer=initializer
+    )
 
 
 class Conditioning(layers.Layer):
     """The five values as an embedding, or the learned null condition where ``keep`` is 0.
 
-    ``(B, 5) in 0..1, (B, 1) of 0 or 1 -> (B, width)``. Values are first brought into ``range`` (2, 5), the least and greatest that
-    were learned from: what no picture showed (closed eyes, in most collections) would come out as no face at all.
-    """
+    ``(B, 5) in 0..1, (B, 1) of 0 or 1 -> (B, width)``. Values are first brought into ``range``
+    (2, 5), the least and greatest that were learned from: what no picture showed (closed eyes,
+    in most collections) would come out as no face at all."""
 
     def __init__(self, width: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -39,7 +44,9 @@ class Conditioning(layers.Layer):
         self.hidden.build(conditions_shape)
         self.out.build((None, self.width))
         self.null = self.add_weight(shape=(self.width,), initializer="zeros", name="null")
-        self.range = self.add_weight(shape=(2, conditions_shape[-1]), initializer=_zero_to_one, trainable=False, name="range")
+        self.range = self.add_weight(
+            shape=(2, conditions_shape[-1]), initializer=_zero_to_one, trainable=False, name="range"
+        )
 
     def call(self, conditions: Tensor, keep: Tensor) -> Tensor:
         conditions = ops.clip(ops.cast(conditions, "float32"), self.range[0], self.range[1])
@@ -58,7 +65,9 @@ class Film(layers.Layer):
     def __init__(self, channels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
-        self.project = layers.Dense(2 * channels, kernel_initializer=keras.initializers.VarianceScaling(0.3, "fan_in"))
+        self.project = layers.Dense(
+            2 * channels, kernel_initializer=keras.initializers.VarianceScaling(0.3, "fan_in")
+        )
 
     def build(self, h_shape: Any, condition_shape: Any = None) -> None:
         self.project.build(condition_shape)
@@ -87,7 +96,8 @@ class DenseCell(layers.Layer):
 
 
 class SqueezeExcitation(layers.Layer):
-    """Each channel weighed by what the whole map says (Hu et al. 2018, arXiv 1709.01507), with a bottleneck of a sixteenth."""
+    """Each channel weighed by what the whole map says (Hu et al. 2018, arXiv 1709.01507), with a
+    bottleneck of a sixteenth."""
 
     def __init__(self, channels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -108,21 +118,25 @@ def batch_normalization(**kwargs: Any) -> layers.BatchNormalization:
 
 
 class GenerativeCell(layers.Layer):
-    """The residual cell of NVAE's generative model (figure 3a), with FiLM before its first activation.
+    """The residual cell of NVAE's generative model (figure 3a), with FiLM before its first
+    activation.
 
-    Batch normalisation, 1×1 to ``EXPANSION`` times the channels, BN, FiLM, Swish, depthwise 5×5, BN, Swish, 1×1 back, BN, squeeze
-    and excitation. ``(B, H, W, C), (B, E) -> (B, H, W, C)``.
-    """
+    Batch normalisation, 1×1 to ``EXPANSION`` times the channels, BN, FiLM, Swish, depthwise 5×5,
+    BN, Swish, 1×1 back, BN, squeeze and excitation. ``(B, H, W, C), (B, E) -> (B, H, W, C)``."""
 
     EXPANSION = 6
 
     def __init__(self, channels: int, size: tuple[int, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         wide = self.EXPANSION * channels
-        self.norms = [batch_normalization() for _ in range(3)] + [batch_normalization(gamma_initializer="zeros")]
+        self.norms = [batch_normalization() for _ in range(3)] + [
+            batch_normalization(gamma_initializer="zeros")
+        ]
         self.expand = convolution(wide)
         self.film = Film(wide)
-        self.depthwise = layers.DepthwiseConv2D(tuple(5 if s > 1 else 1 for s in size), padding="same")
+        self.depthwise = layers.DepthwiseConv2D(
+            tuple(5 if s > 1 else 1 for s in size), padding="same"
+        )
         self.project = convolution(channels)
         self.squeeze_excitation = SqueezeExcitation(channels)
 
@@ -145,7 +159,8 @@ class GenerativeCell(layers.Layer):
 
 
 class InferenceCell(layers.Layer):
-    """The residual cell of NVAE's encoder (figure 3b), with FiLM: twice BN, Swish, 3×3, then squeeze and excitation."""
+    """The residual cell of NVAE's encoder (figure 3b), with FiLM: twice BN, Swish, 3×3, then
+    squeeze and excitation."""
 
     def __init__(self, channels: int, size: tuple[int, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -166,15 +181,19 @@ class InferenceCell(layers.Layer):
 
 
 # The setting ``cell``: cells of the encoder and of the decoder.
-CELLS: dict[str, tuple[type, type]] = {"dense": (DenseCell, DenseCell), "paper": (InferenceCell, GenerativeCell)}
+CELLS: dict[str, tuple[type, type]] = {
+    "dense": (DenseCell, DenseCell),
+    "paper": (InferenceCell, GenerativeCell),
+}
 
 
 class LearnedMap(layers.Layer):
-    """A learned map of ``(H, W, C)`` with a part of rank ``rank`` that moves with the condition, added to the decoder's state.
+    """A learned map of ``(H, W, C)`` with a part of rank ``rank`` that moves with the condition,
+    added to the decoder's state.
 
-    At the top it is the decoder's constant. Further down it says where things lie in aligned pictures: FiLM alone, which is the
-    same everywhere, takes long to learn that one value moves only the eyes and another only the mouth.
-    """
+    At the top it is the decoder's constant. Further down it says where things lie in aligned
+    pictures: FiLM alone, which is the same everywhere, takes long to learn that one value moves
+    only the eyes and another only the mouth."""
 
     def __init__(self, size: tuple[int, int], channels: int, rank: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -184,19 +203,32 @@ class LearnedMap(layers.Layer):
     def build(self, h_shape: Any, condition_shape: Any = None) -> None:
         self.weigh.build(condition_shape)
         shape = (*self.size, self.channels)
-        self.value = self.add_weight(shape=(1, *shape), initializer=keras.initializers.RandomNormal(stddev=0.1), name="value")
-        self.moved = self.add_weight(shape=(self.rank, math.prod(shape)), initializer="zeros", name="moved")
+        self.value = self.add_weight(
+            shape=(1, *shape), initializer=keras.initializers.RandomNormal(stddev=0.1), name="value"
+        )
+        self.moved = self.add_weight(
+            shape=(self.rank, math.prod(shape)), initializer="zeros", name="moved"
+        )
 
     def call(self, h: Tensor, condition: Tensor) -> Tensor:
-        moved = ops.reshape(ops.matmul(self.weigh(condition), self.moved), (-1, *self.size, self.channels))
+        moved = ops.reshape(
+            ops.matmul(self.weigh(condition), self.moved), (-1, *self.size, self.channels)
+        )
         return h + self.value + moved
 
 
 class Upsample(layers.Layer):
-    """Each position becomes ``factor``² of its own by a convolution, cropped to ``size``. ``reach`` (1, 1): by itself alone."""
+    """Each position becomes ``factor``² of its own by a convolution, cropped to ``size``.
+    ``reach`` (1, 1): by itself alone."""
 
     def __init__(
-        self, channels: int, size: tuple[int, int], factor: int = 2, gain: float = 1.0, reach: tuple[int, int] = (1, 1), **kwargs: Any
+        self,
+        channels: int,
+        size: tuple[int, int],
+        factor: int = 2,
+        gain: float = 1.0,
+        reach: tuple[int, int] = (1, 1),
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.channels, self.size, self.factor = channels, size, factor
@@ -209,5 +241,7 @@ class Upsample(layers.Layer):
         height, width = h.shape[1:3]
         f = self.factor
         h = ops.reshape(self.project(h), (-1, height, width, f, f, self.channels))
-        h = ops.reshape(ops.transpose(h, (0, 1, 3, 2, 4, 5)), (-1, height * f, width * f, self.channels))
+        h = ops.reshape(
+            ops.transpose(h, (0, 1, 3, 2, 4, 5)), (-1, height * f, width * f, self.channels)
+        )
         return h[:, : self.size[0], : self.size[1], :]

@@ -1,10 +1,10 @@
 """The conditional NVAE: network, densities of its latents, sampling, and its files.
 
-Bottom-up encoder, top-down decoder from a learned constant, latent groups at several scales. Each group has a learned prior
-p(z_l | z_<l, c) and a posterior relative to it. The five values c enter encoder, decoder and prior by FiLM. After NVAE (Vahdat
-and Kautz 2020, arXiv 2007.03898); conditioning with a null condition after classifier-free guidance (arXiv 2207.12598).
-How it is trained stands in objective.py and training/generator.py.
-"""
+Bottom-up encoder, top-down decoder from a learned constant, latent groups at several scales.
+Each group has a learned prior p(z_l | z_<l, c) and a posterior relative to it. The five values c
+enter encoder, decoder and prior by FiLM. After NVAE (Vahdat and Kautz 2020, arXiv 2007.03898);
+conditioning with a null condition after classifier-free guidance (arXiv 2207.12598). How it is
+trained stands in objective.py and training/generator.py."""
 
 import dataclasses
 import math
@@ -18,12 +18,30 @@ from keras import layers, ops
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.models.nvae.distributions import likelihood_of, residual_sample, soft_clamp
-from gaip3_pipeline.models.nvae.layers import CELLS, Conditioning, Film, LearnedMap, Upsample, convolution
+from gaip3_pipeline.models.nvae.layers import (
+    CELLS,
+    Conditioning,
+    Film,
+    LearnedMap,
+    Upsample,
+    convolution,
+)
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.settings import Nvae
 
 # What of the settings shapes the network and so decides whether weights fit.
-ARCHITECTURE = ("height", "width", "stem", "cell", "likelihood", "channels", "latents", "cells", "mixtures", "condition_width")
+ARCHITECTURE = (
+    "height",
+    "width",
+    "stem",
+    "cell",
+    "likelihood",
+    "channels",
+    "latents",
+    "cells",
+    "mixtures",
+    "condition_width",
+)
 
 Tensor = Any
 
@@ -38,9 +56,12 @@ def scale_sizes(height: int, width: int, stem: int) -> list[tuple[int, int]]:
 
 
 class Latent(layers.Layer):
-    """One latent group: its prior from the decoder's state, its posterior relative to the prior, and its way back into the state."""
+    """One latent group: its prior from the decoder's state, its posterior relative to the prior,
+    and its way back into the state."""
 
-    def __init__(self, channels: int, latent_channels: int, size: tuple[int, int], **kwargs: Any) -> None:
+    def __init__(
+        self, channels: int, latent_channels: int, size: tuple[int, int], **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.shape = (*size, latent_channels)
         self.film = Film(channels)
@@ -52,7 +73,9 @@ class Latent(layers.Layer):
 
     def prior_parameters(self, h: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-sigma of p(z_l | z_<l, c), each ``(B, h, w, c)`` float32."""
-        mean, log_sigma = ops.split(ops.cast(self.prior(ops.elu(self.film(h, condition))), "float32"), 2, axis=-1)
+        mean, log_sigma = ops.split(
+            ops.cast(self.prior(ops.elu(self.film(h, condition))), "float32"), 2, axis=-1
+        )
         return soft_clamp(mean), soft_clamp(log_sigma)
 
     def posterior_residual(self, h: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,17 +92,22 @@ class Latent(layers.Layer):
 class Encoder(layers.Layer):
     """Bottom-up: ``(B, H, W, C)`` in -1..1 to a feature map per scale, top-down order.
 
-    Scales finer than all latents only halve: half of a CPU's time would go there, for maps that no latent reads.
-    """
+    Scales finer than all latents only halve: half of a CPU's time would go there, for maps that
+    no latent reads."""
 
     def __init__(self, settings: Nvae, sizes: list[tuple[int, int]], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         widths = settings.channels
         finest = max(scale for scale, channels in enumerate(settings.latents) if channels)
         counts = [n if scale <= finest else 0 for scale, n in enumerate(settings.cells)]
-        self.stem = layers.Conv2D(widths[-1], 2 * settings.stem, strides=settings.stem, padding="same")
+        self.stem = layers.Conv2D(
+            widths[-1], 2 * settings.stem, strides=settings.stem, padding="same"
+        )
         cell, _ = CELLS[settings.cell]
-        self.cells = [[cell(w, size) for _ in range(n)] for w, size, n in zip(widths, sizes, counts, strict=True)]
+        self.cells = [
+            [cell(w, size) for _ in range(n)]
+            for w, size, n in zip(widths, sizes, counts, strict=True)
+        ]
         self.downs = [convolution(w, sizes[i + 1], strides=2) for i, w in enumerate(widths[:-1])]
 
     def call(self, x: Tensor, condition: Tensor, training: bool = False) -> list[Tensor]:
@@ -95,22 +123,33 @@ class Encoder(layers.Layer):
 
 
 class NVAE(keras.Model):
-    """Conditional NVAE. ``{"image": (B, H, W, C), "condition": (B, 5)}`` gives the terms of the bound, see :meth:`call`.
+    """Conditional NVAE. ``{"image": (B, H, W, C), "condition": (B, 5)}`` gives the terms of the
+    bound, see :meth:`call`.
 
-    Images are uint8 (or another integer type) in 0..255, or float in 0..1; C is 3, or 1 for the likelihood ``bernoulli``.
-    Conditions are the five values in the order of ``layout.ATTRIBUTES``, each in 0..1.
-    """
+    Images are uint8 (or another integer type) in 0..255, or float in 0..1; C is 3, or 1 for the
+    likelihood ``bernoulli``. Conditions are the five values in the order of
+    ``layout.ATTRIBUTES``, each in 0..1."""
 
     def __init__(self, settings: Nvae, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = settings
         sizes = scale_sizes(settings.height, settings.width, settings.stem)
-        per_scale = {k: getattr(settings, k) for k in ("channels", "latents", "cells", "kl_weights")}
+        per_scale = {
+            k: getattr(settings, k) for k in ("channels", "latents", "cells", "kl_weights")
+        }
         for name, values in per_scale.items():
             if len(values) != len(sizes):
-                raise ValueError(f"nvae: {name} needs {len(sizes)} numbers, one per scale {_shown(sizes)}; it has {len(values)}: {values}")
-        if not any(settings.latents) or any(c and not n for c, n in zip(settings.latents, settings.cells, strict=True)):
-            raise ValueError(f"nvae: some scale needs latents, and each that has them a cell: {settings.latents=}, {settings.cells=}")
+                raise ValueError(
+                    f"nvae: {name} needs {len(sizes)} numbers, one per scale {_shown(sizes)}; it"
+                    f" has {len(values)}: {values}"
+                )
+        if not any(settings.latents) or any(
+            c and not n for c, n in zip(settings.latents, settings.cells, strict=True)
+        ):
+            raise ValueError(
+                "nvae: some scale needs latents, and each that has them a cell:"
+                f" {settings.latents=}, {settings.cells=}"
+            )
         if settings.cell not in CELLS:
             raise ValueError(f"nvae: cell must be one of {', '.join(CELLS)}, not {settings.cell!r}")
         self.likelihood = likelihood_of(settings.likelihood, settings.mixtures)
@@ -120,13 +159,18 @@ class NVAE(keras.Model):
         self.encoder = Encoder(settings, sizes)
         self.tops = [LearnedMap(size, w) for w, size in zip(widths, sizes, strict=True)]
         self.ups = [Upsample(w, size) for w, size in zip(widths[1:], sizes[1:], strict=True)]
-        self.cells = [[cell(w, size) for _ in range(n)] for w, size, n in zip(widths, sizes, settings.cells, strict=True)]
+        self.cells = [
+            [cell(w, size) for _ in range(n)]
+            for w, size, n in zip(widths, sizes, settings.cells, strict=True)
+        ]
         self.latents = [
             [Latent(w, c, size) for _ in range(n if c else 0)]
             for w, c, size, n in zip(widths, settings.latents, sizes, settings.cells, strict=True)
         ]
         size = (settings.height, settings.width)
-        self.head = Upsample(self.likelihood.channels, size, settings.stem, gain=0.3, reach=sizes[-1])
+        self.head = Upsample(
+            self.likelihood.channels, size, settings.stem, gain=0.3, reach=sizes[-1]
+        )
         self.noise_seed = keras.random.SeedGenerator(settings.seed)
 
     @property
@@ -142,14 +186,18 @@ class NVAE(keras.Model):
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Any]:
         """The terms of the evidence lower bound for one posterior sample, in nats.
 
-        ``log_likelihood`` (B,); ``kl`` a list of (B,), one per group, analytic; ``log_ratio`` (B,): log p(z) − log q(z) of the
-        sample drawn, for the importance-weighted bound. While training, conditions give way to the null condition at times.
-        """
+        ``log_likelihood`` (B,); ``kl`` a list of (B,), one per group, analytic; ``log_ratio``
+        (B,): log p(z) − log q(z) of the sample drawn, for the importance-weighted bound. While
+        training, conditions give way to the null condition at times."""
         levels = _levels(inputs["image"])
         batch = ops.shape(levels)[0]
         keep = ops.ones((batch, 1))
         if training and self.settings.condition_dropout > 0.0:
-            keep = ops.cast(keras.random.uniform((batch, 1), seed=self.noise_seed) >= self.settings.condition_dropout, "float32")
+            keep = ops.cast(
+                keras.random.uniform((batch, 1), seed=self.noise_seed)
+                >= self.settings.condition_dropout,
+                "float32",
+            )
         condition = self.condition_embedding(inputs["condition"], keep)
         features = self.encoder(_centred(levels), condition, training=training)
         kl: list[Tensor] = []
@@ -160,22 +208,33 @@ class NVAE(keras.Model):
             mean, log_sigma = latent.prior_parameters(h, condition)
             delta_mean, delta_log_sigma = latent.posterior_residual(h, features[scale])
             noise = keras.random.normal(ops.shape(delta_mean), seed=self.noise_seed)
-            z, divergence, ratio = residual_sample(mean, log_sigma, delta_mean, delta_log_sigma, noise)
+            z, divergence, ratio = residual_sample(
+                mean, log_sigma, delta_mean, delta_log_sigma, noise
+            )
             kl.append(_per_example(divergence))
             log_ratio = log_ratio + _per_example(ratio)
             return z
 
         parameters = self._top_down(condition, batch, posterior_sample, training)
-        return {"log_likelihood": _per_example(self.likelihood.log_likelihood(levels, parameters)), "kl": kl, "log_ratio": log_ratio}
+        return {
+            "log_likelihood": _per_example(self.likelihood.log_likelihood(levels, parameters)),
+            "kl": kl,
+            "log_ratio": log_ratio,
+        }
 
-    def encode(self, images: Any, conditions: Any, noise: Sequence[Any] | None = None) -> list[Tensor]:
-        """The posterior as standardised prior noise, a list of ``(B, h, w, c)``: ``decode(encode(x, c), c)`` rebuilds ``x``.
+    def encode(
+        self, images: Any, conditions: Any, noise: Sequence[Any] | None = None
+    ) -> list[Tensor]:
+        """The posterior as standardised prior noise, a list of ``(B, h, w, c)``: ``decode(encode(x,
+        c), c)`` rebuilds ``x``.
 
         Its means, or with standard normal ``noise`` of those shapes the draw that it makes.
         """
         levels = _levels(images)
         batch = ops.shape(levels)[0]
-        condition = self.condition_embedding(ops.convert_to_tensor(conditions, "float32"), ops.ones((batch, 1)))
+        condition = self.condition_embedding(
+            ops.convert_to_tensor(conditions, "float32"), ops.ones((batch, 1))
+        )
         features = self.encoder(_centred(levels), condition)
         pending = iter(noise or ())
         encoded: list[Tensor] = []
@@ -185,31 +244,45 @@ class NVAE(keras.Model):
             delta_mean, delta_log_sigma = latent.posterior_residual(h, features[scale])
             encoded.append(delta_mean * ops.exp(-log_sigma))
             if noise is not None:
-                encoded[-1] = encoded[-1] + ops.exp(delta_log_sigma) * ops.convert_to_tensor(next(pending), "float32")
+                encoded[-1] = encoded[-1] + ops.exp(delta_log_sigma) * ops.convert_to_tensor(
+                    next(pending), "float32"
+                )
             return mean + ops.exp(log_sigma) * encoded[-1]
 
         self._top_down(condition, batch, posterior)
         return encoded
 
     def decode(
-        self, noise: Sequence[Any], conditions: Any, temperature: float = 1.0, guidance: Any = 1.0, training: bool = False
+        self,
+        noise: Sequence[Any],
+        conditions: Any,
+        temperature: float = 1.0,
+        guidance: Any = 1.0,
+        training: bool = False,
     ) -> Tensor:
-        """Pictures ``(B, H, W, C)`` float32 in 0..1 from prior noise: z_l = μ_l + temperature · σ_l · ε_l at every group.
+        """Pictures ``(B, H, W, C)`` float32 in 0..1 from prior noise: z_l = μ_l + temperature · σ_l
+        · ε_l at every group.
 
-        The mean of the likelihood, without noise of its own; differentiable in ``noise`` and ``conditions``. ``guidance`` other
-        than 1 moves prior and mean away from those of the null condition (2: twice as far; 0: the null condition's own); as a
-        tensor ``(B, 1, 1, 1)`` it is each picture's own.
-        Raises ``ValueError`` for noise of other shapes than :attr:`latent_shapes`.
-        """
+        The mean of the likelihood, without noise of its own; differentiable in ``noise`` and
+        ``conditions``. ``guidance`` other than 1 moves prior and mean away from those of the
+        null condition (2: twice as far; 0: the null condition's own); as a tensor ``(B, 1, 1,
+        1)`` it is each picture's own. Raises ``ValueError`` for noise of other shapes than
+        :attr:`latent_shapes`."""
         noise = [ops.convert_to_tensor(e, "float32") for e in noise]
         shapes = [tuple(e.shape[1:]) for e in noise]
         if shapes != self.latent_shapes:
-            raise ValueError(f"noise of shapes {shapes}, but this model's latents are {self.latent_shapes}")
+            raise ValueError(
+                f"noise of shapes {shapes}, but this model's latents are {self.latent_shapes}"
+            )
         conditions = ops.convert_to_tensor(conditions, "float32")
         batch = ops.shape(conditions)[0]
         guided = not isinstance(guidance, (int, float)) or guidance != 1.0
         # With guidance the batch is run twice side by side: conditional, then null.
-        keep = ops.concatenate([ops.ones((batch, 1)), ops.zeros((batch, 1))]) if guided else ops.ones((batch, 1))
+        keep = (
+            ops.concatenate([ops.ones((batch, 1)), ops.zeros((batch, 1))])
+            if guided
+            else ops.ones((batch, 1))
+        )
         condition = self.condition_embedding(_twice(conditions) if guided else conditions, keep)
         pending = iter(noise)
 
@@ -228,16 +301,24 @@ class NVAE(keras.Model):
         return ops.clip(mixed(self.likelihood.mean(parameters)), 0.0, 1.0)
 
     def sample_noise(self, n: int, seed: int) -> list[np.ndarray]:
-        """Standard normal noise for ``n`` pictures, float32: the same on every backend, and the same for picture i whatever ``n`` is."""
+        """Standard normal noise for ``n`` pictures, float32: the same on every backend, and the
+        same for picture i whatever ``n`` is."""
         sizes = [math.prod(shape) for shape in self.latent_shapes]
         rows = np.random.default_rng(seed).standard_normal((n, sum(sizes)), dtype=np.float32)
         parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
-        return [part.reshape(n, *shape) for part, shape in zip(parts, self.latent_shapes, strict=True)]
+        return [
+            part.reshape(n, *shape) for part, shape in zip(parts, self.latent_shapes, strict=True)
+        ]
 
-    def _top_down(self, condition: Tensor, batch: Any, choose: Any, training: bool = False) -> Tensor:
-        """The decoder. ``choose(scale, latent, h)`` gives each group's z; returns the likelihood's parameters ``(B, H, W, K)``."""
+    def _top_down(
+        self, condition: Tensor, batch: Any, choose: Any, training: bool = False
+    ) -> Tensor:
+        """The decoder. ``choose(scale, latent, h)`` gives each group's z; returns the
+        likelihood's parameters ``(B, H, W, K)``."""
         h = ops.zeros((batch, 1, 1, self.settings.channels[0]))
-        for scale, (top, cells, latents) in enumerate(zip(self.tops, self.cells, self.latents, strict=True)):
+        for scale, (top, cells, latents) in enumerate(
+            zip(self.tops, self.cells, self.latents, strict=True)
+        ):
             h = top(self.ups[scale - 1](ops.elu(h)) if scale else h, condition)
             for i, cell in enumerate(cells):
                 if latents:
@@ -247,30 +328,40 @@ class NVAE(keras.Model):
 
 
 def build_nvae(settings: Nvae) -> NVAE:
-    """A built NVAE with fresh weights drawn from ``settings.seed``. Raises ``ValueError`` for settings that don't fit together."""
+    """A built NVAE with fresh weights drawn from ``settings.seed``. Raises ``ValueError`` for
+    settings that don't fit together."""
     state = np.random.get_state()
     keras.utils.set_random_seed(settings.seed)
     np.random.set_state(state)
     model = NVAE(settings)
-    picture = np.zeros((1, settings.height, settings.width, model.likelihood.picture_channels), np.uint8)
+    picture = np.zeros(
+        (1, settings.height, settings.width, model.likelihood.picture_channels), np.uint8
+    )
     model({"image": picture, "condition": np.zeros((1, len(ATTRIBUTES)), np.float32)})
     return model
 
 
-def readjust_normalization(model: NVAE, conditions: np.ndarray, temperature: float, draws: int = 500, seed: int = 0) -> None:
-    """Set the decoder's batch normalisation to the mean statistics of ``draws`` batches of samples (NVAE's number).
+def readjust_normalization(
+    model: NVAE, conditions: np.ndarray, temperature: float, draws: int = 500, seed: int = 0
+) -> None:
+    """Set the decoder's batch normalisation to the mean statistics of ``draws`` batches of samples
+    (NVAE's number).
 
-    The statistics of training belong to posterior samples; those of prior samples at ``temperature`` differ. ``conditions (B, 5)``
-    make one batch. Does nothing for cells without batch normalisation.
-    """
-    norms = [layer for cells in model.cells for cell in cells for layer in getattr(cell, "norms", [])]
+    The statistics of training belong to posterior samples; those of prior samples at
+    ``temperature`` differ. ``conditions (B, 5)`` make one batch. Does nothing for cells without
+    batch normalisation."""
+    norms = [
+        layer for cells in model.cells for cell in cells for layer in getattr(cell, "norms", [])
+    ]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
     for i in range(draws):
         for norm in norms:
             norm.momentum = i / (i + 1)  # makes the moving average a plain mean
-        model.decode(model.sample_noise(len(conditions), seed + i), conditions, temperature, training=True)
+        model.decode(
+            model.sample_noise(len(conditions), seed + i), conditions, temperature, training=True
+        )
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
@@ -283,17 +374,21 @@ def save_nvae(model: NVAE, folder: Path) -> None:
 
 def load_nvae(folder: Path) -> NVAE:
     """The model of ``folder``. Raises ``FileNotFoundError`` when there is none."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in load_config(folder).items()}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in load_config(folder).items()
+    }
     model = build_nvae(Nvae(**values))
     load_weights(model, folder)
     return model
 
 
 def warm_start(folder: Path, settings: Nvae) -> NVAE | None:
-    """The model of ``folder`` for a training under ``settings`` to start from; None where there is none of the same architecture."""
+    """The model of ``folder`` for a training under ``settings`` to start from; None where there
+    is none of the same architecture."""
     try:
         model = load_nvae(folder)
-    except (FileNotFoundError, TypeError, ValueError):  # none yet, or one of earlier code that cannot be built any more
+    # none yet, or one of earlier code that cannot be built any more
+    except (FileNotFoundError, TypeError, ValueError):
         return None
     same = all(getattr(model.settings, name) == getattr(settings, name) for name in ARCHITECTURE)
     return model if same else None

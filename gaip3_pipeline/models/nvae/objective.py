@@ -1,4 +1,5 @@
-"""What an NVAE is trained on: the bound with KL warm-up and balancing, spectral regularisation, control; and an EMA of the weights."""
+"""What an NVAE is trained on: the bound with KL warm-up and balancing, spectral regularisation,
+control; and an EMA of the weights."""
 
 import math
 from collections import defaultdict
@@ -22,9 +23,9 @@ CONTROL_SHARE = 4  # one face is drawn for control for so many of the batch
 class SpectralRegularization(layers.Layer):
     """Sum of the largest singular values of convolution kernels: NVAE, section 3.2.
 
-    A kernel is taken as a matrix of (inputs and positions) × outputs. One power iteration each time, from the singular vector
-    that the time before left; kernels of one shape are iterated together.
-    """
+    A kernel is taken as a matrix of (inputs and positions) × outputs. One power iteration each
+    time, from the singular vector that the time before left; kernels of one shape are iterated
+    together."""
 
     def __init__(self, model: keras.Model, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -57,18 +58,22 @@ class SpectralRegularization(layers.Layer):
 
 
 class NvaeTraining(keras.Model):
-    """An NVAE as ``fit`` trains it: ``nvae`` learns, ``ema`` follows as a moving average and is what is kept and validated.
+    """An NVAE as ``fit`` trains it: ``nvae`` learns, ``ema`` follows as a moving average and is
+    what is kept and validated.
 
-    Takes batches ``{"image": (B, H, W, C) uint8, "condition": (B, 5) float32}``. The loss is in nats per dimension. The step
-    counter, the average and the seeds are variables of the model, so that a checkpoint of its variables resumes everything.
+    Takes batches ``{"image": (B, H, W, C) uint8, "condition": (B, 5) float32}``. The loss is in
+    nats per dimension. The step counter, the average and the seeds are variables of the model, so
+    that a checkpoint of its variables resumes everything.
 
-    ``guides``: frozen regressors, ``(B, h, w, 3) float32 in 0..1 -> (B, K)`` each, together of the five values in the order of
-    ``layout.ATTRIBUTES``. With them and ``settings.control`` above 0 each step also draws a few faces from the prior with random
-    values, and the squared error of what the guides see in them joins the loss. The bound alone leaves small features to the
-    latents: a condition that says what a posterior sample says anyway earns no likelihood. Control joins in at half of the training.
-    ``ranges`` (2, 5) are the least and greatest values that the pictures have (0 and 1, if not given): the networks take no others,
-    and control asks for no others. ``known (5,)``: which of the values the guides know; the others take no part in control.
-    """
+    ``guides``: frozen regressors, ``(B, h, w, 3) float32 in 0..1 -> (B, K)`` each, together of
+    the five values in the order of ``layout.ATTRIBUTES``. With them and ``settings.control``
+    above 0 each step also draws a few faces from the prior with random values, and the squared
+    error of what the guides see in them joins the loss. The bound alone leaves small features to
+    the latents: a condition that says what a posterior sample says anyway earns no likelihood.
+    Control joins in at half of the training. ``ranges`` (2, 5) are the least and greatest values
+    that the pictures have (0 and 1, if not given): the networks take no others, and control asks
+    for no others. ``known (5,)``: which of the values the guides know; the others take no part
+    in control."""
 
     def __init__(
         self,
@@ -85,7 +90,9 @@ class NvaeTraining(keras.Model):
         self.ema = build_nvae(settings)
         self.ema.trainable = False
         self.spectral = SpectralRegularization(self.nvae)
-        self.step = self.add_weight(shape=(), initializer="zeros", dtype="float32", trainable=False, name="step")
+        self.step = self.add_weight(
+            shape=(), initializer="zeros", dtype="float32", trainable=False, name="step"
+        )
         self._warmup_steps = max(settings.kl_warmup * total_steps, 1.0)
         self._total_steps = max(float(total_steps), 1.0)
         self._dimensions = settings.height * settings.width * self.nvae.likelihood.picture_channels
@@ -101,11 +108,15 @@ class NvaeTraining(keras.Model):
         has_control = self.guides and settings.control > 0.0 and any(self._known)
         self._control = [keras.metrics.Mean(name="control_mse")] if has_control else []
         self._control_seed = keras.random.SeedGenerator(settings.seed + 1)
-        self._kl = [keras.metrics.Mean(name=f"kl_{i}_{h}x{w}") for i, (h, w, _) in enumerate(self.nvae.latent_shapes)]
+        self._kl = [
+            keras.metrics.Mean(name=f"kl_{i}_{h}x{w}")
+            for i, (h, w, _) in enumerate(self.nvae.latent_shapes)
+        ]
         self.built = True
 
     def start_from(self, nvae: NVAE, step: int) -> None:
-        """Begin with the weights of ``nvae``, of this architecture, as if ``step`` updates had passed; ``ranges`` stay those given."""
+        """Begin with the weights of ``nvae``, of this architecture, as if ``step`` updates had
+        passed; ``ranges`` stay those given."""
         for network in (self.nvae, self.ema):
             ranges = ops.convert_to_numpy(network.condition_embedding.range)
             for weight, value in zip(network.weights, nvae.weights, strict=True):
@@ -117,54 +128,92 @@ class NvaeTraining(keras.Model):
         """The terms of the bound: of the learning model in training, of the average otherwise."""
         return self.nvae(inputs, training=True) if training else self.ema(inputs, training=False)
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Tensor:
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
         log_likelihood = ops.mean(y_pred["log_likelihood"])
         kl = ops.stack([ops.mean(k) for k in y_pred["kl"]])
         bound = log_likelihood - ops.sum(kl)
         finite = ops.isfinite(bound)
-        for metric, value in zip((self._bits, *self._kl), (-bound / (self._dimensions * math.log(2.0)), *ops.unstack(kl)), strict=True):
-            metric.update_state(ops.where(finite, value, 0.0), sample_weight=ops.cast(finite, "float32"))
+        for metric, value in zip(
+            (self._bits, *self._kl),
+            (-bound / (self._dimensions * math.log(2.0)), *ops.unstack(kl)),
+            strict=True,
+        ):
+            metric.update_state(
+                ops.where(finite, value, 0.0), sample_weight=ops.cast(finite, "float32")
+            )
         if self._control:
-            control = self._control_error(self.nvae if training else self.ema, ops.shape(x["image"])[0])
+            control = self._control_error(
+                self.nvae if training else self.ema, ops.shape(x["image"])[0]
+            )
             self._control[0].update_state(control)
         if not training:
-            return -bound / self._dimensions + (self.settings.control * control if self._control else 0.0)
+            return -bound / self._dimensions + (
+                self.settings.control * control if self._control else 0.0
+            )
         loss = (ops.sum(self._kl_factors(kl) * kl) - log_likelihood) / self._dimensions
         if self.settings.spectral > 0.0:
             loss = loss + self.settings.spectral / self._dimensions * self.spectral.penalty()
         if self._control:
-            # Not before there are faces: what a guide says of anything else would only bend the prior.
-            rising = (self.step / self._total_steps - CONTROL_BEGINS) / (CONTROL_COMPLETE - CONTROL_BEGINS)
+            # Not before there are faces: what a guide says of anything else would only bend the
+            # prior.
+            rising = (self.step / self._total_steps - CONTROL_BEGINS) / (
+                CONTROL_COMPLETE - CONTROL_BEGINS
+            )
             loss = loss + self.settings.control * ops.clip(rising, 0.0, 1.0) * control
         self._follow()
-        # A loss that is no number shows as 0 and has no gradient: the optimiser skips and counts the update.
+        # A loss that is no number shows as 0 and has no gradient: the optimiser skips and counts
+        # the update.
         return ops.where(ops.isfinite(loss), loss, 0.0)
 
     def _control_error(self, nvae: NVAE, batch: Any) -> Tensor:
-        """Mean squared error between five random values and what the guides see in samples that asked for them."""
-        n = max(batch // CONTROL_SHARE, 1) if isinstance(batch, int) else ops.maximum(batch // CONTROL_SHARE, 1)
+        """Mean squared error between five random values and what the guides see in samples that
+        asked for them."""
+        n = (
+            max(batch // CONTROL_SHARE, 1)
+            if isinstance(batch, int)
+            else ops.maximum(batch // CONTROL_SHARE, 1)
+        )
         low, high = ops.unstack(ops.convert_to_tensor(self.nvae.condition_embedding.range))
-        asked = low + (high - low) * keras.random.uniform((n, len(ATTRIBUTES)), seed=self._control_seed)
-        noise = [keras.random.normal((n, *shape), seed=self._control_seed) for shape in self.nvae.latent_shapes]
+        asked = low + (high - low) * keras.random.uniform(
+            (n, len(ATTRIBUTES)), seed=self._control_seed
+        )
+        noise = [
+            keras.random.normal((n, *shape), seed=self._control_seed)
+            for shape in self.nvae.latent_shapes
+        ]
         pictures = nvae.decode(noise, asked)
-        # Half of them mirrored and all with a little noise, so that what a guide alone sees in a picture is not worth learning.
+        # Half of them mirrored and all with a little noise, so that what a guide alone sees in a
+        # picture is not worth learning.
         mirrored = keras.random.uniform((n, 1), seed=self._control_seed) < 0.5
         pictures = ops.where(mirrored[:, :, None, None], ops.flip(pictures, axis=2), pictures)
-        pictures = pictures + GUIDE_NOISE * keras.random.normal(ops.shape(pictures), seed=self._control_seed)
+        pictures = pictures + GUIDE_NOISE * keras.random.normal(
+            ops.shape(pictures), seed=self._control_seed
+        )
         turns = ops.convert_to_tensor([[a in MIRRORED for a in ATTRIBUTES]])
         asked = ops.where(ops.logical_and(mirrored, turns), 1.0 - asked, asked)
         return values_error(self.guides, self._known, pictures, asked)
 
     def _kl_factors(self, kl: Tensor) -> Tensor:
-        """The weight of each group's KL: warm-up, balancing while it lasts (NVAE, appendix A), and the scale's own weight."""
+        """The weight of each group's KL: warm-up, balancing while it lasts (NVAE, appendix A),
+        and the scale's own weight."""
         warmth = ops.minimum(self.step / self._warmup_steps, 1.0)
         sizes = ops.convert_to_tensor([float(h * w) for h, w, _ in self.nvae.latent_shapes])
         share = ops.stop_gradient(kl + 1e-2) * sizes
         balanced = share / ops.mean(share)
-        return ops.convert_to_tensor(self._kl_weights) * ops.where(warmth < 1.0, balanced * warmth, ops.ones_like(balanced))
+        return ops.convert_to_tensor(self._kl_weights) * ops.where(
+            warmth < 1.0, balanced * warmth, ops.ones_like(balanced)
+        )
 
     def _follow(self) -> None:
-        """Move the average towards the weights as they were before this update; it starts as a plain mean of the first steps."""
+        """Move the average towards the weights as they were before this update; it starts as a
+        plain mean of the first steps."""
         keep = ops.minimum(self.settings.ema, self.step / (self.step + 10.0))
         for average, weight in zip(self.ema.weights, self.nvae.weights, strict=True):
             average.assign(average * keep + ops.stop_gradient(weight) * (1.0 - keep))
