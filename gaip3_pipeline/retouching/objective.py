@@ -3,20 +3,17 @@ far they have gone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from keras import ops
 
 from gaip3_pipeline.models.backend import compiled, gradient
 from gaip3_pipeline.models.regressor import fitted
-from gaip3_pipeline.sampling.draw import FaceGenerator
+from gaip3_pipeline.sampling.draw import FaceGenerator, noise_maps
 from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.training.critic import TrainedCritic
 from gaip3_pipeline.training.regressor import Regressor
-
-if TYPE_CHECKING:
-    from gaip3_pipeline.retouching.methods import LatentBatch
 
 COARSE = 4  # a picture's size over that at which it says who a person is
 
@@ -35,6 +32,53 @@ class Evaluation:
     picture: np.ndarray
     gradients: list[np.ndarray]
     finite: np.ndarray
+
+
+class LatentBatch:
+    """The latents of a batch on their way: ``noise`` to be looked at next, ``start`` as drawn,
+    ``best`` so far, each a list of ``(B, h, w, c) float32``; ``conditions (B, 5)``; ``maps (B,
+    H, W, 1)`` and ``detail (B,)``: the noise and the amount of detail; ``seed (B,)`` of each
+    sample's own chance; ``round (B,)``: looks taken."""
+
+    def __init__(self, noise: list[np.ndarray], conditions: np.ndarray, maps: np.ndarray) -> None:
+        self.noise, self.start, self.best = (
+            noise,
+            [e.copy() for e in noise],
+            [e.copy() for e in noise],
+        )
+        n = len(conditions)
+        self.conditions, self.maps, self.detail = conditions, maps, np.zeros(n, np.float32)
+        self.seed, self.round = np.zeros(n, np.int64), np.zeros(n, int)
+
+    def begin(
+        self,
+        place: int,
+        noise: Sequence[np.ndarray],
+        conditions: np.ndarray,
+        seed: int,
+        detail: float,
+    ) -> None:
+        """Put a new sample at ``place``."""
+        for levels in (self.noise, self.start, self.best):
+            for level, e in zip(levels, noise, strict=True):
+                level[place] = e
+        self.conditions[place], self.seed[place], self.round[place] = conditions, seed, 0
+        self.maps[place], self.detail[place] = noise_maps([seed], *self.maps.shape[1:3])[0], detail
+
+    def keep(self, which: np.ndarray) -> None:
+        """Take the latents as the best so far where ``which (B,) bool``."""
+        self.best = [where_rows(which, e, b) for e, b in zip(self.noise, self.best, strict=True)]
+
+    def fresh(self) -> list[np.ndarray]:
+        """Standard normal noise of the latents' shapes, each sample's from its seed and round
+        alone."""
+        rows = []
+        for seed, looks in zip(self.seed, self.round, strict=True):
+            generator = np.random.default_rng((int(seed), int(looks)))
+            rows.append(
+                [generator.standard_normal(e.shape[1:], dtype=np.float32) for e in self.noise]
+            )
+        return [np.stack(level) for level in zip(*rows, strict=True)]
 
 
 class RetouchObjective:
@@ -107,7 +151,7 @@ class RetouchObjective:
 
         self._with_gradient, self._without = gradient(terms), compiled(terms)
 
-    def see(self, draw: "LatentBatch", held: np.ndarray, with_gradient: bool) -> Evaluation:
+    def see(self, draw: LatentBatch, held: np.ndarray, with_gradient: bool) -> Evaluation:
         """Evaluate the latents of ``draw``. What is held counts from a sample's second round on:
         the first measures it."""
         weight = (draw.round > 0).astype(np.float32)[:, None]

@@ -15,8 +15,8 @@ from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.progress import Progress
-from gaip3_pipeline.retouching.methods import METHODS, Correction, LatentBatch, Method
-from gaip3_pipeline.retouching.objective import Evaluation, RetouchObjective, chosen
+from gaip3_pipeline.retouching.methods import METHODS, Correction, Method
+from gaip3_pipeline.retouching.objective import Evaluation, LatentBatch, RetouchObjective, chosen
 from gaip3_pipeline.retouching.prior_critic import load_prior_critic
 from gaip3_pipeline.sampling.draw import AGGREGATE, FaceGenerator, load_face_generator
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, Retouch
