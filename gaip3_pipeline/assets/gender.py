@@ -85,8 +85,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             FEMALE,
             combine,
             load_gender_models,
+            probabilities_of,
             score_gender,
-            softmax,
         )
         from gaip3_pipeline.training_data import folds_of_keys, originals_table, processed_table
 
@@ -99,7 +99,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         batches = load_images(
             [step.root.path / p for p in table.path], HEIGHT, WIDTH, progress=step.progress()
         )
-        probabilities = softmax(
+        probabilities = probabilities_of(
             combine(score_gender(models, extractor, batches), table.key.map(fold).to_numpy())
         )
         path = step.root.gender_probabilities

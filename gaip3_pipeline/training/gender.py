@@ -136,9 +136,7 @@ def train_gender(faces: LabelledFaces, settings: GenderModel, run: Run) -> Gende
         {f"fold{k}_{n}": v for k, h in enumerate(epoch) for n, v in h.items()}
         for epoch in zip(*histories, strict=True)
     ]
-    return GenderResult(
-        history, logits, softmax(logits.astype(np.float64), axis=1).astype(np.float32)
-    )
+    return GenderResult(history, logits, probabilities_of(logits))
 
 
 def load_gender_models(folder: Path) -> GenderModels:
@@ -213,6 +211,11 @@ def combine(logits: np.ndarray, fold: np.ndarray) -> np.ndarray:
     fold = np.asarray(fold)
     own = logits[np.arange(len(logits)), np.maximum(fold, 0)]
     return np.where((fold == NO_FOLD)[:, None], logits.mean(axis=1), own).astype(np.float32)
+
+
+def probabilities_of(logits: np.ndarray) -> np.ndarray:
+    """``(N, 2)`` logits to ``(N, 2) float32`` probabilities of male and female."""
+    return softmax(logits.astype(np.float64), axis=1).astype(np.float32)
 
 
 def _train_fold(

@@ -16,8 +16,8 @@ from gaip3_pipeline.training.gender import (
     combine,
     folds_of,
     load_gender_models,
+    probabilities_of,
     score_gender,
-    softmax,
     train_gender,
 )
 from gaip3_pipeline.training.run import Run
@@ -146,7 +146,7 @@ def test_pictures_without_a_fold_have_the_mean_of_all_logits():
 
 
 def test_probabilities_of_extreme_logits_are_finite_and_sum_to_one():
-    probabilities = softmax(np.array([[0.0, 9.3], [500.0, -500.0]], np.float32))
+    probabilities = probabilities_of(np.array([[0.0, 9.3], [500.0, -500.0]], np.float32))
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-6)
     assert probabilities[0, gender.FEMALE] > 0.9999

@@ -1,0 +1,309 @@
+"""Every bench runs at a tiny size and says in its last line what it measured."""
+
+import gzip
+import json
+import math
+import re
+import runpy
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import REPOSITORY, DataRoot
+from gaip3_pipeline.settings import Nvae, load
+
+BENCH = REPOSITORY / "bench"
+FEW_CELLS = """
+[nvae]
+channels = [8, 8, 8, 8, 8]
+latents = [4, 0, 0, 0, 0]
+cells = [1, 0, 0, 0, 0]
+batch_size = 64
+"""
+Bench = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
+    """A bench, run in this process as ``python bench/NAME.py WORDS`` would be: what its last line
+    says."""
+    monkeypatch.syspath_prepend(str(BENCH))
+
+    def run(name: str, *words: object) -> dict[str, Any]:
+        script = str(BENCH / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+        runpy.run_path(script, run_name="__main__")
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run
+
+
+def numbers(said: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of what a bench said, and where it stands there."""
+    if isinstance(said, dict | list):
+        for key, value in said.items() if isinstance(said, dict) else enumerate(said):
+            yield from numbers(value, f"{name}.{key}")
+    elif isinstance(said, int | float):
+        yield name, said
+
+
+def not_finite(said: Any) -> list[str]:
+    """Where numbers stand that are none."""
+    return [name for name, number in numbers(said) if not math.isfinite(number)]
+
+
+def test_every_bench_has_a_test() -> None:
+    benches = {path.stem for path in BENCH.glob("*.py")} - {"common"}
+    assert benches == set(re.findall(r'bench\(\s*"(\w+)"', Path(__file__).read_text()))
+
+
+def test_cells(bench: Bench, root_copy: DataRoot, tmp_path: Path) -> None:
+    with root_copy.settings_file.open("a") as settings:
+        settings.write(FEW_CELLS)
+    out = tmp_path / "out"
+    one_epoch = ("--kinds", "dense", "paper_stem", "--minutes", 1e-9, 1e-9)
+    said = bench("cells", root_copy.path, *one_epoch, "--out", out)
+
+    assert said.keys() == {"bits_per_dim", "seconds", "samples", "curves"}
+    kinds = {"dense", "paper_stem"}
+    assert [set(said[k]) for k in ("seconds", "samples", "curves")] == [kinds] * 3
+    assert not not_finite(said)
+    assert {p.name for p in out.iterdir()} == {"dense.jpg", "paper_stem.jpg", "curves.jpg"}
+
+
+def test_the_kinds_of_cells_have_equal_latents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    of_kind = runpy.run_path(str(BENCH / "cells.py"))["of_kind"]
+    dense, paper, paper_stem = (of_kind(k, Nvae()) for k in ("dense", "paper", "paper_stem"))
+
+    assert dense.latents == paper.latents == paper_stem.latents[:-1]
+    assert paper_stem.latents[-1] == 0
+    assert (dense.cell, paper.cell, paper_stem.cell) == ("dense", "paper", "paper")
+    assert paper.stem == 2 * paper_stem.stem
+    scales = {len(getattr(paper_stem, k)) for k in ("channels", "latents", "cells", "kl_weights")}
+    assert scales == {len(Nvae().channels) + 1}
+
+
+def test_control(bench: Bench, finished_root: DataRoot, tmp_path: Path) -> None:
+    sizes = ("--painted", 20, "--epochs", 1, "--guidance", 1, "--faces", 2)
+    said = bench("control", finished_root.path, tmp_path, *sizes)
+
+    assert said.keys() == {"evaluators_r2", "rows"}
+    assert set(said["evaluators_r2"]) == set(ATTRIBUTES)
+    [row] = said["rows"]
+    assert {"guidance", "temperature", "leakage", "spearman_head", "fd_random_samples"} <= set(row)
+    assert not not_finite(said)
+    assert (tmp_path / "strips_guidance_1.jpg").exists()
+    assert (tmp_path / "control_guidance_1.jpg").exists()
+
+
+def test_detail(bench: Bench, finished_root: DataRoot, tmp_path: Path) -> None:
+    start, sheets = tmp_path / "start.npz", tmp_path / "sheets"
+    sizes = ("--steps", 1, "--every", 1, "--set", "batch_size=2")
+    said = bench("detail", finished_root.path, *sizes, "--save-start", start, "--out", sheets)
+
+    counts = {"root", "n", "held_out"}
+    assert said.keys() == counts | {"means", "pictures_per_second", "peak_mb", "rows"}
+    assert [row["steps"] for row in said["rows"]] == [1]
+    assert not not_finite(said)
+    assert start.exists()
+    assert [p.name for p in sheets.iterdir()] == ["000001.jpg"]
+
+
+def test_full_size(bench: Bench, tmp_path: Path) -> None:
+    few = ("--d1", 2, "--female", 1, "--male", 1, "--size", 128)
+    said = bench("full_size", "--root", tmp_path, *few, "--to", "resized_d1", "--repeats", 0)
+
+    assert said.keys() == {"rows", "images", "dry_run_seconds", "dagster_mib", "mlflow_mib"}
+    assert [row["asset"] for row in said["rows"]] == ["painting", "resized_d1"]
+    assert all(row["peak_mib"] > 0 for row in said["rows"])
+    assert said["images"] == 8
+    assert not not_finite(said)
+
+
+def test_full_size_goes_up_to_the_input_values(
+    monkeypatch: pytest.MonkeyPatch, finished_root: DataRoot
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    origins = runpy.run_path(str(BENCH / "full_size.py"))["origins"]
+    assets = origins(finished_root, [f"input_values_{a}" for a in ATTRIBUTES])
+
+    order = [assets.index(name) for name in ("resized_d1", "feature_extractor", "final_dataset")]
+    assert order == sorted(order)
+    assert {f"input_model_{a}" for a in ATTRIBUTES} | {"near_duplicates"} <= set(assets)
+    assert assets[-1].startswith("input_values_")
+    assert not {"nvae_weights", "label_review", "image_quality"} & set(assets)
+
+
+def test_image_prep(bench: Bench, tmp_path: Path) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((256, 256)).save(tmp_path / "photograph.jpg")
+    said = bench("image_prep", tmp_path, "--repeats", 1)
+
+    assert said.keys() == {"progressive", "baseline"}
+    rates = {"ours", "ours_to_jpeg", "pillow_full", "opencv_full", "decoder_limit"}
+    assert set(said["baseline"]) == rates | {"mean_abs_diff", "two_process_speedup"}
+    assert not not_finite(said)
+
+
+def test_input_models(bench: Bench, finished_root: DataRoot) -> None:
+    sizes = ("--networks", 1, "--folds", 2, "--attribute", "eyes")
+    said = bench("input_models", finished_root.path, *sizes)
+
+    assert said.keys() == {"folds", "eyes"}
+    assert set(said["eyes"]) == {"process", "network", "mean of both"}
+    figures = {"n", "r2", "r2_low", "r2_high", "mae", "spearman", "seconds", "exact", "taught"}
+    assert set(said["eyes"]["process"]) == figures
+    assert not not_finite(said)
+
+
+def test_label_review(bench: Bench, finished_root: DataRoot, tmp_path: Path) -> None:
+    labels = pd.read_csv(finished_root.checked_labels("mouth"))
+    second = labels.assign(name=labels.path, mouth=labels.value.round())
+    second.to_csv(tmp_path / "second.csv", index=False)
+    sizes = ("--seeds", 1, "--networks", 1, "--attribute", "mouth")
+    said = bench("label_review", finished_root.path, *sizes, "--second", tmp_path / "second.csv")
+
+    assert said.keys() == {"share", "seeds", "network_epochs", "mouth"}
+    ways = {"review", "residual", "network", "both", "review, seed 0"}
+    others = {"n", "r2", "fit_s", "expected_wrong", "second labelling", "network_s"}
+    assert set(said["mouth"]) == ways | others
+    assert said["mouth"]["second labelling"]["n"] == said["mouth"]["n"]
+    assert not not_finite(said)
+
+
+def test_labelling(bench: Bench, finished_root: DataRoot, tmp_path: Path) -> None:
+    sizes = ("--seeds", 2, "--folds", 2, "--counts", 10, 20, "--chosen", 20, "--networks", 1)
+    words = ("--attribute", "mouth", "--out", tmp_path / "curves.jpg")
+    said = bench("labelling", finished_root.path, *sizes, *words)
+
+    assert said.keys() == {"seeds", "mouth"}
+    of_ways = {f"{k}_{way}" for k in ("r2", "error", "rare") for way in ("random", "chosen")}
+    assert set(said["mouth"]) == of_ways | {"n", "labels", "equivalent", "interval", "networks"}
+    assert said["mouth"]["labels"] == [10, 20]
+    assert not not_finite(said)
+    assert (tmp_path / "curves.jpg").exists()
+
+
+def test_labelling_says_that_labels_are_too_few(bench: Bench, finished_root: DataRoot) -> None:
+    sizes = ("--seeds", 1, "--folds", 2, "--counts", 10, 200, "--attribute", "mouth")
+    with pytest.raises(SystemExit, match="labels of mouth are too few for --chosen 200"):
+        bench("labelling", finished_root.path, *sizes)
+
+
+def test_nvae_mnist(bench: Bench, tmp_path: Path) -> None:
+    data, folder = tmp_path / "mnist", tmp_path / "trained"
+    data.mkdir()
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 28, 28), np.uint8)
+    for name in ("train", "t10k"):
+        file = data / f"{name}-images-idx3-ubyte.gz"
+        file.write_bytes(gzip.compress(struct.pack(">4I", 2051, *pictures.shape) + bytes(pictures)))
+    sizes = ("--size", "tiny", "--epochs", 1, "--k", 2, "--images", 2)
+    said = bench("nvae_mnist", folder, "--data", data, *sizes)
+
+    bounds = {"nll_nats", "elbo_nats", "kl", "k", "n"}
+    training = {"minutes", "device", "parameters", "epochs", "of_epochs", "backend"}
+    assert said.keys() == bounds | training | {"paper_nats"}
+    assert said["n"] == 2
+    assert not not_finite(said)
+    assert len((folder / "curve.csv").read_text().splitlines()) == 2
+
+
+def test_prior(bench: Bench, finished_root: DataRoot) -> None:
+    said = bench("prior", finished_root.path, "--steps", 4, "--width", 4)
+
+    assert said.keys() == {"root", "n", "n_train", "auc", "nats"}
+    assert {"none", "all"} < set(said["auc"])
+    assert {"a Gaussian each, in use", "one Gaussian of all"} < set(said["nats"])
+    assert not not_finite(said)
+
+
+def test_record(bench: Bench, finished_root: DataRoot) -> None:
+    said = bench("record", finished_root.path, "--command", "a test", "--name", "tiny")
+
+    same = {"root", "command", "date", "commit", "hardware"}
+    assert said.keys() == {"figure", "value", "interval", "n"} | same
+    assert (said["figure"], said["root"]) == ("aggregate_posterior:nats", "tiny")
+    assert not not_finite(said)
+
+
+def test_refresh(bench: Bench, root_copy: DataRoot) -> None:
+    said = bench("refresh", "--root", root_copy.path, "--repeats", 1)
+
+    assert said.keys() == {"unchanged_s", "relabel_one_s", "images", "relabel_parts_s"}
+    faces = load(root_copy).faces
+    assert said["images"] == 2 * (faces.d1 + faces.female + faces.male)
+    made = {"labels_mouth", "input_model_mouth", "input_values_mouth"}
+    assert set(said["relabel_parts_s"]) == made
+    assert not not_finite(said)
+
+
+def test_retouching(bench: Bench, finished_root: DataRoot, tmp_path: Path) -> None:
+    sizes = ("--n", 8, "--set", "steps=1", "batch_size=8", "--makes", "regression")
+    words = ("--methods", "transport", "--out", tmp_path)
+    said = bench("retouching", finished_root.path, *sizes, *words)
+
+    assert said.keys() == {"root", "n", "guidance", "rows"}
+    ways = [row["way"] for row in said["rows"]]
+    assert ways == ["as sampled", "transport 0.5", "reconstructions of the data"]
+    assert not not_finite(said)
+    assert {p.name for p in tmp_path.iterdir()} == {"transport_0.5.jpg", "transport_0.5_most.jpg"}
+
+
+def test_sampling(bench: Bench, finished_root: DataRoot, tmp_path: Path) -> None:
+    words = ("--temperatures", 1, "--guidance", 1, "--faces", 1, "--out", tmp_path)
+    said = bench("sampling", finished_root.path, *words)
+
+    assert said.keys() == {"rows"}
+    [row] = said["rows"]
+    assert {"temperature", "guidance", "fd_random_samples", "fd_attributes_real", "r2"} < set(row)
+    assert not not_finite(said)
+    assert [p.name for p in tmp_path.iterdir()] == ["t1_g1.jpg"]
+
+
+def test_sampling_says_that_too_few_pictures_are_held_out(
+    bench: Bench, root_copy: DataRoot
+) -> None:
+    manifest = root_copy.manifest("final_dataset")
+    table = pd.read_parquet(manifest)
+    table.assign(split=["test"] * 15 + ["train"] * (len(table) - 15)).to_parquet(manifest)
+    with pytest.raises(SystemExit, match=r"15 pictures are held out, and distances need 16$"):
+        bench("sampling", root_copy.path)
+
+
+def test_scoring(bench: Bench, finished_root: DataRoot) -> None:
+    said = bench("scoring", finished_root.path, "--images", 2, "--one-by-one", 1)
+
+    rates = {"ours_images_per_s", "one_by_one_images_per_s", "times"}
+    assert said.keys() == rates | {"images", "parts_s"}
+    assert set(said["parts_s"]) == {"decoding", "gender", "features", "values"}
+    assert said["images"] == 2
+    assert not not_finite(said)
+
+
+def test_stability(bench: Bench) -> None:
+    said = bench("stability", "--seeds", 1, "--rates", 1e-3, "--batches", 8, "--steps", 2)
+
+    assert said.keys() == {"trainings", "steps", "no_numbers", "skipped", "seconds"}
+    assert (said["trainings"], said["no_numbers"]) == (1, 0)
+
+
+def test_train_step(bench: Bench) -> None:
+    words = ("--presets", "tiny", "--cells", "dense", "--batch", 2, "--steps", 1)
+    said = bench("train_step", *words)
+
+    assert said.keys() == {"rows"}
+    [row] = said["rows"]
+    of_what = {"preset", "backend", "cell", "batch", "parameters"}
+    rates = {"images_per_s", "input_images_per_s", "matmul_gflop_per_s"}
+    costs = {"over_convolutions", "peak_mb", "gflop_per_image", "share_of_matmul"}
+    assert set(row) == of_what | rates | costs
+    assert not not_finite(said)
