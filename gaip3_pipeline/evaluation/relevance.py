@@ -65,7 +65,7 @@ def parts_sheet(pictures: np.ndarray) -> bytes:
 
 def relevance_map(relevance: np.ndarray, attribute: str) -> bytes:
     """Where the process of ``attribute`` looks: each group's share of the relevances ``(G,)``
-    (training/features.GROUPS)."""
+    (features/extractor.groups)."""
     share = np.asarray(relevance) / max(float(np.sum(relevance)), 1e-12)
     # patches and colours; rows; sides and middle
     of_words, others = share[: len(REGIONS) - 1].reshape(2, -1, 2), share[len(REGIONS) - 1 :]

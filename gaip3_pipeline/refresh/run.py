@@ -45,7 +45,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     failed_checks: list[str] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
-    # figures, pictures and runs before and after (see refresh_record)
+    # figures, pictures and runs before and after (see record.py)
     results: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -64,7 +64,7 @@ def refresh(
     """Observe, then materialise every stale or missing asset that has no stale ancestor, until none
     is left.
 
-    The plan is said before it runs, and a record is kept of what it does (see refresh_record),
+    The plan is said before it runs, and a record is kept of what it does (see record.py),
     unless there is nothing to do. Assets of ``again`` are made though nothing changed;
     ``config`` maps assets to the configuration that they are made with. Raises
     :class:`RefreshError` when an asset or a blocking check fails, or another refresh of the root

@@ -60,7 +60,7 @@ class _Strict(BaseModel):
 
 class Drawn(_Strict):
     """The latents of a seed, as everywhere in the project
-    (``evaluation.generate.noise_of_seeds``)."""
+    (``sampling.draw.noise_of_seeds``)."""
 
     seed: Annotated[int, Field(ge=0, lt=2**53)]  # what JavaScript counts to
 
@@ -86,7 +86,7 @@ Latents = Drawn | Mixed | Encoded
 
 class Face(_Strict):
     """One face. A value of None is that of a picture of the data, chosen by the face's seed
-    (``evaluation.generate.values_of_seeds``)."""
+    (``sampling.draw.values_of_seeds``)."""
 
     latents: Latents
     values: Annotated[

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from gaip3_pipeline.evaluation import fresh_judges as fresh_judges_module
 from gaip3_pipeline.evaluation.fresh_judges import (
     MAKES,
     SIZES,
@@ -66,7 +67,11 @@ def test_twins_are_never_on_both_sides_of_a_fold(faces: np.ndarray) -> None:
     assert all(not held_out & learned for held_out, learned in seen)
 
 
-def test_judges_of_soft_samples_count_and_a_judge_of_nothing_does_not(faces: np.ndarray) -> None:
+def test_judges_of_soft_samples_count_and_a_judge_of_nothing_does_not(
+    faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SEEDS", "HALVINGS"):  # each is a training
+        monkeypatch.setattr(fresh_judges_module, name, 2)
     drawn = soft(faces[N:], 0.9)
     figures = fresh_judges(faces[:N], np.arange(N), drawn, soft(faces[N:], 2.0))
     assert all(figures[f"judge_{make}_full"] > 0.9 for make in MAKES)

@@ -128,7 +128,7 @@ class NVAE(keras.Model):
 
     Images are uint8 (or another integer type) in 0..255, or float in 0..1; C is 3, or 1 for the
     likelihood ``bernoulli``. Conditions are the five values in the order of
-    ``layout.ATTRIBUTES``, each in 0..1."""
+    ``ATTRIBUTES``, each in 0..1."""
 
     def __init__(self, settings: Nvae, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -66,7 +66,7 @@ class NvaeTraining(keras.Model):
     that a checkpoint of its variables resumes everything.
 
     ``guides``: frozen regressors, ``(B, h, w, 3) float32 in 0..1 -> (B, K)`` each, together of
-    the five values in the order of ``layout.ATTRIBUTES``. With them and ``settings.control``
+    the five values in the order of ``ATTRIBUTES``. With them and ``settings.control``
     above 0 each step also draws a few faces from the prior with random values, and the squared
     error of what the guides see in them joins the loss. The bound alone leaves small features to
     the latents: a condition that says what a posterior sample says anyway earns no likelihood.
