@@ -25,8 +25,9 @@ demo: $(READY)
 ui: $(READY)
 	@$(BIN)/gaip3 ui --root $(ROOT)
 
+# One thread of BLAS for each of the two workers: two that share two cores wait for one another, up to thirty times as long.
 test: lint
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	@$(BIN)/ruff check

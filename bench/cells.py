@@ -1,34 +1,30 @@
-"""How soon each kind of network reaches a held-out likelihood on a root's final images, at equal latent layout, and what it draws then.
+"""How soon each kind of network reaches a held-out likelihood on a root's final images.
 
     python bench/cells.py ROOT [--kinds dense paper paper_stem] [--minutes 4 12 12] [--out FOLDER]
 
-``dense``: our cells behind the strided stem; ``paper``: the paper's cells behind the same stem; ``paper_stem``: the paper's cells behind
-the paper's stem, a convolution at full size, with a cell of half the width there on the decoder's side. Trains the root's own ``[nvae]``
-settings with each kind for so many minutes of training time, at a constant learning rate, without control, and takes the bits/dim of
-the validation split (averaged weights) after each epoch, which does not count as time. At the end the Fréchet distances of samples to
-the validation and test splits, at the root's temperature. ``seconds`` is the time to the lowest bits/dim that all reached. Writes
-curves.jpg and a contact sheet of each kind to ``--out``. The last line is one JSON object.
+All have an equal latent layout. ``dense``: our cells behind the strided stem; ``paper``: the
+paper's cells behind the same stem; ``paper_stem``: the paper's cells behind the paper's stem, a
+convolution at full size, with a cell of half the width there on the decoder's side. Trains the
+root's own ``[nvae]`` settings with each kind for so many minutes of training time, at a constant
+learning rate, without control, and takes the bits/dim of the validation split (averaged weights)
+after each epoch, which does not count as time. At the end the Fréchet distances of samples to
+the validation and test splits, at the root's temperature. ``seconds`` is the time to the lowest
+bits/dim that all reached. Writes curves.jpg and a contact sheet of each kind to ``--out``. The
+last line is one JSON object.
 """
 
-import argparse
 import dataclasses
-import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from common import command_line, data_root, folder, print_result
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.charts import jpeg
 from gaip3_pipeline.evaluation.samples import evaluate_samples
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
-from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.backend import compile_options, keep_freed_memory, seed_everything
 from gaip3_pipeline.models.nvae.bound import bits_per_dim
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization
@@ -46,24 +42,34 @@ CONSTANT = 10**6  # steps: of so long a cosine a training here sees only the fla
 
 def of_kind(kind: str, base: Nvae) -> Nvae:
     """The settings of a kind of network with the latents of ``base``."""
-    settings = dataclasses.replace(base, cell="dense" if kind == "dense" else "paper", control=0.0)
+    cell = "dense" if kind == "dense" else "paper"
+    settings = dataclasses.replace(base, cell=cell, control=0.0)
     if kind != "paper_stem":
         return settings
-    finer = {"channels": base.channels[-1] // 2, "latents": 0, "cells": 1, "kl_weights": 1.0}
-    return dataclasses.replace(settings, stem=1, **{k: (*getattr(base, k), v) for k, v in finer.items()})
+    return dataclasses.replace(
+        settings,
+        stem=1,
+        channels=(*base.channels, base.channels[-1] // 2),
+        latents=(*base.latents, 0),
+        cells=(*base.cells, 1),
+        kl_weights=(*base.kl_weights, 1.0),
+    )
 
 
 def curve(kind: str, data: FinalImages, settings: Nvae, minutes: float) -> tuple[Curve, NVAE]:
-    """(Seconds of training, bits/dim of the validation split) after each epoch, and the averaged model."""
+    """(Seconds of training, bits/dim of the validation split) after each epoch, and the averaged
+    model."""
     split = data.table.split.to_numpy()
     images = shrink(data.images, settings.height, settings.width)
     seen, held = split == "train", split == "validation"
     seed_everything(settings.seed)
-    batches = ArrayBatches({"image": images[seen], "condition": data.values[seen]}, settings.batch_size, settings.seed, mirrored_at_random)
+    learned = {"image": images[seen], "condition": data.values[seen]}
+    batches = ArrayBatches(learned, settings.batch_size, settings.seed, mirrored_at_random)
     training = NvaeTraining(settings, 60 * len(batches))
-    # Constant after a warm-up of two epochs: a schedule that ends would favour the kind that sees more of it in its time.
+    # Constant after a warm-up of two epochs: a schedule that ends would favour the kind that sees
+    # more of it in its time.
     warmed = dataclasses.replace(settings, warmup=2 * len(batches) / CONSTANT)
-    training.compile(optimizer=optimizer(warmed, CONSTANT), **compile_options())
+    training.compile(optimizer=optimizer(warmed, CONSTANT, CONSTANT), **compile_options())
     training.optimizer.build(training.trainable_variables)
     training.train_on_batch(*batches[0])  # compiles
     keep_freed_memory()
@@ -74,9 +80,11 @@ def curve(kind: str, data: FinalImages, settings: Nvae, minutes: float) -> tuple
             training.train_on_batch(*batches[i])
         batches.on_epoch_end()
         spent += time.perf_counter() - start
-        points.append((round(spent, 1), round(bits_per_dim(training.ema, images[held], data.values[held]).bits_per_dim, 4)))
-        print(f"  {kind}  {points[-1][0]:8.1f} s  {points[-1][1]:.3f} bits/dim", flush=True)
-    readjust_normalization(training.ema, data.values[seen][: settings.batch_size], Samples.temperature)
+        bound = bits_per_dim(training.ema, images[held], data.values[held])
+        points.append((round(spent, 1), round(bound.bits_per_dim, 4)))
+        print(f"  {kind}  {spent:8.1f} s  {bound.bits_per_dim:.3f} bits/dim", flush=True)
+    first = data.values[seen][: settings.batch_size]
+    readjust_normalization(training.ema, first, Samples.temperature)
     return points, training.ema
 
 
@@ -90,41 +98,51 @@ def seconds_to(points: Curve, bits: float) -> float:
     return float(t0 + (t1 - t0) * (best[i - 1] - bits) / (best[i - 1] - best[i]))
 
 
+def chart(curves: dict[str, Curve]) -> bytes:
+    """A JPEG of all curves."""
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for kind, points in curves.items():
+        axes.plot(*zip(*points, strict=True), label=kind)
+    axes.set(
+        xscale="log", xlabel="seconds of training on this machine", ylabel="bits/dim, held out"
+    )
+    axes.legend()
+    return jpeg(figure)
+
+
 def main() -> None:
     """Train each kind, compare, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
+    parser = command_line(__doc__)
+    parser.add_argument("root", type=data_root)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--minutes", type=float, nargs="+", default=[4.0, 12.0, 12.0])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=folder)
     a = parser.parse_args()
-    if a.out:
-        a.out.mkdir(parents=True, exist_ok=True)
-    root = DataRoot(a.root.resolve())
-    all_settings = load(root)
-    data = final_images(root, all_settings)
+    if len(a.kinds) != len(a.minutes):
+        parser.error("as many --minutes as --kinds")
+    settings = load(a.root)
+    temperature = settings.samples.temperature
+    data = final_images(a.root, settings)
     learned = (data.table.split == "train").to_numpy()
     curves: dict[str, Curve] = {}
     figures: dict[str, Any] = {}
     for kind, minutes in zip(a.kinds, a.minutes, strict=True):
-        curves[kind], model = curve(kind, data, of_kind(kind, all_settings.nvae), minutes)
-        fresh = evaluate_samples(FaceGenerator(model), data.images, data.values, learned, all_settings.samples)
+        curves[kind], model = curve(kind, data, of_kind(kind, settings.nvae), minutes)
+        generator = FaceGenerator(model)
+        fresh = evaluate_samples(generator, data.images, data.values, learned, settings.samples)
         figures[kind] = {"parameters": model.count_params(), **(fresh.figures if fresh else {})}
         print(f"  {kind}  {figures[kind]}", flush=True)
         if a.out and fresh:
-            title = f"{kind}: samples after {curves[kind][-1][0]:.0f} s at temperature {all_settings.samples.temperature:g}"
-            (a.out / f"{kind}.jpg").write_bytes(contact_sheet(list(fresh.images[:40]), 10, title=title))
-    common = max(min(b for _, b in points) for points in curves.values())
+            after = curves[kind][-1][0]
+            title = f"{kind}: samples after {after:.0f} s at temperature {temperature:g}"
+            sheet = contact_sheet(list(fresh.images[:40]), 10, title=title)
+            (a.out / f"{kind}.jpg").write_bytes(sheet)
+    reached = max(min(b for _, b in points) for points in curves.values())
     if a.out:
-        figure = Figure(figsize=(6, 3.4), layout="constrained")
-        axes = figure.subplots()
-        for kind, points in curves.items():
-            axes.plot(*zip(*points, strict=True), label=kind)
-        axes.set(xscale="log", xlabel="seconds of training on this machine", ylabel="bits/dim, held out")
-        axes.legend()
-        (a.out / "curves.jpg").write_bytes(jpeg(figure))
-    times = {kind: round(seconds_to(points, common), 1) for kind, points in curves.items()}
-    print(json.dumps({"bits_per_dim": common, "seconds": times, "samples": figures, "curves": curves}))
+        (a.out / "curves.jpg").write_bytes(chart(curves))
+    times = {kind: round(seconds_to(points, reached), 1) for kind, points in curves.items()}
+    print_result({"bits_per_dim": reached, "seconds": times, "samples": figures, "curves": curves})
 
 
 if __name__ == "__main__":

@@ -1,36 +1,41 @@
 """The detail network trained over a root's generator, measured as it learns.
 
-    python bench/detail.py ROOT [--steps 6000] [--every 500] [--fresh] [--set learning_rate=2e-4 …] [--save-start FILE] [--out FOLDER]
+    python bench/detail.py ROOT [--steps 6000] [--every 500] [--fresh] [--set learning_rate=2e-4 …]
+                           [--save-start FILE] [--out FOLDER]
 
-Needs nvae_weights, aggregate_posterior, control_regressor and evaluator_* of ROOT. Figures against steps: power and kurtosis of each octave
-beside those of held-out pictures, the share of noise, agreement of reconstructions with their photographs, AUC of a fresh judge
-(regression, one seed), pictures a second, peak memory. --fresh begins with random weights instead of those that come along, which are made
-by
+Needs nvae_weights, aggregate_posterior, control_regressor and evaluator_* of ROOT. Figures against
+steps: power and kurtosis of each octave beside those of held-out pictures, the share of noise,
+agreement of reconstructions with their photographs, AUC of a fresh judge (regression, one seed),
+pictures a second, peak memory. --fresh begins with random weights instead of those that come
+along, gaip3_pipeline/models/detail_start.npz, which are made by
 
-    make demo && python bench/detail.py demo --fresh --steps 3500 --save-start gaip3_pipeline/models/detail_start.npz
+    make demo && python bench/detail.py demo --fresh --steps 3500 --save-start FILE
 
-A table, and one line of JSON at the end. Sheets of forty go to FOLDER: means, with detail, photographs.
+A table, and one line of JSON at the end. Sheets of forty go to FOLDER: means, with detail,
+photographs.
 """
 
-import argparse
 import dataclasses
-import json
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import command_line, data_root, folder, print_result
 
 from gaip3_pipeline.evaluation.distances import sliced_wasserstein
 from gaip3_pipeline.evaluation.fresh_judges import SIZES, Regression, side_of, told_apart
-from gaip3_pipeline.evaluation.samples import FORTY, SampleEvaluation, detail_figures, draw_fresh, faces_sheet
+from gaip3_pipeline.evaluation.samples import (
+    FORTY,
+    SampleEvaluation,
+    detail_figures,
+    draw_fresh,
+    faces_sheet,
+)
 from gaip3_pipeline.imaging.augment import shrink
-from gaip3_pipeline.layout import DETAIL_START, DataRoot
+from gaip3_pipeline.layout import DETAIL_START
 from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
 from gaip3_pipeline.models.nvae.model import load_nvae
 from gaip3_pipeline.sampling.draw import FaceGenerator
@@ -81,61 +86,76 @@ class Watch(keras.callbacks.Callback):
         photographs, values, groups = self._held_out
         drawn, _ = draw_fresh(shown, self._values, len(self._plain), self._settings)
         figures = detail_figures(shown, photographs, values, drawn, self._plain, self._settings)
-        real, fake = side_of(photographs, groups), side_of(drawn, groups.max() + 1 + np.arange(len(drawn)))
-        figures |= {f"auc_{size}": told_apart(real, fake, Regression(), d, 0) for size, d in SIZES.items()}
-        figures |= {"swd": sliced_wasserstein(drawn, photographs[: len(drawn)]), "overfitting": (logs or {})["overfitting"]}
+        real = side_of(photographs, groups)
+        fake = side_of(drawn, groups.max() + 1 + np.arange(len(drawn)))
+        for size, divisor in SIZES.items():
+            figures[f"auc_{size}"] = told_apart(real, fake, Regression(), divisor, 0)
+        figures["swd"] = sliced_wasserstein(drawn, photographs[: len(drawn)])
+        figures["overfitting"] = (logs or {})["overfitting"]
         steps = (epoch + 1) * self.params["steps"]
         self.rows.append({"steps": steps, "seconds": self.seconds, **figures})
-        print(f"{steps:6,} steps {self.seconds:6.0f} s  " + "  ".join(f"{n} {figures[n]:.3f}" for n in SHOWN), flush=True)
+        line = "  ".join(f"{name} {figures[name]:.3f}" for name in SHOWN)
+        print(f"{steps:6,} steps {self.seconds:6.0f} s  {line}", flush=True)
         if self._out:
-            self._out.mkdir(parents=True, exist_ok=True)
-            fresh = SampleEvaluation({}, drawn[:FORTY], self._plain[:FORTY], photographs[:FORTY], drawn[:0], np.zeros(0))
+            forty = (drawn[:FORTY], self._plain[:FORTY], photographs[:FORTY])
+            fresh = SampleEvaluation({}, *forty, nearest=drawn[:0], distance=np.zeros(0))
             (self._out / f"{steps:06d}.jpg").write_bytes(faces_sheet(fresh))
 
 
 def main() -> None:
     """Draw, train, measure, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
+    parser = command_line(__doc__)
+    parser.add_argument("root", type=data_root)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--every", type=int, default=500)
     parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--set", nargs="*", default=[], help="settings of [detail], as learning_rate=2e-4")
+    parser.add_argument(
+        "--set", nargs="*", default=[], help="settings of [detail], as learning_rate=2e-4"
+    )
     parser.add_argument("--save-start", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=folder)
     a = parser.parse_args()
-    root = DataRoot(a.root.resolve())
-    settings = load(root)
-    changes = {k: type(getattr(settings.detail, k))(v) for k, v in (pair.split("=") for pair in a.set)}
-    section = dataclasses.replace(settings.detail, epochs=max(1, a.steps // a.every), steps=a.every, **changes)
-    data = final_images(root, settings)
+    settings = load(a.root)
+    pairs = (pair.split("=") for pair in a.set)
+    changes = {k: type(getattr(settings.detail, k))(v) for k, v in pairs}
+    section = dataclasses.replace(
+        settings.detail, epochs=max(1, a.steps // a.every), steps=a.every, **changes
+    )
+    data = final_images(a.root, settings)
     learned = (data.table.split == "train").to_numpy()
-    generator = FaceGenerator(load_nvae(root.nvae), load_aggregate_posterior(root.aggregate_posterior))
+    posterior = load_aggregate_posterior(a.root.aggregate_posterior)
+    generator = FaceGenerator(load_nvae(a.root.nvae), posterior)
     height, width = generator.nvae.settings.height, generator.nvae.settings.width
     held_out, values = shrink(data.images[~learned], height, width), data.values[~learned]
     _, groups = np.unique(data.table.original[~learned], return_inverse=True)
-    _, plain = draw_fresh(generator, data.values, min(MOST, len(held_out)), settings.samples)
+    n = min(MOST, len(held_out))
+    _, plain = draw_fresh(generator, data.values, n, settings.samples)
     started = time.perf_counter()
     pool = detail.draw_pool(generator, data.images[learned], data.values[learned], settings.samples)
     watched = detail.draw_watched(generator, data.images[~learned], values, settings.samples)
     seconds = {"means": time.perf_counter() - started}
-    watch = Watch(generator, data.values, settings.samples, plain, (held_out, values, groups), a.out)
-    with tempfile.TemporaryDirectory() as folder:
+    seen = (held_out, values, groups)
+    watch = Watch(generator, data.values, settings.samples, plain, seen, a.out)
+    with tempfile.TemporaryDirectory() as kept:
         result = detail.train_detail(
             pool,
             watched,
             section,
-            Run(Path(folder), "bench"),
-            guides=[load_network(root.control_regressor)],
-            known=list(known_values(root).values()),
+            Run(Path(kept), "bench"),
+            guides=[load_network(a.root.control_regressor)],
+            known=list(known_values(a.root).values()),
             start=None if a.fresh else DETAIL_START,
             callbacks=(watch,),
         )
     if a.save_start:
         detail.save_start(result.network, result.discriminator, a.save_start)
     pictures = 2 * section.batch_size * section.steps * section.epochs
-    cost = {"pictures_per_second": pictures / watch.seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    print(json.dumps({"root": root.path.name, "n": len(plain), "held_out": len(held_out), **seconds, **cost, "rows": watch.rows}))
+    cost = {
+        "pictures_per_second": pictures / watch.seconds,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    counts = {"root": a.root.path.name, "n": n, "held_out": len(held_out)}
+    print_result({**counts, **seconds, **cost, "rows": watch.rows})
 
 
 if __name__ == "__main__":

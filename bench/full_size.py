@@ -1,17 +1,19 @@
-"""The pipeline at its full size: 16,873 painted originals of 512², everything up to the input values, on this machine.
+"""The pipeline at its full size: 16,873 painted originals of 512², up to the input values.
 
     python bench/full_size.py [--root FOLDER] [--d1 10000 --female 3860 --male 3013 --size 512]
+                              [--to ASSET …] [--repeats 5]
 
-Each asset runs in a process of its own, so that its peak memory is its own: resident anonymous memory, sampled ten times a second
-over the process and its children. ``own`` is the asset's time without start-up and observation. Then ``gaip3 ui`` serves the root, and
-Chromium, where there is one, opens the page of an asset (to its last materialisation) and its contact sheet (from the click to the
-picture): medians of five, each in a fresh browser context. Prints a table; the last line is one JSON object. A second call goes on: what
-is fresh takes only the time to find that out.
+The assets are those that ``--to`` (all input values, if not given) is made from, and itself, in
+the order of the graph. Each runs in a process of its own, so that its peak memory is its own:
+resident anonymous memory, sampled ten times a second over the process and its children. ``own`` is
+the asset's time without start-up and observation. Then ``gaip3 ui`` serves the root, and Chromium,
+where there is one, opens the page of a set of resized pictures (to its last materialisation) and
+its contact sheet (from the click to the picture): medians of the repeats, each in a fresh browser
+context; none with ``--repeats 0``. Prints a table; the last line is one JSON object. A second call
+goes on: what is fresh takes only the time to find that out.
 """
 
 import argparse
-import json
-import os
 import re
 import signal
 import statistics
@@ -19,31 +21,43 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+import dagster as dg
 import psutil
+from common import command_line, data_root, print_result
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.definitions import build_defs
+from gaip3_pipeline.layout import DEMO, DataRoot
+from gaip3_pipeline.settings import load
+from gaip3_pipeline.setup.doctor import find_chromium
 
-from gaip3_pipeline.attributes import ATTRIBUTES  # noqa: E402
-from gaip3_pipeline.layout import IMAGE_SETS, DataRoot  # noqa: E402
-from gaip3_pipeline.setup.doctor import find_chromium  # noqa: E402
+GAIP3 = [sys.executable, "-m", "gaip3_pipeline.cli"]
+PAINT = """
+import sys
+from pathlib import Path
+from gaip3_pipeline.faces.dataset import write_dataset
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.settings import load
+root = DataRoot(Path(sys.argv[1]))
+write_dataset(root, load(root).faces)
+"""
 
-TARGETS = [
-    *(f"{kind}_{s.id}" for s in IMAGE_SETS for kind in ("resized", "augmented")),
-    *(f"labels_{a}" for a in ATTRIBUTES),
-    "gender_model",
-    "gender_probabilities",
-    "final_dataset",
-    "feature_extractor",
-    "final_features",
-    *(f"{name}_{a}" for a in ATTRIBUTES for name in ("input_model", "input_values")),
-]
+
+def origins(root: DataRoot, wanted: list[str]) -> list[str]:
+    """The assets ``wanted`` and all that they are made from, in the order of the graph."""
+    graph = build_defs(root).resolve_asset_graph()
+    keys = {dg.AssetKey(name) for name in wanted}
+    keys |= {origin for key in keys for origin in graph.get_ancestor_asset_keys(key)}
+    made = keys & graph.materializable_asset_keys
+    return [key.to_user_string() for key in graph.toposorted_asset_keys if key in made]
 
 
 def measured(command: list[str]) -> tuple[float, float, str]:
-    """Wall seconds, peak anonymous memory in MiB over the process tree, and what it printed. Raises on failure."""
+    """Wall seconds, peak anonymous memory in MiB over the process tree, and what it printed. Raises
+    on failure."""
     start = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peak = 0.0
@@ -70,7 +84,8 @@ def anonymous_mib(pid: int) -> float:
         parent = psutil.Process(pid)
         for process in [parent, *parent.children(recursive=True)]:
             text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-            total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Anonymous:"))
+            lines = (line for line in text.splitlines() if line.startswith("Anonymous:"))
+            total += sum(int(line.split()[1]) for line in lines)
     except (psutil.Error, OSError):
         pass
     return total / 1024
@@ -78,28 +93,47 @@ def anonymous_mib(pid: int) -> float:
 
 def own_seconds(output: str) -> dict[str, float]:
     """Each asset's own duration as the refresh prints it."""
-    return {asset: float(seconds) for seconds, asset in re.findall(r"^ +([\d.]+) s  (\w+)$", output, re.MULTILINE)}
+    found = re.findall(r"^ +([\d.]+) s  (\w+)$", output, re.MULTILINE)
+    return {asset: float(seconds) for seconds, asset in found}
 
 
-def sized(parser: argparse.ArgumentParser, folder: str) -> argparse.ArgumentParser:
-    """``parser`` with the root, ``demo/{folder}`` of the repository by default, and how many originals are painted into it."""
-    parser.add_argument("--root", type=Path, default=REPOSITORY / "demo" / folder)
-    for name, value in (("d1", 10_000), ("female", 3_860), ("male", 3_013)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+def sized(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    """``parser`` with the root, ``demo/{name}`` of the repository by default, and how many
+    originals are painted into it."""
+    parser.add_argument("--root", type=data_root, default=DataRoot(DEMO / name))
+    for kind, count in (("d1", 10_000), ("female", 3_860), ("male", 3_013)):
+        parser.add_argument(f"--{kind}", type=int, default=count)
     return parser
 
 
-def folder_mib(path: Path) -> float:
-    """Size of the files below ``path`` in MiB."""
-    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 2**20
+def settle(root: DataRoot, settings: str) -> None:
+    """Give the root its settings, unless it has some: a second call goes on with them."""
+    root.path.mkdir(parents=True, exist_ok=True)
+    if not root.settings_file.exists():
+        root.settings_file.write_text(settings, encoding="utf-8")
 
 
-def opening_times(root: DataRoot, chromium: str, repeats: int = 5) -> dict[str, float]:
-    """Seconds from asking for an asset's page to its details, and from the click to its contact sheet."""
+def size_mib(files: Iterable[Path]) -> float:
+    """Size of those of ``files`` that there are, in MiB."""
+    return round(sum(f.stat().st_size for f in files if f.is_file()) / 2**20, 1)
+
+
+def opening_times(root: DataRoot, asset: str, chromium: str, repeats: int) -> dict[str, float]:
+    """Seconds from asking for the page of ``asset`` to its details, and from the click to its
+    contact sheet."""
     from playwright.sync_api import sync_playwright
 
-    command = [sys.executable, "-m", "gaip3_pipeline.cli", "ui", "--root", str(root.path), "--port", "23800", "--mlflow-port", "23900"]
-    ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    ports = ["--port", "23800", "--mlflow-port", "23900"]
+    command = [*GAIP3, "ui", "--root", str(root.path), *ports]
+    ui = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    shown_picture = """[...document.images].some(
+        i => i.src.startsWith('data:image/jpeg') && i.naturalWidth > 100)"""
     try:
         link = ""
         for line in ui.stdout or []:
@@ -108,62 +142,70 @@ def opening_times(root: DataRoot, chromium: str, repeats: int = 5) -> dict[str, 
                 break
         pages, sheets = [], []
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--headless", "--no-sandbox", "--disable-gpu"])
+            browser = playwright.chromium.launch(
+                executable_path=chromium, args=["--headless", "--no-sandbox", "--disable-gpu"]
+            )
             for _ in range(repeats + 1):  # the first is the warm-up
                 context = browser.new_context(viewport={"width": 1600, "height": 1000})
                 context.set_default_timeout(60_000)
                 page = context.new_page()
                 start = time.perf_counter()
-                page.goto(f"{link}/assets/resized_d1")
+                page.goto(f"{link}/assets/{asset}")
                 shown = page.get_by_text("[Show Markdown]").first
                 shown.wait_for()
                 pages.append(time.perf_counter() - start)
                 start = time.perf_counter()
                 shown.click()
-                page.wait_for_function("[...document.images].some(i => i.src.startsWith('data:image/jpeg') && i.naturalWidth > 100)")
+                page.wait_for_function(shown_picture)
                 sheets.append(time.perf_counter() - start)
                 context.close()
             browser.close()
     finally:
         ui.send_signal(signal.SIGINT)
         ui.wait(timeout=60)
-    return {"asset_page_s": round(statistics.median(pages[1:]), 2), "contact_sheet_s": round(statistics.median(sheets[1:]), 2)}
+    medians = (round(statistics.median(seconds[1:]), 2) for seconds in (pages, sheets))
+    return dict(zip(("asset_page_s", "contact_sheet_s"), medians, strict=True))
 
 
 def main() -> None:
     """Paint, refresh asset by asset, report."""
-    parser = sized(argparse.ArgumentParser(description=__doc__.splitlines()[0]), "full-size")
+    parser = sized(command_line(__doc__), "full-size")
     parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--to", nargs="+", default=[f"input_values_{a}" for a in ATTRIBUTES])
+    parser.add_argument("--repeats", type=int, default=5, help="of opening the page")
     a = parser.parse_args()
-    root = DataRoot(a.root.resolve())
-    root.path.mkdir(parents=True, exist_ok=True)
-    faces = f"[faces]\nd1 = {a.d1}\nfemale = {a.female}\nmale = {a.male}\nsize = {a.size}\n"
-    if not root.settings_file.exists():
-        root.settings_file.write_text(f'preset = "demo"\n{faces}', encoding="utf-8")
-    os.environ["PYTHONPATH"] = str(REPOSITORY)
-    paint = (
-        "import sys; from pathlib import Path; from gaip3_pipeline.layout import DataRoot; from gaip3_pipeline.settings import load;"
-        "from gaip3_pipeline.faces.dataset import write_dataset; r = DataRoot(Path(sys.argv[1])); write_dataset(r, load(r).faces)"
-    )
-    rows = []
-    seconds, peak, _ = measured([sys.executable, "-c", paint, str(root.path)])
-    rows.append({"asset": "painting", "seconds": round(seconds, 1), "own_seconds": round(seconds, 1), "peak_mib": round(peak)})
+    sizes = f"d1 = {a.d1}\nfemale = {a.female}\nmale = {a.male}\nsize = {a.size}\n"
+    settle(a.root, f'preset = "demo"\n[faces]\n{sizes}')
+    rows: list[dict[str, str | float]] = []
     print(f"{'asset':28}{'seconds':>10}{'own':>10}{'peak MiB':>10}")
-    print(f"{'painting':28}{seconds:10.1f}{seconds:10.1f}{peak:10.0f}", flush=True)
-    for asset in TARGETS:
-        command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root.path), "--select", asset]
-        seconds, peak, output = measured(command)
-        own = own_seconds(output).get(asset, 0.0)
-        rows.append({"asset": asset, "seconds": round(seconds, 1), "own_seconds": own, "peak_mib": round(peak)})
-        print(f"{asset:28}{seconds:10.1f}{own:10.1f}{peak:10.0f}", flush=True)
-    seconds, _, output = measured([sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root.path), "--dry-run"])
-    stores = {"dagster_mib": round(folder_mib(root.state / "dagster"), 1), "mlflow_mib": round(root.mlflow_db.stat().st_size / 2**20, 1)}
-    print(f"{'dry run, nothing stale':28}{seconds:10.1f}")
+
+    def add(name: str, seconds: float, own: float, peak: float) -> None:
+        figures = {"seconds": round(seconds, 1), "own_seconds": round(own, 1)}
+        rows.append({"asset": name, **figures, "peak_mib": round(peak)})
+        print(f"{name:28}{seconds:10.1f}{own:10.1f}{peak:10.0f}", flush=True)
+
+    seconds, peak, _ = measured([sys.executable, "-c", PAINT, str(a.root.path)])
+    add("painting", seconds, seconds, peak)
+    refresh = [*GAIP3, "refresh", "--root", str(a.root.path)]
+    targets = origins(a.root, a.to)
+    for asset in targets:
+        seconds, peak, output = measured([*refresh, "--select", asset])
+        add(asset, seconds, own_seconds(output).get(asset, 0.0), peak)
+    seconds, _, output = measured([*refresh, "--dry-run"])
+    print(f"{'dry run':28}{seconds:10.1f}")
+    further = {
+        "dagster_mib": size_mib((a.root.state / "dagster").rglob("*")),
+        "mlflow_mib": size_mib([a.root.mlflow_db]),
+    }
     chromium = find_chromium()
-    opened = opening_times(root, chromium) if chromium else {}
-    for name, value in {**stores, **opened}.items():
+    if chromium and a.repeats:
+        resized = next(name for name in targets if name.startswith("resized_"))
+        further |= opening_times(a.root, resized, chromium, a.repeats)
+    for name, value in further.items():
         print(f"{name:28}{value:10.2f}")
-    print(json.dumps({"rows": rows, "images": 2 * (a.d1 + a.female + a.male), "dry_run_seconds": round(seconds, 1), **stores, **opened}))
+    faces = load(a.root).faces
+    images = 2 * (faces.d1 + faces.female + faces.male)
+    print_result({"rows": rows, "images": images, "dry_run_seconds": round(seconds, 1), **further})
 
 
 if __name__ == "__main__":

@@ -1,26 +1,29 @@
-"""How fast one core turns large JPEG photographs into the pipeline's small pictures, and what limits it.
+"""How fast one core turns large JPEG photographs into the pipeline's small pictures, and why.
 
-    python bench/image_prep.py [FOLDER] [--repeats 5]
+    python bench/image_prep.py FOLDER [--repeats 5]
 
-FOLDER holds JPEG photographs (default: ``../shared/data/faces/large`` beside the repository). They are measured as they are where they are
-progressive, and re-saved as progressive and baseline (quality 95, 4:2:0) otherwise, in a temporary folder.
+FOLDER holds JPEG photographs. They are measured as they are where they are progressive, and
+re-saved as progressive and baseline (quality 95, 4:2:0) otherwise, in a temporary folder.
 
-Rows, in images per second of CPU time of one core, since wall time on a shared machine measures the neighbours too; the variants take
-turns at each picture, and the median of each picture's repeats counts:
+Rows, in images per second of CPU time of one core, since wall time on a shared machine measures the
+neighbours too; the variants take turns at each picture, and the median of each picture's repeats
+counts:
 
-- ``ours``: the project's way from file to small picture: read the file, check its markers, decode, crop, area-resize;
+- ``ours``: the project's way from file to small picture: read the file, check its markers, decode,
+  crop, area-resize;
 - ``ours_to_jpeg``: the same, encoded as the JPEG that ``resized/`` holds;
 - ``pillow_full``, ``opencv_full``: nothing but reading the file and decoding it in full;
-- ``decoder_limit``: nothing but reading the file and libjpeg-turbo's decode at the scale that ``ours`` uses.
+- ``decoder_limit``: nothing but reading the file and libjpeg-turbo's decode at the scale that
+  ``ours`` uses.
 
-The limit is entropy decoding: at 1/8 hardly any transform is left, and still every coefficient's code has to be read. A progressive file
-keeps most of them in scans that 1/8 does not need, and ``ours`` skips those, so it may exceed the limit there. A baseline file interleaves
-all, and nothing can be skipped. ``mean_abs_diff`` (grey levels) is between ``ours`` before encoding and a full decode with area resize;
-``two_process_speedup`` is the wall-clock rate of two processes over that of one.
+The limit is entropy decoding: at 1/8 hardly any transform is left, and still every coefficient's
+code has to be read. A progressive file keeps most of them in scans that 1/8 does not need, and
+``ours`` skips those, so it may exceed the limit there. A baseline file interleaves all, and
+nothing can be skipped. ``mean_abs_diff`` (grey levels) is between ``ours`` before encoding and a
+full decode with area resize; ``two_process_speedup`` is the wall-clock rate of two processes over
+that of one. Prints a table; the last line is one JSON object.
 """
 
-import argparse
-import json
 import multiprocessing
 import statistics
 import sys
@@ -32,6 +35,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from common import command_line, print_result
 from PIL import Image
 
 from gaip3_pipeline.imaging.decode import Target, decode, reduction
@@ -40,31 +44,40 @@ from gaip3_pipeline.imaging.transform import resize
 from gaip3_pipeline.settings import Images
 from gaip3_pipeline.tables.image_files import list_images
 
-FOLDER = Path(__file__).resolve().parents[2] / "shared/data/faces/large"
 SETTINGS = Images()
 TARGET = Target(SETTINGS.height, SETTINGS.width, SETTINGS.crop)
-REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 def ours(path: Path) -> np.ndarray:
-    return resize(decode(read_picture(path, SETTINGS.max_pixels)[0], path.name, TARGET, SETTINGS.max_pixels), TARGET)
+    """The small picture of a file, as the pipeline makes it."""
+    data, _ = read_picture(path, SETTINGS.max_pixels)
+    return resize(decode(data, path.name, TARGET, SETTINGS.max_pixels), TARGET)
 
 
 def ours_to_jpeg(path: Path) -> bytes:
+    """The file that the pipeline keeps of it."""
     return resize_picture(read_picture(path, SETTINGS.max_pixels)[0], path.name, SETTINGS)[0]
 
 
 def pillow_full(path: Path) -> np.ndarray:
+    """The picture at its own size, by Pillow."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
-def opencv_full(path: Path) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(read_picture(path, SETTINGS.max_pixels)[0], np.uint8), cv2.IMREAD_COLOR)
-
-
-def decoder_limit(path: Path, factor: int) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(read_picture(path, SETTINGS.max_pixels)[0], np.uint8), REDUCED[factor])
+def opencv(path: Path, factor: int) -> np.ndarray:
+    """The picture at its own size divided by ``factor``, by OpenCV, blue first."""
+    data = np.frombuffer(read_picture(path, SETTINGS.max_pixels)[0], np.uint8)
+    decoded = cv2.imdecode(data, REDUCED[factor])
+    if decoded is None:
+        raise ValueError(f"{path} is no JPEG photograph")
+    return decoded
 
 
 def measure(paths: list[Path], repeats: int) -> dict[str, float]:
@@ -75,8 +88,8 @@ def measure(paths: list[Path], repeats: int) -> dict[str, float]:
         "ours": lambda i: ours(paths[i]),
         "ours_to_jpeg": lambda i: ours_to_jpeg(paths[i]),
         "pillow_full": lambda i: pillow_full(paths[i]),
-        "opencv_full": lambda i: opencv_full(paths[i]),
-        "decoder_limit": lambda i: decoder_limit(paths[i], factors[i]),
+        "opencv_full": lambda i: opencv(paths[i], 1),
+        "decoder_limit": lambda i: opencv(paths[i], factors[i]),
     }
     for run in variants.values():  # warm-up
         run(0)
@@ -84,12 +97,17 @@ def measure(paths: list[Path], repeats: int) -> dict[str, float]:
     seconds: dict[str, list[list[float]]] = {name: [[] for _ in paths] for name in names}
     for repeat in range(repeats):
         for i in range(len(paths)):
-            # each comes after each other in turn, since the one before leaves the file in the processor's caches
-            for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
+            # Each comes after each other in turn, since the one before leaves the file in the
+            # processor's caches.
+            first = repeat % len(names)
+            for name in names[first:] + names[:first]:
                 start = time.process_time()
                 variants[name](i)
                 seconds[name][i].append(time.process_time() - start)
-    figures = {name: round(len(paths) / sum(map(statistics.median, taken)), 1) for name, taken in seconds.items()}
+    figures = {
+        name: round(len(paths) / sum(map(statistics.median, taken)), 1)
+        for name, taken in seconds.items()
+    }
     figures["mean_abs_diff"] = round(statistics.mean(difference(path) for path in paths), 3)
     figures["two_process_speedup"] = round(two_process_speedup(paths, repeats), 2)
     return figures
@@ -97,14 +115,16 @@ def measure(paths: list[Path], repeats: int) -> dict[str, float]:
 
 def difference(path: Path) -> float:
     """Mean absolute difference in grey levels from a full decode with area resize."""
-    full = opencv_full(path)
+    full = opencv(path, 1)
     left, right = TARGET.columns(full.shape[1])
-    want = cv2.resize(full[:, left:right], (TARGET.width, TARGET.height), interpolation=cv2.INTER_AREA)[:, :, ::-1]
+    size = (TARGET.width, TARGET.height)
+    want = cv2.resize(full[:, left:right], size, interpolation=cv2.INTER_AREA)[:, :, ::-1]
     return float(np.abs(want.astype(np.int16) - ours(path)).mean())
 
 
 def two_process_speedup(paths: list[Path], repeats: int) -> float:
-    """Wall-clock rate of two processes, each doing all of ``paths``, over the rate of one: the median of ``repeats``."""
+    """Wall-clock rate of two processes, each doing all of ``paths``, over the rate of one: the
+    median of ``repeats``."""
     context = multiprocessing.get_context("spawn")
     ratios = []
     with context.Manager() as manager:
@@ -114,7 +134,10 @@ def two_process_speedup(paths: list[Path], repeats: int) -> float:
             for count in (1, 2):
                 barrier = context.Barrier(count)
                 results[:] = []
-                workers = [context.Process(target=_worker, args=(paths, barrier, results)) for _ in range(count)]
+                workers = [
+                    context.Process(target=_worker, args=(paths, barrier, results))
+                    for _ in range(count)
+                ]
                 for worker in workers:
                     worker.start()
                 for worker in workers:
@@ -141,30 +164,34 @@ def resaved(paths: list[Path], folder: Path, progressive: bool) -> list[Path]:
     folder.mkdir()
     copies = [folder / f"{i}.jpg" for i in range(len(paths))]
     for path, copy in zip(paths, copies, strict=True):
-        Image.open(path).convert("RGB").save(copy, "JPEG", quality=95, subsampling=2, progressive=progressive)
+        picture = Image.open(path).convert("RGB")
+        picture.save(copy, "JPEG", quality=95, subsampling=2, progressive=progressive)
     return copies
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=FOLDER)
+    """Re-save, measure, report."""
+    parser = command_line(__doc__)
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
+    a = parser.parse_args()
     cv2.setNumThreads(1)
-    paths = list_images(arguments.folder)
+    paths = list_images(a.folder)
     if not paths:
-        sys.exit(f"no pictures in {arguments.folder}: name a folder of JPEG photographs")
-    with tempfile.TemporaryDirectory() as temporary:
+        sys.exit(f"no pictures in {a.folder}: name a folder of JPEG photographs")
+    with tempfile.TemporaryDirectory() as name:
+        temporary = Path(name)
         as_they_are = all("progressive" in Image.open(path).info for path in paths)
+        progressive = paths if as_they_are else resaved(paths, temporary / "progressive", True)
         kinds = {
-            "progressive": paths if as_they_are else resaved(paths, Path(temporary) / "progressive", True),
-            "baseline": resaved(paths, Path(temporary) / "baseline", False),
+            "progressive": progressive,
+            "baseline": resaved(paths, temporary / "baseline", False),
         }
-        figures = {kind: measure(files, arguments.repeats) for kind, files in kinds.items()}
+        figures = {kind: measure(files, a.repeats) for kind, files in kinds.items()}
     print(f"{len(paths)} photographs, images per second of one core's CPU time")
     for name in figures["baseline"]:
         print(f"{name:>22}" + "".join(f"  {kind} {figures[kind][name]:8.3f}" for kind in figures))
-    print(json.dumps(figures))
+    print_result(figures)
 
 
 if __name__ == "__main__":

@@ -1,42 +1,44 @@
-"""How well wrong labels are found on a root's own hand labels, and what the predictions behind it cost.
+"""How well wrong labels are found on a root's own hand labels, and what the predictions cost.
 
-    python bench/label_review.py ROOT [--seeds 3] [--share 0.05] [--networks EPOCHS] [--attribute mouth ...] [--second CSV]
+    python bench/label_review.py ROOT [--seeds 3] [--share 0.05] [--networks EPOCHS]
+                                 [--attribute mouth ...] [--second CSV]
 
-ROOT must hold checked labels, images and their features (``gaip3 refresh --root ROOT --select label_review`` makes them). In a share of the
-labels, another level drawn with its frequency among the labels is planted; the wrong labels that were there already count against the
-method. Average precision and the precision among as many as were planted, means over the seeds. ``--networks`` cross-fits the input
-model too, in 3 folds of so many epochs on the first seed's labels (10 s to 1 min a fold), alone and averaged with the review's predictions.
-``--second`` is an independent labelling of some images (columns ``gender``, ``name`` and the attributes): how well the suspicion tells
-apart those to which it gives another value (``auc``).
-Prints a table; the last line is one JSON object.
+ROOT must hold checked labels, images and their features (``gaip3 refresh --root ROOT --select
+label_review`` makes them). The predictions are those of ``label_review``: regressions on these
+features, out of fold. In a share of the labels, another level drawn with its frequency among the
+labels is planted; the wrong labels that were there already count against the method. Average
+precision and the precision among as many as were planted, of the suspicion (``review``) and of
+the plain residual, means over the seeds. ``--networks`` puts convolutional networks beside the
+regressions: cross-fitted in 3 folds of so many epochs on the first seed's labels (10 s to 1 min a
+fold), alone (``network``) and averaged with the regressions (``both``). ``--second`` is an
+independent labelling of some images (columns ``gender``, ``name`` and the attributes): how well
+the suspicion tells apart those to which it gives another value (``auc``). Prints a table; the last
+line is one JSON object.
 """
 
-import argparse
-import json
-import sys
-import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import command_line, data_root, network_values, print_result
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.evaluation.review import LOOKS_WRONG, review_labels
-from gaip3_pipeline.layout import SET_OF_SEX, DataRoot
+from gaip3_pipeline.layout import SET_OF_SEX
 from gaip3_pipeline.metrics.classification import roc_auc
+from gaip3_pipeline.metrics.regression import r_squared
 from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.training.label_regression import cross_fit
-from gaip3_pipeline.training.run import Examples, Run
 from gaip3_pipeline.training_data import labelled_features, labelled_table, resized_images
 
 NETWORK_FOLDS = 3
+Figures = dict[str, Any]
 
 
-def planted(values, share, seed):
+def planted(values: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """``values`` with wrong ones among them, and ``(N,) bool`` of which."""
     generator = np.random.default_rng(seed)
     wrong = np.zeros(len(values), bool)
@@ -46,36 +48,40 @@ def planted(values, share, seed):
     return out, wrong
 
 
-def found(score, wrong):
+def found(score: np.ndarray, wrong: np.ndarray) -> Figures:
     """Average precision of ``score``, and the precision among as many as are wrong."""
     hits = wrong[np.argsort(-score, kind="stable")]
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return {"average_precision": float(precision[hits].mean()), "precision": float(precision[wrong.sum() - 1])}
+    return {
+        "average_precision": float(precision[hits].mean()),
+        "precision": float(precision[wrong.sum() - 1]),
+    }
 
 
-def r2(predicted, values):
-    """Share of the variance of ``values`` that ``predicted`` explains."""
-    return float(1 - np.square(predicted - values).sum() / np.square(values - values.mean()).sum())
-
-
-def network(attribute, images, values, bucket, section):
+def of_network(
+    attribute: str, images: np.ndarray, values: np.ndarray, bucket: np.ndarray, epochs: int
+) -> np.ndarray:
     """Out-of-fold values of a convolutional network."""
-    from gaip3_pipeline.training.regressor import train_regressor
-
     fold, predicted = folds_of(bucket, NETWORK_FOLDS), np.zeros(len(values))
     for k in range(NETWORK_FOLDS):
-        with tempfile.TemporaryDirectory() as folder:
-            split = np.where(fold == k, "test", "train")
-            result = train_regressor([attribute], Examples(images, values[:, None], split), section, Run(Path(folder), "b"))
-        predicted[fold == k] = result.predicted[fold == k, 0]
+        split = np.where(fold == k, "test", "train")
+        of_all = network_values(attribute, images, values, split, Network(epochs=epochs))
+        predicted[fold == k] = of_all[fold == k]
     return predicted
 
 
-def told_apart(attribute, second, suspicion, table):
-    """How well ``suspicion`` of the labels in ``table`` ranks those that the ``second`` labelling sets otherwise: AUC and counts."""
+def told_apart(
+    attribute: str, second: pd.DataFrame, suspicion: np.ndarray, table: pd.DataFrame
+) -> Figures:
+    """How well ``suspicion`` of the labels in ``table`` ranks those that the ``second`` labelling
+    sets otherwise: AUC and counts."""
     mine = pd.DataFrame({"key": table.key, "value": table.value, "suspicion": suspicion})
-    keys = [f"{SET_OF_SEX[sex.lower()].id}/{Path(name).stem}" for sex, name in zip(second.gender, second["name"], strict=True)]
-    both = mine.merge(pd.DataFrame({"key": keys, "other": second[attribute].to_numpy()}), on="key").dropna()
+    keys = [
+        f"{SET_OF_SEX[sex.lower()].id}/{Path(name).stem}"
+        for sex, name in zip(second.gender, second["name"], strict=True)
+    ]
+    others = pd.DataFrame({"key": keys, "other": second[attribute].to_numpy()})
+    both = mine.merge(others, on="key").dropna()
     differ = both.value != both.other
     looks = both.suspicion > LOOKS_WRONG
     auc = roc_auc(both.suspicion.to_numpy(), differ.to_numpy())
@@ -90,49 +96,62 @@ def told_apart(attribute, second, suspicion, table):
 
 def main() -> None:
     """Plant, cross-fit, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
+    parser = command_line(__doc__)
+    parser.add_argument("root", type=data_root)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--networks", type=int, default=0, metavar="EPOCHS")
     parser.add_argument("--attribute", nargs="+", choices=ATTRIBUTES, default=ATTRIBUTES)
     parser.add_argument("--second", type=Path, metavar="CSV")
-    arguments = parser.parse_args()
-    root, rows = DataRoot(arguments.root.resolve()), {}
-    for attribute in arguments.attribute:
-        table, mirrored = labelled_table(root, attribute), attribute in MIRRORED
+    a = parser.parse_args()
+    rows: dict[str, Figures] = {}
+    for attribute in a.attribute:
+        table, mirrored = labelled_table(a.root, attribute), attribute in MIRRORED
         values, bucket = table.value.to_numpy(), table.bucket.to_numpy()
-        features = labelled_features(root, table.key)[0][:, : len(table)].astype(np.float32)
+        features = labelled_features(a.root, table.key)[0][:, : len(table)].astype(np.float32)
         start = time.monotonic()
         clean = cross_fit(features, values, bucket, mirrored)
-        row = {"n": len(values), "r2": r2(clean.predicted, values), "fit_s": time.monotonic() - start}
+        seconds = time.monotonic() - start
+        row: Figures = {
+            "n": len(values),
+            "r2": r_squared(clean.predicted, values),
+            "fit_s": seconds,
+        }
         right = review_labels(values, clean.predicted, clean.variance)
         row["expected_wrong"] = right.expected_wrong
-        if arguments.second:
-            row["second labelling"] = told_apart(attribute, pd.read_csv(arguments.second), right.suspicion, table)
-        tried = {"review": [], "residual": []}
-        for seed in range(arguments.seeds):
-            given, wrong = planted(values, arguments.share, seed)
+        if a.second:
+            second = pd.read_csv(a.second)
+            row["second labelling"] = told_apart(attribute, second, right.suspicion, table)
+        tried: dict[str, list[Figures]] = {"review": [], "residual": []}
+        for seed in range(a.seeds):
+            given, wrong = planted(values, a.share, seed)
             fitted = cross_fit(features, given, bucket, mirrored)
             review = review_labels(given, fitted.predicted, fitted.variance)
             look = review.suspicion > LOOKS_WRONG
-            counts = {"expected_wrong": review.expected_wrong, "look_wrong": int(look.sum()), "of_them": int((look & wrong).sum())}
+            counts = {
+                "expected_wrong": review.expected_wrong,
+                "look_wrong": int(look.sum()),
+                "of_them": int((look & wrong).sum()),
+            }
             tried["review"].append(found(review.suspicion, wrong) | counts)
             tried["residual"].append(found(np.abs(given - fitted.predicted), wrong))
-            if arguments.networks and seed == 0:
-                section = Network(epochs=arguments.networks)
+            if a.networks and seed == 0:
                 start = time.monotonic()
-                predicted = network(attribute, resized_images(root, table), given, bucket, section)
+                images = resized_images(a.root, table)
+                predicted = of_network(attribute, images, given, bucket, a.networks)
                 row["network_s"] = time.monotonic() - start
-                for name, p in {"network": predicted, "both": (predicted + fitted.predicted) / 2}.items():
+                both = (predicted + fitted.predicted) / 2
+                for name, p in {"network": predicted, "both": both}.items():
                     suspicion = review_labels(given, p, np.ones(len(given))).suspicion
-                    tried[name] = [found(suspicion, wrong) | {"r2_right": r2(p, values)}]
-                tried["review, seed 0"] = [tried["review"][0] | {"r2_right": r2(fitted.predicted, values)}]
+                    tried[name] = [found(suspicion, wrong) | {"r2_right": r_squared(p, values)}]
+                of_review = {"r2_right": r_squared(fitted.predicted, values)}
+                tried["review, seed 0"] = [tried["review"][0] | of_review]
         for name, results in tried.items():
-            row[name] = {k: round(float(np.mean([x[k] for x in results])), 3) for k in results[0]}
+            means = {k: float(np.mean([x[k] for x in results])) for k in results[0]}
+            row[name] = {k: round(v, 3) for k, v in means.items()}
         rows[attribute] = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
         print(attribute, *(f"{k} {v}" for k, v in rows[attribute].items()), sep="\n  ", flush=True)
-    print(json.dumps({"share": arguments.share, "seeds": arguments.seeds, "network_epochs": arguments.networks, **rows}))
+    print_result({"share": a.share, "seeds": a.seeds, "network_epochs": a.networks, **rows})
 
 
 if __name__ == "__main__":

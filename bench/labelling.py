@@ -1,171 +1,234 @@
-"""How many labels at random do the work of well-chosen ones: held-out R² against the number of labels, on a root's own hand labels.
+"""How many labels at random do the work of well-chosen ones, on a root's own hand labels.
 
-    python bench/labelling.py ROOT [--seeds 6] [--attribute mouth ...] [--networks] [--out curve.jpg]
+    python bench/labelling.py ROOT [--seeds 6] [--attribute mouth ...] [--networks [EPOCHS]]
+                              [--out curve.jpg]
 
-ROOT must hold checked labels, images and their features (``gaip3 refresh --root ROOT --select label_review`` makes them). The labels are
-dealt out anew: in each of four folds (split bucket modulo 4, so twins stay together) the other three are the pool. Both ways start from the
-same 25 labels at random; then either as many again at random, or those that ``label_review`` would put first, in rounds, each round with
-models of the labels so far. R² is that of the review's own regressions over the held-out pictures of all folds; the interval is over
-the seeds. ``--networks`` also trains a convolutional network on 200 labels of either kind (first seed; 10 to 20 s a training).
-Writes a picture of the curves; prints a table; the last line is one JSON object.
+ROOT must hold checked labels, images and their features (``gaip3 refresh --root ROOT --select
+label_review`` makes them). The labels are dealt out anew: in each fold (split bucket modulo
+``--folds``, so twins stay together) the other ones are the pool. Both ways start from the same
+labels at random, the first of ``--counts``; then either as many again at random, or those that
+``label_review`` would put first, in rounds, each round with models of the labels so far. R² is
+that of the review's own regressions over the held-out pictures of all folds. ``equivalent`` is
+the number of labels at random that reach the R² of ``--chosen`` well-chosen ones, null where none
+does; its interval is over the seeds, of which there must be two. ``--networks`` also trains a
+convolutional network (60 epochs, if not given) on so many labels of either kind (first seed; 10 to
+20 s a training). Writes a picture of the curves of held-out R² to ``--out``; prints a table; the
+last line is one JSON object.
 """
 
-import argparse
-import json
 import sys
-import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import command_line, data_root, network_values, print_result
+from matplotlib.figure import Figure
 
 from gaip3_pipeline.attributes import MIRRORED
 from gaip3_pipeline.evaluation.charts import jpeg
 from gaip3_pipeline.evaluation.review import next_images
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.metrics.regression import r_squared
 from gaip3_pipeline.settings import Network
 from gaip3_pipeline.tables.splits import folds_of
-from gaip3_pipeline.training.label_regression import fit_regressions, predict
-from gaip3_pipeline.training.run import Examples, Run
+from gaip3_pipeline.training.label_regression import (
+    KernelRegression,
+    fit_regressions,
+    predict,
+)
 from gaip3_pipeline.training_data import labelled_features, labelled_table, resized_images
 
 ATTRIBUTES = ("mouth", "hair_color", "background", "head", "eyes")
 COUNTS = (25, 50, 75, 100, 150, 200, 250, 300, 400, 500)
-FOLDS, WELL_CHOSEN = 4, 200
 WAYS = ("random", "chosen")
+RARE = 0.05  # of the labels
 
 
-def dealt(way, values, features, pool, mirrored, seed):
-    """Rows of ``pool`` in the order in which they get their label, and the models at each of ``COUNTS`` that the pool fills."""
-    generator = np.random.default_rng(seed)
-    shuffled = generator.permutation(pool)
-    order, models = shuffled[: COUNTS[0]], []
-    for i, count in enumerate(COUNTS):
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one attribute: ``values (N,)``, ``features (2, N, D)`` of their pictures and
+    ``fold (N,)``; ``mirrored``: a mirror image has 1 - value."""
+
+    values: np.ndarray
+    features: np.ndarray
+    fold: np.ndarray
+    mirrored: bool
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds that hold labels."""
+        return np.unique(self.fold).tolist()
+
+
+@dataclass(frozen=True)
+class Curves:
+    """``r2``: way to ``(seeds, counts)`` R²; ``orders``, of the first seed: way to fold to rows."""
+
+    r2: dict[str, np.ndarray]
+    orders: dict[str, dict[int, np.ndarray]]
+
+
+def dealt(
+    way: str, labels: Labels, pool: np.ndarray, counts: Sequence[int], seed: Sequence[int]
+) -> tuple[np.ndarray, list[list[KernelRegression]]]:
+    """Rows of ``pool`` in the order in which they get their label, and the models at each of
+    ``counts`` that the pool fills."""
+    values, features = labels.values, labels.features
+    shuffled = np.random.default_rng(seed).permutation(pool)
+    order = shuffled[: counts[0]]
+    models: list[list[KernelRegression]] = []
+    for i, count in enumerate(counts):
         if count > len(pool):
             break
         if i and way == "random":
             order = shuffled[:count]
         elif i:
             known = np.full(len(pool), np.nan)
-            rows = np.searchsorted(pool, order)
-            known[rows] = values[order]
+            known[np.searchsorted(pool, order)] = values[order]
             predicted, variance = predict(models[-1], features[:, pool])
-            order = np.concatenate(
-                [order, pool[next_images(known, predicted, variance, features[:, pool], models[-1], count - len(order))]]
-            )
-        models.append(fit_regressions(features[:, order], values[order], mirrored))
+            most = count - len(order)
+            best = next_images(known, predicted, variance, features[:, pool], models[-1], most)
+            order = np.concatenate([order, pool[best]])
+        models.append(fit_regressions(features[:, order], values[order], labels.mirrored))
     return order, models
 
 
-def r2(predicted, values):
-    """Share of the variance of ``values`` that ``predicted`` explains."""
-    return float(1 - np.square(predicted - values).sum() / np.square(values - values.mean()).sum())
-
-
-def curves(values, features, fold, mirrored, seeds):
-    """``(seeds, counts)`` R² of each way, and the orders of the first seed: way -> fold -> rows."""
-    found, orders = {w: [] for w in WAYS}, {w: {} for w in WAYS}
+def curves(labels: Labels, counts: Sequence[int], seeds: int) -> Curves:
+    """The R² of each way at those of ``counts`` that every pool fills."""
+    r2: dict[str, list[list[float]]] = {way: [] for way in WAYS}
+    orders: dict[str, dict[int, np.ndarray]] = {way: {} for way in WAYS}
+    truth = np.concatenate([labels.values[labels.fold == k] for k in labels.folds])
     for seed in range(seeds):
         for way in WAYS:
             predicted = []
-            for k in range(FOLDS):
-                held_out, pool = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
-                order, models = dealt(way, values, features, pool, mirrored, [seed, k])
-                predicted.append([predict(m, features[:, held_out])[0] for m in models])
+            for k in labels.folds:
+                held_out, pool = np.flatnonzero(labels.fold == k), np.flatnonzero(labels.fold != k)
+                order, models = dealt(way, labels, pool, counts, [seed, k])
+                predicted.append([predict(m, labels.features[:, held_out])[0] for m in models])
                 if seed == 0:
                     orders[way][k] = order
-            counts = min(len(p) for p in predicted)
-            truth = np.concatenate([values[fold == k] for k in range(FOLDS)])
-            found[way].append([r2(np.concatenate([p[i] for p in predicted]), truth) for i in range(counts)])
-    return {w: np.array(f) for w, f in found.items()}, orders
+            at_each = (np.concatenate(of_folds) for of_folds in zip(*predicted, strict=False))
+            r2[way].append([r_squared(p, truth) for p in at_each])
+    return Curves({way: np.array(found) for way, found in r2.items()}, orders)
 
 
-def equivalent(random, chosen):
-    """How many labels at random reach the R² of ``WELL_CHOSEN`` chosen ones; infinite where the curve does not reach it."""
+def equivalent(random: np.ndarray, chosen: np.ndarray, counts: Sequence[int], n: int) -> float:
+    """How many labels at random reach the R² of ``n`` chosen ones; infinite where the curve does
+    not reach it."""
     curve = np.maximum.accumulate(random.mean(axis=0))
-    target = chosen.mean(axis=0)[COUNTS.index(WELL_CHOSEN)]
-    counts = COUNTS[: len(curve)]
+    target = chosen.mean(axis=0)[counts.index(n)]
     return float("inf") if target > curve[-1] else float(np.interp(target, curve, counts))
 
 
-def interval(random, chosen, rng, draws=2000):
+def interval(
+    random: np.ndarray, chosen: np.ndarray, counts: Sequence[int], n: int, draws: int = 2000
+) -> list[float]:
     """95 % bootstrap interval of :func:`equivalent` over the seeds, which both ways share."""
-    picks = rng.integers(0, len(random), (draws, len(random)))
-    return [float(x) for x in np.percentile([equivalent(random[p], chosen[p]) for p in picks], [2.5, 97.5])]
+    picks = np.random.default_rng(0).integers(0, len(random), (draws, len(random)))
+    found = [equivalent(random[p], chosen[p], counts, n) for p in picks]
+    # One that was found, not a mean of two: there is none of a number and infinity.
+    low, high = np.percentile(found, [2.5, 97.5], method="nearest").tolist()
+    return [low, high]
 
 
-def networks(attribute, images, values, fold, orders, section):
-    """R² over all folds of a convolutional network trained on the first ``WELL_CHOSEN`` labels of either order."""
-    from gaip3_pipeline.training.regressor import train_regressor
-
+def of_networks(
+    attribute: str, images: np.ndarray, labels: Labels, found: Curves, n: int, epochs: int
+) -> dict[str, float]:
+    """R² over all folds of a convolutional network trained on the first ``n`` labels of either
+    order."""
     out = {}
     for way in WAYS:
-        predicted = np.zeros(len(values), np.float32)
-        for k in range(FOLDS):
-            split = np.full(len(values), "unused", dtype=object)
-            split[orders[way][k][:WELL_CHOSEN]], split[fold == k] = "train", "test"
-            with tempfile.TemporaryDirectory() as folder:
-                result = train_regressor([attribute], Examples(images, values[:, None], split), section, Run(Path(folder), "b"))
-            predicted[fold == k] = result.predicted[fold == k, 0]
-        out[way] = r2(predicted, values)
+        predicted = np.zeros(len(labels.values), np.float32)
+        for k in labels.folds:
+            split = np.full(len(labels.values), "unused", dtype=object)
+            split[found.orders[way][k][:n]], split[labels.fold == k] = "train", "test"
+            settings = Network(epochs=epochs)
+            of_all = network_values(attribute, images, labels.values, split, settings)
+            predicted[labels.fold == k] = of_all[labels.fold == k]
+        out[way] = r_squared(predicted, labels.values)
     return out
 
 
-def picture(path, rows):
-    """The curves of all attributes, a panel each; bands are the standard error over the seeds."""
-    from matplotlib.figure import Figure
+def rare(attribute: str, values: np.ndarray) -> np.ndarray:
+    """``(N,) bool``: values that few pictures have; of eyes, those that are half closed or more."""
+    if attribute == "eyes":
+        return values <= 0.5
+    levels, counts = np.unique(values, return_counts=True)
+    return np.isin(values, levels[counts < RARE * len(values)])
 
+
+def picture(path: Path, rows: dict[str, dict[str, Any]]) -> None:
+    """The curves of all attributes, a panel each; bands are the standard error over the seeds."""
     figure = Figure(figsize=(3.1 * len(rows), 2.9), layout="constrained")
-    for axes, (attribute, row) in zip(np.atleast_1d(figure.subplots(1, len(rows))), rows.items(), strict=True):
+    panels = np.atleast_1d(figure.subplots(1, len(rows)))
+    for axes, (attribute, row) in zip(panels, rows.items(), strict=True):
         for way, colour in zip(WAYS, ("#888888", "#bb5566"), strict=True):
             mean, error = np.array(row[f"r2_{way}"]), np.array(row[f"error_{way}"])
             axes.plot(row["labels"], mean, color=colour, label=way, marker=".")
-            axes.fill_between(row["labels"], mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
-        axes.set(title=f"{attribute} (n = {row['n']})", xlabel="labels", ylim=(min(0.0, *row["r2_random"]), 1))
+            band = (mean - error, mean + error)
+            axes.fill_between(row["labels"], *band, color=colour, alpha=0.2, linewidth=0)
+        least = min(0.0, *row["r2_random"])
+        axes.set(title=f"{attribute} (n = {row['n']})", xlabel="labels", ylim=(least, 1))
     axes.legend(loc="lower right", fontsize=8)
     figure.supylabel("held-out R²", fontsize=9)
     path.write_bytes(jpeg(figure))
 
 
+def finite(number: float) -> int | None:
+    """``number`` as JSON can say it."""
+    return round(number) if np.isfinite(number) else None
+
+
 def main() -> None:
     """Deal, fit, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
+    parser = command_line(__doc__)
+    parser.add_argument("root", type=data_root)
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--attribute", nargs="+", choices=ATTRIBUTES, default=ATTRIBUTES)
-    parser.add_argument("--networks", action="store_true")
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
+    parser.add_argument("--chosen", type=int, default=200, help="one of --counts")
+    parser.add_argument(
+        "--networks", type=int, nargs="?", const=Network.epochs, default=0, metavar="EPOCHS"
+    )
     parser.add_argument("--out", type=Path, default=Path("labelling.jpg"))
-    arguments = parser.parse_args()
-    root, rows = DataRoot(arguments.root.resolve()), {}
-    for attribute in arguments.attribute:
-        table = labelled_table(root, attribute)
-        values = table.value.to_numpy()
-        fold, mirrored = folds_of(table.bucket.to_numpy(), FOLDS), attribute in MIRRORED
-        features = labelled_features(root, table.key)[0][:, : len(table)].astype(np.float32)
-        found, orders = curves(values, features, fold, mirrored, arguments.seeds)
-        rare = values <= 0.5 if attribute == "eyes" else np.isin(values, [v for v in np.unique(values) if np.mean(values == v) < 0.05])
-        row = {"n": len(values), "labels": COUNTS[: found["random"].shape[1]]}
-        for way in WAYS:
-            row[f"r2_{way}"] = [round(v, 4) for v in found[way].mean(axis=0)]
-            row[f"error_{way}"] = [round(v, 4) for v in found[way].std(axis=0, ddof=1) / np.sqrt(arguments.seeds)]
-            row[f"rare_{way}"] = round(float(np.mean([rare[o[:WELL_CHOSEN]].sum() for o in orders[way].values()])), 1)
-        row["equivalent"] = round(equivalent(found["random"], found["chosen"]), 0)
-        row["interval"] = [round(v) if np.isfinite(v) else v for v in interval(found["random"], found["chosen"], np.random.default_rng(0))]
-        if arguments.networks:
-            section = Network()
-            row["networks"] = networks(attribute, resized_images(root, table), values.astype("float32"), fold, orders, section)
+    a = parser.parse_args()
+    rows: dict[str, dict[str, Any]] = {}
+    for attribute in a.attribute:
+        table = labelled_table(a.root, attribute)
+        features = labelled_features(a.root, table.key)[0][:, : len(table)].astype(np.float32)
+        fold = folds_of(table.bucket.to_numpy(), a.folds)
+        labels = Labels(table.value.to_numpy(), features, fold, attribute in MIRRORED)
+        found = curves(labels, a.counts, a.seeds)
+        random, chosen = (found.r2[way] for way in WAYS)
+        counts = list(a.counts[: random.shape[1]])
+        if a.chosen not in counts:
+            sys.exit(f"{a.root.path}: labels of {attribute} are too few for --chosen {a.chosen}")
+        row: dict[str, Any] = {"n": len(table), "labels": counts}
+        few = rare(attribute, labels.values)
+        for way, r2 in found.r2.items():
+            error = r2.std(axis=0, ddof=1) / np.sqrt(a.seeds)
+            row[f"r2_{way}"] = [round(v, 4) for v in r2.mean(axis=0).tolist()]
+            row[f"error_{way}"] = [round(v, 4) for v in error.tolist()]
+            of_folds = [few[order[: a.chosen]].sum() for order in found.orders[way].values()]
+            row[f"rare_{way}"] = round(float(np.mean(of_folds)), 1)
+        row["equivalent"] = finite(equivalent(random, chosen, counts, a.chosen))
+        row["interval"] = [finite(v) for v in interval(random, chosen, counts, a.chosen)]
+        if a.networks:
+            images = resized_images(a.root, table)
+            row["networks"] = of_networks(attribute, images, labels, found, a.chosen, a.networks)
         rows[attribute] = row
-        print(f"{attribute} (n = {row['n']}, {arguments.seeds} seeds)  labels " + " ".join(f"{c:5d}" for c in row["labels"]))
+        heads = " ".join(f"{c:5d}" for c in counts)
+        print(f"{attribute} (n = {len(table)}, {a.seeds} seeds)  labels {heads}")
         for way in WAYS:
-            print(f"  {way:8} R² " + " ".join(f"{v:5.3f}" for v in row[f"r2_{way}"]) + f"   rare among 200: {row[f'rare_{way}']}")
-        print(
-            f"  200 chosen = {row['equivalent']:g} at random ({row['interval'][0]:g}–{row['interval'][1]:g})",
-            row.get("networks", ""),
-            flush=True,
-        )
-    picture(arguments.out, rows)
-    print(json.dumps({"seeds": arguments.seeds, **rows}))
+            of_way = " ".join(f"{v:5.3f}" for v in row[f"r2_{way}"])
+            print(f"  {way:8} R² {of_way}   rare among {a.chosen}: {row[f'rare_{way}']}")
+        low, high = ("∞" if v is None else v for v in row["interval"])
+        as_many = "none" if row["equivalent"] is None else row["equivalent"]
+        print(f"  {a.chosen} chosen = {as_many} at random ({low}–{high})", row.get("networks", ""))
+    picture(a.out, rows)
+    print_result({"seeds": a.seeds, **rows})
 
 
 if __name__ == "__main__":

@@ -1,29 +1,29 @@
 """NVAE on dynamically binarised MNIST, in nats, beside the paper's 78.01.
 
-    python bench/nvae_mnist.py FOLDER [--data ../shared/data/mnist] [--epochs 400] [--minutes 60] [--k 100] [--images 1000] [--size cpu]
+    python bench/nvae_mnist.py FOLDER --data MNIST [--epochs 400] [--minutes 60] [--k 100]
+                               [--images 1000] [--size cpu]
 
-Trains on the 60,000 training pictures, each pixel white with the probability of its grey level, drawn anew every time, and stops after so
-many minutes or epochs. The same command goes on from the checkpoint in FOLDER (files of at most 16 MiB: copy the folder to go on at
-another machine, under another backend too). Then the bound on test pictures binarised once: the ELBO, and the importance-weighted
-estimate of the negative log-likelihood with ``k`` posterior samples each (IWAE), of the averaged weights: of all 10,000 with ``--images
-10000``, else of so many at equal intervals. Every epoch is a line of FOLDER/curve.csv. The last line is one JSON object.
+MNIST is a folder with ``train-images-idx3-ubyte.gz`` and ``t10k-images-idx3-ubyte.gz``. Trains on
+the 60,000 training pictures, each pixel white with the probability of its grey level, drawn anew
+every time, and stops after so many minutes or epochs. The same command goes on from the checkpoint
+in FOLDER (files of at most 16 MiB: copy the folder to go on at another machine, under another
+backend too). Then the bound on test pictures binarised once: the ELBO, and the importance-weighted
+estimate of the negative log-likelihood with ``k`` posterior samples each (IWAE), of the averaged
+weights: of all 10,000 with ``--images 10000``, else of so many at equal intervals. Every epoch is a
+line of FOLDER/curve.csv. The last line is one JSON object.
 """
 
-import argparse
 import dataclasses
 import gzip
 import json
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import keras
+import numpy as np
+from common import command_line, folder, print_result
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.models.backend import compile_options, seed_everything
@@ -39,20 +39,33 @@ from gaip3_pipeline.training.run import Run
 
 PAPER = 78.01
 NATS = 28 * 28 * math.log(2.0)  # of one bit per dimension
-MNIST = {
-    "height": 28,
-    "width": 28,
-    "likelihood": "bernoulli",
-    "control": 0.0,
-    "condition_dropout": 0.0,
-    "batch_size": 100,
-    "kl_warmup": 0.1,
-    "ema": 0.999,
-}
-# Scales of 1, 2, 4, 7 and 14 pixels. All KL weights are 1: here the likelihood is the aim, not the samples of a short training.
+MNIST = Nvae(
+    height=28,
+    width=28,
+    likelihood="bernoulli",
+    control=0.0,
+    condition_dropout=0.0,
+    batch_size=100,
+    kl_warmup=0.1,
+    ema=0.999,
+    # All are 1: here the likelihood is the aim, not the samples of a short training.
+    kl_weights=(1.0,) * 5,
+)
+# Scales of 1, 2, 4, 7 and 14 pixels.
 SIZES = {
-    "cpu": Nvae(**MNIST, channels=(64, 64, 64, 48, 32), latents=(16, 0, 8, 4, 1), cells=(1, 0, 2, 3, 1), kl_weights=(1.0,) * 5),
-    "gpu": Nvae(**MNIST, channels=(256, 256, 256, 192, 128), latents=(32, 0, 20, 20, 4), cells=(1, 0, 5, 10, 2), kl_weights=(1.0,) * 5),
+    "cpu": dataclasses.replace(
+        MNIST, channels=(64, 64, 64, 48, 32), latents=(16, 0, 8, 4, 1), cells=(1, 0, 2, 3, 1)
+    ),
+    "gpu": dataclasses.replace(
+        MNIST,
+        channels=(256, 256, 256, 192, 128),
+        latents=(32, 0, 20, 20, 4),
+        cells=(1, 0, 5, 10, 2),
+    ),
+    # for trying the command
+    "tiny": dataclasses.replace(
+        MNIST, channels=(8, 8, 8, 8, 8), latents=(4, 0, 0, 0, 0), cells=(1, 0, 0, 0, 0)
+    ),
 }
 
 
@@ -77,11 +90,14 @@ def read_pictures(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=16).reshape(n, height, width, 1)
 
 
-def binarised(batch: dict[str, np.ndarray], generator: np.random.Generator) -> tuple[dict[str, np.ndarray]]:
+def binarised(
+    batch: dict[str, np.ndarray], generator: np.random.Generator
+) -> tuple[dict[str, np.ndarray]]:
     """Each pixel white with the probability of its grey level."""
     image = batch["image"]
     white = generator.random(image.shape, dtype=np.float32) * 255.0 < image
-    return ({"image": white.astype(np.uint8) * 255, "condition": np.zeros((len(image), len(ATTRIBUTES)), np.float32)},)
+    nothing = np.zeros((len(image), len(ATTRIBUTES)), np.float32)
+    return ({"image": white.astype(np.uint8) * 255, "condition": nothing},)
 
 
 def seconds_of(curve: Path) -> float:
@@ -92,64 +108,73 @@ def seconds_of(curve: Path) -> float:
 
 def main() -> None:
     """Train on, measure, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist")
+    parser = command_line(__doc__)
+    parser.add_argument("folder", type=folder)
+    parser.add_argument("--data", type=Path, required=True, metavar="MNIST")
     parser.add_argument("--size", choices=list(SIZES), default="cpu")
     parser.add_argument("--cell", choices=["dense", "paper"], default="dense")
-    parser.add_argument("--epochs", type=int, default=400, help="of the whole training, over all calls: the learning rate falls to its end")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=400,
+        help="of the whole training, over all calls: the learning rate falls to its end",
+    )
     parser.add_argument("--minutes", type=float, default=math.inf, help="of this call")
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--limit", type=int, help="train on so many pictures only, for trying the command")
+    parser.add_argument(
+        "--limit", type=int, help="train on so many pictures only, for trying the command"
+    )
     parser.add_argument("--device", default="2 CPU cores", help="as the report shall name it")
     a = parser.parse_args()
     train = read_pictures(a.data / "train-images-idx3-ubyte.gz")[: a.limit]
     test = read_pictures(a.data / "t10k-images-idx3-ubyte.gz")
-    test = test[:: len(test) // a.images][: a.images]  # evenly over the file, whose first half is easier than its second
+    # evenly over the file, whose first half is easier than its second
+    test = test[:: len(test) // a.images][: a.images]
     settings = dataclasses.replace(SIZES[a.size], cell=a.cell, epochs=a.epochs)
     seed_everything(settings.seed)
     batches = ArrayBatches({"image": train}, settings.batch_size, settings.seed, binarised)
     total = a.epochs * len(batches)
     training = NvaeTraining(settings, total)
-    training.compile(optimizer=optimizer(settings, total), **compile_options())
-    # A setting that the code gets later, and that stays at its default, does not end a training of many stretches.
-    chosen = {k: v for k, v in dataclasses.asdict(settings).items() if v != getattr(Nvae(), k)}
+    training.compile(optimizer=optimizer(settings, total, total), **compile_options())
+    # A setting that the code gets later, and that stays at its default, does not end a training of
+    # many stretches.
+    named = dataclasses.asdict(settings).items()
+    chosen = {k: v for k, v in named if v != getattr(Nvae(), k)}
     curve = a.folder / "curve.csv"
-    a.folder.mkdir(parents=True, exist_ok=True)
     if not curve.exists():
         curve.write_text("epoch,seconds,train_nats\n")
     before, start = seconds_of(curve), time.monotonic()
 
     def log(epoch: int, figures: dict[str, float]) -> None:
+        seconds, nats = before + time.monotonic() - start, figures["bits_per_dim"] * NATS
         with curve.open("a") as f:
-            f.write(f"{epoch},{before + time.monotonic() - start:.0f},{figures['bits_per_dim'] * NATS:.3f}\n")
+            f.write(f"{epoch},{seconds:.0f},{nats:.3f}\n")
 
-    history = fit(
-        training,
-        batches,
-        Run(a.folder, json.dumps([chosen, len(train)]), log, Progress("  MNIST", 1)),
-        epochs=a.epochs,
-        callbacks=(StopAfter(a.minutes),),
-    )
+    run = Run(a.folder, json.dumps([chosen, len(train)]), log, Progress("  MNIST", 1))
+    stop = StopAfter(a.minutes)
+    history = fit(training, batches, run, epochs=a.epochs, callbacks=(stop,))
     save_nvae(training.ema, a.folder)
     (once,) = binarised({"image": test}, np.random.default_rng(0))
-    bound = bits_per_dim(training.ema, once["image"], once["condition"], samples=a.k, batch_size=100)
-    figures = {
-        "nll_nats": round(bound.importance_weighted * NATS, 3),
-        "elbo_nats": round(bound.bits_per_dim * NATS, 3),
-        "k": a.k,
-        "n": bound.n,
-        "minutes": round(seconds_of(curve) / 60, 1),
-        "device": a.device,
-        "parameters": int(training.nvae.count_params()),
-        "epochs": len(history),
-        "of_epochs": a.epochs,
-        "kl": {k: round(v, 2) for k, v in bound.kl.items()},
-        "paper_nats": PAPER,
-        "backend": keras.backend.backend(),
-    }
-    print(json.dumps(figures))
+    bound = bits_per_dim(
+        training.ema, once["image"], once["condition"], samples=a.k, batch_size=100
+    )
+    print_result(
+        {
+            "nll_nats": round(bound.importance_weighted * NATS, 3),
+            "elbo_nats": round(bound.bits_per_dim * NATS, 3),
+            "k": a.k,
+            "n": bound.n,
+            "minutes": round(seconds_of(curve) / 60, 1),
+            "device": a.device,
+            "parameters": int(training.nvae.count_params()),
+            "epochs": len(history),
+            "of_epochs": a.epochs,
+            "kl": {k: round(v, 2) for k, v in bound.kl.items()},
+            "paper_nats": PAPER,
+            "backend": keras.backend.backend(),
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -1,39 +1,46 @@
 """Figures of a refreshed root as JSON lines, to be kept in bench/results/.
 
-    python bench/record.py ROOT --command "make demo" [--name demo] [ASSET:FIGURE …] >> bench/results/detail.jsonl
+    python bench/record.py ROOT --command "make demo" [--name demo] [ASSET:FIGURE …] \\
+        >> bench/results/detail.jsonl
 
-A line for each figure: what made the root, date, commit, hardware, n, value and, where the asset has it, its interval. Without
-ASSET:FIGURE those of the generator's evaluation. A commit of a tree with uncommitted changes ends in "+".
+A line for each figure: what made the root, date, commit, hardware, n, value and, where the asset
+has it, its interval. Without ASSET:FIGURE those of the generator's evaluation. A commit of a tree
+with uncommitted changes ends in "+".
 """
 
-import argparse
-import json
 import math
 import os
 import platform
 import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import command_line, data_root, print_result
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.fresh_judges import MAKES, SIZES
-from gaip3_pipeline.layout import REPOSITORY, DataRoot
+from gaip3_pipeline.layout import REPOSITORY
 from gaip3_pipeline.metrics.sharpness import OCTAVES
 from gaip3_pipeline.versions import read_figures
 
 DISTANCES = ("swd", "fd_random", "fd_pixels", "coverage", "recall", "diversity")
 RETOUCHED = ("values_mae", "judge_auc", "reconstruction_judge_auc")
 OF_OCTAVES = ("power", "kurtosis", "noise", "agreement")
+OF_VALUES = ("r2", "spearman", "from", "to", "least_real")
+EVALUATION = [
+    *(
+        f"{name}_{k}{end}"
+        for name in OF_OCTAVES
+        for k in range(1, OCTAVES + 1)
+        for end in ("", "_plain", "_real")
+    ),
+    *(f"judge_{m}{part}_{s}" for m in MAKES for part in ("", "_nothing") for s in SIZES),
+    *(f"judge_{m}_{part}" for m in MAKES for part in ("tells_blur", "tells_plain")),
+    *(f"{d}_{end}" for d in DISTANCES for end in ("samples", "real")),
+    *(f"{name}_{a}" for name in OF_VALUES for a in ATTRIBUTES),
+    *("grid", "copying", "nearest_samples", "nearest_real", "detail_recognised", "leakage"),
+]
 DEFAULT = [
-    *(f"generator_evaluation:{name}_{k}{end}" for name in OF_OCTAVES for k in range(1, OCTAVES + 1) for end in ("", "_plain", "_real")),
-    *(f"generator_evaluation:judge_{m}{part}_{s}" for m in MAKES for part in ("", "_nothing") for s in SIZES),
-    *(f"generator_evaluation:judge_{m}_{part}" for m in MAKES for part in ("tells_blur", "tells_plain")),
-    *(f"generator_evaluation:{d}_{end}" for d in DISTANCES for end in ("samples", "real")),
-    *(f"generator_evaluation:{name}_{a}" for name in ("r2", "spearman", "from", "to", "least_real") for a in ATTRIBUTES),
-    *(f"generator_evaluation:{name}" for name in ("grid", "copying", "nearest_samples", "nearest_real", "detail_recognised", "leakage")),
+    *(f"generator_evaluation:{name}" for name in EVALUATION),
     *(f"retouched_samples:{name}_{when}" for name in RETOUCHED for when in ("before", "after")),
     "nvae_weights:bits_per_dim",
     "aggregate_posterior:nats",
@@ -43,15 +50,14 @@ COUNTS = {name.partition("_")[0]: "fd_n" for name in DISTANCES}
 
 def main() -> None:
     """Print the lines."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
+    parser = command_line(__doc__)
+    parser.add_argument("root", type=data_root)
     parser.add_argument("figures", nargs="*", default=DEFAULT)
     parser.add_argument("--command", required=True, help="what made the root")
     parser.add_argument("--name", help="what the lines call the root [default: its folder]")
     a = parser.parse_args()
-    root = DataRoot(a.root.resolve())
     same = {
-        "root": a.name or root.path.name,
+        "root": a.name or a.root.path.name,
         "command": a.command,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": commit(),
@@ -59,21 +65,28 @@ def main() -> None:
     }
     for wanted in a.figures:
         asset, _, name = wanted.partition(":")
-        figures = read_figures(root, asset)
-        if not isinstance(figures.get(name), int | float) or not math.isfinite(figures[name]):
+        figures = read_figures(a.root, asset)
+        value = figures.get(name)
+        if not isinstance(value, int | float) or not math.isfinite(value):
             continue
-        interval = [figures[f"{name}_low"], figures[f"{name}_high"]] if f"{name}_low" in figures else None
-        n = figures.get(COUNTS.get(name.partition("_")[0], "n"), figures.get("fd_n", figures.get("n_held_out")))
-        print(json.dumps({"figure": wanted, "value": figures[name], "interval": interval, "n": n, **same}))
+        interval = None
+        if f"{name}_low" in figures:
+            interval = [figures[f"{name}_low"], figures[f"{name}_high"]]
+        others = figures.get("fd_n", figures.get("n_held_out"))
+        n = figures.get(COUNTS.get(name.partition("_")[0], "n"), others)
+        print_result({"figure": wanted, "value": value, "interval": interval, "n": n, **same})
 
 
 def commit() -> str:
     """The commit of the code, with "+" for changes that are not committed."""
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", *words]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
-    return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
 
 
 if __name__ == "__main__":

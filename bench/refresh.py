@@ -2,32 +2,28 @@
 
     python bench/refresh.py [--root FOLDER] [--d1 10000 --female 3860 --male 3013] [--repeats 5]
 
-Paints 16,873 originals of 256² (33,746 images of 128×104 with the brightened ones), makes every asset once and measures ``gaip3 refresh``
-from its start to its end, as a user types it. The input models have the shipped settings, so that relabelling is the real one; the
-networks are as small and as shortly trained as those of the tests, since here they only have to be there. ``unchanged_s``
-is the median of the repeats. ``relabel_one_s`` is the time after 12 labels of mouth moved by a quarter, until its model, the values that
-it writes for every image and their checks are fresh again. Prints where the time goes; the last line is one JSON object. A second
-call uses the same root.
+Paints 16,873 originals of 256² (33,746 images of 128 × 104 with the brightened ones), makes every
+asset once and measures ``gaip3 refresh`` from its start to its end, as a user types it. The input
+models have the shipped settings, so that relabelling is the real one; the networks are as small
+and as shortly trained as those of the tests, since here they only have to be there.
+``unchanged_s`` is the median of the repeats. ``relabel_one_s`` is the time after 12 labels of
+mouth moved by a quarter, until its model, the values that it writes for every image and their
+checks are fresh again. Prints where the time goes; the last line is one JSON object. A second call
+uses the same root, with the settings that it has.
 """
 
 import argparse
-import json
-import os
 import statistics
 import subprocess
-import sys
 import time
-from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+from common import command_line, print_result
+from full_size import GAIP3, own_seconds, settle, sized
 
-from full_size import own_seconds, sized  # noqa: E402
-
-from gaip3_pipeline.faces.dataset import write_dataset  # noqa: E402
-from gaip3_pipeline.layout import DataRoot  # noqa: E402
-from gaip3_pipeline.settings import load  # noqa: E402
-from gaip3_pipeline.tables.label_store import Edit, LabelStore  # noqa: E402
+from gaip3_pipeline.faces.dataset import write_dataset
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.settings import load
+from gaip3_pipeline.tables.label_store import Edit, LabelStore
 
 CHANGED, RELABELLED = 12, "mouth"
 ONCE = "epochs = 1\nbatch_size = 64\nheight = 32\nwidth = 26\nwidth_multiplier = 0.5\n"
@@ -35,13 +31,16 @@ ONCE = "epochs = 1\nbatch_size = 64\nheight = 32\nwidth = 26\nwidth_multiplier =
 
 def settings_of(a: argparse.Namespace) -> str:
     """The root's settings: everything tiny but the input models."""
+    labelled, every = a.female + a.male, a.d1 + a.female + a.male
     tables = {
         "faces": f"d1 = {a.d1}\nfemale = {a.female}\nmale = {a.male}\nsize = 256\n",
-        "gender_model": f"epochs = {max(1, 6000 // (a.female + a.male))}\n",  # as many updates as in the tests
-        "final_dataset": "threshold = 0.0\n",  # the tiny gender model is sure of nobody; here every image shall have its values
+        # as many updates as in the tests
+        "gender_model": f"epochs = {max(1, 6000 // labelled)}\n",
+        # the tiny gender model is sure of nobody; here every image shall have its values
+        "final_dataset": "threshold = 0.0\n",
         "evaluator": ONCE,
         "control_regressor": ONCE,
-        "nvae": f"epochs = {max(1, 1560 // (a.d1 + a.female + a.male))}\n",
+        "nvae": f"epochs = {max(1, 1560 // every)}\n",
         "critic": "epochs = 1\n",
     }
     return 'preset = "tiny"\n' + "".join(f"[{name}]\n{text}" for name, text in tables.items())
@@ -50,10 +49,8 @@ def settings_of(a: argparse.Namespace) -> str:
 def refresh(root: DataRoot, *words: str) -> tuple[float, str]:
     """Seconds of ``gaip3 refresh`` and what it printed. Raises on failure."""
     start = time.monotonic()
-    command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh", "--root", str(root.path), *words]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    )
+    command = [*GAIP3, "refresh", "--root", str(root.path), *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}")
     return time.monotonic() - start, done.stdout
@@ -68,36 +65,43 @@ def relabel(root: DataRoot, attribute: str) -> None:
     """Move the first ``CHANGED`` labels by a quarter, towards the middle of the range."""
     store = LabelStore(root)
     first = list(store.values(attribute).items())[:CHANGED]
-    store.apply([Edit(attribute, *key, value + 0.25 if value < 0.5 else value - 0.25) for key, value in first], who="bench")
+    edits = [
+        Edit(attribute, *key, value + 0.25 if value < 0.5 else value - 0.25) for key, value in first
+    ]
+    store.apply(edits, who="bench")
 
 
 def main() -> None:
     """Paint, make everything once, measure."""
-    parser = sized(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter), "refresh")
+    parser = sized(command_line(__doc__), "refresh")
     parser.add_argument("--repeats", type=int, default=5)
     a = parser.parse_args()
-    root = DataRoot(a.root.resolve())
-    root.path.mkdir(parents=True, exist_ok=True)
-    if not root.settings_file.exists():
-        root.settings_file.write_text(settings_of(a), encoding="utf-8")
-    write_dataset(root, load(root).faces)
-    seconds, output = refresh(root)
+    settle(a.root, settings_of(a))
+    faces = load(a.root).faces
+    write_dataset(a.root, faces)
+    seconds, output = refresh(a.root)
     print(f"everything once: {seconds:.0f} s", *listed(own_seconds(output)), sep="\n", flush=True)
 
     unchanged = []
     for _ in range(a.repeats):
-        seconds, output = refresh(root)
+        seconds, output = refresh(a.root)
         if "Nothing is stale" not in output:
             raise SystemExit(f"something is stale that should not be:\n{output}")
         unchanged.append(seconds)
     print("unchanged:", *(f"{s:.2f}" for s in unchanged), "s", flush=True)
 
-    relabel(root, RELABELLED)
-    relabelled, output = refresh(root, "--select", f"input_values_{RELABELLED}")
+    relabel(a.root, RELABELLED)
+    relabelled, output = refresh(a.root, "--select", f"input_values_{RELABELLED}")
     parts = own_seconds(output)
     print(f"relabel one: {relabelled:.1f} s", *listed(parts), sep="\n")
-    result = {"unchanged_s": round(statistics.median(unchanged), 2), "relabel_one_s": round(relabelled, 1)}
-    print(json.dumps(result | {"images": 2 * (a.d1 + a.female + a.male), "relabel_parts_s": parts}))
+    print_result(
+        {
+            "unchanged_s": round(statistics.median(unchanged), 2),
+            "relabel_one_s": round(relabelled, 1),
+            "images": 2 * (faces.d1 + faces.female + faces.male),
+            "relabel_parts_s": parts,
+        }
+    )
 
 
 if __name__ == "__main__":

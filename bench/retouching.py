@@ -1,29 +1,45 @@
 """The ways of retouching compared on one root, by measures that none of them climbs.
 
-    python bench/retouching.py ROOT [--n 2000] [--methods transport ascent …] [--fidelity .5] [--set step_size=.02 …] [--out FOLDER]
+    python bench/retouching.py ROOT [--n 2000] [--methods transport ascent …] [--fidelity .5]
+                               [--guidance 1.5] [--set step_size=.02 …]
+                               [--makes network regression] [--out FOLDER]
 
-Needs a refreshed root. Samples have seeds of their own and conditions of the data; they are drawn once, retouched in each way on the same
-latents, and judged by the two judges (real pictures that no critic learned from), by distances to all real pictures, and, of
-the values, by the evaluators. Intervals: 95 %, bootstrap over samples and pictures. Pictures before and after go to
-FOLDER. A table and one line of JSON at the end.
+Needs a refreshed root. Samples have seeds of their own and conditions of the data; they are drawn
+once, retouched in each way on the same latents, and judged by the two judges (real pictures that no
+critic learned from), by distances to all real pictures, and, of the values, by the evaluators.
+Intervals: 95 %, bootstrap over samples and pictures. Pictures before and after go to FOLDER. A line
+of JSON for each way as soon as it is done; a table and one line of JSON with all of them at the
+end.
 """
 
-import argparse
 import dataclasses
-import json
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import command_line, data_root, folder, print_result
 
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.evaluation.distances import frechet_distance, identity, pixel_features, random_features, reduction
-from gaip3_pipeline.evaluation.fresh_judges import SIZES, Network, Regression, side_of, told_apart
+from gaip3_pipeline.evaluation.distances import (
+    frechet_distance,
+    identity,
+    pixel_features,
+    random_features,
+    reduction,
+)
+from gaip3_pipeline.evaluation.fresh_judges import (
+    MAKES,
+    SIZES,
+    Make,
+    Network,
+    Regression,
+    side_of,
+    told_apart,
+)
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.contact_sheet import pairs
 from gaip3_pipeline.layout import DataRoot
@@ -33,7 +49,11 @@ from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance, neighbourh
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.retouching.aggregate_posterior import fit_aggregate_posterior
 from gaip3_pipeline.retouching.methods import METHODS, Correction
-from gaip3_pipeline.retouching.prior_critic import load_prior_critic, prior_critic_figures, train_prior_critic
+from gaip3_pipeline.retouching.prior_critic import (
+    load_prior_critic,
+    prior_critic_figures,
+    train_prior_critic,
+)
 from gaip3_pipeline.retouching.retoucher import RETOUCHED, Retoucher, Tools
 from gaip3_pipeline.sampling.draw import load_face_generator, noise_of_seeds
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, load
@@ -49,7 +69,7 @@ BOOTSTRAPS = 200
 class Measure:
     """Figures of sets of samples against one set of real pictures."""
 
-    def __init__(self, root: DataRoot, n: int) -> None:
+    def __init__(self, root: DataRoot, n: int, makes: Sequence[str]) -> None:
         settings = load(root)
         data = final_images(root, settings)
         self.generator, self.detail = load_face_generator(root), settings.samples.detail
@@ -58,38 +78,56 @@ class Measure:
         self.rebuilt = self.generator.reconstructions(self.unseen, data.values[unseen], self.detail)
         held_out = (data.table.split != "train").to_numpy()
         _, groups = np.unique(data.table.original[held_out], return_inverse=True)
-        height, width = self.generator.nvae.settings.height, self.generator.nvae.settings.width
-        self._photographs = side_of(shrink(data.images[held_out], height, width), groups)
+        size = self.generator.nvae.settings
+        photographs = shrink(data.images[held_out], size.height, size.width)
+        self._photographs = side_of(photographs, groups)
+        known: dict[str, Make] = {"network": Network(), "regression": Regression()}
+        self._makes = [known[name] for name in makes]
         self.judge, self.second = load_critic(root.judge), load_critic(root.reconstruction_judge)
         self.evaluators = [load_regressor(root.evaluator(a)) for a in ATTRIBUTES]
-        self.values = data.values[np.random.default_rng(SEEDS).integers(0, len(data.values), n)]
+        rows = np.random.default_rng(SEEDS).integers(0, len(data.values), n)
+        self.values = data.values[rows]
         self._features = {"random": random_features(), "pixels": pixel_features}
         raw = {name: of(self.real) for name, of in self._features.items()}
         self._reduce = {name: reduction(f, 64) for name, f in raw.items()}
         self._raw = raw
-        self.said = {"judge": critic_logits(self.judge, self.unseen), "second": critic_logits(self.second, self.rebuilt)}
+        self.said = {
+            "judge": critic_logits(self.judge, self.unseen),
+            "second": critic_logits(self.second, self.rebuilt),
+        }
 
     def of(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Everything that is needed of one set."""
         parts = {name: of(images) for name, of in self._features.items()}
-        logits = {"judge": critic_logits(self.judge, images), "second": critic_logits(self.second, images)}
-        return {**parts, **logits, "errors": np.abs(self._measured(images) - self.values), "fresh": self._fresh(images)}
+        parts["judge"] = critic_logits(self.judge, images)
+        parts["second"] = critic_logits(self.second, images)
+        parts["errors"] = np.abs(self._measured(images) - self.values)
+        return parts | {"fresh": self._fresh(images)}
 
     def _fresh(self, images: np.ndarray) -> np.ndarray:
-        """``(3,)``: AUC of held-out photographs against as many samples by fresh judges, the mean of both makes, at each size."""
-        n = min(len(images), len(self._photographs.groups))
-        drawn = side_of(images[:n], self._photographs.groups.max() + 1 + np.arange(n))
-        makes = (Network(), Regression())
-        return np.array([np.mean([told_apart(self._photographs, drawn, make, d, 0) for make in makes]) for d in SIZES.values()])
+        """``(3,)``: AUC of held-out photographs against as many samples by fresh judges, the mean
+        of the makes, at each size."""
+        real = self._photographs
+        n = min(len(images), len(real.groups))
+        drawn = side_of(images[:n], real.groups.max() + 1 + np.arange(n))
+        aucs = [
+            [told_apart(real, drawn, make, divisor, 0) for make in self._makes]
+            for divisor in SIZES.values()
+        ]
+        return np.mean(aucs, axis=1)
 
     def _measured(self, images: np.ndarray) -> np.ndarray:
         return np.stack([predict_values(r, [images])[:, 0] for r in self.evaluators], axis=1)
 
     def ceiling(self) -> dict[str, float]:
-        """What samples would be if the prior were what the encoder says of all pictures; ``diversity_real`` beside."""
+        """What samples would be if the prior were what the encoder says of all pictures;
+        ``diversity_real`` beside."""
         rebuilt = self.generator.reconstructions(self.real, self._given, self.detail)
         parts = {name: of(rebuilt) for name, of in self._features.items()}
-        reduced = {name: (reduce(parts[name]), reduce(self._raw[name])) for name, reduce in self._reduce.items()}
+        reduced = {
+            name: (reduce(parts[name]), reduce(self._raw[name]))
+            for name, reduce in self._reduce.items()
+        }
         return {
             **{f"fd_{name}": frechet_distance(*pair) for name, pair in reduced.items()},
             "coverage": neighbourhoods(parts["random"], self._raw["random"])["coverage"],
@@ -98,90 +136,118 @@ class Measure:
             "diversity_real": mean_pairwise_distance(self._raw["random"]),
         }
 
-    def figures(self, after: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> dict[str, float | list[float]]:
-        """Figures of ``after``, and how they changed from ``before``, of the same samples, with intervals."""
+    def figures(
+        self, after: dict[str, np.ndarray], before: dict[str, np.ndarray]
+    ) -> dict[str, float | list[float]]:
+        """Figures of ``after``, and how they changed from ``before``, of the same samples, with
+        intervals."""
         out: dict[str, float | list[float]] = {}
         generator = np.random.default_rng(0)
-        n = len(after["judge"])
+        n, n_real = len(after["judge"]), len(self.real)
         for name in ("judge", "second"):
             gain = after[name] - before[name]
-            out |= {f"{name}_auc": roc_auc(*scores_and_labels(self.said[name], after[name])), f"{name}_logit": float(after[name].mean())}
+            out[f"{name}_auc"] = roc_auc(*scores_and_labels(self.said[name], after[name]))
+            out[f"{name}_logit"] = float(after[name].mean())
             out[f"{name}_gain"] = [float(gain.mean()), *bootstrap_interval(np.mean, gain)]
-        drawn = [(generator.integers(0, n, n), generator.integers(0, len(self.real), len(self.real))) for _ in range(BOOTSTRAPS)]
+        drawn = [
+            (generator.integers(0, n, n), generator.integers(0, n_real, n_real))
+            for _ in range(BOOTSTRAPS)
+        ]
         for name in ("random", "pixels"):
             reduce, real = self._reduce[name], self._reduce[name](self._raw[name])
             a, b = reduce(after[name]), reduce(before[name])
-            out[f"fd_{name}"] = frechet_distance(a, real)
-            change = [frechet_distance(a[i], real[j]) / frechet_distance(b[i], real[j]) - 1 for i, j in drawn]
-            out[f"fd_{name}_change"] = [out[f"fd_{name}"] / frechet_distance(b, real) - 1, *np.quantile(change, (0.025, 0.975)).tolist()]
+            distance = frechet_distance(a, real)
+            change = [
+                frechet_distance(a[i], real[j]) / frechet_distance(b[i], real[j]) - 1
+                for i, j in drawn
+            ]
+            out[f"fd_{name}"] = distance
+            out[f"fd_{name}_change"] = [
+                distance / frechet_distance(b, real) - 1,
+                *np.quantile(change, (0.025, 0.975)).tolist(),
+            ]
         out["coverage"] = neighbourhoods(after["random"], self._raw["random"])["coverage"]
         out["diversity"] = mean_pairwise_distance(after["random"])
         out |= identity(before["random"], after["random"])
-        out |= {f"fresh_{size}": auc for size, auc in zip(SIZES, after["fresh"].tolist(), strict=True)}
+        fresh = zip(SIZES, after["fresh"].tolist(), strict=True)
+        out |= {f"fresh_{size}": auc for size, auc in fresh}
         out["mae"] = float(after["errors"].mean())
+        worse = after["errors"] - before["errors"]
         out["mae_change"] = [
-            float((after["errors"] - before["errors"]).mean()),
-            *bootstrap_interval(np.mean, (after["errors"] - before["errors"]).mean(axis=1)),
+            float(worse.mean()),
+            *bootstrap_interval(np.mean, worse.mean(axis=1)),
         ]
         return out
 
 
 def main() -> None:
     """Draw, retouch in every way, measure, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
+    parser = command_line(__doc__)
+    parser.add_argument("root", type=data_root)
     parser.add_argument("--n", type=int, default=2000)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--fidelity", type=float, nargs="+", default=[0.5])
     parser.add_argument("--guidance", type=float)
-    parser.add_argument("--set", nargs="*", default=[], help="settings of [retouch], as step_size=0.02")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--set", nargs="*", default=[], help="settings of [retouch], as step_size=0.02"
+    )
+    parser.add_argument("--makes", nargs="+", choices=MAKES, default=MAKES, help="of fresh judges")
+    parser.add_argument("--out", type=folder)
     a = parser.parse_args()
-    root = DataRoot(a.root.resolve())
-    settings = load(root)
-    changes = {k: type(getattr(settings.retouch, k))(v) for k, v in (pair.split("=") for pair in a.set)}
+    settings = load(a.root)
+    pairs_given = (pair.split("=") for pair in a.set)
+    changes = {k: type(getattr(settings.retouch, k))(v) for k, v in pairs_given}
     base = dataclasses.replace(settings.retouch, **changes)
     guidance = settings.samples.guidance if a.guidance is None else a.guidance
-    measure = Measure(root, a.n)
-    guide, regressors = load_critic(root.critic), [load_regressor(root.control_regressor)]
+    measure = Measure(a.root, a.n, a.makes)
+    guide, regressors = load_critic(a.root.critic), [load_regressor(a.root.control_regressor)]
     table = pd.DataFrame(measure.values, columns=list(ATTRIBUTES)).assign(
-        seed=SEEDS + np.arange(a.n), temperature=1.0, guidance=guidance, detail=settings.samples.detail
+        seed=SEEDS + np.arange(a.n),
+        temperature=1.0,
+        guidance=guidance,
+        detail=settings.samples.detail,
     )
     seeds, temperature = table.seed.to_numpy(), settings.samples.temperature
     moved = measure.generator.latents(seeds, measure.values, temperature)
     plain = [temperature * e for e in noise_of_seeds(measure.generator.nvae, seeds)]
-    rows, before = [], None
+    rows: list[dict[str, Any]] = []
+    before = None
     for name in a.methods:
-        tools = Tools(measure.generator, guide, regressors, _correction(root, measure.generator.nvae, name))
+        correction = _correction(a.root, measure.generator.nvae, name)
+        tools = Tools(measure.generator, guide, regressors, correction)
         # A correction of the prior starts where the prior draws, all else where samples are drawn.
-        noise = plain if tools.correction else moved
+        noise = plain if correction else moved
         for fidelity in a.fidelity:
             chosen = dataclasses.replace(base, method=name, fidelity=fidelity)
-            retoucher = Retoucher(tools, chosen)
-            retoucher([e[: chosen.batch_size] for e in noise], table[: chosen.batch_size])  # compiles
+            retoucher, few = Retoucher(tools, chosen), chosen.batch_size
+            retoucher([e[:few] for e in noise], table[:few])  # compiles
             start = time.perf_counter()
             result = retoucher(noise, table)
             seconds = time.perf_counter() - start
             if before is None:
                 before = measure.of(result.before)
-                print(f"before: as {'the prior' if tools.correction else 'samples'} draws", flush=True)
+                where = "the prior" if correction else "samples"
+                print(f"before: as {where} draws", flush=True)
                 rows.append({"way": "as sampled", **measure.figures(before, before)})
-                print(json.dumps(rows[-1]), flush=True)
+                print_result(rows[-1])
             figures = measure.figures(measure.of(result.after), before)
-            cost = {"evaluations": float(result.evaluations.mean()), "ms_per_image": 1e3 * seconds / a.n}
+            cost = {
+                "evaluations": float(result.evaluations.mean()),
+                "ms_per_image": 1e3 * seconds / a.n,
+            }
             kept = {"retouched": result.reasons.count(RETOUCHED), "n": a.n}
             rows.append({"way": f"{name} {fidelity:g}", **figures, **cost, **kept})
-            print(json.dumps(rows[-1]), flush=True)
+            print_result(rows[-1])
             if a.out:
-                a.out.mkdir(parents=True, exist_ok=True)
                 change = np.abs(result.after.astype(int) - result.before).mean(axis=(1, 2, 3))
-                shown = np.random.default_rng(0).permutation(a.n)[:24]
-                (a.out / f"{name}_{fidelity:g}.jpg").write_bytes(pairs(list(result.before[shown]), list(result.after[shown])))
-                far = np.argsort(-change)[:24]
-                (a.out / f"{name}_{fidelity:g}_most.jpg").write_bytes(pairs(list(result.before[far]), list(result.after[far])))
+                some = np.random.default_rng(0).permutation(a.n)[:24]
+                most = np.argsort(-change)[:24]
+                for end, shown in (("", some), ("_most", most)):
+                    sheet = pairs(list(result.before[shown]), list(result.after[shown]))
+                    (a.out / f"{name}_{fidelity:g}{end}.jpg").write_bytes(sheet)
     rows.append({"way": "reconstructions of the data", **measure.ceiling()})
     print("\n" + _shown(rows))
-    print(json.dumps({"root": root.path.name, "n": a.n, "guidance": guidance, "rows": rows}))
+    print_result({"root": a.root.path.name, "n": a.n, "guidance": guidance, "rows": rows})
 
 
 def _correction(root: DataRoot, model: NVAE, method: str) -> Correction | None:
@@ -190,19 +256,21 @@ def _correction(root: DataRoot, model: NVAE, method: str) -> Correction | None:
         return None
     settings, started = load(root), time.perf_counter()
     data = final_images(root, settings)
-    split = data.table.split.to_numpy()
     if method == TRANSPORT:
+        split = data.table.split.to_numpy()
         found, figures = fit_aggregate_posterior(model, data.images, data.values, split)
         print("aggregate posterior", figures, f"{time.perf_counter() - started:.0f} s", flush=True)
         return found
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        result = train_prior_critic(model, data.examples, settings.critic, Run(folder, "bench"))
-        print("critic of the prior", prior_critic_figures(result), f"{time.perf_counter() - started:.0f} s", flush=True)
-        return load_prior_critic(folder)
+        kept = Path(name)
+        result = train_prior_critic(model, data.examples, settings.critic, Run(kept, "bench"))
+        seconds = time.perf_counter() - started
+        print("critic of the prior", prior_critic_figures(result), f"{seconds:.0f} s", flush=True)
+        return load_prior_critic(kept)
 
 
-def _shown(rows: list[dict]) -> str:
+def _shown(rows: list[dict[str, Any]]) -> str:
+    """The rows as a table of Markdown."""
     columns = [
         "second_auc",
         "judge_auc",
@@ -220,7 +288,9 @@ def _shown(rows: list[dict]) -> str:
         "ms_per_image",
     ]
     lines = ["| way | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines += ["| " + " | ".join([r["way"], *(f"{r[c]:.3g}" if c in r else "" for c in columns)]) + " |" for r in rows]
+    for row in rows:
+        cells = [row["way"], *(f"{row[c]:.3g}" if c in row else "" for c in columns)]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

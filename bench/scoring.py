@@ -1,43 +1,45 @@
-"""Images/s of scoring: the gender models and all five input models, as the pipeline does it and one picture at a time.
+"""Images/s of scoring: the gender models and all input models, together and one by one.
 
     python bench/scoring.py ROOT [--images 2000] [--one-by-one 40]
 
-ROOT must have a gender model and input models. Ours: each JPEG decoded once on all cores, batches through the gender models and through
-the features, which the five processes share. One by one: for each picture and each of the same models the JPEG is read again and the
-model called through ``predict``. Pictures repeat where ROOT has fewer than ``--images``. Prints where the time goes; the last line is one
-JSON object.
+ROOT must have a gender model and input models. Ours, as the pipeline does it: each JPEG decoded
+once on all cores, batches through the gender models and through the features, which the five
+processes share. One by one: for each picture and each of the same models the JPEG is read again and
+the model called through ``predict``. Pictures repeat where ROOT has fewer than ``--images``. Prints
+where the time goes; the last line is one JSON object.
 """
 
-import argparse
-import json
 import os
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from common import command_line, data_root, print_result
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.features.extractor import extract, load_extractor
+from gaip3_pipeline.features.extractor import Extractor, extract, load_extractor
 from gaip3_pipeline.features.patches import HEIGHT, WIDTH
 from gaip3_pipeline.imaging.packing import load_image, load_images
-from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.training.attribute_model import load_input_model
 from gaip3_pipeline.training.gender import load_gender_models, score_gender
 from gaip3_pipeline.training_data import processed_table
 
+BATCH = 256
+Found = TypeVar("Found")
 
-def timed(work):
+
+def timed(work: Callable[[], Found]) -> tuple[Found, float]:
     """What ``work()`` returns, and its seconds."""
     start = time.monotonic()
     found = work()
     return found, time.monotonic() - start
 
 
-def features_of(extractor, path, with_parts=True):
+def features_of(extractor: Extractor, path: Path, with_parts: bool = True) -> np.ndarray:
     """Features ``(2, 1, D)`` of one picture file, through ``predict``."""
     picture = load_image(path, HEIGHT, WIDTH)[None]
     both = np.concatenate([picture, picture[:, :, ::-1]])
@@ -49,25 +51,35 @@ def features_of(extractor, path, with_parts=True):
 
 def main() -> None:
     """Score, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
+    parser = command_line(__doc__)
+    parser.add_argument("root", type=data_root)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--one-by-one", type=int, default=40)
     a = parser.parse_args()
-    root = DataRoot(a.root.resolve())
-    paths = [root.path / p for p in np.resize(processed_table(root).path.to_numpy(), a.images)]
-    gender, extractor = load_gender_models(root.gender_model), load_extractor(root.feature_extractor)
-    processes = [load_input_model(root.input_model(x)) for x in ATTRIBUTES]
-    warm = np.stack([load_image(p, HEIGHT, WIDTH) for p in paths[:256]])
+    known = processed_table(a.root).path.to_numpy()
+    paths = [a.root.path / p for p in np.resize(known, a.images)]
+    gender = load_gender_models(a.root.gender_model)
+    extractor = load_extractor(a.root.feature_extractor)
+    input_models = [load_input_model(a.root.input_model(x)) for x in ATTRIBUTES]
+    warm = np.stack([load_image(p, HEIGHT, WIDTH) for p in paths[:BATCH]])
     score_gender(gender, extractor, [warm])
-    for process in processes:
-        process.predict(extract(extractor, [warm[:64]]))
+    for model in input_models:
+        model.predict(extract(extractor, [warm[:64]]))
+
+    def genders() -> None:
+        batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
+        score_gender(gender, extractor, batches)
 
     images, decoding = timed(lambda: np.concatenate(list(load_images(paths, HEIGHT, WIDTH))))
-    _, by_gender = timed(lambda: score_gender(gender, extractor, (images[i : i + 256] for i in range(0, len(images), 256))))
+    _, by_gender = timed(genders)
     features, extracting = timed(lambda: extract(extractor, [images]))
-    _, by_processes = timed(lambda: [p.predict(features) for p in processes])
-    parts = {"decoding": decoding, "gender": by_gender, "features": extracting, "values": by_processes}
+    _, by_values = timed(lambda: [model.predict(features) for model in input_models])
+    parts = {
+        "decoding": decoding,
+        "gender": by_gender,
+        "features": extracting,
+        "values": by_values,
+    }
     ours = len(paths) / sum(parts.values())
     for name, seconds in parts.items():
         print(f"{name:12}{seconds:8.2f} s{len(paths) / seconds:10.0f} images/s")
@@ -75,17 +87,24 @@ def main() -> None:
     def alone() -> None:
         for path in paths[: a.one_by_one]:
             for model, process in zip(gender.models, gender.processes, strict=True):
-                picture = load_image(path, gender.height, gender.width)[None].astype(np.float32) / 255.0
-                model.predict(picture, verbose=0)
+                picture = load_image(path, gender.height, gender.width)[None]
+                model.predict(picture.astype(np.float32) / 255.0, verbose=0)
                 process.logits(features_of(extractor, path, with_parts=False))
-            for process in processes:
-                process.predict(features_of(extractor, path))
+            for input_model in input_models:
+                input_model.predict(features_of(extractor, path))
 
     _, seconds = timed(alone)
     one_by_one = a.one_by_one / seconds
     print(f"ours {ours:.0f} images/s, one by one {one_by_one:.1f}")
-    result = {"ours_images_per_s": round(ours, 1), "one_by_one_images_per_s": round(one_by_one, 2), "times": round(ours / one_by_one, 1)}
-    print(json.dumps(result | {"images": len(paths), "parts_s": {k: round(v, 2) for k, v in parts.items()}}))
+    print_result(
+        {
+            "ours_images_per_s": round(ours, 1),
+            "one_by_one_images_per_s": round(one_by_one, 2),
+            "times": round(ours / one_by_one, 1),
+            "images": len(paths),
+            "parts_s": {k: round(v, 2) for k, v in parts.items()},
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -1,23 +1,19 @@
-"""Does the generator's training break? Short trainings over seeds, learning rates and batch sizes at small size.
+"""Does the generator's training break? Short trainings at small size.
 
-    python bench/stability.py [--seeds 5] [--rates 1e-3 5e-3 2e-2] [--batches 8 16 32 64] [--steps 60]
+    python bench/stability.py [--seeds 5] [--rates 1e-3 5e-3 2e-2] [--batches 8 16 32 64]
+                              [--steps 60]
 
-The ``tiny`` preset on painted faces of 32 × 26. Counts losses and weights that are no number, and updates that were skipped as spikes.
-Prints a table; the last line is one JSON object.
+The ``tiny`` preset on painted faces of 32 × 26, over seeds, learning rates and batch sizes. Counts
+losses and weights that are no number, and updates that were skipped as spikes. Prints a table; the
+last line is one JSON object.
 """
 
-import argparse
 import dataclasses
-import json
 import math
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from common import command_line, print_result
 from keras import ops
 
 from gaip3_pipeline.attributes import ATTRIBUTES
@@ -35,16 +31,18 @@ def trained(images: np.ndarray, values: np.ndarray, settings: Nvae, steps: int) 
     """Train for ``steps`` steps and say what was no number."""
     seed_everything(settings.seed)
     training = NvaeTraining(settings, steps)
-    training.compile(optimizer=optimizer(settings, steps), **compile_options())
+    training.compile(optimizer=optimizer(settings, steps, steps), **compile_options())
     training.optimizer.build(training.trainable_variables)
-    batches = ArrayBatches({"image": images, "condition": values}, settings.batch_size, settings.seed, mirrored_at_random)
+    data = {"image": images, "condition": values}
+    batches = ArrayBatches(data, settings.batch_size, settings.seed, mirrored_at_random)
     keep_freed_memory()
     bits = []
     for i in range(steps):
         if i and i % len(batches) == 0:
             batches.on_epoch_end()
         training.reset_metrics()
-        bits.append(float(training.train_on_batch(*batches[i % len(batches)], return_dict=True)["bits_per_dim"]))
+        figures = training.train_on_batch(*batches[i % len(batches)], return_dict=True)
+        bits.append(float(figures["bits_per_dim"]))
     broken = sum(not np.isfinite(ops.convert_to_numpy(w)).all() for w in training.weights)
     return {
         "first": bits[0],
@@ -56,7 +54,7 @@ def trained(images: np.ndarray, values: np.ndarray, settings: Nvae, steps: int) 
 
 def main() -> None:
     """Train all, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 5e-3, 2e-2])
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 16, 32, 64])
@@ -65,23 +63,29 @@ def main() -> None:
     start = time.monotonic()
     base = of_preset("tiny").nvae
     faces = portraits(Faces(d1=0, female=128, male=0, size=128, seed=3))
-    images = shrink(np.stack([paint(p.face, 128) for p in faces])[:, :, 12:116], base.height, base.width)
+    painted = np.stack([paint(p.face, 128) for p in faces])[:, :, 12:116]
+    images = shrink(painted, base.height, base.width)
     values = np.array([[getattr(p.face, x) for x in ATTRIBUTES] for p in faces], np.float32)
     rows = []
     for batch in a.batches:
         for rate in a.rates:
+            some = []
             for seed in range(1, a.seeds + 1):
-                settings = dataclasses.replace(base, batch_size=batch, learning_rate=rate, seed=seed)
-                rows.append({"batch": batch, "rate": rate, "seed": seed, **trained(images, values, settings, a.steps)})
-            last = rows[-a.seeds :]
+                settings = dataclasses.replace(
+                    base, batch_size=batch, learning_rate=rate, seed=seed
+                )
+                some.append(trained(images, values, settings, a.steps))
+            first, last = ([r[k] for r in some] for k in ("first", "last"))
+            no_numbers, skipped = (sum(r[k] for r in some) for k in ("no_numbers", "skipped"))
             print(
-                f"batch {batch:3}  rate {rate:g}  bits/dim {np.mean([r['first'] for r in last]):.2f} to "
-                f"{min(r['last'] for r in last):.2f}-{max(r['last'] for r in last):.2f}  "
-                f"no numbers {sum(r['no_numbers'] for r in last)}  skipped {sum(r['skipped'] for r in last):.0f}",
+                f"batch {batch:3}  rate {rate:g}  bits/dim {np.mean(first):.2f} to "
+                f"{min(last):.2f}-{max(last):.2f}  no numbers {no_numbers}  skipped {skipped:.0f}",
                 flush=True,
             )
+            rows += some
     total = {k: sum(r[k] for r in rows) for k in ("no_numbers", "skipped")}
-    print(json.dumps({"trainings": len(rows), "steps": a.steps, **total, "seconds": round(time.monotonic() - start)}))
+    seconds = round(time.monotonic() - start)
+    print_result({"trainings": len(rows), "steps": a.steps, **total, "seconds": seconds})
 
 
 if __name__ == "__main__":

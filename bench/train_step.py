@@ -1,13 +1,16 @@
-"""A training step of the generator: images/s and memory, against its convolutions alone and the machine's matrix product.
+"""A training step of the generator: images/s and memory, against its convolutions alone.
 
-    python bench/train_step.py [--presets demo seed] [--backends tensorflow jax] [--cells dense paper] [--batch 32] [--steps 12]
+    python bench/train_step.py [--presets demo seed] [--backends tensorflow jax]
+                               [--cells dense paper] [--batch 32] [--steps 12]
 
-Each row is a process of its own. ``images_per_s``: the median of ``steps`` whole steps (forward, backward, update, moving average) on a
-batch in memory. ``over_convolutions``: that time over the sum of all its convolutions timed alone, forward and both gradients, at the
-same shapes, each the median of ten. ``gflop_per_image``: the operations of these convolutions, two for each multiply-add;
-``share_of_matmul``: the rate reached over that of a product of two 2048² float32 matrices. ``peak_mb``: the process's peak resident
-memory, of which Keras and its backend take about 800 at import. ``input_images_per_s``: the input pipeline alone, shuffled and mirrored.
-Prints a table; the last line is one JSON list of rows.
+Each row is a process of its own. ``images_per_s``: the median of ``steps`` whole steps (forward,
+backward, update, moving average) on a batch in memory. ``over_convolutions``: that time over the
+sum of all its convolutions timed alone, forward and both gradients, at the same shapes, each the
+median of ten. ``gflop_per_image``: the operations of these convolutions, two for each
+multiply-add; ``share_of_matmul``: the rate reached over that of a product of two 2048² float32
+matrices. ``peak_mb``: the process's peak resident memory, of which Keras and its backend take about
+800 at import. ``input_images_per_s``: the input pipeline alone, shuffled and mirrored. Prints a
+table; the last line is one JSON object.
 """
 
 import argparse
@@ -21,13 +24,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import command_line, print_result
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+TOTAL = 1000  # steps of the training that none comes to the end of
+REPEATS = 10  # of each convolution and of the matrix product
+SIDE = 2048  # of the matrix product
 
 
 def median_seconds(work: Callable[[], Any], repeats: int) -> float:
@@ -41,8 +45,9 @@ def median_seconds(work: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
-def forward_and_backward(layer: Any, x: np.ndarray, with_input: bool) -> Callable[[], None]:
-    """One call: ``layer`` forward and the gradients of its weights and, if ``with_input``, of its input. Waits for the result."""
+def forward_and_backward(layer: Any, x: np.ndarray, with_input: bool) -> Callable[[], Any]:
+    """One call: ``layer`` forward and the gradients of its weights and, if ``with_input``, of its
+    input. Waits for the result."""
     import keras
 
     if keras.backend.backend() == "jax":
@@ -56,7 +61,10 @@ def forward_and_backward(layer: Any, x: np.ndarray, with_input: bool) -> Callabl
 
         @jax.jit
         def both(weights: Any, given: Any) -> Any:
-            y, pull = jax.vjp(apply if with_input else lambda w: apply(w, given), *((weights, given) if with_input else (weights,)))
+            if with_input:
+                y, pull = jax.vjp(apply, weights, given)
+            else:
+                y, pull = jax.vjp(lambda w: apply(w, given), weights)
             return pull(y)
 
         return lambda: jax.block_until_ready(both(weights, given))
@@ -69,13 +77,17 @@ def forward_and_backward(layer: Any, x: np.ndarray, with_input: bool) -> Callabl
         with tf.GradientTape() as tape:
             tape.watch(constant)
             y = layer(constant)
-        return tape.gradient(y, [w.value for w in layer.trainable_variables] + ([constant] if with_input else []), output_gradients=y)
+        sources = [w.value for w in layer.trainable_variables] + [constant] * with_input
+        return tape.gradient(y, sources, output_gradients=y)
 
-    return lambda: [g.numpy().ravel()[:1] for g in compiled()] and None
+    return lambda: [g.numpy().ravel()[:1] for g in compiled()]
 
 
-def convolutions(model: Any, batch: dict[str, np.ndarray]) -> list[tuple[Any, tuple[int, ...], bool]]:
-    """Every convolution that one forward pass calls: the layer, its input's shape, and whether its input needs a gradient."""
+def convolutions(
+    model: Any, batch: dict[str, np.ndarray]
+) -> list[tuple[Any, tuple[int, ...], bool]]:
+    """Every convolution that one forward pass calls: the layer, its input's shape, and whether its
+    input needs a gradient."""
     from keras import layers
 
     found: list[tuple[Any, tuple[int, ...], bool]] = []
@@ -90,19 +102,35 @@ def convolutions(model: Any, batch: dict[str, np.ndarray]) -> list[tuple[Any, tu
         return call
 
     for kind in kinds:
-        kind.call = recording(kind)  # type: ignore[method-assign]
+        kind.call = recording(kind)
     try:
         model(batch)
     finally:
         for kind in kinds:
-            kind.call = originals[kind]  # type: ignore[method-assign]
+            kind.call = originals[kind]
     return found
 
 
 def flop(layer: Any, shape: tuple[int, ...], with_input: bool) -> float:
-    """Operations per image of a convolution: forward, gradient of the kernel and, if needed, of the input."""
+    """Operations per image of a convolution: forward, gradient of the kernel and, if needed, of
+    the input."""
     _, height, width, _ = layer.compute_output_shape(shape)
     return 2.0 * float(np.prod(layer.kernel.shape)) * height * width * (3 if with_input else 2)
+
+
+def alone_seconds(found: list[tuple[Any, tuple[int, ...], bool]], repeats: int) -> float:
+    """Seconds of all convolutions ``found``, each timed alone; those that are alike once."""
+    kinds = Counter(
+        (type(layer), json.dumps(layer.get_config() | {"name": "alone"}), shape, with_input)
+        for layer, shape, with_input in found
+    )
+    total, rng = 0.0, np.random.default_rng(0)
+    for (kind, config, shape, with_input), count in kinds.items():
+        layer = kind.from_config(json.loads(config))
+        layer.build(shape)
+        x = rng.standard_normal(shape, dtype=np.float32)
+        total += count * median_seconds(forward_and_backward(layer, x, with_input), repeats)
+    return total
 
 
 def row(preset: str, cell: str, batch_size: int, steps: int) -> dict[str, Any]:
@@ -118,27 +146,26 @@ def row(preset: str, cell: str, batch_size: int, steps: int) -> dict[str, Any]:
     settings = dataclasses.replace(of_preset(preset).nvae, cell=cell, batch_size=batch_size)
     seed_everything(1)
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (batch_size, settings.height, settings.width, 3), dtype=np.uint8)
-    batch = {"image": images, "condition": rng.random((batch_size, 5)).astype(np.float32)}
-    training = NvaeTraining(settings, 1000)
-    training.compile(optimizer=optimizer(settings, 1000), **compile_options())
+    size = (batch_size, settings.height, settings.width, 3)
+    batch: dict[str, np.ndarray] = {
+        "image": rng.integers(0, 256, size, dtype=np.uint8),
+        "condition": rng.random((batch_size, 5)).astype(np.float32),
+    }
+    training = NvaeTraining(settings, TOTAL)
+    training.compile(optimizer=optimizer(settings, TOTAL, TOTAL), **compile_options())
     training.optimizer.build(training.trainable_variables)
     keep_freed_memory()
     step = median_seconds(lambda: training.train_on_batch(batch), steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found = convolutions(training.nvae, batch)
-    alone = 0.0
-    for (kind, config, shape, with_input), count in Counter(
-        (type(layer), json.dumps({k: v for k, v in layer.get_config().items() if k != "name"}), shape, w) for layer, shape, w in found
-    ).items():
-        layer = kind.from_config(json.loads(config))
-        layer.build(shape)
-        x = rng.standard_normal(shape, dtype=np.float32)
-        alone += count * median_seconds(forward_and_backward(layer, x, with_input), 10)
-    a = keras.ops.convert_to_tensor(rng.standard_normal((2048, 2048), dtype=np.float32))
-    matmul = 2 * 2048**3 / median_seconds(lambda: np.asarray(keras.ops.matmul(a, a))[0, 0], 10)
+    alone = alone_seconds(found, REPEATS)
+    square = rng.standard_normal((SIDE, SIDE), dtype=np.float32)
+    a = keras.ops.convert_to_tensor(square)
+    product = median_seconds(lambda: np.asarray(keras.ops.matmul(a, a))[0, 0], REPEATS)
+    matmul = 2 * SIDE**3 / product
     operations = sum(flop(*each) for each in found)
-    many = ArrayBatches({k: np.concatenate([v] * 8) for k, v in batch.items()}, batch_size, 1, mirrored_at_random)
+    eight = {k: np.concatenate([v] * 8) for k, v in batch.items()}
+    many = ArrayBatches(eight, batch_size, 1, mirrored_at_random)
     fed = median_seconds(lambda: [many[i] for i in range(8)], 5)
     return {
         "preset": preset,
@@ -158,7 +185,7 @@ def row(preset: str, cell: str, batch_size: int, steps: int) -> dict[str, Any]:
 
 def main() -> None:
     """Run every row in a process of its own, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--presets", nargs="+", default=["demo", "seed"])
     parser.add_argument("--backends", nargs="+", default=["tensorflow"])
     parser.add_argument("--cells", nargs="+", default=["dense", "paper"])
@@ -167,17 +194,22 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("PRESET", "CELL"), help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.one:
-        print(json.dumps(row(*a.one, a.batch, a.steps)))
+        preset, cell = a.one
+        print_result(row(preset, cell, a.batch, a.steps))
         return
+    same = ["--batch", str(a.batch), "--steps", str(a.steps)]
     rows = []
     for preset in a.presets:
         for backend in a.backends:
             for cell in a.cells:
-                command = [sys.executable, __file__, "--one", preset, cell, "--batch", str(a.batch), "--steps", str(a.steps)]
-                done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, stdout=subprocess.PIPE, text=True, check=True)
+                command = [sys.executable, __file__, "--one", preset, cell, *same]
+                env = os.environ | {"KERAS_BACKEND": backend}
+                done = subprocess.run(
+                    command, env=env, stdout=subprocess.PIPE, text=True, check=True
+                )
                 rows.append(json.loads(done.stdout.splitlines()[-1]))
                 print("  ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
-    print(json.dumps(rows))
+    print_result({"rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""What several benches need: their command line, their last line, a throw-away network."""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.settings import Network
+from gaip3_pipeline.training.run import Examples, Run
+
+
+def command_line(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is the docstring of a bench, line by line."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def data_root(text: str) -> DataRoot:
+    """The data root at the path ``text``, as the type of an argument."""
+    return DataRoot(Path(text).resolve())
+
+
+def folder(text: str) -> Path:
+    """The folder ``text``, made where there is none, as the type of an argument."""
+    path = Path(text)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def print_result(figures: dict[str, Any]) -> None:
+    """Print the last line of a bench: one JSON object."""
+    print(json.dumps(figures), flush=True)
+
+
+def network_values(
+    attribute: str, images: np.ndarray, values: np.ndarray, split: np.ndarray, settings: Network
+) -> np.ndarray:
+    """``(N,) float32``: what a convolutional network says of ``images (N, H, W, 3) uint8``.
+
+    It learns ``values (N,)`` where ``split (N,)`` is ``train``, and is not kept."""
+    from gaip3_pipeline.training.regressor import train_regressor  # Keras, which few need
+
+    with tempfile.TemporaryDirectory() as kept:
+        examples = Examples(images, np.asarray(values, np.float32)[:, None], split)
+        run = Run(Path(kept), "bench")
+        return train_regressor([attribute], examples, settings, run).predicted[:, 0]
