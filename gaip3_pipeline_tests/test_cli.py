@@ -156,7 +156,7 @@ def test_a_warm_start_trains_the_generator_from_its_last_weights_where_they_fit(
 
 
 def test_a_dry_run_names_each_asset_with_its_reason_and_writes_nothing(gaip3, root_copy):
-    from gaip3_pipeline_tests.test_refresh import relabel
+    from gaip3_pipeline_tests.refresh.test_run import relabel
 
     relabel(root_copy, "mouth")
     before = {

@@ -19,8 +19,8 @@ from gaip3_pipeline.refresh.record import KEPT, Record, headlines, read_records
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import read_labels, stem
 from gaip3_pipeline.versions import read_figures
+from gaip3_pipeline_tests.refresh.test_run import relabel, set_tiny
 from gaip3_pipeline_tests.refreshing import instance_of, plan_of, refresh_root
-from gaip3_pipeline_tests.test_refresh import relabel, set_tiny
 
 MOUTH = ["labels_mouth", "input_model_mouth", "input_values_mouth"]
 

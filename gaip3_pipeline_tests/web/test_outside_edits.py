@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 
 from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline_tests.test_refresh import relabel
+from gaip3_pipeline_tests.refresh.test_run import relabel
 from gaip3_pipeline_tests.web.processes import start, wait_for, wait_until_gone
 
 UI = (
