@@ -74,6 +74,7 @@ class Watch(keras.callbacks.Callback):
         super().__init__()
         self._generator, self._values, self._settings = generator, values, settings
         self._plain, self._held_out, self._out = plain, held_out, out
+        self._real, self._judge = side_of(held_out[0], held_out[2]), Regression()
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
 
@@ -86,10 +87,9 @@ class Watch(keras.callbacks.Callback):
         photographs, values, groups = self._held_out
         drawn, _ = draw_fresh(shown, self._values, len(self._plain), self._settings)
         figures = detail_figures(shown, photographs, values, drawn, self._plain, self._settings)
-        real = side_of(photographs, groups)
         fake = side_of(drawn, groups.max() + 1 + np.arange(len(drawn)))
         for size, divisor in SIZES.items():
-            figures[f"auc_{size}"] = told_apart(real, fake, Regression(), divisor, 0)
+            figures[f"auc_{size}"] = told_apart(self._real, fake, self._judge, divisor, 0)
         figures["swd"] = sliced_wasserstein(drawn, photographs[: len(drawn)])
         figures["overfitting"] = (logs or {})["overfitting"]
         steps = (epoch + 1) * self.params["steps"]

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -21,9 +21,7 @@ from gaip3_pipeline.progress import Progress, Watch
 from gaip3_pipeline.settings import Settings, load, section_hash
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.hashing import digest, file_version
-
-if TYPE_CHECKING:
-    from gaip3_pipeline.training.run import Run
+from gaip3_pipeline.training.run import Run
 
 # observable_source_asset is beta in 1.13 and says so once for each of our sources.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, module="dagster")
@@ -140,11 +138,9 @@ class AssetContext:
         """Progress of this step's long work, on the terminal or in the step's log."""
         return Progress(f"  {label or self.name}", total, watch=self.watch)
 
-    def training(self, folder: Path, run: TrainingRun) -> "Run":
+    def training(self, folder: Path, run: TrainingRun) -> Run:
         """What a training into ``folder`` is given: this step's fingerprint and progress, and
         the log of the MLflow ``run``."""
-        from gaip3_pipeline.training.run import Run
-
         return Run(folder, self.fingerprint, run.log, self.progress())
 
     def training_run(self, parameters: Mapping[str, Any]) -> TrainingRun:
@@ -322,6 +318,16 @@ def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
         for k, v in figures.items()
         if isinstance(v, int | float) and not isinstance(v, bool)
     }
+
+
+def log_outcome(
+    run: TrainingRun, figures: Mapping[str, Any], pictures: Mapping[str, bytes]
+) -> None:
+    """Give an MLflow run its final figures, those that are numbers, and ``pictures``, JPEGs by
+    name."""
+    run.result(numbers(figures))
+    for name, jpeg in pictures.items():
+        run.picture(f"{name}.jpg", jpeg)
 
 
 def read_figures(root: DataRoot, name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Refreshing a root inside the test's own process, which imports Keras once for all tests."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -52,6 +53,12 @@ def refresh_root(
             select=select,
             say=lambda line: None,
         )
+
+
+def refresh_command(root: DataRoot, *words: str) -> list[str]:
+    """``gaip3 refresh`` of a root as a process of its own."""
+    command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh"]
+    return [*command, "--root", str(root.path), *words]
 
 
 def plan_of(root: DataRoot) -> list[Planned]:

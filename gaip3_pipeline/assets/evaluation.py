@@ -4,7 +4,7 @@ sliders work."""
 import dagster as dg
 
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
-from gaip3_pipeline.assets.trained import Trained, section, trained_asset
+from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.layout import IMAGE_SETS
 from gaip3_pipeline.mlflow_tracking import TrainingRun
@@ -13,7 +13,7 @@ from gaip3_pipeline.tables.hashing import file_version
 from gaip3_pipeline.versions import (
     AssetContext,
     AssetResult,
-    numbers,
+    log_outcome,
     read_figures,
     versioned_asset,
 )
@@ -33,7 +33,7 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         name=f"evaluator_{attribute}",
         deps=[f"labels_{attribute}", *(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],
         version=2,
-        **section(lambda s: s.evaluator),
+        **reads_section(lambda s: s.evaluator),
         folder=lambda root: root.evaluator(attribute),
         labels=[attribute],
         group=GROUP,
@@ -155,9 +155,7 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
             figures |= fresh.figures | judge_samples(fresh, groups, section.seed, judges)
             more |= {"faces": faces_sheet(fresh), "nearest_training_pictures": nearest_sheet(fresh)}
         with step.training_run(flatten(section)) as run:
-            run.result(numbers(figures))
-            for name, picture in {"sweeps": strips, **more}.items():
-                run.picture(f"{name}.jpg", picture)
+            log_outcome(run, figures, {"sweeps": strips, **more})
             run.artifact(root.control_table)
         return AssetResult(file_version(root.control_table), figures, strips, run.url, more)
 

@@ -4,7 +4,7 @@ every processed image."""
 import dagster as dg
 
 from gaip3_pipeline.assets.labels import LABELLED_SETS
-from gaip3_pipeline.assets.trained import Trained, section, trained_asset
+from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS, out_of_fold, platt_file
 from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import FinalDataset, Settings
@@ -23,7 +23,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         name="gender_model",
         deps=["feature_extractor", *(f"resized_{s.id}" for s in IMAGE_SETS), "near_duplicates"],
         version=5,
-        **section(lambda s: s.gender_model),
+        **reads_section(lambda s: s.gender_model),
         folder=lambda root: root.gender_model,
         logbook=("train_data_decide_model", "Gender model"),
         group=GROUP,

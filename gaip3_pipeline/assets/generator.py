@@ -4,7 +4,7 @@ import dagster as dg
 
 from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
-from gaip3_pipeline.assets.trained import Trained, section, trained_asset
+from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import Settings, flatten
@@ -29,7 +29,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         name="nvae_weights",
         deps=["final_dataset", *INPUT_VALUES, "control_regressor", *EVALUATORS],
         version=5,
-        **section(lambda s: s.nvae),
+        **reads_section(lambda s: s.nvae),
         folder=lambda root: root.nvae,
         logbook=("nvae", "Generator"),
         labels=ATTRIBUTES,

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from gaip3_pipeline.assets.labels import LABELLED_SETS
-from gaip3_pipeline.assets.trained import Trained, section, trained_asset
+from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.features.patches import LEARNED_FROM
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS, out_of_fold
@@ -138,7 +138,7 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             "near_duplicates",
         ],  # all sets: a twin in D1 moves the split
         version=4,
-        **section(lambda s: s.input_model[attribute]),
+        **reads_section(lambda s: s.input_model[attribute]),
         folder=lambda root: root.input_model(attribute),
         logbook=("input_decide_model", "Input models"),
         labels=[attribute],
@@ -261,7 +261,7 @@ def _control_regressor(settings: Settings) -> dg.AssetsDefinition:
         name="control_regressor",
         deps=["final_dataset", *INPUT_VALUES],
         version=2,
-        **section(lambda s: s.control_regressor),
+        **reads_section(lambda s: s.control_regressor),
         folder=lambda root: root.control_regressor,
         group=GROUP,
         kinds={"keras", "mlflow"},

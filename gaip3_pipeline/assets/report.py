@@ -16,7 +16,7 @@ from gaip3_pipeline.tables.hashing import digest, file_version
 from gaip3_pipeline.versions import (
     AssetContext,
     AssetResult,
-    numbers,
+    log_outcome,
     read_figures,
     versioned_asset,
 )
@@ -241,9 +241,7 @@ def _made(
     write_text_atomically(table, report.table.to_csv(index=False, lineterminator="\n"))
     write_page(page, f"{step.name}: {step.root.path.name}", report.sections)
     with step.training_run(parameters) as run:
-        run.result(numbers(report.figures))
-        for name, picture in report.pictures.items():
-            run.picture(f"{name}.jpg", picture)
+        log_outcome(run, report.figures, report.pictures)
         run.artifact(page)
         run.artifact(table)
     (_, first), *more = report.pictures.items()

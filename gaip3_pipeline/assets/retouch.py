@@ -3,11 +3,11 @@
 import dagster as dg
 
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
-from gaip3_pipeline.assets.trained import Trained, section, trained_asset
+from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
 from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, Settings, flatten
 from gaip3_pipeline.tables.hashing import folder_content
-from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, log_outcome, versioned_asset
 
 GROUP = "retouch"
 MEASURED = 4096  # samples at most that are measured: their pictures are in memory together
@@ -26,7 +26,7 @@ def _prior_critic(settings: Settings) -> dg.AssetsDefinition:
         name="prior_critic_weights",
         deps=["nvae_weights", "final_dataset", *INPUT_VALUES],
         version=1,
-        **section(lambda s: s.critic),
+        **reads_section(lambda s: s.critic),
         folder=lambda root: root.prior_critic,
         group=GROUP,
         kinds={"keras", "mlflow"},
@@ -133,9 +133,7 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         )
         sheets = change_sheets(before, after, np.nan_to_num(is_now - was), tools.guide)
         with step.training_run(flatten(section)) as run:
-            run.result(numbers(figures))
-            for name, picture in sheets.items():
-                run.picture(f"{name}.jpg", picture)
+            log_outcome(run, figures, sheets)
         (_, first), *more = sheets.items()
         return AssetResult(
             folder_content(root.retouched),

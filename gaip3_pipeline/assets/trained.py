@@ -12,7 +12,7 @@ from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import weights_version
-from gaip3_pipeline.versions import AssetContext, AssetResult, numbers, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, log_outcome, versioned_asset
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,7 @@ def trained_asset(
                     {} if changes is None else {"labels_changed": len(changes)}
                 )
                 version = trained.version or weights_version(where)
-                run.result(numbers(figures))
-                for name, jpeg in trained.pictures.items():
-                    run.picture(f"{name}.jpg", jpeg)
+                log_outcome(run, figures, trained.pictures)
                 if logbook:
                     name, title = logbook
                     path = step.root.training_log(name)
@@ -88,7 +86,7 @@ def trained_asset(
     return decorate
 
 
-def section(of: Callable[[Settings], Any]) -> dict[str, Any]:
+def reads_section(of: Callable[[Settings], Any]) -> dict[str, Any]:
     """For :func:`trained_asset`: the settings that the training reads are also the parameters of
     its MLflow run."""
     return {"reads": lambda s: (of(s),), "parameters": lambda s: flatten(of(s))}

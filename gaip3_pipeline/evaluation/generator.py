@@ -10,6 +10,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import area_resize
 from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
+from gaip3_pipeline.sampling.draw import as_bytes
 from gaip3_pipeline.settings import Samples
 
 to_numpy = ops.convert_to_numpy
@@ -90,7 +91,7 @@ def generator_sheet(
                 guidance=SHEET_GUIDANCE,
             )[0]
         )
-    pictures = np.round(np.concatenate(rows) * 255.0).astype(np.uint8)
+    pictures = as_bytes(np.concatenate(rows))
     title = f"held out | rebuilt | samples (2 rows) | one face, 0 to 1: {', '.join(ATTRIBUTES)}"
     return contact_sheet(
         list(pictures), columns, cell=(size[1] * 3 // 2, size[0] * 3 // 2), title=title

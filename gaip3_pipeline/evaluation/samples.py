@@ -29,7 +29,6 @@ from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator, as_bytes
 from gaip3_pipeline.settings import Samples
 
 MOST = 400  # samples, and pictures of the held-out ones that fresh judges see
-DRAWN = 64  # at a time
 # for the share of noise; reconstructions that are compared with their photographs
 NOISE_DRAWS, NOISE_FACES, REBUILT = 4, 48, 160
 FORTY = 40  # of the sheet of faces
@@ -63,19 +62,9 @@ def draw_fresh(
         np.random.default_rng(settings.seed).integers(0, len(values), n)
     ]
     seeds = settings.seed + SEED_OFFSET["measured"] + np.arange(n)
-    images, plain = [], []
-    for start in range(0, n, DRAWN):
-        part = slice(start, start + DRAWN)
-        means = generator.means(
-            generator.latents(seeds[part], rows[part], settings.temperature),
-            rows[part],
-            settings.guidance,
-        )
-        images.append(as_bytes(generator.detailed(means, seeds[part], settings.detail)))
-        plain.append(as_bytes(means))
-        if progress:
-            progress(min(start + DRAWN, n), n)
-    return np.concatenate(images), np.concatenate(plain)
+    batches = generator.draw_both(seeds, rows, settings, progress)
+    images, plain = (np.concatenate(side) for side in zip(*batches, strict=True))
+    return images, plain
 
 
 def evaluate_samples(
@@ -100,8 +89,8 @@ def evaluate_samples(
     n = min(MOST, len(unseen) // 2)
     if n == 0 or not len(seen):
         return None
-    images_drawn, plain = draw_fresh(generator, values, min(MOST, len(unseen)), settings, progress)
-    drawn = images_drawn[:n]
+    all_drawn, plain = draw_fresh(generator, values, min(MOST, len(unseen)), settings, progress)
+    drawn = all_drawn[:n]
     height, width = drawn.shape[1:3]
     held_out = shrink(images[unseen], height, width)
     small = np.stack([area_resize(images[i], *COPY_SIZE) for i in seen])
@@ -116,7 +105,7 @@ def evaluate_samples(
         "copying": copying(distance, real_distance),
     }
     figures |= detail_figures(generator, held_out, values[unseen], drawn, plain[:n], settings)
-    return SampleEvaluation(figures, images_drawn, plain, held_out, found, distance)
+    return SampleEvaluation(figures, all_drawn, plain, held_out, found, distance)
 
 
 def detail_figures(

@@ -4,15 +4,16 @@ it again."""
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from gaip3_pipeline.layout import config_file, weights_file
 from gaip3_pipeline.tables.files import write_text_atomically, writing
 
+if TYPE_CHECKING:  # the label page reads configurations without Keras
+    import keras
 
-def save_weights(model: keras.Model, folder: Path, name: str = "model") -> None:
+
+def save_weights(model: "keras.Model", folder: Path, name: str = "model") -> None:
     """Write ``NAME.weights.h5``, whole or not at all."""
     with writing(weights_file(folder, name)) as temporary:
         target = temporary.with_name(f"{temporary.stem}.weights.h5")  # Keras insists on this ending
@@ -23,7 +24,7 @@ def save_weights(model: keras.Model, folder: Path, name: str = "model") -> None:
             target.unlink(missing_ok=True)
 
 
-def load_weights(model: keras.Model, folder: Path, name: str = "model") -> keras.Model:
+def load_weights(model: "keras.Model", folder: Path, name: str = "model") -> "keras.Model":
     """``model`` with the weights of ``folder``. Raises ``FileNotFoundError`` when there are
     none."""
     path = weights_file(folder, name)

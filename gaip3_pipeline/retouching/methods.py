@@ -16,6 +16,7 @@ from gaip3_pipeline.retouching.objective import (
     LatentBatch,
     RetouchObjective,
 )
+from gaip3_pipeline.sampling.draw import by_row
 from gaip3_pipeline.settings import ASCENT, NOISE_CONTRASTIVE, TRANSPORT, Retouch
 
 
@@ -64,9 +65,10 @@ class Ascent(Method):
 
     def propose(self, draw: LatentBatch, now: Evaluation, best: Evaluation) -> None:
         s = self.settings
-        size = 2 * s.fidelity * s.step_size * (1.0 - (draw.round - 1) / s.steps)
+        left = 1.0 - (draw.round - 1) / s.steps
+        size = (2 * s.fidelity * s.step_size * left).astype(np.float32)
         for level, (e, uphill) in enumerate(zip(draw.noise, unit(now.gradients), strict=True)):
-            draw.noise[level] = on_shell(e + _rows(size, e) * uphill, norm(draw.start[level]))
+            draw.noise[level] = on_shell(e + by_row(size, e) * uphill, norm(draw.start[level]))
 
 
 class Corrected(Method):
@@ -183,14 +185,10 @@ def unit(gradients: list[np.ndarray]) -> list[np.ndarray]:
     scale = np.divide(
         1.0, size, out=np.zeros_like(size), where=np.isfinite(size) & (size > 0)
     ).astype(np.float32)
-    return [np.nan_to_num(g) * _rows(scale, g) for g in gradients]
+    return [np.nan_to_num(g) * by_row(scale, g) for g in gradients]
 
 
 def on_shell(e: np.ndarray, norm_of_start: np.ndarray) -> np.ndarray:
     """``e`` with each row's norm as given."""
     now = norm(e)
     return np.where(now > 0, e * norm_of_start / np.maximum(now, 1e-12), e).astype(np.float32)
-
-
-def _rows(factors: np.ndarray, e: np.ndarray) -> np.ndarray:
-    return factors.reshape(-1, *[1] * (e.ndim - 1)).astype(np.float32)

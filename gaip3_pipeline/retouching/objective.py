@@ -10,7 +10,7 @@ from keras import ops
 
 from gaip3_pipeline.models.backend import compiled, gradient
 from gaip3_pipeline.models.regressor import fitted
-from gaip3_pipeline.sampling.draw import FaceGenerator, noise_maps
+from gaip3_pipeline.sampling.draw import FaceGenerator, by_row, noise_maps
 from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.training.critic import TrainedCritic
 from gaip3_pipeline.training.regressor import Regressor
@@ -209,4 +209,4 @@ def chosen(which: np.ndarray, a: Evaluation, b: Evaluation) -> Evaluation:
 
 def where_rows(which: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """``np.where`` by rows."""
-    return np.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+    return np.where(by_row(which, a), a, b)

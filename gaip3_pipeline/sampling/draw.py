@@ -99,11 +99,11 @@ class FaceGenerator:
         """Standard normal noise, a list of ``(N, h, w, c)``, times ``temperature (N,)``, and
         brought to where pictures of ``values (N, 5)`` have their latents where ``aggregate (N,)
         bool``. Raises ``ValueError`` for those without a posterior."""
-        scaled = [_like(temperature, e) * e for e in noise]
+        scaled = [by_row(temperature, e) * e for e in noise]
         if not aggregate.any():
             return scaled
         moved = self._posterior.move(scaled, self._taken(values), 1.0)
-        return [np.where(_like(aggregate, e), m, e) for m, e in zip(moved, scaled, strict=True)]
+        return [np.where(by_row(aggregate, e), m, e) for m, e in zip(moved, scaled, strict=True)]
 
     def displaced(self, latents: Sequence[np.ndarray], values: np.ndarray) -> list[np.ndarray]:
         """The standard normal noise of latents of pictures, which :meth:`placed` brings there
@@ -161,12 +161,18 @@ class FaceGenerator:
     ) -> Iterator[np.ndarray]:
         """Batches of ``(B, H, W, 3) uint8`` for ``seeds`` and ``values (N, 5)`` as ``settings``
         say; memory does not grow with N."""
+        for images, _ in self.draw_both(seeds, values, settings, progress):
+            yield images
+
+    def draw_both(
+        self, seeds: Seeds, values: np.ndarray, settings: Samples, progress: Progress | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """As :meth:`draw`, and beside each batch the same faces without detail."""
         for start in range(0, len(seeds), self._batch):
             part = slice(start, start + self._batch)
             latents = self.latents(seeds[part], values[part], settings.temperature)
-            yield self.pictures(
-                latents, values[part], settings.guidance, seeds[part], settings.detail
-            )
+            means = self.means(latents, values[part], settings.guidance)
+            yield as_bytes(self.detailed(means, seeds[part], settings.detail)), as_bytes(means)
             if progress:
                 progress(min(start + self._batch, len(seeds)), len(seeds))
 
@@ -393,7 +399,7 @@ def grid(faces: np.ndarray, height: int = 128) -> np.ndarray:
     return sheet
 
 
-def _like(rows: np.ndarray, level: np.ndarray) -> np.ndarray:
+def by_row(rows: np.ndarray, level: np.ndarray) -> np.ndarray:
     """``(N,)`` in a shape that meets ``level (N, h, w, c)``."""
     return rows.reshape(-1, *[1] * (level.ndim - 1))
 

@@ -31,7 +31,7 @@ from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.detail import DetailNetwork, Discriminator, halved
 from gaip3_pipeline.models.regressor import values_error
 from gaip3_pipeline.progress import Progress
-from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator, grid, noise_maps
+from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator, as_bytes, grid, noise_maps
 from gaip3_pipeline.settings import Detail, Samples
 from gaip3_pipeline.tables.files import writing
 from gaip3_pipeline.training.batches import ArrayBatches
@@ -448,9 +448,7 @@ class _Watch(keras.callbacks.Callback):
         change = np.asarray(self.model.ema.predict_on_batch(self._input))
         if not np.isfinite(change).all():
             return  # the loss is no number either, which ends the training
-        pictures = np.round(np.clip(self._input[..., :3] + change, 0.0, 1.0) * 255.0).astype(
-            np.uint8
-        )
+        pictures = as_bytes(np.clip(self._input[..., :3] + change, 0.0, 1.0))
         pairs = list(enumerate(zip(octaves(pictures), self._theirs, strict=True), 1))
         power = {f"val_power_{k}": power_ratio(*pair) for k, pair in pairs}
         figures = power | {

@@ -17,7 +17,7 @@ from gaip3_pipeline.models.nvae.bound import Bound, bits_per_dim
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization, save_nvae
 from gaip3_pipeline.models.nvae.objective import CONTROL_COMPLETE, NvaeTraining
 from gaip3_pipeline.models.storage import load_weights
-from gaip3_pipeline.sampling.draw import grid, noise_of_seeds
+from gaip3_pipeline.sampling.draw import as_bytes, grid, noise_of_seeds
 from gaip3_pipeline.settings import Nvae, Samples
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import KeepBest, fit
@@ -258,6 +258,4 @@ class _Samples(keras.callbacks.Callback):
             faces = self.model.ema.decode(
                 noise, self._conditions, Samples.temperature, Samples.guidance
             )
-            self._show(
-                epoch + 1, grid(np.round(keras.ops.convert_to_numpy(faces) * 255).astype(np.uint8))
-            )
+            self._show(epoch + 1, grid(as_bytes(keras.ops.convert_to_numpy(faces))))

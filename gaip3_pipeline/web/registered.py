@@ -4,13 +4,13 @@ by content hash.
 A generator goes with the detail network that was trained for it; the registry holds both, and
 the network's file names its generator."""
 
-import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from gaip3_pipeline.layout import DataRoot, config_file, weights_file
+from gaip3_pipeline.layout import DataRoot, weights_file
 from gaip3_pipeline.mlflow_tracking import ModelVersion
+from gaip3_pipeline.models.storage import load_config
 from gaip3_pipeline.sampling.recipe import Pair, RecipeError
 from gaip3_pipeline.tables.hashing import weights_version
 
@@ -69,7 +69,7 @@ class Generators:
         """Whether the root's own generator has the detail network that was trained for it. Loads
         neither."""
         try:
-            config = json.loads(config_file(self._root.detail).read_text(encoding="utf-8"))
+            config = load_config(self._root.detail)
         except FileNotFoundError:
             return False
         return config["generator"] == self._version(self._root.nvae, weights_version)
@@ -98,7 +98,6 @@ class Generators:
         """The registered generators, newest first; :meth:`find` then knows them and their detail
         networks."""
         from gaip3_pipeline.definitions import tracking_of
-        from gaip3_pipeline.models.storage import load_config
         from gaip3_pipeline.settings import load
 
         tracking = tracking_of(self._root, load(self._root))

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pandas as pd
@@ -20,7 +19,7 @@ from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import read_labels, stem
 from gaip3_pipeline.versions import read_figures
 from gaip3_pipeline_tests.refresh.test_run import relabel, set_tiny
-from gaip3_pipeline_tests.refreshing import instance_of, plan_of, refresh_root
+from gaip3_pipeline_tests.refreshing import instance_of, plan_of, refresh_command, refresh_root
 
 MOUTH = ["labels_mouth", "input_model_mouth", "input_values_mouth"]
 
@@ -194,16 +193,7 @@ def test_a_failed_refresh_says_why(root_copy):
 def test_an_interrupted_refresh_is_stopped_however_it_ended(root_copy, number):
     shutil.rmtree(root_copy.nvae / "checkpoints")  # of the finished training
     set_tiny(root_copy, "[nvae]\nepochs = 400")
-    command = [
-        sys.executable,
-        "-m",
-        "gaip3_pipeline.cli",
-        "refresh",
-        "--root",
-        str(root_copy.path),
-        "--select",
-        "nvae_weights",
-    ]
+    command = refresh_command(root_copy, "--select", "nvae_weights")
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -263,16 +253,7 @@ def test_a_record_of_another_host_runs_while_the_lock_is_held(tmp_path):
 
 def test_the_command_prints_the_plan_as_one_line_of_json(root_copy):
     relabel(root_copy, "head", 3)
-    command = [
-        sys.executable,
-        "-m",
-        "gaip3_pipeline.cli",
-        "refresh",
-        "--root",
-        str(root_copy.path),
-        "--dry-run",
-        "--json",
-    ]
+    command = refresh_command(root_copy, "--dry-run", "--json")
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     [line] = done.stdout.splitlines()
     said = json.loads(line)

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pandas as pd
@@ -23,6 +22,7 @@ from gaip3_pipeline_tests.refreshing import (
     following,
     instance_of,
     plan_of,
+    refresh_command,
     refresh_root,
 )
 
@@ -164,16 +164,7 @@ def test_a_failed_blocking_check_keeps_what_follows_from_running_until_it_passes
 def test_a_training_killed_with_kill_9_goes_on_from_its_checkpoint(root_copy):
     shutil.rmtree(root_copy.nvae / "checkpoints")  # of the finished training
     set_tiny(root_copy, "[nvae]\nepochs = 40")
-    command = [
-        sys.executable,
-        "-m",
-        "gaip3_pipeline.cli",
-        "refresh",
-        "--root",
-        str(root_copy.path),
-        "--select",
-        "nvae_weights",
-    ]
+    command = refresh_command(root_copy, "--select", "nvae_weights")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     checkpoint = next_checkpoint(root_copy, process)
     os.kill(process.pid, signal.SIGKILL)
