@@ -7,6 +7,8 @@
 Needs a refreshed root. Samples have seeds of their own and conditions of the data; they are drawn
 once, retouched in each way on the same latents, and judged by the two judges (real pictures that no
 critic learned from), by distances to all real pictures, and, of the values, by the evaluators.
+Two baselines that move no latents stand beside the methods: ``rejection`` draws other faces of the
+same values and keeps the guide's best, ``temperature`` draws colder.
 Intervals: 95 %, bootstrap over samples and pictures. Pictures before and after go to FOLDER. A line
 of JSON for each way as soon as it is done; a table and one line of JSON with all of them at the
 end.
@@ -16,12 +18,14 @@ import dataclasses
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from common import command_line, data_root, folder, print_result
+from scipy.special import log_expit
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.distances import (
@@ -55,8 +59,8 @@ from gaip3_pipeline.retouching.prior_critic import (
     train_prior_critic,
 )
 from gaip3_pipeline.retouching.retoucher import RETOUCHED, Retoucher, Tools
-from gaip3_pipeline.sampling.draw import load_face_generator, noise_of_seeds
-from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, load
+from gaip3_pipeline.sampling.draw import by_row, load_face_generator, noise_of_seeds
+from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, Retouch, Samples, load
 from gaip3_pipeline.training.critic import critic_logits, load_critic, pictures_of_role
 from gaip3_pipeline.training.regressor import load_regressor, predict_values
 from gaip3_pipeline.training.run import Run
@@ -64,6 +68,52 @@ from gaip3_pipeline.training_data import final_images
 
 SEEDS = 5_000_000  # of nothing that is shown, learned from or measured elsewhere
 BOOTSTRAPS = 200
+
+
+Pictures = tuple[np.ndarray, np.ndarray]  # (N, H, W, 3) uint8, and evaluations (N,)
+
+
+def rejection(
+    tools: Tools, settings: Retouch, samples: Samples, seeds: np.ndarray, values: np.ndarray
+) -> Pictures:
+    """Of each sample of ``seeds (N,)`` and 2 · fidelity · steps others of the same ``values (N,
+    5)``, the one that the guide finds most real at the least change of the values."""
+
+    def scored(draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        drawn = tools.generator.draw(seeds + draw * len(seeds), values, samples)
+        pictures = np.concatenate(list(drawn))
+        measured = [predict_values(r, [pictures]) for r in tools.regressors]
+        return pictures, critic_logits(tools.guide, pictures), np.concatenate(measured, axis=1)
+
+    best, logits, first = scored(0)
+    highest = log_expit(logits)
+    others = round(2 * settings.fidelity * settings.steps)
+    for draw in range(1, 1 + others):
+        pictures, logits, measured = scored(draw)
+        change = np.square(measured - first).sum(axis=1)
+        objective = log_expit(logits) - settings.values_weight * change
+        better = objective > highest
+        best, highest = (
+            np.where(by_row(better, best), pictures, best),
+            np.maximum(objective, highest),
+        )
+    return best, np.full(len(seeds), 1 + others)
+
+
+def temperature(
+    tools: Tools, settings: Retouch, samples: Samples, seeds: np.ndarray, values: np.ndarray
+) -> Pictures:
+    """The samples of ``seeds (N,)`` and ``values (N, 5)`` drawn at a temperature that is lower by
+    half of the fidelity."""
+    colder = dataclasses.replace(
+        samples, temperature=samples.temperature * (1.0 - settings.fidelity / 2)
+    )
+    drawn = tools.generator.draw(seeds, values, colder)
+    return np.concatenate(list(drawn)), np.ones(len(seeds), int)
+
+
+BASELINES = {"rejection": rejection, "temperature": temperature}
+WAYS = [*METHODS, *BASELINES]
 
 
 class Measure:
@@ -185,7 +235,7 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("root", type=data_root)
     parser.add_argument("--n", type=int, default=2000)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--fidelity", type=float, nargs="+", default=[0.5])
     parser.add_argument("--guidance", type=float)
     parser.add_argument(
@@ -212,38 +262,50 @@ def main() -> None:
     plain = [temperature * e for e in noise_of_seeds(measure.generator.nvae, seeds)]
     rows: list[dict[str, Any]] = []
     before = None
+    samples = dataclasses.replace(settings.samples, guidance=guidance)
+    drawn = np.concatenate(list(measure.generator.draw(seeds, measure.values, samples)))
     for name in a.methods:
         correction = _correction(a.root, measure.generator.nvae, name)
         tools = Tools(measure.generator, guide, regressors, correction)
         # A correction of the prior starts where the prior draws, all else where samples are drawn.
         noise = plain if correction else moved
         for fidelity in a.fidelity:
-            chosen = dataclasses.replace(base, method=name, fidelity=fidelity)
-            retoucher, few = Retoucher(tools, chosen), chosen.batch_size
-            retoucher([e[:few] for e in noise], table[:few])  # compiles
-            start = time.perf_counter()
-            result = retoucher(noise, table)
+            if name in BASELINES:
+                chosen = dataclasses.replace(base, fidelity=fidelity)
+                baseline = partial(BASELINES[name], tools, chosen, samples)
+                baseline(seeds[:1], measure.values[:1])  # compiles
+                start = time.perf_counter()
+                was, (after, evaluations) = drawn, baseline(seeds, measure.values)
+                changed = int((after != was).any(axis=(1, 2, 3)).sum())
+            else:
+                chosen = dataclasses.replace(base, method=name, fidelity=fidelity)
+                retoucher, few = Retoucher(tools, chosen), chosen.batch_size
+                retoucher([e[:few] for e in noise], table[:few])  # compiles
+                start = time.perf_counter()
+                result = retoucher(noise, table)
+                was, after, evaluations = result.before, result.after, result.evaluations
+                changed = result.reasons.count(RETOUCHED)
             seconds = time.perf_counter() - start
             if before is None:
-                before = measure.of(result.before)
+                before = measure.of(was)
                 where = "the prior" if correction else "samples"
                 print(f"before: as {where} draws", flush=True)
                 rows.append({"way": "as sampled", **measure.figures(before, before)})
                 print_result(rows[-1])
-            figures = measure.figures(measure.of(result.after), before)
+            figures = measure.figures(measure.of(after), before)
             cost = {
-                "evaluations": float(result.evaluations.mean()),
+                "evaluations": float(evaluations.mean()),
                 "ms_per_image": 1e3 * seconds / a.n,
             }
-            kept = {"retouched": result.reasons.count(RETOUCHED), "n": a.n}
+            kept = {"retouched": changed, "n": a.n}
             rows.append({"way": f"{name} {fidelity:g}", **figures, **cost, **kept})
             print_result(rows[-1])
             if a.out:
-                change = np.abs(result.after.astype(int) - result.before).mean(axis=(1, 2, 3))
+                change = np.abs(after.astype(int) - was).mean(axis=(1, 2, 3))
                 some = np.random.default_rng(0).permutation(a.n)[:24]
                 most = np.argsort(-change)[:24]
                 for end, shown in (("", some), ("_most", most)):
-                    sheet = pairs(list(result.before[shown]), list(result.after[shown]))
+                    sheet = pairs(list(was[shown]), list(after[shown]))
                     (a.out / f"{name}_{fidelity:g}{end}.jpg").write_bytes(sheet)
     rows.append({"way": "reconstructions of the data", **measure.ceiling()})
     print("\n" + _shown(rows))

@@ -223,15 +223,16 @@ class Critic:
     seed: int = 1
 
 
-TRANSPORT, NOISE_CONTRASTIVE, ASCENT = "transport", "noise_contrastive", "ascent"
+ASCENT, TRANSPORT, NOISE_CONTRASTIVE = "ascent", "transport", "noise_contrastive"
+RETOUCHING_METHODS = (ASCENT, TRANSPORT, NOISE_CONTRASTIVE)
+REMOVED_METHODS = ("rejection", "temperature", "repair")
 
 
 @dataclass(frozen=True)
 class Retouch:
     """Refinement of samples in latent space, by one of the ways of retouching/methods.py."""
 
-    # or rejection, temperature, repair; transport and noise_contrastive correct latents of the
-    # prior alone
+    # or transport, noise_contrastive, which correct latents of the prior alone
     method: str = ASCENT
     # How freely, 0 to 1: 0 leaves samples as they are, 1 goes all the way. The trade-off against
     # identity: docs/results.md, proof.
@@ -245,6 +246,13 @@ class Retouch:
     # against the mean square change of the picture at a quarter of its size
     identity_weight: float = 0.0
     batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        known = ", ".join(RETOUCHING_METHODS)
+        if self.method in REMOVED_METHODS:
+            raise ValueError(f"method = {self.method!r} was removed; use one of {known}")
+        if self.method not in RETOUCHING_METHODS:
+            raise ValueError(f"method = {self.method!r} is not one of {known}")
 
 
 @dataclass(frozen=True)
@@ -396,4 +404,7 @@ def _section(kind: type, values: dict[str, Any], name: str, source: Path | str) 
                 f" such as {default!r}"
             )
         out[key] = value
-    return kind(**out)
+    try:
+        return kind(**out)
+    except ValueError as e:
+        raise SettingsError(f"{source}: [{name}] {e}") from e

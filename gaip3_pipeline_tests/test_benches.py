@@ -256,14 +256,19 @@ def test_refresh(bench: Bench, root_copy: DataRoot) -> None:
 
 def test_retouching(bench: Bench, finished_root: DataRoot, tmp_path: Path) -> None:
     sizes = ("--n", 8, "--set", "steps=1", "batch_size=8", "--makes", "regression")
-    words = ("--methods", "transport", "--out", tmp_path)
-    said = bench("retouching", finished_root.path, *sizes, *words)
+    methods = ("transport", "rejection", "temperature")
+    said = bench("retouching", finished_root.path, *sizes, "--methods", *methods, "--out", tmp_path)
 
     assert said.keys() == {"root", "n", "guidance", "rows"}
     ways = [row["way"] for row in said["rows"]]
-    assert ways == ["as sampled", "transport 0.5", "reconstructions of the data"]
+    done = [f"{method} 0.5" for method in methods]
+    assert ways == ["as sampled", *done, "reconstructions of the data"]
     assert not not_finite(said)
-    assert {p.name for p in tmp_path.iterdir()} == {"transport_0.5.jpg", "transport_0.5_most.jpg"}
+    evaluations = {row["way"]: row["evaluations"] for row in said["rows"] if "evaluations" in row}
+    assert evaluations["rejection 0.5"] == 2  # the sample itself and one other
+    assert all(row["retouched"] > 0 for row in said["rows"] if row["way"] in done[1:])
+    sheets = {f"{way.replace(' ', '_')}{end}.jpg" for way in done for end in ("", "_most")}
+    assert {p.name for p in tmp_path.iterdir()} == sheets
 
 
 def test_sampling(bench: Bench, finished_root: DataRoot, tmp_path: Path) -> None:

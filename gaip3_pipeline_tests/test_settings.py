@@ -60,6 +60,11 @@ def test_editing_one_preset_leaves_another_alone(tmp_path):
         ("[nave]\nepochs = 3\n", r"unknown section \[nave\]"),
         ('preset = "none"\n', "preset 'none' is not defined; use one of"),
         ("[nvae\n", "not valid TOML"),
+        (
+            '[retouch]\nmethod = "repair"\n',
+            r"\[retouch\] method = 'repair' was removed; use one of ascent, transport",
+        ),
+        ('[retouch]\nmethod = "climb"\n', r"\[retouch\] method = 'climb' is not one of ascent"),
     ],
 )
 def test_a_mistake_names_file_key_and_remedy(tmp_path, text, complaint):

@@ -37,8 +37,8 @@ class Evaluation:
 class LatentBatch:
     """The latents of a batch on their way: ``noise`` to be looked at next, ``start`` as drawn,
     ``best`` so far, each a list of ``(B, h, w, c) float32``; ``conditions (B, 5)``; ``maps (B,
-    H, W, 1)`` and ``detail (B,)``: the noise and the amount of detail; ``seed (B,)`` of each
-    sample's own chance; ``round (B,)``: looks taken."""
+    H, W, 1)`` and ``detail (B,)``: the noise and the amount of detail; ``round (B,)``: evaluations
+    so far."""
 
     def __init__(self, noise: list[np.ndarray], conditions: np.ndarray, maps: np.ndarray) -> None:
         self.noise, self.start, self.best = (
@@ -48,7 +48,7 @@ class LatentBatch:
         )
         n = len(conditions)
         self.conditions, self.maps, self.detail = conditions, maps, np.zeros(n, np.float32)
-        self.seed, self.round = np.zeros(n, np.int64), np.zeros(n, int)
+        self.round = np.zeros(n, int)
 
     def begin(
         self,
@@ -58,27 +58,16 @@ class LatentBatch:
         seed: int,
         detail: float,
     ) -> None:
-        """Put a new sample at ``place``."""
+        """Put a new sample at ``place``; its noise map is that of ``seed``."""
         for levels in (self.noise, self.start, self.best):
             for level, e in zip(levels, noise, strict=True):
                 level[place] = e
-        self.conditions[place], self.seed[place], self.round[place] = conditions, seed, 0
+        self.conditions[place], self.round[place] = conditions, 0
         self.maps[place], self.detail[place] = noise_maps([seed], *self.maps.shape[1:3])[0], detail
 
     def keep(self, which: np.ndarray) -> None:
         """Take the latents as the best so far where ``which (B,) bool``."""
         self.best = [where_rows(which, e, b) for e, b in zip(self.noise, self.best, strict=True)]
-
-    def fresh(self) -> list[np.ndarray]:
-        """Standard normal noise of the latents' shapes, each sample's from its seed and round
-        alone."""
-        rows = []
-        for seed, looks in zip(self.seed, self.round, strict=True):
-            generator = np.random.default_rng((int(seed), int(looks)))
-            rows.append(
-                [generator.standard_normal(e.shape[1:], dtype=np.float32) for e in self.noise]
-            )
-        return [np.stack(level) for level in zip(*rows, strict=True)]
 
 
 class RetouchObjective:
@@ -93,9 +82,6 @@ class RetouchObjective:
         temperature: float,
         guidance: float,
         settings: Retouch,
-        *,
-        holds_latents: bool = True,
-        holds_person: bool = True,
     ) -> None:
         nvae, detail = generator.nvae, generator.detail
         self.nvae, self.guide = nvae, guide
@@ -106,10 +92,9 @@ class RetouchObjective:
             sum(len(r.attributes) for r in regressors) + self._coarse[0] * self._coarse[1] * 3
         )
         # At fidelity 1 nothing binds a sample to where it was drawn; at 0 nothing else counts.
-        leash = settings.prior_weight * (1.0 / max(settings.fidelity, 1e-6) - 1.0) * holds_latents
+        leash = settings.prior_weight * (1.0 / max(settings.fidelity, 1e-6) - 1.0)
         of_values, of_identity = (
-            float(np.sqrt(w))
-            for w in (settings.values_weight, settings.identity_weight * holds_person)
+            float(np.sqrt(w)) for w in (settings.values_weight, settings.identity_weight)
         )
 
         def terms(arrays: list[Any]) -> Any:

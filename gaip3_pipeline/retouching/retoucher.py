@@ -95,14 +95,10 @@ class Retoucher:
     ``settings.fidelity`` says how freely: 0 leaves all as it is, at .5 strength and w_p are
     those of ``settings``, at 1 w_p is 0 and strength twice that. A sample that diverges, is good
     already, or that nothing betters stays as it was and says why; so do all where the guide
-    tells real from generated not at all or without a doubt. Raises ``ValueError`` for an unknown
-    method, a fidelity outside 0..1, and where the method lacks its correction."""
+    tells real from generated not at all or without a doubt. Raises ``ValueError`` for a fidelity
+    outside 0..1, and where the method lacks its correction."""
 
     def __init__(self, tools: Tools, settings: Retouch) -> None:
-        if settings.method not in METHODS:
-            raise ValueError(
-                f"retouch: method must be one of {', '.join(METHODS)}, not {settings.method!r}"
-            )
         if not 0.0 <= settings.fidelity <= 1.0:
             raise ValueError(f"retouch: fidelity must be 0 to 1, not {settings.fidelity}")
         self._kind = METHODS[settings.method]
@@ -122,7 +118,7 @@ class Retoucher:
         generator decodes.
 
         ``table`` has the five values, ``temperature`` and ``guidance`` of each, with which
-        ``noise`` is decoded; ``seed``, of its noise map and for methods that draw; the amount of
+        ``noise`` is decoded; ``seed``, of its noise map; the amount of
         ``detail``, 0 without the column; and ``prior``, where the latents were drawn."""
         conditions = table[list(ATTRIBUTES)].to_numpy(np.float32)
         seeds = table["seed"].to_numpy() if "seed" in table else np.arange(len(table))
@@ -146,10 +142,10 @@ class Retoucher:
             rows = np.flatnonzero(
                 (ways == (temperature, guidance)).all(axis=1) & (corrected == already)
             )
-            scene, method = self._way(float(temperature), float(guidance))
+            objective, method = self._way(float(temperature), float(guidance))
             rounds = 0 if already and self._kind.needs_correction else limit
             for _ in _Queue(
-                scene,
+                objective,
                 method,
                 rounds,
                 self._typical,
@@ -177,17 +173,10 @@ class Retoucher:
     def _way(self, temperature: float, guidance: float) -> tuple[RetouchObjective, Method]:
         if (temperature, guidance) not in self._ways:
             kind, settings, t = self._kind, self._settings, self._tools
-            scene = RetouchObjective(
-                t.generator,
-                t.guide,
-                t.regressors,
-                temperature,
-                guidance,
-                settings,
-                holds_latents=kind.holds_latents,
-                holds_person=kind.holds_person,
+            objective = RetouchObjective(
+                t.generator, t.guide, t.regressors, temperature, guidance, settings
             )
-            self._ways[temperature, guidance] = scene, kind(scene, settings, t.correction)
+            self._ways[temperature, guidance] = objective, kind(settings, t.correction)
         return self._ways[temperature, guidance]
 
 
@@ -238,7 +227,7 @@ class _Queue:
     Iterating gives each row when it is done; its outcome is in ``result`` then.
     """
 
-    scene: RetouchObjective
+    objective: RetouchObjective
     method: Method
     rounds: int
     typical: float
@@ -261,8 +250,8 @@ class _Queue:
             np.zeros((size, len(ATTRIBUTES)), np.float32),
             maps,
         )
-        first = best = self.scene.nothing(size)
-        objective = np.full(size, -np.inf)
+        first = best = self.objective.nothing(size)
+        highest = np.full(size, -np.inf)
         while True:
             for place in np.flatnonzero(row < 0)[: len(self.rows) - self._next]:
                 row[place] = self.rows[self._next]
@@ -273,12 +262,12 @@ class _Queue:
             if (row < 0).all():
                 return
             begins = draw.round == 0
-            now = self.scene.see(
+            now = self.objective.see(
                 draw, np.where(begins[:, None], 0.0, first.held), self.method.needs_gradient
             )
             first = chosen(begins, now, first)
-            better = now.finite & (begins | (now.objective > objective) | self.method.takes_all)
-            objective = np.where(better, now.objective, np.where(begins, -np.inf, objective))
+            better = now.finite & (begins | (now.objective > highest) | self.method.takes_all)
+            highest = np.where(better, now.objective, np.where(begins, -np.inf, highest))
             best = chosen(better | begins, now, best)
             draw.keep(better | begins)
             draw.round += 1
@@ -297,7 +286,7 @@ class _Queue:
                 yield int(row[place])
                 row[place] = -1
             if (row >= 0).any():
-                self.method.propose(draw, now, best)
+                self.method.propose(draw, now)
 
     def _finish(
         self,
@@ -310,7 +299,7 @@ class _Queue:
         finite: bool,
         good: bool,
     ) -> None:
-        before, after = self.scene.picture(first, place), self.scene.picture(best, place)
+        before, after = self.objective.picture(first, place), self.objective.picture(best, place)
         changed = finite and bool((best.picture[place] != first.picture[place]).any())
         result = self.result
         result.before[row], result.after[row] = before, after if changed else before
