@@ -7,7 +7,7 @@ from gaip3_pipeline.assets.labels import LABELLED_SETS
 from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS, out_of_fold, platt_file
 from gaip3_pipeline.mlflow_tracking import TrainingRun
-from gaip3_pipeline.settings import FinalDataset, Settings
+from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.tables.hashing import digest, file_version, weights_version
 from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
@@ -54,7 +54,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         result = train_gender(faces, step.settings.gender_model, step.training(folder, run))
         scored = table.assign(prob_female=result.probabilities[:, FEMALE])
         write_text_atomically(out_of_fold(folder), scored.to_csv(index=False, lineterminator="\n"))
-        figures = gender_figures(result.logits, is_female, FinalDataset().threshold)
+        figures = gender_figures(result.logits, is_female)
         version = digest([weights_version(folder), file_version(platt_file(folder))])
         return Trained(
             figures,

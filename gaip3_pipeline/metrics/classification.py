@@ -1,5 +1,5 @@
-"""Figures of the classifier of sex: accuracy, what the 99.99 % rule does, calibration. Every
-share with its Wilson interval."""
+"""Figures of the classifier of sex: accuracy and calibration. Every share with its Wilson
+interval."""
 
 import math
 
@@ -10,29 +10,22 @@ from sklearn.metrics import roc_auc_score
 from gaip3_pipeline.metrics.intervals import wilson_interval
 
 
-def gender_figures(
-    logits: np.ndarray, is_female: np.ndarray, threshold: float
-) -> dict[str, float | int]:
+def gender_figures(logits: np.ndarray, is_female: np.ndarray) -> dict[str, float | int]:
     """Figures of out-of-fold ``(N, 2)`` logits (male, female) against ``(N,) bool``.
 
-    The rule is P(female) ≥ ``threshold`` on the plain scores. ``ece`` is that of a
-    temperature-scaled copy (Guo et al. 2017), fitted on the same scores; ``ece_plain`` that of
-    the scores themselves. Keys that end in ``_low``, ``_high`` are 95 % bounds."""
+    ``ece`` is that of the temperature-scaled scores (Guo et al. 2017), fitted on the same
+    scores; ``ece_plain`` that of the scores themselves. Keys that end in ``_low``, ``_high`` are
+    95 % bounds."""
     is_female = np.asarray(is_female, bool)
     margin = logits[:, 1].astype(np.float64) - logits[:, 0]
     score = expit(margin)
     correct = (score > 0.5) == is_female
-    kept = score >= threshold
     females, males = int(is_female.sum()), int((~is_female).sum())
     temperature = fit_temperature(margin, is_female)
     figures: dict[str, float | int] = {"n": len(margin), "n_female": females, "n_male": males}
     figures |= _share("accuracy", int(correct.sum()), len(margin))
     figures |= _share("female_recall", int(correct[is_female].sum()), females)
     figures |= _share("male_recall", int(correct[~is_female].sum()), males)
-    figures |= _share("female_recall_at_rule", int(kept[is_female].sum()), females)
-    figures |= _share("male_accepted_at_rule", int(kept[~is_female].sum()), males)
-    figures["n_female_at_rule"] = int(kept[is_female].sum())
-    figures["n_male_at_rule"] = int(kept[~is_female].sum())
     figures["roc_auc"] = roc_auc(margin, is_female)
     figures["temperature"] = temperature
     figures["ece"] = expected_calibration_error(expit(margin / temperature), is_female)

@@ -28,15 +28,15 @@ def test_wilson_intervals_agree_with_published_values(successes, n, low, high):
     assert wilson_interval(successes, n) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_the_rule_counts_scores_at_the_threshold_and_above():
+def test_shares_of_each_sex_stand_with_their_intervals():
     margin = np.array([9.3, 9.0, -3.0, 9.3, -9.0, -1.0])
     figures = gender_figures(
-        np.stack([0 * margin, margin], axis=1), np.array([1, 1, 1, 0, 0, 0], bool), 0.9999
+        np.stack([0 * margin, margin], axis=1), np.array([1, 1, 1, 0, 0, 0], bool)
     )
-    assert (figures["n_female_at_rule"], figures["n_male_at_rule"]) == (1, 1)
-    assert figures["female_recall_at_rule"] == pytest.approx(1 / 3)
     assert figures["accuracy"] == pytest.approx(4 / 6)
-    assert figures["male_accepted_at_rule_low"] < 1 / 3 < figures["male_accepted_at_rule_high"]
+    assert (figures["n_female"], figures["n_male"]) == (3, 3)
+    assert figures["female_recall"] == pytest.approx(2 / 3)
+    assert figures["male_recall_low"] < 2 / 3 < figures["male_recall_high"]
 
 
 def test_the_temperature_of_overconfident_scores_is_found_and_calibrates_a_copy_only():
@@ -45,9 +45,8 @@ def test_the_temperature_of_overconfident_scores_is_found_and_calibrates_a_copy_
     positive = rng.random(20_000) < expit(true_margin)
     margin = 3 * true_margin
     assert fit_temperature(margin, positive) == pytest.approx(3.0, rel=0.1)
-    figures = gender_figures(np.stack([0 * margin, margin], axis=1), positive, 0.9999)
+    figures = gender_figures(np.stack([0 * margin, margin], axis=1), positive)
     assert figures["ece"] < 0.02 < figures["ece_plain"]
-    assert figures["n_female_at_rule"] == int((expit(margin) >= 0.9999)[positive].sum())
 
 
 def test_roc_auc_counts_ties_half():
