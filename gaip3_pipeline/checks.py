@@ -315,11 +315,11 @@ def _leaks(batches: Iterable[Any], names: Any, sides: Any) -> Verdict:
     import numpy as np
 
     from gaip3_pipeline.evaluation.leakage import leaks
-    from gaip3_pipeline.imaging.duplicates import COPY, grey_copy
+    from gaip3_pipeline.imaging.duplicates import GREY_SIZE, to_grey
 
-    copies = [grey_copy(image) for batch in batches for image in batch]
+    greys = [to_grey(image) for batch in batches for image in batch]
     names, sides = list(names), list(sides)
-    found = leaks(np.array(copies).reshape(-1, *COPY), sides)
+    found = leaks(np.array(greys).reshape(-1, *GREY_SIZE), sides)
     said = "; ".join(
         f"{names[i]} in {sides[i]}, {names[j]} in {sides[j]} (alike to {alike:.3f})"
         for i, j, alike in found

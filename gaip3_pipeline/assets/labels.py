@@ -1,4 +1,4 @@
-"""Hand labels: five CSVs that people write, and a checked copy of each that trainings read."""
+"""Hand labels: five CSVs that people write, and the checked table of each that trainings read."""
 
 from typing import TYPE_CHECKING, Any
 

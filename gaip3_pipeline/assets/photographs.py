@@ -46,10 +46,10 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         import numpy as np
 
         from gaip3_pipeline.imaging.duplicates import (
-            COPY,
-            grey_copy,
+            GREY_SIZE,
             near_duplicates,
             perceptual_hash,
+            to_grey,
         )
         from gaip3_pipeline.imaging.processing import in_order
         from gaip3_pipeline.tables import duplicates
@@ -59,13 +59,13 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         before = duplicates.read_group_table(step.root.near_duplicates)
         originals = originals_with(step.root, [])
         progress = step.progress(total=len(originals))
-        hashes, copies = [], []
+        hashes, greys = [], []
         for batch in resized_batches(step.root, originals):
             hashes += list(in_order(perceptual_hash, batch))
-            copies += [grey_copy(image) for image in batch]
-            progress.update(len(copies))
+            greys += [to_grey(image) for image in batch]
+            progress.update(len(greys))
         pairs = near_duplicates(
-            np.array(hashes).reshape(-1, 2, 32), np.array(copies).reshape(-1, *COPY)
+            np.array(hashes).reshape(-1, 2, 32), np.array(greys).reshape(-1, *GREY_SIZE)
         )
         table = duplicates.group_table(
             originals, [(p.first, p.second, p.correlation, p.bits, p.mirrored) for p in pairs]

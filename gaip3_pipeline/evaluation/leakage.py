@@ -20,23 +20,23 @@ _SIDE, _REACH, _SIGMA = 24, 4, 1.0  # of a block, its search and the blur, in pi
 
 
 def leaks(
-    copies: np.ndarray, sides: Sequence[str] | np.ndarray, most: int = 20
+    greys: np.ndarray, sides: Sequence[str] | np.ndarray, most: int = 20
 ) -> list[tuple[int, int, float]]:
     """Pairs ``(i, j, match)`` of one photograph, mirrored or not, on different ``sides (N,)``, at
     most ``most``.
 
-    ``copies (N, 128, 104) uint8`` are grey copies
-    (:func:`gaip3_pipeline.imaging.duplicates.grey_copy`). Each picture of one side is compared
+    ``greys (N, 128, 104) uint8`` are grey pictures
+    (:func:`gaip3_pipeline.imaging.duplicates.to_grey`). Each picture of one side is compared
     with each of another. Neither hash nor alignment of the near-duplicates takes part, so that
     what these miss is found here."""
-    sides, blurred, found = np.asarray(sides), coarse(copies, _BLURRED), []
+    sides, blurred, found = np.asarray(sides), coarse(greys, _BLURRED), []
 
     def candidates(rows: slice, columns: slice, mirrored: bool) -> np.ndarray:
         other = blurred[columns, :, ::-1] if mirrored else blurred[columns]
         likeness = np.tensordot(blurred[rows], other, ((1, 2), (1, 2)))
         return (likeness >= _LEAST_BLURRED) & (sides[rows, None] != sides[None, columns])
 
-    for first, second, _, match in compared(copies, candidates, _match):
+    for first, second, _, match in compared(greys, candidates, _match):
         if match >= LEAST_MATCH:
             found.append((first, second, match))
             if len(found) >= most:

@@ -78,7 +78,7 @@ def relevance_map(relevance: np.ndarray, attribute: str) -> bytes:
             ink = "white" if value < 0.6 * share.max() else "black"
             axes.text(column, row, f"{value:.0%}", ha="center", va="center", color=ink, fontsize=9)
         axes.set(title=name, xticks=[0, 1, 2], xticklabels=["side", "middle", "side"], yticks=[])
-    names = ["small copy", *(name.replace("_", " ") for name in GROUPS[-len(others) + 1 :])]
+    names = ["thumbnail", *(name.replace("_", " ") for name in GROUPS[-len(others) + 1 :])]
     bars.bar_label(
         bars.barh(names, others, color="tab:green"),
         [f"{value:.0%}" for value in others],

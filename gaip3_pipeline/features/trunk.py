@@ -3,7 +3,7 @@ region. The trunk of the input models.
 
 Whitened k-means patches (Coates, Lee and Ng 2011) and soft k-means colours, each pooled over a
 fine grid, and on the principal axes of each region: four rows of the face, its middle and both
-sides together, so that a mirror image swaps the sides. Beside them a very small copy. No labels,
+sides together, so that a mirror image swaps the sides. Beside them a thumbnail. No labels,
 so nothing is learned anew when somebody relabels."""
 
 from collections.abc import Sequence
@@ -32,8 +32,8 @@ COLOURS = 48
 # right side
 ROWS, SIDES = 4, (0, 3, 7)
 # of a region; 80 and 60 gained .003 of R² on photographs
-PATCH_AXES, COLOUR_AXES, COPY_AXES = 40, 30, 50
-COPY = (16, 13)  # the very small copy
+PATCH_AXES, COLOUR_AXES, THUMBNAIL_AXES = 40, 30, 50
+THUMBNAIL = (16, 13)
 REGIONS = [
     f"{words}_{row}_{where}"
     for words in ("patches", "colours")
@@ -139,17 +139,19 @@ def build_trunk() -> tuple[keras.Model, keras.Model]:
                 layers.Concatenate()([side(left), side(right)]),
                 OnAxes(axes, name=f"{name}_{row}_middle")(middle),
             ]
-    copy = (
-        layers.Flatten()(ops.average_pool(pictures, HEIGHT // COPY[0], HEIGHT // COPY[0], "valid"))
+    thumbnail = (
+        layers.Flatten()(
+            ops.average_pool(pictures, HEIGHT // THUMBNAIL[0], HEIGHT // THUMBNAIL[0], "valid")
+        )
         / 255.0
     )
-    before.append(copy)
-    after.append(OnAxes(COPY_AXES, name="copy")(copy))
+    before.append(thumbnail)
+    after.append(OnAxes(THUMBNAIL_AXES, name="copy")(thumbnail))
     return keras.Model(pictures, layers.Concatenate()(after)), keras.Model(pictures, before)
 
 
 def trunk_groups() -> np.ndarray:
     """``(G + 1,) int``: where the features of each region begin and end: (side, middle) of four
-    rows, of patches, of colours; the copy."""
+    rows, of patches, of colours; the thumbnail."""
     sizes = [n for axes in (PATCH_AXES, COLOUR_AXES) for _ in range(ROWS) for n in (2 * axes, axes)]
-    return np.cumsum([0, *sizes, COPY_AXES])
+    return np.cumsum([0, *sizes, THUMBNAIL_AXES])

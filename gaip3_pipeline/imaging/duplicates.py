@@ -2,7 +2,7 @@
 by a few pixels, or mirrored.
 
 A perceptual hash (ImageHash's pHash) of each picture and of its mirror image names the
-candidates, pixels decide: the correlation of two grey copies, one moved and stretched onto the
+candidates, pixels decide: the correlation of two grey pictures, one moved and stretched onto the
 other, does not care about brightness and contrast."""
 
 from collections.abc import Callable, Iterator
@@ -24,11 +24,11 @@ HASH_SIZE = 16  # bits a side, of the 256 of a hash
 # other bits.
 LEAST_CORRELATION = 0.99
 MOST_BITS = 96
-# the grey copies: the size of resized pictures, since coarser ones cannot be moved by a part of a
+# the grey pictures: the size of resized pictures, since coarser ones cannot be moved by a part of a
 # pixel unharmed
-COPY = (128, 104)
+GREY_SIZE = (128, 104)
 _COARSE = (32, 26)
-# correlation of coarse copies where a small move is allowed for: spares the alignment of most
+# correlation of coarse pictures where a small move is allowed for: spares the alignment of most
 # candidates
 _LEAST_MOVED = 0.935
 _STEPS = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 5, 1e-3)
@@ -61,18 +61,20 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
     )
 
 
-def grey_copy(image: np.ndarray) -> np.ndarray:
+def to_grey(image: np.ndarray) -> np.ndarray:
     """``(H, W, 3) uint8 -> (128, 104) uint8``."""
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     return (
-        grey if grey.shape == COPY else cv2.resize(grey, COPY[::-1], interpolation=cv2.INTER_AREA)
+        grey
+        if grey.shape == GREY_SIZE
+        else cv2.resize(grey, GREY_SIZE[::-1], interpolation=cv2.INTER_AREA)
     )
 
 
-def near_duplicates(hashes: np.ndarray, copies: np.ndarray) -> list[Pair]:
-    """Every pair of one photograph, for ``hashes (N, 2, 32) uint8`` and ``copies (N, 128, 104)
+def near_duplicates(hashes: np.ndarray, greys: np.ndarray) -> list[Pair]:
+    """Every pair of one photograph, for ``hashes (N, 2, 32) uint8`` and ``greys (N, 128, 104)
     uint8``; memory does not grow with N²."""
-    small = coarse(copies, _COARSE)
+    small = coarse(greys, _COARSE)
     bits = [
         np.where(np.unpackbits(hashes[:, turned], axis=1), 1.0, -1.0).astype(np.float32)
         for turned in (0, 1)
@@ -88,7 +90,7 @@ def near_duplicates(hashes: np.ndarray, copies: np.ndarray) -> list[Pair]:
         )
 
     best: dict[tuple[int, int], Pair] = {}
-    for first, second, mirrored, likeness in compared(copies, candidates, correlation):
+    for first, second, mirrored, likeness in compared(greys, candidates, correlation):
         known = best.get((first, second))
         if likeness >= LEAST_CORRELATION and (known is None or likeness > known.correlation):
             different = int(np.unpackbits(hashes[first, 0] ^ hashes[second, int(mirrored)]).sum())
@@ -97,25 +99,25 @@ def near_duplicates(hashes: np.ndarray, copies: np.ndarray) -> list[Pair]:
 
 
 def compared(
-    copies: np.ndarray,
+    greys: np.ndarray,
     candidates: Callable[[slice, slice, bool], np.ndarray],
     compare: Callable[[np.ndarray, np.ndarray], float],
 ) -> Iterator[tuple[int, int, bool, float]]:
-    """``(first, second, mirrored, compare's result)`` of every pair of ``copies (N, h, w)``,
+    """``(first, second, mirrored, compare's result)`` of every pair of ``greys (N, h, w)``,
     ``first < second``, that is a candidate.
 
     ``candidates(rows, columns, mirrored)`` gives ``(rows, columns) bool`` for a block of pairs,
     the second of each mirrored or not; they are compared on all cores."""
-    for top in range(0, len(copies), _BLOCK):
-        for left in range(top, len(copies), _BLOCK):
+    for top in range(0, len(greys), _BLOCK):
+        for left in range(top, len(greys), _BLOCK):
             for mirrored in (False, True):
                 alike = np.argwhere(
                     candidates(slice(top, top + _BLOCK), slice(left, left + _BLOCK), mirrored)
                 )
                 pairs = [(top + i, left + j) for i, j in alike.tolist() if top + i < left + j]
-                others = copies[:, :, ::-1] if mirrored else copies
+                others = greys[:, :, ::-1] if mirrored else greys
                 results = in_order(
-                    lambda pictures: compare(*pictures), ((copies[i], others[j]) for i, j in pairs)
+                    lambda pictures: compare(*pictures), ((greys[i], others[j]) for i, j in pairs)
                 )
                 for (first, second), result in zip(pairs, results, strict=True):
                     yield first, second, mirrored, result
@@ -141,11 +143,11 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
         return 0.0
 
 
-def coarse(copies: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def coarse(greys: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """``(N, h, w) uint8 -> (N, *size) float32``, of zero mean and unit norm; ``size`` divides
-    that of ``copies``."""
-    n, (height, width), (rows, columns) = len(copies), copies.shape[1:], size
-    small = copies.reshape(n, rows, height // rows, columns, width // columns).mean(
+    that of ``greys``."""
+    n, (height, width), (rows, columns) = len(greys), greys.shape[1:], size
+    small = greys.reshape(n, rows, height // rows, columns, width // columns).mean(
         axis=(2, 4), dtype=np.float32
     )
     small -= small.mean(axis=(1, 2), keepdims=True)

@@ -1,8 +1,8 @@
 """How sharp pictures are, octave by octave, with what noise cannot imitate: its kurtosis, its
 constancy, its agreement with the photograph.
 
-A band is a grey picture less its half-size copy enlarged again; the next octave is the band of
-the half-size copy. Octave 1 is the finest. Its power is the mean square. Edges make a band's
+A band is a grey picture less its half-size picture enlarged again; the next octave is the band of
+the half-size picture. Octave 1 is the finest. Its power is the mean square. Edges make a band's
 values many small and few large (their kurtosis is far above the 3 of Gaussian noise), depend on
 the latents and not on the noise map, and on a reconstruction lie where the photograph has them."""
 

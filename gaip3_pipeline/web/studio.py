@@ -62,7 +62,7 @@ class Picture(Asked):
     faces: Annotated[list[Face], Field(min_length=1, max_length=FACES)]
 
 
-def supported_range(root: DataRoot, attribute: str) -> list[float]:
+def slider_range(root: DataRoot, attribute: str) -> list[float]:
     """The least and the greatest of a value that the root's generator takes; 0 and 1 of one made
     before that was kept."""
     figures = read_figures(root, "nvae_weights")
@@ -101,7 +101,7 @@ class StudioRoutes:
             "running": self._process.is_running,
             "command": command(root),
             "attributes": [
-                {"name": a, "meaning": MEANINGS[a], "range": supported_range(root, a)}
+                {"name": a, "meaning": MEANINGS[a], "range": slider_range(root, a)}
                 for a in ATTRIBUTES
             ],
             "detail": settings.samples.detail if self._generators.has_detail() else None,
