@@ -10,7 +10,7 @@ from gaip3_pipeline.layout import DATA, DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.sensors import materialize_stale_sensor, observe_sources_sensor
 from gaip3_pipeline.settings import Settings, load
-from gaip3_pipeline.versions import ProgressListener, RootResource
+from gaip3_pipeline.versions import RootResource
 
 
 def build_defs(
@@ -31,7 +31,6 @@ def build_defs(
         resources={
             "root": RootResource(path=str(root.path.absolute())),
             "tracking": tracking_of(root, settings),
-            "watching": ProgressListener(),
         },
         executor=dg.in_process_executor
         if in_process

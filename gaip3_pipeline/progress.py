@@ -3,18 +3,32 @@ seconds elsewhere."""
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TextIO
 
 # label, done, total, seconds left (None while unknown)
 Watch = Callable[[str, int, int, float | None], None]
+_WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watched_by(watch: Watch) -> Iterator[None]:
+    """Inside, every new :class:`Progress` of this thread tells ``watch``, too."""
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
 
 
 class Progress:
     """Counts ``done`` of ``total`` and says how long the rest will take.
 
     The rate is taken from this process's own work, so that a resumed training does not look
-    faster than it is. ``watch`` is told at most once a second, and at the end."""
+    faster than it is. Who watches (:func:`watched_by`) is told at most once a second, and at
+    the end."""
 
     def __init__(
         self,
@@ -22,11 +36,10 @@ class Progress:
         total: int,
         stream: TextIO | None = None,
         every: float | None = None,
-        watch: Watch | None = None,
     ) -> None:
         self.label = label
         self.total = total
-        self._watch, self._last_told = watch, -1.0
+        self._watch, self._last_told = _WATCH.get(), -1.0
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty()
         self._every = every if every is not None else (0.2 if self._terminal else 10.0)
@@ -80,8 +93,8 @@ class Progress:
         self._stream.flush()
 
     def another(self, label: str) -> "Progress":
-        """The progress of a further piece of the same work, which the same ``watch`` is told."""
-        return Progress(label, 0, self._stream, self._every, self._watch)
+        """The progress of a further piece of the same work."""
+        return Progress(label, 0, self._stream, self._every)
 
     def __call__(self, done: int, total: int) -> None:
         """The form that image work calls: ``(done, total)``."""

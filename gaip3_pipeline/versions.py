@@ -17,7 +17,7 @@ import dagster as dg
 
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun
-from gaip3_pipeline.progress import Progress, Watch
+from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Settings, load, section_hash
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.hashing import digest, file_version
@@ -68,14 +68,6 @@ class RootResource(dg.ConfigurableResource):
         return DataRoot(Path(self.path))
 
 
-@dataclass
-class ProgressListener:
-    """Who, beside the terminal, is told the progress of steps: a refresh under way puts its
-    record here."""
-
-    watch: Watch | None = None
-
-
 @dataclass(frozen=True)
 class AssetResult:
     """What an asset's body returns: the content hash of what it made, its figures and pictures
@@ -117,7 +109,6 @@ class AssetContext:
     code_version: str
     context: dg.AssetExecutionContext
     tracking: MlflowTracking
-    watch: Watch | None = None
     start: str = AFRESH  # or RESUME, WARM_START (see STARTS)
 
     @property
@@ -136,7 +127,7 @@ class AssetContext:
 
     def progress(self, label: str = "", total: int = 1) -> Progress:
         """Progress of this step's long work, on the terminal or in the step's log."""
-        return Progress(f"  {label or self.name}", total, watch=self.watch)
+        return Progress(f"  {label or self.name}", total)
 
     def training(self, folder: Path, run: TrainingRun) -> Run:
         """What a training into ``folder`` is given: this step's fingerprint and progress, and
@@ -161,6 +152,23 @@ class AssetContext:
             fingerprint=self.fingerprint,
             parameters=parameters,
         )
+
+    def evaluated(
+        self,
+        version: str,
+        figures: Mapping[str, Any],
+        pictures: Mapping[str, bytes],
+        parameters: Mapping[str, Any],
+        artifacts: Sequence[Path] = (),
+    ) -> AssetResult:
+        """The result of a step that measures: its figures, ``pictures`` (JPEGs by name, the first
+        one stands for the asset) and files are kept with an MLflow run."""
+        with self.training_run(parameters) as run:
+            log_outcome(run, figures, pictures)
+            for path in artifacts:
+                run.artifact(path)
+        (_, first), *more = pictures.items()
+        return AssetResult(version, figures, first, run.url, dict(more))
 
 
 def code_version(number: int, settings: Settings, reads: Reads, files: Sequence[Path] = ()) -> str:
@@ -208,7 +216,6 @@ def versioned_asset(
             context: dg.AssetExecutionContext,
             root: RootResource,
             tracking: MlflowTracking,
-            watching: dg.ResourceParam[ProgressListener],
         ) -> dg.MaterializeResult:
             now = load(root.data_root)
             if code_version(version, now, reads, files) != planned:
@@ -230,7 +237,6 @@ def versioned_asset(
                         planned,
                         context,
                         tracking,
-                        watching.watch,
                         start,
                     )
                 )

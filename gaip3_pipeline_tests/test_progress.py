@@ -3,7 +3,7 @@
 import io
 
 from gaip3_pipeline import progress
-from gaip3_pipeline.progress import Progress, clock
+from gaip3_pipeline.progress import Progress, clock, watched_by
 
 
 def shown(monkeypatch, times, updates):
@@ -36,3 +36,15 @@ def test_the_end_is_said_once_with_the_time_it_took(monkeypatch):
 
 def test_times_are_written_as_people_say_them():
     assert [clock(s) for s in (4.6, 75, 3720)] == ["5s", "1m 15s", "1h 02m"]
+
+
+def test_who_watches_is_told_of_work_begun_meanwhile_and_of_no_other():
+    told, stream = [], io.StringIO()
+    before = Progress("before", 1, stream)
+    with watched_by(lambda *what: told.append(what)):
+        inside = Progress("  training", 4, stream)
+        inside.update(4)
+        inside.another("  scoring")(2, 2)
+        before.update(1)
+    Progress("after", 1, stream).update(1)
+    assert told == [("training", 4, 4, 0.0), ("scoring", 2, 2, 0.0)]

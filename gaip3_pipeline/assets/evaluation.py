@@ -10,13 +10,7 @@ from gaip3_pipeline.layout import IMAGE_SETS
 from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import file_version
-from gaip3_pipeline.versions import (
-    AssetContext,
-    AssetResult,
-    log_outcome,
-    read_figures,
-    versioned_asset,
-)
+from gaip3_pipeline.versions import AssetContext, AssetResult, read_figures, versioned_asset
 
 GROUP = "evaluation"
 EVALUATORS = [f"evaluator_{a}" for a in ATTRIBUTES]
@@ -100,63 +94,38 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         ),
     )
     def generator_evaluation(step: AssetContext) -> AssetResult:
-        import numpy as np
-
-        from gaip3_pipeline.evaluation.control import (
-            control_chart,
-            control_figures,
-            control_table,
-            realism,
-            sweep_all,
-            sweep_strips,
-        )
-        from gaip3_pipeline.evaluation.samples import (
-            evaluate_samples,
-            faces_sheet,
-            judge_samples,
-            nearest_sheet,
-        )
+        from gaip3_pipeline.evaluation.control import control_table, evaluate_control, sweep_all
+        from gaip3_pipeline.evaluation.samples import compare_samples
         from gaip3_pipeline.sampling.draw import load_face_generator
         from gaip3_pipeline.tables.files import write_text_atomically
-        from gaip3_pipeline.training.critic import critic_logits, load_critic
+        from gaip3_pipeline.training.critic import load_critic
         from gaip3_pipeline.training.regressor import load_regressor
         from gaip3_pipeline.training_data import final_images, frozen_features, known_values
 
         root, section = step.root, step.settings.samples
+        data, generator = final_images(root, step.settings), load_face_generator(root)
         evaluators = {a: load_regressor(root.evaluator(a)) for a in ATTRIBUTES}
         limits = {a: read_figures(root, f"evaluator_{a}")["r2"] for a in ATTRIBUTES}
-        data, generator = final_images(root, step.settings), load_face_generator(root)
-        sweeps = sweep_all(
-            generator,
-            evaluators,
-            data.values,
-            section,
-            progress=step.progress("generator_evaluation, sliders"),
-        )
-        write_text_atomically(
-            root.control_table, control_table(sweeps).to_csv(index=False, lineterminator="\n")
-        )
-        learned = (data.table.split == "train").to_numpy()
-        fresh = evaluate_samples(
-            generator, data.images, data.values, learned, section, features=frozen_features(root)
-        )
-        pictures = sweeps.images.reshape(-1, *sweeps.images.shape[3:])
-        logits = critic_logits(load_critic(root.judge), pictures).reshape(sweeps.images.shape[:3])
-        figures = (
-            control_figures(sweeps)
-            | realism(sweeps, logits)
-            | {f"evaluator_r2_{a}": r2 for a, r2 in limits.items()}
-        )
+        watched = step.progress("generator_evaluation, sliders")
+        sweeps = sweep_all(generator, evaluators, data.values, section, progress=watched)
+        table = control_table(sweeps).to_csv(index=False, lineterminator="\n")
+        write_text_atomically(root.control_table, table)
+        figures, pictures = evaluate_control(sweeps, load_critic(root.judge), limits)
         figures |= {f"known_{a}": known for a, known in known_values(root).items()}
-        strips, more = sweep_strips(sweeps), {"control": control_chart(sweeps, limits)}
-        if fresh:
-            _, groups = np.unique(data.table.original[~learned], return_inverse=True)
-            judges = step.progress("generator_evaluation, fresh judges")
-            figures |= fresh.figures | judge_samples(fresh, groups, section.seed, judges)
-            more |= {"faces": faces_sheet(fresh), "nearest_training_pictures": nearest_sheet(fresh)}
-        with step.training_run(flatten(section)) as run:
-            log_outcome(run, figures, {"sweeps": strips, **more})
-            run.artifact(root.control_table)
-        return AssetResult(file_version(root.control_table), figures, strips, run.url, more)
+        of_samples, sheets = compare_samples(
+            generator,
+            data.examples,
+            data.table.original.to_numpy(),
+            section,
+            frozen_features(root),
+            step.progress("generator_evaluation, fresh judges"),
+        )
+        return step.evaluated(
+            file_version(root.control_table),
+            figures | of_samples,
+            pictures | sheets,
+            flatten(section),
+            [root.control_table],
+        )
 
     return generator_evaluation

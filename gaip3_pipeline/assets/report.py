@@ -16,7 +16,6 @@ from gaip3_pipeline.tables.hashing import digest, file_version
 from gaip3_pipeline.versions import (
     AssetContext,
     AssetResult,
-    log_outcome,
     read_figures,
     versioned_asset,
 )
@@ -240,15 +239,5 @@ def _made(
 
     write_text_atomically(table, report.table.to_csv(index=False, lineterminator="\n"))
     write_page(page, f"{step.name}: {step.root.path.name}", report.sections)
-    with step.training_run(parameters) as run:
-        log_outcome(run, report.figures, report.pictures)
-        run.artifact(page)
-        run.artifact(table)
-    (_, first), *more = report.pictures.items()
-    return AssetResult(
-        digest([file_version(page), file_version(table)]),
-        report.figures,
-        first,
-        run.url,
-        dict(more),
-    )
+    version = digest([file_version(page), file_version(table)])
+    return step.evaluated(version, report.figures, report.pictures, parameters, [page, table])

@@ -1,5 +1,7 @@
 """Samples retouched under the critic's guidance, or by a correction of the prior."""
 
+from dataclasses import replace
+
 import dagster as dg
 
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
@@ -7,7 +9,7 @@ from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
 from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, Settings, flatten
 from gaip3_pipeline.tables.hashing import folder_content
-from gaip3_pipeline.versions import AssetContext, AssetResult, log_outcome, versioned_asset
+from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
 GROUP = "retouch"
 MEASURED = 4096  # samples at most that are measured: their pictures are in memory together
@@ -75,27 +77,23 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         ),
     )
     def retouched_samples(step: AssetContext) -> AssetResult:
-        import numpy as np
-
         from gaip3_pipeline.retouching.figures import (
-            change_sheets,
-            judged,
-            retouch_figures,
+            Judge,
+            evaluate_retouching,
             retouch_samples,
         )
         from gaip3_pipeline.retouching.retoucher import load_tools
         from gaip3_pipeline.sampling.draw import read_jpegs, remove_others
         from gaip3_pipeline.tables.contracts import read_samples, write_samples
-        from gaip3_pipeline.training.critic import critic_logits, load_critic, pictures_of_role
+        from gaip3_pipeline.training.critic import load_critic, pictures_of_role
         from gaip3_pipeline.training_data import final_images
 
         root, section = step.root, step.settings.retouch
         root.retouched_table.unlink(missing_ok=True)  # incomplete from here on
         tools = load_tools(root, section)
-        samples = read_samples(root.samples_table)
         table = retouch_samples(
             tools,
-            samples,
+            read_samples(root.samples_table),
             section,
             root.retouched,
             root.retouched_part,
@@ -111,36 +109,22 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         write_samples(root.retouched_table, table)
         root.retouched_part.unlink()
 
-        data = final_images(root, step.settings)
+        data, detail = final_images(root, step.settings), step.settings.samples.detail
         # What the guide learned from, neither the generator nor the judges have seen.
         unseen = pictures_of_role(data.table.bucket.to_numpy(), "guide")
-        rebuilt = tools.generator.reconstructions(
-            data.images[unseen], data.values[unseen], step.settings.samples.detail
-        )
-        measured = table[:MEASURED]
+        real = data.images[unseen]
+        rebuilt = tools.generator.reconstructions(real, data.values[unseen], detail)
+        judges = [
+            Judge("judge", load_critic(root.judge), real),
+            Judge("reconstruction_judge", load_critic(root.reconstruction_judge), rebuilt),
+        ]
         before, after = (
             read_jpegs(folder, names[:MEASURED]) for folder in (root.samples, root.retouched)
         )
-        figures = retouch_figures(measured, before, after, tools.regressors, data.images)
-        judge, second = load_critic(root.judge), load_critic(root.reconstruction_judge)
-        was, is_now, real = (
-            critic_logits(judge, images) for images in (before, after, data.images[unseen])
+        figures, sheets = evaluate_retouching(
+            table[:MEASURED], before, after, tools, judges, data.images
         )
-        figures |= judged("judge", was, is_now, real)
-        figures |= judged(
-            "reconstruction_judge",
-            *(critic_logits(second, images) for images in (before, after, rebuilt)),
-        )
-        sheets = change_sheets(before, after, np.nan_to_num(is_now - was), tools.guide)
-        with step.training_run(flatten(section)) as run:
-            log_outcome(run, figures, sheets)
-        (_, first), *more = sheets.items()
-        return AssetResult(
-            folder_content(root.retouched),
-            {**figures, **flatten(section)},
-            first,
-            run.url,
-            dict(more),
-        )
+        made = step.evaluated(folder_content(root.retouched), figures, sheets, flatten(section))
+        return replace(made, figures={**figures, **flatten(section)})
 
     return retouched_samples

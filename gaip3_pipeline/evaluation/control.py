@@ -4,6 +4,7 @@ that took no part in its training."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from gaip3_pipeline.metrics.regression import r_squared, spearman
 from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator
 from gaip3_pipeline.settings import Samples
+from gaip3_pipeline.training.critic import TrainedCritic, critic_logits
 from gaip3_pipeline.training.regressor import Regressor, predict_values
 
 FACES, STEPS = 48, 9
@@ -82,6 +84,18 @@ def sweep_all(
     shape = asked.shape[:3]
     pictures, seen = images.reshape(*shape, *images.shape[1:]), measured.reshape(*shape, -1)
     return Sweeps(pictures, asked, positions, seen, settings.guidance, settings.temperature)
+
+
+def evaluate_control(
+    sweeps: Sweeps, judge: TrainedCritic, limits: Mapping[str, float]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Figures and pictures of ``sweeps``: what moves, how real ``judge`` finds each position, and
+    beside it each evaluator's own held-out R², of ``limits``, by attribute."""
+    images = sweeps.images.reshape(-1, *sweeps.images.shape[3:])
+    logits = critic_logits(judge, images).reshape(sweeps.images.shape[:3])
+    figures = control_figures(sweeps) | realism(sweeps, logits)
+    figures |= {f"evaluator_r2_{a}": r2 for a, r2 in limits.items()}
+    return figures, {"sweeps": sweep_strips(sweeps), "control": control_chart(sweeps, limits)}
 
 
 def control_figures(sweeps: Sweeps) -> dict[str, float | int]:

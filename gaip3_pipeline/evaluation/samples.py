@@ -27,13 +27,14 @@ from gaip3_pipeline.metrics.sharpness import (
 from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator, as_bytes
 from gaip3_pipeline.settings import Samples
+from gaip3_pipeline.training.run import Examples
 
 MOST = 400  # samples, and pictures of the held-out ones that fresh judges see
 # for the share of noise; reconstructions that are compared with their photographs
 NOISE_DRAWS, NOISE_FACES, REBUILT = 4, 48, 160
 FORTY = 40  # of the sheet of faces
 # at which pictures are compared for copies: blur, which draws samples together, matters less there
-COPY_SIZE = (16, 13)
+THUMBNAIL = (16, 13)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class SampleEvaluation:
     photographs: np.ndarray  # (m, H, W, 3) uint8: held-out pictures
     # (n, H, W, 3) uint8: the training picture nearest to each, mirrored where that is nearer
     nearest: np.ndarray
-    distance: np.ndarray  # (n,) to it: root of the mean square, grey levels at COPY_SIZE
+    distance: np.ndarray  # (n,) to it: root of the mean square, grey levels at THUMBNAIL
 
 
 def draw_fresh(
@@ -83,7 +84,7 @@ def evaluate_samples(
     ``images (N, H, W, 3) uint8``, ``values (N, 5)``, ``learned (N,) bool``: which were trained
     on. Figures: those of :func:`distances_to_real` with ``features``, ends ``_samples`` and
     ``_real``; ``nearest_samples``, ``nearest_real``: the median distance to the nearest training
-    picture or its mirror image, root mean square in grey levels at ``COPY_SIZE``, of samples and
+    picture or its mirror image, root mean square in grey levels at ``THUMBNAIL``, of samples and
     of held-out pictures; ``copying``: see neighbours; those of :func:`detail_figures`."""
     seen, unseen = np.flatnonzero(learned), np.flatnonzero(~np.asarray(learned))
     n = min(MOST, len(unseen) // 2)
@@ -93,10 +94,10 @@ def evaluate_samples(
     drawn = all_drawn[:n]
     height, width = drawn.shape[1:3]
     held_out = shrink(images[unseen], height, width)
-    small = np.stack([area_resize(images[i], *COPY_SIZE) for i in seen])
+    small = np.stack([area_resize(images[i], *THUMBNAIL) for i in seen])
     both_ways = _rows(np.concatenate([small, small[:, :, ::-1]]))
-    distance, index = nearest(_rows(shrink(drawn, *COPY_SIZE)), both_ways)
-    real_distance, _ = nearest(_rows(shrink(held_out, *COPY_SIZE)), both_ways)
+    distance, index = nearest(_rows(shrink(drawn, *THUMBNAIL)), both_ways)
+    real_distance, _ = nearest(_rows(shrink(held_out, *THUMBNAIL)), both_ways)
     found = shrink(images[seen[index % len(seen)]], height, width)
     found = np.where((index >= len(seen))[:, None, None, None], found[:, :, ::-1], found)
     figures = distances_to_real({"samples": drawn}, images[unseen], features=features) | {
@@ -106,6 +107,30 @@ def evaluate_samples(
     }
     figures |= detail_figures(generator, held_out, values[unseen], drawn, plain[:n], settings)
     return SampleEvaluation(figures, all_drawn, plain, held_out, found, distance)
+
+
+def compare_samples(
+    generator: FaceGenerator,
+    examples: Examples,
+    originals: np.ndarray,
+    settings: Samples,
+    features: Mapping[str, Features],
+    progress: Progress,
+) -> tuple[dict[str, float], dict[str, bytes]]:
+    """Figures and contact sheets of samples beside the held-out pictures of ``examples``, and what
+    fresh judges say; both empty where no picture is held out.
+
+    ``originals (N,)``: what each picture was made from; ``progress`` is that of the judges."""
+    learned = examples.split == "train"
+    fresh = evaluate_samples(
+        generator, examples.images, examples.values, learned, settings, features=features
+    )
+    if fresh is None:
+        return {}, {}
+    _, groups = np.unique(originals[~learned], return_inverse=True)
+    figures = fresh.figures | judge_samples(fresh, groups, settings.seed, progress)
+    sheets = {"faces": faces_sheet(fresh), "nearest_training_pictures": nearest_sheet(fresh)}
+    return figures, sheets
 
 
 def detail_figures(

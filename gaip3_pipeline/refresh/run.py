@@ -19,6 +19,7 @@ import dagster as dg
 from gaip3_pipeline.assets import observe_sources
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
+from gaip3_pipeline.progress import watched_by
 from gaip3_pipeline.refresh.plan import Planned, RefreshError, describe, forecast, plan
 from gaip3_pipeline.refresh.record import Record, recording
 from gaip3_pipeline.versions import RUN_METADATA, latest_materialization, observation_if_changed
@@ -79,8 +80,10 @@ def refresh(
         say(describe(planned))
         if not todo:
             return outcome
-        with recording(root, outcome.refresh_id, planned) as record:
-            (definitions.resources or {})["watching"].watch = record.progress
+        with (
+            recording(root, outcome.refresh_id, planned) as record,
+            watched_by(record.progress),
+        ):
             done: set[str] = set()
             while todo:
                 layer = _without_stale_ancestor(definitions, todo)

@@ -2,6 +2,7 @@
 climb."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -26,7 +27,12 @@ from gaip3_pipeline.retouching.retoucher import (
 from gaip3_pipeline.sampling.draw import AGGREGATE, STANDARD, noise_of_seeds, write_jpegs
 from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.tables.files import write_text_atomically
-from gaip3_pipeline.training.critic import TrainedCritic, evidence_by_network, same_way
+from gaip3_pipeline.training.critic import (
+    TrainedCritic,
+    critic_logits,
+    evidence_by_network,
+    same_way,
+)
 from gaip3_pipeline.training.regressor import Regressor, predict_values
 
 CHUNK = 256  # samples whose latents and pictures are in memory at a time, and that a kill may lose
@@ -95,6 +101,37 @@ def _done(part: Path, fingerprint: str) -> pd.DataFrame:
                     f, keep_default_na=False, na_values={"guide_before": "", "guide_after": ""}
                 )
     return pd.DataFrame()
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A critic that only measures, and ``real (M, H, W, 3) uint8`` of its real side that it never
+    saw."""
+
+    name: str
+    critic: TrainedCritic
+    real: np.ndarray
+
+
+def evaluate_retouching(
+    table: pd.DataFrame,
+    before: np.ndarray,
+    after: np.ndarray,
+    tools: Tools,
+    judges: Sequence[Judge],
+    real: np.ndarray,
+) -> tuple[dict[str, float | int], dict[str, bytes]]:
+    """Figures of :func:`retouch_figures` and of each of ``judges``, and :func:`change_sheets` by
+    the first one."""
+    figures = retouch_figures(table, before, after, tools.regressors, real)
+    gains = []
+    for judge in judges:
+        was, is_now, theirs = (
+            critic_logits(judge.critic, images) for images in (before, after, judge.real)
+        )
+        figures |= judged(judge.name, was, is_now, theirs)
+        gains.append(np.nan_to_num(is_now - was))
+    return figures, change_sheets(before, after, gains[0], tools.guide)
 
 
 def judged(
