@@ -1,10 +1,15 @@
 """The processed images: cut and resized originals, and one brightness copy of each."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from gaip3_pipeline.layout import IMAGE_SETS, ImageSet
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
+
+if TYPE_CHECKING:
+    from gaip3_pipeline.imaging.processing import ProcessedSet
 
 GROUP = "images"
 
@@ -58,7 +63,7 @@ def _augmented(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
     return augmented
 
 
-def _made(step: AssetContext, result) -> AssetResult:
+def _made(step: AssetContext, result: "ProcessedSet") -> AssetResult:
     from gaip3_pipeline.imaging.sheets import sheet_of_files
     from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
@@ -54,7 +54,7 @@ def link_final(root: DataRoot, chosen: pd.DataFrame) -> pd.DataFrame:
     return chosen.assign(size=list(sizes), sha256=list(hashes), status="ok", reason="")
 
 
-def _link(origin, target) -> None:
+def _link(origin: Path, target: Path) -> None:
     try:
         # A link is made under another name and renamed, so that the file in final/ is never missing
         # or half there.
