@@ -1,5 +1,5 @@
 # Needs Python 3.11, 3.12 or 3.13 with venv, and git. Everything else is brought here: uv into .uv/, the locked packages into .venv/.
-#   make demo   make test   make ui [ROOT=demo]   make lint
+#   make demo   make test   make ui [ROOT=demo]   make lint   make results   make test-jax
 # Another Python:  make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ui lint install
+.PHONY: help demo test test-jax ui lint install results
 
 help:
 	@sed -n '1,/^$$/s/^# //p' Makefile
@@ -28,6 +28,15 @@ ui: $(READY)
 # One thread of BLAS for each of the two workers: two that share two cores wait for one another, up to thirty times as long.
 test: lint
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# The extra stays in .venv afterwards.
+test-jax: $(READY)
+	@$(UV) sync --quiet --frozen --all-groups --extra jax
+	@KERAS_BACKEND=jax $(BIN)/pytest gaip3_pipeline_tests/models gaip3_pipeline_tests/training
+
+# docs/results.md and docs/performance.md from bench/results/
+results: $(READY)
+	@$(BIN)/python bench/render.py
 
 lint: $(READY)
 	@$(BIN)/ruff check
