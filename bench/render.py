@@ -33,8 +33,8 @@ def read_lines(folder: Path) -> Lines:
     for path in sorted(folder.glob("*.jsonl")):
         for row, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             line = json.loads(text)
-            if line.keys() != KEYS:
-                raise ValueError(f"{path}:{row}: keys must be {', '.join(sorted(KEYS))}")
+            if not line.keys() >= KEYS:
+                raise ValueError(f"{path}:{row}: a line needs {', '.join(sorted(KEYS))}")
             found[line["root"], line["figure"]] = line
     return found
 
@@ -43,17 +43,19 @@ def render(page: dict[str, Any], lines: Lines) -> str:
     """The Markdown of one page of ``pages.toml``.
 
     Raises ``ValueError`` for a figure that no line has."""
-    parts = [f"# {page['title']}", page["text"].strip()]
+    parts, sources = [f"# {page['title']}", page["text"].strip()], list[str]()
     for section in page["section"]:
-        parts += [f"## {section['title']}", section.get("text", "").strip(), _table(section, lines)]
-    note = "Rendered by `make results` from `bench/results/*.jsonl`; edits here are lost."
-    return "\n\n".join(part for part in [*parts, f"*{note}*"] if part) + "\n"
+        table = _table(section, lines, sources)
+        parts += [f"## {section['title']}", section.get("text", "").strip(), table]
+    listed = [f"{i}. {source}" for i, source in enumerate(sources, 1)]
+    note = "*Rendered by `make results` from `bench/results/*.jsonl`: edits of this page are lost.*"
+    parts += ["## Sources", "\n".join(listed), note]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _table(section: dict[str, Any], lines: Lines) -> str:
-    """The rows of a section, a column for each of its roots, and where they were measured."""
+def _table(section: dict[str, Any], lines: Lines, sources: list[str]) -> str:
+    """The rows of a section, a column for each of its roots; new ``sources`` are added."""
     roots = section["roots"]
-    sources: list[str] = []
     head = "| | " + " | ".join(section.get("columns", roots)) + " |"
     rows = [head, "|---" * (len(roots) + 1) + "|"]
     for claim, figure, *reference in section["rows"]:
@@ -65,8 +67,7 @@ def _table(section: dict[str, Any], lines: Lines) -> str:
         if not any(cells):
             raise ValueError(f"{section['title']}: no line has the figure {figure!r}")
         rows.append(f"| {claim} | " + " | ".join(cells) + " |")
-    listed = [f"{i}. {source}" for i, source in enumerate(sources, 1)]
-    return "\n".join(rows) + "\n\n" + "\n".join(listed)
+    return "\n".join(rows)
 
 
 def _cell(line: Line, beside: Line | None, sources: list[str]) -> str:
@@ -86,16 +87,10 @@ def _cell(line: Line, beside: Line | None, sources: list[str]) -> str:
 
 
 def shown(value: float) -> str:
-    """A number with three digits that count, more where it is a count."""
+    """A number as people read it: a count whole, others with three digits or more."""
     if isinstance(value, int) or abs(value) >= 100:
         return f"{value:,.0f}"
-    return (
-        f"{value:.1f}"
-        if abs(value) >= 10
-        else f"{value:.2f}"
-        if abs(value) >= 1
-        else f"{value:.3f}"
-    )
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 def main() -> None:
