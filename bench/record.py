@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from typing import Any
 
 from common import command_line, data_root, print_result
 
@@ -46,6 +47,10 @@ DEFAULT = [
     "aggregate_posterior:nats",
 ]
 COUNTS = {name.partition("_")[0]: "fd_n" for name in DISTANCES}
+# counted in faces that are swept or drawn with several noise maps, and in labels of the value
+OF_FACES = ("r2", "spearman", "slope", "drift", "least", "leakage", "noise")
+OF_LABELS = ("r2", "mae", "spearman", "within", "look", "expected")
+UNCOUNTED = ("judge", "agreement", "from", "to")  # generator_evaluation does not report their n
 
 
 def main() -> None:
@@ -55,7 +60,7 @@ def main() -> None:
     parser.add_argument("figures", nargs="*", default=DEFAULT)
     parser.add_argument("--command", required=True, help="what made the root")
     parser.add_argument("--name", help="what the lines call the root [default: its folder]")
-    a = parser.parse_args()
+    a = parser.parse_intermixed_args()
     same = {
         "root": a.name or a.root.path.name,
         "command": a.command,
@@ -69,12 +74,36 @@ def main() -> None:
         value = figures.get(name)
         if not isinstance(value, int | float) or not math.isfinite(value):
             continue
-        interval = None
-        if f"{name}_low" in figures:
-            interval = [figures[f"{name}_low"], figures[f"{name}_high"]]
-        others = figures.get("fd_n", figures.get("n_held_out"))
-        n = figures.get(COUNTS.get(name.partition("_")[0], "n"), others)
+        interval, n = interval_of(figures, name), count_of(figures, name)
         print_result({"figure": wanted, "value": value, "interval": interval, "n": n, **same})
+
+
+def interval_of(figures: dict[str, Any], name: str) -> list[float] | None:
+    """The interval that an asset keeps beside the figure ``name``: ``mae_low``, ``mae_low_eyes``
+    beside ``mae_eyes``, or ``female_recall_interval``."""
+    first, _, rest = name.partition("_")
+    for low, high in (
+        (f"{name}_low", f"{name}_high"),
+        (f"{first}_low_{rest}", f"{first}_high_{rest}"),
+    ):
+        if low in figures:
+            return [figures[low], figures[high]]
+    return figures.get(f"{name}_interval")
+
+
+def count_of(figures: dict[str, Any], name: str) -> int | None:
+    """On how many pictures, faces or labels the figure ``name`` was measured, if the asset
+    reports it."""
+    first = name.partition("_")[0]
+    keys = [COUNTS.get(first, ""), f"{first}_n", f"n_{first}", "n", "fd_n", "n_held_out"]
+    if "faces" in figures:
+        if first in UNCOUNTED:
+            return None
+        if first in OF_FACES:
+            return figures["faces"]
+    if first in OF_LABELS:
+        keys = [*(f"n_{a}" for a in ATTRIBUTES if name.endswith(f"_{a}")), *keys]
+    return next((figures[key] for key in keys if key in figures), None)
 
 
 def commit() -> str:

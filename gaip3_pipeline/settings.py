@@ -198,7 +198,7 @@ class Samples:
     """What is drawn from the generator."""
 
     n: int = 64
-    # By distances to held-out photographs and coverage (docs/results.md, temperature and guidance):
+    # By distances to held-out photographs and coverage (docs/experiments/0013):
     # at guidance 1 samples look alike and small features move too little, at 2 hair and background
     # overshoot.
     temperature: float = 1.0
@@ -235,10 +235,10 @@ class Retouch:
     # or transport, noise_contrastive, which correct latents of the prior alone
     method: str = ASCENT
     # How freely, 0 to 1: 0 leaves samples as they are, 1 goes all the way. The trade-off against
-    # identity: docs/results.md, proof.
+    # identity: docs/experiments/0028.
     fidelity: float = 0.75
     steps: int = 6  # proposals for each sample, of methods that make several
-    # Of ascent, at fidelity .5. By the judges (docs/results.md, retouching): larger steps move
+    # Of ascent, at fidelity .5. By the judges (docs/experiments/0023): larger steps move
     # samples past what is real, AUC far below .5.
     step_size: float = 0.03  # of the first step, in standard deviations of the prior; falls to 0
     prior_weight: float = 30.0  # against the mean square distance from the latents drawn

@@ -11,7 +11,7 @@ from gaip3_pipeline.imaging.duplicates import coarse, compared
 # Of the 1,500 most alike pairs of different photographs (of 3.9 million, 2,781 photographs) the
 # nearest has .981, of painted ones .962; twins re-encoded at quality 30, brightened, moved by 1 or
 # 2, or cut by up to 3 of 128 pixels and enlarged seldom less than .987 (398 of each,
-# docs/results.md).
+# docs/experiments/0020).
 LEAST_MATCH = 0.987
 _LEAST_WHOLE = 0.97  # the same at whole pixels: spares the finer match of most pairs
 # correlation of means of 8 × 8 pixels: a twin moved by two pixels both ways has .918

@@ -118,7 +118,7 @@ class Discriminator(keras.Model):
 
     # Of each convolution. With 1 the whole is so smooth that it tells little: trained for as long,
     # the network's pictures were told at half size with AUC .93 instead of .89, and strokes of no
-    # meaning remained (docs/results.md, detail).
+    # meaning remained (docs/experiments/0040).
     GAIN = 2.0
 
     def __init__(self, channels: Sequence[int], height: int, width: int, **kwargs: Any) -> None:

@@ -17,7 +17,8 @@ def build_regressor(
 
     Linear, from the middle of the range: a sigmoid under a squared error saturated in one of
     four trials and learnt nothing more. Values share no weights: a generator that was to please
-    one network of all five found patterns that it alone took for open mouths (docs/results.md)."""
+    one network of all five found patterns that it alone took for open mouths
+    (docs/experiments/0025)."""
     pictures = keras.Input((height, width, 3))
     networks = [_network(pictures, width_multiplier, dropout) for _ in range(values)]
     if len(networks) == 1:

@@ -6,7 +6,7 @@ region and part of the face with a relevance of its own (automatic relevance det
 Rasmussen and Williams 2006, section 5.1), and is averaged over each picture and its mirror
 image. Relevances, noise and scale have the greatest marginal likelihood of the labels (their
 equation 5.8). On 790 photographs this does better out of fold than a convolutional network for
-each value, in seconds (docs/results.md), and a prediction knows its uncertainty."""
+each value, in seconds (docs/experiments/0018), and a prediction knows its uncertainty."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -310,7 +310,7 @@ def exponential(squares: np.ndarray) -> np.ndarray:
     section 4.2.1).
 
     It does better out of fold than the Gaussian one and the smoother ones between
-    (docs/results.md): values are not smooth in features."""
+    (docs/experiments/0032): values are not smooth in features."""
     return np.exp(-np.sqrt(squares + _TINY))
 
 

@@ -368,7 +368,7 @@ def knows_by_heart(history: Sequence[Mapping[str, float]]) -> bool:
     last epochs.
 
     Karras et al. (2020, arXiv 2006.06676) hold it at .6 by augmenting more. From there on,
-    painted faces grew one eye unlike the other (docs/results.md, detail)."""
+    painted faces grew one eye unlike the other (docs/experiments/0041)."""
     lately = [figures["overfitting"] for figures in history[-LATELY:]]
     return len(lately) == LATELY and float(np.mean(lately)) > BY_HEART
 

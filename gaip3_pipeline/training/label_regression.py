@@ -5,7 +5,7 @@ A Gaussian process over the features of features/extractor.py (Rasmussen and Wil
 chapter 2), once in their own metric and once in one learned from the labels: the average outer
 product of the gradients of the first fit (one round of the recursive feature machine,
 Radhakrishnan et al. 2024). The mean of the two comes near the input models on photographs, but
-for eyes (docs/results.md)."""
+for eyes (docs/experiments/0038)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

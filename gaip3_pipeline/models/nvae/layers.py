@@ -3,7 +3,7 @@
 A dense cell is two 3×3 convolutions with ELU and no normalisation; its last convolution starts
 small instead, so that a deep stack starts as the identity. The paper's cells (depthwise 5×5,
 batch normalisation, squeeze and excitation) cost 2.5 to 2.9 times as much a step on CPUs: see
-docs/results.md."""
+docs/experiments/0007."""
 
 import math
 from typing import Any
