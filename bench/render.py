@@ -8,6 +8,7 @@ status 1 where a page is not what the lines say.
 
 import json
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def render(page: dict[str, Any], lines: Lines) -> str:
     parts, sources = [f"# {page['title']}", page["text"].strip()], list[str]()
     for section in page["section"]:
         table = _table(section, lines, sources)
-        parts += [f"## {section['title']}", section.get("text", "").strip(), table]
+        parts += [f"## {section['title']}", textwrap.fill(section.get("text", ""), 100), table]
     listed = [f"{i}. {source}" for i, source in enumerate(sources, 1)]
     note = "*Rendered by `make results` from `bench/results/*.jsonl`: edits of this page are lost.*"
     parts += ["## Sources", "\n".join(listed), note]
@@ -90,7 +91,7 @@ def shown(value: float) -> str:
     """A number as people read it: a count whole, others with three digits or more."""
     if isinstance(value, int) or abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+    return f"{round(value, 1 if abs(value) >= 10 else 3):g}"
 
 
 def main() -> None:
