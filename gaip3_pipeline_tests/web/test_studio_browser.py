@@ -359,7 +359,7 @@ def test_the_studio_is_used_by_keyboard_alone(page: Page) -> None:
     before = face(page)
     page.keyboard.press("ArrowRight")
     expect(page.locator("#s-face figure img")).not_to_have_attribute("src", before)
-    page.get_by_role("tab", name="Many").focus()
+    page.get_by_role("tab", name="Faces").focus()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="Neighbours")).to_have_attribute("aria-selected", "true")
     page.keyboard.press("r")
