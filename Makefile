@@ -1,6 +1,15 @@
-# Needs Python 3.11, 3.12 or 3.13 with venv, and git. Everything else is brought here: uv into .uv/, the locked packages into .venv/.
-#   make demo   make test   make ui [ROOT=demo]   make lint   make results   make test-jax
-# Another Python:  make test PYTHON=python3.12
+# Needs Linux or WSL2, git, and Python 3.11, 3.12 or 3.13 with venv.
+# The first target that runs installs uv into .uv/ and the locked packages into .venv/ (3.7 GB).
+#
+#   make demo             draw synthetic portraits and run the whole pipeline on them
+#   make ui [ROOT=demo]   serve the label page, the studio, Dagster and MLflow [default root: data]
+#   make test             run make lint and all tests
+#   make lint             run the linters, the type checker and the import rules
+#   make test-jax         run the tests of models and trainings on JAX
+#   make results          render docs/results.md and docs/performance.md from bench/results/
+#   make install          only install the packages
+#
+# To use another Python:  make test PYTHON=python3.12
 
 PYTHON ?= python3
 ROOT ?= data
@@ -25,7 +34,7 @@ demo: $(READY)
 ui: $(READY)
 	@$(BIN)/gaip3 ui --root $(ROOT)
 
-# One thread of BLAS for each of the two workers: two that share two cores wait for one another, up to thirty times as long.
+# One BLAS thread for each of the two workers. With more threads on two cores the workers wait for each other and take up to 30 times as long.
 test: lint
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -47,7 +56,7 @@ lint: $(READY)
 install: $(READY)
 
 $(READY): uv.lock pyproject.toml | $(UV)
-	@echo "Installing the locked packages into .venv (3 GB; minutes the first time) …"
+	@echo "Installing the locked packages into .venv (3.7 GB; the first time takes minutes) …"
 	@$(UV) sync --quiet --frozen --all-groups --compile-bytecode --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 	@touch $@
 

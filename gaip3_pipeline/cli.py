@@ -74,7 +74,7 @@ def command(function: Callable[..., Any], default_root: Path | None = None) -> c
 
 
 def demo(root: DataRoot) -> None:
-    """Paint synthetic faces and run the whole pipeline on them."""
+    """Draw synthetic faces and run the whole pipeline on them."""
     from gaip3_pipeline.assets.report import summary
     from gaip3_pipeline.faces.dataset import DatasetError, write_dataset
     from gaip3_pipeline.progress import Progress
@@ -100,20 +100,20 @@ command(demo, DEMO)
     "--select",
     multiple=True,
     help=(
-        "Only these assets and what they come from, such as nvae_weights or 'group:inputs'; may be"
-        " given again."
+        "Only these assets and those they depend on, such as nvae_weights or 'group:inputs'; may"
+        " be repeated."
     ),
 )
 @click.option(
-    "--verify", is_flag=True, help="Hash every file again, also those of unchanged size and time."
+    "--verify", is_flag=True, help="Hash every file again, even if its size and time are unchanged."
 )
 @click.option(
     "--warm-start",
     is_flag=True,
-    help="Train the generator from its last weights, in a third of the epochs.",
+    help="Start the generator's training from its last weights, for a third of the epochs.",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="With --dry-run: the plan as one line of JSON."
+    "--json", "as_json", is_flag=True, help="With --dry-run: print the plan as one line of JSON."
 )
 def refresh(
     root: DataRoot,
@@ -123,7 +123,7 @@ def refresh(
     warm_start: bool,
     as_json: bool,
 ) -> None:
-    """Run what is stale, and nothing else."""
+    """Rebuild the stale assets, and no others."""
     if as_json and not dry_run:
         raise click.UsageError("--json goes with --dry-run")
     if dry_run:
@@ -139,14 +139,14 @@ def refresh(
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on from its last checkpoint, though settings or data changed since.",
+    help="Continue from the last checkpoint, even if settings or data have changed since.",
 )
 def train(root: DataRoot, model: str, resume: bool) -> None:
-    """Train the generator, after what it comes from is up to date.
+    """Bring the generator's inputs up to date, then train the generator.
 
-    An interrupted training of the same settings and data goes on by itself, and a finished one
-    is not repeated. With --resume one of other settings or data goes on, too: raise epochs under
-    [nvae] in gaip3.toml to train longer, or go on with new labels."""
+    An interrupted training with the same settings and data continues by itself, and a finished
+    one is not repeated. With --resume, training also continues after a change of settings or
+    data: raise epochs under [nvae] in gaip3.toml to train longer, or continue with new labels."""
     if resume and not checkpoints(root.nvae).exists():  # said before what it comes from is made
         raise click.ClickException(
             f"there is no checkpoint in {checkpoints(root.nvae)}: train without --resume"
@@ -161,7 +161,7 @@ def train(root: DataRoot, model: str, resume: bool) -> None:
 @click.option("--mlflow-port", default=5000, show_default=True, help="The MLflow UI's port.")
 @click.option("--label-port", default=3100, show_default=True, help="The label page's port.")
 def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
-    """Serve the label page with the studio and the Dagster and MLflow UIs on this machine."""
+    """Serve the label page, the studio, Dagster and MLflow on this machine."""
     from gaip3_pipeline.web.servers import ServerError, serve
 
     load(root)
@@ -177,12 +177,12 @@ def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The address to serve on; beyond this machine with a token.",
+    help="The address to serve on. Access from other machines needs the token that is printed.",
 )
 @click.option("--port", default=3100, show_default=True, help="The page's port.")
 def label(root: DataRoot, host: str, port: int) -> None:
-    """Serve the label page and the studio alone: label by keyboard, see which labels look wrong,
-    refresh, play with faces."""
+    """Serve the label page and the studio: label by keyboard, review labels that are probably
+    wrong, refresh, generate faces."""
     from gaip3_pipeline.web.label import serve_labels
     from gaip3_pipeline.web.servers import ServerError
 
@@ -200,7 +200,7 @@ def _sliders(function: Callable[..., Any]) -> Callable[..., Any]:
             name,
             attribute,
             type=click.FloatRange(0, 1),
-            help="0..1 [default: those of pictures of the data].",
+            help="0..1 [default: the values of training pictures].",
         )(function)
     return function
 
@@ -214,30 +214,30 @@ def _sliders(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--temperature",
     type=click.FloatRange(0, 2),
-    help="Spread of the latents at every level [default: settings].",
+    help="Scale of the latents' noise at every level [default: settings].",
 )
 @click.option(
     "--guidance",
     type=click.FloatRange(0, 10),
-    help="Weight of the five values, 1 plain [default: settings].",
+    help="Strength of guidance by the five values; 1 is no amplification [default: settings].",
 )
 @click.option(
     "--detail",
     type=click.FloatRange(0, 1),
-    help="How much fine detail is added; 0 is the soft mean [default: settings].",
+    help="Share of the detail network's change; 0 is the generator's mean [default: settings].",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("grid.png"),
     show_default=True,
-    help="PNG to write.",
+    help="The PNG to write.",
 )
 @click.option(
     "--from",
     "source",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A PNG of the studio, to be made again as it was.",
+    help="A PNG downloaded from the studio; it is generated again with its settings.",
 )
 def generate(
     root: DataRoot,
@@ -251,8 +251,7 @@ def generate(
     source: Path | None,
     **sliders: float | None,
 ) -> None:
-    """Generate faces with the sliders where you put them, or those of a picture that was
-    downloaded from the studio."""
+    """Generate faces with the given slider values, or the faces of a PNG from the studio."""
     from gaip3_pipeline.models.detail import PairError
     from gaip3_pipeline.sampling.draw import generate_grid, load_face_generator, out_of_range
 
@@ -282,16 +281,18 @@ def generate(
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where the results go [default: FOLDER-retouched].",
+    help="The folder for the results [default: FOLDER-retouched].",
 )
 @click.option(
     "--fidelity",
     type=click.FloatRange(0, 1),
-    help="How freely: 0 leaves a photograph as it is [default: settings].",
+    help="Strength: 0 leaves a photograph unchanged [default: settings].",
 )
 def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | None) -> None:
-    """Retouch the photographs of FOLDER: encoded, steered by the critic, put back. Originals
-    stay as they are."""
+    """Retouch the photographs of FOLDER with the critic. The originals stay unchanged.
+
+    Each photograph is encoded, its latents are moved along the critic's gradient, and the pixel
+    difference is added to the photograph."""
     from gaip3_pipeline.progress import Progress
     from gaip3_pipeline.studio.faces import Studio
     from gaip3_pipeline.studio.photographs import retouch_photographs
@@ -367,9 +368,9 @@ def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
 @click.argument(
     "folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
 )
-@click.option("--dry-run", is_flag=True, help="List what would move.")
+@click.option("--dry-run", is_flag=True, help="List what would be moved; change nothing.")
 def import_first_run(root: DataRoot, folder: Path, dry_run: bool) -> None:
-    """Move the tree of the first run (FOLDER) into the data root."""
+    """Move the files of the project's first version (FOLDER) into the data root."""
     from gaip3_pipeline.tables.first_run import import_first_run as move
 
     report = move(folder, root, dry_run=dry_run)
@@ -384,17 +385,17 @@ def import_first_run(root: DataRoot, folder: Path, dry_run: bool) -> None:
 @click.option(
     "--attribute",
     type=click.Choice(ATTRIBUTES),
-    help="What the values are, where the file does not say; only this one.",
+    help="Import only this attribute; required if the file does not name it.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
 def import_labels(
     root: DataRoot, files: tuple[Path, ...], attribute: str | None, dry_run: bool
 ) -> None:
-    """Take over hand labels from FILES: CSVs as in labels/, exports of Label Studio (JSON,
-    JSON_MIN, CSV, TSV), or CSVs file,value.
+    """Import hand labels from FILES: CSVs as in labels/, exports of Label Studio (JSON, JSON_MIN,
+    CSV, TSV), or CSVs with the columns file,value.
 
-    The format is told by the content. A value of the file replaces one that is there; the
-    history keeps what it was. When one of the files cannot be used, nothing is written."""
+    The format is recognised by the content. An imported value replaces an existing one; the
+    history keeps the old value. If one of the files cannot be used, nothing is written."""
     from gaip3_pipeline.tables.label_formats import read_label_file
     from gaip3_pipeline.tables.label_store import LabelStore
 
@@ -419,20 +420,25 @@ def import_labels(
     "attributes",
     multiple=True,
     type=click.Choice(ATTRIBUTES),
-    help="Only this one; may be given again.",
+    help="Export only this attribute; may be repeated.",
 )
 def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, ...]) -> None:
-    """Write the hand labels for other programs to OUT.
+    """Export the hand labels for other programs to OUT.
 
-    \b csv                  the CSVs as in labels/, byte for byte; OUT is a folder, or a .csv for
-    one attribute plain                file,value of one attribute; file,eyes,mouth,... of several
-    label-studio         every image as a task with its labels, to import into Label Studio
-    label-studio-csv     the labels as Label Studio exports them label-studio-config  the labeling
-    configuration of the project that takes these tasks
+    \b
+    csv                  the CSVs as in labels/, byte for byte;
+                         OUT is a folder, or a .csv for one attribute
+    plain                file,value for one attribute;
+                         file,eyes,mouth,... for several
+    label-studio         every image as a task with its labels,
+                         to import into Label Studio
+    label-studio-csv     the labels as Label Studio exports them
+    label-studio-config  the labeling configuration for the project
+                         that imports these tasks
 
-    Label Studio shows the images when it runs with
-    LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true, with LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT
-    set to the data root, and the project has original/ as its local source storage."""
+    Label Studio shows the images if it runs with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true
+    and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to the data root, and if original/ is the
+    project's local source storage."""
     from gaip3_pipeline.tables.label_formats import WRITERS, label_studio_config
     from gaip3_pipeline.tables.label_store import LabelStore
 
@@ -482,20 +488,19 @@ def _copy_label_files(root: DataRoot, attributes: list[str], out: Path) -> None:
 @click.argument("paths", nargs=-1)
 @click.option(
     "--reason",
-    help="Kept in the list, and shown in the manifest [default: by hand, or near-duplicate].",
+    help="Stored in the list and in the manifest [default: by hand, or near-duplicate].",
 )
 @click.option(
-    "--duplicates", is_flag=True, help="Of each group of near-duplicates all but the best."
+    "--duplicates", is_flag=True, help="Drop all but the best of each group of near-duplicates."
 )
-@click.option("--undo", is_flag=True, help="Bring PATHS back.")
+@click.option("--undo", is_flag=True, help="Restore PATHS.")
 def drop(
     root: DataRoot, paths: tuple[str, ...], reason: str | None, duplicates: bool, undo: bool
 ) -> None:
-    """Leave originals out of everything (curation/dropped.csv); gaip3 refresh then makes what
-    follows.
+    """Exclude photographs from the data set (curation/dropped.csv); then run gaip3 refresh.
 
-    PATHS are originals or resized pictures, as seen from the data root or from here. Nothing is
-    deleted: --undo brings them back."""
+    PATHS are original or resized pictures, relative to the data root or to the current folder.
+    Nothing is deleted; --undo restores them."""
     from gaip3_pipeline.tables.dropping import DropError, change_dropped, worse_duplicates
 
     try:
@@ -522,7 +527,7 @@ def drop(
 
 @command
 def fetch(root: DataRoot) -> None:
-    """Download the two public data sets into the data root."""
+    """Download the two public Kaggle data sets into the data root."""
     from gaip3_pipeline.setup.fetch import FetchError
     from gaip3_pipeline.setup.fetch import fetch as download
 
@@ -534,7 +539,7 @@ def fetch(root: DataRoot) -> None:
 
 @command
 def doctor(root: DataRoot) -> None:
-    """Say what is missing and how to get it."""
+    """List what this machine and the data root lack, and how to get it."""
     from gaip3_pipeline.setup.doctor import doctor as examine
 
     missing = 0

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from gaip3_pipeline.cli import LABEL_EXPORTS
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.imaging.decode import Target, decode
 from gaip3_pipeline.imaging.transform import resize
@@ -182,6 +183,11 @@ def test_nothing_stale_is_said_in_one_line(gaip3, finished_root):
         gaip3("refresh", "--root", finished_root.path).output
         == "Nothing is stale: 0 assets to make.\n"
     )
+
+
+def test_the_help_of_export_labels_lists_each_format_on_a_line_of_its_own(gaip3):
+    lines = gaip3("export-labels", "--help").output.splitlines()
+    assert set(LABEL_EXPORTS) <= {line.split()[0] for line in lines if line.strip()}
 
 
 def test_mistakes_are_one_line_without_a_traceback(gaip3, tmp_path):

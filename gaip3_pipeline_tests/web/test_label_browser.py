@@ -187,7 +187,7 @@ def test_filters_by_value_and_sex(root: DataRoot, page: Page) -> None:
         f"1 of {sum(v == 0.5 for v in labels_of(root, 'mouth').values())}"
     )
     page.locator("#sex").select_option("male")
-    expect(page.locator("#picture")).to_contain_text("No image is left by these filters.")
+    expect(page.locator("#picture")).to_contain_text("No image matches these filters.")
     page.locator("#show").select_option("unlabelled")
     expect(count).to_contain_text("1 of 8,436")
     assert page.locator("#order option[value=suspicion]").is_disabled()  # there is no review yet

@@ -174,7 +174,7 @@ def test_a_slider_changes_every_face_and_back_again_to_the_same_one(page: Page) 
         arg=[all_before[11], 11],
     )
     assert not set(grid(page)) & set(all_before)
-    page.get_by_role("button", name="as it is: mouth").click()
+    page.get_by_role("button", name="Reset mouth to").click()
     expect(page.locator("#s-face figure img")).to_have_attribute("src", before)
     expect(page.locator("#s-grid img").nth(11)).to_have_attribute("src", all_before[11])
 
@@ -218,9 +218,9 @@ def test_a_dropped_photograph_is_shown_as_the_model_sees_it_edited_and_saved(
     cut, seen, edited = (
         page.get_by_alt_text(name)
         for name in (
-            "as the pipeline cuts it",
-            "as the model sees it",
-            "your photograph, changed by the sliders",
+            "cropped by the pipeline",
+            "reconstructed by the model",
+            "your photograph, edited with the sliders",
         )
     )
     expect(edited).to_have_attribute("src", re.compile("^data:image/png"))
@@ -341,7 +341,7 @@ def test_neighbours_sweeps_and_mixtures_lead_to_other_faces(page: Page) -> None:
     expect(between.first).to_have_attribute("src", three.nth(0).get_attribute("src") or "")
     expect(between.last).to_have_attribute("src", three.nth(2).get_attribute("src") or "")
     mixed = three.nth(1).get_attribute("src")
-    page.get_by_role("button", name="go on with this face").click()
+    page.get_by_role("button", name="Use this face").click()
     expect(page.locator("#s-face figure img")).to_have_attribute("src", mixed or "")
 
 
@@ -359,7 +359,7 @@ def test_the_studio_is_used_by_keyboard_alone(page: Page) -> None:
     before = face(page)
     page.keyboard.press("ArrowRight")
     expect(page.locator("#s-face figure img")).not_to_have_attribute("src", before)
-    page.get_by_role("tab", name="Many").focus()
+    page.get_by_role("tab", name="Faces").focus()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="Neighbours")).to_have_attribute("aria-selected", "true")
     page.keyboard.press("r")

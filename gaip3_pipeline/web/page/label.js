@@ -136,7 +136,7 @@ function noteSaved(changes, sent) {
   const before = new Map(sent.map((label) => [`${label.attribute}/${label.gender}/${label.stem}`, label.seen]));
   for (const change of changes) {
     const seen = before.get(`${change.attribute}/${change.gender}/${change.stem}`);
-    if (change.before !== seen && sent.length === 1) toast(`${change.stem} was ${short(change.before)} meanwhile, and is ${short(change.after)} now`);
+    if (change.before !== seen && sent.length === 1) toast(`${change.stem} had been set to ${short(change.before)} by somebody else; it is now ${short(change.after)}`);
   }
   drawHistory();
 }
@@ -204,7 +204,7 @@ function draw() {
 function move(step) {
   if (!view.length) return;
   const next = Math.min(Math.max(at + step, 0), view.length - 1);
-  if (next === at && step > 0) toast("that was the last image of this list");
+  if (next === at && step > 0) toast("this is the last image in the list");
   at = next;
   draw();
 }
@@ -225,7 +225,7 @@ function large(i) {
 
 function drawPicture() {
   if (!view.length) {
-    $("picture").replaceChildren(paragraph(columns.stem.length ? "No image is left by these filters." : "There are no originals in ThisPersonDoesNotExist/Female and Male."));
+    $("picture").replaceChildren(paragraph(columns.stem.length ? "No image matches these filters." : "There are no photographs in original/ThisPersonDoesNotExist/Female and Male."));
     $("caption").textContent = "";
     return;
   }
@@ -274,7 +274,7 @@ function drawPrediction() {
   const label = value === null ? "not labelled" : `label ${short(value)}`;
   // What the model says would sway whoever labels: shown on request, or where its disagreement is the question.
   const shown = showPrediction || $("order").value === "suspicion";
-  $("prediction").textContent = shown ? `${label}; the model, which did not see it: ${said.toFixed(2)} ± ${columns.uncertainty[i].toFixed(2)}` : `${label} (p: what the model says)`;
+  $("prediction").textContent = shown ? `${label}; prediction of a model not trained on this picture: ${said.toFixed(2)} ± ${columns.uncertainty[i].toFixed(2)}` : `${label} (p: show the prediction)`;
 }
 
 let historyTimer;
@@ -373,7 +373,7 @@ function drawGrid() {
     drawTile(tile);
     return tile;
   }));
-  if (!view.length) box.replaceChildren(paragraph("No image is left by these filters."));
+  if (!view.length) box.replaceChildren(paragraph("No image matches these filters."));
   for (const i of view.slice(first + perPage, first + 2 * perPage)) new Image().src = thumbnail(i);
 }
 

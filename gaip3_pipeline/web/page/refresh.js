@@ -19,15 +19,15 @@ export function startRefresh() {
 async function plan() {
   if (running) return;
   $("start").disabled = true;
-  $("summary").textContent = "working out the plan …";
+  $("summary").textContent = "computing the plan …";
   try {
     const found = await get("/api/plan");
     $("summary").textContent = found.summary;
     $("start").disabled = !found.plan.length;
     $("plan").hidden = !found.plan.length;
     $("warmly").hidden = !found.plan.some((p) => p.name === "nvae_weights" && p.seconds !== null);
-    const lines = found.plan.map((p) => row("td", p.name, p.reasons.join("; "), p.seconds === null ? "not known yet" : duration(p.seconds)));
-    $("plan").querySelector("table").replaceChildren(row("th", "asset", "why", "last time"), ...lines);
+    const lines = found.plan.map((p) => row("td", p.name, p.reasons.join("; "), p.seconds === null ? "unknown" : duration(p.seconds)));
+    $("plan").querySelector("table").replaceChildren(row("th", "asset", "reason", "last duration"), ...lines);
   } catch (error) {
     $("summary").textContent = error.message;
     $("start").disabled = false; // a refresh says it, too, or gets over it
@@ -123,7 +123,7 @@ function drawResult(result) {
   const changed = result.figures.filter((f) => f.before !== f.after);
   if (changed.length) {
     const table = document.createElement("table");
-    table.append(row("th", "figure", "before", "after", "change"), ...changed.map((f) =>
+    table.append(row("th", "metric", "before", "after", "change"), ...changed.map((f) =>
       row("td", f.figure, number(f.before), number(f.after), f.before === null || f.after === null ? "" : signed(f.after - f.before))));
     box.append(table);
   }
@@ -140,7 +140,7 @@ function drawResult(result) {
         img.alt = `${result.name} ${when}`;
         img.src = `/picture/refresh/${pair[when].split("/").map(encodeURIComponent).join("/")}`;
         figure.append(img);
-      } else figure.append("there was none");
+      } else figure.append("none");
       both.append(figure);
     }
     box.append(both);
