@@ -42,7 +42,8 @@ class Portrait:
 
 
 def write_dataset(root: DataRoot, settings: Faces, progress: Progress | None = None) -> None:
-    """Fill ``root`` with originals, the five hand-label CSVs and ``truth.csv`` (DESIGN §1).
+    """Fill ``root`` with originals, the five hand-label CSVs and ``truth.csv``
+    (docs/data-contracts.md).
 
     The same bytes for the same settings, in any order and on any number of processes. What
     exists is kept: pictures are not painted again, and label CSVs, which a person may have
