@@ -66,6 +66,12 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
             assert anchor in anchors_of(found), f"{named(page)} links to {target}: no such heading"
 
 
+def test_every_picture_is_shown() -> None:
+    shown = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for picture in (REPOSITORY / "docs" / "pictures").iterdir():
+        assert f"pictures/{picture.name})" in shown, f"no page shows {picture.name}"
+
+
 @pages
 def test_commands_and_options_exist(page: Path) -> None:
     for line in code_of(page):
