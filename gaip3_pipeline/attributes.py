@@ -9,7 +9,7 @@ class Attribute:
     """An attribute with values in 0..1: its name in files, columns and settings, and what 0 and 1
     mean.
 
-    ``mirrored``: the mirror image of a picture has the value 1 - value. ``brightened``: a
+    ``mirrored``: the mirror image of a picture has the value ``1 - value``. ``brightened``: a
     brightness copy changes the value as it changes a grey level of that brightness."""
 
     name: str
