@@ -30,13 +30,13 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, whole or not at all."""
+    """Write ``data`` to ``path``, completely or not at all."""
     with writing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 with LF line ends, whole or not at all."""
+    """Write ``text`` as UTF-8 with LF line ends, completely or not at all."""
     write_bytes_atomically(path, text.encode())
 
 
