@@ -1,14 +1,16 @@
-"""The five values of a face that photographs are labelled with and faces are drawn for."""
+"""The five attributes of a face: photographs are labelled with their values, and faces are drawn
+for given values."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """One value between 0 and 1: its name in files, columns and settings, and what its ends mean.
+    """An attribute with values in 0..1: its name in files, columns and settings, and what 0 and 1
+    mean.
 
-    ``mirrored``: a mirror image turns it into 1 - value. ``brightened``: a brightness copy moves
-    it as it moves a grey of that brightness."""
+    ``mirrored``: the mirror image of a picture has the value ``1 - value``. ``brightened``: a
+    brightness copy changes the value as it changes a grey level of that brightness."""
 
     name: str
     meaning: str

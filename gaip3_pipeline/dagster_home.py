@@ -1,8 +1,8 @@
-"""Where Dagster keeps what it knows about a data root, and the environment of every process that
-works on it.
+"""The Dagster home of a data root, and the environment variables of every process that works on the
+root.
 
-Here belongs what has to be in place *before* Dagster or MLflow is imported, so this module
-imports neither."""
+This module contains what must be in place *before* Dagster or MLflow is imported, so it imports
+neither."""
 
 import json
 import re
@@ -15,12 +15,12 @@ _RELATIVE_STATE = re.compile(r"^(?P<key>\s*base_dir:\s*)\.gaip3/(?P<rest>\S*)[ \
 
 
 def ensure_dagster_home(root: DataRoot) -> Path:
-    """The folder for ``DAGSTER_HOME``, with the repository's ``dagster.yaml`` in it and absolute
-    folders inside ``root``.
+    """Create the folder for ``DAGSTER_HOME`` and return it. It contains the repository's
+    ``dagster.yaml`` with absolute paths inside ``root``.
 
-    The copy makes the commands independent of the current folder. For the root ``data/`` it
-    names the same storage as the repository's own file, so that ``dagster dev`` and ``gaip3``
-    show the same history. Written only where it differs."""
+    The copy makes the commands independent of the current folder. For the root ``data/`` it names
+    the same storage as the repository's own file, so that ``dagster dev`` and ``gaip3`` show the
+    same history. The file is written only if it differs."""
     home = root.dagster_home.absolute()
     text = _RELATIVE_STATE.sub(
         lambda found: (
@@ -38,8 +38,7 @@ def ensure_dagster_home(root: DataRoot) -> Path:
 
 
 def environment(root: DataRoot) -> dict[str, str]:
-    """The variables that a process working on ``root`` needs, to be laid over its own
-    environment."""
+    """The variables that a process working on ``root`` needs in addition to its own environment."""
     return {
         "DAGSTER_HOME": str(root.dagster_home.absolute()),
         "GAIP3_ROOT": str(root.path.absolute()),

@@ -1,10 +1,9 @@
-"""Every path of a data root and of the repository, by name. No other module spells a path (a test
-holds that).
+"""Every path of a data root and of the repository, by name. Other modules take paths from here;
+``test_layout.py`` enforces this and lists two exceptions.
 
-A data root holds all the state of one data set, with its Dagster home and its MLflow store in
-``ROOT/.gaip3/`` (for the root ``data/``: in the repository's ``.gaip3/``, which ``dagster.yaml``
-names too), so that two roots never disturb each other. This is the only module that knows that a
-root is a local folder."""
+A data root holds all the state of one data set, including its Dagster home and its MLflow store in
+``ROOT/.gaip3/``. For the root ``data/`` these lie in the repository's ``.gaip3/``, which
+``dagster.yaml`` names as well. Two roots therefore share no state."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ PACKAGE = REPOSITORY / "gaip3_pipeline"
 SETTINGS_FILE = REPOSITORY / "gaip3.toml"
 DAGSTER_TEMPLATE = REPOSITORY / "dagster.yaml"
 LOCK_FILE = REPOSITORY / "uv.lock"
-# the roots of the two commands that name none
+# default roots: DEMO of `gaip3 demo`, DATA of all other commands
 DATA, DEMO = REPOSITORY / "data", REPOSITORY / "demo"
-# weights to begin with, made by bench/detail.py
+# start weights of the detail network, written by bench/detail.py
 DETAIL_START = PACKAGE / "models" / "detail_start.npz"
 LANDMARK_NETWORKS = PACKAGE / "features" / "mediapipe"
 PAGE = PACKAGE / "web" / "page"
@@ -26,8 +25,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One of the three source sets: its short id, its folder among the processed images, and
-    where originals lie."""
+    """One of the three source sets: its short id, its folder of processed images, the folder of its
+    originals, and its sex (None where it is not known)."""
 
     id: str
     folder: str
@@ -40,7 +39,7 @@ IMAGE_SETS = (
     ImageSet("d2_female", "female", "ThisPersonDoesNotExist/Female", "female"),
     ImageSet("d2_male", "male", "ThisPersonDoesNotExist/Male", "male"),
 )
-SET_OF_SEX = {s.sex: s for s in IMAGE_SETS if s.sex}  # of the pictures that have hand labels
+SET_OF_SEX = {s.sex: s for s in IMAGE_SETS if s.sex}  # the sets with hand labels
 KINDS = ("resized", "augmented")
 
 
@@ -83,38 +82,39 @@ class DataRoot:
 
     @property
     def refreshes(self) -> Path:
-        """What each of the last refreshes planned, does and changed: a JSON file and a folder of
+        """Records of the latest refreshes (plan, progress, changes): a JSON file and a folder of
         pictures for each."""
         return self.state / "refreshes"
 
     def server_log(self, name: str) -> Path:
-        """What a server of ``gaip3 ui`` prints: ``code``, ``dagster``, ``daemon`` or ``mlflow``."""
+        """The output of a server of ``gaip3 ui``; ``name`` is ``code``, ``dagster``, ``daemon`` or
+        ``mlflow``."""
         return self.state / "ui" / f"{name}.log"
 
     @property
     def refresh_log(self) -> Path:
-        """What a refresh prints that was started from a page."""
+        """The output of a refresh that was started from a page."""
         return self.state / "ui" / "refresh.log"
 
     @property
     def downloads(self) -> Path:
-        """Archives on their way to ``original/``."""
+        """Downloaded archives that are not yet unpacked into ``original/``."""
         return self.state / "downloads"
 
     @property
     def ui_lock(self) -> Path:
-        """Locked while ``gaip3 ui`` serves the root; holds the links."""
+        """Locked while ``gaip3 ui`` serves the root; contains the links to its pages."""
         return self.state / "ui" / "lock"
 
     @property
     def labels_lock(self) -> Path:
-        """Held by whoever writes hand labels."""
+        """Locked by a process while it reads or writes hand labels."""
         return self.state / "labels.lock"
 
     @property
     def settings_file(self) -> Path:
-        """The root's own settings, laid over the repository's; the repository's data uses
-        gaip3.toml itself."""
+        """The root's own settings, which override the repository's. The root ``data/`` uses the
+        repository's ``gaip3.toml`` itself."""
         return SETTINGS_FILE if self.is_repository_data else self.path / "gaip3.toml"
 
     # images
@@ -135,7 +135,7 @@ class DataRoot:
 
     @property
     def truth(self) -> Path:
-        """The painter's exact values; read by tests and reports only."""
+        """The exact values of the painted faces, for tests and benchmarks; no asset reads them."""
         return self.originals / "truth.csv"
 
     @property
@@ -151,12 +151,12 @@ class DataRoot:
     # curation
     @property
     def near_duplicates(self) -> Path:
-        """Groups of the same photograph."""
+        """Groups of originals that show the same photograph."""
         return self.path / "curation" / "near_duplicates.csv"
 
     @property
     def image_quality(self) -> Path:
-        """Measures and defects of each original."""
+        """Quality measures and defects of each original."""
         return self.path / "curation" / "image_quality.csv"
 
     @property
@@ -166,7 +166,7 @@ class DataRoot:
 
     @property
     def features_labelled(self) -> Path:
-        """Features of the sets that have labels, with their keys."""
+        """Features of the sets with hand labels, with the keys of their originals."""
         return self.path / "packed" / "features_labelled.npz"
 
     @property
@@ -176,15 +176,14 @@ class DataRoot:
         return self.path / "packed" / "features_final.npy"
 
     def packed_large(self, height: int, width: int) -> Path:
-        """The final images once more at a size above that of ``final/``, made from the
-        originals."""
+        """The final images at a size above that of ``final/``, decoded from the originals."""
         return self.path / "packed" / f"final_{height}x{width}.npy"
 
     def manifest(self, asset: str) -> Path:
         return self.path / "manifests" / f"{asset}.parquet"
 
     def journal(self, asset: str) -> Path:
-        """What an unfinished run of ``asset`` has done so far."""
+        """The rows that an unfinished run of ``asset`` has completed."""
         return self.path / "manifests" / f"{asset}.journal"
 
     # tables
@@ -192,33 +191,36 @@ class DataRoot:
         return self.path / "labels" / f"train_output_{attribute}.csv"
 
     def label_review(self, attribute: str) -> Path:
-        """Which labels of an attribute look wrong, and which images to label next."""
+        """The review of an attribute's labels: which are probably wrong, and which images to label
+        next."""
         return self.path / "review" / f"{attribute}.csv"
 
     def label_review_source(self, attribute: str) -> Path:
-        """Of what the review of an attribute was made: it is made anew only when that changes."""
+        """The version of the inputs of an attribute's review, which is computed again only when
+        they change."""
         return self.path / "review" / f"{attribute}.json"
 
     @property
     def lid_openings(self) -> Path:
-        """How far open the eyes of pictures without a label are, as the landmarks see them."""
+        """The eye opening, measured from the landmarks, of pictures without a label of ``eyes``."""
         return self.path / "review" / "lid_openings.csv"
 
     @property
     def folder_review(self) -> Path:
-        """Originals whose pictures look as if they belonged into the other folder of D2."""
+        """Originals of D2 that probably belong in the folder of the other sex."""
         return self.path / "review" / "folders.csv"
 
     @property
     def label_history(self) -> Path:
-        """Every change of a hand label: who, when, from what; a JSON line each, the latest last."""
+        """Every change of a hand label (who, when, old and new value): one JSON line each, the
+        latest last."""
         return self.path / "labels" / "history.jsonl"
 
     def checked_labels(self, attribute: str) -> Path:
         return self.path / "labels" / "checked" / f"{attribute}.csv"
 
     def labels_seen(self, model: Path, attribute: str) -> Path:
-        """The checked labels that the model in the folder ``model`` was trained with; no part of
+        """The checked labels that the model in the folder ``model`` was trained with; not part of
         its content hash."""
         return model / f"labels_{attribute}.csv"
 
@@ -230,7 +232,7 @@ class DataRoot:
         return self.path / "predictions" / f"all_output_{attribute}.csv"
 
     def input_uncertainty(self, attribute: str) -> Path:
-        """How far a label would usually lie from the value of each final image."""
+        """The standard deviation of a label about the predicted value of each final image."""
         return self.path / "predictions" / f"uncertainty_{attribute}.csv"
 
     # models
@@ -279,7 +281,7 @@ class DataRoot:
 
     @property
     def aggregate_posterior(self) -> Path:
-        """Gaussians of the latents that pictures have."""
+        """The aggregate posterior: a Gaussian for each latent group."""
         return self.path / "models" / "aggregate_posterior" / "gaussians.npz"
 
     # pictures made
@@ -301,7 +303,7 @@ class DataRoot:
 
     @property
     def retouched_part(self) -> Path:
-        """What a retouching under way has finished."""
+        """The rows that an unfinished retouching has completed."""
         return self.state / "retouched.csv"
 
     @property
@@ -310,27 +312,27 @@ class DataRoot:
 
     @property
     def curation_page(self) -> Path:
-        """What the rule does to the folders, for people."""
+        """The HTML page of ``curation_report``: which pictures the rule selects."""
         return self.path / "report" / "curation.html"
 
     @property
     def inputs_page(self) -> Path:
-        """How far the five values can be trusted, for people."""
+        """The HTML page of ``inputs_report``: how accurate the five values are."""
         return self.path / "report" / "inputs.html"
 
     @property
     def inputs_table(self) -> Path:
-        """The figures of ``inputs_page``, one a row."""
+        """The metrics of ``inputs_page``, one per row."""
         return self.path / "report" / "inputs.csv"
 
     @property
     def control_table(self) -> Path:
-        """Every picture of the generator's sweeps: what was asked for and what the evaluators
-        measured."""
+        """Every picture of the generator's sweeps: the values requested and the values that the
+        evaluators measured."""
         return self.path / "report" / "control.csv"
 
     def figures(self, asset: str) -> Path:
-        """The figures of an asset as JSON, for checks and the report."""
+        """The metrics of an asset as JSON, for checks and the report."""
         return self.path / "report" / "figures" / f"{asset}.json"
 
     def picture(self, asset: str, which: str = "") -> Path:
@@ -338,7 +340,7 @@ class DataRoot:
         return self.path / "report" / "pictures" / f"{asset}{f'.{which}' if which else ''}.jpg"
 
     def pictures(self, asset: str) -> list[Path]:
-        """All pictures that there are of an asset, its main one first."""
+        """All existing pictures of an asset, its main one first."""
         main = self.picture(asset)
         return [p for p in (main, *sorted(main.parent.glob(f"{asset}.*.jpg"))) if p.exists()]
 
@@ -353,7 +355,7 @@ class DataRoot:
         return self.logs / f"trainlog_{name}.md"
 
     def relative(self, path: Path) -> str:
-        """``path`` as the contracts write it: relative to the root, with ``/``."""
+        """``path`` as the tables hold it: relative to the root, with ``/``."""
         return path.relative_to(self.path).as_posix()
 
 
@@ -363,22 +365,24 @@ def weights_file(folder: Path, name: str = "model") -> Path:
 
 
 def config_file(folder: Path) -> Path:
-    """What a model is built with."""
+    """The configuration from which the model is built."""
     return folder / "model.json"
 
 
 def checkpoints(folder: Path) -> Path:
-    """Where a training under way keeps what it resumes from."""
+    """The checkpoints from which a training resumes."""
     return folder / "checkpoints"
 
 
 def out_of_fold(folder: Path) -> Path:
-    """What models that saw neither an original nor its twins predict of it."""
+    """Out-of-fold predictions: each original is predicted by models trained without it and its
+    twins."""
     return folder / "out_of_fold.csv"
 
 
 def platt_file(folder: Path) -> Path:
-    """Of each fold of the gender model, the line that makes its process's mean a logit."""
+    """Slope and offset of Platt scaling for the Gaussian process of each fold of the gender
+    model."""
     return folder / "platt.json"
 
 
@@ -394,12 +398,12 @@ def is_trained(folder: Path) -> bool:
 
 # Inside other folders
 def samples_table(folder: Path) -> Path:
-    """What the pictures of ``folder`` were drawn with."""
+    """The table of the pictures in ``folder``: the values, seed and settings of each."""
     return folder / "samples.csv"
 
 
 def made_of(packed: Path) -> Path:
-    """The version of what a file of packed pictures was made of, beside it."""
+    """The file beside ``packed`` that holds the version of its inputs."""
     return packed.with_suffix(".json")
 
 

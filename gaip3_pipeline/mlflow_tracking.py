@@ -1,8 +1,8 @@
-"""The one place that knows MLflow: a parent run per Dagster run, a child run per training, the
+"""The only module that uses MLflow: a parent run per Dagster run, a child run per training, the
 model registry.
 
-MLflow is imported when the first run starts, never with the definitions. Runs are addressed by
-id through the client, so that nothing here keeps state in the process."""
+MLflow is imported when the first run starts, never with the definitions. Runs are addressed by id
+through the client, so this module keeps no state in the process."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ CANDIDATE, CHAMPION = "candidate", "champion"
 @dataclass(frozen=True)
 class ModelVersion:
     """A registered version of a model: its number, its aliases, the content hash of its weights,
-    its files and its figures."""
+    its files and its metrics."""
 
     number: str
     aliases: list[str]
@@ -52,19 +52,19 @@ class MlflowTracking(dg.ConfigurableResource):
     link: str = "http://127.0.0.1:5000"
 
     def client(self) -> "MlflowClient":
-        """A client of the store, which is made on first use."""
+        """A client of the store, which is created on first use."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         from mlflow import MlflowClient
 
-        # it announces each database migration
+        # MLflow logs each database migration
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment(self, client: "MlflowClient") -> str:
-        """The id of the pipeline's experiment, made on first use."""
+        """The id of the pipeline's experiment, which is created on first use."""
         from mlflow.exceptions import MlflowException
 
         found = client.get_experiment_by_name(EXPERIMENT)
@@ -76,14 +76,13 @@ class MlflowTracking(dg.ConfigurableResource):
                 artifact_location=Path(self.artifacts).as_uri() if self.artifacts else None,
             )
         except MlflowException:
-            found = client.get_experiment_by_name(EXPERIMENT)  # another process made it meanwhile
+            found = client.get_experiment_by_name(EXPERIMENT)  # another process has created it
             if not found:
                 raise
             return found.experiment_id
 
     def end_dead_runs(self) -> int:
-        """Mark runs left RUNNING by processes that are gone as KILLED; returns how many there
-        were."""
+        """Mark runs as KILLED that processes left RUNNING when they ended; returns their number."""
         if not self.enabled:
             return 0
         client = self.client()
@@ -117,11 +116,11 @@ class MlflowTracking(dg.ConfigurableResource):
         return True
 
     def versions(self, asset: str, measured_by: str) -> list[ModelVersion]:
-        """The registered versions of a model whose files are on this machine, newest first; none
-        without a store.
+        """The registered versions of a model whose files are on this machine, newest first; empty
+        if there is no store.
 
-        Their figures are those of their training and of the last run of the asset
-        ``measured_by`` that measured these weights."""
+        Their metrics are those of their training and of the last run of the asset ``measured_by``
+        that measured these weights."""
         if not self.enabled or (
             self.uri.startswith("sqlite:///")
             and not Path(self.uri.removeprefix("sqlite:///")).exists()
@@ -135,11 +134,11 @@ class MlflowTracking(dg.ConfigurableResource):
             else {}
         )
         found = []
-        for made in sorted(
+        for entry in sorted(
             client.search_model_versions(f"name = '{asset}'"), key=lambda m: -int(m.version)
         ):
-            source, version = urlsplit(str(made.source)), made.tags.get("gaip3.data_version", "")
-            folder = Path(unquote(source.path) if source.scheme == "file" else str(made.source))
+            source, version = urlsplit(str(entry.source)), entry.tags.get("gaip3.data_version", "")
+            folder = Path(unquote(source.path) if source.scheme == "file" else str(entry.source))
             if not folder.is_dir():
                 continue
             measured = client.search_runs(
@@ -149,7 +148,7 @@ class MlflowTracking(dg.ConfigurableResource):
                 max_results=1,
                 order_by=["attributes.start_time DESC"],
             )
-            runs = [client.get_run(str(made.run_id)), *measured]
+            runs = [client.get_run(str(entry.run_id)), *measured]
             figures = {
                 k.removeprefix("final/"): v
                 for run in runs
@@ -158,8 +157,8 @@ class MlflowTracking(dg.ConfigurableResource):
             }
             found.append(
                 ModelVersion(
-                    made.version,
-                    sorted(a for a, n in aliases.items() if n == made.version),
+                    entry.version,
+                    sorted(a for a, n in aliases.items() if n == entry.version),
                     version,
                     folder,
                     figures,
@@ -173,12 +172,12 @@ class MlflowTracking(dg.ConfigurableResource):
 
 
 class TrainingRun:
-    """One training in MLflow. FINISHED when the block ends, FAILED on an error, KILLED on an
-    interruption.
+    """One training in MLflow. Its status is FINISHED when the block ends, FAILED after an error,
+    KILLED after an interruption.
 
-    ``on_parent`` is given the id of the parent run, ``parent_id`` where there is one already. A
-    run of the same fingerprint that a killed process left behind is continued rather than
-    started anew, as the training itself goes on from its checkpoint."""
+    ``parent_id`` is the id of the parent run; if it is None, a parent run is created and
+    ``on_parent`` is called with its id. If an earlier run with the same fingerprint failed or was
+    killed, it is continued, as the training itself continues from its checkpoint."""
 
     def __init__(
         self,
@@ -235,12 +234,12 @@ class TrainingRun:
             **{f"gaip3.input.{k}": v for k, v in self._inputs.items()},
             **_git_state(),
         }
-        left = self._left_behind(experiment)
-        if left:
-            self.run_id = left.info.run_id
+        previous = self._left_behind(experiment)
+        if previous:
+            self.run_id = previous.info.run_id
             client.update_run(self.run_id, status="RUNNING")
             for key, value in (
-                tags | {"gaip3.resumed": str(int(left.data.tags.get("gaip3.resumed", 0)) + 1)}
+                tags | {"gaip3.resumed": str(int(previous.data.tags.get("gaip3.resumed", 0)) + 1)}
             ).items():
                 client.set_tag(self.run_id, key, value)
         else:
@@ -268,13 +267,13 @@ class TrainingRun:
             )
             self._client.set_tag(self.run_id, "gaip3.error", f"{kind.__name__}: {error}"[:500])
         self._client.set_terminated(self.run_id, status=status)
-        # The parent is closed with each child and opened by the next one: no process is left to
-        # close it at the very end.
+        # The parent run is closed with each child and reopened by the next: no process runs after
+        # the last child that could close it.
         self._client.set_terminated(self._parent_id, status=status)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Log the figures of an epoch; what is not finite is left out, since MLflow's store
-        refuses it."""
+        """Log the metrics of an epoch. Values that are not finite are left out, since MLflow's
+        store rejects them."""
         if not self._client:
             return
         import time
@@ -286,17 +285,17 @@ class TrainingRun:
         self._client.log_batch(self.run_id, metrics=metrics)
 
     def result(self, figures: Mapping[str, float]) -> None:
-        """Log final figures as ``final/…``: a section of their own on the run's page, apart from
-        the curves of like names."""
+        """Log final metrics as ``final/…``: a section of their own on the run's page, separate from
+        the curves of the same names."""
         self.log(0, {f"final/{name}": value for name, value in figures.items()})
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Keep a file with the run."""
+        """Store a file with the run."""
         if self._client:
             self._client.log_artifact(self.run_id, str(path), folder)
 
     def picture(self, name: str, jpeg: bytes) -> None:
-        """Keep a JPEG with the run."""
+        """Store a JPEG with the run."""
         self._bytes(name, jpeg)
 
     def image(self, name: str, step: int, picture: Any) -> None:
@@ -305,7 +304,7 @@ class TrainingRun:
             self._client.log_image(self.run_id, picture, key=name, step=step)
 
     def text(self, name: str, text: str) -> None:
-        """Keep a text with the run, such as a CSV."""
+        """Store a text with the run, such as a CSV."""
         self._bytes(name, text.encode())
 
     def tag(self, name: str, value: str) -> None:
@@ -316,7 +315,7 @@ class TrainingRun:
     def register(self, folder: Path, version: str) -> None:
         """Register the model in ``folder`` under the asset's name, with the alias ``candidate``.
 
-        ``version`` is the content hash of its weights, kept as a tag of the run and of the model
+        ``version`` is the content hash of its weights, stored as a tag of the run and of the model
         version."""
         if not self._client:
             return
@@ -332,10 +331,10 @@ class TrainingRun:
             if e.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = f"{self._client.get_run(self.run_id).info.artifact_uri}/model"
-        made = self._client.create_model_version(
+        registered = self._client.create_model_version(
             self._asset, source, self.run_id, tags={"gaip3.data_version": version}
         )
-        self._client.set_registered_model_alias(self._asset, CANDIDATE, made.version)
+        self._client.set_registered_model_alias(self._asset, CANDIDATE, registered.version)
 
     def _bytes(self, name: str, data: bytes) -> None:
         if not self._client:
@@ -386,19 +385,19 @@ class TrainingRun:
 
 
 def this_process() -> str:
-    """Names this process so that another can tell whether it still lives: host, pid and start
-    time."""
+    """An identifier of this process (host, pid and start time), by which another process can tell
+    whether it still runs."""
     return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
 
 
 def of_this_host(name: str) -> bool:
-    """Whether :func:`this_process` named a process of this host."""
+    """Whether ``name``, an identifier from :func:`this_process`, is of a process of this host."""
     return name.rsplit(":", 2)[0] == socket.gethostname()
 
 
 def process_lives(name: str) -> bool:
-    """Whether the process that :func:`this_process` named is still there; one of another host is
-    taken to live."""
+    """Whether the process with the identifier ``name`` (:func:`this_process`) still runs; one of
+    another host is assumed to run."""
     try:
         _, pid, started = name.rsplit(":", 2)
     except ValueError:
@@ -408,8 +407,8 @@ def process_lives(name: str) -> bool:
 
 def _started(pid: int) -> str:
     try:
-        # The 22nd field is the start time in clock ticks since boot; the second may hold spaces and
-        # brackets.
+        # The 22nd field is the start time in clock ticks since boot; the second field may contain
+        # spaces and brackets.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""

@@ -15,7 +15,7 @@ _WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 @contextmanager
 def watched_by(watch: Watch) -> Iterator[None]:
-    """Inside, every new :class:`Progress` of this thread tells ``watch``, too."""
+    """Within the block, every :class:`Progress` created in this thread also calls ``watch``."""
     token = _WATCH.set(watch)
     try:
         yield
@@ -24,11 +24,10 @@ def watched_by(watch: Watch) -> Iterator[None]:
 
 
 class Progress:
-    """Counts ``done`` of ``total`` and says how long the rest will take.
+    """Reports ``done`` of ``total`` and the estimated time left.
 
-    The rate is taken from this process's own work, so that a resumed training does not look
-    faster than it is. Who watches (:func:`watched_by`) is told at most once a second, and at
-    the end."""
+    The rate counts this process's own work only, so a resumed training does not appear faster than
+    it is. The callback of :func:`watched_by` is called at most once a second, and at the end."""
 
     def __init__(
         self,
@@ -49,11 +48,12 @@ class Progress:
         self._finished = False
 
     def update(self, done: int, **figures: float) -> None:
-        """Report that ``done`` of ``total`` units are complete, with figures worth seeing."""
+        """Report that ``done`` of ``total`` units are complete; ``figures`` are shown in the same
+        line."""
         now = time.monotonic()
         if self._first_done < 0 or (not self._warm and done > self._first_done):
-            # What was resumed and the first unit, in which a graph is compiled, say nothing about
-            # the rate.
+            # Resumed units do not count towards the rate, nor does the first unit, in which a graph
+            # is compiled.
             self._warm = self._first_done >= 0
             self._first_done, self._measured_from = done, now
         complete = done >= self.total
@@ -93,11 +93,11 @@ class Progress:
         self._stream.flush()
 
     def another(self, label: str) -> "Progress":
-        """The progress of a further piece of the same work."""
+        """The progress of a further part of the same work."""
         return Progress(label, 0, self._stream, self._every)
 
     def __call__(self, done: int, total: int) -> None:
-        """The form that image work calls: ``(done, total)``."""
+        """Set ``total`` and report ``done``: the signature that image processing calls."""
         self.total = total
         self.update(done)
 

@@ -3,7 +3,7 @@
 Resolution, later wins: the defaults below, the preset's tables in the repository's
 ``gaip3.toml`` (``[presets.NAME.SECTION]``), the preset's tables in the root's file, and the
 ``[SECTION]`` tables of the file that belongs to the root. A model's ``code_version`` holds the
-hash of its *resolved* section, so that editing one preset leaves the others alone."""
+hash of its *resolved* section, so editing one preset does not affect the others."""
 
 import dataclasses
 import hashlib
@@ -20,11 +20,11 @@ BEFORE = "before"
 
 
 def added(default: Any, before: Any = dataclasses.MISSING) -> Any:
-    """A setting that came after roots had been made: at ``default`` their code versions stay as
-    they are.
+    """Declare a setting that was added after data roots exist. While it has its default, it is left
+    out of hashes, so code versions of existing roots do not change.
 
-    Where the default changes later, ``before`` is the one at which the code does what it did
-    before there was the setting."""
+    If the default changes later, ``before`` is the value that gives the behaviour from before the
+    setting existed; then only that value is left out of hashes."""
     return field(
         default=default, metadata={BEFORE: default if before is dataclasses.MISSING else before}
     )
@@ -53,7 +53,7 @@ class Images:
     height: int = 128
     width: int = 104
     jpeg_quality: int = 95
-    # larger pictures are refused before they are decoded; one such takes about 0.5 GB
+    # larger pictures are refused before decoding; decoding one of this size takes about 0.5 GB
     max_pixels: int = 50_000_000
     max_unusable_share: float = 0.05  # more than this fails the check
 
@@ -77,19 +77,20 @@ class GenderModel:
     learning_rate: float = 1e-3
     width_multiplier: float = 1.0
     dropout: float = 0.4
-    shift: int = 2  # augmentation: up to so many pixels at the model's size
-    jitter: float = 0.2  # augmentation: contrast, and half of it brightness
+    shift: int = 2  # augmentation: up to this many pixels at the model's size
+    jitter: float = 0.2  # augmentation: contrast ± this share, brightness ± half of it
     seed: int = 1
 
 
 @dataclass(frozen=True)
 class InputModel:
-    """A Gaussian process of one value: sizes and regions need no setting, their relevance is
-    learned."""
+    """The Gaussian process of one attribute. The relevance of each region is learned and needs no
+    setting."""
 
-    # of a label, as a share of the labels' variance; two people's labels differ by .08 to .18
+    # least noise variance of a label, as a share of the labels' variance; two people's labels
+    # differ by .08 to .18
     least_noise: float = 0.08
-    # relevances are learned from at most so many; with 400 head's R² falls by .006
+    # relevances are learned from at most this many labels; with 400, R² of head falls by .006
     relevance_labels: int = 800
 
 
@@ -103,23 +104,23 @@ class Network:
     batch_size: int = 16
     learning_rate: float = 1e-3
     width_multiplier: float = 1.0
-    dropout: float = 0.5  # few labels: on the photographs, R² of head .74, against .72 at 0.3
-    shift: int = 2  # augmentation: up to so many pixels at the model's size
-    jitter: float = 0.1  # augmentation: contrast, and half of it brightness
-    # augmentation: greatest standard deviation in pixels at the model's size, for half of the
-    # pictures
+    dropout: float = 0.5  # few labels: on the photographs R² of head is .74; at 0.3 it is .72
+    shift: int = 2  # augmentation: up to this many pixels at the model's size
+    jitter: float = 0.1  # augmentation: contrast ± this share, brightness ± half of it
+    # augmentation: half of the pictures are blurred, with at most this standard deviation in pixels
+    # at the model's size
     blur: float = 0.0
     seed: int = 1
 
 
 @dataclass(frozen=True)
 class ControlRegressor(Network):
-    """The regressor of all five values that steers the generator: it learns what the input
-    models say of the final images."""
+    """The regressor of all five attributes for the generator's training and for retouching. It
+    learns the input models' predictions for the final images."""
 
     epochs: int = 14
     dropout: float = 0.3
-    blur: float = 1.2  # as the evaluators': what it looks at is soft
+    blur: float = 1.2  # as for the evaluators: generated pictures are soft
     seed: int = 11
 
 
@@ -127,10 +128,11 @@ class ControlRegressor(Network):
 class Evaluator(Network):
     """A regressor of one value that only measures generated pictures: one section for all five."""
 
-    # Generated pictures are softer than photographs: without blurred ones to learn from, regressors
-    # of exact values took half-open eyes (.50) of reconstructions for nearly closed ones (.28).
+    # Generated pictures are softer than photographs. Without blurred pictures in training,
+    # regressors of exact values predicted .28 (nearly closed) for reconstructions of half-open eyes
+    # (.50).
     blur: float = 1.2
-    seed: int = 101  # other weights than the input model's
+    seed: int = 101  # differs from that of the control regressor
 
 
 @dataclass(frozen=True)
@@ -140,33 +142,33 @@ class Nvae:
     height: int = 64
     width: int = 52
     stem: int = 2  # the finest scale is the picture divided by this
-    # or "paper": depthwise 5×5 with batch normalisation and squeeze and excitation
+    # cells: "dense", or "paper" (depthwise 5×5, batch normalisation, squeeze and excitation)
     cell: str = "dense"
-    likelihood: str = "logistics"  # or "bernoulli", for black and white
+    likelihood: str = "logistics"  # or "bernoulli", for black and white pictures
     channels: tuple = (192, 128, 128, 96, 64, 32)
-    # channels of z; few on fine scales, since a short training cannot learn their prior
+    # channels of z; few on fine scales, since a short training cannot learn their prior well
     latents: tuple = (96, 0, 8, 2, 1, 0)
-    # at each scale, a latent group before each where the scale has latents
+    # residual cells per scale; where a scale has latents, a latent group precedes each of its cells
     cells: tuple = (1, 0, 1, 1, 1, 1)
-    # kept to the end: what fine scales say is held dear
+    # weights of the KL, in force to the end of the training: the KL of fine scales is weighted more
     kl_weights: tuple = (1.0, 1.0, 4.0, 16.0, 32.0, 1.0)
     mixtures: int = 1  # discretised logistics per pixel
     condition_width: int = 64
     condition_dropout: float = 0.1  # share of training pictures shown with the null condition
-    shift: int = 0  # augmentation: up to so many pixels
+    shift: int = 0  # augmentation: up to this many pixels
     epochs: int = 60  # at most
-    # end so many epochs after the best on the validation split and keep those weights; 0: train to
-    # the end
+    # stop this many epochs after the best one on the validation split and use its weights; 0: train
+    # for all epochs
     patience: int = 0
     batch_size: int = 32
     learning_rate: float = 5e-3
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     kl_warmup: float = 0.3  # share of the steps in which the weight of the KL rises
-    clip_norm: float = 1.0  # of the whole gradient
-    # an update whose gradient is so many times the usual is skipped and counted
+    clip_norm: float = 1.0  # limit of the norm of the whole gradient
+    # an update whose gradient norm exceeds this many times the running mean is skipped and counted
     spike: float = 10.0
-    # weight of the error of the five values, as the input models see them in samples; 0: they do
-    # not look
+    # weight of the control loss, the squared error of the control regressor's predictions for
+    # samples; 0 disables it
     control: float = 1.0
     spectral: float = 0.01  # weight of the spectral regularisation, per picture in nats
     ema: float = 0.995
@@ -179,23 +181,24 @@ class Detail:
     scale, the full size first."""
 
     channels: tuple = (16, 32, 48, 64)
-    # channels of the discriminator: two at half of the size, one at each smaller scale
+    # channels of the discriminator's convolutions: two at half of the size, one at each smaller
+    # scale
     discriminator: tuple = (64, 64, 96, 128)
     epochs: int = 50
     steps: int = 100  # updates in each epoch
     batch_size: int = 16  # samples, and as many reconstructions
-    learning_rate: float = 3e-4  # of both
+    learning_rate: float = 3e-4  # of both networks
     low: float = 5.0  # weight of the change at a quarter of the size
     near: float = 2.0  # weight of a reconstruction's distance to its picture
     values: float = 1.0  # weight of the error of the five values
-    augmentation: float = 0.5  # strength of what the discriminator sees, in colour
+    augmentation: float = 0.5  # strength of the discriminator's colour augmentation
     ema: float = 0.995
     seed: int = 1
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What is drawn from the generator."""
+    """How samples are drawn from the generator."""
 
     n: int = 64
     # By distances to held-out photographs and coverage (docs/experiments/0013):
@@ -217,9 +220,9 @@ class Critic:
     learning_rate: float = 1e-3
     width_multiplier: float = 1.0
     dropout: float = 0.2
-    shift: int = 2  # augmentation: up to so many pixels
-    jitter: float = 0.1  # augmentation: contrast, and half of it brightness
-    noise: float = 0.03  # augmentation: greatest standard deviation of the noise, of 0..1
+    shift: int = 2  # augmentation: up to this many pixels
+    jitter: float = 0.1  # augmentation: contrast ± this share, brightness ± half of it
+    noise: float = 0.03  # augmentation: largest standard deviation of the noise, pixels in 0..1
     seed: int = 1
 
 
@@ -230,20 +233,20 @@ REMOVED_METHODS = ("rejection", "temperature", "repair")
 
 @dataclass(frozen=True)
 class Retouch:
-    """Refinement of samples in latent space, by one of the ways of retouching/methods.py."""
+    """Refinement of samples in latent space, by one of the methods of retouching/methods.py."""
 
-    # or transport, noise_contrastive, which correct latents of the prior alone
+    # or transport or noise_contrastive, which only correct latents drawn from the bare prior
     method: str = ASCENT
-    # How freely, 0 to 1: 0 leaves samples as they are, 1 goes all the way. The trade-off against
+    # Strength of the change, 0 to 1: 0 leaves samples as they are. The trade-off against
     # identity: docs/experiments/0028.
     fidelity: float = 0.75
-    steps: int = 6  # proposals for each sample, of methods that make several
+    steps: int = 6  # proposals per sample, for methods that make several
     # Of ascent, at fidelity .5. By the judges (docs/experiments/0023): larger steps move
     # samples past what is real, AUC far below .5.
     step_size: float = 0.03  # of the first step, in standard deviations of the prior; falls to 0
-    prior_weight: float = 30.0  # against the mean square distance from the latents drawn
-    values_weight: float = 20.0  # against the squared change of the five values
-    # against the mean square change of the picture at a quarter of its size
+    prior_weight: float = 30.0  # penalty on the mean square distance from the latents drawn
+    values_weight: float = 20.0  # penalty on the squared change of the five values
+    # penalty on the mean square change of the picture at a quarter of its size
     identity_weight: float = 0.0
     batch_size: int = 32
 
@@ -311,7 +314,7 @@ def load(root: DataRoot) -> Settings:
 
 
 def of_preset(preset: str) -> Settings:
-    """The settings of a preset of the repository's own file, without anybody's changes. Raises
+    """The settings of a preset of the repository's own file, without the user's changes. Raises
     :class:`SettingsError`."""
     presets = _read(SETTINGS_FILE).get("presets", {})
     if preset not in presets:
@@ -320,8 +323,8 @@ def of_preset(preset: str) -> Settings:
 
 
 def resolve(preset: str, tables: list[dict[str, Any]], source: Path | str = "settings") -> Settings:
-    """Lay ``tables`` (section name to key to value) over the defaults, later ones winning.
-    Raises :class:`SettingsError`."""
+    """Apply ``tables`` (section name to key to value) to the defaults in order; later tables
+    override earlier ones. Raises :class:`SettingsError`."""
     merged: dict[str, dict[str, Any]] = {}
     for table in tables:
         for name, values in table.items():
@@ -346,8 +349,8 @@ def resolve(preset: str, tables: list[dict[str, Any]], source: Path | str = "set
 
 
 def section_hash(*sections: Any) -> str:
-    """Eight hex digits of the resolved values of sections (dataclass instances), without those
-    :func:`added` that are at their default."""
+    """Eight hex digits of the hash of resolved sections (dataclass instances), without settings
+    declared by :func:`added` that have the value from before they were added."""
     text = json.dumps([_hashed(s) for s in sections], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

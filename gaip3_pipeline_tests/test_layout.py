@@ -1,4 +1,4 @@
-"""Paths are spelled in one module."""
+"""Paths are defined in one module."""
 
 import ast
 from collections.abc import Iterator
@@ -6,13 +6,14 @@ from pathlib import Path
 
 from gaip3_pipeline.layout import PACKAGE
 
-OF_A_TRIAL = {"doctor.py": {"first", "second"}}  # files of a temporary folder that are gone at once
-# a part of the checkpoints that their training alone knows
+# files in a temporary folder that is removed at once
+OF_A_TRIAL = {"doctor.py": {"first", "second"}}
+# a folder inside the checkpoints that only the training itself uses
 OF_A_TRAINING = {"generator.py": {"best"}}
 
 
 def spelled(module: Path) -> Iterator[str]:
-    """What is joined to a path by ``/`` as a constant."""
+    """String constants that are joined to a path by ``/``."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             for side in (node.left, node.right):
@@ -20,7 +21,7 @@ def spelled(module: Path) -> Iterator[str]:
                     yield side.value
 
 
-def test_only_the_layout_spells_paths() -> None:
+def test_only_the_layout_joins_string_constants_to_paths() -> None:
     assert any(spelled(PACKAGE / "layout.py"))
     for module in sorted(PACKAGE.rglob("*.py")):
         if module != PACKAGE / "layout.py":

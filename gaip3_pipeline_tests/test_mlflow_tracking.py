@@ -1,4 +1,4 @@
-"""What a finished root left in MLflow, and how runs end."""
+"""The MLflow runs of a finished root, and how runs end."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from gaip3_pipeline.settings import flatten, load
 from gaip3_pipeline.versions import DATA_VERSION_TAG, AssetResult, keep
 from gaip3_pipeline_tests.refreshing import TRAINED, definitions_of, instance_of
 
-MEASURED = {  # assets that train nothing and keep what they found, with files that they keep
+MEASURED = {  # assets without a training that log a run, with the files that they log
     "generator_evaluation": {
         "control.csv",
         "sweeps.jpg",
@@ -95,10 +95,10 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
     assert (
         len(client.get_metric_history(nvae.info.run_id, "loss")) == load(finished_root).nvae.epochs
     )
-    # the curve alone
+    # only the curve, whose steps begin at 1
     assert min(m.step for m in client.get_metric_history(nvae.info.run_id, "bits_per_dim")) == 1
     assert 0 < nvae.data.metrics["final/bits_per_dim"] < 10
-    # a grid of samples each
+    # at least one grid of samples per epoch
     assert len(client.list_artifacts(nvae.info.run_id, "images")) >= load(finished_root).nvae.epochs
 
 
@@ -203,7 +203,7 @@ def test_without_mlflow_the_same_code_runs():
     assert run.url == ""
 
 
-def test_a_process_is_known_by_its_start_time_too():
+def test_a_process_is_identified_by_its_start_time_too():
     assert process_lives(this_process())
     host, pid, started = this_process().rsplit(":", 2)
     assert not process_lives(f"{host}:{pid}:{int(started) + 1}")

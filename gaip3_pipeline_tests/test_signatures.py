@@ -1,4 +1,4 @@
-"""Parameters that travel together travel as one thing, and others by name."""
+"""Functions take few positional parameters."""
 
 import ast
 

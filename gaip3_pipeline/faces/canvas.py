@@ -1,8 +1,8 @@
-"""Soft, anti-aliased drawing on planar float pictures: masks from polygons, blends, multiplied
-washes.
+"""Soft, anti-aliased drawing on planar float pictures: masks from polygons, blending,
+multiplication by colours.
 
-Positions are in picture units: x to the right and y down, 0..1 over the square picture. No face
-is known here."""
+Positions are in picture units: x to the right and y down, 0..1 over the square picture. Nothing in
+this module is specific to faces."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ import numpy as np
 Colour = np.ndarray  # (3,) float32 RGB in 0..255, or (3, h, w) of a whole picture
 _SHIFT = 6  # fractional bits of polygon corners, so that shapes move smoothly with the sliders
 _UNIT = 1 << _SHIFT
-# the part of the drawing that grids cover: a little more than the picture, for the roll
+# the range of positions that grids cover: a little more than the picture, since the drawing is
+# rotated by the roll
 LOW, HIGH = -0.06, 1.06
 
 
@@ -52,7 +53,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Similarity:
-    """Turns, scales and shifts the whole drawing: ``centre + scale · R(roll) · (p − centre) +
+    """A similarity transform of the whole drawing: ``centre + scale · R(roll) · (p − centre) +
     shift``."""
 
     roll: float = 0.0  # radians, clockwise
@@ -96,7 +97,7 @@ class Canvas:
         self, points: np.ndarray | list[np.ndarray], soft: float = 0.0, within: Mask | None = None
     ) -> Mask:
         """The mask of one or more closed polygons, ``(N, 2)`` each; ``soft`` is the sigma of the
-        edge; ``within`` limits it."""
+        edge in picture units; ``within`` limits the mask."""
         corners = [self._pixels(p) for p in (points if isinstance(points, list) else [points])]
         window = self._window(corners[0] if len(corners) == 1 else np.concatenate(corners), soft)
         if within is None:
@@ -119,8 +120,8 @@ class Canvas:
     def stroke(
         self, points: np.ndarray, width: float, soft: float = 0.0, within: Mask | None = None
     ) -> Mask:
-        """The mask of a line through ``points`` of even ``width``; its thickness in pixels is
-        continuous, not whole."""
+        """The mask of a line through ``points`` of constant ``width``; its thickness in pixels need
+        not be a whole number."""
         return self.polygon(ribbon(points, np.full(len(points), width)), soft, within)
 
     def blob(
@@ -131,14 +132,14 @@ class Canvas:
         soft: float = 0.0,
         within: Mask | None = None,
     ) -> Mask:
-        """The mask of an ellipse along the axes."""
+        """The mask of an axis-aligned ellipse."""
         return self.polygon(ellipse(centre, rx, ry), soft, within)
 
     def whole(self) -> Mask:
         return Mask(0, 0, np.ones((self.size, self.size), np.float32))
 
     def blend(self, mask: Mask, colour: Colour, opacity: float = 1.0) -> None:
-        """Lay ``colour`` over the picture where the mask is."""
+        """Blend ``colour`` over the picture, weighted by the mask."""
         m = mask.values if opacity == 1 else mask.values * np.float32(opacity)
         for plane, c in zip(self.planes, colour, strict=True):
             region = plane[mask.window]
@@ -149,19 +150,19 @@ class Canvas:
     def wash(
         self, mask: Mask, factors: np.ndarray | tuple[float, float, float], opacity: float = 1.0
     ) -> None:
-        """Multiply the picture by ``factors`` (RGB) where the mask is: keeps what is beneath
+        """Multiply the picture by ``factors`` (RGB), weighted by the mask; what is beneath stays
         visible."""
         m = mask.values if opacity == 1 else mask.values * np.float32(opacity)
         for plane, f in zip(self.planes, factors, strict=True):
             plane[mask.window] *= 1 + m * np.float32(f - 1)
 
     def lighten(self, mask: Mask, amount: float) -> None:
-        """Add ``amount`` grey levels where the mask is."""
+        """Add ``amount`` grey levels, weighted by the mask."""
         self.planes[(slice(None), *mask.window)] += mask.values * np.float32(amount)
 
     def place_grid(self, field: np.ndarray) -> np.ndarray:
-        """A field on the drawing's :func:`grid`, ``(n, n)`` or ``(3, n, n)``, over the whole
-        picture, at its size."""
+        """A field on the drawing's :func:`grid`, ``(n, n)`` or ``(3, n, n)``, transformed to the
+        whole picture at its size."""
         if field.ndim == 3:
             return _each(self.place_grid, field, self.size)
         n = len(field)
@@ -177,7 +178,8 @@ class Canvas:
         )
 
     def upsample(self, field: np.ndarray) -> np.ndarray:
-        """A smooth ``(n, n)`` or ``(3, n, n)`` field over the whole picture, at its size."""
+        """A smooth ``(n, n)`` or ``(3, n, n)`` field over the whole picture, enlarged to its
+        size."""
         if field.ndim == 3:
             return _each(self.upsample, field, self.size)
         return cv2.resize(
@@ -192,7 +194,7 @@ class Canvas:
         return self.place(np.asarray(points, np.float64)) * self.size - 0.5
 
     def _window(self, corners: np.ndarray, soft: float) -> tuple[int, int, int, int]:
-        """First and last row and column (exclusive), as y0, x0, y1, x1, that the polygon reaches
+        """First and last row and column (exclusive), as y0, x0, y1, x1, that the polygon covers
         within the picture."""
         pad = 3 * soft * self.size + 2
         x, y = corners[:, 0], corners[:, 1]
@@ -210,7 +212,7 @@ class Canvas:
         self, window: tuple[int, int, int, int], corners: list[np.ndarray], soft: float
     ) -> Mask:
         y0, x0, y1, x1 = window
-        # What lies beyond the window is drawn too, so that the blur does not darken shapes at the
+        # A margin beyond the window is drawn too, so that the blur does not darken shapes at the
         # picture's edge.
         margin = min(int(3 * soft * self.size) + 1, 24)
         h, w = y1 - y0, x1 - x0
@@ -230,7 +232,8 @@ def _each(enlarge: Callable[[np.ndarray], np.ndarray], planes: np.ndarray, size:
 
 
 def _blur(covered: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur; a wide one on a reduced picture, where it costs the same and looks alike."""
+    """Gaussian blur; a wide one is applied to a reduced picture, which limits its cost and gives
+    nearly the same result."""
     if sigma < 0.45:
         return covered
     if sigma > 6 and min(covered.shape) > 24:
@@ -282,6 +285,6 @@ def ribbon(points: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def ellipse(centre: np.ndarray, rx: float, ry: float, n: int = 28) -> np.ndarray:
-    """``(n, 2)`` positions round an ellipse along the axes."""
+    """``(n, 2)`` positions on an axis-aligned ellipse."""
     a = np.linspace(0, 2 * np.pi, n, endpoint=False)
     return np.stack([centre[0] + rx * np.cos(a), centre[1] + ry * np.sin(a)], 1)

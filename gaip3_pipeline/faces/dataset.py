@@ -1,5 +1,5 @@
-"""The embedded default data set: painted originals in the three source folders, hand-like
-labels, and the exact values."""
+"""The built-in data set: painted originals in the three source folders, simulated hand labels, and
+the exact values."""
 
 import io
 import os
@@ -18,11 +18,11 @@ from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, ImageSet
 from gaip3_pipeline.settings import Faces
 from gaip3_pipeline.tables.files import write_text_atomically
 
-LABELLED = 1000  # the first so many of each sex, in plain string order of file names
-MISSING = 0.02  # share of rows that a labeller skipped
-SLIP = 0.008  # share of rows with a value that is plainly wrong
+LABELLED = 1000  # the first this many of each sex, in plain string order of file names
+MISSING = 0.02  # share of rows left out, as if a labeller had skipped them
+SLIP = 0.008  # share of rows with a clearly wrong value
 
-_WORTH_PROCESSES = 200  # fewer are painted before other processes have started
+_WORTH_PROCESSES = 200  # fewer pictures are painted faster in this process
 TRUTH_COLUMNS = ("set", "file", "sex", *ATTRIBUTES)
 
 Progress = Callable[[int, int], None]
@@ -45,10 +45,10 @@ def write_dataset(root: DataRoot, settings: Faces, progress: Progress | None = N
     """Fill ``root`` with originals, the five hand-label CSVs and ``truth.csv``
     (docs/data-contracts.md).
 
-    The same bytes for the same settings, in any order and on any number of processes. What
-    exists is kept: pictures are not painted again, and label CSVs, which a person may have
-    edited, are never written over. ``progress`` is called with the pictures done so far and
-    their total. Raises :class:`DatasetError` if ``root`` was painted with another seed or size."""
+    Equal settings give equal bytes, on any number of processes. Existing files are kept: pictures
+    are not painted again, and label CSVs, which a person may have edited, are never overwritten.
+    ``progress`` is called with the number of finished pictures and their total. Raises
+    :class:`DatasetError` if ``root`` was painted with another seed or size."""
     wanted = portraits(settings)
     _check_size(root, wanted, settings.size)
     _write_truth(root, wanted)
@@ -73,7 +73,7 @@ def write_dataset(root: DataRoot, settings: Faces, progress: Progress | None = N
 
 def portraits(settings: Faces) -> list[Portrait]:
     """Every picture of the data set. A picture depends on the seed, its set and its number only,
-    not on how many there are."""
+    not on the number of pictures."""
     out = []
     for k, (image_set, n) in enumerate(
         zip(IMAGE_SETS, (settings.d1, settings.female, settings.male), strict=True)
@@ -87,8 +87,8 @@ def portraits(settings: Faces) -> list[Portrait]:
 
 
 def hand_labels(wanted: list[Portrait], attribute: str, seed: int) -> pd.DataFrame:
-    """What a person would have written down: columns ``gender, img_id, path, value``; rounded, a
-    little noisy, rows missing."""
+    """Simulated hand labels: columns ``gender, img_id, path, value``; values are rounded and a
+    little noisy, some rows are missing."""
     rows = []
     for sex in ("female", "male"):
         ours = sorted((p for p in wanted if p.image_set.sex == sex), key=lambda p: p.file)[
@@ -106,17 +106,17 @@ def hand_labels(wanted: list[Portrait], attribute: str, seed: int) -> pd.DataFra
 
 
 def _as_labelled(attribute: str, exact: float, rng: np.random.Generator) -> float:
-    seen = exact + rng.normal(0, 0.06)
+    noisy = exact + rng.normal(0, 0.06)
     fine, slip = rng.random() < 0.15, rng.random() < SLIP
     if attribute == "head":
-        value = 0.0 if seen < 0.32 else 1.0 if seen > 0.68 else 0.5
+        value = 0.0 if noisy < 0.32 else 1.0 if noisy > 0.68 else 0.5
         step = 0.5
     elif attribute in ("eyes", "mouth"):
         step = 0.25 if fine else 0.5
-        value = round(seen / step) * step
+        value = round(noisy / step) * step
     else:
         step = 0.25
-        value = round(seen / step) * step
+        value = round(noisy / step) * step
     if slip:
         value += step if value < 0.5 else -step
     return float(np.clip(value, 0, 1))

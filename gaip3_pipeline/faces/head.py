@@ -1,8 +1,8 @@
-"""The head as a solid: elliptical slices with bumps for brows, nose, cheeks and lips, turned,
+"""The head as a solid: elliptical slices with bumps for brows, nose, cheeks and lips, rotated,
 projected and lit.
 
-Drawing positions are picture units; x, y, z of the head are to the picture's right, down and
-towards the viewer, x and z from the axis of the head."""
+Drawing positions are in picture units. The head's x, y, z point to the picture's right, down and
+towards the viewer; x and z are measured from the axis of the head."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from gaip3_pipeline.faces.canvas import HIGH, LOW, grid
 from gaip3_pipeline.faces.identity import Identity
 
 MAX_YAW = np.deg2rad(31)
-FOLLOW = 0.62  # share of the eyes' shift that the framing takes back, as aligned photographs do
+FOLLOW = 0.62  # share of the eyes' shift that the framing compensates, as in aligned photographs
 TOP = 0.055
 WIDEST = 0.46
 EYE_Y = 0.472
@@ -29,8 +29,8 @@ class Light:
 
 
 class Head:
-    """An identity's head, turned by ``yaw`` radians (positive: to the picture's right), its jaw
-    lowered by ``jaw``."""
+    """An identity's head, rotated by ``yaw`` radians (positive: to the picture's right), its jaw
+    lowered by ``jaw`` in 0..1."""
 
     def __init__(self, who: Identity, yaw: float, jaw: float):
         self.who = who
@@ -54,7 +54,7 @@ class Head:
             y, [0.05, 0.2, 0.4, 0.5, 0.7, 1.0], [0.16, 0.235, 0.25, 0.245, 0.25, 0.24]
         )
         back = np.interp(t, [0, 0.13, 0.3, 0.5, 0.75, 1], [-0.34, -0.3, -0.1, -0.01, 0.09, 0.15])
-        # The back of the jaw runs in a smooth line: kinks would show as streaks in the shading.
+        # The back of the jaw is smoothed: kinks would be visible as streaks in the shading.
         even = np.ones(25) / 25
         back = np.convolve(np.pad(back, 12, "edge"), even, "valid")
         depth = (front - back) / 2 * np.where(y < WIDEST, shape, np.minimum(1, shape * 1.5))
@@ -75,18 +75,18 @@ class Head:
         return out
 
     def on_face(self, x: np.ndarray | float, y: np.ndarray | float, out: float = 0.0) -> np.ndarray:
-        """``(N, 2)`` drawing positions of points on the front of the face, ``out`` in front of
-        it."""
+        """``(N, 2)`` drawing positions of points on the front of the face, at the distance ``out``
+        in front of it."""
         w, zc, d = (np.interp(y, self._y, v) for v in (self._w, self._zc, self._d))
         z = zc + d * np.sqrt(np.maximum(1 - (x / np.maximum(w, 1e-3)) ** 2, 0.01))
         return self.project(x, y, z + out)
 
     def round_face(self, phi: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Drawing positions at angles ``phi`` round the head (0 in front, positive to its side at
-        the picture's right).
+        """Drawing positions at angles ``phi`` round the head (0 in front, positive towards the
+        picture's right).
 
-        Angles beyond the horizon stay on it, so that a curve round the head ends at the silhouette.
-        """
+        Angles beyond the visible horizon are clipped to it, so that a curve round the head ends at
+        the silhouette."""
         w, zc, d = (np.interp(y, self._y, v) for v in (self._w, self._zc, self._d))
         # the horizon at the picture's right; the left one is half a turn away
         reach = np.arctan2(w * self.cos, d * self.sin)
@@ -94,22 +94,22 @@ class Head:
         return self.project(w * np.sin(phi), y, zc + d * np.cos(phi))
 
     def half_width(self, y: np.ndarray) -> np.ndarray:
-        """Half width of the unturned head at ``y``."""
+        """Half width of the unrotated head at ``y``."""
         return np.interp(y, self._y, self._w)
 
     def angle(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The angle round the head at which an unturned face shows ``x``."""
+        """The angle round the head at which an unrotated face shows ``x``."""
         return np.arcsin(np.clip(x / np.maximum(self.half_width(y), 1e-3), -1, 1))
 
     def visible(self) -> tuple[float, float]:
-        """The least and the largest angle round the head that the viewer sees, at the eyes."""
+        """The smallest and the largest visible angle round the head, at the height of the eyes."""
         w, d = (float(np.interp(EYE_Y, self._y, v)) for v in (self._w, self._d))
         reach = float(np.arctan2(w * self.cos, d * self.sin))
         return reach - np.pi, reach
 
     def light(self, n: int) -> Light:
-        """Lambert's shading with soft wrap, and Blinn's highlights, of the head's surface with
-        its bumps."""
+        """The head's surface with its bumps under Lambert's shading with soft wrap and Blinn's
+        highlights, on an n×n grid."""
         who, p = self.who, grid(n)
         x, y = p[None, :], p[:, None]
         middle, half = (
@@ -117,7 +117,7 @@ class Head:
         )
         half = np.maximum(half, np.float32(0.02))
         across = np.clip((x - middle) / half, -0.985, 0.985)
-        # 1.15: an ellipsoid alone is darker at the cheeks than a face, whose front is flatter.
+        # 1.15: the cheeks of an ellipsoid are darker than those of a face, whose front is flatter.
         z = half * (1 - np.abs(across) ** 2.6) ** np.float32(1 / 2.6) / np.float32(1.15)
         bumps = np.array(self._bumps(), np.float32)
         at = np.array([self.on_face(b[0], b[1], float(b[2])) for b in bumps], np.float32)
@@ -141,8 +141,8 @@ class Head:
             gloss = gloss * gloss
         s = np.float32(who.light_strength)
         tone = (1 - np.float32(0.86) * s) + np.float32(0.96) * s * diffuse
-        # What lies outside the silhouette takes the tone of its edge: the soft edge of the skin
-        # would show a bright rim.
+        # Outside the silhouette the tone of its edge is used: otherwise the soft edge of the skin
+        # would have a bright rim.
         column = (np.clip(x, middle - 0.93 * half, middle + 0.93 * half) - LOW) / (
             HIGH - LOW
         ) * n - 0.5
@@ -155,7 +155,7 @@ class Head:
         )
 
     def _bumps(self) -> list[tuple[float, float, float, float, float, float]]:
-        """x, y, distance before the face, height, and sigmas along x and y of each bump."""
+        """For each bump: x, y, distance in front of the face, height, and sigmas along x and y."""
         who, drop = self.who, self.jaw
         tip = 0.595 + who.nose_length
         man = who.sex == "male"

@@ -1,5 +1,5 @@
-"""Who a painted face is: everything of a picture that the five values do not say, drawn from a
-seed and a sex."""
+"""The identity of a painted face: everything in a picture that the five values do not determine,
+drawn from a seed and a sex."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,8 @@ _IRISES = np.array(
 
 @dataclass(frozen=True)
 class Identity:
-    """Lengths are in picture units, colours ``(3,) float64`` RGB in 0..255, angles in radians."""
+    """The properties of an identity. Lengths are in picture units, colours ``(3,) float64`` RGB in
+    0..255, angles in radians."""
 
     sex: str
     # the place of the head in the picture
@@ -44,7 +45,7 @@ class Identity:
     cheek: float  # half width of the head at the cheeks
     chin: float  # y of the chin
     jaw_power: float  # how far down the cheeks stay wide
-    jaw_round: float  # larger is a squarer chin
+    jaw_round: float  # larger values give a squarer chin
     neck: float  # half width
     # features
     eye_width: float
@@ -98,8 +99,8 @@ class Identity:
 
 
 def identity(seed: int, sex: str) -> Identity:
-    """The same identity for the same ``seed`` and ``sex`` ("female" or "male"), whatever the
-    five values are."""
+    """The identity of ``seed`` and ``sex`` ("female" or "male"); it does not depend on the five
+    values. Raises ValueError for another sex."""
     if sex not in _STYLE_ODDS:
         raise ValueError(f"sex is {sex!r}; use 'female' or 'male'")
     rng = np.random.default_rng([seed, sex == "female"])
@@ -199,13 +200,13 @@ def identity(seed: int, sex: str) -> Identity:
 
 
 def _along(stops: np.ndarray, t: float) -> np.ndarray:
-    """The colour at ``t`` in 0..1 between stops at even distances."""
+    """The colour at ``t`` in 0..1 between equally spaced stops."""
     place = np.linspace(0, 1, len(stops))
     return np.array([np.interp(t, place, stops[:, c]) for c in range(3)])
 
 
 def _hue(angle: float) -> np.ndarray:
-    """RGB factors about 1 that tint a grey mildly and keep its luma."""
+    """RGB factors about 1 that tint a grey slightly and keep its luma."""
     raw = 1 + 0.17 * np.cos(angle - np.array([0.0, 2.1, 4.2]))
     return raw / (raw @ (0.299, 0.587, 0.114))
 

@@ -1,8 +1,8 @@
-"""Synthetic portraits with exact values of the five inputs: eyes, mouth, hair colour, background,
-head turn.
+"""Synthetic portraits with exact values of the five attributes: eyes, mouth, hair colour,
+background, head turn.
 
-``paint`` is a pure function of a :class:`Face`. The identity comes from the seed and the sex
-alone, so that a sweep of one value changes what that value says and nothing else."""
+``paint`` is a pure function of a :class:`Face`. The identity depends on the seed and the sex only,
+so a sweep of one value changes only what this value describes."""
 
 from dataclasses import dataclass
 
@@ -32,12 +32,12 @@ _U = np.linspace(-1, 1, 25)
 
 @dataclass(frozen=True)
 class Face:
-    """What is painted: an identity (``sex`` "female" or "male", ``seed``) and the five values, each
-    in 0..1.
+    """The input of ``paint``: an identity (``sex`` "female" or "male", ``seed``) and the five
+    values, each in 0..1.
 
     ``eyes`` 0 closed … 1 open; ``mouth`` 0 closed … 1 open; ``hair_color`` 0 light … 1 dark;
-    ``background`` 0 dark … 1 bright; ``head`` 0 turned to the picture's left, 0.5 frontal, 1
-    turned to its right. Raises ValueError for anything else."""
+    ``background`` 0 dark … 1 bright; ``head`` 0 turned to the picture's left, 0.5 frontal, 1 turned
+    to its right. Raises ValueError for any other sex or value."""
 
     sex: str
     seed: int
@@ -56,8 +56,8 @@ class Face:
 
 
 def random_face(rng: np.random.Generator, sex: str) -> Face:
-    """A face of a new identity, its values spread over their whole range: open eyes, closed
-    mouths and frontal heads lead."""
+    """A face of a new identity. Its values cover their whole range; open eyes, closed mouths and
+    frontal heads are the most frequent."""
     seed = int(rng.integers(2**31))
     kinds = rng.random(3)
     eyes = (
@@ -82,15 +82,15 @@ def paint(face: Face, size: int) -> np.ndarray:
 
 
 def hair_rgb(value: float, warmth: float) -> np.ndarray:
-    """``(3,) float64`` RGB in 0..255 of hair whose luma falls linearly with ``value``;
-    ``warmth`` 0 is grey, 1 natural."""
+    """``(3,) float64`` RGB in 0..255 of hair; its luma falls linearly with ``value``. ``warmth`` 0
+    is grey, 1 natural."""
     natural = np.array([np.interp(value, _HAIR_AT, _HAIR[:, c]) for c in range(3)])
     ratio = (natural / (natural @ LUMA)) ** warmth
     return (216 - 192 * value) * ratio / (ratio @ LUMA)
 
 
 class _Portrait:
-    """One picture in the making: layers from the back to the front."""
+    """Paints one picture in layers, from the back to the front."""
 
     def __init__(self, face: Face, size: int):
         self.face, self.who = face, identity(face.seed, face.sex)
@@ -128,7 +128,7 @@ class _Portrait:
 
     # surroundings
     def _backdrop(self) -> None:
-        """A background whose mean is grey level 12 + 232 · value, whatever its pattern."""
+        """A background with mean grey level 12 + 232 · value, whatever its pattern."""
         who, n = self.who, 64
         y, x = np.mgrid[0:n, 0:n].astype(np.float32) / n
         angle = self.rng.uniform(0, 2 * np.pi)
@@ -153,7 +153,7 @@ class _Portrait:
                 field += self.rng.normal(0, 0.5) / (1 + np.exp((np.hypot(x - cx, y - cy) - r) * 32))
         field = field - field.mean()
         level = 12 + 232 * self.face.background
-        # The pattern shrinks towards black and white, where there is no room for it.
+        # The pattern's contrast falls towards black and white, where grey levels end.
         swing = min(level - 4, 252 - level, 42)
         field = np.clip(field * swing * 0.9, -swing, swing)
         mix = 0.5 + 0.5 * np.tanh(
@@ -246,7 +246,8 @@ class _Portrait:
 
     # skin
     def _skin_planes(self, light: Light) -> np.ndarray:
-        """``(3, S, S)``: skin in its light; shadows turn redder, as light under skin does."""
+        """``(3, S, S)``: the lit skin; shadows are redder, as light that is scattered under the
+        skin makes them."""
         tone = np.maximum(light.tone, 0.05)
         gloss = (
             42 * self.who.light_strength * (0.6 + 0.4 * self.who.skin.mean() / 200) * light.gloss
@@ -288,7 +289,7 @@ class _Portrait:
         )
         mask = self.canvas.polygon(outline, 0.0016)
         self.canvas.blend(mask, self.skin)
-        # Hair shades the skin along the hairline.
+        # Hair casts a shadow on the skin along the hairline.
         shadow = ribbon(shifted(curve, 0, 0.006), np.full(len(curve), 0.03))
         self.canvas.wash(self.canvas.polygon(shadow, 0.009, within=mask), (0.78, 0.7, 0.66), 0.75)
         return mask
@@ -409,7 +410,7 @@ class _Portrait:
             )
             wings.append(ribbon(wing, np.full(len(wing), 0.006)))
         c.wash(c.polygon(wings, 0.004, within=face), (0.62, 0.5, 0.47), deep)
-        # The side of the nose that is turned or lies away from the light.
+        # The side of the nose that is turned away or is in the shade.
         away = head.sin * 1.4 - self.side * 0.5 * who.light_strength
         s = 1 if away > 0 else -1
         edge = smooth(
@@ -618,7 +619,7 @@ class _Portrait:
 
     # hair
     def _outer(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x of the middle and half width of the hair's silhouette at ``y``."""
+        """x of the middle and the half width of the hair's silhouette at ``y``."""
         who, head = self.who, self.head
         top = self._hair_top()
         t = np.clip((0.46 - y) / (0.46 - top), 0, 1)
@@ -655,14 +656,15 @@ class _Portrait:
         return self.who.length if self.who.style in ("long", "bob", "shaggy") else 0.64
 
     def _silhouette(self, start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
-        """Left and right edges of the hair between two heights, ``(N, 2)`` each, from above."""
+        """Left and right edges of the hair between two heights, ``(N, 2)`` each, from top to
+        bottom."""
         y = start + (end - start) * np.linspace(0, 1, 70) ** 1.7
         cx, half = self._outer(y)
         return np.stack([cx - half, y], 1), np.stack([cx + half, y], 1)
 
     def _hair_planes(self) -> np.ndarray:
-        """``(3, S, S)``: hair colour in streaks that follow the silhouette, with a sheen and the
-        light's side."""
+        """``(3, S, S)``: hair colour in strands that follow the silhouette, with a sheen and with
+        light from one side."""
         who = self.who
         n = min(256, self.canvas.size)
         p = grid(n)
@@ -675,7 +677,7 @@ class _Portrait:
         across = (x - cx - lean) / np.maximum(half, np.float32(0.03))
         if who.wave:
             across = across + np.float32(who.wave * 0.035) * np.sin(y * 38 + 3 * across)
-        # All the strands are one row of a picture: fine, middle and wide ones added up.
+        # The strands are one row of pixels: fine, medium and wide ones added up.
         count = 1024
         at, row = np.linspace(-2, 2, count), np.zeros(count)
         for strands, amount in ((26, 0.08), (70, 0.07), (170, 0.05)):
@@ -700,7 +702,8 @@ class _Portrait:
             + lit
             + rim
         )
-        # Black hair keeps visible strands: a few levels are added where a factor would do nothing.
+        # Strands stay visible in black hair: an offset is added, since a factor changes nothing
+        # there.
         placed, planes = self.canvas.place_grid(tone), np.empty_like(self.canvas.planes)
         for plane, v in zip(planes, self.hair, strict=True):
             np.multiply(placed, np.float32(v + 26), out=plane)
@@ -719,7 +722,7 @@ class _Portrait:
         c.wash(mask, (0.62, 0.6, 0.6), 0.85)
 
     def _ponytail(self) -> None:
-        """Hair tied behind, that comes forward over one shoulder."""
+        """Hair tied at the back that falls forward over one shoulder."""
         who, c = self.who, self.canvas
         s = 1 if who.part > 0 else -1
         at = self.head.project(
@@ -754,7 +757,7 @@ class _Portrait:
             self._bangs(face)
 
     def _lay(self, mask: Mask, face: Mask, outline: np.ndarray) -> None:
-        """Hair over the face, with the shadow that it throws."""
+        """Paint hair over the face, with the shadow that it casts."""
         c = self.canvas
         c.wash(
             c.polygon(shifted(outline, -0.008 * self.side, 0.012), 0.010, within=face),
@@ -799,7 +802,7 @@ class _Portrait:
             inner = smooth(inner, 8)
             left, right = self._silhouette(self._hair_top(), end)
             edge = right if s > 0 else left
-            # Beyond the horizon the lock has no width: it stays inside the silhouette.
+            # Beyond the visible horizon the lock has no width: it stays inside the silhouette.
             bound = np.interp(inner[:, 1], edge[:, 1], edge[:, 0])
             inner[:, 0] = (
                 np.minimum(inner[:, 0], bound - 0.012)
@@ -811,7 +814,7 @@ class _Portrait:
             c.wash(c.stroke(inner[8:], 0.014, 0.008), (0.7, 0.68, 0.68), 0.45)
 
     def _tuft(self, face: Mask) -> None:
-        """Hair of a short cut that breaks the hairline."""
+        """Hair of a short cut that covers parts of the hairline."""
         who, head, c = self.who, self.head, self.canvas
         top = who.hairline
         turn = 1.0 if who.part >= 0 else -1.0

@@ -1,4 +1,4 @@
-"""Paints faces into JPEG files, on several processes. Imports little, since every process
+"""Paints faces into JPEG files, on several processes. It imports few modules, since every process
 imports it."""
 
 from collections.abc import Iterator, Sequence
@@ -19,17 +19,16 @@ Job = tuple[Path, Face]
 
 
 def paint_files(jobs: Sequence[Job], size: int, processes: int) -> Iterator[int]:
-    """Paint each face at ``size`` pixels into its file; yields how many more are done.
+    """Paint each face at ``size`` pixels into its file; yields the number of pictures finished
+    since the last yield.
 
-    Few pictures are in flight at a time, so that memory does not grow with their number.
-    """
+    Few pictures are in memory at a time, whatever their number."""
     chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
     if processes <= 1:
         for chunk in chunks:
             yield _paint_chunk(chunk, size)
         return
-    # Not fork: the caller may hold threads (TensorFlow's, Dagster's) that a forked child would find
-    # dead.
+    # Not fork: threads of the caller (TensorFlow's, Dagster's) do not exist in a forked child.
     with ProcessPoolExecutor(
         processes, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:

@@ -1,5 +1,5 @@
-"""The features of faces, learned without labels and extracted: a trunk (trunk.py) and the face's
-parts (parts.py)."""
+"""Features of faces, learned without labels: those of a trunk (trunk.py) and those of the parts of
+the face (parts.py)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,30 +25,29 @@ from gaip3_pipeline.models.backend import compile_options
 from gaip3_pipeline.models.storage import load_weights, save_config, save_weights
 
 GROUPS = [*REGIONS, *PARTS]
-ROUNDS = 10  # of k-means
+ROUNDS = 10  # iterations of k-means
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """``trunk``: which patches and colours lie in which region of a picture; ``parts``: the
-    parts of the face in it."""
+    """``trunk``: patches and colours by region of the picture; ``parts``: measurements of the parts
+    of the face."""
 
     trunk: keras.Model
     parts: PartAxes
 
 
 def groups() -> np.ndarray:
-    """``(G + 1,) int``: where the features of each of ``GROUPS`` begin and end."""
+    """``(G + 1,) int``: the limits of the features of each of ``GROUPS``."""
     return np.append(trunk_groups(), trunk_groups()[-1] + part_groups()[1:])
 
 
 def learn_extractor(images: np.ndarray, seed: int = 0) -> tuple[Extractor, float]:
-    """The extractor of ``images (N, H, W, 3) uint8``, and the share of the trunk's features'
-    variance that its axes keep.
+    """The extractor of ``images (N, H, W, 3) uint8``, and the share of variance that the principal
+    axes of the trunk keep.
 
-    ``LEARNED_FROM`` pictures are enough; memory rises with their number, about 400 kB for each.
-    """
+    ``LEARNED_FROM`` pictures are enough; memory grows with their number, by about 400 kB each."""
     generator = np.random.default_rng(seed)
     pictures = shrink(images, HEIGHT, WIDTH)
     pictures = np.concatenate([pictures, pictures[:, :, ::-1]])
@@ -87,11 +86,11 @@ def extract(
     done: Callable[[int], None] | None = None,
     with_parts: bool = True,
 ) -> np.ndarray:
-    """Features of pictures and of their mirror images, ``(2, N, D) float16``, for batches of ``(B,
-    H, W, 3) uint8``.
+    """Features of pictures and of their mirror images, ``(2, N, D) float16``, for batches of
+    ``(B, H, W, 3) uint8``.
 
-    ``done(n)`` is told how many pictures are done. Without parts they are the trunk's alone, in
-    a third of the time."""
+    ``done(n)`` is called with the number of pictures done so far. With ``with_parts`` False the
+    features are those of the trunk only and take a third of the time."""
     out, n = [], 0
     for batch in batches:
         for start in range(0, len(batch), _BATCH):
@@ -112,20 +111,21 @@ def extract(
 
 
 def save_extractor(extractor: Extractor, folder: Path) -> None:
-    """Write ``model.weights.h5``, ``parts.weights.h5`` and ``model.json``, each whole or not at
-    all."""
+    """Write ``model.weights.h5``, ``parts.weights.h5`` and ``model.json``, each completely or not
+    at all."""
     save_weights(extractor.trunk, folder)
     save_part_axes(extractor.parts, folder)
     save_config(folder, {"height": HEIGHT, "width": WIDTH, "features": int(groups()[-1])})
 
 
 def load_extractor(folder: Path) -> Extractor:
-    """The extractor of ``folder``. Raises ``FileNotFoundError`` when there is none."""
+    """The extractor of ``folder``. Raises ``FileNotFoundError`` if there is none."""
     return Extractor(_compiled(load_weights(build_trunk()[0], folder)), load_part_axes(folder))
 
 
 def _compiled(trunk: keras.Model) -> keras.Model:
-    """Once, not in each call of :func:`extract`: Keras traces a newly compiled model anew."""
+    """Compile once, not in each call of :func:`extract`: Keras traces a newly compiled model
+    again."""
     trunk.compile(**compile_options())
     return trunk
 
@@ -133,7 +133,7 @@ def _compiled(trunk: keras.Model) -> keras.Model:
 def _patch_dictionary(
     pictures: np.ndarray, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The dictionary of patches at random places: directions ``(8, 8, 3, PATCHES)``, offset
+    """The dictionary of patches at random positions: directions ``(8, 8, 3, PATCHES)``, offset
     ``(PATCHES,)``."""
     which = generator.integers(0, len(pictures), SAMPLED)
     tops, lefts = (
@@ -151,8 +151,8 @@ def _patch_dictionary(
 def _colour_dictionary(
     pictures: np.ndarray, generator: np.random.Generator
 ) -> tuple[np.ndarray, float]:
-    """k-means of pixels: ``(COLOURS, 3)`` centres, and the square of the usual distance between
-    neighbours."""
+    """k-means of pixels: ``(COLOURS, 3)`` centres, and the median squared distance from a centre to
+    the nearest other one."""
     flat = pictures.reshape(-1, 3)
     pixels = opponent(flat[generator.integers(0, len(flat), SAMPLED)])
     centres = pixels[generator.choice(SAMPLED, COLOURS, replace=False)]
@@ -169,7 +169,7 @@ def _principal_axes(
     x: np.ndarray, axes: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Mean ``(d,)``, axes ``(d, K)`` scaled so that the mean square norm of all of ``x (n, d)``
-    would be 1, and the share kept."""
+    would be 1, and the share of variance kept."""
     mean = x.mean(axis=0)
     centred = x - mean
     total = float(np.square(centred).sum()) + 1e-12

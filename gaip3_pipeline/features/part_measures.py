@@ -1,8 +1,7 @@
-"""What is measured of a portrait whose person and points are known (features/landmarks.py): colours
-of hair, skin and background, the mouth, the eyes, the turn of the head. Pure functions of arrays.
+"""Measurements of a portrait whose person and points are known (features/landmarks.py): colours of
+hair, skin and background, the mouth, the eyes, the turn of the head. Pure functions of arrays.
 
-Points are MediaPipe's: numbers of the canonical face mesh.
-"""
+The indices of points are those of MediaPipe's canonical face mesh."""
 
 from collections.abc import Callable
 
@@ -22,7 +21,7 @@ PARTS = [
     "eyes",
     "turn",
 ]
-PART_AXES = [24, 40, 8, 8, 30, 30, 10, 30, 1]  # of each at most
+PART_AXES = [24, 40, 8, 8, 30, 30, 10, 30, 1]  # most axes of each part
 OVAL = (
     *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
     *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
@@ -71,13 +70,13 @@ INNER_LIPS = (
     80,
     191,
 )
-# corners and lids, of the eye on the picture's left and on its right
+# corners and lids of the eye on the picture's left, and of that on its right
 EYES = (33, 133, 159, 145), (362, 263, 386, 374)
 FOREHEAD, CHIN = 10, 152
-# rows and columns of the crops, and their margin in widths of what they show
+# rows and columns of the crops, and their margin as a share of the width of the points
 MOUTH_SIZE, EYE_SIZE, MARGIN = (16, 24), (10, 18), 0.4
-QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)  # of a region's lightness
-FEW = 20  # pixels: a region of fewer counts as the next larger one
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)  # quantiles of a region's lightness
+FEW = 20  # pixels: a smaller region is replaced by the next larger one
 Words = Callable[[np.ndarray], np.ndarray]
 
 
@@ -89,17 +88,17 @@ def measures(
     turn: float,
     words: Words,
 ) -> list[np.ndarray]:
-    """One vector for each of ``PARTS``: of ``picture (H, W, 3) uint8`` with its ``person (H, W)``
+    """One vector for each of ``PARTS``, for ``picture (H, W, 3) uint8`` with its ``person (H, W)``
     and ``points (468, 3)``.
 
-    ``shape (468, 3)`` are the points in the face's own frame and ``turn`` the angle that it took
-    (:func:`in_own_frame`); ``words((n, 3)) -> (n, K)`` says how near pixels' opponent colours
-    are to each colour of a dictionary."""
+    ``shape (468, 3)`` are the aligned points and ``turn`` the angle of the head
+    (:func:`in_own_frame`); ``words((n, 3)) -> (n, K)`` gives the similarity of opponent colours to
+    each colour of a dictionary."""
     half = picture.shape[1] // 2, picture.shape[0] // 2
     small, person = (cv2.resize(x, half, interpolation=cv2.INTER_AREA) for x in (picture, person))
     region = regions(person, points / 2)
     pixels = {name: opponent(small[region[name]]) for name in ("hair", "skin", "background")}
-    # of the pixels of hair
+    # masks over the pixels of hair
     hair = [region[name][region["hair"]] for name in ("hair", "hair_above", "hair_beside")]
     colours = words(pixels["hair"])
     lips = shape[[*OUTER_LIPS, *INNER_LIPS]]
@@ -119,11 +118,11 @@ def measures(
 
 
 def regions(person: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
-    """``(H, W) bool`` of each region. One of fewer than ``FEW`` pixels is the next larger, at last
-    the whole picture.
+    """``(H, W) bool`` of each region. A region of fewer than ``FEW`` pixels is replaced by the next
+    larger one, in the end by the whole picture.
 
-    Hair is what shows the person, outside the face and above the chin: it has ears and hats in
-    it, too, and a bald head."""
+    Hair is the part of the person outside the face and above the chin, which includes ears, hats
+    and bald heads."""
     rows = np.arange(person.shape[0])[:, None]
     face = np.zeros(person.shape, np.uint8)
     cv2.fillConvexPoly(face, cv2.convexHull(np.rint(points[list(OVAL), :2]).astype(np.int32)), 1)
@@ -141,11 +140,11 @@ def regions(person: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def in_own_frame(points: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``points (N, 468, 3)`` of unit size about their middle, turned to lie on ``mean (468, 3)``
-    best, and the turns to the side ``(N,)``.
+    """``points (N, 468, 3)``, centred, scaled to unit size and rotated to fit ``mean (468, 3)``
+    best, and the turns of the heads ``(N,)``.
 
-    The turn is of the head about its vertical axis, in radians (Kabsch 1976: the rotation of
-    least squares)."""
+    A turn is the rotation about the vertical axis in radians (Kabsch 1976: the rotation of least
+    squares)."""
     shapes = of_unit_size(points)
     u, _, v = np.linalg.svd(np.einsum("npi,pj->nij", shapes, mean))
     u[:, :, 2] *= np.sign(np.linalg.det(u @ v))[:, None]
@@ -154,11 +153,11 @@ def in_own_frame(points: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def lid_opening(points: np.ndarray) -> np.ndarray:
-    """``(N,)``: how far the lids of ``points (N, 468, 3)`` are apart over the eye's width, the mean
+    """``(N,)``: the distance of the lids of ``points (N, 468, 3)`` divided by the eye's width, mean
     of both eyes.
 
-    The eye aspect ratio (Soukupová and Čech 2016), of one pair of points; about .3 for open eyes.
-    """
+    This is the eye aspect ratio (Soukupová and Čech 2016) of one pair of points; about .3 for open
+    eyes."""
     ratios = [
         np.linalg.norm(points[:, upper] - points[:, lower], axis=1)
         / (np.linalg.norm(points[:, a] - points[:, b], axis=1) + 1e-9)
@@ -168,16 +167,16 @@ def lid_opening(points: np.ndarray) -> np.ndarray:
 
 
 def of_unit_size(points: np.ndarray) -> np.ndarray:
-    """``points (N, 468, 3)`` about their middle, at a mean square distance of 1 from it."""
+    """``points (N, 468, 3)`` centred and scaled to a mean square distance of 1 from the centre."""
     centred = points - points.mean(axis=1, keepdims=True)
     return centred / np.sqrt(np.square(centred).sum(axis=(1, 2), keepdims=True) / points.shape[1])
 
 
 def crop(picture: np.ndarray, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``size`` pixels of ``picture (H, W, C)`` about ``points (n, 2 or more)``, ``MARGIN`` wider
-    than they are."""
+    """The part of ``picture (H, W, C)`` around ``points (n, 2 or more)``, ``MARGIN`` wider than
+    they are, resampled to ``size`` (rows, columns)."""
     low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-    # of the picture's pixels to the crop's
+    # pixels of the picture per pixel of the crop
     scale = max((high[0] - low[0]) * (1 + MARGIN), 8.0) / size[1]
     corner = (low + high) / 2 - scale * np.array([size[1], size[0]]) / 2
     to_picture = np.array([[scale, 0.0, corner[0]], [0.0, scale, corner[1]]], np.float32)

@@ -1,5 +1,5 @@
-"""What is measured of the parts of faces (features/part_measures.py), on axes learned from
-pictures alone."""
+"""Measurements of the parts of faces (features/part_measures.py), projected on axes that are
+learned without labels."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from gaip3_pipeline.features.part_measures import PART_AXES, in_own_frame, measu
 from gaip3_pipeline.layout import weights_file
 from gaip3_pipeline.tables.files import writing
 
-NAME = "parts"  # of the weights in a feature extractor's folder
-_ROUNDS = 5  # of the mean of shapes that are turned to lie on it
+NAME = "parts"  # name of the weights in a feature extractor's folder
+_ROUNDS = 5  # iterations of _mean_shape
 
 
 @dataclass(frozen=True)
 class PartAxes:
-    """``shape (468, 3)``: the points of the mean face; ``colours (K, 3)`` and ``width`` of the
-    words of colour of hair.
+    """``shape (468, 3)``: the points of the mean face; ``colours (K, 3)`` and ``width``: the colour
+    dictionary and its squared kernel width.
 
-    ``mean (D,)`` of the measures of all parts, one after another, and the ``axes (D, F)`` that
-    each part's lie on: of a mean square of 1."""
+    ``mean (D,)``: the mean of the measurements of all parts, concatenated; ``axes (D, F)``: the
+    principal axes of each part, scaled to a mean square of 1."""
 
     shape: np.ndarray
     colours: np.ndarray
@@ -42,13 +42,13 @@ class PartAxes:
 
 
 def part_groups() -> np.ndarray:
-    """``(P + 1,) int``: where the features of each of ``PARTS`` begin and end."""
+    """``(P + 1,) int``: the limits of the features of each of ``PARTS``."""
     return np.cumsum([0, *PART_AXES])
 
 
 def learn_part_axes(pictures: np.ndarray, colours: np.ndarray, width: float) -> PartAxes:
-    """The axes of ``pictures (N, H, W, 3) uint8`` and their mirror images, with words of colour
-    learned elsewhere."""
+    """The axes of ``pictures (N, H, W, 3) uint8``, which include their mirror images, with a given
+    colour dictionary."""
     parts = find_parts(pictures)
     shape = _mean_shape(parts.points)
     means, blocks = [], []
@@ -67,14 +67,14 @@ def learn_part_axes(pictures: np.ndarray, colours: np.ndarray, width: float) -> 
 
 
 def save_part_axes(axes: PartAxes, folder: Path) -> None:
-    """Write ``parts.weights.h5``, whole or not at all."""
+    """Write ``parts.weights.h5``, completely or not at all."""
     with writing(weights_file(folder, NAME)) as temporary, h5py.File(temporary, "w") as file:
         for field in dataclasses.fields(axes):
             file[field.name] = getattr(axes, field.name)
 
 
 def load_part_axes(folder: Path) -> PartAxes:
-    """The axes of ``folder``. Raises ``FileNotFoundError`` when there are none."""
+    """The axes of ``folder``. Raises ``FileNotFoundError`` if there are none."""
     path = weights_file(folder, NAME)
     if not path.exists():
         raise FileNotFoundError(f"no axes of parts at {path}; materialise feature_extractor")
@@ -88,7 +88,7 @@ def load_part_axes(folder: Path) -> PartAxes:
 def _measured(
     pictures: np.ndarray, parts: FaceParts, shape: np.ndarray, colours: np.ndarray, width: float
 ) -> list[np.ndarray]:
-    """For each of ``PARTS`` its measures, ``(N, d) float32``."""
+    """The measurements ``(N, d) float32`` of each of ``PARTS``."""
     shapes, turns = in_own_frame(parts.points, shape)
 
     def words(pixels: np.ndarray) -> np.ndarray:
@@ -100,8 +100,8 @@ def _measured(
 
 
 def _mean_shape(points: np.ndarray) -> np.ndarray:
-    """The mean of shapes turned to lie on it (generalised Procrustes analysis, Gower 1975),
-    ``(468, 3)``."""
+    """The mean ``(468, 3)`` of shapes that are rotated to fit it (generalised Procrustes analysis,
+    Gower 1975)."""
     mean = of_unit_size(points).mean(axis=0)
     for _ in range(_ROUNDS):
         mean = of_unit_size(in_own_frame(points, mean)[0].mean(axis=0, keepdims=True))[0]

@@ -1,10 +1,11 @@
-"""Features of faces learned from pictures alone: which small patches and which colours lie in which
-region. The trunk of the input models.
+"""The trunk of the input models: features of faces learned from pictures alone, which describe the
+small patches and the colours of each region.
 
-Whitened k-means patches (Coates, Lee and Ng 2011) and soft k-means colours, each pooled over a
-fine grid, and on the principal axes of each region: four rows of the face, its middle and both
-sides together, so that a mirror image swaps the sides. Beside them a thumbnail. No labels,
-so nothing is learned anew when somebody relabels."""
+Patches are found by whitened k-means (Coates, Lee and Ng 2011), colours by soft k-means. Both are
+pooled over a fine grid and projected on the principal axes of each region. The regions are four
+rows of the face, each with its middle and with its two sides, which share their axes so that a
+mirror image swaps them. A thumbnail is added. No labels are used, so nothing is learned again when
+labels change."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,10 +29,9 @@ from gaip3_pipeline.imaging.transform import opponent_channels
 
 Tensor = Any
 COLOURS = 48
-# regions: rows of the face; columns of the grid where the left side and the middle begin, and the
-# right side
+# regions: number of rows; columns of the grid where left side, middle and right side begin
 ROWS, SIDES = 4, (0, 3, 7)
-# of a region; 80 and 60 gained .003 of R² on photographs
+# axes of a region; 80 and 60 raised R² on photographs by .003 only
 PATCH_AXES, COLOUR_AXES, THUMBNAIL_AXES = 40, 30, 50
 THUMBNAIL = (16, 13)
 REGIONS = [
@@ -43,7 +43,7 @@ REGIONS = [
 
 
 class Pooled(layers.Layer):
-    """Means of ``(B, h, w, C)`` over each cell of a grid: ``(B, *GRID, C)``."""
+    """Means of ``(B, h, w, C)`` over each cell of the grid: ``(B, *GRID, C)``."""
 
     def build(self, shape: Sequence[int]) -> None:
         self._rows, self._columns = (
@@ -57,10 +57,10 @@ class Pooled(layers.Layer):
 
 
 class PatchWords(layers.Layer):
-    """How much of each patch of a dictionary, and of its opposite, lies where.
+    """The activation of each patch of the dictionary, and of its opposite, at each position.
 
-    ``(B, 128, 104, 3)`` in 0..255 to ``(B, 31, 25, 2 · PATCHES)``; a patch's own mean and
-    contrast do not count."""
+    ``(B, 128, 104, 3)`` in 0..255 to ``(B, 31, 25, 2 · PATCHES)``; a patch's own mean and contrast
+    are normalised."""
 
     def build(self, shape: Sequence[int]) -> None:
         self.directions = self.add_weight(
@@ -86,8 +86,8 @@ class PatchWords(layers.Layer):
 
 
 class ColourWords(layers.Layer):
-    """How near each pixel of the half-size picture is to each of a few colours: ``(B, 128, 104,
-    3)`` to ``(B, 64, 52, COLOURS)``."""
+    """The similarity (softmax) of each pixel of the half-size picture to each colour of the
+    dictionary: ``(B, 128, 104, 3)`` to ``(B, 64, 52, COLOURS)``."""
 
     def build(self, shape: Sequence[int]) -> None:
         self.centres = self.add_weight(shape=(COLOURS, 3), trainable=False, name="centres")
@@ -102,7 +102,7 @@ class ColourWords(layers.Layer):
 
 
 class OnAxes(layers.Layer):
-    """``(B, D)`` on the principal axes of its region: ``(B, K)``."""
+    """Projection on the principal axes of a region: ``(B, D)`` to ``(B, K)``."""
 
     def __init__(self, axes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -117,8 +117,8 @@ class OnAxes(layers.Layer):
 
 
 def build_trunk() -> tuple[keras.Model, keras.Model]:
-    """The trunk, ``(B, 128, 104, 3) float32 in 0..255 -> (B, D)``, and the same up to what its
-    axes project, a list of ``(B, d)``."""
+    """The trunk, ``(B, 128, 104, 3) float32`` in 0..255 to ``(B, D)``, and a model of the inputs of
+    its projections, a list of ``(B, d)``."""
     pictures = keras.Input((HEIGHT, WIDTH, 3))
     words: dict[str, layers.Layer] = {
         "patches": PatchWords(name="patch_words"),
@@ -126,7 +126,7 @@ def build_trunk() -> tuple[keras.Model, keras.Model]:
     }
     before, after = [], []
     for name, axes in (("patches", PATCH_AXES), ("colours", COLOUR_AXES)):
-        # the root tames the few words that fill a cell
+        # the square root reduces the weight of the few words that fill a cell
         cells = ops.sqrt(Pooled()(words[name](pictures)) + 1e-12)
         for row in range(ROWS):
             top, bottom = row * GRID[0] // ROWS, (row + 1) * GRID[0] // ROWS
@@ -151,7 +151,7 @@ def build_trunk() -> tuple[keras.Model, keras.Model]:
 
 
 def trunk_groups() -> np.ndarray:
-    """``(G + 1,) int``: where the features of each region begin and end: (side, middle) of four
-    rows, of patches, of colours; the thumbnail."""
+    """``(G + 1,) int``: the limits of the features of each region: (side, middle) of four rows, for
+    patches, then for colours; the thumbnail."""
     sizes = [n for axes in (PATCH_AXES, COLOUR_AXES) for _ in range(ROWS) for n in (2 * axes, axes)]
     return np.cumsum([0, *sizes, THUMBNAIL_AXES])

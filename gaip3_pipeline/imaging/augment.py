@@ -1,5 +1,5 @@
-"""Pictures on their way into a network: shrinking and augmentation of uint8 batches. Pure
-functions of arrays."""
+"""Shrinking and augmentation of batches of pictures before they enter a network. Pure functions of
+arrays."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from gaip3_pipeline.imaging.transform import area_resize
 
 
 def shrink(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``(N, H, W, 3) uint8 -> (N, height, width, 3) uint8`` by area means."""
+    """``(N, H, W, 3) uint8`` to ``(N, height, width, 3) uint8`` by area means."""
     if images.shape[1:3] == (height, width):
         return np.asarray(images)
     out = np.empty((len(images), height, width, 3), np.uint8)
@@ -23,13 +23,15 @@ def as_float(images: np.ndarray) -> np.ndarray:
 
 
 def flip_some(images: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Each picture mirrored or not with equal chance, and ``(B,) bool`` of which."""
+    """Mirror each of ``images (B, H, W, 3)`` with probability 1/2; also returns ``(B,) bool``, True
+    where mirrored."""
     flipped = generator.random(len(images)) < 0.5
     return np.where(flipped[:, None, None, None], images[:, :, ::-1], images), flipped
 
 
 def shift(images: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
-    """Each picture moved by up to ``most`` pixels both ways; the border is repeated."""
+    """``(B, H, W, 3)``: each picture shifted by up to ``most`` pixels along both axes; border
+    pixels are repeated."""
     if most == 0:
         return images
     height, width = images.shape[1:3]
@@ -41,8 +43,8 @@ def shift(images: np.ndarray, most: int, generator: np.random.Generator) -> np.n
 
 
 def blur(images: np.ndarray, most: float, generator: np.random.Generator) -> np.ndarray:
-    """``(B, H, W, 3) uint8``: half of the pictures blurred by a Gaussian of up to ``most``
-    pixels."""
+    """``(B, H, W, 3) uint8``: half of the pictures blurred, by a Gaussian of standard deviation up
+    to ``most`` pixels."""
     if most == 0:
         return images
     out = images.copy()
@@ -53,8 +55,8 @@ def blur(images: np.ndarray, most: float, generator: np.random.Generator) -> np.
 
 
 def jitter(images: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """``(B, H, W, 3) float32 in 0..1``: contrast scaled by 1 ± ``strength`` and brightness moved
-    by ± half of it."""
+    """``(B, H, W, 3) float32`` in 0..1: contrast scaled by 1 ± ``strength``, brightness shifted by
+    ± half of it."""
     if strength == 0:
         return images
     contrast = generator.uniform(1 - strength, 1 + strength, (len(images), 1, 1, 1)).astype(

@@ -1,5 +1,4 @@
-"""Contact sheets small enough for metadata: one JPEG of already chosen pictures, and its
-Markdown."""
+"""Contact sheets small enough for metadata: pictures in a grid as one JPEG, and its Markdown."""
 
 import base64
 import math
@@ -25,10 +24,10 @@ def contact_sheet(
     max_bytes: int = MAX_BYTES,
 ) -> bytes:
     """A JPEG of ``images`` (``(H, W, 3) uint8`` RGB each) in rows of ``columns``, each fitted into
-    ``cell`` (width, height).
+    ``cell`` (width, height) in pixels.
 
-    Quality is lowered, and then the size, until the sheet takes at most ``max_bytes``.
-    """
+    The JPEG quality and then the size are lowered until the sheet takes at most ``max_bytes``.
+    Raises ValueError if no sheet fits."""
     columns = max(1, min(columns, len(images)))
     rows = math.ceil(len(images) / columns)
     caption_height, title_height = (14 if captions else 0), (20 if title else 0)
@@ -68,8 +67,8 @@ def pairs(
     gain: float = 2.0,
     across: int = 3,
 ) -> bytes:
-    """A JPEG of triples before, after and difference (``128 + gain·(after − before)``),
-    ``across`` triples in a row."""
+    """A JPEG of triples: before, after and difference (``128 + gain·(after − before)``), ``across``
+    triples in a row."""
     shown: list[np.ndarray] = []
     for x, y in zip(before, after, strict=True):
         difference = 128 + gain * (y.astype(np.float32) - x.astype(np.float32))
@@ -79,13 +78,13 @@ def pairs(
 
 
 def to_markdown(jpeg: bytes, alt: str) -> str:
-    """An image in Markdown that carries its bytes, as Dagster's metadata shows it."""
+    """A Markdown image that contains the bytes of ``jpeg``, which Dagster's metadata displays."""
     text = " ".join(alt.replace("[", "(").replace("]", ")").split())
     return f"![{text}](data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')})"
 
 
 def _fit(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
-    """``image`` scaled to touch the borders of ``cell`` from inside, its proportions kept."""
+    """``image`` scaled to the largest size that fits into ``cell``, its proportions kept."""
     scale = min(cell[0] / image.shape[1], cell[1] / image.shape[0])
     width, height = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     if scale > 1:

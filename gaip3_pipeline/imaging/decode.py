@@ -1,9 +1,9 @@
-"""Reading one picture file into upright RGB pixels, no larger than its use needs.
+"""Reads one picture file as upright RGB pixels, no larger than its use needs.
 
-JPEG is decoded by OpenCV's libjpeg-turbo at 1/2, 1/4 or 1/8 where that cannot be told from a
-full decode (:func:`reduction`); PNG, WebP and CMYK by Pillow. Formats are told by content, never
-by suffix. Transparency is dropped, not blended with a background, since the colours below it are
-the photograph's own (and as OpenCV and Pillow's ``convert("RGB")`` do)."""
+JPEG is decoded by OpenCV's libjpeg-turbo, at 1/2, 1/4 or 1/8 where the result is nearly that of a
+full decode (:func:`reduction`); PNG, WebP and CMYK by Pillow. Formats are recognised by content,
+never by suffix. Transparency is dropped, as by OpenCV and by Pillow's ``convert("RGB")``, and not
+blended with a background: the colours of transparent pixels belong to the photograph."""
 
 import io
 import math
@@ -40,20 +40,21 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class UnusableImage(ValueError):
-    """A file that gives no picture; the message is one line that says why."""
+    """A file without a usable picture; the message is one line with the reason."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a picture is decoded for: ``crop`` of the width off each side, then area-resized to
-    ``height`` x ``width`` pixels."""
+    """The size that a picture is decoded for: the share ``crop`` of the width is cut off each side,
+    the rest is area-resized to ``height`` x ``width`` pixels."""
 
     height: int
     width: int
     crop: float = 0.0
 
     def columns(self, width: int) -> tuple[int, int]:
-        """The first and the last-but-one column kept of a picture ``width`` pixels wide."""
+        """The columns kept of a picture ``width`` pixels wide: the first, and the end
+        (exclusive)."""
         cut = round(width * self.crop)
         return cut, width - cut
 
@@ -63,8 +64,8 @@ class Picture:
     """``pixels`` is ``(h, w, 3) uint8`` RGB, upright: the picture of ``width`` x ``height`` pixels
     reduced by ``reduction``.
 
-    ``notes`` says what is out of the ordinary (``greyscale``, ``turned by EXIF orientation 6``,
-    …); it is empty for most."""
+    ``notes`` lists what is unusual (``greyscale``, ``turned by EXIF orientation 6``, …); it is
+    empty for most pictures."""
 
     pixels: np.ndarray
     width: int
@@ -74,14 +75,15 @@ class Picture:
 
 
 def reduction(width: int, height: int, target: Target) -> int:
-    """The largest of 8, 4, 2, 1 by which a JPEG may be reduced in decoding for ``target``; sizes
-    are of the upright picture.
+    """The largest of 8, 4, 2, 1 by which a JPEG may be reduced while decoding for ``target``;
+    ``width`` and ``height`` are those of the upright picture.
 
-    The result must stay below 0.5 grey levels mean absolute difference from a full decode. On
-    photographs re-saved at 256² to 2048² that holds when output pixels begin and end on pixels
-    of the reduced picture and have 2 of them a side, or 1 of an eighth (0.10 to 0.39; 1 of a
-    quarter gave up to 0.53 with strong colour noise), and when 3 or more a side fall on each
-    wherever its edges lie (up to 0.4; with 2.3 it was 0.48, with 1.5 1.0)."""
+    The mean absolute difference from a full decode must stay below 0.5 grey levels. On photographs
+    saved again at 256² to 2048² this holds in two cases. First, if output pixels begin and end on
+    pixels of the reduced picture and span at least 2 of them per axis, or at least 1 at an eighth
+    (differences 0.10 to 0.39; 1 at a quarter gave up to 0.53 with strong colour noise). Second, if
+    output pixels span at least 3 of them per axis, wherever their edges lie (up to 0.4; 2.3 gave
+    0.48, 1.5 gave 1.0)."""
     left, right = target.columns(width)
     for factor in (8, 4, 2):
         across, down = (right - left) / factor / target.width, height / factor / target.height
@@ -104,8 +106,8 @@ def decode(
 ) -> Picture:
     """The picture in the bytes ``data`` of a file called ``name``. Raises :class:`UnusableImage`.
 
-    More than ``max_pixels`` are refused from the header. ``large`` is held while a picture of
-    more than :data:`LARGE` pixels is decoded."""
+    A picture of more than ``max_pixels`` is refused after reading its header. The lock ``large`` is
+    held while a picture of more than :data:`LARGE` pixels is decoded."""
     if not data:
         raise UnusableImage("empty file")
     try:
@@ -120,7 +122,7 @@ def decode(
         raise UnusableImage(f"too large: {e}") from e
     except Image.UnidentifiedImageError as e:
         raise UnusableImage(f"not a JPEG, PNG or WebP picture (it begins with {data[:8]!r})") from e
-    # what Pillow raises for damaged files is open-ended: OSError, SyntaxError, struct.error,
+    # Pillow raises many kinds of errors for damaged files: OSError, SyntaxError, struct.error,
     # zlib.error, …
     except Exception as e:
         raise UnusableImage(f"damaged: {' '.join(str(e).split()) or type(e).__name__}") from e
@@ -142,8 +144,8 @@ def _jpeg(
 ) -> Picture:
     parts = structure(data)
     _refuse_huge(parts.width, parts.height, max_pixels)
-    # Pillow's header costs a tenth of a millisecond, which shows beside a decode of three; most
-    # files need nothing from it
+    # Reading the header with Pillow takes 0.1 ms, which is noticeable beside a decode of 3 ms, and
+    # most files do not need it
     orientation = (
         _orientation(Image.open(io.BytesIO(data), formats=_FORMATS)) if parts.has_app1 else 1
     )
@@ -217,7 +219,8 @@ def _upright(
 
 
 def _pillow(image: Image.Image, notes: list[str]) -> np.ndarray:
-    """Decode a PNG or WebP picture to ``(H, W, 3) uint8``, noting what was converted."""
+    """Decode a PNG or WebP picture to ``(H, W, 3) uint8`` and add notes on conversions to
+    ``notes``."""
     image.load()
     if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip at 255
         notes.append("greyscale")
@@ -235,6 +238,6 @@ def _pillow(image: Image.Image, notes: list[str]) -> np.ndarray:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF says nothing about the picture
+    except Exception:  # damaged EXIF is ignored: the picture may be intact
         return 1
     return value if value in _UPRIGHT else 1

@@ -1,9 +1,9 @@
-"""Which pictures show the same photograph: once more, re-encoded, resized, brightened, moved or cut
-by a few pixels, or mirrored.
+"""Finds pictures that show the same photograph: repeated, re-encoded, resized, brightened, shifted
+or cut by a few pixels, or mirrored.
 
-A perceptual hash (ImageHash's pHash) of each picture and of its mirror image names the
-candidates, pixels decide: the correlation of two grey pictures, one moved and stretched onto the
-other, does not care about brightness and contrast."""
+A perceptual hash (ImageHash's pHash) of each picture and of its mirror image selects candidates.
+Pixels decide: the correlation of two grey pictures after aligning one with the other, which does
+not depend on brightness and contrast."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,29 +16,30 @@ from PIL import Image
 
 from gaip3_pipeline.imaging.processing import in_order
 
-HASH_SIZE = 16  # bits a side, of the 256 of a hash
-# Of 3.9 million pairs of different photographs (2,781 of them, each also mirrored) the most alike
-# have .975 after alignment, of 142 million of painted faces .989; 398 twins each, re-encoded at
-# quality 30, darkened, mirrored, moved by 1 or 2 pixels, or cut by 1 to 3 pixels and enlarged, have
-# at least .992. Unaligned, a twin moved by 2 pixels both ways has .937 beside its slopes, and 82
-# other bits.
+HASH_SIZE = 16  # bits per side; a hash has 256 bits
+# After alignment, the highest correlation of different pictures is .975 among 3.9 million pairs of
+# photographs (2,781 photographs, each also mirrored) and .989 among 142 million pairs of painted
+# faces. Twins have at least .992: 398 each that are re-encoded at quality 30, darkened, mirrored,
+# shifted by 1 or 2 pixels, or cut by 1 to 3 pixels and enlarged. Before alignment, a twin shifted
+# by 2 pixels along both axes has .937 with the picture and its derivatives (_moves), and 82 other
+# bits.
 LEAST_CORRELATION = 0.99
 MOST_BITS = 96
-# the grey pictures: the size of resized pictures, since coarser ones cannot be moved by a part of a
-# pixel unharmed
+# size of the grey pictures, that of resized pictures: smaller ones would lose accuracy when shifted
+# by a fraction of a pixel
 GREY_SIZE = (128, 104)
 _COARSE = (32, 26)
-# correlation of coarse pictures where a small move is allowed for: spares the alignment of most
-# candidates
+# least correlation of coarse pictures, small shifts allowed for; most candidates do not reach it
+# and are not aligned
 _LEAST_MOVED = 0.935
 _STEPS = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 5, 1e-3)
-_BLOCK = 2048  # pictures on a side of what is compared at once
+_BLOCK = 2048  # pictures on each side of a block of pairs compared at once
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures (``first < second``) of one photograph: the bits in which their hashes
-    differ, correlation, whether one is mirrored."""
+    """Two pictures (``first < second``) of one photograph: the number of bits in which their hashes
+    differ, their correlation, and whether one is mirrored."""
 
     first: int
     second: int
@@ -48,7 +49,7 @@ class Pair:
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
-    """``(H, W, 3) uint8 -> (2, 32) uint8``: the packed hash of a picture and that of its mirror
+    """``(H, W, 3) uint8`` to ``(2, 32) uint8``: the packed hash of a picture and that of its mirror
     image."""
     both = (image, image[:, ::-1])
     return np.stack(
@@ -62,7 +63,7 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-    """``(H, W, 3) uint8 -> (128, 104) uint8``."""
+    """``(H, W, 3) uint8`` to ``(128, 104) uint8``."""
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     return (
         grey
@@ -72,14 +73,14 @@ def to_grey(image: np.ndarray) -> np.ndarray:
 
 
 def near_duplicates(hashes: np.ndarray, greys: np.ndarray) -> list[Pair]:
-    """Every pair of one photograph, for ``hashes (N, 2, 32) uint8`` and ``greys (N, 128, 104)
-    uint8``; memory does not grow with N²."""
+    """Every pair that shows one photograph, for ``hashes (N, 2, 32) uint8`` and
+    ``greys (N, 128, 104) uint8``; memory does not grow with N²."""
     small = coarse(greys, _COARSE)
     bits = [
         np.where(np.unpackbits(hashes[:, turned], axis=1), 1.0, -1.0).astype(np.float32)
         for turned in (0, 1)
     ]
-    # of a block that is compared with many
+    # cached, since one block is compared with many others
     moves = lru_cache(1)(lambda start: _moves(small[start : start + _BLOCK]))
 
     def candidates(rows: slice, columns: slice, mirrored: bool) -> np.ndarray:
@@ -103,11 +104,11 @@ def compared(
     candidates: Callable[[slice, slice, bool], np.ndarray],
     compare: Callable[[np.ndarray, np.ndarray], float],
 ) -> Iterator[tuple[int, int, bool, float]]:
-    """``(first, second, mirrored, compare's result)`` of every pair of ``greys (N, h, w)``,
-    ``first < second``, that is a candidate.
+    """Yield ``(first, second, mirrored, result of compare)`` for each candidate pair of
+    ``greys (N, h, w)``, with ``first < second``.
 
     ``candidates(rows, columns, mirrored)`` gives ``(rows, columns) bool`` for a block of pairs,
-    the second of each mirrored or not; they are compared on all cores."""
+    with the second picture of each mirrored or not. Pairs are compared on all cores."""
     for top in range(0, len(greys), _BLOCK):
         for left in range(top, len(greys), _BLOCK):
             for mirrored in (False, True):
@@ -124,8 +125,8 @@ def compared(
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """The correlation of ``a`` and ``b`` (``(h, w) uint8``), one moved and stretched onto the
-    other; 0 where that fails."""
+    """The correlation of ``a`` and ``b`` (``(h, w) uint8``) after an affine alignment; 0 if the
+    alignment fails."""
     start, everywhere = np.eye(2, 3, dtype=np.float32), np.full(a.shape, 255, np.uint8)
     try:
         return float(
@@ -139,13 +140,13 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
                 5,
             )[0]
         )
-    except cv2.error:  # flat, or so unlike that it does not converge
+    except cv2.error:  # a flat picture, or pictures so different that it does not converge
         return 0.0
 
 
 def coarse(greys: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``(N, h, w) uint8 -> (N, *size) float32``, of zero mean and unit norm; ``size`` divides
-    that of ``greys``."""
+    """``(N, h, w) uint8`` to ``(N, *size) float32`` with zero mean and unit norm; ``size`` must
+    divide that of ``greys``."""
     n, (height, width), (rows, columns) = len(greys), greys.shape[1:], size
     small = greys.reshape(n, rows, height // rows, columns, width // columns).mean(
         axis=(2, 4), dtype=np.float32
@@ -155,11 +156,11 @@ def coarse(greys: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _moves(small: np.ndarray) -> np.ndarray:
-    """``(N, 32, 26)`` of :func:`coarse` ``-> (4, N, 832) float32``: what a picture becomes when
-    moved and stretched a little, orthonormal.
+    """For ``small (N, 32, 26)`` of :func:`coarse` an orthonormal basis of its small shifts and
+    stretches, ``(4, N, 832) float32``.
 
-    A small move adds a multiple of the picture's slopes (Simard et al. 1993, tangent distance).
-    """
+    A small shift adds a multiple of the picture's derivatives (tangent distance, Simard et al.
+    1993)."""
     y, x = np.mgrid[: _COARSE[0], : _COARSE[1]].astype(np.float32)
     down, across = np.gradient(small, axis=(1, 2))
     stretched = (y - y.mean()) * down + (x - x.mean()) * across
@@ -169,7 +170,7 @@ def _moves(small: np.ndarray) -> np.ndarray:
 
 
 def _likeness(axes: np.ndarray, small: np.ndarray) -> np.ndarray:
-    """``(N, M)``: the correlation of each of ``small (M, 32, 26)`` with each picture of ``axes
-    (4, N, 832)``, moved as fits best."""
+    """``(N, M)``: the correlation of each of ``small (M, 32, 26)`` with the best small shift of
+    each picture of ``axes (4, N, 832)``."""
     flat = small.reshape(len(small), -1).T
     return np.sqrt(sum((axis @ flat) ** 2 for axis in axes))

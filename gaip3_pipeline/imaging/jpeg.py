@@ -1,11 +1,11 @@
-"""The marker structure of a JPEG file: whether the file is whole, and the part of it that an eighth
-of its size needs.
+"""The marker structure of a JPEG file: whether the file is complete, and the part of it that is
+needed to decode at 1/8.
 
 At 1/8 every 8x8 block of luma becomes one pixel, its mean, which is the DC coefficient alone. A
-progressive file keeps the other (AC) coefficients in scans of their own, the greater part of its
-bytes, and those of luma need not be decoded at all. Entropy decoding is what a progressive JPEG
-costs, so this saves most of the time and changes no pixel. In a baseline file DC and AC are
-interleaved and nothing can be left out. Markers and segments: ITU-T T.81, annex B."""
+progressive file stores the other (AC) coefficients in separate scans, most of its bytes, and those
+of luma need not be decoded at all. Entropy decoding takes most of the time of a progressive JPEG,
+so this saves most of the time and changes no pixel. In a baseline file DC and AC are interleaved
+and nothing can be left out. Markers and segments: ITU-T T.81, annex B."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -53,9 +53,9 @@ class Scan:
 
 @dataclass(frozen=True)
 class Structure:
-    """Frame marker (SOFn), width and height as stored, components, scans in file order, where
-    each quantisation table segment's payload lies, and whether there is an APP1 segment (EXIF or
-    XMP), which may say how to turn the picture."""
+    """Frame marker (SOFn), width and height as stored, components, scans in file order, the
+    position of each quantisation table segment's payload, and whether there is an APP1 segment
+    (EXIF or XMP), which may contain the orientation."""
 
     frame: int
     width: int
@@ -125,7 +125,7 @@ def structure(data: bytes) -> Structure:
 
 
 def _possible_ends(data: bytes) -> list[int]:
-    """The places of all bytes 0xFF that would end a scan if they stood in one."""
+    """The positions of all bytes 0xFF that would end a scan if they were inside one."""
     content = np.frombuffer(data, np.uint8)
     places = (content[:-1] == 0xFF).nonzero()[0]
     return places[_ENDS_SCAN[content[places + 1]]].tolist()
@@ -133,15 +133,15 @@ def _possible_ends(data: bytes) -> list[int]:
 
 def for_an_eighth(data: bytes, parts: Structure) -> bytes:
     """A JPEG that decodes at 1/8 to the same pixels as ``data``, without the scans that such a
-    decode leaves unused.
+    decode does not use.
 
-    Subsampled chroma is decoded at 2/8 or more, so its AC scans stay. ``data`` itself comes back
-    where nothing can be left out.
+    Subsampled chroma is decoded at 2/8 or more, so its AC scans stay. If nothing can be left out,
+    ``data`` itself is returned.
 
-    libjpeg smooths blocks whose AC coefficients have not arrived, and the DC values with them,
-    but not where a quantisation table has a zero among its low frequencies (``smoothing_ok`` in
-    jdcoefct.c); so the first AC entry of the tables of components that lose their AC scans is
-    set to 0. It scales only coefficients that are no longer there."""
+    libjpeg smooths blocks whose AC coefficients are missing, and with them the DC values, unless a
+    quantisation table has a zero among its low frequencies (``smoothing_ok`` in jdcoefct.c).
+    Therefore the first AC entry is set to 0 in the tables of components that lose their AC scans.
+    It scales only coefficients that are no longer there."""
     if parts.frame != SOF_PROGRESSIVE or any(
         start > parts.scans[0].start for start, _ in parts.tables
     ):

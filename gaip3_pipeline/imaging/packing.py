@@ -1,5 +1,5 @@
-"""Pictures as arrays: packed into one ``.npy`` file that training reads memory-mapped, or
-streamed in batches for scoring."""
+"""Pictures as arrays: packed into one ``.npy`` file that trainings read memory-mapped, or streamed
+in batches for scoring."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,17 +12,16 @@ from gaip3_pipeline.imaging.processing import in_order
 from gaip3_pipeline.imaging.transform import resize
 from gaip3_pipeline.tables.files import writing
 
-_MAX_PIXELS = 50_000_000  # far above what the pipeline makes
+_MAX_PIXELS = 50_000_000  # far above the size of pictures that the pipeline writes
 
 
 def load_image(
     path: Path, height: int, width: int, crop: float = 0.0, max_pixels: int = _MAX_PIXELS
 ) -> np.ndarray:
-    """One picture, ``crop`` of its width cut off each side, area-resized to ``(height, width, 3)
-    uint8``.
+    """One picture as ``(height, width, 3) uint8``: the share ``crop`` of its width is cut off each
+    side, the rest is area-resized.
 
-    Raises :class:`UnusableImage` naming the file.
-    """
+    Raises :class:`UnusableImage` with the name of the file."""
     target = Target(height, width, crop)
     try:
         return resize(decode(path.read_bytes(), path.name, target, max_pixels), target)
@@ -38,11 +37,11 @@ def load_images(
     progress: Callable[[int, int], None] | None = None,
     load: Callable[[Any, int, int], np.ndarray] = load_image,
 ) -> Iterator[np.ndarray]:
-    """Batches of ``(B, height, width, 3) uint8`` in the order of ``paths``, the last one smaller;
-    memory does not grow with their number.
+    """Yield batches of ``(B, height, width, 3) uint8`` in the order of ``paths``; the last may be
+    smaller. Memory does not grow with the number of pictures.
 
-    Pictures are decoded by ``load``, which takes an element of ``paths``, ahead on all cores
-    while the caller works. Raises :class:`UnusableImage` naming the file."""
+    ``load`` decodes one element of ``paths``; it runs ahead on all cores while the caller works.
+    Raises :class:`UnusableImage` with the name of the file."""
     batch: list[np.ndarray] = []
     for number, image in enumerate(in_order(lambda p: load(p, height, width), paths), 1):
         batch.append(image)
@@ -62,10 +61,9 @@ def pack(
     load: Callable[[Any, int, int], np.ndarray] = load_image,
 ) -> None:
     """Write ``(N, height, width, 3) uint8`` in the order of ``paths`` as the ``.npy`` file
-    ``out_path``, whole or not at all.
+    ``out_path``, completely or not at all.
 
-    Raises :class:`UnusableImage` naming the file.
-    """
+    Raises :class:`UnusableImage` with the name of the file."""
     with writing(out_path) as temporary:
         packed = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.uint8, shape=(len(paths), height, width, 3)

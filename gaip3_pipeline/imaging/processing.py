@@ -1,12 +1,12 @@
 """The processed image sets: originals to resized pictures, resized pictures to brightness copies,
-each with its manifest.
+each set with its manifest.
 
-A run redoes only what is missing or changed. A picture is new when its source's size, mtime_ns
-or inode *and* its content differ from what the manifest, or the journal of a killed run,
-recorded; other settings redo all. Pictures are written beside their place and renamed, never in
-place, because ``final/`` hard-links them. Decoding, encoding and hashing release the GIL, so
-threads use all cores, also in a process that holds TensorFlow; a bounded number of pictures is
-in memory at any time."""
+A run processes only what is missing or changed. A source is changed if its size, mtime_ns or inode
+*and* its content differ from those in the manifest, or in the journal of a killed run; with other
+settings all are processed again. Pictures are written to a temporary file and renamed, never
+changed in place, because ``final/`` contains hard links to them. Decoding, encoding and hashing
+release the GIL, so threads use all cores, also in a process that has loaded TensorFlow. The number
+of pictures in memory is bounded."""
 
 import hashlib
 import json
@@ -37,20 +37,20 @@ Progress = Callable[[int, int], None]
 _Make = Callable[[bytes, Path], tuple[bytes, tuple[str, ...]]]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-_BYTES_PER_PIXEL = 8  # of the largest file that a picture could need: 16-bit RGBA, not compressed
+_BYTES_PER_PIXEL = 8  # of the largest file that a picture can need: uncompressed 16-bit RGBA
 
 
 class MissingSource(FileNotFoundError):
-    """There is nothing to process; the message names the remedy."""
+    """There is nothing to process; the message gives the remedy."""
 
 
 @dataclass(frozen=True)
 class ProcessedSet:
-    """What a run did: ``done`` pictures made, ``reused`` kept, ``removed`` files whose original is
-    gone.
+    """The result of a run: its manifest, the numbers of pictures made (``done``), of pictures kept
+    (``reused``) and of files ``removed`` because their original is gone.
 
-    ``unusable`` originals, and those that the user ``dropped``; ``unknown`` names what the user
-    dropped and no original stands behind."""
+    ``unusable`` counts originals without a usable picture, ``dropped`` those that the user dropped;
+    ``unknown`` lists dropped stems that no original has."""
 
     manifest: pd.DataFrame
     done: int
@@ -73,7 +73,7 @@ def asset_name(kind: str, image_set: ImageSet) -> str:
 
 
 def read_picture(path: Path, max_pixels: int) -> tuple[bytes, os.stat_result]:
-    """A file's bytes, and its status at that time. Raises :class:`UnusableImage`."""
+    """A file's bytes, and its status when it was read. Raises :class:`UnusableImage`."""
     try:
         path.name.encode("utf-8")
     except UnicodeEncodeError as e:
@@ -91,16 +91,14 @@ def read_picture(path: Path, max_pixels: int) -> tuple[bytes, os.stat_result]:
 def resize_picture(
     data: bytes, name: str, settings: Images, large: AbstractContextManager[object] | None = None
 ) -> tuple[bytes, tuple[str, ...]]:
-    """An original file's bytes to those of its resized JPEG, and notes. Raises
-    :class:`UnusableImage`."""
+    """The resized JPEG of an original file's bytes, and notes. Raises :class:`UnusableImage`."""
     target = Target(settings.height, settings.width, settings.crop)
     picture = decode(data, name, target, settings.max_pixels, large)
     return encode_jpeg(resize(picture, target), settings.jpeg_quality), picture.notes
 
 
 def brightness_copy(data: bytes, stem: str, settings: Images) -> bytes:
-    """One resized JPEG's bytes to the bytes of its brightness copy. Raises
-    :class:`UnusableImage`."""
+    """The brightness copy of a resized JPEG, bytes to bytes. Raises :class:`UnusableImage`."""
     picture = decode(
         data, f"{stem}.jpg", Target(settings.height, settings.width), settings.max_pixels
     )
@@ -113,9 +111,9 @@ def resize_set(
     """Crop and area-resize every original of ``image_set`` into ``resized/`` and write the
     manifest.
 
-    Raises :class:`MissingSource` (nothing is removed then),
-    :class:`~gaip3_pipeline.tables.image_files.DuplicateStems`, and OSError when a picture cannot
-    be written; what was finished until then is kept and not done again."""
+    Raises :class:`MissingSource` (then nothing is removed),
+    :class:`~gaip3_pipeline.tables.image_files.DuplicateStems`, and OSError if a picture cannot be
+    written. Pictures finished before an error are kept and not processed again."""
     folder = root.original(image_set)
     sources = by_stem(list_images(folder))
     if not sources:
@@ -156,11 +154,11 @@ def resize_set(
 def augment_set(
     root: DataRoot, image_set: ImageSet, settings: Images, progress: Progress | None = None
 ) -> ProcessedSet:
-    """Make one brightness copy of every resized picture of ``image_set`` into ``augmented/`` and
+    """Make one brightness copy of every resized picture of ``image_set`` in ``augmented/`` and
     write the manifest.
 
-    Originals that gave no resized picture keep their row and reason. Raises as :func:`resize_set`.
-    """
+    Originals without a resized picture have a row with the same reason. Raises as
+    :func:`resize_set`."""
     made_from = root.manifest(asset_name("resized", image_set))
     if not made_from.exists():
         raise MissingSource(f"{made_from} is missing: make resized_{image_set.id} first")
@@ -196,9 +194,9 @@ def augment_set(
 def in_order(
     work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None
 ) -> Iterator[_Result]:
-    """``map`` on all cores in the order of ``items``, holding a bounded number of results; the
-    first error ends it."""
-    # one more, so that a core is not idle while a thread waits for the disk
+    """``map`` on all cores in the order of ``items`` with a bounded number of results in memory;
+    the first error is raised and ends it."""
+    # one more than cores, so that no core is idle while a thread waits for the disk
     workers = workers or cores() + 1
     waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -234,7 +232,7 @@ def _process(
     output, asset = root.processed(kind, image_set), asset_name(kind, image_set)
     _keep_apart(root.original(image_set), output)
     output.mkdir(parents=True, exist_ok=True)
-    for leftover in output.glob(".writing-*"):  # of a killed run
+    for leftover in output.glob(".writing-*"):  # temporary files of a killed run
         leftover.unlink()
     fingerprint = json.dumps({"kind": kind, **made_by}, sort_keys=True)
     journal = Journal(root.journal(asset), fingerprint)
@@ -332,7 +330,7 @@ def _one(
     row = replace(
         row, size=len(made), sha256=hashlib.sha256(made).hexdigest(), reason="; ".join(notes)
     )
-    if not _holds(target, row):  # equal bytes stay, with their hard links
+    if not _holds(target, row):  # a file with equal bytes stays, with its hard links
         write_bytes_atomically(target, made)
     return replace(
         row, status=manifests.NOTED if notes else manifests.OK, mtime_ns=target.stat().st_mtime_ns
@@ -340,8 +338,8 @@ def _one(
 
 
 def _is_current(root: DataRoot, source: Path, row: Row) -> bool:
-    """Whether neither the source nor the file made from it has been touched since ``row`` was
-    written."""
+    """Whether the source and the file made from it are unchanged since ``row`` was written, judged
+    by sizes and times."""
     try:
         if row.source != _source(root, source) or stat_key(source.stat()) != (
             row.source_size,
@@ -358,7 +356,7 @@ def _is_current(root: DataRoot, source: Path, row: Row) -> bool:
 
 
 def _holds(path: Path, row: Row) -> bool:
-    """Whether the file at ``path`` has the content that ``row`` says."""
+    """Whether the file at ``path`` has the content recorded in ``row``."""
     try:
         return path.stat().st_size == row.size and file_sha256(path) == row.sha256
     except OSError:
@@ -366,7 +364,7 @@ def _holds(path: Path, row: Row) -> bool:
 
 
 def _keep_apart(originals: Path, output: Path) -> None:
-    """Refuse to write where originals lie, whatever links there are, since files are removed
+    """Raise ValueError if originals and output overlap, links resolved, since files are removed
     from the output folder."""
     source, target = originals.resolve(), output.resolve()
     if source.is_relative_to(target) or target.is_relative_to(source):
@@ -376,7 +374,7 @@ def _keep_apart(originals: Path, output: Path) -> None:
 
 
 def _remove_others(root: DataRoot, output: Path, wanted: set[str]) -> int:
-    """Remove the pictures in ``output`` that no original stands behind."""
+    """Remove the pictures in ``output`` that have no original; returns their number."""
     others = [
         p
         for p in output.iterdir()

@@ -39,21 +39,21 @@ def area_resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def brightness_ratio(stem: str) -> float:
-    """The ratio of the brightness copy of the picture whose file stem is ``stem``; by name, so
-    that it never changes with others."""
+    """The ratio of the brightness copy of the picture with this file stem; it depends on the name
+    only, so other pictures do not change it."""
     return RATIOS[zlib.crc32(stem.encode("utf-8")) % len(RATIOS)]
 
 
 def brighten(pixels: np.ndarray, ratio: float) -> np.ndarray:
-    """``uint8`` to ``uint8``: x·r below 1, x·(2−r) + 255·(r−1) above, rounded."""
+    """``uint8`` to ``uint8``: x·r for a ratio r below 1, x·(2−r) + 255·(r−1) above, rounded."""
     levels = np.arange(256)
     table = levels * ratio if ratio < 1 else levels * (2 - ratio) + 255 * (ratio - 1)
     return np.rint(table).astype(np.uint8)[pixels]
 
 
 def opponent_channels(pixels: Array) -> tuple[Array, Array, Array]:
-    """``(…, 3)`` in 0..255 to lightness and two weighted colour differences, about 0..1, ``(…)``
-    each; of arrays and tensors."""
+    """``pixels (…, 3)`` in 0..255 to lightness and two weighted colour differences, each ``(…)``
+    and about 0..1. For arrays and tensors."""
     red, green, blue = (pixels[..., i] / 255.0 for i in range(3))
     return (
         (red + green + blue) / 3.0,
@@ -68,8 +68,8 @@ def opponent(pixels: np.ndarray) -> np.ndarray:
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """``(H, W, 3) uint8`` RGB as a baseline JPEG with full-resolution colour, since halved
-    colour shows in pictures this small."""
+    """``(H, W, 3) uint8`` RGB as a baseline JPEG with full-resolution colour, since subsampled
+    colour is visible in pictures this small. Raises ValueError if it cannot be encoded."""
     parameters = [
         cv2.IMWRITE_JPEG_QUALITY,
         quality,
@@ -88,7 +88,7 @@ def _weighted(pixels: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.n
 
 
 def _area_weights(start: float, stop: float, size: int, count: int) -> np.ndarray:
-    """``(count, size) float32``: the share of each of ``size`` pixels in each of ``count`` equal
+    """``(count, size) float32``: the weight of each of ``size`` pixels in each of ``count`` equal
     parts of ``start..stop``."""
     edges = np.linspace(start, stop, count + 1)
     pixel = np.arange(size)
@@ -98,5 +98,5 @@ def _area_weights(start: float, stop: float, size: int, count: int) -> np.ndarra
 
 
 def brightened_value(value: np.ndarray, ratio: np.ndarray | float) -> np.ndarray:
-    """Where :func:`brighten` moves a brightness ``value`` in 0..1."""
+    """The brightness ``value`` in 0..1 after :func:`brighten` with ``ratio``."""
     return np.where(np.asarray(ratio) < 1, value * ratio, value * (2 - ratio) + (ratio - 1))

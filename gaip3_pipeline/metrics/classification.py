@@ -1,4 +1,4 @@
-"""Figures of the classifier of sex: accuracy and calibration. Every share with its Wilson
+"""Metrics of the sex classifier: accuracy and calibration. Every share comes with its Wilson
 interval."""
 
 import math
@@ -11,11 +11,11 @@ from gaip3_pipeline.metrics.intervals import wilson_interval
 
 
 def gender_figures(logits: np.ndarray, is_female: np.ndarray) -> dict[str, float | int]:
-    """Figures of out-of-fold ``(N, 2)`` logits (male, female) against ``(N,) bool``.
+    """Metrics of out-of-fold ``logits (N, 2)`` (male, female) against ``is_female (N,) bool``.
 
-    ``ece`` is that of the temperature-scaled scores (Guo et al. 2017), fitted on the same
-    scores; ``ece_plain`` that of the scores themselves. Keys that end in ``_low``, ``_high`` are
-    95 % bounds."""
+    ``ece`` is the expected calibration error of the temperature-scaled scores (Guo et al. 2017),
+    with the temperature fitted on the same scores; ``ece_plain`` is that of the unscaled scores.
+    Keys that end in ``_low`` and ``_high`` are the bounds of 95 % intervals."""
     is_female = np.asarray(is_female, bool)
     margin = logits[:, 1].astype(np.float64) - logits[:, 0]
     score = expit(margin)
@@ -34,8 +34,8 @@ def gender_figures(logits: np.ndarray, is_female: np.ndarray) -> dict[str, float
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """The chance that a positive scores above a negative, ties counting half (Mann-Whitney). NaN
-    without both classes."""
+    """The area under the ROC curve: the probability that a positive scores above a negative, ties
+    counting half (Mann-Whitney). NaN if one of the classes is missing."""
     positive = np.asarray(positive, bool)
     return (
         float(roc_auc_score(positive, scores)) if 0 < positive.sum() < len(positive) else math.nan
@@ -43,13 +43,14 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def scores_and_labels(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of two sides, real and generated, in one array, and which are real."""
+    """The scores of real and of generated pictures in one array, and ``bool`` labels, True for
+    real."""
     return np.concatenate([real, generated]), np.repeat([True, False], [len(real), len(generated)])
 
 
 def fit_temperature(margin: np.ndarray, positive: np.ndarray) -> float:
-    """The divisor of the logits with the least cross-entropy, searched on a grid from 0.05 to
-    20."""
+    """The temperature ``t`` in 0.05..20 that minimises the cross-entropy of the logits
+    ``margin / t``, found on a grid."""
     grid = np.geomspace(0.05, 20.0, 241)
     sign = np.where(positive, 1.0, -1.0)
     losses = [np.logaddexp(0.0, -sign * margin / t).mean() for t in grid]
@@ -59,7 +60,8 @@ def fit_temperature(margin: np.ndarray, positive: np.ndarray) -> float:
 def calibration_curve(
     score: np.ndarray, positive: np.ndarray, bins: int = 10
 ) -> list[tuple[float, float, int]]:
-    """(mean score, share of positives, n) of each bin of equal width that holds any."""
+    """(mean score, share of positives, n) of each non-empty bin; ``bins`` of equal width divide
+    0..1."""
     which = np.minimum((score * bins).astype(int), bins - 1)
     return [
         (
@@ -73,7 +75,7 @@ def calibration_curve(
 
 
 def expected_calibration_error(score: np.ndarray, positive: np.ndarray, bins: int = 10) -> float:
-    """The mean gap between score and share of positives over the bins of
+    """The mean absolute difference between score and share of positives over the bins of
     :func:`calibration_curve`, weighted by n."""
     return sum(
         abs(mean - share) * n for mean, share, n in calibration_curve(score, positive, bins)

@@ -11,7 +11,8 @@ RESAMPLES = 1_000
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """The score interval of a share (Wilson 1927). (0, 1) for ``n`` = 0."""
+    """The Wilson score interval (Wilson 1927) of the share ``successes / n``; (0, 1) for ``n`` =
+    0."""
     if n == 0:
         return 0.0, 1.0
     interval = binomtest(successes, n).proportion_ci(method="wilson")
@@ -21,11 +22,11 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 def bootstrap_interval(
     figure: Callable[..., float], *samples: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile interval of ``figure(*samples)`` over resampled rows of ``samples``, each
-    ``(N,)``.
+    """The percentile interval of ``figure(*samples)``. Rows of ``samples``, ``(N,)`` each, are
+    resampled together.
 
-    Resamples in which the figure has no value are left out; NaN where it never has one, and of
-    fewer than two rows."""
+    Resamples without a finite value are ignored. (NaN, NaN) if no resample has a finite value, or
+    for fewer than two rows."""
     if len(samples[0]) < 2:
         return math.nan, math.nan
     drawn = bootstrap(

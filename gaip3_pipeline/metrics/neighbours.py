@@ -1,5 +1,5 @@
-"""Figures from nearest neighbours: how much of the real pictures samples reach, and whether they
-copy those that were learned from."""
+"""Metrics from nearest neighbours: how well samples cover the real pictures, and whether they copy
+training pictures."""
 
 import numpy as np
 
@@ -7,13 +7,14 @@ NEIGHBOURS = 5
 
 
 def neighbourhoods(samples: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS) -> dict[str, float]:
-    """Precision, recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020) of
-    features ``(N, D)``, ``(M, D)``.
+    """Precision, recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020) of the
+    features ``samples (N, D)`` and ``real (M, D)``.
 
-    A picture's ball reaches to its ``k``-th nearest neighbour of its own kind. ``precision``:
-    share of samples inside a real ball; ``recall``: share of real pictures inside a sample's;
-    ``density``: real balls a sample lies in, over ``k``; ``coverage``: share of real balls with
-    a sample in them. Two sets of one kind have a density of 1."""
+    The ball of a picture reaches to its ``k``-th nearest neighbour in its own set. ``precision``:
+    the share of samples inside the ball of a real picture; ``recall``: the share of real pictures
+    inside the ball of a sample; ``density``: the mean number of real balls that contain a sample,
+    divided by ``k``; ``coverage``: the share of real balls that contain a sample. Two sets of the
+    same distribution have a density of about 1."""
     between = _distances(real, samples)
     real_radius, sample_radius = (_radius(x, k) for x in (real, samples))
     in_real = between < real_radius[:, None]
@@ -34,25 +35,25 @@ def nearest(features: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def copying(samples: np.ndarray, held_out: np.ndarray) -> float:
-    """The chance that a sample is nearer to what was learned from than a held-out picture is: .5
-    where nothing is copied.
+    """The probability that a sample is nearer to the training pictures than a held-out picture is;
+    .5 means no copying.
 
-    ``samples (N,)``, ``held_out (M,)``: distances to the nearest training picture; ties count
-    half (the Mann-Whitney statistic of Meehan et al. 2020, section 3). Blurred samples lie near
-    every picture's mean and may pass .5 without copying: look at them."""
+    ``samples (N,)``, ``held_out (M,)``: distances to the nearest training picture; ties count half
+    (the Mann-Whitney statistic of Meehan et al. 2020, section 3). Blurred samples lie near the mean
+    of all pictures and may exceed .5 without copying, so a high value needs a visual check."""
     difference = np.sign(held_out[None] - samples[:, None])
     return float(difference.mean() / 2.0 + 0.5)
 
 
 def _radius(x: np.ndarray, k: int) -> np.ndarray:
-    """The distance of each row to its ``k``-th nearest other row; to the farthest, if there are
-    not so many."""
+    """The distance of each row to its ``k``-th nearest other row, or to the farthest if there are
+    fewer."""
     distances = np.sort(_distances(x, x), axis=1)
     return distances[:, min(k, len(x) - 1)]
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Euclidean distances ``(N, M)``, with exact zeros for equal rows kept near 0."""
+    """Euclidean distances ``(N, M)``; those of equal rows are 0 up to rounding."""
     centre = b.mean(axis=0, dtype=np.float64)
     a, b = a.astype(np.float64) - centre, b.astype(np.float64) - centre
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * a @ b.T
@@ -60,8 +61,8 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def mean_pairwise_distance(features: np.ndarray) -> float:
-    """The mean Euclidean distance between the features ``(N, D)`` of different pictures:
-    diversity. NaN for fewer than 2."""
+    """The mean Euclidean distance between the features ``(N, D)`` of different pictures, a measure
+    of diversity. NaN for fewer than 2."""
     n = len(features)
     if n < 2:
         return float("nan")

@@ -1,22 +1,23 @@
-"""Figures of the models of the five values on pictures that they did not see."""
+"""Metrics of models of the five values on pictures that they were not trained on."""
 
 import math
 
 import numpy as np
 from scipy.stats import rankdata
 
-MOST_LEVELS = 10  # labels of more levels are taken as measured, not as chosen from a few
+# labels with more distinct values count as continuous and have no recall per level
+MOST_LEVELS = 10
 
 
 def regression_figures(
     predicted: np.ndarray, labelled: np.ndarray, is_female: np.ndarray | None = None
 ) -> dict[str, float | int]:
-    """MAE, R², Spearman, Pearson and n, also by sex, and the recall of each level, for ``(N,)``
-    values in 0..1.
+    """MAE, R², Spearman and Pearson correlation and n of ``(N,)`` values in 0..1, also by sex, and
+    the recall of each label level.
 
-    A prediction recalls a level when that level is the nearest of all levels that occur. Common
-    levels have a recall, too: names that come and go with the data would not compare from run to
-    run. R² and correlations are NaN where the labels or the predictions do not vary."""
+    A prediction recalls a level if that level is the nearest of all levels that occur. Frequent
+    levels are reported as well as rare ones, so that runs on different data have the same metrics.
+    R² and correlations are NaN if the labels or the predictions do not vary."""
     figures = _figures(predicted, labelled)
     if is_female is not None:
         for name, chosen in (
@@ -36,21 +37,21 @@ def regression_figures(
 
 
 def r_squared(predicted: np.ndarray, labelled: np.ndarray) -> float:
-    """1 - residual over total sum of squares; negative when worse than the labels' mean, NaN
-    when they do not vary."""
+    """R²: 1 - residual sum of squares / total sum of squares. Negative if worse than the labels'
+    mean, NaN if the labels do not vary."""
     total = float(((labelled - labelled.mean()) ** 2).sum()) if len(labelled) else 0.0
     return 1.0 - float(((labelled - predicted) ** 2).sum()) / total if total > 0 else math.nan
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
-    """Linear correlation; NaN when one side does not vary."""
+    """Linear correlation; NaN if one side does not vary."""
     if len(a) < 2 or np.std(a) == 0 or np.std(b) == 0:
         return math.nan
     return float(np.corrcoef(a, b)[0, 1])
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation, ties sharing their mean rank; NaN when one side does not vary."""
+    """Rank correlation, ties with their mean rank; NaN if one side does not vary."""
     return pearson(rankdata(a), rankdata(b))
 
 

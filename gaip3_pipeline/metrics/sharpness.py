@@ -1,10 +1,11 @@
-"""How sharp pictures are, octave by octave, with what noise cannot imitate: its kurtosis, its
-constancy, its agreement with the photograph.
+"""Sharpness of pictures per octave, by power and by three measures that added noise does not
+improve: kurtosis, independence of the noise map, correlation with the photograph.
 
-A band is a grey picture less its half-size picture enlarged again; the next octave is the band of
-the half-size picture. Octave 1 is the finest. Its power is the mean square. Edges make a band's
-values many small and few large (their kurtosis is far above the 3 of Gaussian noise), depend on
-the latents and not on the noise map, and on a reconstruction lie where the photograph has them."""
+A band is a grey picture minus its half-size version enlarged again; the band of the next octave is
+that of the half-size picture. Octave 1 is the finest. The power of a band is its mean square. Edges
+differ from noise in three ways: most values of a band are small and few are large (kurtosis far
+above the 3 of Gaussian noise); they depend on the latents and not on the noise map; in a
+reconstruction they are where the photograph has them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,14 +16,15 @@ import numpy as np
 
 OCTAVES = 3
 BOOTSTRAPS = 1000
-# what passes: power over the photographs', error of kurtosis, shares
+# limits of shortcomings(): power relative to photographs, relative error of kurtosis, share of
+# noise, increase of grid coherence
 POWER, KURTOSIS, NOISE, GRID = (0.85, 1.15), 0.2, 0.5, 0.15
-GRID_PERIODS = (2, 4, 8)  # pixels of what strides and doublings print
+GRID_PERIODS = (2, 4, 8)  # in pixels, of the textures that strides and upsampling cause
 
 
 def bands(images: np.ndarray, octaves: int = OCTAVES) -> list[np.ndarray]:
-    """``(N, H, W, 3) uint8`` as one ``(N, h, w) float32`` a band, the finest first, in grey
-    levels."""
+    """The bands of ``images (N, H, W, 3) uint8``: one ``(N, h, w) float32`` per octave, the finest
+    first, in grey levels."""
     found = []
     grey = images.astype(np.float32).mean(axis=3)
     for _ in range(octaves):
@@ -47,15 +49,15 @@ def bands(images: np.ndarray, octaves: int = OCTAVES) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Octave:
-    """Of a set of pictures in one octave: the power of each ``(N,) float64``, and the kurtosis
-    of all."""
+    """One octave of a set of pictures: the power of each, ``(N,) float64`` in squared grey levels,
+    and the kurtosis over all."""
 
     power: np.ndarray
     kurtosis: float
 
 
 def octaves(images: np.ndarray) -> list[Octave]:
-    """The octaves of ``(N, H, W, 3) uint8``, the finest first."""
+    """The octaves of ``images (N, H, W, 3) uint8``, the finest first."""
     return [
         Octave((band**2).mean(axis=(1, 2), dtype=np.float64), kurtosis(band))
         for band in bands(images)
@@ -63,17 +65,17 @@ def octaves(images: np.ndarray) -> list[Octave]:
 
 
 def power_ratio(ours: Octave, theirs: Octave) -> float:
-    """The mean power of one set of pictures over that of another."""
+    """The mean power of one set of pictures divided by that of another."""
     return float(ours.power.mean() / theirs.power.mean())
 
 
 def sharpness_figures(samples: np.ndarray, real: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Figures of ``samples (N, H, W, 3) uint8`` beside ``real (M, H, W, 3) uint8``, of each octave
-    ``k``.
+    """Metrics of ``samples (N, H, W, 3) uint8`` relative to ``real (M, H, W, 3) uint8`` for each
+    octave ``k``.
 
-    ``power_k``: power over that of ``real``, with ``_low`` and ``_high``, its 95 % bootstrap
-    interval over pictures; ``kurtosis_k`` and ``kurtosis_k_real``; ``grid``: how much more of
-    the power at some period of a grid stands still (:func:`grid_coherence`), at most."""
+    ``power_k``: power relative to that of ``real``, with ``_low`` and ``_high``, its 95 % bootstrap
+    interval over pictures; ``kurtosis_k`` and ``kurtosis_k_real``; ``grid``: the largest increase
+    of :func:`grid_coherence` over ``real``."""
     generator = np.random.default_rng(seed)
     figures: dict[str, float] = {}
     for k, (drawn, photographed) in enumerate(zip(octaves(samples), octaves(real), strict=True), 1):
@@ -94,11 +96,10 @@ def sharpness_figures(samples: np.ndarray, real: np.ndarray, seed: int = 0) -> d
 
 
 def noise_shares(draws: np.ndarray) -> dict[str, float]:
-    """``noise_k`` of each octave: the share of power that changes with the noise map, of ``draws
-    (J, N, H, W, 3) uint8``.
+    """``noise_k`` of each octave: the share of power that changes with the noise map.
 
-    Row j has the same faces under another noise map. The variance over them is unbiased.
-    """
+    ``draws (J, N, H, W, 3) uint8``: entry j has the same faces with another noise map. The variance
+    over draws is unbiased."""
     by_draw = [bands(d) for d in draws]
     figures = {}
     for k in range(OCTAVES):
@@ -112,7 +113,7 @@ def noise_shares(draws: np.ndarray) -> dict[str, float]:
 
 def agreements(rebuilt: np.ndarray, photographs: np.ndarray) -> dict[str, float]:
     """``agreement_k`` of each octave: the correlation of reconstructions ``(N, H, W, 3) uint8``
-    with the photographs they are of."""
+    with their photographs."""
     pairs = zip(bands(rebuilt), bands(photographs), strict=True)
     return {
         f"agreement_{k}": float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
@@ -127,13 +128,14 @@ def kurtosis(band: np.ndarray) -> float:
 
 
 def grid_coherence(images: np.ndarray) -> np.ndarray:
-    """Of ``(N, H, W, 3) uint8``: the share of their power at periods of 2, 4 and 8 pixels that has
-    the same phase in all of them.
+    """The share of power at periods of 2, 4 and 8 pixels that has the same phase in all of
+    ``images (N, H, W, 3) uint8``.
 
-    ``(24,)``: along rows and columns, alone and crossed. A texture that a network prints on its
-    grid lies at the same place in every picture; what pictures show does not: about 1/N, and
-    what aligned faces share."""
-    # so that the periods fall on frequencies
+    ``(24,)``: one value per combination of periods along rows and columns, the latter in both
+    diagonal directions. A texture that a network prints on its grid has the same position in every
+    picture. What pictures show does not: its share is about 1/N, more where aligned faces are
+    alike."""
+    # cropped so that each period is a frequency of the transform
     height, width = (size // max(GRID_PERIODS) * max(GRID_PERIODS) for size in images.shape[1:3])
     grey = images[:, :height, :width].astype(np.float32).mean(axis=3)
     spectrum = np.fft.fft2(grey - grey.mean(axis=(1, 2), keepdims=True))
@@ -149,13 +151,13 @@ def grid_coherence(images: np.ndarray) -> np.ndarray:
 def shortcomings(
     figures: Mapping[str, float], octaves: Sequence[int] = range(1, OCTAVES + 1)
 ) -> list[str]:
-    """What of the figures of :func:`sharpness_figures` and :func:`noise_shares` is not as
-    photographs have it, a phrase each."""
-    said = []
+    """A phrase for each metric of :func:`sharpness_figures` and :func:`noise_shares` that is
+    outside its limit."""
+    problems = []
     if figures["grid"] > GRID:
-        said.append(
-            f"{figures['grid']:.0%} more of the power at a period of 2, 4 or 8 pixels stands still"
-            " than in photographs"
+        problems.append(
+            f"{figures['grid']:.0%} more of the power at a period of 2, 4 or 8 pixels than in"
+            " photographs has the same phase in all pictures"
         )
     for k in octaves:
         power, ours, theirs = (
@@ -164,15 +166,17 @@ def shortcomings(
             figures[f"kurtosis_{k}_real"],
         )
         if not POWER[0] <= power <= POWER[1]:
-            said.append(
+            problems.append(
                 f"octave {k} has {power:.2f} of the photographs' power ({POWER[0]:g} to"
                 f" {POWER[1]:g})"
             )
         if not abs(ours / theirs - 1.0) <= KURTOSIS:
-            said.append(
+            problems.append(
                 f"octave {k} has kurtosis {ours:.1f} where photographs have {theirs:.1f} (within"
                 f" {KURTOSIS:.0%})"
             )
         if not figures[f"noise_{k}"] <= NOISE:
-            said.append(f"{figures[f'noise_{k}']:.0%} of octave {k} is noise (at most {NOISE:.0%})")
-    return said
+            problems.append(
+                f"{figures[f'noise_{k}']:.0%} of octave {k} is noise (at most {NOISE:.0%})"
+            )
+    return problems

@@ -1,11 +1,11 @@
-"""Where pictures have their latents: a Gaussian of each group given the five values, and the way
-there from the prior.
+"""The aggregate posterior: a Gaussian for each latent group given the five values, and the map from
+the prior to it.
 
-A prior that was trained beside its encoder does not match the aggregate posterior: samples fall
-where no picture taught the decoder (Rosca et al. 2018, arXiv 1802.06847). A Gaussian fitted
-afterwards to draws of the posterior mends much of it at no cost, as ex-post density estimation
-(Ghosh et al. 2020, arXiv 1903.12436) does for autoencoders. It is part of drawing: see
-sampling/draw.py."""
+A prior that is trained with its encoder does not match the aggregate posterior: some samples fall
+into regions for which the decoder was not trained (Rosca et al. 2018, arXiv 1802.06847). A Gaussian
+fitted afterwards to draws of the posterior corrects much of this without further training, as
+ex-post density estimation does for autoencoders (Ghosh et al. 2020, arXiv 1903.12436). Faces are
+drawn with it: see sampling/draw.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ class AggregatePosterior:
     def move(
         self, noise: Sequence[np.ndarray], conditions: np.ndarray, fidelity: float
     ) -> list[np.ndarray]:
-        """Noise, a list of ``(N, h, w, c)``, moved the share ``fidelity`` of its way from N(0, I)
-        to the aggregate posterior.
+        """``noise``, a list of ``(N, h, w, c)``, moved by the share ``fidelity`` in 0..1 of the way
+        from N(0, I) to the aggregate posterior of ``conditions (N, 5)``.
 
-        The way is the shortest of all maps between the two Gaussians, optimal transport (Dowson
-        and Landau 1982), so that a face stays as much itself as can be."""
+        The way is the optimal transport map between the two Gaussians (Dowson and Landau 1982), the
+        smallest change on average, so that a face changes as little as possible."""
         given = with_one(conditions)
         moved = []
         for e, offset, factor in zip(noise, self.offsets, self.factors, strict=True):
@@ -46,7 +46,7 @@ class AggregatePosterior:
         return moved
 
     def moved_back(self, noise: Sequence[np.ndarray], conditions: np.ndarray) -> list[np.ndarray]:
-        """The noise that :meth:`move` brings to ``noise`` all the way."""
+        """The inverse of :meth:`move` with ``fidelity`` 1: the noise that it maps to ``noise``."""
         given, found = with_one(conditions), []
         for e, offset, factor in zip(noise, self.offsets, self.factors, strict=True):
             rest = e.reshape(len(e), -1) - given @ offset
@@ -59,7 +59,8 @@ class AggregatePosterior:
         return found
 
     def log_density_gain(self, noise: Sequence[np.ndarray], conditions: np.ndarray) -> np.ndarray:
-        """``(N,)`` nats by which this density of ``noise`` is above the prior's."""
+        """``(N,)``: the log density of ``noise`` under the aggregate posterior minus that under the
+        prior, in nats."""
         given, total = with_one(conditions), np.zeros(len(conditions))
         for e, offset, factor in zip(noise, self.offsets, self.factors, strict=True):
             flat = e.reshape(len(e), -1).astype(np.float64)
@@ -75,7 +76,7 @@ class AggregatePosterior:
         return total
 
     def save(self, file: Path) -> None:
-        """Write ``file`` (.npz), whole or not at all."""
+        """Write ``file`` (.npz), completely or not at all."""
         arrays = {
             f"{name}_{i}": a
             for name, part in (("offset", self.offsets), ("factor", self.factors))
@@ -86,8 +87,8 @@ class AggregatePosterior:
 
 
 def load_aggregate_posterior(file: Path) -> AggregatePosterior:
-    """What :meth:`AggregatePosterior.save` wrote. Raises ``FileNotFoundError`` when there is
-    none."""
+    """The Gaussians that :meth:`AggregatePosterior.save` wrote. Raises ``FileNotFoundError`` if
+    there is no file."""
     with np.load(file, allow_pickle=False) as arrays:
         groups = range(len(arrays.files) // 2)
         return AggregatePosterior(
@@ -96,7 +97,7 @@ def load_aggregate_posterior(file: Path) -> AggregatePosterior:
 
 
 def with_one(conditions: np.ndarray) -> np.ndarray:
-    """``(N, 6) float64``: a 1 before the five values."""
+    """``conditions (N, 5)`` with a leading column of ones: ``(N, 6) float64``."""
     return np.concatenate(
         [np.ones((len(conditions), 1)), np.asarray(conditions, np.float64)], axis=1
     )

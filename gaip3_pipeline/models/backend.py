@@ -1,8 +1,8 @@
-"""What differs between Keras backends: gradients with respect to arrays, compile options, memory,
-determinism.
+"""The differences between Keras backends: gradients with respect to arrays, compile options,
+memory, determinism.
 
-The only module that imports TensorFlow or JAX, and only when one of them is asked for.
-"""
+This is the only module that imports TensorFlow or JAX, and it does so only when a function needs
+one of them."""
 
 import ctypes
 import functools
@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
-# TensorFlow warns when several functions of one name are traced: here each is of another model, and
-# traced once.
+# TensorFlow warns when several functions of the same name are traced. Here each belongs to another
+# model and is traced once.
 logging.getLogger("tensorflow").addFilter(
     lambda record: "triggered tf.function retracing" not in record.getMessage()
 )
@@ -28,12 +28,12 @@ Gradients = list[np.ndarray]
 def gradient(
     function: Callable[[list[Any]], Any],
 ) -> Callable[[Sequence[np.ndarray]], tuple[Value, Gradients]]:
-    """A compiled function that gives the values of ``function`` and the gradients of their sum.
+    """A compiled function that returns the values of ``function`` and the gradients of their sum.
 
-    ``function`` maps a list of float32 tensors to a tensor of any shape: for (B,) values of
-    independent examples the gradient of the sum holds each example's own. The result maps a list
-    of arrays to (values, one gradient per array); the gradient of an array that does not take
-    part is 0. Raises ``NotImplementedError`` on backends other than TensorFlow and JAX."""
+    ``function`` maps a list of float32 tensors to a tensor of any shape. For (B,) values of
+    independent examples, the gradient of the sum contains the gradient of each example. The result
+    maps a list of arrays to (values, one gradient per array); the gradient of an array that is not
+    used is 0. Raises ``NotImplementedError`` on backends other than TensorFlow and JAX."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         return _tensorflow_gradient(function)
@@ -46,8 +46,8 @@ def gradient(
 
 
 def compiled(function: Callable[[list[Any]], Any]) -> Callable[[Sequence[np.ndarray]], Value]:
-    """``function``, which maps a list of float32 tensors to one tensor, compiled: from a list of
-    arrays to an array."""
+    """``function``, which maps a list of float32 tensors to one tensor, compiled: it maps a list of
+    arrays to an array. Raises ``NotImplementedError`` on backends other than TensorFlow and JAX."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -65,8 +65,8 @@ def compiled(function: Callable[[list[Any]], Any]) -> Callable[[Sequence[np.ndar
 
 
 def compile_options() -> dict[str, Any]:
-    """Options for ``Model.compile``. XLA makes convolutions 2 to 20 times slower on TensorFlow's
-    CPU device, so it is off there."""
+    """Options for ``Model.compile``. XLA is off on TensorFlow's CPU device, where it makes
+    convolutions 2 to 20 times slower."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -75,11 +75,11 @@ def compile_options() -> dict[str, Any]:
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, a chain of elementwise operations on tensors, compiled to few loops over memory
-    and differentiable as before.
+    """``function``, a chain of elementwise operations on tensors, compiled to few loops over
+    memory; it remains differentiable.
 
-    TensorFlow runs such a chain one operation after another unless XLA compiles it, anew for
-    each shape; JAX does so anyway."""
+    TensorFlow runs such a chain operation by operation unless XLA compiles it, once per shape; JAX
+    compiles it anyway."""
 
     @functools.cache
     def compiled() -> Callable[..., Any]:
@@ -97,12 +97,13 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed instead of handing it back to the system after every
+    """Let the C library keep freed memory instead of returning it to the system after every
     operation.
 
-    TensorFlow's generator datasets, on which ``fit`` runs, set glibc's trim threshold to 128 KB;
-    every step then faults its memory in anew, which took 40 % of a training step on CPU. Must
-    come after such a dataset was made; does nothing elsewhere."""
+    TensorFlow's generator datasets, which ``fit`` uses, set glibc's trim threshold to 128 KB. Then
+    every step allocates its memory again by page faults, which took 40 % of a training step on CPU.
+    Must be called after such a dataset was created; does nothing on other systems than Linux with
+    glibc."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
@@ -111,7 +112,7 @@ def keep_freed_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is what the backend raises when an array does not fit into memory."""
+    """Whether ``error`` is the backend's error for an array that does not fit into memory."""
     # TensorFlow raises ResourceExhaustedError, JAX a runtime error that begins with the same
     # status.
     return (
@@ -122,8 +123,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and Keras, and ask TensorFlow for operations that give equal bits on
-    every run."""
+    """Seed Python, NumPy and Keras, and make TensorFlow's operations deterministic, with equal bits
+    in every run."""
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

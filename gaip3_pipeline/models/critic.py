@@ -1,23 +1,24 @@
-"""The critic: classifiers of real against generated pictures whose gradient is worth following."""
+"""The critic: classifiers of real against generated pictures whose gradient can guide
+retouching."""
 
 import keras
 from keras import layers, ops
 
 CHANNELS = (32, 64, 96)
-# pixels on each side that a critic does not see: frames, seams and codecs' edges are no part of a
-# face
+# pixels cut off each side of a critic's input: frames, seams and codec artefacts at the edges are
+# no part of a face
 MARGIN = 2
 
 
 def build_critic(
     height: int, width: int, width_multiplier: float, dropout: float, networks: int = 1
 ) -> keras.Model:
-    """``(B, height, width, 3) float32 in 0..1 -> (B, networks) float32`` logits of being real, of
-    networks that share nothing.
+    """A critic with ``(B, height, width, 3) float32`` in 0..1 as input and
+    ``(B, networks) float32`` as output: the logit of being real, by networks that share no weights.
 
-    Convolutions have spectral norm 1 (Miyato et al. 2018, arXiv 1802.05957), so that the logit
-    changes smoothly with the picture instead of by steps that no latent can follow. The dense
-    layer is free: it sets the scale."""
+    Convolutions have spectral norm 1 (Miyato et al. 2018, arXiv 1802.05957), so the logit changes
+    smoothly with the picture and its gradient is usable. The dense layer is not constrained; it
+    sets the scale."""
     pictures = keras.Input((height, width, 3))
     logits = [
         _network(height, width, width_multiplier, dropout, f"network_{k}")(pictures)
@@ -50,11 +51,11 @@ def networks_of(critic: keras.Model) -> list[keras.Model]:
 
 
 def evidence(critic: keras.Model) -> keras.Model:
-    """``(B, H, W, 3) float32 in 0..1 -> (B, networks, h, w) float32``: the addends of each logit,
-    less its bias, by place.
+    """A model of the terms whose sum is each logit without its bias, by position:
+    ``(B, H, W, 3) float32`` in 0..1 to ``(B, networks, h, w) float32``.
 
-    Exact, since a logit is linear in its network's last maps: class activation mapping (Zhou et
-    al. 2016, arXiv 1512.04150)."""
+    This is exact, since a logit is linear in its network's last maps: class activation mapping
+    (Zhou et al. 2016, arXiv 1512.04150)."""
     by_place = [_evidence(network)(critic.input) for network in networks_of(critic)]
     return keras.Model(critic.input, layers.Lambda(lambda maps: ops.stack(maps, axis=1))(by_place))
 

@@ -1,11 +1,11 @@
-"""The detail network, which turns the decoder's mean picture and a noise map into a picture, and
-the discriminator that teaches it.
+"""The detail network, which computes a detailed picture from the decoder's mean picture and a noise
+map, and the discriminator for its training.
 
-The mean of a likelihood is soft: what the latents do not say is averaged away. The network adds
-one plausible version of it. Both are convolutions on maps that halve by means of four pixels and
-double by linear interpolation: strides and transposed convolutions print their grid on flat
-backgrounds (Odena et al. 2016, doi 10.23915/distill.00003). How they are trained stands in
-training/detail.py."""
+The mean of a likelihood is soft: detail that the latents do not determine is averaged away. The
+network adds one plausible version of it. Both networks are convolutional; they downsample by means
+of four pixels and upsample by linear interpolation, since strides and transposed convolutions leave
+a visible grid on flat backgrounds (Odena et al. 2016, doi 10.23915/distill.00003). Their training
+is in training/detail.py."""
 
 import dataclasses
 import math
@@ -23,15 +23,15 @@ from gaip3_pipeline.models.storage import load_config, load_weights, save_config
 from gaip3_pipeline.tables.hashing import arrays_version, digest, weights_version
 
 Tensor = Any
-SLOPE = 0.2  # of the leaky rectifiers
+SLOPE = 0.2  # negative slope of the leaky ReLUs
 
 
 class DetailNetwork(keras.Model):
-    """A U-Net: ``(B, H, W, 4) float32``, a mean picture in 0..1 and standard normal noise, ``-> (B,
-    H, W, 3)``, the change to be added.
+    """A U-Net: ``(B, H, W, 4) float32``, a mean picture in 0..1 and a standard normal noise map, to
+    ``(B, H, W, 3)``, the change to be added.
 
-    ``channels`` are those of each scale, the full size first. The last convolution starts at 0,
-    so that training starts at the mean."""
+    ``channels`` are those of each scale, the full size first. The last convolution is initialised
+    to 0, so training starts at the mean picture."""
 
     def __init__(self, channels: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -39,8 +39,8 @@ class DetailNetwork(keras.Model):
         first, *coarser = channels
         self.entry = _convolution(first)
         self.downs = [[_convolution(c), _convolution(c, gain=0.5)] for c in coarser]
-        # Maps are narrowed before they are doubled: a convolution of the full size costs as much as
-        # all smaller ones.
+        # Channels are reduced before upsampling: a convolution at full size costs as much as all
+        # smaller ones.
         self.ups = [[_convolution(c), _convolution(c)] for c in channels[:-1]]
         self.exit = layers.Conv2D(3, 3, padding="same", kernel_initializer="zeros")
 
@@ -58,12 +58,12 @@ class DetailNetwork(keras.Model):
 
 
 class Convolution(layers.Layer):
-    """A convolution of the discriminator, ``gain`` times a kernel of spectral norm 1 (Miyato et al.
-    2018, arXiv 1802.05957), or free.
+    """A convolution of the discriminator. Its kernel has spectral norm ``gain`` (Miyato et al.
+    2018, arXiv 1802.05957); with ``gain`` None it is not constrained.
 
-    The norm is that of the kernel as a matrix, by one power iteration a step. Keras' own wrapper
-    writes the divided kernel back into the variable, which its JAX backend undoes after the
-    step. With ``frozen`` a pass gives no gradient to the weights."""
+    The norm is that of the kernel as a matrix, by one power iteration per step. Keras' own wrapper
+    assigns the normalised kernel to the variable, which its JAX backend undoes after the step. With
+    ``frozen`` the weights get no gradient."""
 
     def __init__(
         self,
@@ -109,16 +109,17 @@ class Convolution(layers.Layer):
 
 
 class Discriminator(keras.Model):
-    """``(B, height, width, 3) float32 in 0..1 -> (B, h, w, 1), (B, 1)``: logits of how real each
-    patch is, and the whole picture.
+    """``pictures (B, height, width, 3) float32`` in 0..1 to logits of being real, ``(B, h, w, 1)``
+    for patches and ``(B, 1)`` for the whole picture.
 
-    ``channels``: of two convolutions at half of the size, where the four pixels of a place are
-    channels and nothing is lost, and of one at each smaller scale. Patches are judged at a
-    quarter of the size, the whole at the coarsest. Only the heads are free."""
+    ``channels`` are those of two convolutions at half of the size, whose input has four pixels of
+    the picture as channels of one position so that nothing is lost, and of one convolution at each
+    smaller scale. The head for patches is at a quarter of the size, the head for the whole picture
+    at the coarsest scale. Only the heads are not constrained."""
 
-    # Of each convolution. With 1 the whole is so smooth that it tells little: trained for as long,
-    # the network's pictures were told at half size with AUC .93 instead of .89, and strokes of no
-    # meaning remained (docs/experiments/0040).
+    # Spectral norm of each convolution. With 1 the discriminator is too smooth: after equally long
+    # training fresh judges recognised its pictures more often, and strokes of no meaning remained
+    # (docs/experiments/0040).
     GAIN = 2.0
 
     def __init__(self, channels: Sequence[int], height: int, width: int, **kwargs: Any) -> None:
@@ -147,13 +148,13 @@ class Discriminator(keras.Model):
 
 
 class PairError(ValueError):
-    """A detail network and a generator that do not belong together; the message names both."""
+    """A detail network and a generator do not belong together; the message names both."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finish:
-    """What was trained to go with the generator of the content hash ``generator``: the detail,
-    and the latents that it saw in training."""
+    """The detail network and the aggregate posterior that were trained for the generator with
+    content hash ``generator``."""
 
     network: DetailNetwork
     posterior: AggregatePosterior
@@ -167,12 +168,11 @@ def save_detail(
     generator: str,
     size: tuple[int, int],
 ) -> None:
-    """Write the network for pictures of ``size``, each file whole or not at all, with what it
-    belongs to."""
+    """Write the detail network for pictures of ``size`` (height, width), its aggregate posterior
+    and the content hash of its generator, each file completely or not at all."""
     posterior.save(posterior_file(folder))
     save_weights(network, folder)
-    # Last, since it says of which generator they are: a write cut off before leaves a pair that is
-    # refused.
+    # Written last, since it names the generator: after an interrupted write the pair is refused.
     save_config(
         folder,
         {
@@ -185,10 +185,11 @@ def save_detail(
 
 
 def load_detail(folder: Path, generator: Path | None = None) -> Finish:
-    """What :func:`save_detail` wrote. Raises ``FileNotFoundError`` when there is none.
+    """The network and posterior that :func:`save_detail` wrote. Raises ``FileNotFoundError`` if
+    there is none.
 
-    With ``generator``, the folder of an NVAE, raises :class:`PairError` where it was trained for
-    another one."""
+    With ``generator``, the folder of an NVAE, raises :class:`PairError` if they were trained for
+    another generator."""
     config = load_config(folder)
     if generator and (found := weights_version(generator)) != config["generator"]:
         theirs = config["generator"][:12]
@@ -202,7 +203,7 @@ def load_detail(folder: Path, generator: Path | None = None) -> Finish:
 
 
 def detail_version(folder: Path) -> str:
-    """The content hash of all that was trained to go with a generator."""
+    """The content hash of a detail network and its aggregate posterior."""
     return digest([weights_version(folder), arrays_version(posterior_file(folder))])
 
 
@@ -214,14 +215,14 @@ def build_detail(channels: Sequence[int], height: int, width: int) -> DetailNetw
 
 
 def halved(h: Tensor) -> Tensor:
-    """``(B, H, W, C)`` at half of the size, rounded up: means of four pixels, of those there are
-    at an odd edge."""
+    """``(B, H, W, C)`` at half of the size, rounded up: means of 2×2 pixels, at an odd edge of
+    those that exist."""
     return ops.average_pool(h, 2, 2, padding="same")
 
 
 def _gathered(h: Tensor) -> Tensor:
-    """``(B, H, W, C) -> (B, H/2, W/2, 4 C)``: each 2 × 2 pixels as the channels of one place; an
-    odd edge is filled up with zeros."""
+    """``(B, H, W, C)`` to ``(B, H/2, W/2, 4 C)``: each 2×2 pixels as the channels of one position;
+    an odd edge is padded with zeros."""
     height, width, channels = h.shape[1:]
     h = ops.pad(h, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
     rows, columns = math.ceil(height / 2), math.ceil(width / 2)
@@ -241,7 +242,7 @@ def _convolution(filters: int, gain: float = 1.0) -> layers.Conv2D:
 
 
 def _rectified(h: Tensor) -> Tensor:
-    # a leaky rectifier of fewer operations than the ready one, forward and back
+    # a leaky ReLU with fewer operations than the built-in one, forward and backward
     return ops.maximum(h, SLOPE * h)
 
 

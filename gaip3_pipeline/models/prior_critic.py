@@ -1,9 +1,9 @@
-"""The critic of the prior: for each latent group a small classifier of posterior draws against the
-prior's, given the groups above.
+"""The critic of the prior: for each latent group a small classifier of posterior draws against
+prior draws, given the groups above.
 
-Its logit estimates log r_l(ε_l | ε_<l, c), by which the prior is to be multiplied to become the
-aggregate posterior: noise-contrastive priors (Aneja, Schwing, Kautz and Vahdat 2021, arXiv
-2010.02917, equations 5 to 8). In standardised noise every group's prior is N(0, 1)."""
+Its logit estimates log r_l(ε_l | ε_<l, c), the log of the factor between the aggregate posterior
+and the prior: noise-contrastive priors (Aneja, Schwing, Kautz and Vahdat 2021, arXiv 2010.02917,
+equations 5 to 8). In standardised noise the prior of every group is N(0, 1)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,17 +12,17 @@ import keras
 from keras import layers, ops
 
 WIDTH = 32
-CONTEXT = 16  # channels in which a group sees each one above it
+CONTEXT = 16  # channels to which each group above is projected
 DROPOUT = 0.3
-LARGEST = 8  # maps are halved until no side is longer
+LARGEST = 8  # maps are halved until no side is longer than this
 
 
 def build_prior_critic(shapes: Sequence[tuple[int, int, int]], conditions: int) -> keras.Model:
-    """``[own ε of each group (B, h, w, c) …, ε of each group as context …, c (B, conditions)] ->
-    (B, groups) float32`` logits.
+    """A model with inputs ``[own ε of each group (B, h, w, c) …, ε of each group as context …, c
+    (B, conditions)]`` and logits ``(B, groups) float32``.
 
-    Group ``l`` sees its own ε and the context of the groups before it, top-down. Spectral norm 1
-    up to the last layer, so that a gradient can be followed."""
+    Group ``l`` uses its own ε and the context of the groups above it. Layers up to the last have
+    spectral norm 1, so that the gradient is usable."""
     own = [keras.Input(shape) for shape in shapes]
     context = [keras.Input(shape) for shape in shapes]
     condition = keras.Input((conditions,))
@@ -35,9 +35,9 @@ def build_prior_critic(shapes: Sequence[tuple[int, int, int]], conditions: int) 
 
 def _group(own: Any, context: list[Any], condition: Any) -> Any:
     height, width = own.shape[1:3]
-    # Copied to every place by resizing: the batch's size is not known here, which broadcasting
-    # would ask for.
-    seen = [
+    # The condition is copied to every position by resizing, since broadcasting would need the batch
+    # size, which is not known here.
+    inputs = [
         own,
         ops.image.resize(
             layers.Reshape((1, 1, -1))(condition), (height, width), interpolation="nearest"
@@ -45,12 +45,12 @@ def _group(own: Any, context: list[Any], condition: Any) -> Any:
     ]
     for above in context:
         h = _normed(layers.Conv2D(CONTEXT, 1))(above)
-        seen.append(
+        inputs.append(
             h
             if h.shape[1:3] == (height, width)
             else ops.image.resize(h, (height, width), interpolation="nearest")
         )
-    h = layers.Concatenate()(seen)
+    h = layers.Concatenate()(inputs)
     if (height, width) != (1, 1):
         h = layers.LeakyReLU(0.2)(_normed(layers.Conv2D(WIDTH, 3, padding="same"))(h))
         while max(h.shape[1:3]) > LARGEST:

@@ -1,4 +1,4 @@
-"""Networks applied to many pictures."""
+"""Networks applied to many pictures in batches."""
 
 from collections.abc import Callable, Iterable
 
@@ -14,8 +14,7 @@ def score(model: keras.Model, batches: Iterable[np.ndarray], height: int, width:
     """The outputs of ``model``, ``(N, K) float32``, for batches of ``(B, H, W, 3) uint8`` of any
     size, in their order.
 
-    Memory is bounded by the larger of a batch given and 256 pictures.
-    """
+    Memory is bounded by the larger of a given batch and 256 pictures."""
     return score_all([model], batches, height, width)[0]
 
 
@@ -26,8 +25,8 @@ def score_all(
     width: int,
     done: Callable[[int], None] | None = None,
 ) -> list[np.ndarray]:
-    """:func:`score` for several models in one pass over the batches. ``done(n)`` is told how
-    many pictures are scored."""
+    """:func:`score` for several models in one pass over the batches. ``done(n)`` is called with the
+    number of pictures scored so far."""
     outputs: list[list[np.ndarray]] = [[] for _ in models]
     n = 0
     for batch in batches:

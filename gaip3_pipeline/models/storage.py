@@ -1,5 +1,5 @@
-"""A trained model in its folder: ``NAME.weights.h5`` and ``model.json``, what is needed to build
-it again."""
+"""A trained model in its folder: ``NAME.weights.h5``, and ``model.json`` with the configuration to
+build it again."""
 
 import json
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ if TYPE_CHECKING:  # the label page reads configurations without Keras
 
 
 def save_weights(model: "keras.Model", folder: Path, name: str = "model") -> None:
-    """Write ``NAME.weights.h5``, whole or not at all."""
+    """Write ``NAME.weights.h5``, completely or not at all."""
     with writing(weights_file(folder, name)) as temporary:
-        target = temporary.with_name(f"{temporary.stem}.weights.h5")  # Keras insists on this ending
+        target = temporary.with_name(f"{temporary.stem}.weights.h5")  # Keras requires this suffix
         try:
             model.save_weights(target)
             target.replace(temporary)
@@ -25,8 +25,7 @@ def save_weights(model: "keras.Model", folder: Path, name: str = "model") -> Non
 
 
 def load_weights(model: "keras.Model", folder: Path, name: str = "model") -> "keras.Model":
-    """``model`` with the weights of ``folder``. Raises ``FileNotFoundError`` when there are
-    none."""
+    """``model`` with the weights of ``folder``. Raises ``FileNotFoundError`` if there are none."""
     path = weights_file(folder, name)
     if not path.exists():
         raise FileNotFoundError(f"no trained model at {path}")
@@ -35,10 +34,11 @@ def load_weights(model: "keras.Model", folder: Path, name: str = "model") -> "ke
 
 
 def save_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write ``model.json``, whole or not at all."""
+    """Write ``model.json``, completely or not at all."""
     write_text_atomically(config_file(folder), json.dumps(config, indent=2) + "\n")
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """What :func:`save_config` wrote. Raises ``FileNotFoundError`` when there is no model."""
+    """The configuration that :func:`save_config` wrote. Raises ``FileNotFoundError`` if there is no
+    model."""
     return json.loads((config_file(folder)).read_text(encoding="utf-8"))

@@ -1,10 +1,10 @@
-"""Faces drawn from a trained generator: samples with the values asked for, grids with the sliders
-set, samples matched to real rows.
+"""Draws faces from a trained generator: samples with given values, grids with the sliders set,
+samples matched to rows of the data.
 
-A face is drawn in three steps: latents where pictures have theirs
-(models/aggregate_posterior.py), the decoder's mean picture, and what the detail network adds to
-it (models/detail.py). Face ``i`` of a draw with seed ``s`` has the latents and the noise map of
-seed ``s + i``, so that every face can be drawn again alone."""
+A face is drawn in three steps: latents from the aggregate posterior
+(models/aggregate_posterior.py), the decoder's mean picture, and the change by the detail network
+(models/detail.py). Face ``i`` of a draw with seed ``s`` has the latents and the noise map of seed
+``s + i``, so every face can be drawn again alone."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,8 +33,8 @@ from gaip3_pipeline.tables.files import write_bytes_atomically
 
 BATCH = 64
 JPEG_QUALITY = 95
-# The seeds of what is shown, of what the guide and the judge learn from, of sweeps and of samples
-# that are measured never meet.
+# Offsets that separate the seeds of samples shown, of samples that the guide, the judges and the
+# detail network are trained on, of sweeps, of measured samples and of reconstructions.
 SEED_OFFSET = {
     "guide": 1_000_000,
     "judge": 2_000_000,
@@ -43,8 +43,8 @@ SEED_OFFSET = {
     "reconstructions": 4_000_000,
     "detail": 6_000_000,
 }
-NOISE_MAP = 1  # tells the stream of a seed's noise map from that of its latents
-# where latents are drawn: from the prior, or where the encoder puts pictures
+NOISE_MAP = 1  # makes the random stream of a seed's noise map differ from that of its latents
+# the distribution of latents: the prior, or the aggregate posterior
 STANDARD, AGGREGATE = "standard", "aggregate"
 
 
@@ -52,12 +52,11 @@ Seeds = Sequence[int] | np.ndarray
 
 
 class FaceGenerator:
-    """A generator with what belongs to it: where pictures have their latents, and the network of
-    their detail.
+    """A generator with its aggregate posterior and its detail network.
 
-    Without ``posterior`` latents are drawn from the prior, without ``detail`` pictures are the
-    decoder's means. Everything is computed in batches of one size, filled up by repetition: one
-    shape to compile, and a face is the same to the bit alone and among others."""
+    Without ``posterior`` latents are drawn from the prior; without ``detail`` pictures are the
+    decoder's means. Everything is computed in batches of one size, padded by repetition: only one
+    shape is compiled, and a face is bit-identical alone and among others."""
 
     def __init__(
         self,
@@ -71,8 +70,8 @@ class FaceGenerator:
 
     @property
     def supported(self) -> np.ndarray:
-        """``(2, 5)``: the least and the greatest of each value that the generator takes, as far
-        as there were pictures to learn from."""
+        """``(2, 5)``: the smallest and the largest of each value that the training pictures
+        support; values are clipped to them."""
         return ops.convert_to_numpy(self.nvae.condition_embedding.range)
 
     def latents(
@@ -96,9 +95,10 @@ class FaceGenerator:
         temperature: np.ndarray,
         aggregate: np.ndarray,
     ) -> list[np.ndarray]:
-        """Standard normal noise, a list of ``(N, h, w, c)``, times ``temperature (N,)``, and
-        brought to where pictures of ``values (N, 5)`` have their latents where ``aggregate (N,)
-        bool``. Raises ``ValueError`` for those without a posterior."""
+        """Standard normal ``noise``, a list of ``(N, h, w, c)``, multiplied by ``temperature (N,)``
+        and, where ``aggregate (N,) bool``, mapped to the aggregate posterior of ``values (N, 5)``.
+
+        Raises ``ValueError`` if that is needed and the generator has no posterior."""
         scaled = [by_row(temperature, e) * e for e in noise]
         if not aggregate.any():
             return scaled
@@ -106,26 +106,26 @@ class FaceGenerator:
         return [np.where(by_row(aggregate, e), m, e) for m, e in zip(moved, scaled, strict=True)]
 
     def displaced(self, latents: Sequence[np.ndarray], values: np.ndarray) -> list[np.ndarray]:
-        """The standard normal noise of latents of pictures, which :meth:`placed` brings there
-        again."""
+        """The inverse of :meth:`placed` for the aggregate posterior at temperature 1: the standard
+        normal noise of ``latents``. Raises ``ValueError`` without a posterior."""
         return self._posterior.moved_back(latents, self._taken(values))
 
     @property
     def _posterior(self) -> AggregatePosterior:
         if self.posterior is None:
-            raise ValueError("this generator does not know where pictures have their latents")
+            raise ValueError("this generator has no aggregate posterior")
         return self.posterior
 
     def _taken(self, values: np.ndarray) -> np.ndarray:
-        """What the generator takes for ``values``: a Gaussian whose mean is linear in them must
-        not be asked for others."""
+        """``values`` clipped to the supported range: the means of the Gaussians are linear in the
+        values and must not be extrapolated."""
         return np.clip(values, *self.supported)
 
     def means(
         self, latents: Sequence[np.ndarray], values: np.ndarray, guidance: Any = 1.0
     ) -> np.ndarray:
-        """The decoder's mean pictures ``(N, H, W, 3) float32`` in 0..1; ``guidance`` is one
-        number or ``(N,)``."""
+        """The decoder's mean pictures ``(N, H, W, 3) float32`` in 0..1; ``guidance`` is a number or
+        ``(N,)``."""
         n = len(values)
         columns = [*latents, np.asarray(values, np.float32)]
         if np.ndim(guidance) == 0 and guidance == 1.0:
@@ -134,8 +134,8 @@ class FaceGenerator:
         return self._in_batches(self._decode_guided, [*columns, each], n)
 
     def detailed(self, means: np.ndarray, seeds: Seeds, amount: Any) -> np.ndarray:
-        """``means (N, H, W, 3)`` with ``amount``, 0 to 1 or ``(N,)`` of them, of their detail
-        under the noise maps of ``seeds``."""
+        """``means (N, H, W, 3)`` plus the detail network's change under the noise maps of
+        ``seeds``, multiplied by ``amount``, a number in 0..1 or ``(N,)``; clipped to 0..1."""
         each = np.broadcast_to(np.asarray(amount, np.float32), (len(means),)).reshape(-1, 1, 1, 1)
         if self.detail is None or not each.any():
             return means
@@ -159,15 +159,15 @@ class FaceGenerator:
     def draw(
         self, seeds: Seeds, values: np.ndarray, settings: Samples, progress: Progress | None = None
     ) -> Iterator[np.ndarray]:
-        """Batches of ``(B, H, W, 3) uint8`` for ``seeds`` and ``values (N, 5)`` as ``settings``
-        say; memory does not grow with N."""
+        """Yield batches of ``(B, H, W, 3) uint8`` for ``seeds`` and ``values (N, 5)``, with
+        temperature, guidance and detail of ``settings``. Memory does not grow with N."""
         for images, _ in self.draw_both(seeds, values, settings, progress):
             yield images
 
     def draw_both(
         self, seeds: Seeds, values: np.ndarray, settings: Samples, progress: Progress | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """As :meth:`draw`, and beside each batch the same faces without detail."""
+        """As :meth:`draw`, with the same faces without detail beside each batch."""
         for start in range(0, len(seeds), self._batch):
             part = slice(start, start + self._batch)
             latents = self.latents(seeds[part], values[part], settings.temperature)
@@ -177,8 +177,8 @@ class FaceGenerator:
                 progress(min(start + self._batch, len(seeds)), len(seeds))
 
     def encoded(self, images: np.ndarray, values: np.ndarray, draw: int = 0) -> list[np.ndarray]:
-        """The posterior of pictures ``(N, …, 3) uint8`` with ``values (N, 5)``: one draw each,
-        ``(N, h, w, c) float32`` per level."""
+        """Latents of pictures ``(N, …, 3) uint8`` with ``values (N, 5)``: one draw from the
+        posterior each, ``(N, h, w, c) float32`` per level. ``draw`` selects the random numbers."""
         height, width = self.nvae.settings.height, self.nvae.settings.width
         sizes, shapes = (
             np.cumsum([np.prod(shape) for shape in self.nvae.latent_shapes])[:-1],
@@ -204,29 +204,29 @@ class FaceGenerator:
         self, images: np.ndarray, values: np.ndarray, amount: float, draw: int = 0
     ) -> np.ndarray:
         """``(N, H, W, 3) uint8``: pictures ``(N, …, 3) uint8`` of any size, encoded with their
-        ``values (N, 5)`` and decoded.
+        ``values (N, 5)`` and decoded, with ``amount`` of detail.
 
-        What the generator would make if its latents were drawn exactly where its encoder puts
-        pictures."""
+        They are what the generator would draw if its latents had exactly the distribution of
+        encoded pictures."""
         means, seeds = self.rebuilt(images, values, draw)
         return as_bytes(self.detailed(means, seeds, amount))
 
     def rebuilt(
         self, images: np.ndarray, values: np.ndarray, draw: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The decoder's means of :meth:`reconstructions`, ``(N, H, W, 3) float32``, and the
+        """The decoder's mean pictures ``(N, H, W, 3) float32`` of :meth:`reconstructions`, and the
         seeds ``(N,)`` of their noise maps."""
         seeds = SEED_OFFSET["reconstructions"] + draw * len(images) + np.arange(len(images))
         return self.means(self.encoded(images, values, draw), values), seeds
 
     def _in_batches(self, function: Any, columns: Sequence[np.ndarray], n: int) -> np.ndarray:
-        made = []
+        outputs = []
         for start in range(0, n, self._batch):
             rows = np.minimum(np.arange(start, start + self._batch), n - 1)
-            made.append(function([c[rows] for c in columns])[: n - start])
+            outputs.append(function([c[rows] for c in columns])[: n - start])
         return (
-            np.concatenate(made)
-            if made
+            np.concatenate(outputs)
+            if outputs
             else np.zeros((0, self.nvae.settings.height, self.nvae.settings.width, 3), np.float32)
         )
 
@@ -258,22 +258,22 @@ class FaceGenerator:
 
 
 def load_face_generator(root: DataRoot, batch: int = BATCH) -> FaceGenerator:
-    """The generator of ``root`` with its detail. Raises ``FileNotFoundError`` where one was not
-    made yet, ``PairError`` for another's."""
+    """The generator of ``root`` with its detail network. Raises ``FileNotFoundError`` if one is
+    missing, ``PairError`` if they do not belong together."""
     nvae, finish = load_nvae(root.nvae), load_detail(root.detail, root.nvae)
     return FaceGenerator(nvae, finish.posterior, finish.network, batch)
 
 
 def noise_of_seeds(model: NVAE, seeds: Seeds) -> list[np.ndarray]:
-    """Standard normal noise of latents, a list of ``(B, h, w, c) float32``, row i from
-    ``seeds[i]`` alone."""
+    """Standard normal noise of latents, a list of ``(B, h, w, c) float32``; row i depends on
+    ``seeds[i]`` only."""
     rows = [model.sample_noise(1, int(s)) for s in seeds]
     return [np.concatenate(level) for level in zip(*rows, strict=True)]
 
 
 def noise_maps(seeds: Seeds, height: int, width: int) -> np.ndarray:
-    """``(B, height, width, 1) float32`` standard normal: the detail network's noise, row i from
-    ``seeds[i]`` alone."""
+    """``(B, height, width, 1) float32`` standard normal: the detail network's noise; row i depends
+    on ``seeds[i]`` only."""
     return np.stack(
         [
             np.random.default_rng((int(s), NOISE_MAP)).standard_normal(
@@ -290,8 +290,8 @@ def draw_samples(
     settings: Samples,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Draw ``settings.n`` faces with values taken from rows of ``values (N, 5)``: ``(n, H, W, 3)
-    uint8`` and the samples' table."""
+    """Draw ``settings.n`` faces whose values are those of random rows of ``values (N, 5)``:
+    ``(n, H, W, 3) uint8`` and the table of samples."""
     rows = np.random.default_rng(settings.seed).integers(0, len(values), settings.n)
     asked = np.round(np.asarray(values[rows], np.float64), 4)
     seeds = settings.seed + np.arange(settings.n)
@@ -309,28 +309,29 @@ def draw_samples(
 def matched_samples(
     generator: FaceGenerator, values: np.ndarray, settings: Samples, role: str, draw: int = 0
 ) -> np.ndarray:
-    """``(N, H, W, 3) uint8``: one face for each row of ``values (N, 5)``, drawn as the samples
-    are, with seeds of ``role`` and ``draw``."""
+    """``(N, H, W, 3) uint8``: one face for each row of ``values (N, 5)``, with ``settings`` and
+    with seeds of ``role`` and ``draw``."""
     seeds = settings.seed + SEED_OFFSET[role] + draw * len(values) + np.arange(len(values))
     return np.concatenate(list(generator.draw(seeds, values, settings)))
 
 
 def write_pictures(folder: Path, names: Sequence[str], images: np.ndarray) -> None:
-    """Make ``folder`` hold exactly these JPEGs (quality 95); its table is removed first and
-    written last by the caller."""
+    """Make ``folder`` contain exactly these JPEGs (quality 95). Its table is removed first; the
+    caller writes it last."""
     samples_table(folder).unlink(missing_ok=True)
     write_jpegs(folder, names, images)
     remove_others(folder, names)
 
 
 def write_jpegs(folder: Path, names: Sequence[str], images: np.ndarray) -> None:
-    """Write pictures ``(N, H, W, 3) uint8`` as JPEGs of quality 95, each whole or not at all."""
+    """Write pictures ``(N, H, W, 3) uint8`` as JPEGs of quality 95, each completely or not at
+    all."""
     for name, image in zip(names, images, strict=True):
         write_bytes_atomically(folder / name, encode_jpeg(image, JPEG_QUALITY))
 
 
 def read_jpegs(folder: Path, names: Sequence[str]) -> np.ndarray:
-    """``(N, H, W, 3) uint8`` of pictures of equal size."""
+    """``(N, H, W, 3) uint8``: the JPEGs ``names`` of ``folder``, which must have equal sizes."""
     return np.stack([np.asarray(Image.open(folder / name).convert("RGB")) for name in names])
 
 
@@ -349,8 +350,8 @@ def generate_grid(
     n: int,
     settings: Samples,
 ) -> bytes:
-    """A PNG grid of ``n`` faces with the values of ``sliders``; those not set are a picture's of
-    the data, another one's for each face."""
+    """A PNG grid of ``n`` faces with the values of ``sliders``; values that are not set are those
+    of a random picture of the data for each face."""
     seeds = settings.seed + np.arange(n)
     values = values_of_seeds(root, seeds)
     for i, attribute in enumerate(ATTRIBUTES):
@@ -360,7 +361,7 @@ def generate_grid(
 
 
 def out_of_range(generator: FaceGenerator, sliders: Mapping[str, float]) -> list[str]:
-    """A line for each of the ``sliders`` that lies where too few pictures were to learn from."""
+    """A line for each of ``sliders`` whose value lies outside the supported range."""
     ranges = dict(zip(ATTRIBUTES, generator.supported.T.tolist(), strict=True))
     return [
         f"{a} {asked:g}: the data supports {ranges[a][0]:.2f} to {ranges[a][1]:.2f}, so it is drawn"
@@ -371,8 +372,8 @@ def out_of_range(generator: FaceGenerator, sliders: Mapping[str, float]) -> list
 
 
 def values_of_seeds(root: DataRoot, seeds: Seeds) -> np.ndarray:
-    """``(B, 5) float32``: of each seed the values of a picture of the data that it chooses, as
-    it chooses the noise."""
+    """``(B, 5) float32``: for each seed the values of a picture of the data, which the seed
+    selects."""
     known = read_all_input_values(root).dropna().to_numpy(np.float32)
     return known[[np.random.default_rng(s).integers(len(known)) for s in seeds]]
 
@@ -385,8 +386,8 @@ def png_grid(faces: np.ndarray) -> bytes:
 
 
 def grid(faces: np.ndarray, height: int = 128) -> np.ndarray:
-    """``(N, H, W, 3) uint8`` as one picture ``(…, …, 3) uint8``, enlarged to about ``height``
-    pixels each, near a square."""
+    """``(N, H, W, 3) uint8`` as one nearly square picture ``(…, …, 3) uint8``, each face enlarged
+    to a height of about ``height`` pixels."""
     n, h, w, _ = faces.shape
     factor = max(1, round(height / h))
     columns = int(np.ceil(np.sqrt(n)))
@@ -400,10 +401,10 @@ def grid(faces: np.ndarray, height: int = 128) -> np.ndarray:
 
 
 def by_row(rows: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """``(N,)`` in a shape that meets ``level (N, h, w, c)``."""
+    """``rows (N,)`` reshaped to broadcast against ``level (N, h, w, c)``."""
     return rows.reshape(-1, *[1] * (level.ndim - 1))
 
 
 def as_bytes(pictures: np.ndarray) -> np.ndarray:
-    """Pictures in 0..1 as ``uint8``."""
+    """Pictures in 0..1 as ``uint8`` in 0..255, rounded."""
     return np.round(pictures * 255).astype(np.uint8)

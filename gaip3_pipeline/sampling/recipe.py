@@ -1,9 +1,9 @@
-"""What makes a face again, and how a PNG carries it. Pure: no model is loaded here, and nothing
-that was read is trusted.
+"""Recipes: what is needed to draw a face again, and how a PNG stores it. No model is loaded here,
+and all input is validated.
 
-A face is its latents and what the generator is told. Latents are those of a seed, a mixture of
-two others (level by level, coarse to fine), or numbers, where no seed gives them: a
-photograph's, or those of a retouched face."""
+A recipe contains a face's latents and the generator's inputs. Latents are those of a seed, a
+mixture of two others (level by level, coarse to fine), or numbers where no seed gives them, as for
+a photograph or a retouched face."""
 
 import base64
 import binascii
@@ -21,11 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 
-FACES = 64  # in one picture
-CHUNK = "gaip3"  # the PNG's text that holds the recipe
-_LATENTS = 128  # seeds, mixtures and numbers of which the latents of one face are made
-_NUMBERS = 65_536  # of latents that are no seed's; the largest preset has 3,000
-_TEXT = 1_000_000  # characters of a recipe, which is also what Pillow takes
+FACES = 64  # most faces in one picture
+CHUNK = "gaip3"  # keyword of the PNG's text chunk that contains the recipe
+_LATENTS = 128  # most seeds, mixtures and sets of numbers in the latents of one face
+_NUMBERS = 65_536  # most numbers of latents without a seed; the largest preset has 3,000
+_TEXT = 1_000_000  # most characters of a recipe; Pillow's own limit is slightly higher
 _UNREADABLE = (
     OSError,
     SyntaxError,
@@ -41,7 +41,7 @@ Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True)
 class Pair:
-    """A generator and the detail network that was trained for it, each by its folder and the
+    """A generator and the detail network that was trained for it, each as its folder and the
     content hash of its weights."""
 
     folder: Path
@@ -51,7 +51,7 @@ class Pair:
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be followed: one line that says why."""
+    """A recipe that cannot be drawn; the message is one line with the reason."""
 
 
 class _Strict(BaseModel):
@@ -59,15 +59,14 @@ class _Strict(BaseModel):
 
 
 class Drawn(_Strict):
-    """The latents of a seed, as everywhere in the project
-    (``sampling.draw.noise_of_seeds``)."""
+    """The latents of a seed, as :func:`gaip3_pipeline.sampling.draw.noise_of_seeds` gives them."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**53)]  # what JavaScript counts to
+    seed: Annotated[int, Field(ge=0, lt=2**53)]  # exact integers of JavaScript
 
 
 class Mixed(_Strict):
-    """Of each latent group, top-down, a ``share`` of ``second`` and the rest of ``first``; a
-    single share is that of all groups."""
+    """For each latent group, top-down, a ``share`` of ``second`` and the rest of ``first``; a
+    single share counts for all groups."""
 
     first: "Latents"
     second: "Latents"
@@ -75,7 +74,7 @@ class Mixed(_Strict):
 
 
 class Encoded(_Strict):
-    """Latents as numbers: base64 of zlib of little-endian float16, group after group. See
+    """Latents as numbers: base64 of zlib-compressed little-endian float16, group after group. See
     :func:`pack_latents`."""
 
     encoded: Annotated[str, Field(max_length=4 * _NUMBERS)]
@@ -85,8 +84,8 @@ Latents = Drawn | Mixed | Encoded
 
 
 class Face(_Strict):
-    """One face. A value of None is that of a picture of the data, chosen by the face's seed
-    (``sampling.draw.values_of_seeds``)."""
+    """One face. A value None is replaced by that of a picture of the data, which the face's seed
+    selects (:func:`gaip3_pipeline.sampling.draw.values_of_seeds`)."""
 
     latents: Latents
     values: Annotated[
@@ -95,12 +94,12 @@ class Face(_Strict):
     ]
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     guidance: Annotated[float, Field(ge=0, le=10)] = 1.0
-    # Where seeds draw: from the prior, as all did before there was detail, or where the encoder
-    # puts pictures (see sampling/draw.py).
+    # The distribution of latents drawn from seeds: the prior, as in all recipes from before the
+    # detail network, or the aggregate posterior (see sampling/draw.py).
     prior: Literal["standard", "aggregate"] = "standard"
-    # how much of the detail network's change is added
+    # share of the detail network's change that is added
     detail: Annotated[float, Field(ge=0, le=1)] = 0.0
-    # with which ``latents`` came from ``drawn``; 0: they are not retouched
+    # the fidelity at which retouching turned ``drawn`` into ``latents``; 0: not retouched
     fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0
     drawn: Latents | None = None
 
@@ -114,8 +113,8 @@ class Face(_Strict):
 
 
 class Recipe(_Strict):
-    """The faces of one picture and the content hashes of what drew them: the generator's
-    weights, and the detail network's."""
+    """The faces of one picture, and the content hashes of the weights of the generator and of the
+    detail network that drew them."""
 
     format: Literal[1] = 1
     model: Hash
@@ -132,7 +131,7 @@ class Recipe(_Strict):
 
 
 def parts(latents: Latents) -> Iterable[Latents]:
-    """``latents`` and everything that they are mixed of."""
+    """Yield ``latents`` and, for a mixture, all its parts recursively."""
     waiting: list[Latents] = [latents]
     while waiting:
         yield (part := waiting.pop())
@@ -141,26 +140,26 @@ def parts(latents: Latents) -> Iterable[Latents]:
 
 
 def seed_of(latents: Latents) -> int:
-    """The first seed in ``latents``, which chooses the values that are not set; 0 where there is
+    """The first seed in ``latents``, which selects the values that are not set; 0 if there is
     none."""
     return next((part.seed for part in parts(latents) if isinstance(part, Drawn)), 0)
 
 
 def noise_seed(face: "Face") -> int:
-    """The seed of the face's noise map: what it was drawn with, which retouching leaves."""
+    """The seed of the face's noise map: that of the latents before retouching."""
     return seed_of(face.drawn or face.latents)
 
 
 def pack_latents(levels: Iterable[np.ndarray]) -> Encoded:
-    """``(h, w, c)`` arrays as numbers of 16 bits: half of a thousandth of a standard deviation,
-    less than a grey level shows."""
+    """``(h, w, c)`` arrays as 16-bit numbers; the rounding error is half of a thousandth of a
+    standard deviation, less than a grey level in the picture."""
     flat = np.concatenate([np.ravel(level) for level in levels]).astype("<f2")
     return Encoded(encoded=base64.b64encode(zlib.compress(flat.tobytes(), 9)).decode())
 
 
 def unpack_latents(encoded: Encoded, shapes: Iterable[tuple[int, int, int]]) -> list[np.ndarray]:
-    """Arrays ``(h, w, c) float32`` of ``shapes``. Raises :class:`RecipeError` for what is not so
-    many finite numbers."""
+    """Arrays ``(h, w, c) float32`` of ``shapes``. Raises :class:`RecipeError` unless ``encoded``
+    contains exactly as many finite numbers."""
     shapes = list(shapes)
     sizes = [int(np.prod(shape)) for shape in shapes]
     try:
@@ -182,20 +181,19 @@ def unpack_latents(encoded: Encoded, shapes: Iterable[tuple[int, int, int]]) -> 
 
 
 def write_png(pixels: np.ndarray, recipe: Recipe | None = None) -> bytes:
-    """``(H, W, 3) uint8`` as a PNG, with the ``recipe`` that made it inside; equal arguments
-    give equal bytes."""
+    """``pixels (H, W, 3) uint8`` as a PNG that contains the ``recipe``; equal arguments give equal
+    bytes."""
     info = PngImagePlugin.PngInfo()
     if recipe:
         info.add_text(CHUNK, recipe.model_dump_json(exclude_none=True))
     buffer = io.BytesIO()
-    # The lowest level is ten times as fast as the default and costs a tenth more bytes.
+    # Level 1 is ten times as fast as the default 6 and gives files a tenth larger.
     Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info, compress_level=6 if recipe else 1)
     return buffer.getvalue()
 
 
 def read_recipe(png: bytes) -> Recipe:
-    """The recipe inside a PNG. Raises :class:`RecipeError` where there is none that could be
-    followed."""
+    """The recipe in a PNG. Raises :class:`RecipeError` if there is none or if it is invalid."""
     try:
         text = _text_of(png)
     except _UNREADABLE as e:
@@ -209,8 +207,8 @@ def read_recipe(png: bytes) -> Recipe:
 
 
 def recipe_in(picture: bytes) -> Recipe | None:
-    """The recipe inside a picture, None where there is none, as in a photograph. Raises
-    :class:`RecipeError` for a damaged one."""
+    """The recipe in a picture, None if there is none, as in a photograph. Raises
+    :class:`RecipeError` if it is invalid."""
     try:
         text = _text_of(picture)
     except _UNREADABLE:
@@ -225,7 +223,7 @@ def _text_of(png: bytes) -> str | None:
 
 
 def parse_recipe(text: str) -> Recipe:
-    """A recipe from JSON. Raises :class:`RecipeError`."""
+    """A recipe from JSON. Raises :class:`RecipeError` if it is invalid."""
     try:
         return Recipe.model_validate_json(text)
     except ValidationError as e:

@@ -1,8 +1,8 @@
 """The CSV contracts, column for column: hand labels, gender probabilities, input values, samples.
 
-What is read may come from a spreadsheet (UTF-8 with or without BOM, CRLF, further columns); what
-is written is UTF-8 with LF. Every complaint names the file, the row (as a text editor counts
-lines) and the remedy."""
+Files that are read may come from a spreadsheet (UTF-8 with or without BOM, CRLF, further columns);
+files that are written are UTF-8 with LF. Every error message names the file, the line (as a text
+editor counts) and the remedy."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -24,20 +24,21 @@ SEXES = ("female", "male")
 
 @dataclass(frozen=True)
 class Labels:
-    """Checked labels of one attribute: columns ``gender, img_id, stem, value``, and what was
-    left out and why."""
+    """Checked labels of one attribute: columns ``gender, img_id, stem, value``; and the rows that
+    were left out, with the reasons."""
 
     table: pd.DataFrame
     left_out: list[str]
 
 
 def relative_path(text: str) -> str:
-    """A path of a contract with ``/`` and without the first run's leading ``dataset/``."""
+    """A path of a table with ``/`` and without a leading ``dataset/``, which tables of the first
+    run have."""
     return text.strip().replace("\\", "/").removeprefix("./").removeprefix("dataset/")
 
 
 def stem(text: str) -> str:
-    """The stem of a contract's path, whatever its folder and extension."""
+    """The stem of a path of a table, whatever its folder and extension."""
     return PurePosixPath(relative_path(text)).stem
 
 
@@ -45,9 +46,9 @@ def read_labels(path: Path, known: dict[str, set[str]] | None = None) -> Labels:
     """Read a label CSV (``gender,img_id,path,value``; further columns are ignored).
 
     ``known`` maps a sex to the stems of its originals: a row of another image is left out and
-    listed, since the image may come back. A repeated row of equal value is left out and listed.
-    Raises :class:`ContractError` for a missing column, an unknown sex, a value that is empty, no
-    number or outside 0..1, or two values for one image."""
+    listed, since the image may come back. A repeated row with an equal value is left out and
+    listed. Raises :class:`ContractError` for a missing column, an unknown sex, a value that is
+    empty, not a number or outside 0..1, or two values for one image."""
     rows, problems, left_out = [], [], []
     seen: dict[tuple[str, str], tuple[int, float]] = {}
     for line, row in csv_rows(path, LABEL_COLUMNS):
@@ -61,9 +62,9 @@ def read_labels(path: Path, known: dict[str, set[str]] | None = None) -> Labels:
         except ValueError:
             value = np.nan
         if not 0 <= value <= 1:
-            said = "empty" if not text else repr(text)
+            shown = "empty" if not text else repr(text)
             problems.append(
-                f"{where}: column value is {said}; write a number from 0 to 1, or remove the row"
+                f"{where}: column value is {shown}; write a number from 0 to 1, or remove the row"
             )
             continue
         if (sex, name) in seen:
@@ -89,8 +90,8 @@ def read_labels(path: Path, known: dict[str, set[str]] | None = None) -> Labels:
 def csv_rows(
     path: Path, columns: Sequence[str], delimiter: str = ","
 ) -> Iterable[tuple[int, dict[str, str]]]:
-    """Each row of a CSV by column, with its line; ``columns`` must be there. Raises
-    :class:`ContractError`."""
+    """Yield the line number and the fields by column of each row of a CSV that has at least
+    ``columns``. Raises :class:`ContractError`."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as f:
             reader = csv.DictReader(f, delimiter=delimiter, strict=True)
@@ -119,8 +120,8 @@ def csv_rows(
 
 
 def write_labels(path: Path, table: pd.DataFrame) -> None:
-    """Write checked labels (columns of :class:`Labels`) in the contract's columns, sorted by
-    key."""
+    """Write checked labels (columns of :class:`Labels`) in the contract's columns, sorted by gender
+    and stem."""
     ordered = table.sort_values(["gender", "stem"])
     paths = [f"resized/{g}/{s}.jpg" for g, s in zip(ordered.gender, ordered.stem, strict=True)]
     _write(path, ordered.assign(path=paths)[list(LABEL_COLUMNS)])
@@ -129,11 +130,11 @@ def write_labels(path: Path, table: pd.DataFrame) -> None:
 def write_gender_probabilities(
     path: Path, image_paths: Iterable[str], probabilities: np.ndarray
 ) -> None:
-    """Write ``(N, 2) float32`` probabilities (male, female) with the first column of an empty name
-    that holds 0.
+    """Write ``probabilities (N, 2) float32`` (male, female). The first column has an empty name and
+    the value 0.
 
-    Numbers are shortest round-trip float32 and never rounded: the rule reads them as they are.
-    """
+    Numbers are written as the shortest text that reads back as the same float32 and are never
+    rounded, since the rule compares them exactly."""
     lines = [",image_path,prob_male,prob_female"]
     for name, (male, female) in zip(
         image_paths, np.asarray(probabilities, np.float32), strict=True
@@ -143,7 +144,8 @@ def write_gender_probabilities(
 
 
 def read_gender_probabilities(path: Path) -> pd.DataFrame:
-    """Columns ``image_path, prob_male, prob_female`` (float64), paths relative to the root."""
+    """Columns ``image_path`` (relative to the root), ``prob_male``, ``prob_female`` (float64).
+    Raises :class:`ContractError`."""
     return _read_predictions(path, ("prob_male", "prob_female"))
 
 
@@ -160,7 +162,8 @@ def write_input_values(
 
 
 def read_input_values(path: Path, attribute: str) -> pd.DataFrame:
-    """Columns ``image_path`` (relative to the root) and ``attribute`` (float64 in 0..1)."""
+    """Columns ``image_path`` (relative to the root) and ``attribute`` (float64 in 0..1). Raises
+    :class:`ContractError`."""
     table = _read_predictions(path, (attribute,))
     outside = table[~table[attribute].between(0, 1)]
     if len(outside):
@@ -172,8 +175,8 @@ def read_input_values(path: Path, attribute: str) -> pd.DataFrame:
 
 
 def read_all_input_values(root: DataRoot) -> pd.DataFrame:
-    """A column of each of ``ATTRIBUTES``, indexed by ``image_path``; NaN where a table lacks an
-    image that another one has."""
+    """A column for each of ``ATTRIBUTES``, indexed by ``image_path``; NaN where a table lacks an
+    image that another table has."""
     tables = [
         read_input_values(root.input_values(a), a).set_index("image_path")[a] for a in ATTRIBUTES
     ]
@@ -181,22 +184,22 @@ def read_all_input_values(root: DataRoot) -> pd.DataFrame:
 
 
 def read_input_uncertainty(path: Path) -> pd.DataFrame:
-    """Columns ``image_path`` (relative to the root) and ``uncertainty`` (float64, in units of
-    the value)."""
+    """Columns ``image_path`` (relative to the root) and ``uncertainty`` (float64, in units of the
+    value). Raises :class:`ContractError`."""
     return _read_predictions(path, ("uncertainty",))
 
 
 def read_out_of_fold(path: Path) -> pd.DataFrame:
-    """A model's ``out_of_fold.csv``: ``key``, ``set``, ``stem``, ``gender`` and ``split`` are
-    text, the rest numbers."""
+    """A model's ``out_of_fold.csv``: ``key``, ``set``, ``stem``, ``gender`` and ``split`` are text,
+    all other columns numbers."""
     # a picture may be called NA
     text = dict.fromkeys(("key", "set", "stem", "gender", "split"), str)
     return pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
 
 
 def samples_csv(table: pd.DataFrame) -> str:
-    """``image_path``, the five values, ``seed``, ``temperature``, ``guidance`` and further
-    columns after them."""
+    """The CSV of samples: ``image_path``, the five values, ``seed``, ``temperature``, ``guidance``,
+    then any further columns."""
     first = ["image_path", *ATTRIBUTES, "seed", "temperature", "guidance"]
     return table[[*first, *(c for c in table.columns if c not in first)]].to_csv(
         index=False, lineterminator="\n"
@@ -209,19 +212,19 @@ def write_samples(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_samples(path: Path) -> pd.DataFrame:
-    """The table of :func:`write_samples`."""
+    """The table that :func:`write_samples` wrote. Raises :class:`ContractError`."""
     return _read_predictions(path, (*ATTRIBUTES, "seed", "temperature", "guidance"))
 
 
 def write_label_review(path: Path, table: pd.DataFrame) -> None:
-    """Write a review of labels: ``REVIEW_COLUMNS``, empty where there is no label, or no rank
-    among the images to label next."""
+    """Write a review of labels, ``REVIEW_COLUMNS``. Fields are empty where an image has no label,
+    or no rank among the images to label next."""
     _write(path, table[list(REVIEW_COLUMNS)])
 
 
 def read_label_review(path: Path) -> pd.DataFrame:
-    """The table of :func:`write_label_review`: ``gender`` and ``stem`` are text, the rest
-    numbers with NaN for what is empty."""
+    """The table that :func:`write_label_review` wrote: ``gender`` and ``stem`` are text, all other
+    columns numbers with NaN for empty fields."""
     numbers = REVIEW_COLUMNS[2:]
     text = {"gender": str, "stem": str}  # a picture may be called NA
     return pd.read_csv(

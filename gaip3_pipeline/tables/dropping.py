@@ -1,4 +1,4 @@
-"""Which originals the user drops: the list that ``gaip3 drop`` writes."""
+"""The originals that the user drops: changes to the list that ``gaip3 drop`` writes."""
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -21,18 +21,17 @@ class DropError(ValueError):
 
 
 def worse_duplicates(root: DataRoot) -> list[str]:
-    """Of each group of near-duplicates, without what was dropped before, the originals that are not
-    the best.
+    """The originals that are not the best of their group of near-duplicates; originals already
+    dropped do not count.
 
-    Raises :class:`DropError` without a table of groups.
-    """
+    Raises :class:`DropError` without a table of groups."""
     if not root.near_duplicates.exists():
         raise DropError(
             f"there is no {root.near_duplicates}: make near_duplicates first (gaip3 refresh"
             " --select near_duplicates)"
         )
     table, dropped = read_group_table(root.near_duplicates), read_dropped(root.dropped)
-    # the table may be older than the list: a group whose best was dropped keeps its next best
+    # the table may be older than the list: if the best of a group was dropped, its next best stays
     table = table[
         np.array([key not in dropped for key in zip(table.set, table.stem, strict=True)], bool)
     ]
@@ -43,11 +42,11 @@ def worse_duplicates(root: DataRoot) -> list[str]:
 def change_dropped(
     root: DataRoot, paths: Sequence[str], reason: str, undo: bool = False
 ) -> list[str]:
-    """Add ``paths`` to the list, or take them off; returns those that changed it, as paths of
-    originals below the root.
+    """Add ``paths`` to the list of dropped originals, or remove them with ``undo``; returns the
+    originals whose entry changed, as paths below the root.
 
-    Nothing is written when one of them is unknown. Raises :class:`DropError`, and ContractError
-    of a list that cannot be read."""
+    Nothing is written if one of the paths is unknown. Raises :class:`DropError` for it, and
+    ContractError if the list cannot be read."""
     dropped = read_dropped(root.dropped)
     originals = {
         (s.id, p.stem): root.relative(p) for s in IMAGE_SETS for p in list_images(root.original(s))
@@ -74,14 +73,14 @@ def _key(root: DataRoot, path: str, known: Collection[tuple[str, str]]) -> tuple
         if key and key in known:
             return key
     raise DropError(
-        f"{path}: no original of that name; name it as original/… or resized/…, as seen from"
-        f" {root.path}, or from here"
+        f"{path}: no original of that name; write it as original/… or resized/…, relative to"
+        f" {root.path} or to the current folder"
     )
 
 
 def _below(root: DataRoot, path: Path) -> Iterator[str]:
-    """``path`` as seen from the root, by its name and by where it leads: ``original/`` may be a
-    link to another disk, or the root one."""
+    """``path`` relative to the root, as written and with links resolved: ``original/`` or the root
+    may be a symbolic link to another disk."""
     for place, top in (
         (path.absolute(), root.path.absolute()),
         (path.resolve(), root.path.resolve()),
@@ -91,6 +90,7 @@ def _below(root: DataRoot, path: Path) -> Iterator[str]:
 
 
 def _lost(key: tuple[str, str]) -> str:
-    """The path of an original that is gone: only its resized picture's name is known."""
+    """A path for an original that no longer exists: that of its resized picture, since only the
+    stem is known."""
     folder = next(s.folder for s in IMAGE_SETS if s.id == key[0])
     return f"resized/{folder}/{key[1]}.jpg"

@@ -1,4 +1,5 @@
-"""The tables of curation: groups of the same photograph, and which originals the user dropped."""
+"""The tables of curation: groups of originals that show the same photograph, and the originals that
+the user dropped."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,19 +13,19 @@ from gaip3_pipeline.tables.problems import ContractError, at_most
 from gaip3_pipeline.tables.splits import groups
 
 COLUMNS = ["group", "set", "stem", "path", "twin", "correlation", "bits", "mirrored"]
-DROPPED = "dropped: "  # begins the reason in a manifest
+DROPPED = "dropped: "  # prefix of the reason in a manifest
 
 
 def group_table(
     originals: pd.DataFrame, pairs: Iterable[tuple[int, int, float, int, bool]]
 ) -> pd.DataFrame:
-    """A row for every original that shares its photograph with another, by group, the smallest
-    ``set/stem`` first.
+    """A row for every original that shows the same photograph as another, sorted by group and key.
 
-    ``originals`` has ``key, set, stem, path``; ``pairs`` are row numbers of two of them, their
-    correlation, the bits in which their hashes differ and whether one is mirrored. ``twin`` is
-    the most alike other one of the group, ``correlation``, ``bits`` and ``mirrored`` are those
-    of the two."""
+    ``originals`` has ``key, set, stem, path``. ``pairs`` are two row numbers of ``originals``, the
+    correlation of the two, the number of bits in which their hashes differ, and whether one is
+    mirrored. A group is named by its smallest ``set/stem``. ``twin`` is the most similar other
+    original of the group; ``correlation``, ``bits`` and ``mirrored`` describe the pair of the
+    two."""
     best: dict[int, tuple[float, int, int, bool]] = {}
     linked = []
     for first, second, correlation, bits, mirrored in pairs:
@@ -45,12 +46,12 @@ def group_table(
 
 
 def write_group_table(path: Path, table: pd.DataFrame) -> None:
-    """Write what :func:`group_table` made."""
+    """Write a table of :func:`group_table`."""
     write_text_atomically(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def read_group_table(path: Path) -> pd.DataFrame:
-    """What :func:`write_group_table` wrote; empty if there is no file."""
+    """The table that :func:`write_group_table` wrote; empty if there is no file."""
     text = dict.fromkeys(("group", "set", "stem", "path", "twin"), str)
     return (
         pd.read_csv(path, dtype=text, keep_default_na=False)
@@ -60,13 +61,13 @@ def read_group_table(path: Path) -> pd.DataFrame:
 
 
 def twins(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Pairs of keys ``set/stem`` that connect each group."""
+    """Pairs of keys ``set/stem`` that connect the originals of each group."""
     return list(zip(table.group, table.set + "/" + table.stem, strict=True))
 
 
 def best_of_group(table: pd.DataFrame, sizes: Sequence[int]) -> pd.Series:
-    """``(N,) bool``: the one of each group to keep: of a labelled set before D1, then the larger
-    file, then the smaller name."""
+    """``(N,) bool``, True for the original of each group to keep: one of a labelled set rather than
+    of D1, then the larger file, then the smaller name."""
     order = table.assign(
         d1=table.set == IMAGE_SETS[0].id, size=list(sizes), key=table.set + "/" + table.stem
     )
@@ -79,7 +80,7 @@ def best_of_group(table: pd.DataFrame, sizes: Sequence[int]) -> pd.Series:
 
 
 def set_and_stem(path: str) -> tuple[str, str] | None:
-    """(set, stem) of an original, a resized or a brightened picture, named by its path below the
+    """(set, stem) of an original, a resized picture or a brightness copy, given its path below the
     root; None for any other path."""
     place = PurePosixPath(relative_path(path))
     parts, folder = place.parts, "/".join(place.parts[1:-1])
@@ -105,7 +106,7 @@ def read_dropped(path: Path) -> dict[tuple[str, str], str]:
                 f"{path}, line {line}, column path: {row['path']!r} lies in none of the image sets"
             )
             problems.append(
-                f"{named}: name it as original/…, resized/… or augmented/…, or remove the line"
+                f"{named}: write it as original/…, resized/… or augmented/…, or remove the line"
             )
         else:
             dropped[key] = row["reason"].strip() or "by hand"

@@ -1,5 +1,5 @@
-"""Files that appear whole or not at all: written beside their place, flushed to disk, then
-renamed."""
+"""Files that appear complete or not at all: each is written to a temporary file in the same folder,
+flushed to disk, then renamed."""
 
 import os
 import tempfile
@@ -10,11 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of ``path`` that takes its place when the block ends without
+    """A temporary path in the folder of ``path`` that replaces ``path`` when the block ends without
     an error.
 
-    The temporary file keeps the suffix of ``path``, since some writers choose a format by it.
-    """
+    The temporary file has the suffix of ``path``, since some writers choose the format by it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
     os.close(handle)
@@ -31,16 +30,17 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, whole or not at all."""
+    """Write ``data`` to ``path``, completely or not at all."""
     with writing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 with LF line ends, whole or not at all."""
+    """Write ``text`` as UTF-8 with LF line ends, completely or not at all."""
     write_bytes_atomically(path, text.encode())
 
 
-# mkstemp gives 0600; the umask can only be read by setting it, so once, at import.
+# mkstemp creates files with mode 0600. The umask can only be read by setting it, so this is done
+# once, at import.
 _UMASK = os.umask(0)
 os.umask(_UMASK)

@@ -1,4 +1,4 @@
-"""The final dataset: which images the rule takes, hard links to them, and what the rule did."""
+"""The final dataset: the images that the rule selects, and hard links to them."""
 
 import os
 import shutil
@@ -17,10 +17,10 @@ MALE_FOLDERS = {s.folder for s in IMAGE_SETS if s.sex == "male"}
 def select_final(
     probabilities: pd.DataFrame, originals: pd.DataFrame, threshold: float
 ) -> pd.DataFrame:
-    """The rows that the rule takes: P(female) >= ``threshold`` and no male folder.
+    """The rows that the rule selects: P(female) >= ``threshold`` and not in the male folder.
 
-    ``probabilities`` has ``image_path`` (``resized/female/x.jpg``) and ``prob_female`` (float64,
-    as the CSV has it); ``originals`` is the table of splits. Returns ``path``
+    ``probabilities`` has ``image_path`` (``resized/female/x.jpg``) and ``prob_female`` (float64, as
+    read from the CSV); ``originals`` is the table of splits. Returns ``path``
     (``final/resized_female_x.jpg``), ``source``, ``original`` (its key), ``prob_female``,
     ``group``, ``bucket``, ``split``, sorted by path."""
     parts = probabilities.image_path.str.split("/", n=2, expand=True)
@@ -37,8 +37,8 @@ def select_final(
 
 
 def link_final(root: DataRoot, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Make ``final/`` hold exactly ``chosen``, as hard links where the file system allows;
-    returns the manifest."""
+    """Make ``final/`` contain exactly ``chosen``, as hard links where the file system allows them,
+    else as copies; returns the manifest."""
     root.final.mkdir(parents=True, exist_ok=True)
     wanted = {PurePosixPath(p).name for p in chosen.path}
     for entry in os.scandir(root.final):
@@ -56,8 +56,8 @@ def link_final(root: DataRoot, chosen: pd.DataFrame) -> pd.DataFrame:
 
 def _link(origin: Path, target: Path) -> None:
     try:
-        # A link is made under another name and renamed, so that the file in final/ is never missing
-        # or half there.
+        # A link is created under another name and renamed, so that the file in final/ is never
+        # missing or incomplete.
         temporary = target.with_name(f".linking-{target.name}")
         temporary.unlink(missing_ok=True)
         os.link(origin, temporary)

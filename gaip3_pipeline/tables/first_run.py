@@ -1,4 +1,4 @@
-"""The tree of the first run, moved to where its files belong in a data root.
+"""Moves the files of the first run to their places in a data root.
 
 ======================================= =====================================
 first run                               data root
@@ -6,9 +6,10 @@ first run                               data root
 ``dataset/original/…`` and its siblings ``original/…``, ``resized/…``, …
 ``models/data/train_output_*``          ``labels/``
 ``models/data/all_output*``             ``predictions/``
-``models/…``, ``logs/…``                as they were
+``models/…``, ``logs/…``                unchanged
 ======================================= =====================================
-"""
+
+All other files stay."""
 
 import errno
 import filecmp
@@ -36,28 +37,28 @@ _NO_HARD_LINKS = {
 
 
 class FirstRunError(ContractError):
-    """A folder that cannot be imported: names it and what was expected."""
+    """A folder that cannot be imported; the message names it and what was expected."""
 
 
 @dataclass
 class ImportReport:
-    """What became of each file of the first run, as paths relative to its folder."""
+    """The outcome for each file of the first run, as paths relative to its folder."""
 
     moved: list[PurePosixPath] = field(default_factory=list)
-    # another file system: the source stays
+    # to another file system; the source stays
     copied: list[PurePosixPath] = field(default_factory=list)
-    # the root has the same bytes already
+    # the root already has the same bytes; the source stays
     present: list[PurePosixPath] = field(default_factory=list)
-    # the root has other bytes there, which stay; so does the source
+    # the root has a file with other bytes there; both stay
     different: list[PurePosixPath] = field(default_factory=list)
-    links: list[PurePosixPath] = field(default_factory=list)  # symbolic links are left alone
+    links: list[PurePosixPath] = field(default_factory=list)  # symbolic links, which stay
 
     @property
     def complete(self) -> bool:
         return not self.different and not self.links
 
     def __str__(self) -> str:
-        """Where each file goes, folder by folder; the files that stayed behind one by one."""
+        """Where files go, folder by folder; the files that stay behind, one by one."""
         lines = []
         for verb, names in (
             ("moved", self.moved),
@@ -81,11 +82,11 @@ class ImportReport:
 
 
 def import_first_run(source: Path, root: DataRoot, dry_run: bool = False) -> ImportReport:
-    """Move the files of the first run at ``source`` into ``root``; copy them when it is on another
+    """Move the files of the first run at ``source`` into ``root``; copy them if it is on another
     file system.
 
-    Each file appears whole; one that exists is never overwritten. An import that was cut off
-    goes on where it ended when it is called again. ``dry_run`` reports the same and touches
+    Each file appears complete or not at all; existing files are never overwritten. An interrupted
+    import continues when it is called again. ``dry_run`` returns the same report and changes
     nothing. Raises :class:`FirstRunError`."""
     source = source.resolve()
     if not source.is_dir():
@@ -112,8 +113,8 @@ def import_first_run(source: Path, root: DataRoot, dry_run: bool = False) -> Imp
 
 
 def new_place(name: PurePosixPath) -> PurePosixPath | None:
-    """Where a file of the first run belongs, both relative to their folders; None for what does
-    not belong to the data."""
+    """Where a file of the first run belongs, both paths relative to their folders; None for files
+    that are not data."""
     match name.parts:
         case ("dataset", folder, _, *_) if folder in IMAGE_FOLDERS:
             return PurePosixPath(*name.parts[1:])
@@ -137,7 +138,7 @@ def _import(
     if file.is_symlink():
         report.links.append(name)
     elif place.exists() and place.samefile(file):
-        # Linked, and then cut off before the old name was removed.
+        # An earlier import linked the file and stopped before it removed the old name.
         if not dry_run:
             file.unlink()
         report.moved.append(name)
@@ -155,7 +156,7 @@ def _import(
 
 
 def _move(file: Path, place: Path) -> None:
-    """A link fails where a file exists, which a rename would replace."""
+    """Move by linking: a link fails if the target exists, while a rename would replace it."""
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(file, place)
@@ -193,7 +194,7 @@ def _remove_empty_folders(source: Path) -> None:
 
 
 def _device(path: Path) -> int:
-    """The file system that ``path`` is or would be on."""
+    """The device number of the file system on which ``path`` is or would be."""
     while not path.exists():
         path = path.parent
     return path.stat().st_dev

@@ -1,5 +1,5 @@
-"""Content hashes of files, folders, arrays and weights; those of pictures are remembered by
-size, mtime_ns and inode."""
+"""Content hashes of files, folders, arrays and weights; those of pictures are cached by size,
+mtime_ns and inode."""
 
 import hashlib
 import json
@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from gaip3_pipeline.tables.image_files import image_paths
 
-_BATCH = 512  # files hashed between two writes to the cache, which is also what a killed run loses
+_BATCH = 512  # files hashed between two writes to the cache; a killed run loses at most these
 _KEY = tuple[int, int, int]
 
 
 class FolderVersion(NamedTuple):
-    """``hash`` of the names and contents of a folder's pictures, how many there are, and their
-    bytes together."""
+    """``hash`` of the names and contents of a folder's pictures, their number, and their total size
+    in bytes."""
 
     hash: str
     files: int
@@ -34,7 +34,7 @@ def file_sha256(path: Path) -> str:
 
 
 def stat_key(stat: os.stat_result) -> _KEY:
-    """Size, mtime_ns and inode: while these stay, a file is taken to hold what it held."""
+    """Size, mtime_ns and inode: while these are equal, a file is assumed to be unchanged."""
     # some file systems' inodes exceed a signed 64-bit column
     return stat.st_size, stat.st_mtime_ns, stat.st_ino & (2**63 - 1)
 
@@ -51,10 +51,9 @@ def folder_version(folder: Path, cache: Path, verify: bool = False) -> FolderVer
     """The version of the picture files below ``folder``: sha256 over sorted (relative path, size,
     sha256).
 
-    A file is read again only if its size, mtime_ns or inode differs from what the SQLite file
-    ``cache`` remembers, or with ``verify``. Several processes may share the cache. A missing or
-    empty folder has the version of no files. A file that cannot be read counts with the hash
-    ``unreadable``."""
+    A file is read again only if its size, mtime_ns or inode differs from those in the SQLite file
+    ``cache``, or with ``verify``. Several processes may share the cache. A missing folder has the
+    version of an empty one. A file that cannot be read counts with the hash ``unreadable``."""
     folder = folder.absolute()
     paths = image_paths(folder)
     beginning = len(str(folder)) + 1
@@ -103,7 +102,8 @@ def _readable_sha256(path: str) -> str:
 
 
 def _open(cache: Path) -> sqlite3.Connection:
-    """The cache, made anew if it is not a database: it holds nothing that cannot be had again."""
+    """Open the cache; a file that is not a database is replaced, since its content can be computed
+    again."""
     cache.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(2):
         connection = sqlite3.connect(cache, timeout=60)
@@ -143,7 +143,7 @@ def _remember(cache: Path, rows: Iterator[tuple[bytes, int, int, int, str]]) -> 
 
 
 def digest(parts: Iterable[str]) -> str:
-    """sha256 over strings, each on a line of its own."""
+    """sha256 over strings, one per line."""
     h = hashlib.sha256()
     for part in parts:
         h.update(part.encode() + b"\n")
@@ -164,8 +164,8 @@ def folder_content(folder: Path) -> str:
 
 
 def arrays_version(file: Path) -> str:
-    """sha256 over sorted (array's name, dtype, shape, bytes) of an ``.npz``: the archive itself
-    keeps times."""
+    """sha256 over sorted (array's name, dtype, shape, bytes) of an ``.npz``, not over the file,
+    which contains timestamps."""
     import numpy as np
 
     h = hashlib.sha256()
@@ -181,8 +181,8 @@ def weights_version(folder: Path) -> str:
     """sha256 over sorted (file, variable path, dtype, shape, array bytes) of a folder's
     ``*.weights.h5``.
 
-    Files of equal weights differ from one another (HDF5 keeps times), so the arrays are hashed.
-    Only what is used downstream lies in these files: the optimiser's state does not."""
+    The arrays are hashed, not the files, which contain timestamps (HDF5). The files hold only what
+    is used downstream, not the optimiser's state."""
     import h5py
     import numpy as np
 
@@ -196,7 +196,7 @@ def weights_version(folder: Path) -> str:
                 )
             )
             for name in sorted(arrays):
-                array = np.asarray(arrays[name][()])  # a text comes as bytes
+                array = np.asarray(arrays[name][()])  # a string is read as bytes
                 h.update(f"{file.name} {name} {array.dtype.str} {array.shape}\n".encode())
                 h.update(array.tobytes())
     return h.hexdigest()

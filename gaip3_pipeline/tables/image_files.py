@@ -1,4 +1,4 @@
-"""Which picture files a folder holds."""
+"""The picture files of a folder."""
 
 import os
 from collections.abc import Iterable
@@ -8,21 +8,21 @@ from gaip3_pipeline.layout import IMAGE_SUFFIXES
 
 
 class DuplicateStems(ValueError):
-    """Two originals of one set would give files of one name; the message names both."""
+    """Two originals of one set have the same stem and would get the same file name; the message
+    names both."""
 
 
 def list_images(folder: Path) -> list[Path]:
     """The picture files below ``folder`` in plain string order of their names; hidden files and
     folders and other suffixes are left out.
 
-    A folder that is missing has none. Raises OSError for one that cannot be read.
-    """
+    Empty if the folder is missing. Raises OSError if a folder cannot be read."""
     return [Path(path) for path in image_paths(folder)]
 
 
 def image_paths(folder: Path) -> list[str]:
-    """What :func:`list_images` lists, as strings that begin with ``folder``: a ``Path`` for each
-    of many thousands takes its time."""
+    """The files of :func:`list_images` as strings that begin with ``folder``: faster, since no
+    ``Path`` is created per file."""
     found: list[tuple[str, str]] = []
     folders = [str(folder)] if folder.is_dir() else []
     while folders:
@@ -40,7 +40,7 @@ def image_paths(folder: Path) -> list[str]:
 
 
 def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
-    """Each path under its stem, order kept. Raises :class:`DuplicateStems`."""
+    """Map each stem to its path, in the order of ``paths``. Raises :class:`DuplicateStems`."""
     named: dict[str, Path] = {}
     for path in paths:
         other = named.setdefault(path.stem, path)

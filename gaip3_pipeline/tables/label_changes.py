@@ -1,4 +1,4 @@
-"""What differs between two tables of labels, by key."""
+"""The differences between two tables of labels, by key."""
 
 from pathlib import Path
 
@@ -10,11 +10,10 @@ KEY = ["gender", "stem"]
 
 
 def label_changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Rows added, removed or of another value: ``gender, stem, from, to``, sorted by key; NaN where
-    there is no label.
+    """Rows that were added, removed or changed: ``gender, stem, from, to``, sorted by key; NaN
+    where there is no label.
 
-    Both tables have a row per key with ``gender, stem, value``.
-    """
+    Both tables have a row per key with ``gender, stem, value``."""
     both = before[[*KEY, "value"]].merge(
         after[[*KEY, "value"]], on=KEY, how="outer", suffixes=("_before", "_after")
     )
@@ -26,12 +25,12 @@ def label_changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
 
 def changes_since(path: Path, after: pd.DataFrame) -> pd.DataFrame:
-    """:func:`label_changes` from the checked labels in the file ``path``; against none, where
-    there is no such file."""
+    """The changes from the checked labels in the file ``path`` to ``after``; if the file is
+    missing, every row counts as added."""
     before = read_labels(path).table if path.exists() else after.iloc[:0]
     return label_changes(before, after)
 
 
 def changes_csv(changes: pd.DataFrame) -> str:
-    """:func:`label_changes` as a CSV; a value that is absent is empty."""
+    """:func:`label_changes` as a CSV; a missing value is empty."""
     return changes.to_csv(index=False, lineterminator="\n")

@@ -1,11 +1,11 @@
-"""Hand labels as other tools write and read them: the contract's CSV, a plain ``file,value`` CSV,
-and Label Studio's exports.
+"""Hand labels in the formats of other tools: the contract's CSV, a plain ``file,value`` CSV, and
+Label Studio's exports.
 
 Label Studio's formats are those of its documentation (https://labelstud.io/guide/export.html,
-…/guide/tasks.html): JSON is a list of tasks with ``annotations[].result[]``; JSON_MIN, CSV and
-TSV have a record for each annotation, in which a choice stands as it is and another control as
-``[{"number": 0.5}]`` or ``[{"rating": 4}]``. A file is read whole or not at all. This module
-knows images by name only: which there are is passed in, and nothing is written here."""
+…/guide/tasks.html): JSON is a list of tasks with ``annotations[].result[]``; JSON_MIN, CSV and TSV
+have a record for each annotation, in which a choice is plain text and any other control is JSON,
+such as ``[{"number": 0.5}]`` or ``[{"rating": 4}]``. A file with an error is not used at all. The
+caller passes the known images by name; this module writes no files."""
 
 import csv
 import io
@@ -44,8 +44,8 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class ImportedLabels:
-    """What a file says: values in 0..1 by attribute and image, names without an image, and what
-    was decided on the way."""
+    """The labels of a file: values in 0..1 by attribute and image, names that match no image, and
+    remarks on choices between several values."""
 
     format: str
     values: dict[str, dict[Key, float]]
@@ -53,8 +53,8 @@ class ImportedLabels:
     remarks: list[str] = field(default_factory=list)
 
     def edits(self, before: Mapping[str, Mapping[Key, float]]) -> list[Edit]:
-        """What makes the labels of ``before`` those of the file; nothing for a label that is
-        equal."""
+        """The edits that turn the labels ``before`` into those of the file; none for equal
+        labels."""
         return [
             Edit(a, *key, v)
             for a, values in self.values.items()
@@ -63,7 +63,8 @@ class ImportedLabels:
         ]
 
     def summary(self, attribute: str, before: Mapping[Key, float]) -> str:
-        """``mouth: 12 new, 3 changed, 770 equal, 2 left out (no such image: a, b)``."""
+        """A line such as ``mouth: 12 new, 3 changed, 770 equal, 2 left out (no such image: a,
+        b)``."""
         values, missing = self.values.get(attribute, {}), self.no_such_image.get(attribute, [])
         new = sum(key not in before for key in values)
         equal = sum(before.get(key) == v for key, v in values.items())
@@ -77,11 +78,11 @@ class ImportedLabels:
 def read_label_file(
     path: Path, known: Mapping[str, Collection[str]], attribute: str | None = None
 ) -> ImportedLabels:
-    """Read the labels of a file whose format its content tells.
+    """Read the labels of a file; its format is recognised by its content.
 
-    ``known`` maps a sex to the stems of its originals. ``attribute`` says what the values are
-    where the file does not, and picks one of several. Raises :class:`ContractError` with file,
-    row and remedy; then nothing of the file counts."""
+    ``known`` maps a sex to the stems of its originals. ``attribute`` is the attribute of the values
+    if the file does not name it, and selects one if the file has several. Raises
+    :class:`ContractError` with file, row and remedy; then no label of the file is used."""
     text = _text(path)
     if text.lstrip()[:1] in ("[", "{"):
         form, cells = _json_cells(path, text)
@@ -104,11 +105,10 @@ def read_label_file(
 
 
 def plain_csv(labels: Mapping[str, Mapping[Key, float]], images: Mapping[Key, str]) -> str:
-    """``file,value`` of one attribute, ``file,eyes,mouth,…`` of several: a row for each image that
-    has a label.
+    """``file,value`` for one attribute, ``file,eyes,mouth,…`` for several: a row for each image
+    that has a label.
 
-    ``images`` are the paths of the originals relative to the root, in the order of rows.
-    """
+    ``images`` are the paths of the originals relative to the root, in the order of rows."""
     columns = ["value"] if len(labels) == 1 else list(labels)
     rows = [
         [path, *(values.get(key, "") for values in labels.values())]
@@ -119,10 +119,10 @@ def plain_csv(labels: Mapping[str, Mapping[Key, float]], images: Mapping[Key, st
 
 
 def label_studio_json(labels: Mapping[str, Mapping[Key, float]], images: Mapping[Key, str]) -> str:
-    """Every image as a task to import into Label Studio, with its labels as an annotation; none for
-    an image without labels.
+    """Every image as a task to import into Label Studio, with its labels as an annotation, or
+    without an annotation if it has no labels.
 
-    ``images`` are paths relative to the root, which Label Studio must have as
+    ``images`` are paths relative to the root, which must be Label Studio's
     LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT."""
     lines = []
     for key, path in images.items():
@@ -149,7 +149,7 @@ def label_studio_json(labels: Mapping[str, Mapping[Key, float]], images: Mapping
 
 
 def label_studio_csv(labels: Mapping[str, Mapping[Key, float]], images: Mapping[Key, str]) -> str:
-    """The labels as Label Studio's own CSV export writes them: a row for each image that has a
+    """The labels in the format of Label Studio's CSV export: a row for each image that has a
     label."""
     columns = sorted([*_LABEL_STUDIO_COLUMNS, "id", "image", "gender", *labels])
     rows = list[dict[str, Any]]()
@@ -170,9 +170,10 @@ def label_studio_csv(labels: Mapping[str, Mapping[Key, float]], images: Mapping[
 
 def label_studio_config(attributes: Sequence[str]) -> str:
     """The labeling configuration of a Label Studio project for these files: a number for each
-    attribute, with what it means."""
-    # No slider: it stands at ½ while there is no value, and then ½ cannot be chosen. A step such as
-    # 0.1 does not divide 0.3 evenly as a double, so that Label Studio would refuse it.
+    attribute, with its meaning."""
+    # A number field, not a slider: without a value a slider is shown at ½, and then ½ cannot be
+    # chosen. The step is .25, since .3 as a double is no multiple of a step of .1 and Label Studio
+    # would reject it.
     lines = ["<View>", '  <Image name="image" value="$image"/>']
     for a in attributes:
         lines.append(f"  <Header value={quoteattr(f'{a}: {MEANINGS[a]}')}/>")
@@ -182,7 +183,8 @@ def label_studio_config(attributes: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class _Cell:
-    """One value as a file has it. ``time`` is None in a table where each image stands once."""
+    """One value as read from a file. ``time`` is None in formats in which each image occurs
+    once."""
 
     where: str
     image: str
@@ -192,7 +194,7 @@ class _Cell:
     time: datetime | None = None
 
 
-_Readings = dict[tuple[str, Key], list[tuple[_Cell, float]]]  # of an attribute and image
+_Readings = dict[tuple[str, Key], list[tuple[_Cell, float]]]  # by attribute and image
 
 
 def _text(path: Path) -> str:
@@ -272,7 +274,7 @@ def _json_cells(path: Path, text: str) -> tuple[str, list[_Cell]]:
 
 
 def _task_cells(path: Path, where: str, task: dict[str, Any]) -> Iterator[_Cell]:
-    """The results of a task's completed annotations; drafts and predictions are nobody's labels."""
+    """The results of a task's completed annotations; drafts and predictions are ignored."""
     for annotation in _listed(task.get("annotations")):
         if not isinstance(annotation, dict):
             raise ContractError(
@@ -308,8 +310,8 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _image(path: Path, where: str, data: Mapping[str, Any]) -> str:
-    """What names the picture: the field ``image``, or the only one that ends like a picture's
-    name."""
+    """The field that names the picture: ``image``, or the only field with the extension of a
+    picture file."""
     if isinstance(data.get("image"), str):
         return data["image"]
     found = [
@@ -326,20 +328,20 @@ def _image(path: Path, where: str, data: Mapping[str, Any]) -> str:
 
 
 def _time(path: Path, where: str, annotation: Mapping[str, Any]) -> datetime:
-    said = annotation.get("updated_at") or annotation.get("created_at")
-    if not said:
+    stamp = annotation.get("updated_at") or annotation.get("created_at")
+    if not stamp:
         return _LONG_AGO
     try:
-        time = datetime.fromisoformat(said)
+        time = datetime.fromisoformat(stamp)
     except (TypeError, ValueError) as e:
         raise ContractError(
-            f"{path}, {where}: {said!r} is no time; write it as 2024-05-06T07:08:09Z"
+            f"{path}, {where}: {stamp!r} is not a time; write it as 2024-05-06T07:08:09Z"
         ) from e
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _unpacked(value: Any) -> Any:
-    """A cell of Label Studio's CSV holds JSON, unless it is a choice."""
+    """The value of a cell of Label Studio's CSV, which is JSON unless it is a choice."""
     if isinstance(value, str) and value.startswith(("[", "{")):
         try:
             return json.loads(value)
@@ -388,8 +390,7 @@ def _gather(
 def _readings(
     path: Path, cells: Sequence[_Cell], meant: Mapping[str, str], images: "_Images"
 ) -> tuple[_Readings, dict[str, list[str]], list[str]]:
-    """The values of each attribute and image, the oldest first; names without an image; what is
-    wrong."""
+    """The values by attribute and image, the oldest first; names that match no image; problems."""
     readings: _Readings = defaultdict(list)
     no_such_image = defaultdict[str, dict[str, None]](dict)
     problems = []
@@ -421,8 +422,8 @@ def _readings(
 def _meaning_of_controls(
     path: Path, controls: Sequence[str], attribute: str | None
 ) -> dict[str, str]:
-    """Which attribute each control or column holds: its own name, or what ``attribute`` says of
-    the only other one."""
+    """The attribute of each control or column: the one it is named after, or ``attribute`` for the
+    only other control."""
     if attribute is None:
         own = {c: c for c in controls if c in ATTRIBUTES}
         if controls and not own:
@@ -440,10 +441,10 @@ def _meaning_of_controls(
     return {attribute if attribute in controls or not others else others[0]: attribute}
 
 
-def _value(said: Any) -> float | None:
-    """A value in 0..1 from a number, a choice that is a number, or a rating; None where nothing
-    was chosen. Raises ValueError."""
-    match said:
+def _value(raw: Any) -> float | None:
+    """A value in 0..1 from a number, a choice that is a number, or a rating; None if nothing was
+    chosen. Raises ValueError for anything else."""
+    match raw:
         case None | "" | []:
             return None
         case [only]:
@@ -452,13 +453,13 @@ def _value(said: Any) -> float | None:
             return _value(inner)
         case {"rating": stars} if stars in STARS:
             return (stars - 1) / 4
-        case int() | float() | str() if not isinstance(said, bool) and 0 <= float(said) <= 1:
-            return float(said)
-    raise ValueError(said)
+        case int() | float() | str() if not isinstance(raw, bool) and 0 <= float(raw) <= 1:
+            return float(raw)
+    raise ValueError(raw)
 
 
 class _Images:
-    """The known images by what other tools call them."""
+    """The known images, found by the names that other tools give them."""
 
     def __init__(self, known: Mapping[str, Collection[str]]) -> None:
         self._named, self._uploaded = (
@@ -471,7 +472,7 @@ class _Images:
                 self._uploaded[_upload_name(name)].append((sex, name))
 
     def find(self, text: str, gender: str = "") -> list[Key]:
-        """The images that ``text`` may mean: none, one, or several where it does not say enough."""
+        """The images that ``text`` may mean: none, one, or several if it is ambiguous."""
         location = _location(text)
         spellings = [stem(location), stem(unquote(location))]
         sexes = _sexes(unquote(location), gender)
@@ -504,19 +505,21 @@ def _upload_name(name: str) -> str:
 
 
 def _location(text: str) -> str:
-    """The path in what names a picture: a path, a URL, or Label Studio's link to a local file."""
+    """The path part of what names a picture: a path, a URL, or Label Studio's link to a local
+    file."""
     if _LOCAL_FILE in text:
         return text.partition(_LOCAL_FILE)[2]
     return text.partition("?")[0] if "://" in text else text
 
 
 def _sexes(path: str, gender: str) -> Sequence[str]:
-    """The sex that is said, or that a folder of the path says; both where neither does."""
+    """The sex given by ``gender``, else the one that a folder of ``path`` names; both if neither
+    names one."""
     if gender.strip().lower() in SEXES:
         return (gender.strip().lower(),)
     folders = {p.lower() for p in PurePosixPath(relative_path(path)).parts[:-1]}
-    told = [sex for sex in SEXES if sex in folders]
-    return told if len(told) == 1 else SEXES
+    named = [sex for sex in SEXES if sex in folders]
+    return named if len(named) == 1 else SEXES
 
 
 def _ambiguous(text: str, found: Sequence[Key]) -> str:

@@ -1,12 +1,12 @@
-"""Hand labels as several people write them at once: the five CSVs of the contract, and a history of
-every change.
+"""Hand labels that several people change at the same time: the five CSVs of the contract, and a
+history of every change.
 
-A change is acknowledged when its line of the history and the CSV are on disk, in this order:
-where a process is killed between the two, the next one notes that the CSV says otherwise. The
-CSV is written whole beside its place and renamed; rows that did not change keep their text,
-their order and the columns that this project does not know. Every process takes the same lock,
-and an edit made outside (a spreadsheet, ``git pull``) is read again before the next change, so
-that nothing is overwritten unseen."""
+A change is acknowledged when its line of the history and the CSV are on disk, written in this
+order; if a process is killed between the two, the next process records the difference as a further
+change. The CSV is written to a temporary file and renamed. Rows that did not change keep their
+text, their order and any columns unknown to this project. Every process takes the same lock, and a
+file that was edited by another program (a spreadsheet, ``git pull``) is read again before the next
+change, so that no edit is overwritten unnoticed."""
 
 import csv
 import fcntl
@@ -26,7 +26,7 @@ from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.image_files import by_stem, list_images
 from gaip3_pipeline.tables.problems import ContractError
 
-OUTSIDE = "outside"  # who changed a label, where the CSV was edited by another program
+OUTSIDE = "outside"  # ``who`` of changes made by another program
 Key = tuple[str, str]  # gender and stem
 
 
@@ -48,9 +48,9 @@ class Edit:
 class Change:
     """A line of the history. ``before`` and ``after`` are None where there was or is no row.
 
-    ``id`` counts from 1; it is 0 for an edit that changed nothing and that the history does not
-    keep. ``undoes`` is the id of the change that this one takes back. ``row`` is a removed row,
-    whole, and ``at`` its place, so that it can come back as it was."""
+    ``id`` counts from 1; it is 0 for an edit that changed nothing and is not in the history.
+    ``undoes`` is the id of the change that this one undoes. ``row`` is a removed row with all its
+    columns and ``at`` its place, so that it can be restored."""
 
     id: int
     time: str  # ISO 8601, UTC
@@ -75,8 +75,8 @@ class LabelStore:
         self._images = labelled_images(root)
         self._files: dict[str, _LabelFile] = {}
         self._history: list[Change] = []
-        self._read = 0  # bytes of the history file
-        self._passed_over: set[int] = set()  # changes that `undo` said it cannot take back
+        self._read = 0  # bytes of the history file that were read
+        self._passed_over: set[int] = set()  # changes that `undo` refused to take back
 
     @property
     def images(self) -> dict[str, dict[str, Path]]:
@@ -85,13 +85,13 @@ class LabelStore:
         return self._images
 
     def find_images(self) -> dict[str, dict[str, Path]]:
-        """:attr:`images`, after another look at the folders."""
+        """:attr:`images`, after listing the folders again."""
         self._images = labelled_images(self._root)
         return self._images
 
     def values(self, attribute: str) -> dict[Key, float]:
-        """The present labels of an attribute. Raises :class:`ContractError` when its CSV breaks
-        the contract."""
+        """The current labels of an attribute. Raises :class:`ContractError` when its CSV breaks the
+        contract."""
         _known(attribute)
         with self._locked():
             return self._current(attribute).values()
@@ -99,10 +99,10 @@ class LabelStore:
     def apply(
         self, edits: Sequence[Edit], who: str, session: str = "", confirm: bool = False
     ) -> list[Change]:
-        """Write ``edits`` and return what became of each; on disk when this returns.
+        """Write ``edits`` and return the change made by each; they are on disk when this returns.
 
-        ``session`` names a tab or a program, for :meth:`undo`. With ``confirm`` the history
-        keeps an edit that says what the label said already: somebody looked and agreed. Raises
+        ``session`` names a tab or a program, for :meth:`undo`. With ``confirm`` the history also
+        records an edit that does not change the value: somebody has checked the label. Raises
         :class:`ContractError` when a CSV breaks the contract, and ``ValueError`` for an unknown
         attribute, image or value; then nothing is written."""
         self._check(edits)
@@ -117,11 +117,10 @@ class LabelStore:
             ]
 
     def undo(self, who: str, session: str) -> Change | None:
-        """Take back the latest change of ``session`` that was not taken back yet; None when there
-        is none.
+        """Undo the latest change of ``session`` that is not undone yet; None if there is none.
 
-        Raises :class:`LabelConflict` when the label was changed since by someone else; the next
-        call goes on with the change before."""
+        Raises :class:`LabelConflict` if somebody else has changed the label since; the next call
+        continues with the change before."""
         with self._locked():
             undone = {c.undoes for c in self._history}
             ours = (c for c in reversed(self._history) if c.session == session and not c.undoes)
@@ -139,8 +138,8 @@ class LabelStore:
             return self._take_back(change, who, session)
 
     def restore(self, change_id: int, who: str, session: str) -> Change:
-        """Set a label back to what it was before a change. Raises ``ValueError`` when there is
-        no such change."""
+        """Set a label back to its value before a change. Raises ``ValueError`` if there is no such
+        change."""
         with self._locked():
             if not 0 < change_id <= len(self._history):
                 raise ValueError(f"there is no change {change_id}")
@@ -149,16 +148,15 @@ class LabelStore:
     def history(
         self, attribute: str | None = None, gender: str = "", stem: str = "", since: int = 0
     ) -> list[Change]:
-        """The changes after the one of id ``since``, oldest first, of one attribute or image where
-        these are named.
+        """The changes after the one of id ``since``, oldest first; only those of an attribute or an
+        image if these are given.
 
-        What was edited outside is noticed first.
-        """
+        Edits made outside are recorded first."""
         if attribute is not None:
             _known(attribute)
         with self._locked():
             for a in ATTRIBUTES if attribute is None else (attribute,):
-                with suppress(ContractError):  # said when its labels are asked for
+                with suppress(ContractError):  # reported when its labels are requested
                     self._current(a)
             return self._changes(attribute, gender, stem, since)
 
@@ -172,7 +170,7 @@ class LabelStore:
 
     def _check(self, edits: Sequence[Edit]) -> None:
         if any(e.stem not in self._images.get(e.gender, {}) for e in edits):
-            self.find_images()  # perhaps it came since
+            self.find_images()  # the image may have been added since
         for e in edits:
             _known(e.attribute)
             if e.value is not None and not 0 <= e.value <= 1:
@@ -188,8 +186,8 @@ class LabelStore:
         return change
 
     def _current(self, attribute: str) -> "_LabelFile":
-        """The CSV of an attribute, read again when it was changed by another program; such
-        changes go into the history."""
+        """The CSV of an attribute, read again if another program has changed it; such changes are
+        added to the history."""
         path = self._root.hand_labels(attribute)
         held = self._files.get(attribute)
         if held and held.stat == _stat(path):
@@ -199,7 +197,7 @@ class LabelStore:
             known: dict[Key, float | None] = {
                 k: held.values().get(k) for k in held.values() | file.values()
             }
-            # What another process of ours wrote meanwhile stands in the history already.
+            # Changes that another process of this project has written are already in the history.
             known |= {
                 (c.gender, c.stem): c.after
                 for c in self._history[held.seen :]
@@ -252,14 +250,14 @@ class LabelStore:
             if any(c.before != c.after for c in changes):
                 file.write()
         except BaseException:
-            # what is in memory is not on disk: read it again
+            # memory and disk differ now: read the file again
             self._files.pop(edits[0].attribute, None)
             self._forget(known, size)
             raise
         return written
 
     def _place(self, key: Key) -> int:
-        """The contract's ``img_id``: the place of an image among the originals of its sex."""
+        """The contract's ``img_id``: the index of an image among the originals of its sex."""
         return list(self._images[key[0]]).index(key[1])
 
     def _change(self, who: str, session: str, edit: Edit, before: float | None) -> Change:
@@ -269,8 +267,8 @@ class LabelStore:
         )
 
     def _append(self, changes: Sequence[Change], confirmed: bool = False) -> list[Change]:
-        """Number what really changed or was ``confirmed`` and put it at the end of the history,
-        on disk."""
+        """Number the changes that changed a value, were ``confirmed`` or undo another one, and
+        append them to the history on disk."""
         out: list[Change] = []
         kept: list[Change] = []
         lines: list[str] = []
@@ -279,12 +277,12 @@ class LabelStore:
             if change.before != change.after or confirmed or change.undoes:
                 numbered = replace(change, id=len(self._history) + len(kept) + 1)
                 kept.append(numbered)
-                said = {
+                entry = {
                     k: v
                     for k, v in asdict(numbered).items()
                     if k not in _OPTIONAL or v not in ({}, 0, -1)
                 }
-                lines.append(json.dumps(said, ensure_ascii=False) + "\n")
+                lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
             out.append(numbered)
         if lines:
             data = "".join(lines).encode()
@@ -299,8 +297,8 @@ class LabelStore:
         return out
 
     def _forget(self, known: int, size: int) -> None:
-        """Take back what the history got beyond its first ``known`` changes, ``size`` bytes,
-        since the CSV could not be written."""
+        """Remove from the history what follows its first ``known`` changes (``size`` bytes), since
+        the CSV could not be written."""
         del self._history[known:]
         self._read = size
         with suppress(OSError):
@@ -308,8 +306,8 @@ class LabelStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the root's label lock, which threads wait for as processes do, and know what
-        others wrote into the history."""
+        """Hold the root's label lock, which excludes other threads and processes, and read what
+        others have added to the history."""
         path = self._root.labels_lock
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as lock:
@@ -320,7 +318,7 @@ class LabelStore:
     def _catch_up(self) -> None:
         path = self._root.label_history
         size = path.stat().st_size if path.exists() else 0
-        if size < self._read:  # replaced by an older or other one
+        if size < self._read:  # replaced by an older or another file
             self._history, self._read, self._files = [], 0, {}
         if size == self._read:
             return
@@ -336,14 +334,14 @@ class LabelStore:
                     f"{path}, line {number}: not a change of a label ({e}); remove the line"
                 ) from e
         self._read = size - len(torn)
-        if torn:  # a process was killed while it wrote; nobody was told that this change is kept
+        if torn:  # a process was killed while writing; this change was never acknowledged
             with path.open("r+b") as f:
                 f.truncate(self._read)
 
 
 class _LabelFile:
-    """One label CSV in memory: its fields for those who read it, and the text of each row for
-    those who write it."""
+    """One label CSV in memory: the parsed fields of each row, and its text, which is written back
+    unchanged unless the row is edited."""
 
     def __init__(
         self,
@@ -354,7 +352,7 @@ class _LabelFile:
         stat: tuple[int, int, int],
     ) -> None:
         self.path, self.columns, self.stat = path, columns, stat
-        self.seen = 0  # changes of the history when the file was read
+        self.seen = 0  # number of changes in the history when the file was read
         self._rows, self._texts = rows, texts
         self._places: dict[Key, list[int]] = {}
         self._index()
@@ -393,13 +391,13 @@ class _LabelFile:
             }
             self._insert(len(self._rows), [fields.get(c, "") for c in self.columns])
         column = self.columns.index("value")
-        for place in self._places[key]:  # a repeated row must not say otherwise
+        for place in self._places[key]:  # repeated rows must have the same value
             if float(self._rows[place][column] or -1) != value:
                 self._rows[place][column] = repr(float(value))
                 self._texts[place] = _text(self._rows[place])
 
     def remove(self, key: Key) -> tuple[dict[str, str], int]:
-        """Take out the rows of an image; the first of them and its place."""
+        """Remove the rows of an image; returns the first of them and its place."""
         places = self._places[key]
         row, at = dict(zip(self.columns, self._rows[places[0]], strict=False)), places[0]
         for place in reversed(places):
@@ -408,15 +406,14 @@ class _LabelFile:
         return row, at
 
     def bring_back(self, row: Mapping[str, str], at: int) -> None:
-        """Put a removed row back to its place, or to the end of a file that is shorter now."""
+        """Put a removed row back in its place, or at the end of a file that is shorter now."""
         self._insert(min(at, len(self._rows)), [row.get(c, "") for c in self.columns])
 
     def write(self) -> None:
         write_text_atomically(self.path, "\n".join([_text(self.columns), *self._texts]) + "\n")
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
-            # the new name, too, must outlive a loss of power before anybody is told that the label
-            # is kept
+            # the rename must survive a power loss before the label is acknowledged
             os.fsync(folder)
         finally:
             os.close(folder)
@@ -426,7 +423,7 @@ class _LabelFile:
         self._rows.insert(at, row)
         self._texts.insert(at, _text(row))
         if at == len(self._rows) - 1:
-            # thousands of new rows at once, as an import has
+            # a new row at the end needs no new index: an import adds thousands
             self._places.setdefault(self._key(row), []).append(at)
         else:
             self._index()
@@ -443,7 +440,8 @@ class _LabelFile:
 
 
 class _Lines:
-    """The lines of a file as ``csv.reader`` takes them, remembered: a row may span several."""
+    """An iterator over lines for ``csv.reader`` that records the lines taken: a row may span
+    several."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines, self.taken = lines, list[str]()

@@ -1,11 +1,10 @@
-"""Manifests: a Parquet table per processed set with a row for every original, the unusable ones
-included.
+"""Manifests: a Parquet table per processed set with a row for every original, including unusable
+ones.
 
-Columns of the contract: ``path`` (relative to the root; of an unusable original the path that
-its picture would have), ``size`` and ``sha256`` of the file at ``path``, ``status`` and
-``reason``. The columns after them say what a later run needs in order to redo only what changed.
-While a set is being made, finished rows go to a journal of JSON lines, which a killed run leaves
-behind."""
+Columns of the contract: ``path`` (relative to the root; for an unusable original the path that its
+picture would have), ``size`` and ``sha256`` of the file at ``path``, ``status`` and ``reason``. The
+further columns record what a later run needs to redo only what changed. While a set is being made,
+finished rows are appended to a journal of JSON lines, which remains if the run is killed."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -25,8 +24,8 @@ OK, NOTED, UNUSABLE = "ok", "ok_with_note", "unusable"
 
 @dataclass(frozen=True)
 class Row:
-    """One original. ``source*`` describe the file that was read; ``mtime_ns`` is that of the
-    file at ``path``."""
+    """One original. The fields ``source*`` describe the file that was read; ``mtime_ns`` is that of
+    the file at ``path``."""
 
     path: str
     size: int
@@ -55,7 +54,7 @@ def table_of(rows: Iterable[Row]) -> pd.DataFrame:
 
 def write_manifest(path: Path, table: pd.DataFrame, fingerprint: str = "") -> pd.DataFrame:
     """Write ``table`` (the contract's columns and any others) to the Parquet file ``path``, with
-    the ``fingerprint`` of what made it."""
+    the ``fingerprint`` of the settings that made it."""
     written = pa.Table.from_pandas(table, preserve_index=False)
     with writing(path) as temporary:
         pq.write_table(
@@ -87,8 +86,8 @@ def manifest_rows(path: Path, fingerprint: str) -> list[Row]:
 
 
 def manifest_version(manifest: pd.DataFrame) -> str:
-    """sha256 over sorted (path, size, sha256) of the usable rows: what the set's files hold,
-    whenever they were made."""
+    """sha256 over sorted (path, size, sha256) of the usable rows: it depends on the content of the
+    set's files, not on their times."""
     usable = manifest[manifest["status"] != UNUSABLE]
     return content_version(zip(usable["path"], usable["size"], usable["sha256"], strict=True))
 
@@ -119,12 +118,12 @@ class Journal:
                     yield row
 
     def append(self, row: Row) -> None:
-        """Add a row; it survives the death of the process."""
+        """Add a row; it is not lost if the process is killed."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             going_on = any(True for _ in self.rows())
             self._file = self.path.open("a" if going_on else "w", encoding="utf-8")
-            # ends a torn line
+            # the line break ends a torn line
             self._file.write(
                 "\n" if going_on else json.dumps({"fingerprint": self.fingerprint}) + "\n"
             )

@@ -1,4 +1,4 @@
-"""How tables complain."""
+"""Errors of tables that break their contract."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,6 @@ class ContractError(ValueError):
 
 
 def at_most(lines: Sequence[str]) -> list[str]:
-    """``lines``, or the first ``MAX_PROBLEMS`` of them and how many more there are."""
+    """``lines``, or the first ``MAX_PROBLEMS`` of them and the number of the others."""
     more = [f"… and {len(lines) - MAX_PROBLEMS} more"] if len(lines) > MAX_PROBLEMS else []
     return [*lines[:MAX_PROBLEMS], *more]

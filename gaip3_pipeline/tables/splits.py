@@ -1,5 +1,5 @@
-"""Splits that never move: a group of twins falls into a bucket by its smallest name, whatever
-else is added."""
+"""Splits that do not change when data is added: twins (originals of the same photograph) form a
+group, and a hash of the group's smallest ``set/stem`` gives its bucket."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,8 +37,8 @@ def bucket(group: str) -> int:
 
 
 def split(buckets: np.ndarray) -> np.ndarray:
-    """``(N,)`` of ``test`` (buckets 0..9), ``validation`` (10..19) or ``train`` for ``(N,)``
-    integer buckets."""
+    """``test`` (buckets 0..9), ``validation`` (10..19) or ``train`` for each of
+    ``buckets (N,) int``."""
     b = np.asarray(buckets)
     return np.where(
         b < TEST_BUCKETS, "test", np.where(b < VALIDATION_BUCKETS, "validation", "train")
@@ -46,16 +46,15 @@ def split(buckets: np.ndarray) -> np.ndarray:
 
 
 def folds_of(buckets: np.ndarray, folds: int) -> np.ndarray:
-    """The fold of each picture from its split bucket 0..99, which twins share."""
+    """The fold ``(N,)`` of each picture from its bucket 0..99, which twins share."""
     return np.asarray(buckets) % folds
 
 
 def evaluators_half(buckets: np.ndarray) -> np.ndarray:
-    """The split of an evaluator's pictures, ``(N,)``: ``test`` as everywhere, ``train`` the odd
+    """The split ``(N,)`` of an evaluator's pictures: ``test`` as everywhere, ``train`` for the odd
     buckets of the rest, else ``unused``.
 
-    The same half of the label groups at all times, whatever is added.
-    """
+    The half does not change when data is added."""
     b = np.asarray(buckets)
     return np.where(b < TEST_BUCKETS, "test", np.where(b % 2 == 1, "train", "unused"))
 
@@ -66,9 +65,9 @@ def originals(
     """Every usable original with its split: ``key`` (``set/stem``), ``set``, ``stem``, ``path``,
     ``group``, ``bucket``, ``split``.
 
-    ``manifests`` maps a set's id to the manifest of its resized images; ``path`` is the
-    original's own. Originals of equal bytes are twins, and so are the pairs of keys ``twins``,
-    of which those that name no original any more do not count."""
+    ``manifests`` maps a set's id to the manifest of its resized images; ``path`` is that of the
+    original. Originals of equal bytes are twins, and so are the pairs of keys in ``twins``; pairs
+    with a key that is no longer an original are ignored."""
     parts = []
     for set_id, manifest in manifests.items():
         usable = manifest[manifest.status != UNUSABLE]
@@ -99,8 +98,8 @@ def originals(
 
 
 def moved(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
-    """What merged groups moved: ``key: bucket → bucket`` of each original whose bucket differs
-    between two tables of :func:`originals`."""
+    """``key: bucket → bucket`` of each original whose bucket differs between two tables of
+    :func:`originals`, which happens when groups are merged."""
     both = before[["key", "bucket"]].merge(
         after[["key", "bucket"]], on="key", suffixes=("", "_after")
     )

@@ -1,12 +1,12 @@
-"""The models of the five values: Gaussian processes on features learned without labels, whose
-covariance says which region counts.
+"""The models of the five values: Gaussian processes on features learned without labels, with a
+relevance for each region.
 
 The covariance of two pictures falls exponentially with the distance of their features, each
 region and part of the face with a relevance of its own (automatic relevance determination,
 Rasmussen and Williams 2006, section 5.1), and is averaged over each picture and its mirror
 image. Relevances, noise and scale have the greatest marginal likelihood of the labels (their
 equation 5.8). On 790 photographs this does better out of fold than a convolutional network for
-each value, in seconds (docs/experiments/0018), and a prediction knows its uncertainty."""
+each value, in seconds (docs/experiments/0018), and each prediction has a standard deviation."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -31,21 +31,22 @@ from gaip3_pipeline.tables.values import DECIMALS, as_values
 from gaip3_pipeline.training.label_regression import mirror_kernel, squared_distances
 
 FOLDS = 4
-ITERATIONS = 25  # of the search; the likelihood changes little after them
-_PULL = 0.02  # of log relevances towards equal ones, so that regions without a say do not wander
-_TINY = 1e-9  # of a squared distance, whose root has no slope at 0
+ITERATIONS = 25  # of the search; further ones change the likelihood little
+# weight of the penalty on log relevances that differ; it bounds those of irrelevant regions
+_PULL = 0.02
+_TINY = 1e-9  # added to a squared distance, whose root has no derivative at 0
 _BLOCK = 1024  # pictures predicted at a time
 Done = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class AttributeGP:
-    """The Gaussian process of one value.
+    """The Gaussian process of one attribute.
 
-    ``features (2, n, D) float16`` of the labelled pictures and their mirror images, ``values
-    (n,)`` of their labels; ``groups (G + 1,) int``: where each region's features begin and end;
-    ``relevance (G,)`` of each region's squared distances. ``noise`` and ``scale`` are the
-    variances of label and process, in units of the labels' own."""
+    ``features (2, n, D) float16`` of the labelled pictures and their mirror images; ``values (n,)``
+    of their labels; ``groups (G + 1,) int``: the limits of each region's features;
+    ``relevance (G,)``: the weight of each region's squared distances. ``noise`` and ``scale`` are
+    the variances of a label's noise and of the process, relative to the variance of the labels."""
 
     attribute: str
     features: np.ndarray
@@ -54,13 +55,13 @@ class AttributeGP:
     relevance: np.ndarray
     noise: float
     scale: float
-    repeats: int  # pictures that share a label and its noise
+    repeats: int  # number of pictures that share a label and its noise
 
     def predict(
         self, features: np.ndarray, progress: Done | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Value, in 0..1 with 4 decimals, and standard deviation of a label about it, ``(N,)
-        float32`` each, for ``(2, N, D)``."""
+        """The values, in 0..1 with 4 decimals, and the standard deviations of a label about them,
+        ``(N,) float32`` each, for ``features (2, N, D)``."""
         values, deviations = self.posterior(features, progress)
         return as_values(values), np.round(deviations, DECIMALS).astype(np.float32)
 
@@ -85,15 +86,15 @@ class AttributeGP:
         return values, deviations
 
     def left_out(self) -> np.ndarray:
-        """What the process would say of each labelled picture without its label, ``(n,)``
-        (Rasmussen and Williams 2006, equation 5.12)."""
+        """Leave-one-out predictions: the value of each labelled picture, ``(n,)``, predicted
+        without its label (Rasmussen and Williams 2006, equation 5.12)."""
         _, inverse, weights = self._conditioned
         return self.values - _moments(self.attribute, self.values)[1] * weights / np.diag(inverse)
 
     @cached_property
     def _conditioned(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The labelled pictures' features by relevance, the inverse of their covariance, and its
-        product with the labels."""
+        """The features of the labelled pictures weighted by relevance, the inverse of their
+        covariance, and its product with the labels."""
         known = self.features * _spread(np.sqrt(self.relevance), self.groups)
         covariance = (
             self.scale * mirror_kernel(known, known, exponential, _sign(self.attribute))
@@ -110,8 +111,8 @@ class AttributeGP:
 
 @dataclass(frozen=True)
 class InputResult:
-    """The process of all labels, and out of fold what it says of each: value and standard
-    deviation, ``(N,) float32``."""
+    """The process fitted to all labels, and the out-of-fold predictions of the labelled pictures:
+    value and standard deviation, ``(N,) float32``."""
 
     process: AttributeGP
     predicted: np.ndarray
@@ -129,15 +130,15 @@ def train_input_model(
     repeats: int = 1,
     progress: Done | None = None,
 ) -> InputResult:
-    """Fit the process of ``attribute`` to all labels, and once for each of four folds without it,
-    for honest predictions.
+    """Fit the process of ``attribute`` to all labels, and for each of four folds to the labels of
+    the others, for out-of-fold predictions.
 
-    ``features (2, N, D)`` of labelled pictures and their mirror images (features/trunk.py) with
-    the regions' limits ``groups``, ``values (N,)`` in 0..1, ``bucket (N,)`` of the split, equal
-    for twins: no label of a picture or a twin of it touches what is predicted for it out of
-    fold, relevances included. With ``repeats`` the pictures come as often, one block after
-    another, under the same label or one that follows from it: brightness copies after their
-    originals. Raises ``ValueError`` when a fold leaves fewer than two labels."""
+    ``features (2, N, D)`` of labelled pictures and their mirror images (features/trunk.py) with the
+    regions' limits ``groups``; ``values (N,)`` in 0..1; ``bucket (N,)`` of the split, equal for
+    twins. The out-of-fold prediction of a picture does not depend on its own label or on those of
+    its twins, not even through the relevances. With ``repeats`` above 1 the pictures come in that
+    many blocks, in the same order and with the same labels or labels derived from them: originals,
+    then their brightness copies. Raises ``ValueError`` if a fold leaves fewer than two labels."""
     fold = folds_of(bucket, FOLDS)
     predicted, deviation = np.zeros(len(values), np.float32), np.zeros(len(values), np.float32)
     for k in range(FOLDS):
@@ -161,8 +162,8 @@ def train_input_model(
 
 
 def with_copies(attribute: str, values: np.ndarray, stems: Iterable[str]) -> np.ndarray:
-    """``values (N,)`` of the pictures called ``stems``, and after them those of their brightness
-    copies: ``(2N,)``."""
+    """``values (N,)`` of the pictures with these ``stems``, followed by the values of their
+    brightness copies: ``(2N,)``."""
     ratios = np.array([brightness_ratio(stem) for stem in stems])
     return np.append(
         values, brightened_value(values, ratios) if attribute in BRIGHTENED else values
@@ -177,12 +178,12 @@ def fit_process(
     settings: InputModel,
     repeats: int = 1,
 ) -> AttributeGP:
-    """The process of greatest marginal likelihood; shapes as :func:`train_input_model`, all to be
-    learned from.
+    """The process with the largest marginal likelihood; shapes as in :func:`train_input_model`, all
+    pictures labelled.
 
-    The search sees at most ``settings.relevance_labels`` of the first block, evenly spaced over
-    the values in order, so that rare ones are there. Copies take part only after it: a label
-    that comes twice would seem to have no noise."""
+    The search uses at most ``settings.relevance_labels`` pictures of the first block, evenly spaced
+    in the order of their values so that rare values are included. Brightness copies are added only
+    after the search: a label that occurs twice would appear to have no noise."""
     groups, (mean, deviation) = np.asarray(groups), _moments(attribute, values)
     order = np.argsort(values[: len(values) // repeats], kind="stable")
     seen = np.sort(
@@ -214,7 +215,7 @@ def fit_process(
 
 
 def save_input_model(process: AttributeGP, folder: Path, name: str = "model") -> None:
-    """Write ``NAME.weights.h5``, whole or not at all."""
+    """Write ``NAME.weights.h5``, completely or not at all."""
     arrays: dict[str, Any] = {
         f.name: np.asarray(getattr(process, f.name)) for f in dataclasses.fields(process)
     }
@@ -240,8 +241,8 @@ def load_input_model(folder: Path, name: str = "model") -> AttributeGP:
 def _search(
     distances: np.ndarray, y: np.ndarray, sign: int, least_noise: float
 ) -> tuple[np.ndarray, float, float]:
-    """Relevances ``(G,)``, noise and scale of the greatest marginal likelihood, by L-BFGS over
-    their logarithms."""
+    """Relevances ``(G,)``, noise and scale with the largest marginal likelihood, found by L-BFGS
+    over their logarithms."""
     usual = np.median(distances[:, 0], axis=(1, 2)) + 1e-9
     n_groups = len(distances)
     start = np.append(
@@ -268,14 +269,14 @@ def _search(
 def negative_log_marginal_likelihood(
     logs: np.ndarray, distances: np.ndarray, y: np.ndarray, sign: int
 ) -> tuple[float, np.ndarray]:
-    """Negative log marginal likelihood of ``y (n,)``, with the pull of relevances towards equal
-    ones, and its gradient.
+    """Negative log marginal likelihood of ``y (n,)`` plus the penalty on relevances that differ,
+    and its gradient.
 
-    ``logs (G + 2,)``: logarithms of relevances, noise and scale; ``distances`` of
+    ``logs (G + 2,)``: logarithms of relevances, noise and scale; ``distances`` as from
     :func:`_distances`. Rasmussen and Williams 2006, equations 5.8 and 5.9."""
     n_groups, n = len(distances), len(y)
     equal = np.log(0.5 / n_groups)
-    # NumPy's own would make all float64
+    # plain floats: NumPy scalars would convert the arrays to float64
     relevance, (noise, scale) = np.exp(logs[:n_groups]), np.exp(logs[n_groups:]).tolist()
     apart = np.sqrt(np.tensordot(relevance.astype(np.float32), distances, 1) + _TINY)
     terms = np.exp(-apart)
@@ -315,8 +316,8 @@ def exponential(squares: np.ndarray) -> np.ndarray:
 
 
 def _distances(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """``(G, 3, n, n) float32``: squared distances by region of pictures, of mirror images, and
-    of pictures to mirror images."""
+    """``(G, 3, n, n) float32``: squared distances by region between pictures, between mirror
+    images, and between pictures and mirror images."""
     n = x.shape[1]
     out = np.empty((len(groups) - 1, 3, n, n), np.float32)
     for g, part in enumerate(_parts(x, groups)):
@@ -330,13 +331,13 @@ def _parts(x: np.ndarray, groups: np.ndarray) -> Iterable[np.ndarray]:
 
 
 def _spread(of_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """``(D,) float32``: a region's number at each of its features."""
+    """``(D,) float32``: the number of a feature's region, for each feature."""
     return np.repeat(of_groups, np.diff(groups)).astype(np.float32)
 
 
 def _moments(attribute: str, values: np.ndarray) -> tuple[float, float]:
-    """Mean and deviation of the labels; a value that turns with its picture has its middle at
-    one half."""
+    """Mean and standard deviation of the labels; the mean of a mirrored attribute is fixed at one
+    half."""
     mean = 0.5 if attribute in MIRRORED else float(values.mean())
     return mean, float(np.sqrt(np.square(values - mean).mean())) or 1.0
 

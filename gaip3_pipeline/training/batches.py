@@ -1,5 +1,5 @@
 """Batches of arrays in an order that depends on the seed and the epoch only, so that a resumed
-training sees the same ones."""
+training gets the same batches."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,11 +14,10 @@ Transform = Callable[[dict[str, np.ndarray], np.random.Generator], Any]
 class ArrayBatches(keras.utils.PyDataset):
     """Shuffled batches of equally long arrays, which may be memory maps.
 
-    ``transform(batch, generator)`` turns the picked rows into what the model takes
-    (augmentation, scaling); the generator is seeded by (seed, epoch, batch). An incomplete last
-    batch is dropped while shuffling and kept otherwise. ``steps`` is the number of batches of an
-    epoch where that is not one pass. Rows of larger ``weights`` (N,) come more often, in
-    proportion to them."""
+    ``transform(batch, generator)`` converts the selected rows to the model's input (augmentation,
+    scaling); the generator is seeded by (seed, epoch, batch). An incomplete last batch is dropped
+    if ``shuffle``, else kept. ``steps`` is the number of batches of an epoch; None: one pass over
+    the rows. Rows are drawn in proportion to ``weights (N,)``."""
 
     def __init__(
         self,
@@ -53,7 +52,7 @@ class ArrayBatches(keras.utils.PyDataset):
         self.start_at(0)
 
     def start_at(self, epoch: int) -> None:
-        """Go to the order of ``epoch``, counted from 0."""
+        """Set the order of rows to that of ``epoch``, counted from 0."""
         self._epoch = epoch
         generator = np.random.default_rng((self._seed, epoch))
         passes = 1 if self._steps is None else -(-self._steps * self.batch_size // self._n)
@@ -64,7 +63,7 @@ class ArrayBatches(keras.utils.PyDataset):
         )
 
     def _pass(self, generator: np.random.Generator) -> np.ndarray:
-        """The rows of one pass: each once, or as often as its weight says, rounded up or down at
+        """The rows of one pass: each once, or as often as its weight, rounded up or down at
         random."""
         if self._weights is None:
             return generator.permutation(self._n)

@@ -1,9 +1,10 @@
 """Checkpoints of a training: every variable of model and optimiser, the epoch and the history,
 without pickle.
 
-``last.json`` names the parts, files of at most ``PART_BYTES`` so that any of them can be sent;
-it is written after them, and what it does not name is removed after it. The arrays are those of
-Keras variables in their order, so a checkpoint written under one backend goes on under another."""
+``last.json`` lists the parts, files of at most ``PART_BYTES`` so that each can be transferred
+easily. It is written after the parts; files that it does not list are removed afterwards. The
+arrays are those of Keras variables in their order, so a checkpoint of one backend can be continued
+under another."""
 
 import json
 import shutil
@@ -18,17 +19,17 @@ import numpy as np
 from gaip3_pipeline.tables.files import write_text_atomically, writing
 
 INDEX = "last.json"
-PART_BYTES = 15 << 20  # of arrays; a variable larger than this has a part to itself
+PART_BYTES = 15 << 20  # of arrays; a larger variable has a part of its own
 
 
 class CheckpointError(RuntimeError):
-    """There is no checkpoint that the training could go on from; the message says why and what
-    to do."""
+    """There is no checkpoint from which the training can continue; the message gives the reason and
+    the remedy."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands: the number of complete epochs, the figures of each, and the
+    """The state of a training: the number of complete epochs, the metrics of each, and the
     fingerprint of settings, data and code."""
 
     epoch: int
@@ -37,7 +38,7 @@ class Position:
 
 
 def save(folder: Path, model: keras.Model, position: Position) -> None:
-    """Write the checkpoint of ``model``, whole or not at all."""
+    """Write the checkpoint of ``model``, completely or not at all."""
     variables = _variables(model)
     names = []
     for i, part in enumerate(
@@ -65,10 +66,12 @@ def save(folder: Path, model: keras.Model, position: Position) -> None:
 
 
 def restore(folder: Path, model: keras.Model, fingerprint: str) -> Position:
-    """Bring ``model`` to its last checkpoint; epoch 0 if there is none of this very training.
+    """Set ``model`` to its last checkpoint; the position has epoch 0 if there is none of this
+    training.
 
-    A checkpoint with another ``fingerprint`` (other data, settings or code), of another
-    architecture, or one that cannot be read is not used: the training starts afresh."""
+    A checkpoint with another ``fingerprint`` (other data, settings or code), with another
+    architecture, or one that cannot be read is ignored, and the training starts from the
+    beginning."""
     try:
         about = _read_index(folder)
         if about["fingerprint"] == fingerprint:
@@ -79,13 +82,13 @@ def restore(folder: Path, model: keras.Model, fingerprint: str) -> Position:
 
 
 def resume(folder: Path, model: keras.Model) -> Position:
-    """Bring ``model`` to its last checkpoint, whatever data, settings and code it has seen.
-    Raises :class:`CheckpointError`."""
+    """Set ``model`` to its last checkpoint, whatever its data, settings and code. Raises
+    :class:`CheckpointError`."""
     return _assign(folder, _read_index(folder), model)
 
 
 def discard(folder: Path) -> None:
-    """Remove the checkpoints of a training whose weights are safe."""
+    """Remove the checkpoints of a training whose weights are saved."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -139,8 +142,8 @@ def _variables(model: keras.Model) -> list[Any]:
 
 
 def _signature(variables: list[Any]) -> list[list[Any]]:
-    # Paths carry counters of the process ("dense_3"), so shapes and dtypes in order stand for the
-    # architecture. Seeds are uint32 or int64, as the backend likes them.
+    # Variable paths contain counters of the process ("dense_3"), so shapes and dtypes in order
+    # represent the architecture. The dtype of seeds depends on the backend: uint32 or int64.
     return [["int" if "int" in str(v.dtype) else str(v.dtype), list(v.shape)] for v in variables]
 
 

@@ -1,10 +1,10 @@
 """Critics of real against generated pictures: the guide, which steers retouching, and the judges,
 which only measure.
 
-A generator knows the pictures that it learned from, so critics learn from others alone. Those
-are few: a critic is five networks, each of which leaves out another fifth of them. Their mean
-speaks of samples and of further pictures; of one of its own pictures speaks the network that has
-not seen it."""
+A generator may have memorised its training pictures, so critics are trained on other pictures only.
+These are few, so a critic is cross-fitted: five networks, each trained without another fifth of the
+pictures. Samples and further pictures are scored by the mean of the five; a picture of the critic's
+own training data is scored by the network that was trained without it."""
 
 import dataclasses
 import math
@@ -36,18 +36,18 @@ from gaip3_pipeline.training.run import Run
 JPEG_QUALITY, LEAST_QUALITY = 95, 20
 ROLES = ("guide", "judge")
 NETWORKS = 5
-# where pictures are fewer than enough, several samples for each, and several reconstructions
+# with fewer than ENOUGH pictures, several samples and reconstructions are drawn for each, at most
+# MOST_DRAWS
 MOST_DRAWS, ENOUGH = 4, 1000
-MASKED = -1.0  # in place of a pair's side: the network does not learn from it
+MASKED = -1.0  # target of a picture that the network is not trained on
 
 
 @dataclass(frozen=True)
 class CriticResult:
-    """``history``: figures per epoch; logits ``(N,) float32`` of the pairs, of the network that has
-    not seen them.
+    """``history``: metrics per epoch. Logits ``(N,) float32`` of the real and generated pictures of
+    the pairs, out of fold.
 
-    ``train_auc``: of what the other networks say, which have.
-    """
+    ``train_auc``: the AUC of the networks that were trained on the pairs."""
 
     history: list[dict[str, float]]
     real_logits: np.ndarray
@@ -57,11 +57,11 @@ class CriticResult:
 
 @dataclass(frozen=True)
 class TrainedCritic:
-    """A trained critic, ``(B, height, width, 3) -> (B, networks)`` logits, and what it said of
-    pairs out of fold.
+    """A trained critic, ``(B, height, width, 3)`` to ``(B, networks)`` logits, and its out-of-fold
+    results.
 
-    ``auc`` of ``held_out`` pairs; ``typical``: the median logit of their real pictures,
-    ``typical_map (h, w)``: their mean evidence by place."""
+    ``auc`` of ``held_out`` pairs; ``typical``: the median logit of their real pictures;
+    ``typical_map (h, w)``: their mean evidence by position."""
 
     model: keras.Model
     height: int
@@ -73,15 +73,15 @@ class TrainedCritic:
 
 
 def pictures_of_role(bucket: np.ndarray, role: str) -> np.ndarray:
-    """Row numbers of the real pictures of ``role`` (``guide``, ``judge``): held out from the
-    generator, of even or of odd buckets."""
+    """Row numbers of the real pictures for ``role`` (``guide`` or ``judge``): not in the
+    generator's training split, with even or odd buckets."""
     return np.flatnonzero(
         (split(bucket) != "train") & (np.asarray(bucket) % 2 == ROLES.index(role))
     )
 
 
 def draws_for(n: int) -> int:
-    """How many samples, and reconstructions, to draw for each of ``n`` pictures."""
+    """The number of samples, and of reconstructions, to draw for each of ``n`` pictures."""
     return int(np.clip(math.ceil(ENOUGH / max(1, n)), 1, MOST_DRAWS))
 
 
@@ -92,12 +92,13 @@ def train_critic(
     settings: Critic,
     run: Run,
 ) -> CriticResult:
-    """Train a critic into ``run.folder`` on pairs, and score the first draw of each out of fold.
+    """Train a critic into ``run.folder`` on pairs, and score the first draw of each pair out of
+    fold.
 
     ``generated (draws, N, h, w, 3) uint8`` of the generator's size, drawn with the conditions of
-    ``real (draws, N, H, W, 3) uint8`` of any; ``bucket (N,)`` of the pairs, equal for twins.
-    Both sides go the same way: the same size, the same JPEG. Raises ``ValueError`` when pictures
-    lie in fewer than two folds."""
+    ``real (draws, N, H, W, 3) uint8`` of any size; ``bucket (N,)`` of the pairs, equal for twins.
+    Both sides are processed equally: the same size and the same JPEG. Raises ``ValueError`` if the
+    pictures lie in fewer than two folds."""
     fold = folds_of(bucket, NETWORKS)
     if len(np.unique(fold)) < 2 or real.shape[:2] != generated.shape[:2]:
         n = (
@@ -106,7 +107,8 @@ def train_critic(
         )
         raise ValueError(f"critic: {n} are too few to cross-fit; add photographs")
     height, width = generated.shape[2:4]
-    # Without their margin before they are moved about: a frame that moves inwards could be seen.
+    # The margin is replaced before the shift: otherwise a frame could be shifted into the visible
+    # part.
     sides = [
         np.stack([without_margin(same_way(draw, height, width)) for draw in side])
         for side in (real, generated)
@@ -119,8 +121,8 @@ def train_critic(
         batch: dict[str, np.ndarray], generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         flipped, _ = flip_some(batch["image"], generator)
-        # A JPEG and noise of each picture's own strength hide codecs' traces and part of the
-        # decoder's blur, which no latent can mend.
+        # JPEG and noise of random strength hide codec artefacts and a part of the decoder's blur,
+        # which no change of latents removes.
         coded = as_jpegs(
             shift(flipped, settings.shift, generator),
             generator.integers(LEAST_QUALITY, JPEG_QUALITY, len(flipped)),
@@ -152,7 +154,7 @@ def train_critic(
         batches,
         run,
         epochs=settings.epochs,
-        # each pair by the network that has not seen it
+        # each pair by the network that was trained without it
         validation=(as_float(first), np.where(own, is_real[:, None], MASKED)),
     )
     logits = _calibrated(model, score(model, [first], height, width), own, is_real > 0)
@@ -181,8 +183,8 @@ def train_critic(
 
 
 def load_critic(folder: Path) -> TrainedCritic:
-    """The critic of ``folder``. Raises ``FileNotFoundError`` when there is none, or one network
-    of an earlier version."""
+    """The critic of ``folder``. Raises ``FileNotFoundError`` if there is none, or if it is a single
+    network of an earlier version."""
     config = load_config(folder)
     if "networks" not in config:
         raise FileNotFoundError(f"the critic in {folder} is of an earlier version of this program")
@@ -207,13 +209,13 @@ def load_critic(folder: Path) -> TrainedCritic:
 
 
 def cross_entropy(is_real: Any, logits: Any) -> Any:
-    """``(B,)``: the mean cross-entropy over the networks that take part, of ``(B, networks)``
-    each; others have ``MASKED``."""
+    """``(B,)``: the mean cross-entropy over the networks that take part, for ``is_real`` and
+    ``logits (B, networks)``; a target of ``MASKED`` takes no part."""
     return _over_present(is_real, ops.softplus(logits) - is_real * logits)
 
 
 def accuracy(is_real: Any, logits: Any) -> Any:
-    """``(B,)``: the share of the networks that take part and are right."""
+    """``(B,)``: the share of correct networks among those that take part."""
     return _over_present(is_real, ops.cast((logits > 0) == (is_real > 0.5), "float32"))
 
 
@@ -226,10 +228,10 @@ def _calibrated(
     model: keras.Model, logits: np.ndarray, own: np.ndarray, is_real: np.ndarray
 ) -> np.ndarray:
     """Divide each network's logit by a temperature, so that it is a log density ratio (Guo et al.
-    2017); the new ``(2 N, networks)``.
+    2017); returns the scaled logits ``(2 N, networks)``.
 
-    A network's temperature suits what the others say out of fold, so no pair takes part in its own.
-    """
+    The temperature of a network is fitted to the out-of-fold logits of the pairs of all other
+    folds, so no pair affects its own calibration."""
     unseen = logits[own].astype(np.float64)
     temperatures = np.array([fit_temperature(unseen[~fold], is_real[~fold]) for fold in own.T])
     for network, temperature in zip(networks_of(model), temperatures, strict=True):
@@ -239,36 +241,36 @@ def _calibrated(
 
 
 def evidence_by_network(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """``(N, networks, h, w) float32`` addends of the logits of ``(N, H, W, 3) uint8``, which are
-    of the size that ``model`` takes."""
+    """``(N, networks, h, w) float32``: the terms of the logits of ``images (N, H, W, 3) uint8`` by
+    position; ``images`` must have the model's input size."""
     parts = evidence(model)
     parts.compile(**compile_options())
     return score(parts, [images], *images.shape[1:3])
 
 
 def critic_logits(critic: TrainedCritic, images: np.ndarray) -> np.ndarray:
-    """``(N,) float32`` logits of being real, of ``(N, H, W, 3) uint8`` after the size and the
-    JPEG that the critic was trained on."""
+    """``(N,) float32`` logits of being real, for ``images (N, H, W, 3) uint8`` after the resizing
+    and JPEG compression of the training."""
     return score(
         critic.model, [same_way(images, critic.height, critic.width)], critic.height, critic.width
     ).mean(axis=1)
 
 
 def without_margin(images: np.ndarray) -> np.ndarray:
-    """``(N, H, W, 3)`` with the outermost pixels, which a critic does not see, replaced by their
+    """``(N, H, W, 3)`` with the outermost pixels, which a critic does not use, replaced by their
     nearest neighbours inside."""
     inner = images[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
     return np.pad(inner, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), mode="edge")
 
 
 def same_way(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``(N, H, W, 3) uint8`` at ``(height, width)`` through one JPEG of quality 95, so that no
-    codec tells real from generated."""
+    """``(N, H, W, 3) uint8`` at ``(height, width)`` after one JPEG compression of quality 95, so
+    that codecs do not distinguish real from generated pictures."""
     return as_jpegs(shrink(images, height, width), [JPEG_QUALITY] * len(images))
 
 
 def as_jpegs(images: np.ndarray, qualities: Iterable[int]) -> np.ndarray:
-    """``(N, H, W, 3) uint8`` through one JPEG each."""
+    """``(N, H, W, 3) uint8`` after one JPEG compression each."""
     out = np.empty_like(images)
     for i, (image, quality) in enumerate(zip(images, qualities, strict=True)):
         encoded = np.frombuffer(encode_jpeg(image, int(quality)), np.uint8)

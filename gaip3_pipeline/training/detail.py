@@ -5,10 +5,11 @@ its pictures x = m + change(m, n) and the discriminator's logits D of patches an
 
     L = − E D(T(x)) + w_low · E |Q(x) − Q(m)| + w_near · E |x_r − y| + w_values · E (r(x) − c)²
 
-with the augmentation T (DiffAugment, Zhao et al. 2020, arXiv 2006.10738), a quarter of the size
-Q, reconstructions x_r of the pictures y, and what the frozen regressors r see of the five values
-c. The discriminator has the hinge loss (Lim and Ye 2017, arXiv 1705.02894) on pictures T(y)
-against T(x) of samples and reconstructions. It learns from the generator's training split alone."""
+with the augmentation T (DiffAugment, Zhao et al. 2020, arXiv 2006.10738), the reduction Q to a
+quarter of the size, reconstructions x_r of the pictures y, and the predictions r(x) of the frozen
+regressors for the five values c. The discriminator has the hinge loss (Lim and Ye 2017, arXiv
+1705.02894) on pictures T(y) against T(x) of samples and reconstructions. It is trained on the
+generator's training split only."""
 
 import dataclasses
 import math
@@ -40,27 +41,27 @@ from gaip3_pipeline.training.run import Run
 
 Tensor = Any
 NETWORKS = ("network", "discriminator")
-# samples and reconstructions that are drawn before training, at least; draws of each picture, at
-# most
+# least number of samples and of reconstructions drawn before the training; most draws of each
+# picture
 POOL, MOST_DRAWS = 4096, 4
-WATCHED, SHOWN = 128, 16  # faces of each epoch's figures, and of its grid
-# of the means' own, and over the pictures'; beyond is a collapse
+WATCHED, SHOWN = 128, 16  # faces for the metrics of each epoch; faces in its grid
+# limits of a collapse: diversity relative to the mean pictures, power relative to photographs
 LEAST_DIVERSITY, MOST_POWER = 0.7, 4.0
-# r_t, a mean of so many epochs, from which a discriminator teaches what it remembers instead of
-# what faces have
+# the training ends if the mean of r_t over this many epochs exceeds this limit: the discriminator
+# has memorised its pictures (knows_by_heart)
 BY_HEART, LATELY = 0.6, 5
-VALUES_SHARE = 4  # the guides see one picture of so many
+VALUES_SHARE = 4  # the guides evaluate one of this many pictures
 TURNS = np.array([a in MIRRORED for a in ATTRIBUTES])
 Show = Callable[[int, np.ndarray], None]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """What a training draws from.
+    """The training data of the detail network.
 
-    ``samples (P, H, W, 3) uint8``, mean pictures drawn for ``asked (P, 5)``; ``rebuilt (R, H, W,
-    3) uint8``, mean reconstructions of the rows ``of (R,)`` of ``photographs (N, …, 3) uint8``
-    of any size, whose values are ``read (N, 5)``."""
+    ``samples (P, H, W, 3) uint8``: mean pictures drawn for ``asked (P, 5)``;
+    ``rebuilt (R, H, W, 3) uint8``: mean reconstructions of the rows ``of (R,)`` of
+    ``photographs (N, …, 3) uint8`` of any size, whose values are ``read (N, 5)``."""
 
     samples: np.ndarray
     asked: np.ndarray
@@ -71,7 +72,7 @@ class Pool:
 
     def batches(self, settings: Detail) -> ArrayBatches:
         """Batches for :class:`DetailTraining`: samples, and as many reconstructions with their
-        pictures, each mirrored or not."""
+        photographs, each mirrored with probability 1/2."""
         height, width = self.samples.shape[1:3]
         n = max(len(self.samples), len(self.rebuilt))
 
@@ -108,11 +109,11 @@ def draw_pool(
     settings: Samples,
     progress: Progress | None = None,
 ) -> Pool:
-    """Mean pictures of samples and of reconstructions of ``photographs (N, …, 3) uint8``, with
+    """Mean pictures of samples and of reconstructions of ``photographs (N, …, 3) uint8`` with
     ``values (N, 5)``.
 
-    Drawn as ``settings`` say; a generator's detail takes no part. About 2 · max(N, 4096) · H · W
-    · 3 bytes."""
+    Samples are drawn with ``settings``; the generator's detail network is not used. The pool takes
+    about 2 · max(N, 4096) · H · W · 3 bytes."""
     values = np.asarray(values, np.float32)
     rows = np.random.default_rng(settings.seed).integers(0, len(values), max(POOL, len(values)))
     seeds = settings.seed + SEED_OFFSET["detail"] + np.arange(len(rows))
@@ -129,8 +130,8 @@ def draw_pool(
 
 @dataclass(frozen=True)
 class Watched:
-    """What each epoch is measured by: mean pictures of samples ``(N, H, W, 3) uint8``, and
-    photographs to compare with, of that size."""
+    """The pictures for the metrics of each epoch: mean pictures of samples ``(N, H, W, 3) uint8``,
+    and photographs of the same size for comparison."""
 
     means: np.ndarray
     photographs: np.ndarray
@@ -139,7 +140,7 @@ class Watched:
 def draw_watched(
     generator: FaceGenerator, photographs: np.ndarray, values: np.ndarray, settings: Samples
 ) -> Watched:
-    """Samples for the first of held-out ``values (N, 5)``, at most ``WATCHED``, beside their
+    """Samples for at most ``WATCHED`` of the held-out ``values (N, 5)``, with their
     ``photographs (N, …, 3) uint8``."""
     n = min(WATCHED, len(values))
     plain = FaceGenerator(generator.nvae, generator.posterior)
@@ -150,8 +151,8 @@ def draw_watched(
 
 @dataclass(frozen=True)
 class DetailResult:
-    """The trained networks, the figures of each epoch, how many pictures they learned from, and
-    whether they began with weights at hand."""
+    """The trained networks, the metrics of each epoch, the number of training pictures, and whether
+    the training began with start weights."""
 
     network: DetailNetwork
     discriminator: Discriminator
@@ -161,8 +162,8 @@ class DetailResult:
 
     @property
     def figures(self) -> dict[str, float | int | bool]:
-        """What is reported: n, epochs, and the last epoch's figures of samples beside held-out
-        pictures."""
+        """The metrics to report: n, epochs, and the last epoch's metrics of samples relative to
+        held-out photographs."""
         last = {
             name.removeprefix("val_"): value
             for name, value in self.history[-1].items()
@@ -177,16 +178,17 @@ class DetailResult:
 
 
 class DetailTraining(keras.Model):
-    """The detail network as ``fit`` trains it: ``network`` and ``discriminator`` learn, ``ema``
-    follows ``network`` and is what is kept.
+    """The detail network as ``fit`` trains it: ``network`` and ``discriminator`` learn; ``ema`` is
+    the moving average of ``network``, which is kept.
 
-    Takes batches ``{"sample", "rebuilt": mean pictures, "photograph": what was rebuilt, (B, H, W,
-    3) uint8 each, "asked", "read": (B, 5) the values of samples and of photographs}``. Both
-    networks take their step at once; the step counter, the average and the seeds are variables, so
-    that a checkpoint of them resumes everything.
+    Takes batches ``{"sample", "rebuilt": mean pictures, "photograph": what was reconstructed, (B,
+    H, W, 3) uint8 each, "asked", "read": (B, 5) the values of samples and of photographs}``. Both
+    networks are updated in the same step; the step counter, the average and the seeds are
+    variables, so that a checkpoint of them resumes everything.
 
-    ``guides``: frozen regressors, ``(B, h, w, 3) float32 in 0..1 -> (B, K)`` each, together of
-    the five values; ``known (5,)``: whether they know each value; others take no part."""
+    ``guides``: frozen regressors, ``(B, h, w, 3) float32`` in 0..1 to ``(B, K)`` each, which
+    together predict the five values; ``known (5,)``: which of the values they can predict; the
+    others are ignored."""
 
     def __init__(
         self,
@@ -219,8 +221,8 @@ class DetailTraining(keras.Model):
         self.built = True
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Any]:
-        """The pictures of samples and reconstructions, the change that makes them, and the
-        logits of what the discriminator is shown."""
+        """The detailed pictures of samples and reconstructions, the change from their means, and
+        the discriminator's logits for both parts of the loss."""
         sample, rebuilt, photograph = (
             ops.cast(inputs[k], "float32") / 255.0 for k in ("sample", "rebuilt", "photograph")
         )
@@ -257,21 +259,22 @@ class DetailTraining(keras.Model):
                 ops.mean(ops.relu(1.0 - d[:n])) + ops.mean(ops.relu(1.0 + d[n:]))
                 for d in y_pred["judged"]
             ),
-            # Karras et al. 2020, equation 1, r_t: 0 where the discriminator has not learned its
-            # pictures by heart, 1 where it has.
+            # r_t of Karras et al. 2020, equation 1: near 0 while the discriminator generalises, 1
+            # if it has memorised its pictures.
             "overfitting": ops.mean(ops.sign(whole[:n])),
         }
         for name, value in terms.items():
             self._figures[name].update_state(value)
         if training:
             self._follow()
-        # The gradients do not meet: the adversarial term is frozen for the discriminator, whose own
-        # term does not reach the network.
+        # Each network gets the gradient of its own terms only: the discriminator's weights are
+        # frozen in the adversarial term, and the discriminator's term has no gradient of the
+        # network.
         loss = terms["adversarial"] + terms["discriminator"] + s.values * terms["values"]
         return loss + s.low * terms["low"] + s.near * terms["near"]
 
     def _values_error(self, pictures: Tensor, asked: Tensor) -> Tensor:
-        """:func:`values_error` of one picture in ``VALUES_SHARE``; 0 without guides."""
+        """:func:`values_error` of one in ``VALUES_SHARE`` pictures; 0 without guides."""
         if not self.guides:
             return ops.convert_to_tensor(0.0)
         return values_error(
@@ -279,8 +282,8 @@ class DetailTraining(keras.Model):
         )
 
     def _augmented(self, pictures: Tensor) -> Tensor:
-        """DiffAugment: brightness, saturation, contrast, and a move by up to an eighth of the
-        size with zeros behind."""
+        """DiffAugment: brightness, saturation, contrast, and a shift by up to an eighth of the
+        size, padded with zeros."""
         batch, height, width = ops.shape(pictures)[0], pictures.shape[1], pictures.shape[2]
         strength = self.settings.augmentation
 
@@ -301,16 +304,16 @@ class DetailTraining(keras.Model):
         return ops.einsum("bij,bhjc->bhic", columns, pictures)
 
     def _moves(self, batch: Any, size: int) -> Tensor:
-        """``(B, size, size)``: matrices that move a picture by a whole number of pixels along
-        one axis."""
+        """``(B, size, size)``: matrices that shift a picture by a whole number of pixels along one
+        axis."""
         most = float(round(size / 8))
         by = ops.floor(keras.random.uniform((batch, 1, 1), -most, most + 1.0, seed=self.random))
         place = ops.arange(size, dtype="float32")
         return ops.cast(ops.equal(place[None, :, None] + by, place[None, None, :]), "float32")
 
     def _follow(self) -> None:
-        """Move the average towards the weights as they were before this update; it starts as a
-        plain mean of the first steps."""
+        """Update the average with the weights before this update; over the first steps it is a
+        plain mean."""
         keep = ops.minimum(self.settings.ema, self.step / (self.step + 10.0))
         for average, weight in zip(self.ema.weights, self.network.weights, strict=True):
             average.assign(average * keep + ops.stop_gradient(weight) * (1.0 - keep))
@@ -318,8 +321,8 @@ class DetailTraining(keras.Model):
 
 
 def optimizer(training: DetailTraining) -> keras.optimizers.Adam:
-    """Both networks' Adam without momentum, as is usual for adversarial training, with a rate
-    that falls to a tenth by a cosine."""
+    """Adam for both networks, without momentum as is usual in adversarial training; the learning
+    rate falls to a tenth by a cosine."""
     s = training.settings
     rate = keras.optimizers.schedules.CosineDecay(s.learning_rate, s.epochs * s.steps, alpha=0.1)
     return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99)
@@ -339,12 +342,13 @@ def train_detail(
 ) -> DetailResult:
     """Train on ``pool``, with checkpoints in ``run.folder``, and return the averaged network.
 
-    Where ``start`` holds networks of these sizes, training begins with their weights. ``guides``
-    and ``known`` as :class:`DetailTraining` takes them. ``show`` is given each epoch and a grid
-    of the same faces, ``(H, W, 3) uint8``. A killed training goes on at its last checkpoint
-    under the same fingerprint; it ends before its last epoch when its discriminator
-    :func:`knows_by_heart`. Raises :class:`DivergedError` where the loss is not a number, and
-    where the network collapses: its pictures grow alike, or their detail out of all measure."""
+    If the networks in ``start`` have these sizes, the training begins with their weights.
+    ``guides`` and ``known`` are those of :class:`DetailTraining`. ``show`` is called after each
+    epoch with its number and a grid of the same faces, ``(H, W, 3) uint8``. A killed training
+    continues from its last checkpoint with the same fingerprint. The training ends before its last
+    epoch if :func:`knows_by_heart` is true. Raises :class:`DivergedError` if the loss is not
+    finite, or if the network collapses: its pictures become alike, or their power far exceeds that
+    of photographs."""
     height, width = pool.samples.shape[1:3]
     seed_everything(settings.seed)
     training = DetailTraining(settings, height, width, guides, known)
@@ -364,18 +368,18 @@ def train_detail(
 
 
 def knows_by_heart(history: Sequence[Mapping[str, float]]) -> bool:
-    """Whether the discriminator has learned its pictures by heart, by ``overfitting`` (r_t) of the
-    last epochs.
+    """Whether the discriminator has memorised its pictures: the mean of ``overfitting`` (r_t) over
+    the last epochs.
 
-    Karras et al. (2020, arXiv 2006.06676) hold it at .6 by augmenting more. From there on,
-    painted faces grew one eye unlike the other (docs/experiments/0041)."""
+    Karras et al. (2020, arXiv 2006.06676) keep r_t at .6 by more augmentation. Above .6 the two
+    eyes of painted faces became different (docs/experiments/0041)."""
     lately = [figures["overfitting"] for figures in history[-LATELY:]]
     return len(lately) == LATELY and float(np.mean(lately)) > BY_HEART
 
 
 def save_start(network: DetailNetwork, discriminator: Discriminator, file: Path) -> None:
-    """Write both networks' weights as float16, in the order of their variables, whole or not at
-    all."""
+    """Write both networks' weights as float16, in the order of their variables, completely or not
+    at all."""
     arrays = {f"network_{i}": w for i, w in enumerate(network.get_weights())}
     arrays |= {f"discriminator_{i}": w for i, w in enumerate(discriminator.get_weights())}
     with writing(file) as temporary, temporary.open("wb") as f:
@@ -385,7 +389,7 @@ def save_start(network: DetailNetwork, discriminator: Discriminator, file: Path)
 
 
 def begin_with(training: DetailTraining, file: Path) -> bool:
-    """Give ``training`` the weights of :func:`save_start`; False, and nothing changes, where
+    """Give ``training`` the weights of :func:`save_start`. Returns False and changes nothing if
     they are of networks of other sizes."""
     with np.load(file, allow_pickle=False) as arrays:
         kept = {
@@ -410,11 +414,11 @@ def detail_sheet(
     settings: Samples,
     columns: int = 12,
 ) -> bytes:
-    """A JPEG of held-out photographs, their reconstructions and samples: means, and below each
-    what the detail network makes of it."""
+    """A JPEG of held-out photographs, their reconstructions and samples: the mean pictures, and
+    below them the same with detail."""
     height, width = generator.nvae.settings.height, generator.nvae.settings.width
     photographs, values = photographs[:columns], values[:columns]
-    # as those watched: none was learned from
+    # as in draw_watched: seeds that are not used in training
     seeds = settings.seed + SEED_OFFSET["detail"] - 1 - np.arange(columns)
     rows = [shrink(photographs, height, width)]
     for amount in (0.0, 1.0):
@@ -435,7 +439,8 @@ def detail_sheet(
 
 
 class _Watch(keras.callbacks.Callback):
-    """Adds an epoch's figures to its logs, shows its grid, and ends a training that collapsed."""
+    """Adds metrics to the logs of each epoch, shows its grid, and ends a training that
+    collapsed."""
 
     def __init__(self, watched: Watched, show: Show | None) -> None:
         super().__init__()
@@ -447,27 +452,27 @@ class _Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         change = np.asarray(self.model.ema.predict_on_batch(self._input))
         if not np.isfinite(change).all():
-            return  # the loss is no number either, which ends the training
+            return  # the loss is not finite either, which ends the training
         pictures = as_bytes(np.clip(self._input[..., :3] + change, 0.0, 1.0))
         pairs = list(enumerate(zip(octaves(pictures), self._theirs, strict=True), 1))
         power = {f"val_power_{k}": power_ratio(*pair) for k, pair in pairs}
         figures = power | {
             f"val_kurtosis_{k}": ours.kurtosis / theirs.kurtosis for k, (ours, theirs) in pairs
         }
-        # Of one picture, or of means that are all alike, diversity says nothing.
+        # For a single picture, or if all mean pictures are equal, diversity is not defined.
         figures["val_diversity"] = _diversity(pictures) / self._means if self._means > 0 else 1.0
         if logs is not None:
-            logs.update(figures)  # which the checkpoints, the log and the curves then have
+            logs.update(figures)  # so that they are in the checkpoints, the log and the curves
         if self._show:
             self._show(epoch + 1, grid(pictures[:SHOWN]))
         if not figures["val_diversity"] >= LEAST_DIVERSITY or max(power.values()) > MOST_POWER:
-            said = (
-                f"diversity {figures['val_diversity']:.2f} of the means', power"
-                f" {figures['val_power_1']:.2f} of the photographs'"
+            measured = (
+                f"diversity {figures['val_diversity']:.2f} of that of the means, power"
+                f" {figures['val_power_1']:.2f} of that of photographs"
             )
             raise DivergedError(
-                f"the detail network collapsed in epoch {epoch + 1} ({said}): lower [detail]"
-                " learning_rate; it is not kept"
+                f"the detail network collapsed in epoch {epoch + 1} ({measured}): lower [detail]"
+                " learning_rate; the network is not kept"
             )
 
 

@@ -1,5 +1,5 @@
-"""One way to train: ``fit`` with checkpoints, resumption, progress and a callable that takes the
-figures of each epoch."""
+"""The training loop of all networks: ``fit`` with checkpoints, resumption, progress and a callback
+for the metrics of each epoch."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from gaip3_pipeline.training.run import Run
 
 
 class DivergedError(RuntimeError):
-    """The loss of a training is no longer a number, or most updates had to be skipped."""
+    """The loss of a training is not finite, or most updates were skipped."""
 
 
 class OutOfMemoryError(RuntimeError):
@@ -25,11 +25,11 @@ class OutOfMemoryError(RuntimeError):
 
 @dataclass(frozen=True)
 class KeepBest:
-    """Keep what is best by a figure of each epoch, the less the better, and end ``patience`` epochs
-    after it; with 0 never.
+    """Keeps the best epoch by the smallest ``figure``, a metric of each epoch, and ends the
+    training ``patience`` epochs after it; with 0 the training does not end early.
 
-    ``keep()`` is called after each epoch that is the best so far. Epochs before ``first_epoch``
-    (1 is the first) don't count."""
+    ``keep()`` is called after each epoch that is the best so far. Epochs before ``first_epoch`` (1
+    is the first) do not count."""
 
     figure: str
     keep: Callable[[], None]
@@ -37,7 +37,7 @@ class KeepBest:
     first_epoch: int = 1
 
     def best(self, history: list[dict[str, float]]) -> int:
-        """The epoch of the least figure, 0 while none counts."""
+        """The epoch with the smallest metric, 0 while none counts."""
         counted = [figures[self.figure] for figures in history[self.first_epoch - 1 :]]
         return self.first_epoch + counted.index(min(counted)) if counted else 0
 
@@ -58,18 +58,18 @@ def fit(
     is_over: Callable[[list[dict[str, float]]], bool] | None = None,
     resume: bool = False,
 ) -> list[dict[str, float]]:
-    """Train the compiled, built ``model`` for ``epochs`` epochs in all and return the figures of
+    """Train the compiled, built ``model`` for ``epochs`` epochs in total and return the metrics of
     each.
 
-    A checkpoint is written after every epoch; a training that was killed goes on after the last
-    one that carries the same fingerprint, with the same batches as if nothing had happened.
-    ``run.log`` is called for the epochs trained here; there may be fewer with the patience of
-    ``keep_best``, or where ``is_over`` says so of the figures of all epochs. With ``resume`` the
-    last checkpoint must be gone on from, and may be of other settings, data or code: its epochs
-    are logged again, to make the curves whole. Raises :class:`DivergedError` when the loss is
-    not finite or more than half of an epoch's updates were skipped as spikes,
-    :class:`OutOfMemoryError` with the batch size to try, and keeps the last checkpoint;
-    :class:`checkpoint.CheckpointError` when nothing can be resumed."""
+    A checkpoint is written after every epoch. A killed training continues from the last checkpoint
+    with the same fingerprint, with the same batches as without the interruption. ``run.log`` is
+    called for the epochs trained here. The training ends earlier by the patience of ``keep_best``,
+    or if ``is_over`` is true for the metrics of all epochs. With ``resume`` the training must
+    continue from the last checkpoint, which may be of other settings, data or code; its epochs are
+    logged again so that the curves are complete. Raises :class:`DivergedError` if the loss is not
+    finite or more than half of an epoch's updates were skipped as spikes, and
+    :class:`OutOfMemoryError` with the batch size to try; both keep the last checkpoint. Raises
+    :class:`checkpoint.CheckpointError` if ``resume`` is not possible."""
     position = (
         checkpoint.resume(run.checkpoints, model)
         if resume
@@ -80,8 +80,8 @@ def fit(
     if resume and over:
         limit = "epochs" if position.epoch >= epochs else "patience"
         raise checkpoint.CheckpointError(
-            f"the checkpoint in {run.checkpoints} is at its end, epoch {position.epoch}: raise"
-            f" {limit} to go on"
+            f"the checkpoint in {run.checkpoints} is finished, at epoch {position.epoch}: raise"
+            f" {limit} to continue"
         )
     if over:
         return position.history
@@ -112,7 +112,7 @@ def fit(
 
 
 class _Keeper(keras.callbacks.Callback):
-    """Checkpoints, logs and shows each epoch."""
+    """Writes the checkpoint, the log and the progress of each epoch."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class _Keeper(keras.callbacks.Callback):
                 " last checkpoint is kept"
             )
         if hasattr(self.model.optimizer, "skipped"):
-            # since the beginning
+            # counted since the beginning of the training
             figures["skipped_updates"] = float(
                 keras.ops.convert_to_numpy(self.model.optimizer.skipped)
             )
@@ -166,8 +166,8 @@ class _Keeper(keras.callbacks.Callback):
         self.history.append(figures)
         best = self._keep_best
         if best and best.best(self.history) == self._epoch:
-            # before the checkpoint: a training killed in between does this epoch again, and so
-            # keeps it again
+            # before the checkpoint: a training killed in between repeats this epoch and keeps it
+            # again
             best.keep()
         checkpoint.save(
             self._folder,

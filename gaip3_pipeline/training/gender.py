@@ -1,9 +1,9 @@
-"""The classifier of sex, cross-fitted: each labelled picture is scored by the models that saw
-neither it nor its twins.
+"""The classifier of sex, cross-fitted: each labelled picture is scored by models that were trained
+without it and its twins.
 
-Two experts, whose logits are added (a product of experts, Hinton 2002): a convolutional network,
-and a Gaussian process on the features of the input models, whose mean is made a logit by Platt
-scaling (Platt 1999) of what it says of its own pictures without their labels."""
+Two experts whose logits are added (a product of experts, Hinton 2002): a convolutional network, and
+a Gaussian process on the features of the input models, whose mean is converted to a logit by Platt
+scaling (Platt 1999) of its leave-one-out predictions."""
 
 import dataclasses
 import json
@@ -39,14 +39,14 @@ from gaip3_pipeline.training.optimizer import cosine_decay
 from gaip3_pipeline.training.run import Log, Run
 
 MALE, FEMALE = 0, 1  # columns of logits and probabilities
-SEX = "sex"  # what the processes are of
-NO_FOLD = -1  # of a picture without a label: all models score it
+SEX = "sex"  # name of the attribute of the processes
+NO_FOLD = -1  # fold of a picture without a label, which all models score
 
 
 @dataclass(frozen=True)
 class GenderResult:
-    """``history``: figures per epoch, a column per fold. ``logits``, ``probabilities``: ``(N, 2)
-    float32`` out of fold, male first."""
+    """``history``: metrics per epoch, with a column per fold. ``logits``, ``probabilities``:
+    ``(N, 2) float32`` out of fold, male first."""
 
     history: list[dict[str, float]]
     logits: np.ndarray
@@ -55,8 +55,8 @@ class GenderResult:
 
 @dataclass(frozen=True)
 class GenderModels:
-    """The trained networks and processes, one of each per fold, and the size of the networks'
-    pictures."""
+    """The trained networks and processes, one of each per fold, and the input size of the
+    networks."""
 
     models: list[keras.Model]
     processes: list["ScaledProcess"]
@@ -66,22 +66,23 @@ class GenderModels:
 
 @dataclass(frozen=True)
 class ScaledProcess:
-    """A Gaussian process of being a woman, and the line that makes its mean a logit."""
+    """A Gaussian process of the label (1 female, 0 male), and the slope and offset that convert its
+    mean to a logit of being female."""
 
     process: AttributeGP
     slope: float
     offset: float
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """``(N,) float32`` for ``(2, N, D)`` features of pictures and mirror images."""
+        """``(N,) float32`` logits of being female, for ``features (2, N, D)`` of pictures and
+        mirror images."""
         return (self.slope * self.process.posterior(features)[0] + self.offset).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class LabelledFaces:
-    """``images (N, H, W, 3) uint8``, ``is_female (N,) bool``, ``bucket (N,) int`` in 0..99,
-    equal for twins, ``features (2, N, D)`` with their regions' limits ``groups``
-    (features/trunk.py)."""
+    """``images (N, H, W, 3) uint8``, ``is_female (N,) bool``, ``bucket (N,) int`` in 0..99, equal
+    for twins, ``features (2, N, D)`` with the regions' limits ``groups`` (features/trunk.py)."""
 
     images: np.ndarray
     is_female: np.ndarray
@@ -92,10 +93,10 @@ class LabelledFaces:
 
 def train_gender(faces: LabelledFaces, settings: GenderModel, run: Run) -> GenderResult:
     """Train ``settings.folds`` models into ``run.folder``, each on the other folds, and score every
-    picture by the one that did not see it.
+    picture by the model trained without it.
 
-    Cross-entropy is plain: label smoothing would keep every score below the 99.99 % rule. Raises
-    ``ValueError`` when a fold lacks one of the sexes."""
+    The cross-entropy has no label smoothing, which would keep every score below the 99.99 % of the
+    rule. Raises ``ValueError`` if a fold lacks one of the sexes."""
     fold = folds_of(faces.bucket, settings.folds)
     labels, folder = np.asarray(faces.is_female).astype(np.int32), run.folder
     for k in range(settings.folds):
@@ -140,7 +141,7 @@ def train_gender(faces: LabelledFaces, settings: GenderModel, run: Run) -> Gende
 
 
 def load_gender_models(folder: Path) -> GenderModels:
-    """The models of ``folder``. Raises ``FileNotFoundError`` when they are not there."""
+    """The models of ``folder``. Raises ``FileNotFoundError`` if they are missing."""
     settings = GenderModel(**load_config(folder))
     models = []
     for k in range(settings.folds):
@@ -162,7 +163,7 @@ def score_gender(
     done: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """``(N, folds, 2) float32`` logits of every fold for batches of ``(B, H, W, 3) uint8``;
-    ``done(n)`` is told the pictures scored."""
+    ``done(n)`` is called with the number of pictures scored so far."""
     parts, n = [], 0
     for batch in batches:
         features = extract(extractor, [batch], with_parts=False)
@@ -179,15 +180,15 @@ def score_gender(
 
 
 def fit_platt(features: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> ScaledProcess:
-    """The process of ``labels (N,)`` in {0, 1}, and the line of greatest likelihood through what
-    it says of each without its label."""
+    """The process of ``labels (N,)`` in {0, 1}, with the slope and offset of greatest likelihood
+    for its leave-one-out predictions."""
     process = fit_process(SEX, features, groups, labels.astype(np.float64), InputModel())
-    said, women = process.left_out(), labels == FEMALE
-    # Platt's targets: a class of n pictures is not certain either
+    predicted, women = process.left_out(), labels == FEMALE
+    # Platt's targets: not exactly 0 and 1, since a class of n pictures leaves an uncertainty
     target = np.where(women, (women.sum() + 1) / (women.sum() + 2), 1 / ((~women).sum() + 2))
 
     def loss(line: np.ndarray) -> float:
-        margin = line[0] * said + line[1]
+        margin = line[0] * predicted + line[1]
         return float((np.logaddexp(0.0, margin) - target * margin).mean())
 
     slope, offset = minimize(
@@ -197,17 +198,18 @@ def fit_platt(features: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> S
 
 
 def add_logits(logits: np.ndarray, margin: np.ndarray) -> np.ndarray:
-    """``(N, 2)`` logits of male and female, and a second expert's log odds of female ``(N,)``."""
+    """The sum of two experts: ``logits (N, 2)`` of male and female plus ``margin (N,)``, a second
+    expert's log odds of female."""
     return logits + 0.5 * np.stack([-margin, margin], axis=1)
 
 
 def combine(logits: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """One pair of logits per picture, ``(N, 2) float32``, from ``(N, folds, 2)``.
+    """One pair of logits per picture, ``(N, 2) float32``, from ``logits (N, folds, 2)``.
 
-    A picture with a ``fold`` (a labelled one, its brightness copy or another twin) has the
-    logits of that fold's model, which did not see it; one with ``NO_FOLD`` has the mean of the
-    logits of all models. Logits rather than probabilities are averaged: a mean of probabilities
-    passes the 99.99 % rule only when every model does."""
+    A picture with a ``fold`` (a labelled one, its brightness copy or another twin) has the logits
+    of that fold's model, which was trained without it; a picture with ``NO_FOLD`` has the mean
+    logits of all models. Logits are averaged, not probabilities: a mean of probabilities passes the
+    99.99 % rule only if every model does."""
     fold = np.asarray(fold)
     own = logits[np.arange(len(logits)), np.maximum(fold, 0)]
     return np.where((fold == NO_FOLD)[:, None], logits.mean(axis=1), own).astype(np.float32)

@@ -1,5 +1,4 @@
-"""Training of the NVAE. What is trained stands in models/nvae/objective.py; this is the how:
-data, optimiser, result."""
+"""Training of the NVAE: data, optimiser, result. The objective is in models/nvae/objective.py."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,13 +23,15 @@ from gaip3_pipeline.training.fit import KeepBest, fit
 from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
 from gaip3_pipeline.training.run import Examples, Run
 
-IMPORTANCE_SAMPLES = 10  # of the tighter bound; the published kind of figure takes 100 and more
-# pictures at or beyond the ends of the range of a value, at most this share of all
+IMPORTANCE_SAMPLES = 10  # of the importance-weighted bound; publications use 100 and more
+# pictures that must lie at or beyond each end of a value's supported range, and the most as a share
+# of all
 ENOUGH, ENOUGH_SHARE = 40, 0.02
-# of a value's range, each with so many pictures on average; how often at most
+# most parts of a value's range, and pictures per part on average; how often a picture is drawn at
+# most
 RARITY_PARTS, RARITY_PICTURES, RAREST = 10, 50, 3.0
-WARM_SHARE = 1 / 3  # of the epochs: a warm start goes through the last third of a training again
-GRIDS, GRID_FACES, GRID_SEED = 20, 16, 7  # of samples shown while a training runs
+WARM_SHARE = 1 / 3  # of the epochs: a warm start repeats the last third of a training
+GRIDS, GRID_FACES, GRID_SEED = 20, 16, 7  # number, faces and seed of the grids shown in training
 TURNS = np.array([a in MIRRORED for a in ATTRIBUTES])
 
 
@@ -39,8 +40,8 @@ Show = Callable[[int, np.ndarray], None]
 
 @dataclass(frozen=True)
 class NvaeResult:
-    """What a training gives: the model that was saved, the figures of each epoch, and the bound
-    on images it never saw."""
+    """The result of a training: the model that was saved, the metrics of each epoch, and the bound
+    on images that were not used in training."""
 
     model: NVAE
     history: list[dict[str, float]]
@@ -51,8 +52,8 @@ class NvaeResult:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What is reported: n, epochs trained, the model's and the best of them, the range of
-        each value that the pictures support, and held-out bits/dim and nats of KL per group."""
+        """The metrics to report: n, epochs trained, the model's epoch and the best one, the
+        supported range of each value, and held-out bits/dim and nats of KL per group."""
         epochs = {"epochs": len(self.history), "epoch": self.epoch, "best_epoch": self.best_epoch}
         trained: dict[str, Any] = {"n_train": self.n_train, **epochs, **self._supported}
         if not self.held_out:
@@ -88,22 +89,22 @@ def train_nvae(
     """Train on the images of split "train", save the averaged weights in ``run.folder`` and return
     the result.
 
-    The weights are those of the last epoch, or with ``settings.patience`` of the one that was best
-    on the split "validation", by bound and control, once control was in force. ``run.checkpoints``
-    keeps the last epoch with the optimiser's state, and its folder ``best`` the best as a model of
-    its own for :func:`load_nvae`.
+    The weights are those of the last epoch, or with ``settings.patience`` those of the epoch that
+    is best on the split "validation" (bound and control), counted from when control is in force.
+    ``run.checkpoints`` keeps the last epoch with the optimiser's state, and in its folder ``best``
+    the best epoch as a model for :func:`load_nvae`.
 
-    Pictures are of any size not below that of ``settings``, values in the order of ``ATTRIBUTES``.
-    A killed training goes on at its last checkpoint if the fingerprint is the same, and with
-    ``resume`` one of other settings or data, too. With ``start_from``, a model of the same
-    architecture (see :func:`gaip3_pipeline.models.nvae.model.warm_start`), only the last third of a
-    training is gone through, from its weights: the KL's warm-up is over, control is in force, and
-    the learning rate is what it would be by then.
+    Pictures have any size not below that of ``settings``; values are in the order of
+    ``ATTRIBUTES``. A killed training continues from its last checkpoint if the fingerprint is the
+    same; with ``resume`` it also continues from one of other settings or data. With ``start_from``,
+    a model of the same architecture (see :func:`gaip3_pipeline.models.nvae.model.warm_start`), only
+    the last third of a training is done, from these weights: the KL's warm-up is over, control is
+    in force, and the learning rate is that of this phase.
 
-    ``guides`` are the models of the five values, needed for ``settings.control``, and ``known
-    (5,)`` which of the values they know (see :class:`NvaeTraining`). ``show`` is given, about 20
-    times, an epoch and a grid of samples ``(H, W, 3) uint8`` of the same latents. Raises
-    ``ValueError`` when there is nothing to train on, and what ``fit`` does."""
+    ``guides`` are the regressors of the five values, needed for ``settings.control``, and
+    ``known (5,)`` tells which of the values they can predict (see :class:`NvaeTraining`). ``show``
+    is called about 20 times, with an epoch and a grid of samples ``(H, W, 3) uint8`` of the same
+    latents. Raises ``ValueError`` if there is nothing to train on, and the errors of ``fit``."""
     split = np.asarray(examples.split)
     parts = {name: np.flatnonzero(split == name) for name in ("train", "validation", "test")}
     if not len(parts["train"]):
@@ -136,7 +137,7 @@ def train_nvae(
     keep_best = None
     if validation:
         before = settings.epochs - epochs
-        # earlier, the validation loss says nothing of the sliders
+        # before that, the validation loss does not measure how well values are followed
         first = max(1, math.ceil(CONTROL_COMPLETE * settings.epochs) - before)
         keep_best = KeepBest(
             "val_loss", lambda: save_nvae(training.ema, best), settings.patience, first
@@ -171,11 +172,11 @@ def train_nvae(
 
 
 def supported_range(values: np.ndarray) -> np.ndarray:
-    """``(2, N)``: the least and the greatest of each of the values ``(n, N)`` with at least
+    """``(2, N)``: the smallest and the largest of each of the values ``(n, N)`` with at least
     ``ENOUGH`` pictures at it or beyond.
 
-    With few pictures of all, a share of ``ENOUGH_SHARE``. What fewer show, no generator learns:
-    asked for it, it draws no face."""
+    If there are few pictures, a share of ``ENOUGH_SHARE`` of all. A generator cannot learn values
+    that fewer pictures show: it draws no face for them."""
     known = np.asarray(values, np.float32)
     ordered = np.sort(known[np.isfinite(known).all(axis=1)], axis=0)
     beyond = int(min(ENOUGH - 1, ENOUGH_SHARE * len(ordered)))
@@ -183,12 +184,12 @@ def supported_range(values: np.ndarray) -> np.ndarray:
 
 
 def rarity(values: np.ndarray) -> np.ndarray:
-    """``(n,)``: how often each picture of the values ``(n, N)`` is to be drawn, from 1 to
-    ``RAREST``; those of rare values more often.
+    """``(n,)``: how often each picture with the values ``(n, N)`` is drawn relative to others, from
+    1 to ``RAREST``; rare values more often.
 
-    The square root of how many fewer pictures than usual lie in the same part of a value's
-    range, of the rarest of its values. Parts are a tenth of the range, or larger where pictures
-    are few."""
+    It is the square root of the mean number of pictures per part of a value's range over the number
+    in this picture's part, for the rarest of its values. Parts are a tenth of the range, or larger
+    if there are few pictures."""
     parts = int(np.clip(len(values) // RARITY_PICTURES, 1, RARITY_PARTS))
     places = np.clip((np.nan_to_num(values) * parts).astype(int), 0, parts - 1)
     often = np.ones(len(places))
@@ -203,8 +204,8 @@ def optimizer(settings: Nvae, total_steps: int, steps: int) -> keras.optimizers.
     """Adamax with linear warm-up and cosine decay, as in NVAE; the gradient's norm is bounded and
     spikes are skipped.
 
-    Of a training that goes through the last ``steps`` of ``total_steps``, the rate is warmed up
-    to where the cosine stands by then."""
+    For a training of the last ``steps`` of ``total_steps``, the learning rate is warmed up to the
+    value of the cosine at that point."""
     warmup = max(1, math.ceil(settings.warmup * steps))
     peak = settings.learning_rate * (1 + math.cos(math.pi * (1 - steps / total_steps))) / 2
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -220,14 +221,14 @@ def optimizer(settings: Nvae, total_steps: int, steps: int) -> keras.optimizers.
 def augmented(
     most: int, batch: dict[str, np.ndarray], generator: np.random.Generator
 ) -> tuple[dict[str, np.ndarray]]:
-    """Each picture moved by up to ``most`` pixels, and half of them mirrored."""
+    """Each picture shifted by up to ``most`` pixels, and half of them mirrored."""
     return mirrored_at_random(batch | {"image": shift(batch["image"], most, generator)}, generator)
 
 
 def mirrored_at_random(
     batch: dict[str, np.ndarray], generator: np.random.Generator
 ) -> tuple[dict[str, np.ndarray]]:
-    """Half of the pictures mirrored, the head turned to the other side with them."""
+    """Half of the pictures mirrored, with ``1 - value`` for mirrored attributes."""
     image, flipped = flip_some(batch["image"], generator)
     condition = np.where(flipped[:, None] & TURNS, 1.0 - batch["condition"], batch["condition"])
     return ({"image": image, "condition": condition},)
@@ -236,12 +237,12 @@ def mirrored_at_random(
 def unchanged(
     batch: dict[str, np.ndarray], generator: np.random.Generator
 ) -> tuple[dict[str, np.ndarray]]:
-    """The batch as the model takes it."""
+    """The batch as the model's input."""
     return (batch,)
 
 
 class _Samples(keras.callbacks.Callback):
-    """Shows what the averaged weights draw, from the same latents and values each time."""
+    """Shows samples of the averaged weights, with the same latents and values each time."""
 
     def __init__(self, show: Show, conditions: np.ndarray, epochs: int) -> None:
         super().__init__()
@@ -252,8 +253,8 @@ class _Samples(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self._every == 0:
             seeds = GRID_SEED + np.arange(GRID_FACES)
-            # Not compiled: a compiled function of the JAX backend keeps the weights that it first
-            # saw.
+            # Not compiled: on the JAX backend a compiled function keeps the weights of its first
+            # call.
             noise = noise_of_seeds(self.model.ema, seeds)
             faces = self.model.ema.decode(
                 noise, self._conditions, Samples.temperature, Samples.guidance

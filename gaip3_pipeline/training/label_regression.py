@@ -1,4 +1,4 @@
-"""Predictions for labelled pictures by models that saw neither them nor their twins, in seconds
+"""Out-of-fold predictions for labelled pictures, by models without them and their twins, in seconds
 instead of a training per fold.
 
 A Gaussian process over the features of features/extractor.py (Rasmussen and Williams 2006,
@@ -15,21 +15,23 @@ import numpy as np
 from gaip3_pipeline.tables.splits import folds_of
 
 FOLDS = 4
-# variance of a label against that of the process; .05 and .15 differ by less than .02 in R²
+# variance of a label's noise relative to that of the process; .05 and .15 differ by less than .02
+# in R²
 NOISE = 0.15
-# residuals beyond so many deviations count as noisier, in proportion to their square
+# labels with residuals beyond this many deviations get more noise, in proportion to the square
 ROBUST_FROM = 2.0
-Fall = Callable[[np.ndarray], np.ndarray]  # covariances at squared distances
-_RIDGE = 1e-6  # of the learned metric: directions that no gradient took still count a little
+Fall = Callable[[np.ndarray], np.ndarray]  # squared distances to covariances
+# added to the learned metric, so that directions without gradients keep a small weight
+_RIDGE = 1e-6
 
 
 @dataclass(frozen=True)
 class CrossFit:
-    """``predicted (N,) float64`` in 0..1 and ``variance (N,)``, the process's and the label's in
-    units of the process.
+    """``predicted (N,) float64`` in 0..1 and ``variance (N,)``, the sum of the process's and the
+    label's, in units of the process.
 
-    Both are out of fold where the picture is labelled, and from all labels where it is not.
-    ``models`` are those of all labels."""
+    Both are out of fold for labelled pictures, and from all labels for others. ``models`` are those
+    of all labels."""
 
     predicted: np.ndarray
     variance: np.ndarray
@@ -41,7 +43,7 @@ class KernelRegression:
     """A Gaussian process of one value, whose kernel is averaged over a picture and its mirror
     image.
 
-    ``features (2, n, d)`` in the metric of the model (``metric (D, d)``; None: as they come),
+    ``features (2, n, d)`` in the metric of the model (``metric (D, d)``; None: unchanged),
     ``inverse`` of the labels' covariance."""
 
     metric: np.ndarray | None
@@ -53,7 +55,7 @@ class KernelRegression:
     mean: float
 
     def covariance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Posterior covariance ``(n, m)``, in units of the process, of pictures of features
+        """Posterior covariance ``(n, m)``, in units of the process, between pictures with features
         ``(2, n, D)`` and ``(2, m, D)``."""
         x, y = self._in_metric(a), self._in_metric(b)
         fall = gaussian(self.width)
@@ -61,8 +63,8 @@ class KernelRegression:
         return mirror_kernel(x, y, fall, self.sign) - known_x @ self.inverse @ known_y.T
 
     def posterior(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (a value that may leave 0..1) and variance (in units of the process, without the
-        label's noise), ``(n,)`` each."""
+        """Mean (which may exceed 0..1) and variance (in units of the process, without the label's
+        noise), ``(n,)`` each."""
         x = self._in_metric(features)
         fall = gaussian(self.width)
         between = mirror_kernel(x, self.features, fall, self.sign)
@@ -79,12 +81,13 @@ class KernelRegression:
 def cross_fit(
     features: np.ndarray, values: np.ndarray, bucket: np.ndarray, mirrored: bool
 ) -> CrossFit:
-    """Cross-fitted values of all pictures.
+    """Predicted values of all pictures, out of fold for labelled ones.
 
     ``features (2, N, D)`` of pictures and their mirror images, ``values (N,)`` in 0..1 with NaN
-    where there is no label, ``bucket (N,)`` of the split, equal for twins; ``mirrored``: a
-    mirror image has 1 - value. No label of a picture or a twin of it touches what is predicted
-    for it. Raises ``ValueError`` when a fold leaves fewer than two labels to learn from."""
+    where there is no label, ``bucket (N,)`` of the split, equal for twins; ``mirrored``: a mirror
+    image has ``1 - value``. The prediction of a picture does not depend on its own label or on
+    those of its twins. Raises ``ValueError`` if a fold leaves fewer than two labels to learn
+    from."""
     fold, labelled = folds_of(bucket, FOLDS), np.isfinite(values)
     predicted, variance = np.full(len(values), np.nan), np.full(len(values), np.nan)
     for k in range(FOLDS):
@@ -104,16 +107,16 @@ def cross_fit(
 def fit_regressions(
     features: np.ndarray, values: np.ndarray, mirrored: bool
 ) -> list[KernelRegression]:
-    """The regressions in the features' own metric and in a learned one; shapes as
-    :func:`cross_fit`, all labelled.
+    """The regressions in the features' own metric and in a learned one; shapes as in
+    :func:`cross_fit`, all pictures labelled.
 
-    A label far from what the others say of it, left out in closed form (Rasmussen and Williams
-    2006, section 5.4.2), counts as noisier, so that a wrong one misleads less: with one in
-    twenty wrong, mean R² against the right ones .60 to .62 on photographs."""
+    A label that is far from its leave-one-out prediction (closed form, Rasmussen and Williams 2006,
+    section 5.4.2) gets more noise, so that wrong labels have less influence: with one label in
+    twenty wrong, mean R² against the right ones rose from .60 to .62 on photographs."""
     sign = -1 if mirrored else 1
     noise = np.full(len(values), NOISE)
     first = _fit(None, features, values, noise, sign)
-    # the residual left out over its standard deviation
+    # the leave-one-out residual divided by its standard deviation
     off = np.abs(first.weights) / np.sqrt(np.diag(first.inverse))
     off /= 1.4826 * np.median(off) + 1e-6
     noise *= np.maximum(1.0, np.square(off / ROBUST_FROM))
@@ -125,7 +128,7 @@ def fit_regressions(
 def predict(
     models: Sequence[KernelRegression], features: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of ``models``, clipped to 0..1, and their mean variance with that of a label,
+    """The mean of ``models``, clipped to 0..1, and their mean variance plus that of a label,
     ``(n,) float64`` each."""
     found = [model.posterior(features) for model in models]
     return np.clip(np.mean([m for m, _ in found], axis=0), 0.0, 1.0), np.mean(
@@ -148,12 +151,12 @@ def _fit(
 
 
 def _learned_metric(model: KernelRegression) -> np.ndarray:
-    """``(D, D)``: the root of the mean outer product of the gradients at the labelled pictures
-    and their mirror images."""
+    """``(D, D)``: the root of the mean outer product of the gradients at the labelled pictures and
+    their mirror images."""
     x = np.concatenate(list(model.features))
     weights = np.concatenate([model.weights, model.sign * model.weights])
     pull = gaussian(model.width)(squared_distances(x, x)) * weights
-    # so that the product's rounding stays below the ridge
+    # float64, so that the product's rounding errors stay below the ridge
     gradients = (pull.sum(axis=1)[:, None] * x - pull @ x).astype(np.float64)
     outer = gradients.T @ gradients
     return np.linalg.cholesky(
@@ -162,11 +165,11 @@ def _learned_metric(model: KernelRegression) -> np.ndarray:
 
 
 def mirror_kernel(a: np.ndarray, b: np.ndarray, fall: Fall, sign: int) -> np.ndarray:
-    """Covariance ``(n, m)`` of pictures of features ``(2, n, D)`` and ``(2, m, D)``, which is
+    """Covariance ``(n, m)`` between pictures with features ``(2, n, D)`` and ``(2, m, D)``:
     ``fall`` of squared distances.
 
-    It is averaged over a picture and its mirror image; ``sign`` is -1 where the mirror image's
-    value is 1 - value."""
+    It is averaged over a picture and its mirror image; ``sign`` is -1 if the mirror image has
+    ``1 - value``."""
     same, other = (
         fall(squared_distances(a[0], b[i])) + fall(squared_distances(a[1], b[1 - i]))
         for i in (0, 1)
@@ -175,8 +178,7 @@ def mirror_kernel(a: np.ndarray, b: np.ndarray, fall: Fall, sign: int) -> np.nda
 
 
 def gaussian(width: float) -> Fall:
-    """How a covariance falls that is Gaussian in the distance, the square of which is taken over
-    ``width``."""
+    """The Gaussian covariance exp(-d² / ``width``) as a function of squared distances d²."""
     return lambda squares: np.exp(-squares / width)
 
 

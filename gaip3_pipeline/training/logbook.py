@@ -19,8 +19,8 @@ def write_section(
     history: Sequence[Mapping[str, float]],
     result: Mapping[str, Any],
 ) -> Path:
-    """Write the section of one training into the log at ``path`` and leave the sections of other
-    trainings as they are."""
+    """Write the section of one training into the log at ``path``; the sections of other trainings
+    are not changed."""
     text = path.read_text(encoding="utf-8") if path.exists() else f"# {title}\n"
     parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
     kept = [p for p in parts[1:] if p.splitlines()[0] != f"## {section}"]

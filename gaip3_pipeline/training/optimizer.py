@@ -1,4 +1,4 @@
-"""Adamax that leaves out updates whose gradient is not finite or far larger than usual."""
+"""Adamax that skips updates whose gradient is not finite or far larger than usual."""
 
 import math
 from typing import Any
@@ -10,14 +10,14 @@ Tensor = Any
 
 
 class SpikeSkippingAdamax(keras.optimizers.Adamax):
-    """Adamax (Kingma and Ba 2015, section 7.1) that skips spikes: deep hierarchical VAEs now and
-    then meet one.
+    """Adamax (Kingma and Ba 2015, section 7.1) that skips spikes, which occur occasionally in deep
+    hierarchical VAEs.
 
-    The norm of the whole gradient is bounded by ``clip_norm``. An update is skipped when that
-    norm, before it is bounded, is not finite, is exactly 0, or exceeds ``spike`` times its
-    running mean after the first ``PATIENCE`` updates; the weights then stay as they are.
-    ``skipped`` counts them. A spike enters the mean as ``spike`` times the mean, so that a
-    lasting change of scale is followed after a few updates."""
+    The norm of the whole gradient is bounded by ``clip_norm``. An update is skipped if that norm,
+    before it is bounded, is not finite, is exactly 0, or exceeds ``spike`` times its running mean
+    after the first ``PATIENCE`` updates; the weights then do not change. ``skipped`` counts the
+    skipped updates. A spike enters the mean as ``spike`` times the mean, so that the mean follows a
+    lasting change of scale after a few updates."""
 
     PATIENCE = 20
 
@@ -27,7 +27,7 @@ class SpikeSkippingAdamax(keras.optimizers.Adamax):
         super().__init__(learning_rate, **kwargs)
         self.spike = spike
         self.clip_norm = clip_norm
-        self._share: Tensor = 1.0  # of the learning rate, in the update under way
+        self._share: Tensor = 1.0  # factor of the learning rate in the current update
 
     def build(self, variables: list[Any]) -> None:
         if not self.built:
@@ -52,7 +52,7 @@ class SpikeSkippingAdamax(keras.optimizers.Adamax):
         self.skipped.assign_add(1.0 - ops.cast(steady, "float32"))
         self._share = ops.cast(steady, "float32")
         scale = ops.minimum(1.0, self.clip_norm / norm)
-        # Not a product with 0: that would keep what is no number.
+        # ``where``, not a product with 0, which would keep NaN.
         super().apply(
             [
                 g if g is None else ops.where(steady, g * ops.cast(scale, g.dtype), 0.0)
@@ -72,6 +72,6 @@ class SpikeSkippingAdamax(keras.optimizers.Adamax):
 def cosine_decay(
     learning_rate: float, batches_per_epoch: int, epochs: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """From ``learning_rate`` to 0 over the whole training; a function of the optimiser's step,
-    so a resumed training goes on."""
+    """A learning rate that falls from ``learning_rate`` to 0 over the whole training; it depends on
+    the optimiser's step, so a resumed training continues it."""
     return keras.optimizers.schedules.CosineDecay(learning_rate, max(1, batches_per_epoch * epochs))

@@ -1,5 +1,5 @@
-"""Convolutional regressors of the five values: the evaluators, one for each value, and the
-control regressor of all."""
+"""Convolutional regressors of the five values: the evaluators, one for each value, and the control
+regressor for all."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -26,8 +26,8 @@ from gaip3_pipeline.training.run import Examples, Run
 
 @dataclass(frozen=True)
 class RegressorResult:
-    """``history``: figures per epoch; ``predicted``: ``(N, K) float32`` values of all pictures
-    given, in 0..1."""
+    """``history``: metrics per epoch; ``predicted``: ``(N, K) float32`` values of all given
+    pictures, in 0..1."""
 
     history: list[dict[str, float]]
     predicted: np.ndarray
@@ -35,8 +35,8 @@ class RegressorResult:
 
 @dataclass(frozen=True)
 class Regressor:
-    """A trained model of the values ``attributes``, averaged over a picture and its mirror
-    image, and the size of its pictures."""
+    """A trained model of the values ``attributes``, averaged over a picture and its mirror image,
+    and its input size."""
 
     model: keras.Model
     attributes: tuple[str, ...]
@@ -51,11 +51,11 @@ def train_regressor(
     run: Run,
 ) -> RegressorResult:
     """Train the regressor of ``attributes`` into ``run.folder`` on the pictures of split ``train``
-    and predict all of them.
+    and predict all pictures.
 
-    The length of the training is fixed and its last weights are kept: validation figures are
-    only watched, and ``test`` is not looked at. Raises ``ValueError`` when there is nothing to
-    train on."""
+    The length of the training is fixed and its last weights are kept: metrics on ``validation`` are
+    only reported, and ``test`` is not used. Raises ``ValueError`` if there is nothing to train
+    on."""
     split = np.asarray(examples.split)
     seen = split == "train"
     if not seen.any():
@@ -108,13 +108,13 @@ def train_regressor(
 
 
 def load_regressor(folder: Path) -> Regressor:
-    """The regressor of ``folder``. Raises ``FileNotFoundError`` when there is none."""
+    """The regressor of ``folder``. Raises ``FileNotFoundError`` if there is none."""
     return _regressor(*_load(folder))
 
 
 def load_network(folder: Path) -> keras.Model:
-    """The regressor of ``folder`` without its mirror average, which would double a gradient's
-    cost: ``(B, h, w, 3) -> (B, K)``."""
+    """The regressor of ``folder`` without the average over mirror images, which would double the
+    cost of gradients: ``(B, h, w, 3)`` to ``(B, K)``."""
     return _load(folder)[0]
 
 

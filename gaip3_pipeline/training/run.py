@@ -1,5 +1,5 @@
-"""What every training is given beside its settings: what to learn from, and where it keeps
-itself."""
+"""The inputs that all trainings share beside their settings: the examples, and the folder,
+fingerprint and log of a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ import numpy as np
 from gaip3_pipeline import layout
 from gaip3_pipeline.progress import Progress
 
-Log = Callable[[int, dict[str, float]], None]  # an epoch, counted from 1, and its figures
+Log = Callable[[int, dict[str, float]], None]  # an epoch, counted from 1, and its metrics
 
 
 def keep_no_figures(epoch: int, figures: dict[str, float]) -> None:
-    """A log for trainings that nobody follows."""
+    """A log that discards its metrics."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """``images (N, H, W, 3) uint8`` of any size, maybe a memory map; ``values (N, K)`` in 0..1;
+    """``images (N, H, W, 3) uint8`` of any size, possibly a memory map; ``values (N, K)`` in 0..1;
     ``split (N,)`` of ``train``, ``validation``, ``test``."""
 
     images: np.ndarray
@@ -30,10 +30,9 @@ class Examples:
 @dataclass(frozen=True)
 class Run:
     """One training: the ``folder`` of its model, and the ``fingerprint`` of its settings, data and
-    code, under which it resumes.
+    code, with which it resumes.
 
-    ``part`` names one of several models of the folder, whose checkpoints lie apart.
-    """
+    ``part`` names one of several models in the folder, whose checkpoints are kept separately."""
 
     folder: Path
     fingerprint: str
@@ -43,5 +42,5 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """Where it keeps what it resumes from."""
+        """The folder of the checkpoints from which it resumes."""
         return layout.checkpoints(self.folder) / self.part

@@ -1,5 +1,5 @@
-"""The painted data set: the contracts of its folders and tables, determinism, resuming, and how
-human its labels are."""
+"""The painted data set: the contracts of its folders and tables, determinism, resuming, and the
+properties of its simulated labels."""
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ def painted(tmp_path_factory) -> DataRoot:
 
 @pytest.fixture(scope="module")
 def many() -> tuple[list, dict[str, pd.DataFrame], pd.DataFrame]:
-    """1,040 women and 500 men on paper, with their labels and exact values."""
+    """1,040 women and 500 men, which are not painted, with their labels and exact values."""
     wanted = portraits(Faces(d1=0, female=1040, male=500))
     truth = pd.DataFrame(
         [
@@ -125,7 +125,7 @@ def test_a_second_call_changes_nothing_and_a_missing_picture_is_painted_again(pa
     assert all(p.stat().st_mtime_ns == t for p, t in times.items())
 
 
-def test_what_a_killed_run_left_half_written_is_cleared(painted):
+def test_files_that_a_killed_run_left_incomplete_are_removed(painted):
     folder = painted.original(IMAGE_SETS[0])
     (folder / ".writing-abc.jpg").write_bytes(b"half")
     write_dataset(painted, SMALL)

@@ -1,4 +1,4 @@
-"""The painted portraits: what each slider does to the pixels, and what it leaves alone."""
+"""The painted portraits: which pixels each slider changes, and which it does not."""
 
 from dataclasses import replace
 
@@ -63,7 +63,7 @@ def test_seeds_and_sexes_are_different_people():
 
 @pytest.mark.parametrize("face", people(), ids=lambda f: f"{f.sex}{f.seed}")
 class TestSliders:
-    def test_background_brightens_the_corners_and_leaves_the_face_alone(self, face):
+    def test_background_brightens_the_corners_and_does_not_change_the_face(self, face):
         pictures = sweep(face, "background")
         corners = [
             np.mean([luma(part(p, 0, 0.2, 0, 0.1)).mean(), luma(part(p, 0, 0.2, 0.9, 1)).mean()])
@@ -75,7 +75,7 @@ class TestSliders:
         faces = [part(p, 0.4, 0.72, 0.38, 0.62).astype(int) for p in pictures]
         assert all(np.abs(f - faces[0]).max() <= 1 for f in faces)  # 1: rounding
 
-    def test_hair_color_darkens_the_hair_and_leaves_mouth_and_background_alone(self, face):
+    def test_hair_color_darkens_the_hair_and_does_not_change_mouth_and_background(self, face):
         pictures = sweep(face, "hair_color")
         hair = [luma(part(p, 0.08, 0.13, 0.42, 0.58)).mean() for p in pictures]
         assert (np.diff(hair) < -25).all()
@@ -90,7 +90,7 @@ class TestSliders:
                 for p in pictures
             )
 
-    def test_eyes_show_what_is_white_and_dark_in_them_as_they_open(self, face):
+    def test_eyes_gain_contrast_as_they_open_and_nothing_else_changes(self, face):
         pictures = sweep(face, "eyes")
         contrast = [
             np.mean(
@@ -106,11 +106,12 @@ class TestSliders:
             part(c, 0.6, 1, 0, 1).max() == 0 and part(c, 0, 0.3, 0, 1).max() == 0 for c in changed
         )
 
-    def test_mouth_opens_onto_teeth_and_darkness(self, face):
+    def test_an_open_mouth_shows_bright_teeth_and_a_dark_inside(self, face):
         pictures = sweep(face, "mouth")
         mouths = [part(p, 0.68, 0.78, 0.43, 0.57).astype(float) for p in pictures]
         rows = [part(p, 0.69, 0.77, 0.47, 0.53).astype(float).mean(1) for p in pictures]
-        # Teeth are bright and all but colourless, lips and skin are not; behind them it is dark.
+        # Teeth are bright and nearly colourless, lips and skin are not; the inside of the mouth is
+        # dark.
         teeth = [max(luma(r) * (1 - (r.max(1) - r.min(1)) / r.max(1))) for r in rows]
         assert teeth[-1] > 150
         assert teeth[-1] > teeth[0] + 25
@@ -118,7 +119,8 @@ class TestSliders:
         size = [np.abs(m - mouths[0]).mean() for m in mouths]
         assert size[-1] == max(size)
         assert min(size[1:]) > 5
-        # Above the eyes nothing moves; the jaw sinks, and with it the shading of the cheeks.
+        # Nothing changes above the eyes; the jaw is lowered, and the shading of the cheeks changes
+        # with it.
         assert all(
             np.abs(part(p, 0, 0.42, 0, 1).astype(int) - part(pictures[0], 0, 0.42, 0, 1)).max() <= 3
             for p in pictures

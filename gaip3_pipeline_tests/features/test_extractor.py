@@ -1,5 +1,5 @@
-"""Features learned without labels: equal for equal pictures, swapped by a mirror, the same again
-from disk."""
+"""Features learned without labels: reproducible, swapped for mirror images, equal after saving and
+loading."""
 
 import dataclasses
 
@@ -71,7 +71,7 @@ def group(features, name):
     return features[..., groups()[at] : groups()[at + 1]].astype(float)
 
 
-def test_the_trunk_alone_has_the_first_features(faces, learned):
+def test_the_features_of_the_trunk_alone_are_the_first_of_all(faces, learned):
     trunk = extract(learned[0], [faces[0][:5]], with_parts=False)
     assert trunk.shape == (2, 5, trunk_groups()[-1])
     np.testing.assert_array_equal(
@@ -79,7 +79,7 @@ def test_the_trunk_alone_has_the_first_features(faces, learned):
     )
 
 
-def test_a_turned_head_and_a_lit_wall_each_move_their_own_part(learned):
+def test_the_head_and_the_background_each_change_the_features_of_their_own_part(learned):
     someone = portraits(Faces(d1=0, female=1, male=0, size=128))[0].face
 
     def painted(**changes):
@@ -88,7 +88,7 @@ def test_a_turned_head_and_a_lit_wall_each_move_their_own_part(learned):
     heads = extract(learned[0], [np.stack([painted(head=v) for v in (0.1, 0.3, 0.5, 0.7, 0.9)])])
     turn = group(heads, "turn")[0, :, 0]
     assert (np.diff(turn) > 0).all() or (np.diff(turn) < 0).all()
-    # a mirror image looks the other way
+    # a mirror image is turned to the other side
     np.testing.assert_allclose(turn, -group(heads, "turn")[1, :, 0], atol=0.35)
     walls = extract(learned[0], [np.stack([painted(background=v) for v in (0.2, 0.8)])])
     moved = {
@@ -99,7 +99,7 @@ def test_a_turned_head_and_a_lit_wall_each_move_their_own_part(learned):
     assert max(moved["hair"], moved["skin"], moved["mouth"]) < 0.3
 
 
-def test_saved_and_loaded_it_gives_equal_features(faces, learned, tmp_path):
+def test_a_saved_and_loaded_extractor_gives_equal_features(faces, learned, tmp_path):
     save_extractor(learned[0], tmp_path)
     np.testing.assert_array_equal(
         extract(load_extractor(tmp_path), [faces[0][:8]]), extract(learned[0], [faces[0][:8]])

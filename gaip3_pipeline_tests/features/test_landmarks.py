@@ -1,5 +1,5 @@
-"""The person and the points of a face: where the painter put them, nothing worse than nonsense
-where there is no face."""
+"""The outline and the points of a face: at the painted positions, and finite where there is no
+face."""
 
 import dataclasses
 import hashlib
@@ -40,7 +40,7 @@ def test_person_and_points_lie_where_the_face_is(pictures):
 @pytest.mark.parametrize(
     ("value", "region"), [("background", "background"), ("hair_color", "hair_above")]
 )
-def test_a_region_is_what_is_painted_otherwise(value, region):
+def test_a_region_is_where_the_picture_changes_with_its_colour(value, region):
     for portrait in portraits(Faces(d1=0, female=4, male=0, size=128)):
         light, dark = (
             paint(dataclasses.replace(portrait.face, **{value: v}), 128)[:, 12:116]
@@ -62,13 +62,13 @@ NOISE = np.random.default_rng(0).integers(0, 256, (64, 80, 3))
     [np.zeros((128, 104, 3)), np.full((128, 104, 3), 255), NOISE],
     ids=["black", "white", "noise"],
 )
-def test_what_is_no_face_has_regions_too(picture):
+def test_a_picture_without_a_face_has_regions_too(picture):
     parts = find_parts(picture[None].astype(np.uint8))
     assert np.isfinite(parts.points).all()
     assert all(mask.sum() >= FEW for mask in regions(parts.person[0], parts.points[0]).values())
 
 
-def test_alone_or_among_others_a_picture_has_the_same_parts(pictures):
+def test_a_picture_has_the_same_parts_alone_and_among_others(pictures):
     together, alone = find_parts(pictures), find_parts(pictures[3:4])
     np.testing.assert_array_equal(together.points[3], alone.points[0])
     np.testing.assert_array_equal(together.person[3], alone.person[0])

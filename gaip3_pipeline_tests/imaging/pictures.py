@@ -1,4 +1,4 @@
-"""Real picture files for the tests: smooth colour with some detail, as photographs have."""
+"""Synthetic picture files for the tests: smooth colours with some detail, as in photographs."""
 
 import io
 from functools import cache
@@ -13,7 +13,7 @@ from gaip3_pipeline.layout import DataRoot, ImageSet
 
 @cache
 def photograph(seed: int = 0, size: int = 256, width: int | None = None) -> Image.Image:
-    """A picture of ``size`` pixels height: large soft shapes, fine detail, noise."""
+    """A synthetic picture of ``size`` pixels height: large soft shapes, fine detail, noise."""
     rng = np.random.default_rng(seed)
     shape = (width or size, size)
     layers = [

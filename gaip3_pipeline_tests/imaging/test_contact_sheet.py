@@ -1,4 +1,4 @@
-"""Contact sheets stay small, whatever they show."""
+"""Contact sheets stay small whatever they show."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ def test_pictures_stand_in_rows_in_their_own_proportions() -> None:
     assert shown[10, 29].min() > 230
 
 
-def test_an_empty_sheet_is_a_picture_too() -> None:
+def test_a_sheet_without_pictures_is_a_jpeg_too() -> None:
     assert Image.open(io.BytesIO(contact_sheet([], 8, title="none"))).format == "JPEG"
 
 
@@ -44,7 +44,7 @@ def test_pairs_show_no_difference_as_grey() -> None:
     assert np.abs(shown[36, 4 + 2 * 68 + 32].astype(int) - 128).max() < 8
 
 
-def test_markdown_carries_the_picture() -> None:
+def test_markdown_contains_the_picture() -> None:
     text = to_markdown(b"\xff\xd8bytes", "two [faces]\nhere")
     assert text.startswith("![two (faces) here](data:image/jpeg;base64,")
     assert base64.b64decode(text.partition("base64,")[2].rstrip(")")) == b"\xff\xd8bytes"

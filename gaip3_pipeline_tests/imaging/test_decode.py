@@ -1,4 +1,4 @@
-"""Every kind of picture file gives upright RGB or one line that says why not."""
+"""Every kind of picture file gives upright RGB pixels or a reason in one line."""
 
 import io
 
@@ -27,7 +27,7 @@ def small(data: bytes, name: str = "a.jpg") -> np.ndarray:
 
 
 def by_pillow(data: bytes) -> np.ndarray:
-    """The definition: upright, full decode, crop, box filter."""
+    """The reference: upright, full decode, crop, box filter."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
     cut = round(image.width * TARGET.crop)
     cropped = image.crop((cut, 0, image.width - cut, image.height))
@@ -83,7 +83,7 @@ def test_a_grey_progressive_jpeg_is_decoded_at_an_eighth_as_well() -> None:
     assert np.abs(small(data) - full_area(data)).mean() < 0.5
 
 
-def test_the_usual_original_is_decoded_at_an_eighth_and_odd_sizes_with_pixels_to_spare() -> None:
+def test_the_usual_original_is_decoded_at_an_eighth_and_other_sizes_at_a_larger_scale() -> None:
     assert reduction(1024, 1024, TARGET) == 8
     assert reduction(512, 512, TARGET) == 2
     assert reduction(1000, 1000, TARGET) == 2
@@ -142,7 +142,7 @@ def with_alpha() -> bytes:
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
-def test_unusual_pictures_are_used_as_pillow_shows_them_and_noted(
+def test_unusual_pictures_are_decoded_as_by_pillow_and_noted(
     data: bytes, name: str, note: str
 ) -> None:
     picture = decode(data, name, TARGET, MAX)

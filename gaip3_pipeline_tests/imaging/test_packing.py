@@ -1,4 +1,4 @@
-"""Packed and streamed pictures are the files' pixels in the order asked for."""
+"""Packed and streamed pictures are the files' pixels in the given order."""
 
 import shutil
 
@@ -46,7 +46,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_leaves_the_old_file(paths, t
     assert [p.name for p in out.parent.iterdir()] == ["final.npy"]
 
 
-def test_nothing_packs_to_an_empty_array(tmp_path) -> None:
+def test_no_pictures_are_packed_to_an_empty_array(tmp_path) -> None:
     pack([], tmp_path / "none.npy", 128, 104)
     assert np.load(tmp_path / "none.npy", mmap_mode="r").shape == (0, 128, 104, 3)
 

@@ -188,7 +188,7 @@ def test_other_settings_redo_all(root: DataRoot) -> None:
     assert resize_set(root, D1, Images(max_pixels=4_000_000, jpeg_quality=80)).done == 2
 
 
-def test_what_has_no_original_any_more_is_removed_and_originals_never_are(root: DataRoot) -> None:
+def test_pictures_without_an_original_are_removed_and_originals_never_are(root: DataRoot) -> None:
     originals = fill(root, D1, 3)
     resize_set(root, D1, SETTINGS)
     augment_set(root, D1, SETTINGS)
@@ -216,7 +216,7 @@ def test_without_originals_nothing_is_removed_and_the_remedy_is_named(
     assert state(root) == before
 
 
-def test_copies_ask_for_the_resized_pictures_first(root: DataRoot) -> None:
+def test_brightness_copies_need_the_resized_pictures_first(root: DataRoot) -> None:
     with pytest.raises(MissingSource, match="make resized_d1 first"):
         augment_set(root, D1, SETTINGS)
 
@@ -269,7 +269,7 @@ def test_after_kill_9_only_the_missing_pictures_are_made(root: DataRoot) -> None
     assert not root.journal("resized_d1").exists()
 
 
-def test_a_journal_of_other_settings_is_not_believed(root: DataRoot) -> None:
+def test_a_journal_of_other_settings_is_ignored(root: DataRoot) -> None:
     fill(root, D1, 3)
     resize_set(root, D1, SETTINGS)
     root.journal("resized_d1").write_text('{"fingerprint": "other"}\n')

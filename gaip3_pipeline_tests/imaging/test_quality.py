@@ -1,4 +1,4 @@
-"""Defects are told from pictures without one, and the sheet begins with the worst."""
+"""Pictures with defects are flagged, others are not, and the worst of each kind come first."""
 
 from dataclasses import asdict
 
@@ -52,12 +52,12 @@ def test_a_spoilt_picture_is_flagged_and_its_neighbours_are_not(kind: str) -> No
     ("size", "issues"),
     [((100, 100), "small"), ((400, 256), "odd_proportions"), ((90, 180), "small odd_proportions")],
 )
-def test_sizes_are_judged_by_the_header(size: tuple[int, int], issues: str) -> None:
+def test_sizes_are_judged_by_those_of_the_original(size: tuple[int, int], issues: str) -> None:
     table = table_of([pixels(i) for i in range(COUNT)], [size, *[(256, 256)] * (COUNT - 1)])
     assert table.issues.to_list() == [issues, *[""] * (COUNT - 1)]
 
 
-def test_the_same_blur_in_every_picture_is_how_the_set_is() -> None:
+def test_blur_that_all_pictures_of_a_set_share_is_no_defect() -> None:
     assert (
         not table_of([SPOILT["blurry"](pixels(i)) for i in range(COUNT)])
         .issues.str.contains("blurry")
@@ -65,19 +65,19 @@ def test_the_same_blur_in_every_picture_is_how_the_set_is() -> None:
     )
 
 
-def test_pictures_nearly_alike_do_not_make_a_small_difference_a_defect() -> None:
+def test_a_small_difference_among_nearly_equal_pictures_is_no_defect() -> None:
     image = pixels(0)
     table = table_of([image] * COUNT + [cv2.GaussianBlur(image, (0, 0), 0.4)])
     assert table.sharpness.iloc[-1] < table.sharpness.iloc[0]
     assert (table.issues == "").all()
 
 
-def test_the_worst_of_each_kind_come_in_order_with_what_is_no_defect_in_brackets() -> None:
+def test_the_worst_of_each_kind_come_in_order_and_values_without_defect_are_in_brackets() -> None:
     images = [pixels(i) for i in range(COUNT)]
     images[3] = SPOILT["dark"](images[3])
     shown = worst(table := table_of(images), 4)
     kinds = [caption.strip("()").split()[0] for _, caption in shown]
-    # all are of one size, so that no size is worse than another
+    # all have the same size, so the kinds of size are left out
     assert kinds == [name for name in ISSUES[:5] for _ in range(4)]
     darkest = [row for row, caption in shown if "dark" in caption]
     assert darkest == table.brightness.sort_values(kind="stable").index[:4].to_list()
@@ -89,7 +89,7 @@ def test_the_worst_of_each_kind_come_in_order_with_what_is_no_defect_in_brackets
     ]
 
 
-def test_a_set_of_none_and_of_one_has_no_defects() -> None:
+def test_a_set_of_no_picture_and_a_set_of_one_have_no_defects() -> None:
     assert (
         len(with_issues(table_of([pixels(0)]).iloc[:0].drop(columns=["blurriness", "issues"]))) == 0
     )

@@ -1,4 +1,4 @@
-"""Crop, area resize, brightness and encoding do what the contract says."""
+"""Crop, area resize, brightness and encoding follow the contract."""
 
 import io
 import zlib
@@ -38,7 +38,7 @@ def test_area_resizing_keeps_the_mean(size: tuple[int, int]) -> None:
     assert np.abs(area_resize(pixels, *size).mean((0, 1)) - pixels.mean((0, 1))).max() < 0.6
 
 
-def test_parts_of_pixels_count_by_their_area() -> None:
+def test_pixels_count_by_the_area_that_is_covered() -> None:
     pixels = np.asarray(photograph(0, 250))
     whole = Picture(pixels, 250, 250, 1, ())
     reduced = Picture(
@@ -68,7 +68,7 @@ def test_the_brightness_ratio_follows_from_the_name(stem: str) -> None:
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_brightness_is_the_rounded_formula(ratio: float) -> None:
+def test_brightness_follows_the_formula_rounded(ratio: float) -> None:
     x = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
     want = x * ratio if ratio < 1 else x * (2 - ratio) + 255 * (ratio - 1)
     assert np.array_equal(brighten(x, ratio), np.rint(want))

@@ -1,4 +1,4 @@
-"""Shares, intervals and calibration against values known from elsewhere."""
+"""Shares, intervals and calibration agree with published and simulated values."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_wilson_intervals_agree_with_published_values(successes, n, low, high):
     assert wilson_interval(successes, n) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_shares_of_each_sex_stand_with_their_intervals():
+def test_shares_of_each_sex_are_reported_with_their_intervals():
     margin = np.array([9.3, 9.0, -3.0, 9.3, -9.0, -1.0])
     figures = gender_figures(
         np.stack([0 * margin, margin], axis=1), np.array([1, 1, 1, 0, 0, 0], bool)
@@ -39,7 +39,7 @@ def test_shares_of_each_sex_stand_with_their_intervals():
     assert figures["male_recall_low"] < 2 / 3 < figures["male_recall_high"]
 
 
-def test_the_temperature_of_overconfident_scores_is_found_and_calibrates_a_copy_only():
+def test_the_temperature_of_overconfident_scores_is_found_and_lowers_only_the_scaled_error():
     rng = np.random.default_rng(0)
     true_margin = rng.normal(0, 2, 20_000)
     positive = rng.random(20_000) < expit(true_margin)

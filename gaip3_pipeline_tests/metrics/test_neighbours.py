@@ -1,5 +1,4 @@
-"""Figures from nearest neighbours tell apart what is missing, what is made up and what is
-copied."""
+"""Nearest-neighbour metrics detect missing kinds of pictures, unrealistic samples and copies."""
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ RNG = np.random.default_rng(0)
 REAL = RNG.normal(0, 1, (400, 2))
 
 
-def test_two_sets_of_one_kind_cover_one_another():
+def test_two_sets_of_the_same_distribution_cover_each_other():
     figures = neighbourhoods(RNG.normal(0, 1, (400, 2)), REAL)
     assert figures["density"] == pytest.approx(1.0, abs=0.15)
     assert min(figures[k] for k in ("precision", "recall", "coverage")) > 0.9
@@ -37,7 +36,7 @@ def test_the_nearest_picture_is_found():
     np.testing.assert_array_equal(index, [0, 1])
 
 
-def test_copies_are_told_from_new_pictures():
+def test_copies_of_training_pictures_are_detected():
     seen, fresh, held_out = RNG.normal(0, 1, (3, 300, 8))
     far, _ = nearest(held_out, seen)
     assert copying(nearest(fresh, seen)[0], far) == pytest.approx(0.5, abs=0.06)

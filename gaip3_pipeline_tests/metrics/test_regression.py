@@ -1,4 +1,4 @@
-"""Figures of regressions agree with their definitions and with scipy's."""
+"""Metrics of regressions agree with their definitions and with SciPy's."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_figures_agree_with_scipy():
     assert figures["r2"] == pytest.approx(1 - ((predicted - labelled) ** 2).mean() / labelled.var())
 
 
-def test_the_mean_of_the_labels_explains_nothing():
+def test_predicting_the_mean_of_the_labels_has_an_r_squared_of_zero():
     labelled = np.array([0.0, 0.5, 1.0])
     assert regression_figures(np.full(3, 0.5), labelled)["r2"] == 0.0
     assert np.isnan(regression_figures(labelled, np.full(3, 0.5))["r2"])

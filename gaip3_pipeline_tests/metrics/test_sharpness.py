@@ -1,4 +1,4 @@
-"""Sharpness is measured octave by octave, and noise cannot buy it."""
+"""Sharpness is measured per octave, and added noise is detected."""
 
 import cv2
 import numpy as np
@@ -38,7 +38,7 @@ def with_equal_power(soft: np.ndarray, sharp: np.ndarray, seed: int) -> np.ndarr
     return np.clip(np.round(soft + scale * noise), 0, 255).astype(np.uint8)
 
 
-def test_pictures_of_one_kind_fall_short_in_nothing(pictures: np.ndarray) -> None:
+def test_pictures_of_the_same_distribution_have_no_shortcomings(pictures: np.ndarray) -> None:
     mirrored = pictures[:, :, ::-1]
     figures = sharpness_figures(mirrored, pictures) | noise_shares(np.stack([mirrored] * DRAWS))
     assert shortcomings(figures) == []
@@ -50,14 +50,14 @@ def test_pictures_of_one_kind_fall_short_in_nothing(pictures: np.ndarray) -> Non
     )
 
 
-def test_blur_takes_the_finest_octave_most(pictures: np.ndarray) -> None:
+def test_blur_reduces_the_finest_octave_most(pictures: np.ndarray) -> None:
     figures = sharpness_figures(blurred(pictures), pictures)
     assert figures["power_1"] < figures["power_2"] < figures["power_3"] < 1.01
     assert figures["power_1"] < 0.3
     assert agreements(blurred(pictures), pictures)["agreement_3"] > 0.95
 
 
-def test_noise_of_equal_power_is_found_out_by_everything_but_its_power(
+def test_noise_of_equal_power_is_detected_by_every_measure_except_power(
     pictures: np.ndarray,
 ) -> None:
     soft = blurred(pictures)
@@ -66,10 +66,10 @@ def test_noise_of_equal_power_is_found_out_by_everything_but_its_power(
     assert figures["power_1"] == pytest.approx(1.0, abs=0.05)
     assert figures["noise_1"] > 0.5
     assert figures["kurtosis_1"] < 0.8 * figures["kurtosis_1_real"]
-    said = "; ".join(shortcomings(figures, octaves=[1]))
-    assert "kurtosis" in said
-    assert "is noise" in said
-    assert "power" not in said
+    problems = "; ".join(shortcomings(figures, octaves=[1]))
+    assert "kurtosis" in problems
+    assert "is noise" in problems
+    assert "power" not in problems
     assert agreements(draws[0], pictures)["agreement_1"] < agreements(soft, pictures)["agreement_1"]
 
 
@@ -92,7 +92,7 @@ def test_the_share_of_noise_is_the_share_of_power_that_differs_between_draws(
 
 @pytest.mark.parametrize("period", [2, 4, 8])
 @pytest.mark.parametrize("axis", ["rows", "columns", "both"])
-def test_a_regular_texture_is_found(pictures: np.ndarray, period: int, axis: str) -> None:
+def test_a_regular_texture_is_detected(pictures: np.ndarray, period: int, axis: str) -> None:
     rows, columns = (np.where(np.arange(n) % period < period // 2, 1, -1) for n in (64, 52))
     texture = {
         "rows": rows[:, None] + 0 * columns,
@@ -102,8 +102,8 @@ def test_a_regular_texture_is_found(pictures: np.ndarray, period: int, axis: str
     printed = np.clip(pictures.astype(int) + 4 * texture[None, :, :, None], 0, 255).astype(np.uint8)
     assert sharpness_figures(printed, pictures)["grid"] > GRID
     assert any(
-        "stands still" in said
-        for said in shortcomings(sharpness_figures(printed, pictures), octaves=[])
+        "has the same phase" in problem
+        for problem in shortcomings(sharpness_figures(printed, pictures), octaves=[])
     )
 
 

@@ -1,4 +1,4 @@
-"""The detail network starts at the mean, its discriminator is smooth, and both belong to one
+"""The detail network starts at the mean picture, its discriminator is smooth, and it belongs to one
 generator."""
 
 import math
@@ -43,7 +43,7 @@ def test_a_fresh_network_changes_nothing_whatever_the_size(size: tuple[int, int]
     assert whole.shape == (2, 1)
 
 
-def test_maps_halve_by_means_and_double_without_a_grid() -> None:
+def test_downsampling_takes_means_and_upsampling_leaves_no_grid() -> None:
     flat = np.full((1, 5, 4, 2), 3.0, np.float32)
     np.testing.assert_allclose(halved(flat), np.full((1, 3, 2, 2), 3.0), rtol=1e-6)
     np.testing.assert_allclose(
@@ -51,11 +51,11 @@ def test_maps_halve_by_means_and_double_without_a_grid() -> None:
     )
     ramp = np.arange(6, dtype=np.float32)[None, :, None, None] * np.ones((1, 6, 6, 1), np.float32)
     inside = ops.convert_to_numpy(doubled(ops.convert_to_tensor(ramp), 12, 12))[0, 1:-1, 0, 0]
-    # a ramp stays one: no row stands out
+    # a ramp stays a ramp: no row differs
     np.testing.assert_allclose(np.diff(inside), 0.5, rtol=1e-5)
 
 
-def test_the_noise_map_makes_another_version_of_the_same_mean() -> None:
+def test_another_noise_map_gives_another_change_of_the_same_mean() -> None:
     network = build_detail((4, 6), 20, 14)
     for w in network.weights:
         w.assign(w + 0.1 * np.random.default_rng(1).standard_normal(w.shape).astype(np.float32))
@@ -67,7 +67,7 @@ def test_the_noise_map_makes_another_version_of_the_same_mean() -> None:
     assert np.abs(changes[0] - changes[1]).max() > 1e-3
 
 
-def test_kernels_have_the_gain_as_their_norm_and_heads_are_free() -> None:
+def test_kernels_have_the_gain_as_their_norm_and_heads_are_not_constrained() -> None:
     discriminator = Discriminator((4, 6, 8), 20, 14)
     for _ in range(150):  # one power iteration each
         discriminator(pictures(), training=True)
@@ -86,7 +86,7 @@ def test_kernels_have_the_gain_as_their_norm_and_heads_are_free() -> None:
     assert discriminator.whole.gain is None
 
 
-def test_a_frozen_pass_judges_alike_and_lets_the_picture_learn() -> None:
+def test_a_frozen_pass_gives_equal_logits_and_a_gradient_of_the_picture() -> None:
     discriminator = Discriminator((4, 6, 8), 20, 14)
     free, frozen = (discriminator(pictures(), frozen=f) for f in (False, True))
     for a, b in zip(free, frozen, strict=True):
@@ -131,7 +131,7 @@ def test_a_network_of_another_generator_is_refused_and_both_are_named(
         load_detail(folder, nvae)
 
 
-def test_its_version_changes_with_its_weights_and_with_where_latents_lie(
+def test_its_version_changes_with_its_weights_and_with_the_aggregate_posterior(
     saved: tuple[Path, Path],
 ) -> None:
     _, folder = saved

@@ -1,5 +1,5 @@
-"""The NVAE of every size samples reproducibly, rebuilds what it encodes, and is the same model
-after saving and loading."""
+"""The NVAE samples reproducibly, reconstructs what it encodes, and is the same model after saving
+and loading."""
 
 import dataclasses
 import importlib.util
@@ -43,7 +43,8 @@ def model(request):
 
 
 def jolted(model):
-    """Weights moved at random, so that nothing that starts at 0 hides."""
+    """The model with random changes of its weights, so that parts initialised to 0 have an
+    effect."""
     rng = np.random.default_rng(3)
     for w in (w for w in model.weights if w.name != "range"):
         w.assign(w + 0.03 * rng.standard_normal(w.shape).astype(np.float32))
@@ -105,7 +106,7 @@ def test_at_temperature_zero_the_noise_does_not_matter(model):
     np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def test_guidance_one_is_the_conditional_model_and_zero_forgets_the_condition(model):
+def test_guidance_one_is_the_conditional_model_and_zero_ignores_the_condition(model):
     noise = [np.repeat(e[:1], N, axis=0) for e in model.sample_noise(1, seed=0)]
     plain, nearly = (
         decoded(model, noise, CONDITIONS),
@@ -117,7 +118,7 @@ def test_guidance_one_is_the_conditional_model_and_zero_forgets_the_condition(mo
     assert np.abs(plain - plain[:1]).max() > 1e-3
 
 
-def test_what_no_picture_showed_is_drawn_as_the_nearest_that_one_did(tmp_path):
+def test_values_outside_the_supported_range_are_drawn_as_the_nearest_inside(tmp_path):
     ranges = np.array([[0.7, 0, 0, 0, 0.1], [1, 1, 1, 1, 0.9]], np.float32)
     training = NvaeTraining(SMALL, 10, ranges=ranges)
     save_nvae(training.ema, tmp_path)
@@ -188,8 +189,8 @@ def test_a_draw_of_the_posterior_lies_about_its_mean(model):
         model.encode(images, CONDITIONS, [0 * e for e in noise]), mean, strict=True
     ):
         np.testing.assert_allclose(still, expected, atol=1e-5)
-    # Of the first group, which no other draw has moved: opposite noises lie on opposite sides, at
-    # the posterior's own deviation.
+    # Checked on the first group, which depends on no other draw: opposite noises lie on opposite
+    # sides of the mean, at the posterior's standard deviation.
     one, other = (
         ops.convert_to_numpy(model.encode(images, CONDITIONS, [s * e for e in noise])[0])
         for s in (1, -1)
@@ -270,7 +271,7 @@ def test_power_iteration_finds_the_largest_singular_values(model):
     )
 
 
-def test_a_few_pictures_are_learned_by_heart_and_rebuilt():
+def test_a_few_pictures_are_memorised_and_reconstructed():
     y, x = np.mgrid[0:19, 0:15]
     images = np.stack(
         [
@@ -348,7 +349,9 @@ def test_black_and_white_pictures_are_learned():
     first, *_, last = (
         training.train_on_batch(batch, return_dict=True)["bits_per_dim"] for _ in range(60)
     )
-    assert last < 0.8 < first  # independent pixels of the right darkness take .66 bits, even ones 1
+    assert (
+        last < 0.8 < first
+    )  # independent pixels with the right probabilities take .66 bits, with equal ones 1
     columns = decoded(
         training.nvae, training.nvae.sample_noise(8, seed=0), CONDITIONS[:1].repeat(8, axis=0)
     ).mean(axis=(0, 1, 3))

@@ -1,4 +1,5 @@
-"""The densities of the NVAE are those of its papers, to float64 references and by sampling."""
+"""The densities of the NVAE are those of its papers, checked against float64 references and by
+sampling."""
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from gaip3_pipeline.models.nvae.distributions import (
 
 
 def reference(levels: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-    """The same density the plain way in float64: PixelCNN++, equation 2."""
+    """The same density computed directly in float64: PixelCNN++, equation 2."""
     k = len(parameters) // 10
     logits, rest = (
         parameters[:k].astype(np.float64),
@@ -45,7 +46,7 @@ def reference(levels: np.ndarray, parameters: np.ndarray) -> np.ndarray:
 def test_the_likelihood_of_a_channel_sums_to_one_over_the_256_levels(channel, mixtures):
     components = np.random.default_rng(mixtures).normal(0, 1, (mixtures, 9)).astype(np.float32)
     others = [c for c in range(3) if c != channel]
-    # the other channels are 255 for sure
+    # the other channels are 255 with probability 1
     components[:, others], components[:, [3 + c for c in others]] = 9.0, -5.0
     parameters = np.concatenate([np.arange(mixtures, dtype=np.float32), components.ravel()])
     levels = np.full((256, 3), 255, np.float32)

@@ -1,5 +1,5 @@
-"""Faces are drawn where pictures have their latents, with detail on top; a seed says both, and
-the settings of before draw as before."""
+"""Faces are drawn from the aggregate posterior, with detail added; a seed determines both, and
+earlier settings draw the same faces as before."""
 
 import dataclasses
 
@@ -78,7 +78,7 @@ def test_without_detail_a_face_is_the_decoders_mean_to_the_byte(
     )
 
 
-def test_half_of_the_detail_lies_halfway(generator: FaceGenerator) -> None:
+def test_half_of_the_detail_changes_pixels_half_as_much(generator: FaceGenerator) -> None:
     none, half, whole = (drawn(generator, detail=amount) for amount in (0.0, 0.5, 1.0))
     assert np.abs(whole - none).mean() > 2
     inside = (whole > 0) & (whole < 255)
@@ -104,7 +104,7 @@ def test_a_generator_alone_draws_from_its_prior_as_before_there_was_detail(nvae:
     np.testing.assert_allclose(drawn(FaceGenerator(nvae)), expected * 255, atol=0.51)
 
 
-def test_latents_are_drawn_where_pictures_have_theirs(
+def test_latents_are_drawn_from_the_aggregate_posterior(
     generator: FaceGenerator, posterior: AggregatePosterior
 ) -> None:
     noise = noise_of_seeds(generator.nvae, SEEDS)
@@ -117,7 +117,7 @@ def test_latents_are_drawn_where_pictures_have_theirs(
         np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_values_that_the_generator_does_not_take_move_no_latents(
+def test_values_outside_the_supported_range_have_the_latents_of_the_nearest_inside(
     nvae: NVAE, posterior: AggregatePosterior
 ) -> None:
     ranges = ops.convert_to_numpy(nvae.condition_embedding.range).copy()
@@ -146,7 +146,7 @@ def test_a_reconstruction_has_detail_as_a_sample_has(generator: FaceGenerator) -
     assert np.abs(plain - generator.reconstructions(images, VALUES[:9], 0.0, draw=1)).max() > 0
 
 
-def test_the_table_of_samples_says_how_they_were_drawn(
+def test_the_table_of_samples_records_how_they_were_drawn(
     generator: FaceGenerator, nvae: NVAE
 ) -> None:
     images, table = draw_samples(generator, VALUES, SETTINGS)
@@ -163,6 +163,6 @@ def test_roles_never_share_a_face(generator: FaceGenerator) -> None:
         matched_samples(generator, VALUES[:4], SETTINGS, role)
         for role in ("guide", "judge", "detail")
     ]
-    # those that are shown
+    # samples that are shown
     of_roles.append(drawn(generator, SETTINGS.seed + np.arange(4), VALUES[:4]))
     assert len(np.unique(np.concatenate(of_roles), axis=0)) == 16

@@ -1,5 +1,4 @@
-"""Recipes: what a picture carries comes back as it was, and nothing that a stranger wrote is
-followed."""
+"""Recipes: a picture stores them unchanged, and invalid ones are refused."""
 
 import base64
 import io
@@ -43,7 +42,7 @@ def recipe_of(**changes: object) -> str:
     return json.dumps({"model": "0" * 64, "faces": [FACE | changes]})
 
 
-def test_a_picture_carries_its_recipe_and_its_pixels() -> None:
+def test_a_picture_contains_its_recipe_and_its_pixels() -> None:
     mixed = Mixed(
         first=Drawn(seed=1), second=pack_latents([np.ones(s) for s in SHAPES]), share=[0.25]
     )
@@ -60,13 +59,13 @@ def test_a_picture_carries_its_recipe_and_its_pixels() -> None:
     assert seed_of(mixed) == 1
 
 
-def test_a_photograph_carries_none_and_a_damaged_one_is_named() -> None:
+def test_a_photograph_contains_no_recipe_and_a_damaged_recipe_is_refused() -> None:
     assert recipe_in(b"") is recipe_in(b"GIF89a") is recipe_in(write_png(PICTURE)) is None
     with pytest.raises(RecipeError, match="its settings are damaged"):
         recipe_in(with_text("no JSON"))
 
 
-def test_numbers_come_back_as_they_were_within_what_16_bits_hold() -> None:
+def test_numbers_are_read_back_within_the_precision_of_16_bits() -> None:
     levels = [np.random.default_rng(1).standard_normal(s).astype(np.float32) for s in SHAPES]
     for before, after in zip(levels, unpack_latents(pack_latents(levels), SHAPES), strict=True):
         np.testing.assert_allclose(after, before, atol=2e-3)
@@ -116,12 +115,12 @@ def test_a_picture_without_a_recipe_is_refused_in_one_line(data: bytes) -> None:
         {"of": "another kind"},
     ],
 )
-def test_what_no_studio_writes_is_refused(changes: dict) -> None:
+def test_a_recipe_with_an_invalid_field_is_refused(changes: dict) -> None:
     with pytest.raises(RecipeError, match="damaged"):
         parse_recipe(recipe_of(**changes))
 
 
-def test_a_mixture_of_mixtures_without_end_is_refused() -> None:
+def test_a_mixture_of_too_many_parts_is_refused() -> None:
     latents: dict = {"seed": 0}
     for seed in range(40):
         latents = {"first": latents, "second": {"seed": seed}, "share": [0.1]}

@@ -1,4 +1,5 @@
-"""Tables that come from people: what is forgiven, what is refused, and how it is said."""
+"""Tables edited by people: which deviations are accepted, which are refused, and the error
+messages."""
 
 import numpy as np
 import pandas as pd

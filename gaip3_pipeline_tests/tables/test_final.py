@@ -16,7 +16,7 @@ def probabilities(**rows):
     return pd.DataFrame({"image_path": list(rows), "prob_female": list(rows.values())})
 
 
-def test_the_rule_takes_the_sure_females_outside_the_male_folders():
+def test_the_rule_selects_confident_females_outside_the_male_folders():
     table = pd.DataFrame(
         {
             "image_path": [
@@ -57,7 +57,7 @@ def test_final_files_are_hard_links_with_the_bytes_of_their_source(tmp_path):
     assert manifest["size"].tolist() == [100, 100]
 
 
-def test_what_the_rule_no_longer_takes_disappears_and_its_source_stays(tmp_path):
+def test_a_picture_that_the_rule_no_longer_selects_is_removed_and_its_source_stays(tmp_path):
     root = make_root(tmp_path)
     link_final(root, chosen_of("a", "b"))
     link_final(root, chosen_of("b"))
@@ -65,7 +65,7 @@ def test_what_the_rule_no_longer_takes_disappears_and_its_source_stays(tmp_path)
     assert (root.path / "resized/female/a.jpg").read_bytes() == b"a" * 100
 
 
-def test_a_source_made_anew_replaces_its_link(tmp_path):
+def test_a_source_written_again_replaces_its_link(tmp_path):
     root = make_root(tmp_path)
     before = link_final(root, chosen_of("a"))
     fresh = root.path / "resized/female/new"
@@ -76,7 +76,7 @@ def test_a_source_made_anew_replaces_its_link(tmp_path):
     assert before.sha256[0] != after.sha256[0]
 
 
-def test_copies_stand_in_where_links_are_refused(tmp_path, monkeypatch):
+def test_files_are_copied_where_hard_links_are_refused(tmp_path, monkeypatch):
     def refuse(*names, **options):
         raise PermissionError("this file system has no hard links")
 

@@ -1,4 +1,4 @@
-"""The first run's tree arrives where the contracts want it."""
+"""The files of the first run are moved to their places in a data root."""
 
 import os
 import shutil
@@ -84,8 +84,8 @@ def test_a_different_file_is_named_and_neither_is_touched(source: Path, root: Da
     assert len(report.moved) == len(FILES) - 1
 
 
-def test_an_import_that_was_cut_off_goes_on(source: Path, root: DataRoot) -> None:
-    # One file was moved, one was linked under its new name and not yet removed under the old one.
+def test_an_interrupted_import_continues(source: Path, root: DataRoot) -> None:
+    # One file was moved; one was linked under its new name, and its old name is not yet removed.
     done, linked, *_ = FILES
     for name in (done, linked):
         (root.path / FILES[name]).parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What differs between two tables of labels."""
+"""The differences between two tables of labels."""
 
 import pandas as pd
 

@@ -1,5 +1,5 @@
-"""Labels from other tools: files in the form that each tool writes, what is taken from them, and
-what is refused and how."""
+"""Labels from other tools: files in the format of each tool, the labels read from them, and the
+error messages."""
 
 import csv
 import io
@@ -143,7 +143,7 @@ def test_label_studios_exports_give_the_same_labels(tmp_path, name, text, form):
 
 @pytest.mark.parametrize("writer", [plain_csv, label_studio_json, label_studio_csv])
 @pytest.mark.parametrize("attributes", [("mouth",), ("eyes", "mouth")])
-def test_what_is_exported_comes_back_equal(tmp_path, writer, attributes):
+def test_exported_labels_are_read_back_unchanged(tmp_path, writer, attributes):
     labels = {a: LABELS[a] for a in attributes}
     path = write(tmp_path / "out", writer(labels, IMAGES))
     found = read_label_file(path, KNOWN, "mouth" if len(attributes) == 1 else None)
@@ -247,11 +247,11 @@ def test_one_attribute_is_file_and_value_several_are_a_column_each():
         ("/data/upload/1/ab12cd34-my%20photo%20(3).webp", ("male", "my photo (3)")),
         ("50%25 #+?&.jpg", ("female", "50%25 #+?&")),
         ("/data/local-files/?d=50%2525%20%23%2B%3F%26.jpg", ("female", "50%25 #+?&")),
-        # older versions do not encode
+        # older versions of Label Studio do not encode
         ("/data/local-files/?d=50%25 #+?&.jpg", ("female", "50%25 #+?&")),
     ],
 )
-def test_an_image_is_known_by_its_name_however_it_is_written(tmp_path, text, key):
+def test_an_image_is_found_by_its_name_in_every_spelling(tmp_path, text, key):
     assert read_tasks(tmp_path, task(text)).values == {"mouth": {key: 0.5}}
 
 
@@ -262,7 +262,7 @@ def test_a_name_that_begins_like_an_upload_is_taken_as_it_is(tmp_path):
     }
 
 
-def test_a_field_gender_says_which_of_two_images_of_one_name(tmp_path):
+def test_a_field_gender_selects_one_of_two_images_of_the_same_name(tmp_path):
     assert read_tasks(tmp_path, task("both.jpg", gender="male")).values == {
         "mouth": {("male", "both"): 0.5}
     }
@@ -284,7 +284,7 @@ def test_a_name_in_both_sexes_without_a_hint_is_refused(tmp_path):
         read_label_file(path, KNOWN, "mouth")
 
 
-def test_two_images_that_label_studio_stores_under_one_name_are_told_apart_or_refused(tmp_path):
+def test_two_images_that_label_studio_stores_under_one_name_are_distinguished_or_refused(tmp_path):
     known = {"female": {"a b", "a_b"}, "male": set()}
     with pytest.raises(
         ContractError,
@@ -337,7 +337,7 @@ def test_a_wide_table_labels_several_attributes_and_an_empty_cell_none(tmp_path)
     assert read_label_file(path, KNOWN, "head").values == {"head": {("male", "both"): 0.25}}
 
 
-def test_stars_are_quarters(tmp_path):
+def test_a_rating_of_1_to_5_stars_is_read_in_quarters(tmp_path):
     lines = [
         {
             "image": "a.jpg",
@@ -353,7 +353,7 @@ def test_stars_are_quarters(tmp_path):
         }
 
 
-def test_a_control_of_another_name_is_what_attribute_says(tmp_path):
+def test_a_control_of_another_name_is_read_as_the_given_attribute(tmp_path):
     path = write(
         tmp_path / "m.json",
         json.dumps([{"image": "a.jpg", "id": 1, "smile": "0.5", "annotator": 1}]),
@@ -399,7 +399,7 @@ def test_a_picture_under_another_key_is_found_by_its_ending(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "open", "50%", "0,5"])
-def test_a_value_that_is_none_is_named_with_row_and_remedy(tmp_path, value):
+def test_an_invalid_value_is_named_with_row_and_remedy(tmp_path, value):
     path = write(tmp_path / "l.csv", f'file,value\na.jpg,1\nmale/both.jpg,"{value}"\n')
     with pytest.raises(
         ContractError,
@@ -420,7 +420,7 @@ def test_a_value_that_is_none_is_named_with_row_and_remedy(tmp_path, value):
         {"text": ["1"]},
     ],
 )
-def test_a_result_that_is_no_value_is_named_with_its_task(tmp_path, value):
+def test_an_invalid_result_is_named_with_its_task(tmp_path, value):
     wrong = task("a.jpg")
     wrong["id"] = 12
     wrong["annotations"][0]["result"][0]["value"] = value
@@ -476,7 +476,7 @@ def test_a_result_that_is_no_value_is_named_with_its_task(tmp_path, value):
         ("file, value\na.jpg,1\n", "line 1: the columns are file,  value"),
         (
             '[{"id": 4, "image": "a.jpg", "mouth": "1", "created_at": "yesterday"}]',
-            "task 4: 'yesterday' is no time",
+            "task 4: 'yesterday' is not a time",
         ),
         ("gender,img_id,path,value\nfemale,0,a.jpg,2\n", "line 2: column value is '2'"),
     ],
@@ -502,7 +502,7 @@ def test_many_broken_rows_are_listed_together(tmp_path):
     assert str(raised.value).splitlines()[-1] == "… and 80 more"
 
 
-def test_a_contract_csv_is_told_by_its_columns_and_its_name(tmp_path):
+def test_a_contract_csv_is_recognised_by_its_columns_and_its_name(tmp_path):
     text = (
         "gender,img_id,path,value\r\nfemale,0,dataset\\resized\\a.png,0.5\r\n"
         "male,1,dataset/resized/gone.png,1.0\r\n"

@@ -1,5 +1,4 @@
-"""Several people label at once: what is in the CSVs, what the history says, and what can be
-taken back."""
+"""Several people label at the same time: the content of the CSVs, the history, and undo."""
 
 import errno
 import json
@@ -18,7 +17,8 @@ HEAD = "gender,img_id,path,value\n"
 
 @pytest.fixture
 def root(tmp_path) -> DataRoot:
-    """A root of five women and five men; the pictures are not opened here."""
+    """A root with five originals of women and five of men; the files are empty, since they are not
+    opened here."""
     root = DataRoot(tmp_path / "얼굴 data")
     for image_set in IMAGE_SETS[1:]:
         root.original(image_set).mkdir(parents=True)
@@ -68,13 +68,13 @@ def test_a_spreadsheets_bom_and_crlf_become_the_contracts_line_ends(root):
     assert text_of(root, "eyes") == HEAD + "female,0,a.png,1\nfemale,2,resized/female/c.jpg,0.0\n"
 
 
-def test_a_repeated_row_never_says_otherwise(root):
+def test_a_repeated_row_gets_the_same_value(root):
     write(root, "head", HEAD + "female,0,a.png,1\nfemale,0,old/a.jpg,1.0\n")
     LabelStore(root).apply([Edit("head", "female", "a", 0.5)], "kim")
     assert read_labels(root.hand_labels("head")).table.value.tolist() == [0.5]
 
 
-def test_the_history_says_who_when_and_from_what(root):
+def test_the_history_records_who_changed_a_label_when_and_from_what(root):
     store = LabelStore(root)
     for who, value in (("kim", 0.0), ("lee", 0.5), ("lee", 0.5), ("kim", None)):
         store.apply([Edit("mouth", "female", "a", value)], who)
@@ -87,7 +87,7 @@ def test_the_history_says_who_when_and_from_what(root):
     assert all(c.time.endswith("+00:00") for c in changes)
 
 
-def test_a_confirmed_label_is_noted_and_can_be_taken_back(root):
+def test_a_confirmed_label_is_recorded_and_can_be_undone(root):
     store = LabelStore(root)
     store.apply([Edit("mouth", "female", "a", 0.5)], "kim")
     store.apply([Edit("mouth", "female", "a", 0.5)], "lee", "tab", confirm=True)
@@ -99,7 +99,7 @@ def test_a_confirmed_label_is_noted_and_can_be_taken_back(root):
     assert store.undo("lee", "tab") is None
 
 
-def test_undo_goes_back_change_by_change_of_its_own_tab(root):
+def test_undo_takes_back_the_changes_of_its_own_tab_one_by_one(root):
     store = LabelStore(root)
     store.apply([Edit("mouth", "female", "a", 0.0)], "kim", "tab 1")
     store.apply([Edit("mouth", "female", "a", 1.0)], "kim", "tab 1")
@@ -111,7 +111,7 @@ def test_undo_goes_back_change_by_change_of_its_own_tab(root):
     assert [c.undoes for c in store.history()] == [0, 0, 0, 2, 1]
 
 
-def test_undo_does_not_overwrite_what_somebody_else_said_since(root):
+def test_undo_does_not_overwrite_a_later_change_by_somebody_else(root):
     store = LabelStore(root)
     store.apply([Edit("mouth", "female", "c", 0.75)], "kim", "tab 1")
     store.apply([Edit("mouth", "female", "a", 0.0)], "kim", "tab 1")
@@ -122,7 +122,7 @@ def test_undo_does_not_overwrite_what_somebody_else_said_since(root):
     assert store.values("mouth") == {("female", "a"): 1.0}
 
 
-def test_a_removed_row_comes_back_whole_and_to_its_place(root):
+def test_undo_restores_a_removed_row_with_all_columns_in_its_place(root):
     text = (
         "gender,img_id,path,value,remark\nfemale,0,a.png,1,x\nmale,5,old/c.png,0.5,glasses\nmale,1,b"
         " 2.png,0,\n"
@@ -134,10 +134,10 @@ def test_a_removed_row_comes_back_whole_and_to_its_place(root):
     LabelStore(root).undo("kim", "tab")
     assert text_of(root, "eyes") == text
     store.restore(removed.id, "lee", "")
-    assert text_of(root, "eyes") == text  # it is as it was already
+    assert text_of(root, "eyes") == text  # unchanged, since the label has this value already
 
 
-def test_an_edit_made_outside_is_kept_and_noted(root):
+def test_an_edit_made_outside_is_kept_and_recorded(root):
     write(root, "mouth", HEAD + "female,0,a.png,1\nfemale,2,c.png,1\n")
     store = LabelStore(root)
     store.apply([Edit("mouth", "female", "a", 0.5)], "kim")
@@ -159,7 +159,9 @@ def test_an_edit_made_outside_is_kept_and_noted(root):
 
 
 def test_two_processes_lose_nothing_and_share_one_history(root):
-    stores = [LabelStore(root) for _ in range(4)]  # each with its own view, as a process has
+    stores = [
+        LabelStore(root) for _ in range(4)
+    ]  # each with its own state, as separate processes have
     stems = list(stores[0].images["female"])
 
     def label(i):
@@ -197,7 +199,7 @@ def test_a_torn_last_line_of_the_history_is_dropped(root):
     ] == [0.5, 1.0]
 
 
-def test_a_file_that_breaks_the_contract_is_left_alone(root):
+def test_a_file_that_breaks_the_contract_is_not_changed(root):
     path = write(root, "mouth", HEAD + "female,0,a.png,2\n")
     with pytest.raises(
         ContractError, match=r"train_output_mouth\.csv, line 2: column value is '2'"
@@ -225,7 +227,7 @@ def test_nothing_is_written_for_an_unknown_image_attribute_or_value(root, edit, 
     assert not root.hand_labels("mouth").exists()
 
 
-def test_what_another_process_wrote_is_not_taken_for_an_edit_made_outside(root):
+def test_changes_of_another_process_are_not_recorded_as_edits_made_outside(root):
     ours, theirs = LabelStore(root), LabelStore(root)
     ours.apply([Edit("mouth", "female", "a", 0.0)], "kim")
     theirs.apply([Edit("mouth", "female", "a", 0.5), Edit("mouth", "female", "c", 1.0)], "lee")
@@ -233,12 +235,12 @@ def test_what_another_process_wrote_is_not_taken_for_an_edit_made_outside(root):
     assert [c.who for c in ours.history("mouth")] == ["kim", "lee", "lee"]
 
 
-def test_a_label_that_a_killed_process_wrote_into_the_history_alone_is_put_right(root):
+def test_a_change_that_a_killed_process_wrote_only_into_the_history_is_corrected(root):
     store = LabelStore(root)
     store.apply([Edit("mouth", "female", "a", 0.0)], "kim")
     before = root.hand_labels("mouth").read_bytes()
     store.apply([Edit("mouth", "female", "a", 1.0)], "kim")
-    # as if it had been killed before this was written
+    # as if the process had been killed before it wrote this file
     root.hand_labels("mouth").write_bytes(before)
     after = LabelStore(root)
     assert after.values("mouth") == {("female", "a"): 0.0}
@@ -266,7 +268,7 @@ def test_a_full_disk_leaves_neither_label_nor_history(root, monkeypatch):
 
 
 @pytest.mark.parametrize("attribute", ["../../etc/passwd", "nose", "x" * 5000])
-def test_an_attribute_names_no_path(root, attribute):
+def test_an_unknown_attribute_is_refused_before_it_becomes_a_path(root, attribute):
     for ask in (LabelStore(root).history, LabelStore(root).values):
         with pytest.raises(ValueError, match="there is no attribute"):
             ask(attribute)

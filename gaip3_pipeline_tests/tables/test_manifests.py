@@ -38,7 +38,9 @@ def test_pictures_are_listed_in_plain_order_of_their_names_without_hidden_ones(
     assert list_images(folder / "missing") == []
 
 
-def test_the_version_of_a_set_is_what_its_usable_files_hold(tmp_path: Path) -> None:
+def test_the_version_of_a_set_depends_on_the_content_of_its_usable_files_only(
+    tmp_path: Path,
+) -> None:
     rows = [row("x/1.jpg"), row("x/2.jpg", "b"), row("x/3.jpg", status="unusable")]
     version = manifest_version(manifests.table_of(rows))
     assert version == manifest_version(
@@ -57,7 +59,9 @@ def test_the_version_of_a_set_is_what_its_usable_files_hold(tmp_path: Path) -> N
     assert manifests.manifest_rows(path, "made so") == []
 
 
-def test_a_folder_s_version_follows_names_and_contents_only(folder: Path, tmp_path: Path) -> None:
+def test_the_version_of_a_folder_depends_on_names_and_contents_only(
+    folder: Path, tmp_path: Path
+) -> None:
     cache = tmp_path / "cache.sqlite"
     first = folder_version(folder, cache)
     assert (first.files, first.bytes) == (3, len("b.jpg" + "a.PNG" + "deeper/c.webp"))
@@ -98,7 +102,7 @@ def test_files_are_read_again_only_when_touched_or_verified(
     assert len(read) == 3
 
 
-def test_a_file_changed_behind_its_times_is_found_by_verifying(
+def test_verifying_finds_a_change_that_left_size_and_times_equal(
     folder: Path, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache.sqlite"
@@ -121,7 +125,7 @@ def test_names_that_are_not_utf8_have_a_version_too(folder: Path, tmp_path: Path
     )
 
 
-def test_a_damaged_cache_is_made_anew(folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_replaced(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache.sqlite"
     before = folder_version(folder, cache)
     cache.write_bytes(b"this is no database" * 100)

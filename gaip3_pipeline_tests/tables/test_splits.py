@@ -1,4 +1,4 @@
-"""Splits that never move."""
+"""Splits do not change when data is added."""
 
 import hashlib
 
@@ -25,7 +25,7 @@ def test_twins_share_a_group_however_they_are_connected():
     assert found == {"a": "a", "b": "a", "c": "a", "d": "d"}
 
 
-def test_originals_of_equal_bytes_fall_on_one_side_across_sets():
+def test_originals_of_equal_bytes_share_a_split_across_sets():
     table = splits.originals(
         {
             "d1": manifest(
@@ -41,7 +41,7 @@ def test_originals_of_equal_bytes_fall_on_one_side_across_sets():
         assert twins.split.nunique() == 1
 
 
-def test_near_duplicates_fall_on_one_side_and_what_they_move_is_listed():
+def test_near_duplicates_share_a_split_and_originals_that_move_are_listed():
     stems = [f"{i:03d}" for i in range(40)]
     sets = {
         "d1": manifest("10k-images", stems, [f"a{s}" for s in stems]),
@@ -57,7 +57,7 @@ def test_near_duplicates_fall_on_one_side_and_what_they_move_is_listed():
     assert together.key.tolist() == alone.key.tolist()
 
 
-def test_adding_images_moves_nobody():
+def test_adding_images_changes_no_bucket():
     few = splits.originals({"d1": manifest("10k-images", ["a", "b", "c"], ["1", "2", "3"])})
     many = splits.originals(
         {"d1": manifest("10k-images", ["a", "b", "c", "d", "0"], ["1", "2", "3", "4", "5"])}
@@ -66,7 +66,7 @@ def test_adding_images_moves_nobody():
     assert (merged.bucket_x == merged.bucket_y).all()
 
 
-def test_unusable_originals_take_no_part():
+def test_unusable_originals_are_left_out():
     table = manifest("10k-images", ["a", "b"], ["1", "2"])
     table.loc[1, "status"] = "unusable"
     assert splits.originals({"d1": table}).key.tolist() == ["d1/a"]

@@ -1,5 +1,5 @@
-"""Gaussian processes of the values: what they learn, from where, how sure they are, and that no
-picture tells its own value."""
+"""Gaussian processes of the values: accuracy, relevance, uncertainty, and no influence of a
+picture's own label."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ def pictures(n=160, seed=0, noise=0.03):
     return features, values, rng.integers(0, 100, n)
 
 
-def test_out_of_fold_it_predicts_and_finds_the_region_that_counts():
+def test_out_of_fold_predictions_are_accurate_and_the_relevant_region_is_found():
     features, values, bucket = pictures()
     result = train_input_model("mouth", features, GROUPS, values, bucket, SETTINGS)
     assert r_squared(result.predicted, values) > 0.7
@@ -47,7 +47,7 @@ def test_out_of_fold_it_predicts_and_finds_the_region_that_counts():
     assert relevance[1] > 5 * max(relevance[0], relevance[2])
 
 
-def test_no_label_touches_what_is_predicted_for_its_picture():
+def test_no_label_affects_the_prediction_for_its_picture():
     features, values, bucket = pictures()
     other = values.copy()
     asked = bucket % 4 == 1
@@ -58,12 +58,12 @@ def test_no_label_touches_what_is_predicted_for_its_picture():
     assert not np.array_equal(before.predicted[~asked], after.predicted[~asked])
 
 
-def test_it_knows_how_far_off_it_is():
+def test_its_standard_deviation_matches_its_errors():
     features, values, bucket = pictures(240, noise=0.08)
     result = train_input_model("mouth", features, GROUPS, values, bucket, SETTINGS)
     within = np.abs(result.predicted - values) < result.deviation
     assert 0.55 < within.mean() < 0.9
-    far = np.full((2, 1, 18), 50.0, np.float16)  # like none of the labelled
+    far = np.full((2, 1, 18), 50.0, np.float16)  # unlike all labelled pictures
     value, deviation = result.process.predict(far)
     assert value[0] == pytest.approx(values.mean(), abs=0.02)
     assert deviation[0] > 1.5 * np.median(result.deviation)
@@ -80,7 +80,9 @@ def test_a_mirrored_head_is_turned_to_the_other_side_and_no_other_value():
     np.testing.assert_allclose(mouth.predict(turned)[0], mouth.predict(features)[0], atol=2e-4)
 
 
-def test_saved_and_loaded_it_says_the_same_and_equal_labels_give_equal_files(tmp_path):
+def test_a_saved_and_loaded_process_predicts_the_same_and_equal_labels_give_equal_relevances(
+    tmp_path,
+):
     features, values, _ = pictures()
     process = fit_process("mouth", features, GROUPS, values, SETTINGS)
     save_input_model(process, tmp_path)
@@ -93,7 +95,7 @@ def test_saved_and_loaded_it_says_the_same_and_equal_labels_give_equal_files(tmp
     )
 
 
-def test_its_version_is_that_of_what_it_holds_its_attribute_included(tmp_path):
+def test_its_version_depends_on_its_content_including_the_attribute(tmp_path):
     features, values, _ = pictures(60)
     process = fit_process("mouth", features, GROUPS, values, SETTINGS)
     folders = [tmp_path / name for name in ("one", "again", "other")]
@@ -116,7 +118,7 @@ def test_rare_values_are_among_those_that_relevance_is_learned_from():
     assert few.predict(features[:, :7])[0].mean() < 0.4
 
 
-def test_copies_under_the_same_label_do_not_make_it_surer():
+def test_copies_with_the_same_label_do_not_reduce_the_uncertainty():
     features, values, bucket = pictures(noise=0.1)
     alone = train_input_model("mouth", features, GROUPS, values, bucket, SETTINGS)
     twice = np.concatenate([features, features], axis=1)
@@ -136,7 +138,7 @@ def test_too_few_labels_are_an_error_that_says_so():
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_search_goes_down_the_slope_of_the_likelihood(sign):
+def test_the_gradient_of_the_likelihood_is_that_of_finite_differences(sign):
     generator = np.random.default_rng(3)
     points = generator.normal(size=(3, 2, 40, 4))  # regions, mirror images, pictures, features
     pairs = ((0, 0), (1, 1), (0, 1))

@@ -1,4 +1,4 @@
-"""A critic finds a real difference, not one of codecs, and guide and judge share no picture."""
+"""A critic detects real differences, not those of codecs, and guide and judge share no picture."""
 
 import dataclasses
 
@@ -102,7 +102,7 @@ def test_each_network_learns_from_all_folds_but_its_own(tmp_path):
     proportions."""
     fold, probe = folds_of(BUCKETS, NETWORKS), textured(20, 9)
     settings = dataclasses.replace(TINY, epochs=2)
-    said = []
+    outputs = []
     for name, seed in (("one", 0), ("other", 5)):
         real, generated = textured(96, 0), flat(96, 1)
         real[fold == 2], generated[fold == 2] = (
@@ -113,8 +113,8 @@ def test_each_network_learns_from_all_folds_but_its_own(tmp_path):
             real[None], generated[None], BUCKETS, settings, Run(tmp_path / name, "a", silent)
         )
         logits = score(load_critic(tmp_path / name).model, [probe], 16, 12)
-        said.append(logits / logits.std(axis=0))
-    apart = np.abs(said[1] - said[0]).max(axis=0)
+        outputs.append(logits / logits.std(axis=0))
+    apart = np.abs(outputs[1] - outputs[0]).max(axis=0)
     assert apart[2] < 1e-3
     assert np.delete(apart, 2).min() > 1e-2
 
@@ -140,7 +140,7 @@ def test_few_pictures_are_drawn_several_times():
     assert [draws_for(n) for n in (0, 10, 250, 400, 999, 5000)] == [4, 4, 4, 3, 2, 1]
 
 
-def test_pictures_of_one_kind_are_not_told_apart(tmp_path):
+def test_pictures_of_the_same_distribution_are_not_distinguished(tmp_path):
     figures = critic_figures(
         train_critic(
             textured(96, 2)[None], textured(96, 3)[None], BUCKETS, TINY, Run(tmp_path, "a", silent)
@@ -170,7 +170,7 @@ def coded(quality):
 @pytest.mark.parametrize(
     "cue", [framed, coded(60), coded(30)], ids=["frame", "JPEG of quality 60", "JPEG of quality 30"]
 )
-def test_a_planted_cue_is_not_what_is_learned(tmp_path, cue):
+def test_a_planted_artefact_is_not_learned(tmp_path, cue):
     planted = Critic(epochs=6, batch_size=16, width_multiplier=0.5)
     result = train_critic(
         faces(240, 0)[None],
@@ -182,7 +182,7 @@ def test_a_planted_cue_is_not_what_is_learned(tmp_path, cue):
     assert 0.35 < critic_figures(result)["auc"] < 0.65
 
 
-def test_what_a_critic_looks_at_is_where_the_difference_is(tmp_path):
+def test_the_occlusion_map_is_largest_where_the_difference_is(tmp_path):
     real, generated = faces(240, 0), faces(240, 1)
     board = 60 * (np.indices((12, 12)).sum(axis=0) // 2 % 2)[None, :, :, None]
     real[:, 16:28, 8:20] = np.clip(real[:, 16:28, 8:20].astype(int) + board - 30, 0, 255)
@@ -202,7 +202,7 @@ def test_real_and_generated_go_through_the_same_jpeg():
     once = same_way(images, 16, 12)
     assert once.dtype == np.uint8
     assert 0 < np.abs(once.astype(int) - images).mean() < 5
-    # A real picture that has been a JPEG before is treated as a fresh sample is.
+    # A real picture that was a JPEG before is treated like a new sample.
     assert np.abs(same_way(once, 16, 12).astype(int) - once).mean() < 1
 
 

@@ -1,5 +1,5 @@
-"""The detail network learns what the means lack, stays true to them, and a training that is
-killed or collapses says so."""
+"""The detail network learns what the mean pictures lack and stays close to them; a training that is
+killed resumes, and one that collapses fails."""
 
 import dataclasses
 import os
@@ -85,7 +85,7 @@ def step(training: DetailTraining, batch: dict[str, np.ndarray]) -> DetailTraini
     return training
 
 
-def test_what_pleases_the_discriminator_does_not_teach_it(pool: Pool) -> None:
+def test_the_adversarial_loss_of_the_network_does_not_train_the_discriminator(pool: Pool) -> None:
     (batch,) = pool.batches(SMALL)[0]
     learned = []
     for near in (0.0, 50.0):
@@ -127,7 +127,7 @@ def test_a_reconstruction_and_its_photograph_are_mirrored_together_and_the_head_
     np.testing.assert_allclose(batch["asked"][:, :4], 0.2)
 
 
-def test_pictures_grow_as_sharp_as_photographs_and_stay_where_their_means_are(
+def test_pictures_become_sharper_than_their_means_and_stay_close_to_them(
     faces: np.ndarray, tmp_path: Path
 ) -> None:
     photographs = painted(100, 32, 26, seed=5)
@@ -149,7 +149,7 @@ def test_pictures_grow_as_sharp_as_photographs_and_stay_where_their_means_are(
     assert result.figures["n_train"] == 100
 
 
-def test_values_are_held_where_their_regressor_knows_them(pool: Pool) -> None:
+def test_the_values_loss_uses_only_values_that_the_regressor_can_predict(pool: Pool) -> None:
     pictures = keras.Input((32, 26, 3))
     guide = keras.Model(pictures, layers.Dense(5)(layers.GlobalAveragePooling2D()(pictures)))
     (batch,) = pool.batches(SMALL)[0]
@@ -163,14 +163,14 @@ def test_values_are_held_where_their_regressor_knows_them(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ruin", "said"),
+    ("ruin", "message"),
     [
         (lambda p: np.full_like(p, 90), "diversity 0.0"),
         (lambda p: 255 * (np.indices(p.shape)[2] % 2), "power"),
     ],
 )
 def test_a_network_that_collapses_ends_the_training_and_is_not_kept(
-    pool: Pool, watched: Watched, tmp_path: Path, monkeypatch, ruin, said
+    pool: Pool, watched: Watched, tmp_path: Path, monkeypatch, ruin, message
 ) -> None:
     to = ruin(watched.means).astype(np.float32) / 255.0
 
@@ -178,12 +178,12 @@ def test_a_network_that_collapses_ends_the_training_and_is_not_kept(
         return to[: len(x)] - x[..., :3]
 
     monkeypatch.setattr(detail_training.DetailNetwork, "predict_on_batch", collapsed)
-    with pytest.raises(DivergedError, match=f"collapsed in epoch 1 .*{said}"):
+    with pytest.raises(DivergedError, match=f"collapsed in epoch 1 .*{message}"):
         train_detail(pool, watched, SMALL, Run(tmp_path, "one", silent), start=None)
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_training_ends_when_its_discriminator_knows_its_pictures_by_heart(
+def test_a_training_ends_when_its_discriminator_has_memorised_its_pictures(
     pool: Pool, watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = [{"overfitting": r} for r in (0.9, 0.5, 0.7, 0.62, 0.55, 0.6, 0.7)]
@@ -195,7 +195,7 @@ def test_a_training_ends_when_its_discriminator_knows_its_pictures_by_heart(
 
     epochs: list[int] = []
     monkeypatch.setattr(detail_training, "knows_by_heart", lambda history: len(history) == 2)
-    for _ in range(2):  # the second goes on at the checkpoint, and finds nothing to do
+    for _ in range(2):  # the second continues from the checkpoint and has nothing to do
         result = train_detail(
             pool,
             watched,
@@ -207,7 +207,9 @@ def test_a_training_ends_when_its_discriminator_knows_its_pictures_by_heart(
     assert epochs == [1, 2]
 
 
-def test_a_loss_that_is_no_number_is_named(pool: Pool, watched: Watched, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training(
+    pool: Pool, watched: Watched, tmp_path: Path
+) -> None:
     broken = dataclasses.replace(
         pool, read=np.full_like(pool.read, np.nan), asked=np.full_like(pool.asked, np.nan)
     )
@@ -250,7 +252,7 @@ np.savez(folder / "weights.npz", *result.network.get_weights())
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sets TensorFlow's threads")
-def test_a_training_killed_by_force_ends_with_the_very_bits_of_an_unbroken_one(
+def test_a_training_killed_by_force_ends_with_the_bits_of_an_unbroken_one(
     pool: Pool, watched: Watched, tmp_path: Path
 ) -> None:
     found = []
@@ -268,7 +270,7 @@ def test_a_training_killed_by_force_ends_with_the_very_bits_of_an_unbroken_one(
         np.testing.assert_array_equal(unbroken, killed)
 
 
-def test_it_begins_with_the_weights_at_hand_only_where_the_networks_are_of_their_size(
+def test_it_begins_with_start_weights_only_if_the_networks_have_their_sizes(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "start.npz"
@@ -290,7 +292,7 @@ def test_it_begins_with_the_weights_at_hand_only_where_the_networks_are_of_their
             np.testing.assert_array_equal(a, b)
 
 
-def test_the_weights_that_come_along_are_those_of_the_demo_and_small() -> None:
+def test_the_included_start_weights_fit_the_presets_demo_and_small() -> None:
     assert os.path.getsize(DETAIL_START) <= 2 << 20
     for preset in ("demo", "small"):
         settings = of_preset(preset)

@@ -1,4 +1,4 @@
-"""A training that is interrupted ends as if it had not been."""
+"""An interrupted training ends like an uninterrupted one."""
 
 import json
 
@@ -142,7 +142,7 @@ def test_a_training_of_other_settings_is_resumed_when_asked_for_and_logs_its_who
     train(unbroken, data, tmp_path / "unbroken", epochs=4)
     for a, b in zip(weights(unbroken), weights(second), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    trained = []  # from here on it is the checkpoint of the longer training
+    trained = []  # now it is the checkpoint of the longer training
     train(
         make_model(),
         data,
@@ -154,11 +154,11 @@ def test_a_training_of_other_settings_is_resumed_when_asked_for_and_logs_its_who
     assert trained == [5]
 
 
-def test_what_cannot_be_resumed_says_why(data, tmp_path):
+def test_a_checkpoint_that_cannot_be_resumed_is_refused_with_the_reason(data, tmp_path):
     with pytest.raises(checkpoint.CheckpointError, match="there is no checkpoint in"):
         train(make_model(), data, tmp_path, resume=True)
     train(make_model(), data, tmp_path, epochs=2)
-    with pytest.raises(checkpoint.CheckpointError, match="at its end, epoch 2: raise epochs"):
+    with pytest.raises(checkpoint.CheckpointError, match="is finished, at epoch 2: raise epochs"):
         train(make_model(), data, tmp_path, epochs=2, fingerprint="other data", resume=True)
     other = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
     other.compile(optimizer="sgd", loss="mse", jit_compile=False)
@@ -173,7 +173,7 @@ def test_what_cannot_be_resumed_says_why(data, tmp_path):
         train(make_model(), data, tmp_path, resume=True)
 
 
-def test_a_training_ends_when_patience_does_and_what_was_best_was_kept_also_after_a_kill(
+def test_a_training_ends_after_its_patience_and_the_best_epoch_is_kept_also_after_a_kill(
     data, tmp_path
 ):
     falling = [5.0, 1.0, 4.0, 3.0, 3.5, 3.6, 2.0]  # the second does not count
@@ -250,7 +250,7 @@ def finite_without_a_finite_gradient(wanted, given):
 
 
 class Hungry(keras.layers.Layer):
-    """Asks for 400 TB a batch."""
+    """Allocates 400 TB per batch."""
 
     def call(self, x):
         return x + keras.ops.sum(
@@ -266,7 +266,7 @@ def test_a_batch_that_does_not_fit_into_memory_names_the_batch_size_to_try(data,
         train(model, data, tmp_path, epochs=1)
 
 
-def test_a_training_of_spikes_alone_stops_and_a_few_are_counted(data, tmp_path):
+def test_skipped_updates_are_counted_and_a_training_of_spikes_only_stops(data, tmp_path):
     def spiky(loss):
         model = make_model()
         model.compile(optimizer=SpikeSkippingAdamax(0.01, spike=10.0), loss=loss, jit_compile=False)

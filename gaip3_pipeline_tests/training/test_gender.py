@@ -1,5 +1,5 @@
-"""The classifier of sex never scores a picture by a model that saw it, and survives being
-killed."""
+"""The classifier of sex never scores a picture by a model that was trained on it, and resumes after
+a kill."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ def silent(step, figures):
 
 
 def pictures(n=48, seed=0):
-    """Noise, brighter at the top for "women": something a network learns in seconds."""
+    """Noise, brighter at the top for "women": a difference that a network learns in seconds."""
     rng = np.random.default_rng(seed)
     is_female = np.arange(n) % 2 == 0
     images = rng.integers(60, 120, (n, 32, 24, 3))
@@ -72,7 +72,7 @@ def trained(tmp_path_factory, train):
     return images, is_female, bucket, folder, train(images, is_female, bucket, folder)
 
 
-def test_an_easy_difference_is_learnt_on_pictures_that_were_not_seen(trained):
+def test_an_easy_difference_is_recognised_on_pictures_not_used_in_training(trained):
     _, is_female, _, _, result = trained
     assert ((result.probabilities[:, gender.FEMALE] > 0.5) == is_female).mean() > 0.9
     assert len(result.history) == TINY.epochs
@@ -118,7 +118,7 @@ def test_a_training_killed_in_the_second_fold_ends_as_an_unbroken_one(trained, t
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_the_process_says_of_its_own_pictures_what_it_would_without_their_label():
+def test_a_leave_one_out_prediction_does_not_depend_on_the_pictures_own_label():
     rng = np.random.default_rng(0)
     features = rng.normal(0, 1, (2, 60, 8)).astype(np.float16)
     features[1] = features[0]

@@ -1,5 +1,5 @@
-"""A training of the generator lowers its bound, ends in a model on disk, and resumes where it
-was interrupted."""
+"""A training of the generator improves its bound, ends with a model on disk, and resumes after an
+interruption."""
 
 import dataclasses
 import importlib.util
@@ -58,7 +58,7 @@ def silent(epoch, figures):
 
 @pytest.fixture(scope="module")
 def coloured():
-    """Plain pictures whose colour is told by three of the values."""
+    """Uniform pictures whose colour is given by three of the values."""
     conditions = np.random.default_rng(0).random((48, 5)).astype(np.float32)
     images = np.broadcast_to((conditions[:, None, None, :3] * 255), (48, 14, 12, 3)).astype(
         np.uint8
@@ -163,7 +163,7 @@ def test_a_warm_start_improves_on_the_last_weights_in_a_third_of_the_epochs(
     assert result.best_epoch in (1, 2)
 
 
-def test_a_killed_warm_start_goes_on_as_one(trained, coloured, tmp_path):
+def test_a_killed_warm_start_resumes_as_a_warm_start(trained, coloured, tmp_path):
     def interrupted(epoch, figures):
         raise Interruption
 
@@ -236,7 +236,7 @@ train_nvae(examples, SMALL, Run(folder / "nvae", "one", log))
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs the extra jax")
 @pytest.mark.parametrize(("first", "then"), [("tensorflow", "jax"), ("jax", "tensorflow")])
-def test_a_checkpoint_of_one_backend_goes_on_under_another(
+def test_a_checkpoint_of_one_backend_is_continued_under_another(
     trained, coloured, tmp_path, first, then
 ):
     np.savez(
@@ -252,7 +252,7 @@ def test_a_checkpoint_of_one_backend_goes_on_under_another(
         assert done.returncode == 0, done.stderr
         bits += [line.split() for line in done.stdout.splitlines()]
     assert [int(epoch) for epoch, _ in bits] == [1, 2, 3, 4, 5]
-    # Both draw other noise, so the curves agree only as two seeds would.
+    # The backends draw different noise, so the curves agree only as well as those of two seeds.
     for (_, ours), epoch in zip(bits, trained[1].history, strict=True):
         assert float(ours) == pytest.approx(epoch["bits_per_dim"], abs=0.3)
     loaded = load_nvae(tmp_path / "nvae")
@@ -284,7 +284,7 @@ train_nvae(examples, SMALL, Run(folder / "nvae", "one", log))
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sets TensorFlow's threads")
-def test_a_training_killed_by_force_ends_with_the_very_bits_of_an_unbroken_one(coloured, tmp_path):
+def test_a_training_killed_by_force_ends_with_the_bits_of_an_unbroken_one(coloured, tmp_path):
     weights = []
     for name, kills in (("unbroken", []), ("killed", [3])):
         folder = tmp_path / name
@@ -306,7 +306,7 @@ def test_a_training_killed_by_force_ends_with_the_very_bits_of_an_unbroken_one(c
         np.testing.assert_array_equal(unbroken, killed)
 
 
-def test_a_picture_that_is_no_number_is_skipped_and_counted(coloured, tmp_path):
+def test_a_batch_with_nan_is_skipped_and_counted(coloured, tmp_path):
     images, conditions, split = coloured
     broken = conditions.copy()
     broken[np.flatnonzero(split == "train")[0]] = np.nan  # one batch of four an epoch
@@ -326,10 +326,10 @@ def eye(channel, weight):
     return keras.Model(pictures, seen)
 
 
-def test_with_guides_samples_say_what_they_were_asked_for(coloured, trained, tmp_path):
+def test_with_guides_samples_have_the_values_that_were_asked_for(coloured, trained, tmp_path):
     images, conditions, split = coloured
     told = conditions.copy()
-    # of other pictures: only the guides teach the sliders
+    # conditions of other pictures, so that only the guides can teach the sliders
     told[:, :3] = np.random.default_rng(4).permuted(conditions[:, :3], axis=0)
     guides = [eye(i, 1.0) for i in range(3)] + [eye(0, 0.0)] * 2
     settings = dataclasses.replace(
@@ -340,13 +340,13 @@ def test_with_guides_samples_say_what_they_were_asked_for(coloured, trained, tmp
     )
     asked = np.random.default_rng(1).random((64, 5)).astype(np.float32)
     drawn = ops.convert_to_numpy(result.model.decode(result.model.sample_noise(64, 0), asked))
-    # 1/12 where sliders do nothing
+    # 1/12 if sliders have no effect
     assert np.square(drawn.mean(axis=(1, 2)) - asked[:, :3]).mean() < 0.04
     assert "val_control_mse" in result.history[-1]
     assert "val_control_mse" not in trained[1].history[-1]  # without guides
 
 
-def test_what_a_guide_does_not_know_takes_no_part_in_control(coloured):
+def test_values_that_the_guides_cannot_predict_take_no_part_in_control(coloured):
     images, conditions, _ = coloured
     batch = {"image": shrink(images[:8], 7, 6), "condition": conditions[:8]}
     errors = []
@@ -359,13 +359,13 @@ def test_what_a_guide_does_not_know_takes_no_part_in_control(coloured):
         )
         training.compile(optimizer=optimizer(SMALL, 10, 10), jit_compile=False)
         errors.append(training.test_on_batch(batch, return_dict=True).get("control_mse"))
-    assert errors[0] > errors[1] > 0  # the last two guides see nine times too much
+    assert errors[0] > errors[1] > 0  # the last two guides predict values nine times too large
     assert errors[2] is None
 
 
 def test_the_range_of_a_value_is_where_enough_pictures_are():
     values = np.linspace(0, 1, 5001, dtype=np.float32)[:, None].repeat(2, axis=1)
-    # thirty pictures alone show the low end
+    # only thirty pictures show the low end
     values[:, 1] = np.where(np.arange(5001) < 30, 0.1, 0.9)
     low, high = supported_range(values)
     assert (values[:, 0] <= low[0]).sum() == ENOUGH
@@ -375,7 +375,7 @@ def test_the_range_of_a_value_is_where_enough_pictures_are():
     assert supported_range(few)[0] == pytest.approx(0.02, abs=0.011)
 
 
-def test_pictures_of_rare_values_are_drawn_more_often_and_none_without_bound():
+def test_pictures_of_rare_values_are_drawn_more_often_up_to_a_limit():
     values = np.full((500, 5), 0.55)
     values[:4, 0] = 0.05  # closed eyes
     often = rarity(values)
@@ -383,7 +383,7 @@ def test_pictures_of_rare_values_are_drawn_more_often_and_none_without_bound():
     assert (often[4:] == 1).all()
 
 
-def test_pictures_are_moved_by_no_more_than_asked():
+def test_pictures_are_shifted_by_at_most_the_given_distance():
     images = np.zeros((60, 7, 7, 3), np.uint8)
     images[:, 3, 3] = 255
     conditions = np.full((60, 5), 0.5, np.float32)
@@ -416,7 +416,7 @@ def test_mirroring_turns_the_head_and_nothing_else():
     np.testing.assert_array_equal(batch["condition"][:, :4], conditions[:, :4])
 
 
-def test_more_posterior_samples_never_loosen_the_bound(trained, coloured):
+def test_the_bound_of_more_posterior_samples_is_not_looser(trained, coloured):
     images, conditions, _ = coloured
     small = np.ascontiguousarray(images[:16, ::2, ::2])
     one, many = (bits_per_dim(trained[1].model, small, conditions[:16], samples=k) for k in (1, 20))
@@ -426,7 +426,7 @@ def test_more_posterior_samples_never_loosen_the_bound(trained, coloured):
     assert one == bits_per_dim(trained[1].model, small, conditions[:16], samples=1)
 
 
-def test_a_sweep_holds_the_noise_and_the_other_values(trained):
+def test_a_sweep_keeps_the_noise_and_the_other_values(trained):
     model = trained[1].model
     noise, conditions = model.sample_noise(2, seed=0), np.full((2, 5), 0.5, np.float32)
     strips = sweep(model, noise, conditions, 0, [0.0, 0.5, 1.0])

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions never see a picture's own label or its twin's, and turn with a
+"""Out-of-fold predictions do not depend on a picture's own label or its twin's, and follow a
 mirrored picture."""
 
 import numpy as np
@@ -8,7 +8,8 @@ from gaip3_pipeline.training.label_regression import cross_fit, fit_regressions,
 
 
 def features_of(seen: np.ndarray, mirrored: bool = False) -> np.ndarray:
-    """``(2, N, 3)``: what is seen, turned in the mirror image or not, beside noise."""
+    """``(2, N, 3)`` features: one that determines the value, with the opposite sign in the mirror
+    image if ``mirrored``, and two of noise."""
     noise = np.random.default_rng(0).normal(0, 0.3, (2, len(seen), 2))
     return np.concatenate(
         [np.stack([seen, -seen if mirrored else seen])[:, :, None], noise], axis=2
@@ -23,7 +24,7 @@ def test_held_out_values_are_predicted_and_unlabelled_ones_too():
     assert (found.variance > 0).all()
 
 
-def test_a_label_moves_neither_its_own_prediction_nor_its_twins():
+def test_a_label_changes_neither_its_own_prediction_nor_its_twins():
     exact = np.random.default_rng(2).random(80)
     bucket = np.arange(80)
     bucket[1] = bucket[0]  # twins

@@ -1,5 +1,5 @@
-"""An update that is no number or a spike leaves the weights as they are, is counted, and the
-training goes on."""
+"""An update that is not finite or a spike does not change the weights, is counted, and the training
+continues."""
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ def test_without_spikes_it_is_adamax():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1000.0])
-def test_a_spike_is_skipped_and_counted_and_the_next_update_is_taken(bad):
+def test_a_spike_is_skipped_and_counted_and_the_next_update_is_applied(bad):
     optimizer, weight = optimizer_and_weight()
     for _ in range(30):
         apply(optimizer, weight, 1.0)

@@ -1,5 +1,5 @@
-"""The convolutional regressors learn simple values, keep the held-out pictures apart and come
-back from disk as they were."""
+"""The convolutional regressors learn simple values, do not use held-out pictures, and are equal
+after saving and loading."""
 
 import dataclasses
 
@@ -54,14 +54,14 @@ def trained(tmp_path_factory):
     )
 
 
-def test_brightness_is_learnt_and_holds_on_pictures_kept_apart(trained):
+def test_brightness_is_learned_and_predicted_on_held_out_pictures(trained):
     _, values, split, _, result = trained
     test = split == "test"
     assert regression_figures(result.predicted[test, 0], values[test])["r2"] > 0.8
     assert "val_mae" in result.history[-1]
 
 
-def test_saved_and_loaded_it_gives_equal_values(trained):
+def test_a_saved_and_loaded_regressor_gives_equal_values(trained):
     images, _, _, folder, result = trained
     regressor = load_regressor(folder)
     assert regressor.attributes == ("background",)
@@ -111,7 +111,7 @@ def test_a_mirrored_head_is_turned_to_the_other_side(tmp_path):
     rng = np.random.default_rng(2)
     values = np.full(48, 0.1, np.float32)
     images = rng.integers(20, 60, (48, 16, 12, 3)).astype(np.uint8)
-    images[:, :, :6] += 150  # all look left: what the right looks like is known from flips only
+    images[:, :, :6] += 150  # all face left: the other side occurs only in mirrored pictures
     result = train_regressor(
         ["head"],
         Examples(images, values[:, None], np.full(48, "train")),
@@ -121,7 +121,7 @@ def test_a_mirrored_head_is_turned_to_the_other_side(tmp_path):
     mirrored = predict_values(load_regressor(tmp_path), [np.ascontiguousarray(images[:, :, ::-1])])
     assert result.predicted.mean() < 0.25
     assert mirrored.mean() > 0.75
-    # both see the picture and its mirror image
+    # both are averages over the picture and its mirror image
     np.testing.assert_allclose(mirrored, 1 - result.predicted, atol=1.01e-4)
 
 

@@ -32,11 +32,10 @@ def bits_per_dim(
     batch_size: int = 64,
     seed: int = 0,
 ) -> Bound:
-    """The bound on ``images`` (N, H, W, 3) uint8 under ``conditions`` (N, 5) from ``samples``
+    """The bound on ``images (N, H, W, 3) uint8`` under ``conditions (N, 5)`` from ``samples``
     posterior samples each.
 
-    Raises ``ValueError`` when there are no images.
-    """
+    Raises ``ValueError`` if there are no images."""
     if not len(images):
         raise ValueError("no images to evaluate on")
     model.noise_seed.state.assign([seed, 0])
@@ -74,8 +73,8 @@ def bits_per_dim(
 
 
 def importance_weighted(log_weights: np.ndarray) -> np.ndarray:
-    """``(N,)``: log of the mean over k draws of p(x, z) / q(z | x), from its logarithms ``(k,
-    N)`` (IWAE, equation 8)."""
+    """``(N,)``: the log of the mean over k draws of p(x, z) / q(z | x), given the logarithms
+    ``(k, N)`` (IWAE, equation 8)."""
     return np.logaddexp.reduce(log_weights, axis=0) - math.log(len(log_weights))
 
 

@@ -1,8 +1,8 @@
-"""The densities of NVAE: soft-clamped residual normals, discretised logistics for colours,
-Bernoulli for black and white.
+"""The densities of NVAE: soft-clamped residual normals, discretised logistics for colour pictures,
+Bernoulli for black and white pictures.
 
-All in float32. Sources: NVAE (Vahdat and Kautz 2020, arXiv 2007.03898), PixelCNN++ (Salimans et
-al. 2017, arXiv 1701.05517)."""
+All are computed in float32. Sources: NVAE (Vahdat and Kautz 2020, arXiv 2007.03898), PixelCNN++
+(Salimans et al. 2017, arXiv 1701.05517)."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ MIN_LOG_SCALE = -7.0
 
 
 def soft_clamp(x: Tensor, bound: float = 5.0) -> Tensor:
-    """``x`` kept within ±``bound`` with a gradient everywhere."""
+    """``x`` bounded to ±``bound`` with a non-zero gradient everywhere."""
     return bound * ops.tanh(x / bound)
 
 
@@ -59,7 +59,7 @@ class Likelihood(Protocol):
 
     @property
     def channels(self) -> int:
-        """Numbers per pixel that describe it."""
+        """Parameters per pixel."""
         ...
 
     def log_likelihood(self, levels: Tensor, parameters: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class LogisticMixture:
 
 @dataclass(frozen=True)
 class Bernoulli:
-    """Black and white pixels, each white with a probability of its own: what NVAE takes for
+    """Black and white pixels, each white with its own probability: the likelihood of NVAE for
     binarised MNIST."""
 
     picture_channels: int = 1
@@ -124,11 +124,11 @@ def likelihood_of(name: str, mixtures: int) -> Likelihood:
 
 @fused
 def log_likelihood(levels: Tensor, parameters: Tensor) -> Tensor:
-    """log p(pixel) in nats of ``levels`` (..., 3) in 0..255 under ``parameters`` (..., 10·K):
-    PixelCNN++, section 2.1 and 2.2.
+    """log p(pixel) in nats of ``levels (..., 3)`` in 0..255 under ``parameters (..., 10·K)``:
+    PixelCNN++, sections 2.1 and 2.2.
 
-    Each channel is a logistic whose mass is gathered in bins of one grey level, the outer bins
-    reaching to infinity; green depends on red and blue on both through the component's
+    Each channel is a logistic whose mass is summed over bins of one grey level; the outermost bins
+    extend to infinity. Green depends on red, and blue on both, through the component's
     coefficients."""
     log_weights, means, log_scales, coefficients = _split(parameters)
     x = _planes(levels) * (2.0 / (PIXEL_LEVELS - 1)) - 1.0  # (3, N)
@@ -147,7 +147,7 @@ def log_likelihood(levels: Tensor, parameters: Tensor) -> Tensor:
     upper = (centred + half_bin) * inverse_scale
     lower = (centred - half_bin) * inverse_scale
     # σ(upper) − σ(lower) = σ(upper)·σ(−lower)·(1 − exp(lower − upper)): exact where the plain
-    # difference underflows. The outermost bins drop the factor of their missing edge.
+    # difference underflows. The outermost bins omit the factor of their missing edge.
     above = ops.cast(x > -1.0 + half_bin, "float32")
     below = ops.cast(x < 1.0 - half_bin, "float32")
     log_bins = (
@@ -160,7 +160,7 @@ def log_likelihood(levels: Tensor, parameters: Tensor) -> Tensor:
 
 
 def likelihood_mean(parameters: Tensor) -> Tensor:
-    """The mean colour (..., 3) in 0..1 of ``parameters`` (..., 10·K), differentiable."""
+    """The mean colour ``(..., 3)`` in 0..1 of ``parameters (..., 10·K)``, differentiable."""
     log_weights, means, _, coefficients = _split(parameters)
     red = means[:, 0]
     green = means[:, 1] + coefficients[:, 0] * red
@@ -187,6 +187,6 @@ def _split(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _planes(x: Tensor) -> Tensor:
-    """``(..., C) -> (C, N)`` float32: on CPUs a step over long rows costs half of one over rows
-    of three."""
+    """``(..., C)`` to ``(C, N)`` float32: on CPUs a training step over long rows takes half the
+    time of one over rows of three."""
     return ops.transpose(ops.reshape(ops.cast(x, "float32"), (-1, x.shape[-1])))

@@ -18,8 +18,8 @@ Tensor = Any
 def convolution(
     filters: int, size: tuple[int, int] = (1, 1), *, gain: float = 1.0, strides: int = 1
 ) -> layers.Conv2D:
-    """A convolution that reaches 3×3 where the map ``size`` allows it, initialised to ``gain``
-    times He's standard deviation."""
+    """A convolution whose kernel is 3 along each axis in which the map ``size`` is larger than 1,
+    else 1; its initial standard deviation is ``gain`` times that of He."""
     kernel = tuple(3 if s > 1 else 1 for s in size)
     initializer = keras.initializers.VarianceScaling(2.0 * gain**2, "fan_in", "truncated_normal")
     return layers.Conv2D(
@@ -28,11 +28,11 @@ def convolution(
 
 
 class Conditioning(layers.Layer):
-    """The five values as an embedding, or the learned null condition where ``keep`` is 0.
+    """The embedding of the five values, or the learned null condition where ``keep`` is 0.
 
-    ``(B, 5) in 0..1, (B, 1) of 0 or 1 -> (B, width)``. Values are first brought into ``range``
-    (2, 5), the least and greatest that were learned from: what no picture showed (closed eyes,
-    in most collections) would come out as no face at all."""
+    ``(B, 5)`` in 0..1 and ``(B, 1)`` of 0 or 1 to ``(B, width)``. Values are first clipped to
+    ``range (2, 5)``, the range that the training pictures support: a value that no picture shows
+    (closed eyes, in most collections) would not give a face."""
 
     def __init__(self, width: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -50,7 +50,7 @@ class Conditioning(layers.Layer):
 
     def call(self, conditions: Tensor, keep: Tensor) -> Tensor:
         conditions = ops.clip(ops.cast(conditions, "float32"), self.range[0], self.range[1])
-        # Centred and spread to about unit variance, since the embedding is not normalised.
+        # Centred and scaled to about unit variance, since the embedding has no normalisation.
         embedded = self.out(self.hidden(4.0 * conditions - 2.0))
         return keep * embedded + (1.0 - keep) * self.null
 
@@ -60,7 +60,8 @@ def _zero_to_one(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
 
 
 class Film(layers.Layer):
-    """Feature-wise scale and shift by the condition (Perez et al. 2018, arXiv 1709.07871)."""
+    """Feature-wise scale and shift, computed from the condition (Perez et al. 2018, arXiv
+    1709.07871)."""
 
     def __init__(self, channels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -78,7 +79,8 @@ class Film(layers.Layer):
 
 
 class DenseCell(layers.Layer):
-    """Residual cell: ELU, 3×3, FiLM, ELU, 3×3. ``(B, H, W, C), (B, E) -> (B, H, W, C)``."""
+    """Residual cell: ELU, 3×3, FiLM, ELU, 3×3. ``(B, H, W, C)`` and ``(B, E)`` to
+    ``(B, H, W, C)``."""
 
     def __init__(self, channels: int, size: tuple[int, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -96,8 +98,8 @@ class DenseCell(layers.Layer):
 
 
 class SqueezeExcitation(layers.Layer):
-    """Each channel weighed by what the whole map says (Hu et al. 2018, arXiv 1709.01507), with a
-    bottleneck of a sixteenth."""
+    """Channel weights computed from the mean of each channel over the map (Hu et al. 2018, arXiv
+    1709.01507), with a bottleneck of a sixteenth."""
 
     def __init__(self, channels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -113,7 +115,8 @@ class SqueezeExcitation(layers.Layer):
 
 
 def batch_normalization(**kwargs: Any) -> layers.BatchNormalization:
-    """The paper's: a momentum of .05 in its framework's sense, .95 in that of Keras."""
+    """Batch normalisation as in the paper: momentum .05 in the convention of the paper's framework,
+    .95 in that of Keras."""
     return layers.BatchNormalization(momentum=0.95, epsilon=1e-5, **kwargs)
 
 
@@ -188,12 +191,12 @@ CELLS: dict[str, tuple[type, type]] = {
 
 
 class LearnedMap(layers.Layer):
-    """A learned map of ``(H, W, C)`` with a part of rank ``rank`` that moves with the condition,
-    added to the decoder's state.
+    """A learned map ``(H, W, C)`` plus a part of rank ``rank`` that depends on the condition, added
+    to the decoder's state.
 
-    At the top it is the decoder's constant. Further down it says where things lie in aligned
-    pictures: FiLM alone, which is the same everywhere, takes long to learn that one value moves
-    only the eyes and another only the mouth."""
+    At the coarsest scale it is the decoder's constant. At finer scales it encodes where things are
+    in aligned pictures: FiLM, which is equal at all positions, takes long to learn that one value
+    changes only the eyes and another only the mouth."""
 
     def __init__(self, size: tuple[int, int], channels: int, rank: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -218,8 +221,9 @@ class LearnedMap(layers.Layer):
 
 
 class Upsample(layers.Layer):
-    """Each position becomes ``factor``² of its own by a convolution, cropped to ``size``.
-    ``reach`` (1, 1): by itself alone."""
+    """Upsampling by a convolution that computes ``factor``² positions from each position, cropped
+    to ``size``. ``reach`` is the map size for :func:`convolution`; with (1, 1) each position is
+    computed from itself alone."""
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
 """The conditional NVAE: network, densities of its latents, sampling, and its files.
 
-Bottom-up encoder, top-down decoder from a learned constant, latent groups at several scales.
-Each group has a learned prior p(z_l | z_<l, c) and a posterior relative to it. The five values c
-enter encoder, decoder and prior by FiLM. After NVAE (Vahdat and Kautz 2020, arXiv 2007.03898);
-conditioning with a null condition after classifier-free guidance (arXiv 2207.12598). How it is
-trained stands in objective.py and training/generator.py."""
+Bottom-up encoder, top-down decoder from a learned constant, latent groups at several scales. Each
+group has a learned prior p(z_l | z_<l, c) and a posterior relative to it. The five values c enter
+encoder, decoder and prior by FiLM. After NVAE (Vahdat and Kautz 2020, arXiv 2007.03898); the null
+condition follows classifier-free guidance (arXiv 2207.12598). Its training is in objective.py and
+training/generator.py."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ from gaip3_pipeline.models.nvae.layers import (
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
 from gaip3_pipeline.settings import Nvae
 
-# What of the settings shapes the network and so decides whether weights fit.
+# The settings that determine the network: weights fit only if all of these are equal.
 ARCHITECTURE = (
     "height",
     "width",
@@ -56,8 +56,8 @@ def scale_sizes(height: int, width: int, stem: int) -> list[tuple[int, int]]:
 
 
 class Latent(layers.Layer):
-    """One latent group: its prior from the decoder's state, its posterior relative to the prior,
-    and its way back into the state."""
+    """One latent group: its prior computed from the decoder's state, its posterior relative to the
+    prior, and the merge of z into the state."""
 
     def __init__(
         self, channels: int, latent_channels: int, size: tuple[int, int], **kwargs: Any
@@ -85,15 +85,15 @@ class Latent(layers.Layer):
         return soft_clamp(mean), soft_clamp(log_sigma)
 
     def call(self, h: Tensor, z: Tensor) -> Tensor:
-        """The decoder's state with ``z`` taken in."""
+        """The decoder's state after merging ``z``."""
         return h + self.merge(ops.cast(z, h.dtype))
 
 
 class Encoder(layers.Layer):
-    """Bottom-up: ``(B, H, W, C)`` in -1..1 to a feature map per scale, top-down order.
+    """Bottom-up: ``(B, H, W, C)`` in -1..1 to a feature map per scale, in top-down order.
 
-    Scales finer than all latents only halve: half of a CPU's time would go there, for maps that
-    no latent reads."""
+    Scales finer than all latents have no cells: those would take half of a CPU's time for maps that
+    no latent uses."""
 
     def __init__(self, settings: Nvae, sizes: list[tuple[int, int]], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -147,7 +147,7 @@ class NVAE(keras.Model):
             c and not n for c, n in zip(settings.latents, settings.cells, strict=True)
         ):
             raise ValueError(
-                "nvae: some scale needs latents, and each that has them a cell:"
+                "nvae: at least one scale needs latents, and each scale with latents needs a cell:"
                 f" {settings.latents=}, {settings.cells=}"
             )
         if settings.cell not in CELLS:
@@ -186,9 +186,9 @@ class NVAE(keras.Model):
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Any]:
         """The terms of the evidence lower bound for one posterior sample, in nats.
 
-        ``log_likelihood`` (B,); ``kl`` a list of (B,), one per group, analytic; ``log_ratio``
-        (B,): log p(z) − log q(z) of the sample drawn, for the importance-weighted bound. While
-        training, conditions give way to the null condition at times."""
+        ``log_likelihood`` (B,); ``kl`` a list of (B,), one per group, analytic; ``log_ratio`` (B,):
+        log p(z) − log q(z) of the sample, for the importance-weighted bound. In training,
+        conditions are replaced by the null condition with the probability ``condition_dropout``."""
         levels = _levels(inputs["image"])
         batch = ops.shape(levels)[0]
         keep = ops.ones((batch, 1))
@@ -225,11 +225,11 @@ class NVAE(keras.Model):
     def encode(
         self, images: Any, conditions: Any, noise: Sequence[Any] | None = None
     ) -> list[Tensor]:
-        """The posterior as standardised prior noise, a list of ``(B, h, w, c)``: ``decode(encode(x,
-        c), c)`` rebuilds ``x``.
+        """The posterior as standardised prior noise, a list of ``(B, h, w, c)``:
+        ``decode(encode(x, c), c)`` reconstructs ``x``.
 
-        Its means, or with standard normal ``noise`` of those shapes the draw that it makes.
-        """
+        Returns the posterior's means, or a draw if standard normal ``noise`` of the same shapes is
+        given."""
         levels = _levels(images)
         batch = ops.shape(levels)[0]
         condition = self.condition_embedding(
@@ -260,13 +260,13 @@ class NVAE(keras.Model):
         guidance: Any = 1.0,
         training: bool = False,
     ) -> Tensor:
-        """Pictures ``(B, H, W, C)`` float32 in 0..1 from prior noise: z_l = μ_l + temperature · σ_l
+        """Pictures ``(B, H, W, C) float32`` in 0..1 from prior noise: z_l = μ_l + temperature · σ_l
         · ε_l at every group.
 
-        The mean of the likelihood, without noise of its own; differentiable in ``noise`` and
-        ``conditions``. ``guidance`` other than 1 moves prior and mean away from those of the
-        null condition (2: twice as far; 0: the null condition's own); as a tensor ``(B, 1, 1,
-        1)`` it is each picture's own. Raises ``ValueError`` for noise of other shapes than
+        They are means of the likelihood, without pixel noise; differentiable in ``noise`` and
+        ``conditions``. ``guidance`` other than 1 extrapolates prior and mean from those of the null
+        condition (2: twice as far; 0: those of the null condition); a tensor ``(B, 1, 1, 1)`` gives
+        each picture its own. Raises ``ValueError`` if the shapes of ``noise`` are not
         :attr:`latent_shapes`."""
         noise = [ops.convert_to_tensor(e, "float32") for e in noise]
         shapes = [tuple(e.shape[1:]) for e in noise]
@@ -277,7 +277,7 @@ class NVAE(keras.Model):
         conditions = ops.convert_to_tensor(conditions, "float32")
         batch = ops.shape(conditions)[0]
         guided = not isinstance(guidance, (int, float)) or guidance != 1.0
-        # With guidance the batch is run twice side by side: conditional, then null.
+        # With guidance the batch is doubled: the conditional half, then the null half.
         keep = (
             ops.concatenate([ops.ones((batch, 1)), ops.zeros((batch, 1))])
             if guided
@@ -313,7 +313,7 @@ class NVAE(keras.Model):
     def _top_down(
         self, condition: Tensor, batch: Any, choose: Any, training: bool = False
     ) -> Tensor:
-        """The decoder. ``choose(scale, latent, h)`` gives each group's z; returns the
+        """The decoder. ``choose(scale, latent, h)`` returns the z of each group; the result is the
         likelihood's parameters ``(B, H, W, K)``."""
         h = ops.zeros((batch, 1, 1, self.settings.channels[0]))
         for scale, (top, cells, latents) in enumerate(
@@ -328,8 +328,8 @@ class NVAE(keras.Model):
 
 
 def build_nvae(settings: Nvae) -> NVAE:
-    """A built NVAE with fresh weights drawn from ``settings.seed``. Raises ``ValueError`` for
-    settings that don't fit together."""
+    """A built NVAE with initial weights drawn from ``settings.seed``. Raises ``ValueError`` for
+    settings that are inconsistent."""
     state = np.random.get_state()
     keras.utils.set_random_seed(settings.seed)
     np.random.set_state(state)
@@ -345,9 +345,9 @@ def readjust_normalization(
     model: NVAE, conditions: np.ndarray, temperature: float, draws: int = 500, seed: int = 0
 ) -> None:
     """Set the decoder's batch normalisation to the mean statistics of ``draws`` batches of samples
-    (NVAE's number).
+    (500, as in NVAE).
 
-    The statistics of training belong to posterior samples; those of prior samples at
+    The statistics from training are those of posterior samples; those of prior samples at
     ``temperature`` differ. ``conditions (B, 5)`` make one batch. Does nothing for cells without
     batch normalisation."""
     norms = [
@@ -367,13 +367,14 @@ def readjust_normalization(
 
 
 def save_nvae(model: NVAE, folder: Path) -> None:
-    """Write the weights and what is needed to build the model again, each whole or not at all."""
+    """Write the weights and the settings to build the model again, each file completely or not at
+    all."""
     save_weights(model, folder)
     save_config(folder, dataclasses.asdict(model.settings))
 
 
 def load_nvae(folder: Path) -> NVAE:
-    """The model of ``folder``. Raises ``FileNotFoundError`` when there is none."""
+    """The model of ``folder``. Raises ``FileNotFoundError`` if there is none."""
     values: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in load_config(folder).items()
     }
@@ -383,11 +384,11 @@ def load_nvae(folder: Path) -> NVAE:
 
 
 def warm_start(folder: Path, settings: Nvae) -> NVAE | None:
-    """The model of ``folder`` for a training under ``settings`` to start from; None where there
-    is none of the same architecture."""
+    """The model of ``folder`` as the start of a training under ``settings``; None if there is no
+    model of the same architecture."""
     try:
         model = load_nvae(folder)
-    # none yet, or one of earlier code that cannot be built any more
+    # no model yet, or one of earlier code that can no longer be built
     except (FileNotFoundError, TypeError, ValueError):
         return None
     same = all(getattr(model.settings, name) == getattr(settings, name) for name in ARCHITECTURE)

@@ -1,5 +1,5 @@
-"""What an NVAE is trained on: the bound with KL warm-up and balancing, spectral regularisation,
-control; and an EMA of the weights."""
+"""The training objective of an NVAE: the bound with KL warm-up and balancing, spectral
+regularisation, control; and an EMA of the weights."""
 
 import math
 from collections import defaultdict
@@ -15,17 +15,17 @@ from gaip3_pipeline.models.regressor import values_error
 from gaip3_pipeline.settings import Nvae
 
 Tensor = Any
-GUIDE_NOISE = 0.03  # standard deviation, of 0..1, in what the guides are shown
-CONTROL_BEGINS, CONTROL_COMPLETE = 0.5, 0.6  # shares of the training
-CONTROL_SHARE = 4  # one face is drawn for control for so many of the batch
+GUIDE_NOISE = 0.03  # standard deviation of the noise on the guides' input, pixels in 0..1
+CONTROL_BEGINS, CONTROL_COMPLETE = 0.5, 0.6  # shares of the training's steps
+CONTROL_SHARE = 4  # one face is drawn for control per this many pictures of a batch
 
 
 class SpectralRegularization(layers.Layer):
     """Sum of the largest singular values of convolution kernels: NVAE, section 3.2.
 
-    A kernel is taken as a matrix of (inputs and positions) × outputs. One power iteration each
-    time, from the singular vector that the time before left; kernels of one shape are iterated
-    together."""
+    A kernel is treated as a matrix of (inputs and positions) × outputs. Each call makes one power
+    iteration, starting from the singular vector of the call before; kernels of the same shape are
+    iterated together."""
 
     def __init__(self, model: keras.Model, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -58,22 +58,22 @@ class SpectralRegularization(layers.Layer):
 
 
 class NvaeTraining(keras.Model):
-    """An NVAE as ``fit`` trains it: ``nvae`` learns, ``ema`` follows as a moving average and is
-    what is kept and validated.
+    """An NVAE as ``fit`` trains it: ``nvae`` learns; ``ema`` is the moving average of its weights,
+    which is validated and saved.
 
     Takes batches ``{"image": (B, H, W, C) uint8, "condition": (B, 5) float32}``. The loss is in
     nats per dimension. The step counter, the average and the seeds are variables of the model, so
     that a checkpoint of its variables resumes everything.
 
-    ``guides``: frozen regressors, ``(B, h, w, 3) float32 in 0..1 -> (B, K)`` each, together of
-    the five values in the order of ``ATTRIBUTES``. With them and ``settings.control``
-    above 0 each step also draws a few faces from the prior with random values, and the squared
-    error of what the guides see in them joins the loss. The bound alone leaves small features to
-    the latents: a condition that says what a posterior sample says anyway earns no likelihood.
-    Control joins in at half of the training. ``ranges`` (2, 5) are the least and greatest values
-    that the pictures have (0 and 1, if not given): the networks take no others, and control asks
-    for no others. ``known (5,)``: which of the values the guides know; the others take no part
-    in control."""
+    ``guides``: frozen regressors, ``(B, h, w, 3) float32`` in 0..1 to ``(B, K)`` each, which
+    together predict the five values in the order of ``ATTRIBUTES``. With them and
+    ``settings.control`` above 0, each step also draws a few faces from the prior with random values
+    and adds the squared error of the guides' predictions for them to the loss (control). With the
+    bound alone, small features depend on the latents only: a condition earns no likelihood for what
+    a posterior sample determines anyway. Control starts at half of the training. ``ranges (2, 5)``
+    are the smallest and largest values that the pictures support (0 and 1 if not given): conditions
+    are clipped to them, and control draws values from them. ``known (5,)``: which of the values the
+    guides can predict; the others are ignored by control."""
 
     def __init__(
         self,
@@ -115,8 +115,8 @@ class NvaeTraining(keras.Model):
         self.built = True
 
     def start_from(self, nvae: NVAE, step: int) -> None:
-        """Begin with the weights of ``nvae``, of this architecture, as if ``step`` updates had
-        passed; ``ranges`` stay those given."""
+        """Start with the weights of ``nvae``, of the same architecture, as if ``step`` updates were
+        done; ``ranges`` are not changed."""
         for network in (self.nvae, self.ema):
             ranges = ops.convert_to_numpy(network.condition_embedding.range)
             for weight, value in zip(network.weights, nvae.weights, strict=True):
@@ -125,7 +125,7 @@ class NvaeTraining(keras.Model):
         self.step.assign(float(step))
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Any]:
-        """The terms of the bound: of the learning model in training, of the average otherwise."""
+        """The terms of the bound: of ``nvae`` in training, of ``ema`` otherwise."""
         return self.nvae(inputs, training=True) if training else self.ema(inputs, training=False)
 
     def compute_loss(
@@ -161,20 +161,20 @@ class NvaeTraining(keras.Model):
         if self.settings.spectral > 0.0:
             loss = loss + self.settings.spectral / self._dimensions * self.spectral.penalty()
         if self._control:
-            # Not before there are faces: what a guide says of anything else would only bend the
-            # prior.
+            # Control starts only when samples look like faces: before that, the guides' gradients
+            # are meaningless and would only distort the prior.
             rising = (self.step / self._total_steps - CONTROL_BEGINS) / (
                 CONTROL_COMPLETE - CONTROL_BEGINS
             )
             loss = loss + self.settings.control * ops.clip(rising, 0.0, 1.0) * control
         self._follow()
-        # A loss that is no number shows as 0 and has no gradient: the optimiser skips and counts
-        # the update.
+        # A loss that is not finite is reported as 0 and has no gradient: the optimiser skips and
+        # counts the update.
         return ops.where(ops.isfinite(loss), loss, 0.0)
 
     def _control_error(self, nvae: NVAE, batch: Any) -> Tensor:
-        """Mean squared error between five random values and what the guides see in samples that
-        asked for them."""
+        """Mean squared error between five random values and the guides' predictions for samples
+        drawn with these values."""
         n = (
             max(batch // CONTROL_SHARE, 1)
             if isinstance(batch, int)
@@ -189,8 +189,8 @@ class NvaeTraining(keras.Model):
             for shape in self.nvae.latent_shapes
         ]
         pictures = nvae.decode(noise, asked)
-        # Half of them mirrored and all with a little noise, so that what a guide alone sees in a
-        # picture is not worth learning.
+        # Half of the pictures are mirrored and all get a little noise, so that patterns that only a
+        # guide recognises are not worth learning.
         mirrored = keras.random.uniform((n, 1), seed=self._control_seed) < 0.5
         pictures = ops.where(mirrored[:, :, None, None], ops.flip(pictures, axis=2), pictures)
         pictures = pictures + GUIDE_NOISE * keras.random.normal(
@@ -201,8 +201,8 @@ class NvaeTraining(keras.Model):
         return values_error(self.guides, self._known, pictures, asked)
 
     def _kl_factors(self, kl: Tensor) -> Tensor:
-        """The weight of each group's KL: warm-up, balancing while it lasts (NVAE, appendix A),
-        and the scale's own weight."""
+        """The weight of each group's KL: the warm-up, the balancing during it (NVAE, appendix A),
+        and the weight of the scale."""
         warmth = ops.minimum(self.step / self._warmup_steps, 1.0)
         sizes = ops.convert_to_tensor([float(h * w) for h, w, _ in self.nvae.latent_shapes])
         share = ops.stop_gradient(kl + 1e-2) * sizes
@@ -212,8 +212,8 @@ class NvaeTraining(keras.Model):
         )
 
     def _follow(self) -> None:
-        """Move the average towards the weights as they were before this update; it starts as a
-        plain mean of the first steps."""
+        """Update the average with the weights before this update; over the first steps it is a
+        plain mean."""
         keep = ops.minimum(self.settings.ema, self.step / (self.step + 10.0))
         for average, weight in zip(self.ema.weights, self.nvae.weights, strict=True):
             average.assign(average * keep + ops.stop_gradient(weight) * (1.0 - keep))
