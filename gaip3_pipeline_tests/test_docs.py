@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.cli import main
 from gaip3_pipeline.layout import REPOSITORY
-from gaip3_pipeline.settings import SECTIONS, InputModel
+from gaip3_pipeline.settings import SECTIONS, InputModel, of_preset, resolve
 
 PAGES = sorted(
     path
@@ -115,6 +116,15 @@ def test_settings_exist(page: Path) -> None:
             section = ""
         if section and key:
             assert key in known[section], f"{named(page)}: [{section}] has no setting {key}"
+
+
+def test_the_example_in_the_settings_file_is_valid() -> None:
+    lines = (REPOSITORY / "gaip3.toml").read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("# ["))
+    example = [line.removeprefix("# ") for line in lines[start:] if line.startswith("#")]
+    end = next(i for i, line in enumerate(example) if not re.match(r"\[|\w+ = ", line))
+    settings = resolve("seed", [tomllib.loads("\n".join(example[:end]))])
+    assert settings != of_preset("seed")
 
 
 def test_rendered_pages_are_what_the_results_say() -> None:
