@@ -265,4 +265,4 @@ def test_retouch_leaves_photographs_alone_and_names_what_it_cannot_use(
     assert np.abs(np.asarray(Image.open(tmp_path / "still" / "a.jpg"), float) - cut).mean() < 3
     refused = gaip3("retouch", folder, "--root", finished_root.path, "--out", folder)
     assert refused.exit_code == 1
-    assert "may not go where the photographs are" in refused.output
+    assert "this is the folder of the photographs" in refused.output

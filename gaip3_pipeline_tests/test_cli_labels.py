@@ -120,7 +120,7 @@ def test_the_csv_export_is_the_file_byte_for_byte(gaip3, root, tmp_path):
         assert path.read_bytes() == root.hand_labels("mouth").read_bytes()
     several = gaip3("export-labels", "csv", tmp_path / "all.csv", "--root", root.path)
     assert several.exit_code != 0
-    assert "name a folder, or one of them with --attribute" in several.output
+    assert "give a folder, or one attribute with --attribute" in several.output
 
 
 def test_an_export_leaves_out_labels_without_an_image_and_says_so(gaip3, root, tmp_path):

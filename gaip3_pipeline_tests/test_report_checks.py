@@ -41,12 +41,12 @@ def test_they_block_nothing(tmp_path):
 
 @pytest.mark.parametrize(("suspected", "passes"), [(20, True), (21, False)])
 def test_one_suspected_folder_in_fifty_passes_and_the_list_is_named(tmp_path, suspected, passes):
-    passed, said = checks._few_suspected(
+    passed, summary = checks._few_suspected(
         DataRoot(tmp_path), {"suspected": suspected, "n": 1000, "suspected_share": suspected / 1000}
     )
     assert passed is passes
-    assert f"{suspected} of 1,000" in said
-    assert "review/folders.csv" in said
+    assert f"{suspected} of 1,000" in summary
+    assert "review/folders.csv" in summary
 
 
 @pytest.mark.parametrize("moved", ["darker_mean_change_hair_color", "brighter_mean_change_mouth"])
@@ -54,9 +54,9 @@ def test_a_value_that_brightness_moves_either_way_fails_and_is_named(tmp_path, m
     root = DataRoot(tmp_path)
     assert checks._steady(root, changes())[0]
     assert checks._steady(root, changes(**{moved: -0.019}))[0]
-    passed, said = checks._steady(root, changes(**{moved: -0.03}))
+    passed, summary = checks._steady(root, changes(**{moved: -0.03}))
     assert not passed
-    assert f"{moved.partition('change_')[2]} 0.030" in said
+    assert f"{moved.partition('change_')[2]} 0.030" in summary
 
 
 def test_a_background_may_move_with_the_picture(tmp_path):
@@ -72,11 +72,11 @@ def test_nothing_is_called_steady_that_could_not_be_seen(tmp_path):
     assert not checks._steady(
         root, changes(darker_mean_change_eyes=math.nan, brighter_mean_change_eyes=0.03)
     )[0]
-    passed, said = checks._steady(
+    passed, summary = checks._steady(
         root, changes(darker_mean_change_eyes=math.nan, brighter_mean_change_eyes=math.nan)
     )
     assert not passed
-    assert "eyes nan" in said
+    assert "eyes nan" in summary
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,6 @@ def test_nothing_is_called_steady_that_could_not_be_seen(tmp_path):
 def test_an_uncertainty_too_small_or_too_large_fails(tmp_path, figures):
     root = DataRoot(tmp_path)
     assert checks._honest(root, within())[0]
-    passed, said = checks._honest(root, figures)
+    passed, summary = checks._honest(root, figures)
     assert not passed
-    assert f"head {figures['within_one_head']:.0%} and {figures['within_two_head']:.0%}" in said
+    assert f"head {figures['within_one_head']:.0%} and {figures['within_two_head']:.0%}" in summary
