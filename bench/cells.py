@@ -1,9 +1,9 @@
-"""The training time that each kind of network needs for a held-out likelihood on a root's final
-images.
+"""The training time that each kind of network needs to reach a held-out likelihood.
 
     python bench/cells.py ROOT [--kinds dense paper paper_stem] [--minutes 4 12 12] [--out FOLDER]
 
-All kinds have the same layout of latents. ``dense``: this project's cells after the strided stem;
+The data are a root's final images. All kinds have the same layout of latents. ``dense``: this
+project's cells after the strided stem;
 ``paper``: the paper's cells after the same stem; ``paper_stem``: the paper's cells after the
 paper's stem, a convolution at full size, with a decoder cell of half the width at that size. Each
 kind is trained with the root's ``[nvae]`` settings for the given minutes, at a constant learning

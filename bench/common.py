@@ -1,5 +1,4 @@
-"""Functions that several benches share: the command line, the last line, a network trained for one
-measurement."""
+"""Functions that several benches share: command line, last line, a network for one measurement."""
 
 import argparse
 import json

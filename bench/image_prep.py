@@ -1,5 +1,4 @@
-"""How fast one core turns large JPEG photographs into the pipeline's small pictures, and what
-limits it.
+"""How fast one core makes the pipeline's small pictures from JPEG photographs, and the limits.
 
     python bench/image_prep.py FOLDER [--repeats 5]
 

@@ -1,5 +1,4 @@
-"""How well the review finds wrong labels among a root's hand labels, and the cost of its
-predictions.
+"""How well the review finds wrong labels among a root's hand labels, and its cost.
 
     python bench/label_review.py ROOT [--seeds 3] [--share 0.05] [--networks EPOCHS]
                                  [--attribute mouth ...] [--second CSV]

@@ -1,5 +1,4 @@
-"""Images per second of scoring with the gender models and all input models, in batches and one by
-one.
+"""Images per second of scoring by the gender and input models, in batches and one by one.
 
     python bench/scoring.py ROOT [--images 2000] [--one-by-one 40]
 

@@ -1,4 +1,4 @@
-"""The checks of the generator: what passes, what fails, and what they say."""
+"""The checks of the generator: figures that pass, figures that fail, and the messages."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.fresh_judges import MAKES, SIZES
 from gaip3_pipeline.layout import DataRoot
 
-ROOT = DataRoot.__new__(DataRoot)  # these rules look at figures alone
+ROOT = DataRoot.__new__(DataRoot)  # these rules use only figures
 
 
 def sliders(**changes: Any) -> dict[str, Any]:
@@ -47,22 +47,24 @@ def judges(**changes: float) -> dict[str, float]:
     )
 
 
-def test_sliders_that_move_what_is_known_pass() -> None:
+def test_sliders_that_move_their_values_pass() -> None:
     assert checks._sliders(ROOT, sliders())[0]
 
 
-def test_a_slider_that_moves_a_value_that_nobody_knows_fails_and_is_named() -> None:
-    # A slope alone can be that of faces which break: on photographs the evaluator of eyes took them
-    # for closed ones.
+def test_a_slider_of_a_value_that_cannot_be_predicted_fails_and_is_named() -> None:
+    # A slope alone is not enough: on photographs the evaluator took the eyes of broken faces for
+    # closed ones.
     passed, summary = checks._sliders(ROOT, sliders(known_eyes=False))
     assert not passed
     assert "cannot be predicted on held-out pictures, so not controlled: eyes" in summary
     assert not checks._sliders(ROOT, sliders(slope_mouth=0.05))[0]
 
 
-def test_a_slider_whose_end_the_judge_finds_less_real_fails_and_says_where() -> None:
+def test_a_slider_whose_end_the_judge_finds_less_real_fails_and_its_position_is_named() -> None:
     assert checks._stay_real(ROOT, sliders(least_real_head=-2.0))[0]
-    passed, summary = checks._stay_real(ROOT, sliders(least_real_eyes=-7.5, least_real_eyes_at=0.53))
+    passed, summary = checks._stay_real(
+        ROOT, sliders(least_real_eyes=-7.5, least_real_eyes_at=0.53)
+    )
     assert not passed
     assert "eyes -7.5 at 0.53" in summary
 
@@ -78,16 +80,14 @@ def test_a_slider_whose_end_the_judge_finds_less_real_fails_and_says_where() -> 
         ({"power_3": float("nan")}, "octave 3 has nan"),
     ],
 )
-def test_what_is_not_as_photographs_have_it_is_named(
-    changes: dict[str, float], phrase: str
-) -> None:
+def test_each_difference_from_photographs_is_named(changes: dict[str, float], phrase: str) -> None:
     assert checks._sharp(ROOT, sharp())[0]
     passed, summary = checks._sharp(ROOT, sharp(**changes))
     assert not passed
     assert summary.startswith(phrase)
 
 
-def test_judges_count_only_if_they_tell_what_must_be_told_and_nothing_else() -> None:
+def test_judges_are_valid_only_if_they_detect_what_they_must_and_nothing_else() -> None:
     assert checks._judges_count(ROOT, judges())[0]
     for change in (
         {"judge_network_tells_blur": 0.85},
@@ -99,7 +99,7 @@ def test_judges_count_only_if_they_tell_what_must_be_told_and_nothing_else() -> 
         assert "Not valid" in summary
 
 
-def test_without_held_out_pictures_nothing_is_claimed() -> None:
+def test_without_held_out_pictures_the_checks_fail() -> None:
     assert not checks._sharp(ROOT, {})[0]
     assert not checks._judges_count(ROOT, {})[0]
 

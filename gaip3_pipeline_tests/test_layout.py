@@ -6,13 +6,13 @@ from pathlib import Path
 
 from gaip3_pipeline.layout import PACKAGE
 
-OF_A_TRIAL = {"doctor.py": {"first", "second"}}  # files of a temporary folder that are gone at once
-# a part of the checkpoints that their training alone knows
+OF_A_TRIAL = {"doctor.py": {"first", "second"}}  # files in a temporary folder
+# a part of the checkpoints that only the training uses
 OF_A_TRAINING = {"generator.py": {"best"}}
 
 
 def spelled(module: Path) -> Iterator[str]:
-    """What is joined to a path by ``/`` as a constant."""
+    """The constants that a module joins to a path by ``/``."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             for side in (node.left, node.right):

@@ -1,4 +1,4 @@
-"""What a finished root left in MLflow, and how runs end."""
+"""The MLflow runs and models of a finished root, and how runs end."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from gaip3_pipeline.settings import flatten, load
 from gaip3_pipeline.versions import DATA_VERSION_TAG, AssetResult, keep
 from gaip3_pipeline_tests.refreshing import TRAINED, definitions_of, instance_of
 
-MEASURED = {  # assets that train nothing and keep what they found, with files that they keep
+MEASURED = {  # assets that measure and train nothing, with files that they log
     "generator_evaluation": {
         "control.csv",
         "sweeps.jpg",
@@ -95,10 +95,10 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
     assert (
         len(client.get_metric_history(nvae.info.run_id, "loss")) == load(finished_root).nvae.epochs
     )
-    # the curve alone
+    # the curve, without the final figure
     assert min(m.step for m in client.get_metric_history(nvae.info.run_id, "bits_per_dim")) == 1
     assert 0 < nvae.data.metrics["final/bits_per_dim"] < 10
-    # a grid of samples each
+    # a grid of samples for each epoch
     assert len(client.list_artifacts(nvae.info.run_id, "images")) >= load(finished_root).nvae.epochs
 
 
@@ -115,7 +115,7 @@ def test_the_champion_is_the_version_whose_check_passed(finished_root):
         )
 
 
-def test_a_failing_check_leaves_the_champion_where_it_was_while_the_candidate_moves(tmp_path):
+def test_a_failing_check_does_not_move_the_champion_while_the_candidate_moves(tmp_path):
     root = DataRoot(tmp_path)
     definitions, tracking = definitions_of(root), tracking_of(root, load(root))
     key, check = (
@@ -178,7 +178,7 @@ def test_the_run_of_a_failed_training_is_continued_by_the_same_training_only(sto
     assert run.data.metrics == {"loss": 0.5}
 
 
-def test_runs_of_dead_processes_are_marked_and_those_of_living_ones_left(store, tmp_path):
+def test_runs_of_dead_processes_are_marked_and_those_of_living_ones_are_not(store, tmp_path):
     code = (
         "import os, sys; from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun;t ="
         " MlflowTracking(uri=sys.argv[1]); r = TrainingRun(t, asset='a', dagster_run_id='d',"
@@ -203,7 +203,7 @@ def test_without_mlflow_the_same_code_runs():
     assert run.url == ""
 
 
-def test_a_process_is_known_by_its_start_time_too():
+def test_a_process_is_identified_by_its_start_time_too():
     assert process_lives(this_process())
     host, pid, started = this_process().rsplit(":", 2)
     assert not process_lives(f"{host}:{pid}:{int(started) + 1}")

@@ -1,4 +1,4 @@
-"""Progress that a person can plan by."""
+"""Progress lines with the time left."""
 
 import io
 
@@ -28,17 +28,17 @@ def test_resumed_work_does_not_count_towards_the_rate(monkeypatch):
     assert "39s left" in lines[-1]
 
 
-def test_the_end_is_said_once_with_the_time_it_took(monkeypatch):
+def test_the_end_is_reported_once_with_the_time_it_took(monkeypatch):
     lines = shown(monkeypatch, [0, 0, 10, 75, 80], [0, 1, 100, 100])
     assert lines[-1].endswith("done in 1m 15s")
     assert sum("done in" in line for line in lines) == 1
 
 
-def test_times_are_written_as_people_say_them():
+def test_times_are_written_in_hours_minutes_and_seconds():
     assert [clock(s) for s in (4.6, 75, 3720)] == ["5s", "1m 15s", "1h 02m"]
 
 
-def test_who_watches_is_told_of_work_begun_meanwhile_and_of_no_other():
+def test_a_watcher_is_told_only_of_work_that_begins_while_it_watches():
     told, stream = [], io.StringIO()
     before = Progress("before", 1, stream)
     with watched_by(lambda *what: told.append(what)):

@@ -1,4 +1,4 @@
-"""Settings: what a file may say, and what each asset's code version hangs on."""
+"""Settings: the content of a settings file, and the settings on which code versions depend."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ def test_later_tables_win_over_the_preset_and_the_defaults():
     assert settings.nvae.height == Settings().nvae.height
 
 
-def test_one_attributes_table_leaves_the_others_alone():
+def test_the_table_of_one_attribute_does_not_change_the_others():
     plain = resolve("x", [])
     edited = resolve("x", [{"input_model_mouth": {"least_noise": 0.5}}])
     changed = [
@@ -47,7 +47,7 @@ def test_one_attributes_table_leaves_the_others_alone():
     assert changed == ["mouth"]
 
 
-def test_editing_one_preset_leaves_another_alone(tmp_path):
+def test_editing_one_preset_does_not_change_another(tmp_path):
     root = root_with(tmp_path, 'preset = "tiny"\n[presets.demo.nvae]\nepochs = 1234\n')
     assert load(root) == load(root_with(tmp_path, 'preset = "tiny"\n'))
 
@@ -113,9 +113,9 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
         of_preset("large")
 
 
-def test_settings_of_today_count_in_code_versions_and_later_ones_are_added(tmp_path):
-    # A setting that every hash held from now on would make every finished root train again: declare
-    # it with settings.added.
+def test_recorded_settings_are_in_the_code_versions_and_later_ones_are_declared_as_added(tmp_path):
+    # A new setting in the hashes would make every existing root train again: declare it with
+    # settings.added.
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
     plain = {
         kind.__name__: [f.name for f in dataclasses.fields(kind) if BEFORE not in f.metadata]
