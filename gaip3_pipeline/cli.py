@@ -54,7 +54,7 @@ def command(function: Callable[..., Any], default_root: Path | None = None) -> c
         except (SettingsError, ContractError, DuplicateStems) as e:
             raise click.ClickException(str(e)) from e
         except KeyboardInterrupt as e:
-            raise click.ClickException("interrupted; run the same command again to go on") from e
+            raise click.ClickException("interrupted; run the same command again to continue") from e
         except OSError as e:
             raise click.ClickException(f"{e.strerror or e}: {e.filename or ''}".rstrip(": ")) from e
 

@@ -26,8 +26,8 @@ from gaip3_pipeline.versions import numbers, read_figures
 KEPT = 20
 RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
 WAITING, MADE, FRESH = "waiting", "made", "fresh"  # states of an asset, with running and failed
-DIED = "its process was killed; the same refresh goes on from the last checkpoints"
-# the number of labels changed since the previous run, which it makes no sense to compare
+DIED = "its process was killed; the same refresh continues from the last checkpoints"
+# the number of labels changed since the previous run: before and after cannot be compared
 OF_THIS_RUN = "labels_changed"
 
 # The main figures of each asset, which the terminal shows; the record has all figures. Keys are
@@ -189,7 +189,7 @@ def recording(root: DataRoot, refresh_id: str, planned: Forecast) -> Iterator[Re
         record.ends(FAILED, str(e))
         raise
     except BaseException:
-        record.ends(STOPPED, "interrupted; the same refresh goes on from the last checkpoints")
+        record.ends(STOPPED, "interrupted; the same refresh continues from the last checkpoints")
         raise
     record.ends(FINISHED)
 
@@ -218,11 +218,11 @@ def headlines(results: Iterable[dict[str, Any]]) -> list[str]:
             (figures for key, figures in HEADLINES.items() if re.match(key, result["name"])), ()
         )
         found = {f["figure"]: f for f in result["figures"]}
-        said = [f"{name} {_change(found[name])}" for name in wanted if name in found]
-        if said:
-            lines.append((result["name"], ", ".join(said)))
+        changes = [f"{name} {_change(found[name])}" for name in wanted if name in found]
+        if changes:
+            lines.append((result["name"], ", ".join(changes)))
     width = max((len(name) for name, _ in lines), default=0)
-    return [f"  {name:{width}}  {said}" for name, said in lines]
+    return [f"  {name:{width}}  {changes}" for name, changes in lines]
 
 
 def _change(figure: dict[str, Any]) -> str:

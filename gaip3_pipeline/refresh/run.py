@@ -134,7 +134,7 @@ def end_dead_runs(instance: dg.DagsterInstance, tracking: MlflowTracking) -> int
         if PROCESS_TAG in run.tags and not process_lives(run.tags[PROCESS_TAG]):
             instance.report_run_failed(
                 run,
-                "The process of this run was killed; gaip3 refresh goes on from its checkpoints.",
+                "The process of this run was killed; gaip3 refresh continues from its checkpoints.",
             )
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             dead += 1

@@ -207,11 +207,11 @@ def test_an_interrupted_refresh_is_stopped_however_it_ended(root_copy, number):
     output = process.communicate(timeout=120)[0].decode()
     record = read_records(root_copy)[0]
     assert record["state"] == "stopped"
-    assert "the same refresh goes on from the last checkpoints" in record["message"]
+    assert "the same refresh continues from the last checkpoints" in record["message"]
     assert record["progress"] is None
     if number != signal.SIGKILL:
         assert record["finished"]
-        assert "interrupted; run the same command again to go on" in output
+        assert "interrupted; run the same command again to continue" in output
 
 
 def wait_for_progress(root: DataRoot, process: subprocess.Popen) -> dict:
