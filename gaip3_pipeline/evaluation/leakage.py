@@ -8,10 +8,10 @@ import numpy as np
 
 from gaip3_pipeline.imaging.duplicates import coarse, compared
 
-# Of the 1,500 most similar pairs of different photographs (of 3.9 million pairs, 2,781 photographs)
-# the largest match is .981, of painted faces .962. Twins that were re-encoded at quality 30,
-# brightened, moved by 1 or 2 pixels, or cut by up to 3 of 128 pixels and enlarged seldom have less
-# than .987 (398 of each, docs/results.md).
+# Of the 1,500 most alike pairs of different photographs (of 3.9 million, 2,781 photographs) the
+# nearest has .981, of painted ones .962; twins re-encoded at quality 30, brightened, moved by 1 or
+# 2, or cut by up to 3 of 128 pixels and enlarged seldom less than .987 (398 of each,
+# docs/results.md).
 LEAST_MATCH = 0.987
 _LEAST_WHOLE = 0.97  # least match at whole pixels: most pairs fail it and skip the finer match
 # size of pictures of means of 8 × 8 pixels, and least correlation of two of them: a twin moved by
