@@ -1,16 +1,17 @@
-"""How soon each kind of network reaches a held-out likelihood on a root's final images.
+"""The training time that each kind of network needs to reach a held-out likelihood.
 
     python bench/cells.py ROOT [--kinds dense paper paper_stem] [--minutes 4 12 12] [--out FOLDER]
 
-All have an equal latent layout. ``dense``: our cells behind the strided stem; ``paper``: the
-paper's cells behind the same stem; ``paper_stem``: the paper's cells behind the paper's stem, a
-convolution at full size, with a cell of half the width there on the decoder's side. Trains the
-root's own ``[nvae]`` settings with each kind for so many minutes of training time, at a constant
-learning rate, without control, and takes the bits/dim of the validation split (averaged weights)
-after each epoch, which does not count as time. At the end the Fréchet distances of samples to
-the validation and test splits, at the root's temperature. ``seconds`` is the time to the lowest
-bits/dim that all reached. Writes curves.jpg and a contact sheet of each kind to ``--out``. The
-last line is one JSON object.
+The data are a root's final images. All kinds have the same layout of latents. ``dense``: this
+project's cells after the strided stem;
+``paper``: the paper's cells after the same stem; ``paper_stem``: the paper's cells after the
+paper's stem, a convolution at full size, with a decoder cell of half the width at that size. Each
+kind is trained with the root's ``[nvae]`` settings for the given minutes, at a constant learning
+rate and without control. After each epoch the bits/dim of the validation split (averaged weights)
+are measured; this does not count as training time. At the end, samples at the root's temperature
+are compared with the held-out pictures. ``seconds`` is the time to the lowest bits/dim that all
+kinds reached. Writes curves.jpg and a contact sheet of each kind to ``--out``. The last line is one
+JSON object.
 """
 
 import dataclasses
@@ -37,7 +38,7 @@ from gaip3_pipeline.training_data import FinalImages, final_images
 
 Curve = list[tuple[float, float]]
 KINDS = ("dense", "paper", "paper_stem")
-CONSTANT = 10**6  # steps: of so long a cosine a training here sees only the flat beginning
+CONSTANT = 10**6  # steps: a cosine of this length is flat for the steps of a training here
 
 
 def of_kind(kind: str, base: Nvae) -> Nvae:
@@ -66,8 +67,8 @@ def curve(kind: str, data: FinalImages, settings: Nvae, minutes: float) -> tuple
     learned = {"image": images[seen], "condition": data.values[seen]}
     batches = ArrayBatches(learned, settings.batch_size, settings.seed, mirrored_at_random)
     training = NvaeTraining(settings, 60 * len(batches))
-    # Constant after a warm-up of two epochs: a schedule that ends would favour the kind that sees
-    # more of it in its time.
+    # Constant after a warm-up of two epochs: a decaying schedule would favour the kind that
+    # completes more of it in its time.
     warmed = dataclasses.replace(settings, warmup=2 * len(batches) / CONSTANT)
     training.compile(optimizer=optimizer(warmed, CONSTANT, CONSTANT), **compile_options())
     training.optimizer.build(training.trainable_variables)
@@ -89,7 +90,8 @@ def curve(kind: str, data: FinalImages, settings: Nvae, minutes: float) -> tuple
 
 
 def seconds_to(points: Curve, bits: float) -> float:
-    """When the curve first reaches ``bits``, between epochs by straight lines."""
+    """The seconds at which the curve first reaches ``bits``, interpolated linearly between
+    epochs."""
     best = np.minimum.accumulate([b for _, b in points])
     i = int(np.argmax(best <= bits))
     if i == 0:
@@ -120,7 +122,7 @@ def main() -> None:
     parser.add_argument("--out", type=folder)
     a = parser.parse_args()
     if len(a.kinds) != len(a.minutes):
-        parser.error("as many --minutes as --kinds")
+        parser.error("give as many --minutes as --kinds")
     settings = load(a.root)
     temperature = settings.samples.temperature
     data = final_images(a.root, settings)

@@ -1,4 +1,4 @@
-"""What several benches need: their command line, their last line, a throw-away network."""
+"""Functions that several benches share: command line, last line, a network for one measurement."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ def data_root(text: str) -> DataRoot:
 
 
 def folder(text: str) -> Path:
-    """The folder ``text``, made where there is none, as the type of an argument."""
+    """The folder ``text``, created if it does not exist, as the type of an argument."""
     path = Path(text)
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -40,9 +40,10 @@ def print_result(figures: dict[str, Any]) -> None:
 def network_values(
     attribute: str, images: np.ndarray, values: np.ndarray, split: np.ndarray, settings: Network
 ) -> np.ndarray:
-    """``(N,) float32``: what a convolutional network says of ``images (N, H, W, 3) uint8``.
+    """``(N,) float32``: the predictions of a convolutional network for ``images (N, H, W, 3)
+    uint8``.
 
-    It learns ``values (N,)`` where ``split (N,)`` is ``train``, and is not kept."""
+    It is trained on ``values (N,)`` where ``split (N,)`` is ``train``, and then discarded."""
     from gaip3_pipeline.training.regressor import train_regressor  # Keras, which few need
 
     with tempfile.TemporaryDirectory() as kept:

@@ -1,15 +1,15 @@
-"""How well the sliders of a root's generator work, by regressors that know painted faces exactly.
+"""How well the sliders of a root's generator work, by regressors trained on exact values.
 
     python bench/control.py ROOT EVALUATORS [--painted 4000] [--guidance 1 1.5 2]
                             [--temperature 0.8] [--faces 48]
 
-For roots of painted faces (``gaip3 demo``). EVALUATORS is a folder for what measures: women
-painted with another seed than any root's, and five regressors trained on the exact values of nine
-tenths of them, half of the pictures blurred; made at the first call (6 minutes on two cores) and
-used again. They share no picture, no label and no weights with the pipeline, whose own
-``evaluator_*`` learn from noisy labels. For each guidance: Spearman, R² of asked against measured,
-slopes, leakage and drift as ``generator_evaluation`` defines them, and a sheet of strips and a
-chart in EVALUATORS. The last line is one JSON object.
+For roots of painted faces (``gaip3 demo``). EVALUATORS is a folder for the evaluators: faces of
+women painted with a seed that no root uses, and five regressors trained on the exact values of nine
+tenths of them, with half of the pictures blurred. They are made by the first call (6 minutes on two
+cores) and reused by later ones. They share no picture, no label and no weights with the pipeline,
+whose own ``evaluator_*`` are trained on noisy labels. For each guidance: Spearman's correlation and
+R² of asked against measured values, slopes, leakage and drift as ``generator_evaluation`` defines
+them, and a sheet of strips and a chart in EVALUATORS. The last line is one JSON object.
 """
 
 import dataclasses
@@ -47,8 +47,8 @@ SEED = 991  # of the painted faces; no root uses it
 def exact_evaluators(
     where: Path, painted: int, epochs: int, settings: Images
 ) -> tuple[dict[str, Regressor], dict[str, float]]:
-    """The five regressors, trained if they are not there yet, and their R² against exact values
-    on a tenth that they did not see."""
+    """The five regressors, trained if they do not exist yet, and their R² against exact values on
+    the held-out tenth."""
     known = where / "held_out.json"
     if not known.exists():
         faces = Faces(d1=0, female=painted, male=0, size=256, seed=SEED)
@@ -84,14 +84,14 @@ def main() -> None:
     parser.add_argument("root", type=data_root)
     parser.add_argument("evaluators", type=folder)
     parser.add_argument(
-        "--model", type=Path, help="a generator's folder: drawn from its prior, without detail"
+        "--model", type=Path, help="folder of a generator to draw from its prior, without detail"
     )
     parser.add_argument("--painted", type=int, default=4000)
-    parser.add_argument("--epochs", type=int, default=16, help="of what measures")
+    parser.add_argument("--epochs", type=int, default=16, help="of the evaluators")
     parser.add_argument("--faces", type=int, default=48)
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 1.5, 2.0])
-    parser.add_argument("--detail", type=float, help="0: means alone; the root's, if not given")
+    parser.add_argument("--detail", type=float, help="0: no detail [default: the root's setting]")
     a = parser.parse_args()
     settings = load(a.root)
     evaluators, limits = exact_evaluators(a.evaluators, a.painted, a.epochs, settings.images)

@@ -1,18 +1,18 @@
-"""The detail network trained over a root's generator, measured as it learns.
+"""Training of the detail network of a root's generator, measured at regular steps.
 
     python bench/detail.py ROOT [--steps 6000] [--every 500] [--fresh] [--set learning_rate=2e-4 …]
                            [--save-start FILE] [--out FOLDER]
 
 Needs nvae_weights, aggregate_posterior, control_regressor and evaluator_* of ROOT. Figures against
-steps: power and kurtosis of each octave beside those of held-out pictures, the share of noise,
-agreement of reconstructions with their photographs, AUC of a fresh judge (regression, one seed),
-pictures a second, peak memory. --fresh begins with random weights instead of those that come
-along, gaip3_pipeline/models/detail_start.npz, which are made by
+steps: power and kurtosis of each octave compared with held-out pictures, share of noise, agreement
+of reconstructions with their photographs, AUC of a fresh judge (regression, one seed), pictures per
+second, peak memory. --fresh starts with random weights instead of the packaged ones,
+gaip3_pipeline/models/detail_start.npz, which are made by
 
     make demo && python bench/detail.py demo --fresh --steps 3500 --save-start FILE
 
-A table, and one line of JSON at the end. Sheets of forty go to FOLDER: means, with detail,
-photographs.
+Prints a table; the last line is one JSON object. Sheets of forty faces are written to FOLDER: mean
+pictures, with detail, photographs.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ SHOWN = (
 
 
 class Watch(keras.callbacks.Callback):
-    """Measures each epoch's average; the time that this takes is not counted as training."""
+    """Measures the averaged network after each epoch; this does not count as training time."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=500)
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument(
-        "--set", nargs="*", default=[], help="settings of [detail], as learning_rate=2e-4"
+        "--set", nargs="*", default=[], help="settings of [detail], such as learning_rate=2e-4"
     )
     parser.add_argument("--save-start", type=Path)
     parser.add_argument("--out", type=folder)

@@ -3,14 +3,14 @@
     python bench/full_size.py [--root FOLDER] [--d1 10000 --female 3860 --male 3013 --size 512]
                               [--to ASSET …] [--repeats 5]
 
-The assets are those that ``--to`` (all input values, if not given) is made from, and itself, in
-the order of the graph. Each runs in a process of its own, so that its peak memory is its own:
-resident anonymous memory, sampled ten times a second over the process and its children. ``own`` is
-the asset's time without start-up and observation. Then ``gaip3 ui`` serves the root, and Chromium,
-where there is one, opens the page of a set of resized pictures (to its last materialisation) and
-its contact sheet (from the click to the picture): medians of the repeats, each in a fresh browser
-context; none with ``--repeats 0``. Prints a table; the last line is one JSON object. A second call
-goes on: what is fresh takes only the time to find that out.
+Materialises the assets of ``--to`` (by default all input values) and all assets upstream, in the
+order of the graph. Each runs in a process of its own, so that its peak memory can be measured:
+resident anonymous memory of the process and its children, sampled ten times a second. ``own`` is
+the asset's time without start-up and observation. Then ``gaip3 ui`` serves the root. If Chromium is
+installed, it opens the page of a set of resized pictures (timed until its last materialisation is
+shown) and its contact sheet (timed from the click to the picture): medians of the repeats, each in
+a new browser context; ``--repeats 0`` skips this. Prints a table; the last line is one JSON object.
+A second call continues: fresh assets only take the time to see that they are fresh.
 """
 
 import argparse
@@ -47,7 +47,7 @@ write_dataset(root, load(root).faces)
 
 
 def origins(root: DataRoot, wanted: list[str]) -> list[str]:
-    """The assets ``wanted`` and all that they are made from, in the order of the graph."""
+    """The assets ``wanted`` and all assets upstream of them, in the order of the graph."""
     graph = build_defs(root).resolve_asset_graph()
     keys = {dg.AssetKey(name) for name in wanted}
     keys |= {origin for key in keys for origin in graph.get_ancestor_asset_keys(key)}
@@ -56,8 +56,8 @@ def origins(root: DataRoot, wanted: list[str]) -> list[str]:
 
 
 def measured(command: list[str]) -> tuple[float, float, str]:
-    """Wall seconds, peak anonymous memory in MiB over the process tree, and what it printed. Raises
-    on failure."""
+    """Run ``command``: its wall seconds, the peak anonymous memory in MiB of its process tree, and
+    its output. Exits if it fails."""
     start = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peak = 0.0
@@ -98,8 +98,8 @@ def own_seconds(output: str) -> dict[str, float]:
 
 
 def sized(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
-    """``parser`` with the root, ``demo/{name}`` of the repository by default, and how many
-    originals are painted into it."""
+    """``parser`` with the root, by default ``demo/{name}`` of the repository, and the numbers of
+    originals to paint."""
     parser.add_argument("--root", type=data_root, default=DataRoot(DEMO / name))
     for kind, count in (("d1", 10_000), ("female", 3_860), ("male", 3_013)):
         parser.add_argument(f"--{kind}", type=int, default=count)
@@ -107,19 +107,19 @@ def sized(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser
 
 
 def settle(root: DataRoot, settings: str) -> None:
-    """Give the root its settings, unless it has some: a second call goes on with them."""
+    """Write the root's settings unless they exist, so that a second call uses the same ones."""
     root.path.mkdir(parents=True, exist_ok=True)
     if not root.settings_file.exists():
         root.settings_file.write_text(settings, encoding="utf-8")
 
 
 def size_mib(files: Iterable[Path]) -> float:
-    """Size of those of ``files`` that there are, in MiB."""
+    """Total size of the existing ``files``, in MiB."""
     return round(sum(f.stat().st_size for f in files if f.is_file()) / 2**20, 1)
 
 
 def opening_times(root: DataRoot, asset: str, chromium: str, repeats: int) -> dict[str, float]:
-    """Seconds from asking for the page of ``asset`` to its details, and from the click to its
+    """Seconds from the request of the page of ``asset`` to its details, and from the click to its
     contact sheet."""
     from playwright.sync_api import sync_playwright
 

@@ -1,27 +1,28 @@
-"""How fast one core turns large JPEG photographs into the pipeline's small pictures, and why.
+"""How fast one core makes the pipeline's small pictures from JPEG photographs, and the limits.
 
     python bench/image_prep.py FOLDER [--repeats 5]
 
-FOLDER holds JPEG photographs. They are measured as they are where they are progressive, and
-re-saved as progressive and baseline (quality 95, 4:2:0) otherwise, in a temporary folder.
+FOLDER holds JPEG photographs. Two kinds of files are measured: progressive ones (the photographs
+themselves if all are progressive, else copies) and baseline copies. Copies have quality 95 and
+4:2:0 subsampling, in a temporary folder.
 
-Rows, in images per second of CPU time of one core, since wall time on a shared machine measures the
-neighbours too; the variants take turns at each picture, and the median of each picture's repeats
+Rows are images per second of CPU time of one core, since wall time on a shared machine depends on
+other processes. The variants alternate on each picture, and the median of each picture's repeats
 counts:
 
-- ``ours``: the project's way from file to small picture: read the file, check its markers, decode,
+- ``ours``: the project's path from file to small picture: read the file, check its markers, decode,
   crop, area-resize;
-- ``ours_to_jpeg``: the same, encoded as the JPEG that ``resized/`` holds;
-- ``pillow_full``, ``opencv_full``: nothing but reading the file and decoding it in full;
-- ``decoder_limit``: nothing but reading the file and libjpeg-turbo's decode at the scale that
-  ``ours`` uses.
+- ``ours_to_jpeg``: the same, then encoded as the JPEG that ``resized/`` holds;
+- ``pillow_full``, ``opencv_full``: only reading the file and decoding it at full size;
+- ``decoder_limit``: only reading the file and libjpeg-turbo's decoding at the scale that ``ours``
+  uses.
 
-The limit is entropy decoding: at 1/8 hardly any transform is left, and still every coefficient's
-code has to be read. A progressive file keeps most of them in scans that 1/8 does not need, and
-``ours`` skips those, so it may exceed the limit there. A baseline file interleaves all, and
-nothing can be skipped. ``mean_abs_diff`` (grey levels) is between ``ours`` before encoding and a
-full decode with area resize; ``two_process_speedup`` is the wall-clock rate of two processes over
-that of one. Prints a table; the last line is one JSON object.
+The limit is entropy decoding: at scale 1/8 hardly any transform remains, but the code of every
+coefficient must be read. A progressive file has most coefficients in scans that scale 1/8 does not
+need. ``ours`` skips these scans, so it may exceed the limit there. A baseline file interleaves all
+coefficients, and nothing can be skipped. ``mean_abs_diff`` (grey levels) compares ``ours`` before
+encoding with a full decode and area resize; ``two_process_speedup`` is the wall-clock rate of two
+processes over that of one. Prints a table; the last line is one JSON object.
 """
 
 import multiprocessing
@@ -61,7 +62,7 @@ def ours(path: Path) -> np.ndarray:
 
 
 def ours_to_jpeg(path: Path) -> bytes:
-    """The file that the pipeline keeps of it."""
+    """The JPEG of the small picture, as the pipeline makes it."""
     return resize_picture(read_picture(path, SETTINGS.max_pixels)[0], path.name, SETTINGS)[0]
 
 
@@ -81,7 +82,7 @@ def opencv(path: Path, factor: int) -> np.ndarray:
 
 
 def measure(paths: list[Path], repeats: int) -> dict[str, float]:
-    """The figures of one kind of file."""
+    """The figures of one kind of files."""
     sizes = [Image.open(path).size for path in paths]
     factors = [reduction(width, height, TARGET) for width, height in sizes]
     variants: dict[str, Callable[[int], object]] = {
@@ -97,8 +98,8 @@ def measure(paths: list[Path], repeats: int) -> dict[str, float]:
     seconds: dict[str, list[list[float]]] = {name: [[] for _ in paths] for name in names}
     for repeat in range(repeats):
         for i in range(len(paths)):
-            # Each comes after each other in turn, since the one before leaves the file in the
-            # processor's caches.
+            # The order rotates, since each variant leaves the file in the processor's caches for
+            # the next one.
             first = repeat % len(names)
             for name in names[first:] + names[:first]:
                 start = time.process_time()

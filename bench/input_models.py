@@ -1,15 +1,15 @@
-"""How well the input models do out of fold on a root's labels, beside networks for each value.
+"""Out-of-fold figures of the input models on a root's labels, compared with convolutional networks.
 
     python bench/input_models.py ROOT [--networks [EPOCHS]] [--folds 4] [--attribute head ...]
 
-ROOT must hold what input_model_{attr} is made from (``gaip3 refresh --root ROOT --select
-input_model_head`` makes it). Fold = split bucket modulo folds, so twins stay together; each
-labelled picture is predicted by the model that did not see it. ``--networks`` trains the
-convolutional network that the evaluators are (60 epochs, if not given, without blur) in as many
-folds: 10 to 40 s a fold and value for 790 pictures on two cores. Of painted faces the R² against
-the exact values is given too (``exact``), and that of the labels' mean at each exact value
-(``taught``), which is what a perfect learner of such labels would say. ``seconds`` are those of
-all folds. Prints a table; the last line is one JSON object.
+ROOT must hold the assets upstream of input_model_{attr} (``gaip3 refresh --root ROOT --select
+input_model_head`` makes them). The fold is the split bucket modulo the number of folds, so twins
+are in one fold; each labelled picture is predicted by the model that was not trained on it.
+``--networks`` also trains the convolutional network of the evaluators, without blur (60 epochs by
+default), in as many folds: 10 to 40 s per fold and value for 790 pictures on two cores. For painted
+faces there are also the R² against the exact values (``exact``) and the R² of the labels' mean at
+each exact value (``taught``), which is the prediction of a perfect learner of such labels.
+``seconds`` are those of all folds. Prints a table; the last line is one JSON object.
 """
 
 import time
@@ -36,7 +36,7 @@ SHOWN = ("n", "r2", "r2_low", "r2_high", "mae", "spearman")
 def of_process(
     root: DataRoot, attribute: str, table: pd.DataFrame, fold: np.ndarray, settings: InputModel
 ) -> np.ndarray:
-    """Out-of-fold values of the input model, which learns from pictures and their brightness
+    """Out-of-fold values of the input model, which is trained on pictures and their brightness
     copies."""
     features, groups = labelled_features(root, table.key)
     values = with_copies(attribute, table.value.to_numpy(), table.stem)
@@ -62,7 +62,7 @@ def of_network(
 
 
 def exact_values(root: DataRoot, keys: pd.Series, attribute: str) -> np.ndarray | None:
-    """What the painter painted; None for photographs."""
+    """The exact values of painted faces; None for photographs."""
     if not root.truth.exists():
         return None
     truth = pd.read_csv(root.truth, dtype={"file": str})

@@ -1,19 +1,19 @@
-"""How well wrong labels are found on a root's own hand labels, and what the predictions cost.
+"""How well the review finds wrong labels among a root's hand labels, and its cost.
 
     python bench/label_review.py ROOT [--seeds 3] [--share 0.05] [--networks EPOCHS]
                                  [--attribute mouth ...] [--second CSV]
 
 ROOT must hold checked labels, images and their features (``gaip3 refresh --root ROOT --select
 label_review`` makes them). The predictions are those of ``label_review``: regressions on these
-features, out of fold. In a share of the labels, another level drawn with its frequency among the
-labels is planted; the wrong labels that were there already count against the method. Average
-precision and the precision among as many as were planted, of the suspicion (``review``) and of
-the plain residual, means over the seeds. ``--networks`` puts convolutional networks beside the
-regressions: cross-fitted in 3 folds of so many epochs on the first seed's labels (10 s to 1 min a
+features, out of fold. A share of the labels is replaced by another level, drawn with its frequency
+among the labels; wrong labels that existed before count against the method. Reported are the
+average precision, and the precision among as many labels as were replaced, of the suspicion
+(``review``) and of the plain residual, as means over the seeds. ``--networks`` adds convolutional
+networks: cross-fitted in 3 folds with the given epochs on the first seed's labels (10 s to 1 min a
 fold), alone (``network``) and averaged with the regressions (``both``). ``--second`` is an
-independent labelling of some images (columns ``gender``, ``name`` and the attributes): how well
-the suspicion tells apart those to which it gives another value (``auc``). Prints a table; the last
-line is one JSON object.
+independent labelling of some images (columns ``gender``, ``name`` and the attributes); ``auc``
+measures how well the suspicion ranks the labels that differ from it. Prints a table; the last line
+is one JSON object.
 """
 
 import time
@@ -39,7 +39,7 @@ Figures = dict[str, Any]
 
 
 def planted(values: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """``values`` with wrong ones among them, and ``(N,) bool`` of which."""
+    """``values`` with a ``share`` of wrong ones, and ``(N,) bool`` that marks them."""
     generator = np.random.default_rng(seed)
     wrong = np.zeros(len(values), bool)
     wrong[generator.choice(len(values), round(share * len(values)), replace=False)] = True
@@ -49,7 +49,7 @@ def planted(values: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np
 
 
 def found(score: np.ndarray, wrong: np.ndarray) -> Figures:
-    """Average precision of ``score``, and the precision among as many as are wrong."""
+    """Average precision of ``score``, and its precision among as many labels as are wrong."""
     hits = wrong[np.argsort(-score, kind="stable")]
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     return {
@@ -73,8 +73,8 @@ def of_network(
 def told_apart(
     attribute: str, second: pd.DataFrame, suspicion: np.ndarray, table: pd.DataFrame
 ) -> Figures:
-    """How well ``suspicion`` of the labels in ``table`` ranks those that the ``second`` labelling
-    sets otherwise: AUC and counts."""
+    """How well ``suspicion`` of the labels in ``table`` ranks those that differ in the ``second``
+    labelling: AUC and counts."""
     mine = pd.DataFrame({"key": table.key, "value": table.value, "suspicion": suspicion})
     keys = [
         f"{SET_OF_SEX[sex.lower()].id}/{Path(name).stem}"
@@ -83,14 +83,14 @@ def told_apart(
     others = pd.DataFrame({"key": keys, "other": second[attribute].to_numpy()})
     both = mine.merge(others, on="key").dropna()
     differ = both.value != both.other
-    looks = both.suspicion > LOOKS_WRONG
+    suspected = both.suspicion > LOOKS_WRONG
     auc = roc_auc(both.suspicion.to_numpy(), differ.to_numpy())
     return {
         "n": len(both),
         "differ": int(differ.sum()),
         "auc": round(auc, 3),
-        "look_wrong": int(looks.sum()),
-        "of_them": int((looks & differ).sum()),
+        "look_wrong": int(suspected.sum()),
+        "of_them": int((suspected & differ).sum()),
     }
 
 
@@ -127,11 +127,11 @@ def main() -> None:
             given, wrong = planted(values, a.share, seed)
             fitted = cross_fit(features, given, bucket, mirrored)
             review = review_labels(given, fitted.predicted, fitted.variance)
-            look = review.suspicion > LOOKS_WRONG
+            suspected = review.suspicion > LOOKS_WRONG
             counts = {
                 "expected_wrong": review.expected_wrong,
-                "look_wrong": int(look.sum()),
-                "of_them": int((look & wrong).sum()),
+                "look_wrong": int(suspected.sum()),
+                "of_them": int((suspected & wrong).sum()),
             }
             tried["review"].append(found(review.suspicion, wrong) | counts)
             tried["residual"].append(found(np.abs(given - fitted.predicted), wrong))

@@ -1,18 +1,18 @@
-"""How many labels at random do the work of well-chosen ones, on a root's own hand labels.
+"""How many random labels are worth as much as well-chosen ones, on a root's own hand labels.
 
     python bench/labelling.py ROOT [--seeds 6] [--attribute mouth ...] [--networks [EPOCHS]]
                               [--out curve.jpg]
 
 ROOT must hold checked labels, images and their features (``gaip3 refresh --root ROOT --select
-label_review`` makes them). The labels are dealt out anew: in each fold (split bucket modulo
-``--folds``, so twins stay together) the other ones are the pool. Both ways start from the same
-labels at random, the first of ``--counts``; then either as many again at random, or those that
-``label_review`` would put first, in rounds, each round with models of the labels so far. R² is
-that of the review's own regressions over the held-out pictures of all folds. ``equivalent`` is
-the number of labels at random that reach the R² of ``--chosen`` well-chosen ones, null where none
-does; its interval is over the seeds, of which there must be two. ``--networks`` also trains a
-convolutional network (60 epochs, if not given) on so many labels of either kind (first seed; 10 to
-20 s a training). Writes a picture of the curves of held-out R² to ``--out``; prints a table; the
+label_review`` makes them). Labelling is simulated: for each fold (split bucket modulo ``--folds``,
+so twins are in one fold) the labels of the other folds are the pool. Both ways start with the same
+random labels, as many as the first of ``--counts``. Then labels are added up to the next count,
+either at random or those that ``label_review`` would rank first with models of the labels so far.
+R² is that of the review's regressions over the held-out pictures of all folds. ``equivalent`` is
+the number of random labels that reach the R² of ``--chosen`` well-chosen ones, null if no number
+does; its interval is over the seeds, of which there must be at least two. ``--networks`` also
+trains a convolutional network (60 epochs by default) on ``--chosen`` labels of either way (first
+seed; 10 to 20 s a training). Writes a chart of the held-out R² to ``--out`` and prints a table; the
 last line is one JSON object.
 """
 
@@ -63,7 +63,8 @@ class Labels:
 
 @dataclass(frozen=True)
 class Curves:
-    """``r2``: way to ``(seeds, counts)`` R²; ``orders``, of the first seed: way to fold to rows."""
+    """``r2``: R² ``(seeds, counts)`` by way; ``orders``: rows by way and fold, for the first
+    seed."""
 
     r2: dict[str, np.ndarray]
     orders: dict[str, dict[int, np.ndarray]]
@@ -72,8 +73,8 @@ class Curves:
 def dealt(
     way: str, labels: Labels, pool: np.ndarray, counts: Sequence[int], seed: Sequence[int]
 ) -> tuple[np.ndarray, list[list[KernelRegression]]]:
-    """Rows of ``pool`` in the order in which they get their label, and the models at each of
-    ``counts`` that the pool fills."""
+    """Rows of ``pool`` in the order in which they are labelled, and the models at each of
+    ``counts`` up to the size of the pool."""
     values, features = labels.values, labels.features
     shuffled = np.random.default_rng(seed).permutation(pool)
     order = shuffled[: counts[0]]
@@ -95,7 +96,7 @@ def dealt(
 
 
 def curves(labels: Labels, counts: Sequence[int], seeds: int) -> Curves:
-    """The R² of each way at those of ``counts`` that every pool fills."""
+    """The R² of each way at those of ``counts`` that every pool reaches."""
     r2: dict[str, list[list[float]]] = {way: [] for way in WAYS}
     orders: dict[str, dict[int, np.ndarray]] = {way: {} for way in WAYS}
     truth = np.concatenate([labels.values[labels.fold == k] for k in labels.folds])
@@ -114,8 +115,8 @@ def curves(labels: Labels, counts: Sequence[int], seeds: int) -> Curves:
 
 
 def equivalent(random: np.ndarray, chosen: np.ndarray, counts: Sequence[int], n: int) -> float:
-    """How many labels at random reach the R² of ``n`` chosen ones; infinite where the curve does
-    not reach it."""
+    """How many random labels reach the R² of ``n`` chosen ones; infinite if the curve does not
+    reach it."""
     curve = np.maximum.accumulate(random.mean(axis=0))
     target = chosen.mean(axis=0)[counts.index(n)]
     return float("inf") if target > curve[-1] else float(np.interp(target, curve, counts))
@@ -124,10 +125,11 @@ def equivalent(random: np.ndarray, chosen: np.ndarray, counts: Sequence[int], n:
 def interval(
     random: np.ndarray, chosen: np.ndarray, counts: Sequence[int], n: int, draws: int = 2000
 ) -> list[float]:
-    """95 % bootstrap interval of :func:`equivalent` over the seeds, which both ways share."""
+    """The 95 % bootstrap interval of :func:`equivalent` over the seeds, which both ways share."""
     picks = np.random.default_rng(0).integers(0, len(random), (draws, len(random)))
     found = [equivalent(random[p], chosen[p], counts, n) for p in picks]
-    # One that was found, not a mean of two: there is none of a number and infinity.
+    # A value that occurred, without interpolation, which is undefined between a number and
+    # infinity.
     low, high = np.percentile(found, [2.5, 97.5], method="nearest").tolist()
     return [low, high]
 
@@ -135,8 +137,8 @@ def interval(
 def of_networks(
     attribute: str, images: np.ndarray, labels: Labels, found: Curves, n: int, epochs: int
 ) -> dict[str, float]:
-    """R² over all folds of a convolutional network trained on the first ``n`` labels of either
-    order."""
+    """R² over all folds of a convolutional network trained on the first ``n`` labels of each
+    way."""
     out = {}
     for way in WAYS:
         predicted = np.zeros(len(labels.values), np.float32)
@@ -151,7 +153,7 @@ def of_networks(
 
 
 def rare(attribute: str, values: np.ndarray) -> np.ndarray:
-    """``(N,) bool``: values that few pictures have; of eyes, those that are half closed or more."""
+    """``(N,) bool``: values that few pictures have; for eyes, values up to half closed."""
     if attribute == "eyes":
         return values <= 0.5
     levels, counts = np.unique(values, return_counts=True)
@@ -159,7 +161,8 @@ def rare(attribute: str, values: np.ndarray) -> np.ndarray:
 
 
 def picture(path: Path, rows: dict[str, dict[str, Any]]) -> None:
-    """The curves of all attributes, a panel each; bands are the standard error over the seeds."""
+    """Write a chart of the curves of all attributes; bands are the standard error over the
+    seeds."""
     figure = Figure(figsize=(3.1 * len(rows), 2.9), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(rows)))
     for axes, (attribute, row) in zip(panels, rows.items(), strict=True):
@@ -176,12 +179,12 @@ def picture(path: Path, rows: dict[str, dict[str, Any]]) -> None:
 
 
 def finite(number: float) -> int | None:
-    """``number`` as JSON can say it."""
+    """``number`` rounded, or None if it is infinite, since JSON has no infinity."""
     return round(number) if np.isfinite(number) else None
 
 
 def main() -> None:
-    """Deal, fit, report."""
+    """Simulate, fit, report."""
     parser = command_line(__doc__)
     parser.add_argument("root", type=data_root)
     parser.add_argument("--seeds", type=int, default=6)

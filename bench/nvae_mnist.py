@@ -1,16 +1,17 @@
-"""NVAE on dynamically binarised MNIST, in nats, beside the paper's 78.01.
+"""NVAE on dynamically binarised MNIST, in nats, compared with the paper's 78.01.
 
     python bench/nvae_mnist.py FOLDER --data MNIST [--epochs 400] [--minutes 60] [--k 100]
                                [--images 1000] [--size cpu]
 
 MNIST is a folder with ``train-images-idx3-ubyte.gz`` and ``t10k-images-idx3-ubyte.gz``. Trains on
-the 60,000 training pictures, each pixel white with the probability of its grey level, drawn anew
-every time, and stops after so many minutes or epochs. The same command goes on from the checkpoint
-in FOLDER (files of at most 16 MiB: copy the folder to go on at another machine, under another
-backend too). Then the bound on test pictures binarised once: the ELBO, and the importance-weighted
-estimate of the negative log-likelihood with ``k`` posterior samples each (IWAE), of the averaged
-weights: of all 10,000 with ``--images 10000``, else of so many at equal intervals. Every epoch is a
-line of FOLDER/curve.csv. The last line is one JSON object.
+the 60,000 training pictures, in which each pixel is white with the probability of its grey level,
+drawn again for every batch, and stops after the given minutes or epochs. The same command continues
+from the checkpoint in FOLDER (files of at most 16 MiB; the folder can be copied to continue on
+another machine, also under another backend). Then the averaged weights are evaluated on test
+pictures binarised once: the ELBO, and the importance-weighted estimate of the negative
+log-likelihood with ``k`` posterior samples each (IWAE). ``--images`` is the number of test
+pictures, at equal intervals; 10000 are all. Every epoch is a line of FOLDER/curve.csv. The last
+line is one JSON object.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ MNIST = Nvae(
     batch_size=100,
     kl_warmup=0.1,
     ema=0.999,
-    # All are 1: here the likelihood is the aim, not the samples of a short training.
+    # All are 1, since here the likelihood is measured and not the quality of samples.
     kl_weights=(1.0,) * 5,
 )
 # Scales of 1, 2, 4, 7 and 14 pixels.
@@ -62,7 +63,7 @@ SIZES = {
         latents=(32, 0, 20, 20, 4),
         cells=(1, 0, 5, 10, 2),
     ),
-    # for trying the command
+    # for tests of the command
     "tiny": dataclasses.replace(
         MNIST, channels=(8, 8, 8, 8, 8), latents=(4, 0, 0, 0, 0), cells=(1, 0, 0, 0, 0)
     ),
@@ -70,7 +71,7 @@ SIZES = {
 
 
 class StopAfter(keras.callbacks.Callback):
-    """Stops at the end of the epoch in which the time is up."""
+    """Stops at the end of the epoch in which the time limit is reached."""
 
     def __init__(self, minutes: float) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ def binarised(
 
 
 def seconds_of(curve: Path) -> float:
-    """What the epochs so far took, over all calls."""
+    """The seconds of all epochs so far, over all calls."""
     last = curve.read_text().splitlines()[-1].split(",")[1]
     return 0.0 if last == "seconds" else float(last)
 
@@ -117,19 +118,19 @@ def main() -> None:
         "--epochs",
         type=int,
         default=400,
-        help="of the whole training, over all calls: the learning rate falls to its end",
+        help="of the whole training, over all calls; the learning rate decreases until the last",
     )
     parser.add_argument("--minutes", type=float, default=math.inf, help="of this call")
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument(
-        "--limit", type=int, help="train on so many pictures only, for trying the command"
+        "--limit", type=int, help="number of training pictures, for tests of the command"
     )
-    parser.add_argument("--device", default="2 CPU cores", help="as the report shall name it")
+    parser.add_argument("--device", default="2 CPU cores", help="hardware to name in the result")
     a = parser.parse_args()
     train = read_pictures(a.data / "train-images-idx3-ubyte.gz")[: a.limit]
     test = read_pictures(a.data / "t10k-images-idx3-ubyte.gz")
-    # evenly over the file, whose first half is easier than its second
+    # at equal intervals, since the first half of the file is easier than the second
     test = test[:: len(test) // a.images][: a.images]
     settings = dataclasses.replace(SIZES[a.size], cell=a.cell, epochs=a.epochs)
     seed_everything(settings.seed)
@@ -137,8 +138,8 @@ def main() -> None:
     total = a.epochs * len(batches)
     training = NvaeTraining(settings, total)
     training.compile(optimizer=optimizer(settings, total, total), **compile_options())
-    # A setting that the code gets later, and that stays at its default, does not end a training of
-    # many stretches.
+    # Only settings that differ from their defaults, so that a setting added to the code later does
+    # not prevent an old training from continuing.
     named = dataclasses.asdict(settings).items()
     chosen = {k: v for k, v in named if v != getattr(Nvae(), k)}
     curve = a.folder / "curve.csv"

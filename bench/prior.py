@@ -1,19 +1,21 @@
-"""Where latents should be drawn: what is wrong with those drawn now, and which density fits better.
+"""Which latent groups are drawn badly, and which density fits the latents of pictures better.
 
     python bench/prior.py ROOT [--steps 4000] [--width 512]
 
-Needs nvae_weights and aggregate_posterior of ROOT. Two tables, and one line of JSON at the end.
+Needs nvae_weights and aggregate_posterior of ROOT. Prints two tables; the last line is one JSON
+object.
 
-1. One latent group at a time. Held-out pictures are encoded and decoded with their values, once as
-   they are and once with one group drawn from the aggregate posterior instead. A regression
-   (evaluation/fresh_judges.py) tells each set from the pictures themselves, at a quarter of the
-   size, where blur does not count: the group whose drawing raises its AUC most is the one that
-   draws badly.
-2. Mean log density of held-out latents above the prior's, in nats for each picture: the Gaussian of
-   each group given the values, that is in use; one Gaussian of all groups together; a flow trained
-   by conditional flow matching (Lipman et al. 2023, arXiv 2210.02747) from the first, its density
-   by Hutchinson's estimator of the divergence (Grathwohl et al. 2019, arXiv 1810.01367), after each
-   quarter of its steps.
+1. One latent group at a time. Held-out pictures are encoded and decoded with their values, once
+   unchanged and once with one group drawn from the aggregate posterior. A regression
+   (evaluation/fresh_judges.py) separates each set from the pictures, at a quarter of the size,
+   where
+   blur has no effect. The group whose drawing increases the AUC most is drawn worst.
+2. The mean log density of held-out latents above the prior's, in nats per picture, for three
+   densities: the Gaussian of each group given the values, which is in use; one Gaussian of all
+   groups
+   together; and a flow that starts from the first, trained by conditional flow matching (Lipman et
+   al. 2023, arXiv 2210.02747). The flow's density uses Hutchinson's estimator of the divergence
+   (Grathwohl et al. 2019, arXiv 1810.01367) and is reported after each quarter of its steps.
 """
 
 import keras
@@ -48,22 +50,24 @@ def main() -> None:
     posterior = load_aggregate_posterior(a.root.aggregate_posterior)
     generator = FaceGenerator(load_nvae(a.root.nvae), posterior)
     _, groups = np.unique(data.table.original[~learned], return_inverse=True)
-    told = by_group(generator, data.images[~learned], groups, data.values[~learned])
+    by_way = by_group(generator, data.images[~learned], groups, data.values[~learned])
     print(f"\n{'redrawn':<16} AUC at a quarter, of {n} held-out pictures")
-    for name, auc in told.items():
+    for name, auc in by_way.items():
         print(f"{name:<16} {auc:.3f}", flush=True)
     nats = densities(generator, data.images, data.values, learned, a.steps, a.width)
     print(f"\n{'density':<24} nats, held out    nats, learned")
     for name, (held_out, seen) in nats.items():
         print(f"{name:<24} {held_out:13.1f} {seen:16.1f}")
-    print_result({"root": a.root.path.name, "n": n, "n_train": n_train, "auc": told, "nats": nats})
+    print_result(
+        {"root": a.root.path.name, "n": n, "n_train": n_train, "auc": by_way, "nats": nats}
+    )
 
 
 def by_group(
     generator: FaceGenerator, held_out: np.ndarray, groups_of: np.ndarray, values: np.ndarray
 ) -> dict[str, float]:
-    """AUC against the pictures of their reconstructions, of those with one group drawn, and of
-    those with all drawn."""
+    """AUC of pictures against their reconstructions, against those with one group drawn, and
+    against those with all groups drawn."""
     n = len(values)
     own = generator.encoded(held_out, values)
     drawn = generator.latents(9_000_000 + np.arange(n), values)
@@ -73,13 +77,13 @@ def by_group(
     ways["all"] = list(range(len(own)))
     nvae, quarter = generator.nvae.settings, SIZES["quarter"]
     real, regression = side_of(shrink(held_out, nvae.height, nvae.width), groups_of), Regression()
-    told = {}
+    by_way = {}
     for name, groups in ways.items():
         latents = [drawn[g] if g in groups else own[g] for g in range(len(own))]
         fake = side_of(as_bytes(generator.means(latents, values)), groups_of)
         aucs = [told_apart(real, fake, regression, quarter, seed) for seed in range(SEEDS)]
-        told[name] = float(np.mean(aucs))
-    return told
+        by_way[name] = float(np.mean(aucs))
+    return by_way
 
 
 def densities(
@@ -90,7 +94,7 @@ def densities(
     steps: int,
     width: int,
 ) -> dict[str, tuple[float, float]]:
-    """Nats above the prior's density of held-out and of learned pictures, for each density."""
+    """For each density the mean nats above the prior's, of held-out and of training pictures."""
     posterior = generator.posterior
     assert posterior is not None
     draws = [generator.encoded(images, values, draw) for draw in range(DRAWS)]
@@ -108,7 +112,7 @@ def densities(
 
 
 def _in_rows(latents: list[np.ndarray]) -> np.ndarray:
-    """``(N, k)``: all latents of a picture side by side."""
+    """``(N, k)``: all latents of each picture, concatenated."""
     return np.concatenate([level.reshape(len(level), -1) for level in latents], axis=1)
 
 
@@ -117,8 +121,8 @@ def _both(nats: np.ndarray, learned: np.ndarray) -> tuple[float, float]:
 
 
 def _joint(flat: np.ndarray, values: np.ndarray, learned: np.ndarray) -> np.ndarray:
-    """Nats of a Gaussian of all groups, its mean linear in the values, its covariance shrunk as
-    that in use."""
+    """Nats of a Gaussian of all groups, with a mean linear in the values and a covariance shrunk as
+    in ``fit_aggregate_posterior``."""
     rows = np.concatenate(list(flat[:, learned]))
     given = with_one(np.tile(values[learned], (len(flat), 1)))
     offset = np.linalg.lstsq(given, rows, rcond=1e-3)[0]
@@ -133,16 +137,17 @@ def _joint(flat: np.ndarray, values: np.ndarray, learned: np.ndarray) -> np.ndar
 
 
 def _flow(k: int, width: int) -> keras.Model:
-    """The velocity of a place ``(B, k)`` at a time ``(B, 1)`` given values ``(B, 5)``."""
+    """A network for the velocity at a place ``(B, k)`` and a time ``(B, 1)``, given values ``(B,
+    5)``."""
     place, time, values = keras.Input((k,)), keras.Input((1,)), keras.Input((5,))
     turns = [f(np.pi * m * time) for m in (0.5, 1, 2, 4) for f in (ops.sin, ops.cos)]
     waves = ops.concatenate(turns, axis=1)
-    said = layers.Dense(width, activation="silu")(ops.concatenate([time, waves, values], axis=1))
-    h = layers.Dense(width)(place) + said
+    context = layers.Dense(width, activation="silu")(ops.concatenate([time, waves, values], axis=1))
+    h = layers.Dense(width)(place) + context
     for _ in range(2):
         step = layers.Dense(width, activation="silu")(layers.LayerNormalization()(h))
         step = layers.Dropout(0.1)(step)
-        h = h + layers.Dense(width)(step) + layers.Dense(width)(said)
+        h = h + layers.Dense(width)(step) + layers.Dense(width)(context)
     velocity = layers.Dense(k, kernel_initializer="zeros")(layers.LayerNormalization()(h))
     model = keras.Model([place, time, values], velocity)
     model.compile(keras.optimizers.AdamW(3e-4, weight_decay=1e-2), "mse", **compile_options())
@@ -161,8 +166,8 @@ def _train(flow: keras.Model, white: np.ndarray, values: np.ndarray, steps: int,
 
 
 def log_density_gain(flow: keras.Model, white: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """``(N,)`` nats of ``white (N, k)`` above the standard normal density that the flow begins
-    with, by midpoints from 1 back to 0."""
+    """``(N,)`` nats of ``white (N, k)`` above the standard normal density from which the flow
+    starts, integrated from time 1 back to 0 by the midpoint rule."""
     n, generator = len(white), np.random.default_rng(0)
     along = gradient(lambda a: ops.sum(flow([a[0], a[1], a[2]], training=False) * a[3], axis=1))
     place, volume = white.astype(np.float32), np.zeros(n)

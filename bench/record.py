@@ -1,11 +1,11 @@
-"""Figures of a refreshed root as JSON lines, to be kept in bench/results/.
+"""Figures of a refreshed root as JSON lines, for the files in bench/results/.
 
     python bench/record.py ROOT --command "make demo" [--name demo] [ASSET:FIGURE …] \\
         >> bench/results/detail.jsonl
 
-A line for each figure: what made the root, date, commit, hardware, n, value and, where the asset
-has it, its interval. Without ASSET:FIGURE those of the generator's evaluation. A commit of a tree
-with uncommitted changes ends in "+".
+Each line has a figure with its value, n, interval (if the asset has one), the command that made the
+root, date, commit and hardware. Without ASSET:FIGURE, the figures are those of the generator's
+evaluation and of retouching. The commit of a tree with uncommitted changes ends in "+".
 """
 
 import math
@@ -58,8 +58,8 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("root", type=data_root)
     parser.add_argument("figures", nargs="*", default=DEFAULT)
-    parser.add_argument("--command", required=True, help="what made the root")
-    parser.add_argument("--name", help="what the lines call the root [default: its folder]")
+    parser.add_argument("--command", required=True, help="the command that made the root")
+    parser.add_argument("--name", help="the name of the root in the lines [default: its folder]")
     a = parser.parse_intermixed_args()
     same = {
         "root": a.name or a.root.path.name,
@@ -107,7 +107,7 @@ def count_of(figures: dict[str, Any], name: str) -> int | None:
 
 
 def commit() -> str:
-    """The commit of the code, with "+" for changes that are not committed."""
+    """The commit of the code, followed by "+" if there are uncommitted changes."""
 
     def git(*words: str) -> str:
         command = ["git", *words]

@@ -1,15 +1,14 @@
-"""A refresh at the full size: when nothing changed, and after labels of one attribute changed.
+"""The time of a refresh at full size: without changes, and after labels of one attribute changed.
 
     python bench/refresh.py [--root FOLDER] [--d1 10000 --female 3860 --male 3013] [--repeats 5]
 
-Paints 16,873 originals of 256² (33,746 images of 128 × 104 with the brightened ones), makes every
-asset once and measures ``gaip3 refresh`` from its start to its end, as a user types it. The input
-models have the shipped settings, so that relabelling is the real one; the networks are as small
-and as shortly trained as those of the tests, since here they only have to be there.
-``unchanged_s`` is the median of the repeats. ``relabel_one_s`` is the time after 12 labels of
-mouth moved by a quarter, until its model, the values that it writes for every image and their
-checks are fresh again. Prints where the time goes; the last line is one JSON object. A second call
-uses the same root, with the settings that it has.
+Paints 16,873 originals of 256² (33,746 images of 128 × 104 with the brightness copies),
+materialises every asset once, and measures the wall time of ``gaip3 refresh``. The input models
+have the default settings, so that the time after relabelling is realistic; the networks are as
+small and trained as briefly as those of the tests, since they only have to exist. ``unchanged_s``
+is the median of the repeats. ``relabel_one_s`` is the time after 12 labels of mouth changed by a
+quarter, until its model, the values of all images and their checks are fresh again. Prints the time
+of each part; the last line is one JSON object. A second call uses the same root with its settings.
 """
 
 import argparse
@@ -36,7 +35,7 @@ def settings_of(a: argparse.Namespace) -> str:
         "faces": f"d1 = {a.d1}\nfemale = {a.female}\nmale = {a.male}\nsize = 256\n",
         # as many updates as in the tests
         "gender_model": f"epochs = {max(1, 6000 // labelled)}\n",
-        # the tiny gender model is sure of nobody; here every image shall have its values
+        # the tiny gender model is never certain; with 0 every image gets its values
         "final_dataset": "threshold = 0.0\n",
         "evaluator": ONCE,
         "control_regressor": ONCE,
@@ -47,7 +46,7 @@ def settings_of(a: argparse.Namespace) -> str:
 
 
 def refresh(root: DataRoot, *words: str) -> tuple[float, str]:
-    """Seconds of ``gaip3 refresh`` and what it printed. Raises on failure."""
+    """Run ``gaip3 refresh``: its seconds and its output. Exits if it fails."""
     start = time.monotonic()
     command = [*GAIP3, "refresh", "--root", str(root.path), *words]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -72,7 +71,7 @@ def relabel(root: DataRoot, attribute: str) -> None:
 
 
 def main() -> None:
-    """Paint, make everything once, measure."""
+    """Paint, materialise everything once, measure."""
     parser = sized(command_line(__doc__), "refresh")
     parser.add_argument("--repeats", type=int, default=5)
     a = parser.parse_args()

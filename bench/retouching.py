@@ -1,17 +1,17 @@
-"""The ways of retouching compared on one root, by measures that none of them climbs.
+"""Comparison of the methods of retouching on one root, by measures that none of them optimises.
 
     python bench/retouching.py ROOT [--n 2000] [--methods transport ascent …] [--fidelity .5]
                                [--guidance 1.5] [--set step_size=.02 …]
                                [--makes network regression] [--out FOLDER]
 
-Needs a refreshed root. Samples have seeds of their own and conditions of the data; they are drawn
-once, retouched in each way on the same latents, and judged by the two judges (real pictures that no
-critic learned from), by distances to all real pictures, and, of the values, by the evaluators.
-Two baselines that move no latents stand beside the methods: ``rejection`` draws other faces of the
-same values and keeps the guide's best, ``temperature`` draws colder.
-Intervals: 95 %, bootstrap over samples and pictures. Pictures before and after go to FOLDER. A line
-of JSON for each way as soon as it is done; a table and one line of JSON with all of them at the
-end.
+Needs a refreshed root. Samples have seeds that are used nowhere else and conditions of the data.
+They are drawn once and retouched by each method from the same latents. The results are evaluated by
+the two judges (with real pictures on which they were not trained), by distances to all real
+pictures, and, for the values, by the evaluators. Two baselines that do not move latents are
+included: ``rejection`` draws other faces with the same values and keeps the guide's best,
+``temperature`` draws at a lower temperature. Intervals are 95 % bootstrap intervals over samples
+and pictures. Pictures before and after are written to FOLDER. Prints a line of JSON for each method
+when it is finished, then a table; the last line is one JSON object with all methods.
 """
 
 import dataclasses
@@ -66,7 +66,7 @@ from gaip3_pipeline.training.regressor import load_regressor, predict_values
 from gaip3_pipeline.training.run import Run
 from gaip3_pipeline.training_data import final_images
 
-SEEDS = 5_000_000  # of nothing that is shown, learned from or measured elsewhere
+SEEDS = 5_000_000  # seeds from here on are not shown, trained on or measured elsewhere
 BOOTSTRAPS = 200
 
 
@@ -76,8 +76,9 @@ Pictures = tuple[np.ndarray, np.ndarray]  # (N, H, W, 3) uint8, and evaluations 
 def rejection(
     tools: Tools, settings: Retouch, samples: Samples, seeds: np.ndarray, values: np.ndarray
 ) -> Pictures:
-    """Of each sample of ``seeds (N,)`` and 2 · fidelity · steps others of the same ``values (N,
-    5)``, the one that the guide finds most real at the least change of the values."""
+    """For each sample of ``seeds (N,)``, the best by the guide's logit and the change of the
+    values, among the sample itself and 2 · fidelity · steps others of the same ``values (N,
+    5)``."""
 
     def scored(draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         drawn = tools.generator.draw(seeds + draw * len(seeds), values, samples)
@@ -103,8 +104,8 @@ def rejection(
 def temperature(
     tools: Tools, settings: Retouch, samples: Samples, seeds: np.ndarray, values: np.ndarray
 ) -> Pictures:
-    """The samples of ``seeds (N,)`` and ``values (N, 5)`` drawn at a temperature that is lower by
-    half of the fidelity."""
+    """The samples of ``seeds (N,)`` and ``values (N, 5)``, drawn at the temperature times (1 -
+    fidelity / 2)."""
     colder = dataclasses.replace(
         samples, temperature=samples.temperature * (1.0 - settings.fidelity / 2)
     )
@@ -123,7 +124,7 @@ class Measure:
         settings = load(root)
         data = final_images(root, settings)
         self.generator, self.detail = load_face_generator(root), settings.samples.detail
-        unseen = pictures_of_role(data.table.bucket.to_numpy(), "guide")  # judges see others
+        unseen = pictures_of_role(data.table.bucket.to_numpy(), "guide")  # not seen by judges
         self.real, self._given, self.unseen = data.images, data.values, data.images[unseen]
         self.rebuilt = self.generator.reconstructions(self.unseen, data.values[unseen], self.detail)
         held_out = (data.table.split != "train").to_numpy()
@@ -141,13 +142,14 @@ class Measure:
         raw = {name: of(self.real) for name, of in self._features.items()}
         self._reduce = {name: reduction(f, 64) for name, f in raw.items()}
         self._raw = raw
-        self.said = {
+        self.real_logits = {
             "judge": critic_logits(self.judge, self.unseen),
             "second": critic_logits(self.second, self.rebuilt),
         }
 
     def of(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Everything that is needed of one set."""
+        """Features, logits and errors of one set of pictures, from which :meth:`figures` are
+        made."""
         parts = {name: of(images) for name, of in self._features.items()}
         parts["judge"] = critic_logits(self.judge, images)
         parts["second"] = critic_logits(self.second, images)
@@ -155,8 +157,8 @@ class Measure:
         return parts | {"fresh": self._fresh(images)}
 
     def _fresh(self, images: np.ndarray) -> np.ndarray:
-        """``(3,)``: AUC of held-out photographs against as many samples by fresh judges, the mean
-        of the makes, at each size."""
+        """``(3,)``: AUC of held-out photographs against as many samples at each size, the mean over
+        the makes of fresh judges."""
         real = self._photographs
         n = min(len(images), len(real.groups))
         drawn = side_of(images[:n], real.groups.max() + 1 + np.arange(n))
@@ -170,8 +172,8 @@ class Measure:
         return np.stack([predict_values(r, [images])[:, 0] for r in self.evaluators], axis=1)
 
     def ceiling(self) -> dict[str, float]:
-        """What samples would be if the prior were what the encoder says of all pictures;
-        ``diversity_real`` beside."""
+        """Figures of reconstructions of all pictures, the best that samples could reach if their
+        latents had the distribution of the encoder's; with ``diversity_real`` of the pictures."""
         rebuilt = self.generator.reconstructions(self.real, self._given, self.detail)
         parts = {name: of(rebuilt) for name, of in self._features.items()}
         reduced = {
@@ -189,14 +191,14 @@ class Measure:
     def figures(
         self, after: dict[str, np.ndarray], before: dict[str, np.ndarray]
     ) -> dict[str, float | list[float]]:
-        """Figures of ``after``, and how they changed from ``before``, of the same samples, with
+        """Figures of ``after`` and their change from ``before``, of the same samples, with
         intervals."""
         out: dict[str, float | list[float]] = {}
         generator = np.random.default_rng(0)
         n, n_real = len(after["judge"]), len(self.real)
         for name in ("judge", "second"):
             gain = after[name] - before[name]
-            out[f"{name}_auc"] = roc_auc(*scores_and_labels(self.said[name], after[name]))
+            out[f"{name}_auc"] = roc_auc(*scores_and_labels(self.real_logits[name], after[name]))
             out[f"{name}_logit"] = float(after[name].mean())
             out[f"{name}_gain"] = [float(gain.mean()), *bootstrap_interval(np.mean, gain)]
         drawn = [
@@ -239,7 +241,7 @@ def main() -> None:
     parser.add_argument("--fidelity", type=float, nargs="+", default=[0.5])
     parser.add_argument("--guidance", type=float)
     parser.add_argument(
-        "--set", nargs="*", default=[], help="settings of [retouch], as step_size=0.02"
+        "--set", nargs="*", default=[], help="settings of [retouch], such as step_size=0.02"
     )
     parser.add_argument("--makes", nargs="+", choices=MAKES, default=MAKES, help="of fresh judges")
     parser.add_argument("--out", type=folder)
@@ -267,7 +269,8 @@ def main() -> None:
     for name in a.methods:
         correction = _correction(a.root, measure.generator.nvae, name)
         tools = Tools(measure.generator, guide, regressors, correction)
-        # A correction of the prior starts where the prior draws, all else where samples are drawn.
+        # A correction of the prior starts from latents of the prior, all others from those of
+        # samples.
         noise = plain if correction else moved
         for fidelity in a.fidelity:
             if name in BASELINES:
@@ -289,7 +292,7 @@ def main() -> None:
             if before is None:
                 before = measure.of(was)
                 where = "the prior" if correction else "samples"
-                print(f"before: as {where} draws", flush=True)
+                print(f"before: latents of {where}", flush=True)
                 rows.append({"way": "as sampled", **measure.figures(before, before)})
                 print_result(rows[-1])
             figures = measure.figures(measure.of(after), before)
@@ -313,7 +316,7 @@ def main() -> None:
 
 
 def _correction(root: DataRoot, model: NVAE, method: str) -> Correction | None:
-    """What ``method`` needs to know of where latents of pictures lie, fitted here."""
+    """The correction of the prior that ``method`` needs, fitted here; None for other methods."""
     if method not in (TRANSPORT, NOISE_CONTRASTIVE):
         return None
     settings, started = load(root), time.perf_counter()
@@ -332,7 +335,7 @@ def _correction(root: DataRoot, model: NVAE, method: str) -> Correction | None:
 
 
 def _shown(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table of Markdown."""
+    """The rows as a Markdown table."""
     columns = [
         "second_auc",
         "judge_auc",

@@ -1,12 +1,12 @@
-"""Samples of a root's generator over temperatures and guidance weights.
+"""Figures of samples of a root's generator over temperatures and guidance weights.
 
     python bench/sampling.py ROOT [--temperatures 0.4 0.6 0.7 0.8 0.9 1.0]
                              [--guidance 1 1.5 2 3] [--faces 24] [--out FOLDER]
 
-``fd_…``, ``swd``, ``coverage`` and the rest as ``generator_evaluation`` measures them, which takes
-at least 16 held-out pictures, real against real beside them; ``spearman`` and ``r2`` the least over
-the five values without eyes, by the root's evaluators. Writes a contact sheet of each setting to
-``--out``. Prints a table; the last line is one JSON object.
+``fd_…``, ``swd``, ``coverage`` and the others are those of ``generator_evaluation``, which needs at
+least 16 held-out pictures, with the figures of real against real pictures as a baseline.
+``spearman`` and ``r2`` are the least over the values except eyes, by the root's evaluators. Writes
+a contact sheet of each setting to ``--out``. Prints a table; the last line is one JSON object.
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ SHOWN = (
     "coverage",
     "diversity",
 )
-SLIDERS = [a for a in ATTRIBUTES if a != "eyes"]  # most collections show no closed eyes
-HELD_OUT = 2 * LEAST  # pictures: distances need one half as the reference, the other as the floor
+SLIDERS = [a for a in ATTRIBUTES if a != "eyes"]  # most collections have no closed eyes
+HELD_OUT = 2 * LEAST  # pictures: one half is the reference of the distances, the other the baseline
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""Images/s of scoring: the gender models and all input models, together and one by one.
+"""Images per second of scoring by the gender and input models, in batches and one by one.
 
     python bench/scoring.py ROOT [--images 2000] [--one-by-one 40]
 
-ROOT must have a gender model and input models. Ours, as the pipeline does it: each JPEG decoded
-once on all cores, batches through the gender models and through the features, which the five
-processes share. One by one: for each picture and each of the same models the JPEG is read again and
-the model called through ``predict``. Pictures repeat where ROOT has fewer than ``--images``. Prints
-where the time goes; the last line is one JSON object.
+ROOT must have a gender model and input models. ``ours`` is the pipeline's way: each JPEG is decoded
+once on all cores, and batches are scored by the gender models and by the five processes, which
+share their features. One by one means: for each picture and each model the JPEG is read again and
+the model is called through ``predict``. Pictures are repeated if ROOT has fewer than ``--images``.
+Prints the time of each part; the last line is one JSON object.
 """
 
 import os

@@ -1,11 +1,11 @@
-"""Does the generator's training break? Short trainings at small size.
+"""Stability of the generator's training, by short trainings at small size.
 
     python bench/stability.py [--seeds 5] [--rates 1e-3 5e-3 2e-2] [--batches 8 16 32 64]
                               [--steps 60]
 
-The ``tiny`` preset on painted faces of 32 × 26, over seeds, learning rates and batch sizes. Counts
-losses and weights that are no number, and updates that were skipped as spikes. Prints a table; the
-last line is one JSON object.
+Trains the ``tiny`` preset on painted faces of 32 × 26, over seeds, learning rates and batch sizes.
+Counts losses and weights that are not finite, and updates that were skipped because of their
+gradient. Prints a table; the last line is one JSON object.
 """
 
 import dataclasses
@@ -28,7 +28,8 @@ from gaip3_pipeline.training.generator import mirrored_at_random, optimizer
 
 
 def trained(images: np.ndarray, values: np.ndarray, settings: Nvae, steps: int) -> dict[str, float]:
-    """Train for ``steps`` steps and say what was no number."""
+    """Train for ``steps`` steps; the first and last bits/dim, and counts of values that are not
+    finite and of skipped updates."""
     seed_everything(settings.seed)
     training = NvaeTraining(settings, steps)
     training.compile(optimizer=optimizer(settings, steps, steps), **compile_options())
@@ -79,7 +80,7 @@ def main() -> None:
             no_numbers, skipped = (sum(r[k] for r in some) for k in ("no_numbers", "skipped"))
             print(
                 f"batch {batch:3}  rate {rate:g}  bits/dim {np.mean(first):.2f} to "
-                f"{min(last):.2f}-{max(last):.2f}  no numbers {no_numbers}  skipped {skipped:.0f}",
+                f"{min(last):.2f}-{max(last):.2f}  not finite {no_numbers}  skipped {skipped:.0f}",
                 flush=True,
             )
             rows += some

@@ -1,16 +1,16 @@
-"""A training step of the generator: images/s and memory, against its convolutions alone.
+"""Speed and memory of a training step of the generator, compared with its convolutions alone.
 
     python bench/train_step.py [--presets demo seed] [--backends tensorflow jax]
                                [--cells dense paper] [--batch 32] [--steps 12]
 
-Each row is a process of its own. ``images_per_s``: the median of ``steps`` whole steps (forward,
-backward, update, moving average) on a batch in memory. ``over_convolutions``: that time over the
-sum of all its convolutions timed alone, forward and both gradients, at the same shapes, each the
-median of ten. ``gflop_per_image``: the operations of these convolutions, two for each
-multiply-add; ``share_of_matmul``: the rate reached over that of a product of two 2048² float32
-matrices. ``peak_mb``: the process's peak resident memory, of which Keras and its backend take about
-800 at import. ``input_images_per_s``: the input pipeline alone, shuffled and mirrored. Prints a
-table; the last line is one JSON object.
+Each row is measured in a process of its own. ``images_per_s``: by the median time of ``steps``
+whole steps (forward, backward, update, moving average) on a batch in memory. ``over_convolutions``:
+that time over the sum of the times of all its convolutions alone, forward and both gradients, at
+the same shapes, each the median of ten. ``gflop_per_image``: the operations of these convolutions,
+two for each multiply-add. ``share_of_matmul``: their rate over the rate of a product of two 2048²
+float32 matrices. ``peak_mb``: the process's peak resident memory, of which Keras and its backend
+take about 800 at import. ``input_images_per_s``: the input pipeline alone, with shuffling and
+mirroring. Prints a table; the last line is one JSON object.
 """
 
 import argparse
@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 from common import command_line, print_result
 
-TOTAL = 1000  # steps of the training that none comes to the end of
+TOTAL = 1000  # nominal steps of the training, of which only a few are run
 REPEATS = 10  # of each convolution and of the matrix product
 SIDE = 2048  # of the matrix product
 
 
 def median_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """The median time of ``work`` after one call that does not count."""
+    """The median time of ``work`` after one untimed call."""
     work()
     times = []
     for _ in range(repeats):
@@ -46,8 +46,8 @@ def median_seconds(work: Callable[[], Any], repeats: int) -> float:
 
 
 def forward_and_backward(layer: Any, x: np.ndarray, with_input: bool) -> Callable[[], Any]:
-    """One call: ``layer`` forward and the gradients of its weights and, if ``with_input``, of its
-    input. Waits for the result."""
+    """A function that runs ``layer`` forward and computes the gradients of its weights and, if
+    ``with_input``, of its input, and waits for the result."""
     import keras
 
     if keras.backend.backend() == "jax":
@@ -86,8 +86,8 @@ def forward_and_backward(layer: Any, x: np.ndarray, with_input: bool) -> Callabl
 def convolutions(
     model: Any, batch: dict[str, np.ndarray]
 ) -> list[tuple[Any, tuple[int, ...], bool]]:
-    """Every convolution that one forward pass calls: the layer, its input's shape, and whether its
-    input needs a gradient."""
+    """Every convolution of one forward pass: the layer, its input's shape, and whether its input
+    needs a gradient."""
     from keras import layers
 
     found: list[tuple[Any, tuple[int, ...], bool]] = []
@@ -112,14 +112,14 @@ def convolutions(
 
 
 def flop(layer: Any, shape: tuple[int, ...], with_input: bool) -> float:
-    """Operations per image of a convolution: forward, gradient of the kernel and, if needed, of
-    the input."""
+    """Operations per image of a convolution: forward, gradient of the kernel and, if
+    ``with_input``, gradient of the input."""
     _, height, width, _ = layer.compute_output_shape(shape)
     return 2.0 * float(np.prod(layer.kernel.shape)) * height * width * (3 if with_input else 2)
 
 
 def alone_seconds(found: list[tuple[Any, tuple[int, ...], bool]], repeats: int) -> float:
-    """Seconds of all convolutions ``found``, each timed alone; those that are alike once."""
+    """Total seconds of all convolutions ``found``, each timed alone; equal ones are timed once."""
     kinds = Counter(
         (type(layer), json.dumps(layer.get_config() | {"name": "alone"}), shape, with_input)
         for layer, shape, with_input in found

@@ -1,5 +1,5 @@
-"""Asset checks: what must hold before anything that follows may be made (blocking), and what
-people should look at."""
+"""Asset checks: a blocking check must pass before anything downstream is materialised; the others
+warn people."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -14,16 +14,23 @@ from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, Settings
 from gaip3_pipeline.versions import RootResource, current_version, read_figures
 
-MIN_FINAL = 50  # below this neither the generator nor its held-out figures mean anything
+MIN_FINAL = 50  # with fewer, neither the generator nor its held-out figures are meaningful
 MIN_LABELS = 30
 MAX_LOOK_WRONG = 0.05  # of the labels of an attribute
 MAX_SUSPECTED = 0.02  # of the pictures of D2
-MAX_MOVED = 0.02  # of a value that brightness should leave alone, on average
-# A normal law has 68 % and 95 %; where most labels are of one level the errors are peaked, and more
-# lie within one deviation.
+MAX_MOVED = 0.02  # mean change of a value that brightness should not change
+# Normal errors have 68 % and 95 %. Where most labels have the same level, errors are more peaked,
+# and more of them lie within one standard deviation.
 WITHIN_ONE, WITHIN_TWO = (0.55, 0.85), 0.9
 NOTHING_HELD_OUT = "there are no held-out pictures to compare with"
-BETTER_THAN_MEAN = "Held-out error below that of always saying the mean."
+BETTER_THAN_MEAN = (
+    "R² above 0 on labels that were not trained on, that is, better than predicting their mean."
+    " If it fails, label more images or review the labels (gaip3 label)."
+)
+CRITIC_LEARNED = (
+    "Held-out ROC AUC above 0.5 and below 1. At 0.5 or below the critic has learned nothing: more"
+    " final images or more epochs under [critic] help."
+)
 Verdict = tuple[bool, str]
 Rule = Callable[[DataRoot, dict[str, Any]], Verdict]
 
@@ -36,7 +43,7 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
             "prior_critic_weights",
             "tells_apart",
             _critic,
-            "Held-out AUC above 0.5 and below 1.",
+            CRITIC_LEARNED,
             promotes=True,
         )
     ]
@@ -47,7 +54,8 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
                 n,
                 "usable",
                 _usable(most),
-                "There are images, and few that could not be used.",
+                "There are images, and the share of unusable ones is at most max_unusable_share of"
+                " [images]. If it fails, replace or drop the files that the asset lists as noted.",
                 blocking=True,
             )
             for n in PROCESSED
@@ -56,21 +64,24 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
             "near_duplicates",
             "no_leakage",
             _no_leakage,
-            "No photograph lies on both sides of a split, by comparing pictures.",
+            "No photograph is in two buckets of the split. All pictures are compared with each"
+            " other. If it fails, drop one of the two pictures (gaip3 drop).",
             blocking=True,
         ),
         _check(
             "image_quality",
             "few_defects",
             _few_defects,
-            "At most one original in twenty is flagged.",
+            "At most 5 % of the originals have a defect. If it fails, look at them and drop the bad"
+            " ones (gaip3 drop).",
         ),
         *(
             _check(
                 f"labels_{a}",
                 "enough_labels",
                 _enough_labels,
-                "Enough labels, of more than one value.",
+                f"At least {MIN_LABELS} labels, of at least two different values. If it fails,"
+                " label more images (gaip3 label).",
                 blocking=True,
             )
             for a in ATTRIBUTES
@@ -79,13 +90,15 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
             "label_review",
             "few_look_wrong",
             _few_look_wrong,
-            "At most one label in twenty looks wrong, of every attribute.",
+            "For every attribute, at most 5 % of the labels are probably wrong. If it fails, review"
+            " the most suspicious ones (gaip3 label).",
         ),
         _check(
             "gender_model",
             "tells_apart",
             _gender_learned,
-            "Out-of-fold AUC above 0.8.",
+            "Out-of-fold ROC AUC above 0.8. If it fails, check that the folders of D2 are sorted by"
+            " sex, and add originals to them.",
             blocking=True,
             promotes=True,
         ),
@@ -93,41 +106,47 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
             "gender_probabilities",
             "probabilities",
             _probabilities,
-            "A row for each image, numbers in 0..1 that differ.",
+            "One row for each processed image; probabilities lie in 0..1 and are not all alike"
+            " (standard deviation above 0.01). If it fails, materialise gender_model again.",
             blocking=True,
         ),
         _check(
             "final_dataset",
             "enough_images",
             _enough_final,
-            "The rule keeps enough images to train on.",
+            f"The rule keeps at least {MIN_FINAL} images. If it fails, add originals or lower the"
+            " threshold of [final_dataset].",
             blocking=True,
         ),
         _check(
             "final_dataset",
             "no_leakage",
             _no_final_leakage,
-            "No final image or its copy lies on both sides of a split.",
+            "No two final images of one photograph, such as an original and its brightness copy,"
+            " are"
+            " in different splits. If it fails, drop one of them (gaip3 drop).",
             blocking=True,
         ),
         _check(
             "feature_extractor",
             "keeps_variance",
             _extractor,
-            "The axes keep at least a third of the features' variance.",
+            "The principal axes keep more than a third of the features' variance.",
         ),
         _check(
             "final_features",
             "covers_final",
             _final_features,
-            "Features of each final image.",
+            "There are features for every final image. If it fails, materialise final_features"
+            " again.",
             blocking=True,
         ),
         _check(
             "curation_report",
             "few_suspected",
             _few_suspected,
-            "At most one picture in fifty looks as if in the wrong folder.",
+            "At most 2 % of the originals of D2 are probably in the wrong folder. If it fails, move"
+            " or drop them.",
         ),
         *(
             _check(f"input_model_{a}", "learned", _input_learned, BETTER_THAN_MEAN, promotes=True)
@@ -138,7 +157,8 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
                 f"input_values_{a}",
                 "covers_final",
                 _values,
-                "A value in 0..1 for each final image.",
+                "There is a value for every final image, and their mean lies in 0..1. If it fails,"
+                " materialise final_features and input_values_* again.",
                 blocking=True,
             )
             for a in ATTRIBUTES
@@ -147,26 +167,30 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
             "inputs_report",
             "steady_under_brightness",
             _steady,
-            "Brightness moves the background's value and no other.",
+            f"Brightness changes no value but the background's: the others change by less than"
+            f" {MAX_MOVED:g} on average. If it fails, see Brightness copies in the report.",
         ),
         _check(
             "inputs_report",
             "honest_uncertainty",
             _honest,
-            "Labels lie as far from the values as the uncertainty says.",
+            "The predicted standard deviations match the errors on labels that were not trained on."
+            " If it fails, see Uncertainty in the report.",
         ),
         _check(
             "control_regressor",
             "learned",
             _control,
-            "Agrees with the input models better than their mean.",
+            "R² above 0 against the values of the input models on held-out images, for every value."
+            " If it fails, raise epochs under [control_regressor] or label more images.",
             promotes=True,
         ),
         _check(
             "nvae_weights",
             "finite_likelihood",
             _generator,
-            "Held-out bits/dim are finite and below 8.",
+            "Held-out bits/dim are above 0 and below 8, those of uniform noise. If it fails, raise"
+            " epochs or lower learning_rate under [nvae].",
             blocking=True,
             promotes=True,
         ),
@@ -174,7 +198,8 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
             "nvae_samples",
             "not_flat",
             _samples,
-            "As many samples as asked for, none flat.",
+            "As many samples as the settings request, and no flat ones (standard deviation of the"
+            " pixels below 4 grey levels). If it fails, train the generator longer.",
             blocking=True,
         ),
         *(
@@ -185,67 +210,76 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
             "detail_weights",
             "sharp",
             _detailed,
-            "The power of every octave is .7 to 1.4 of the photographs'.",
+            "In every octave, samples with detail have 0.7 to 1.4 times the power of photographs."
+            " If"
+            " it fails, raise epochs under [detail].",
             promotes=True,
         ),
         _check(
             "generator_evaluation",
             "sliders_move",
             _sliders,
-            "Every value is known, and rises when asked to (slope above 0.1).",
+            "Every value can be predicted on held-out pictures, and every slider moves its value"
+            " (slope above 0.1). If it fails, label more images with rare values.",
         ),
         _check(
             "generator_evaluation",
             "sliders_stay_real",
             _stay_real,
-            "No slider position is judged less real than its middle.",
+            "At no slider position does the judge find pictures significantly less real than at the"
+            " middle (at most 2 standard errors). If it fails, add images with such values.",
         ),
         _check(
             "generator_evaluation",
             "sharp_as_photographs",
             _sharp,
-            "Power, kurtosis and constancy of detail as photographs have.",
+            "Power, kurtosis and share of noise of the samples' octaves are those of photographs,"
+            " without a periodic pattern. If it fails, raise epochs under [detail].",
         ),
         _check(
             "generator_evaluation",
             "judges_count",
             _judges_count,
-            "The fresh judges tell what must be told, and nothing else.",
+            "The fresh judges are valid: they detect blur and missing detail, and find no"
+            " difference"
+            " between two halves of the photographs. If it fails, do not use their figures.",
         ),
         _check(
             "critic_weights",
             "tells_apart",
             _critic,
-            "Held-out AUC above 0.5 and below 1.",
+            CRITIC_LEARNED,
             promotes=True,
         ),
         _check(
             "judge_weights",
             "tells_apart",
             _critic,
-            "Held-out AUC above 0.5 and below 1.",
+            CRITIC_LEARNED,
             promotes=True,
         ),
         _check(
             "reconstruction_judge_weights",
             "tells_apart",
             _critic,
-            "Held-out AUC above 0.5 and below 1.",
+            CRITIC_LEARNED,
             promotes=True,
         ),
         _check(
             "aggregate_posterior",
             "better_than_prior",
             _aggregate,
-            "Held-out pictures' latents are likelier than by the prior.",
+            "Latents of held-out pictures have a higher density under the fitted Gaussians than"
+            " under the prior.",
         ),
         _check(
             "retouched_samples",
             "judge_prefers",
             _retouched,
-            "The judge, which never steers, rates them higher than before.",
+            "The mean logit of the judge, which does not steer retouching, is higher after it than"
+            " before. If it fails, change [retouch] or train the generator longer.",
         ),
-        _check("report", "complete", _report, "The page holds a figure of every asset."),
+        _check("report", "complete", _report, "The page has an entry for every asset."),
     ]
 
 
@@ -262,12 +296,12 @@ def _check(
     def check(
         context: dg.AssetCheckExecutionContext, root: RootResource, tracking: MlflowTracking
     ) -> dg.AssetCheckResult:
-        passed, said = rule(root.data_root, read_figures(root.data_root, asset))
+        passed, summary = rule(root.data_root, read_figures(root.data_root, asset))
         version = current_version(context.instance, dg.AssetKey(asset))
         if promotes and passed and version:
             tracking.promote(asset, version)
         severity = dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN
-        return dg.AssetCheckResult(passed=passed, severity=severity, description=said)
+        return dg.AssetCheckResult(passed=passed, severity=severity, description=summary)
 
     return check
 
@@ -277,16 +311,16 @@ def _usable(most: float) -> Rule:
         total = f["images"] + f["unusable"]
         share = f["unusable"] / max(total, 1)
         dropped = f", {f['dropped']} dropped" if f.get("dropped") else ""
-        said = (
+        summary = (
             f"{f['images']:,} images, {f['unusable']} unusable ({share:.1%}, at most"
             f" {most:.0%}){dropped}"
         )
         if not f["images"]:
-            said = (
+            summary = (
                 f"no usable image{dropped}: fill the original folder (gaip3"
                 f" doctor){' or gaip3 drop --undo' if dropped else ''}"
             )
-        return f["images"] > 0 and share <= most, said
+        return f["images"] > 0 and share <= most, summary
 
     return rule
 
@@ -320,16 +354,16 @@ def _leaks(batches: Iterable[Any], names: Any, sides: Any) -> Verdict:
     greys = [to_grey(image) for batch in batches for image in batch]
     names, sides = list(names), list(sides)
     found = leaks(np.array(greys).reshape(-1, *GREY_SIZE), sides)
-    said = "; ".join(
-        f"{names[i]} in {sides[i]}, {names[j]} in {sides[j]} (alike to {alike:.3f})"
-        for i, j, alike in found
+    summary = "; ".join(
+        f"{names[i]} in {sides[i]}, {names[j]} in {sides[j]} (correlation {match:.3f})"
+        for i, j, match in found
     )
     return (
         not found,
         (
-            f"one photograph on two sides: {said}"
+            f"the same photograph in two splits: {summary}; drop one of each pair (gaip3 drop)"
             if found
-            else f"{len(names):,} pictures compared, none on two sides"
+            else f"{len(names):,} pictures compared, none in two splits"
         ),
     )
 
@@ -338,25 +372,25 @@ def _few_defects(root: DataRoot, f: dict[str, Any]) -> Verdict:
     from gaip3_pipeline.imaging.quality import ISSUES
 
     counts = ", ".join(f"{name} {f[name]}" for name in ISSUES if f[name])
-    said = (
+    summary = (
         f"{f['with_issues']} of {f['originals']:,} originals"
-        f" flagged{f' ({counts})' if counts else ''}; drop some with gaip3 drop"
+        f" flagged{f' ({counts})' if counts else ''}; gaip3 drop leaves out bad ones"
     )
-    return f["with_issues"] <= 0.05 * f["originals"], said
+    return f["with_issues"] <= 0.05 * f["originals"], summary
 
 
 def _enough_labels(root: DataRoot, f: dict[str, Any]) -> Verdict:
-    said = f"{f['rows']} labels of {len(f['values'])} values, {f['left_out']} rows left out"
+    summary = f"{f['rows']} labels of {len(f['values'])} values, {f['left_out']} rows left out"
     return (
         f["rows"] >= MIN_LABELS and len(f["values"]) > 1,
-        f"{said}; at least {MIN_LABELS} of two values are needed",
+        f"{summary}; at least {MIN_LABELS} labels of two different values are needed",
     )
 
 
 def _few_look_wrong(root: DataRoot, f: dict[str, Any]) -> Verdict:
-    said = ", ".join(f"{a} {f[f'look_wrong_{a}']} of {f[f'n_{a}']:,}" for a in ATTRIBUTES)
+    summary = ", ".join(f"{a} {f[f'look_wrong_{a}']} of {f[f'n_{a}']:,}" for a in ATTRIBUTES)
     few = all(f[f"look_wrong_{a}"] <= MAX_LOOK_WRONG * f[f"n_{a}"] for a in ATTRIBUTES)
-    return few, f"labels that look wrong: {said}; gaip3 label shows the most suspicious first"
+    return few, f"probably wrong labels: {summary}; gaip3 label can sort by suspicion"
 
 
 def _gender_learned(root: DataRoot, f: dict[str, Any]) -> Verdict:
@@ -385,13 +419,13 @@ def _enough_final(root: DataRoot, f: dict[str, Any]) -> Verdict:
 
 
 def _few_suspected(root: DataRoot, f: dict[str, Any]) -> Verdict:
-    said = (
-        f"{f['suspected']:,} of {f['n']:,} look as if in the wrong folder"
+    summary = (
+        f"{f['suspected']:,} of {f['n']:,} are probably in the wrong folder"
         f" ({f['suspected_share']:.1%}, at most {MAX_SUSPECTED:.0%})"
     )
     return (
         f["suspected_share"] <= MAX_SUSPECTED,
-        f"{said}; {root.relative(root.folder_review)} lists them",
+        f"{summary}; they are listed in {root.relative(root.folder_review)}",
     )
 
 
@@ -409,25 +443,25 @@ def _steady(root: DataRoot, f: dict[str, Any]) -> Verdict:
         a: max((abs(c) for c in of if not math.isnan(c)), default=math.nan)
         for a, of in changes.items()
     }
-    said = ", ".join(f"{a} {change:.3f}" for a, change in moved.items())
-    said = (
-        f"mean change from an original without a label to its copy: {said} (below {MAX_MOVED:g};"
-        " nan where no such pair is final)"
+    summary = ", ".join(f"{a} {change:.3f}" for a, change in moved.items())
+    summary = (
+        f"mean change from an unlabelled original to its brightness copy: {summary} (required:"
+        f" below {MAX_MOVED:g}; nan: the final dataset has no such pair)"
     )
-    return all(change < MAX_MOVED for change in moved.values()), said
+    return all(change < MAX_MOVED for change in moved.values()), summary
 
 
 def _honest(root: DataRoot, f: dict[str, Any]) -> Verdict:
     within = {a: (f[f"within_one_{a}"], f[f"within_two_{a}"]) for a in ATTRIBUTES}
-    said = ", ".join(f"{a} {one:.0%} and {two:.0%}" for a, (one, two) in within.items())
+    summary = ", ".join(f"{a} {one:.0%} and {two:.0%}" for a, (one, two) in within.items())
     honest = all(
         WITHIN_ONE[0] <= one <= WITHIN_ONE[1] and two >= WITHIN_TWO for one, two in within.values()
     )
     return (
         honest,
         (
-            f"labels within one and two deviations: {said} ({WITHIN_ONE[0]:.0%} to"
-            f" {WITHIN_ONE[1]:.0%}, at least {WITHIN_TWO:.0%})"
+            f"labels within one and two standard deviations: {summary} (required:"
+            f" {WITHIN_ONE[0]:.0%} to {WITHIN_ONE[1]:.0%}, at least {WITHIN_TWO:.0%})"
         ),
     )
 
@@ -438,11 +472,11 @@ def _values(root: DataRoot, f: dict[str, Any]) -> Verdict:
 
 
 def _extractor(root: DataRoot, f: dict[str, Any]) -> Verdict:
-    said = (
+    summary = (
         f"{f['features']} features keep {f['variance_kept']:.0%} of the variance, learned from"
         f" {f['learned_from']:,} pictures"
     )
-    return f["variance_kept"] > 1 / 3, said
+    return f["variance_kept"] > 1 / 3, summary
 
 
 def _final_features(root: DataRoot, f: dict[str, Any]) -> Verdict:
@@ -451,10 +485,10 @@ def _final_features(root: DataRoot, f: dict[str, Any]) -> Verdict:
 
 
 def _control(root: DataRoot, f: dict[str, Any]) -> Verdict:
-    said = ", ".join(f"{a} {f[f'r2_{a}']:.2f}" for a in ATTRIBUTES)
+    summary = ", ".join(f"{a} {f[f'r2_{a}']:.2f}" for a in ATTRIBUTES)
     return (
         all(f[f"r2_{a}"] > 0 for a in ATTRIBUTES),
-        f"R² against the input models: {said}, n = {f['n']}",
+        f"R² against the input models: {summary}, n = {f['n']}",
     )
 
 
@@ -464,32 +498,33 @@ def _generator(root: DataRoot, f: dict[str, Any]) -> Verdict:
 
 def _sliders(root: DataRoot, f: dict[str, Any]) -> Verdict:
     own = {a: f[f"slope_{a}"] for a in ATTRIBUTES}
-    said = ", ".join(f"{a} {slope:.2f}" for a, slope in own.items())
+    summary = ", ".join(f"{a} {slope:.2f}" for a, slope in own.items())
     unknown = [a for a in ATTRIBUTES if not f[f"known_{a}"]]
     why = (
-        f"; not known on held-out pictures, so not controlled: {', '.join(unknown)}; label more of"
-        " its rare values"
+        f"; cannot be predicted on held-out pictures, so not controlled: {', '.join(unknown)};"
+        " label more images with rare values"
         if unknown
         else ""
     )
     passed = not unknown and all(slope > 0.1 for slope in own.values())
-    return passed, f"slopes {said}; largest on another value {f['leakage']:.2f}{why}"
+    return passed, f"slopes {summary}; largest slope of another value {f['leakage']:.2f}{why}"
 
 
 def _stay_real(root: DataRoot, f: dict[str, Any]) -> Verdict:
     worst = {a: f[f"least_real_{a}"] for a in ATTRIBUTES}
-    said = ", ".join(f"{a} {z:+.1f} at {f[f'least_real_{a}_at']:.2f}" for a, z in worst.items())
+    summary = ", ".join(f"{a} {z:+.1f} at {f[f'least_real_{a}_at']:.2f}" for a, z in worst.items())
     return (
         all(z >= -2 for z in worst.values()),
-        f"the judge's logit beside the middle's, in standard errors: {said} (at least -2)",
+        "least difference of the judge's logit from the middle's, in standard errors:"
+        f" {summary} (required: at least -2)",
     )
 
 
 def _detailed(root: DataRoot, f: dict[str, Any]) -> Verdict:
-    said = ", ".join(f"{f[f'power_{k}']:.2f}" for k in (1, 2, 3))
+    summary = ", ".join(f"{f[f'power_{k}']:.2f}" for k in (1, 2, 3))
     return (
         all(0.7 <= f[f"power_{k}"] <= 1.4 for k in (1, 2, 3)),
-        f"power of the octaves over the photographs' {said}",
+        f"power of the octaves relative to photographs {summary}",
     )
 
 
@@ -509,15 +544,15 @@ def _judges_count(root: DataRoot, f: dict[str, Any]) -> Verdict:
     from gaip3_pipeline.evaluation.fresh_judges import MAKES, SIZES, unbelievable
 
     if "judge_network_full" not in f:
-        return False, "too few originals are held out to judge by"
+        return False, "too few originals are held out to train fresh judges; add originals"
     doubts = unbelievable(f)
     by_make = {
         make: ", ".join(f"{size} {f[f'judge_{make}_{size}']:.3f}" for size in SIZES)
         for make in MAKES
     }
-    said = "; ".join(f"{make} {aucs}" for make, aucs in by_make.items())
-    return not doubts, f"AUC of photographs against samples: {said}" + (
-        f". Does not count: {'; '.join(doubts)}" if doubts else ""
+    summary = "; ".join(f"{make} {aucs}" for make, aucs in by_make.items())
+    return not doubts, f"AUC of photographs against samples: {summary}" + (
+        f". Not valid: {'; '.join(doubts)}" if doubts else ""
     )
 
 
@@ -531,21 +566,21 @@ def _samples(root: DataRoot, f: dict[str, Any]) -> Verdict:
 
 
 def _critic(root: DataRoot, f: dict[str, Any]) -> Verdict:
-    said = f"AUC {f['auc']:.3f}, n = {f['n']}"
+    summary = f"AUC {f['auc']:.3f}, n = {f['n']}"
     if f["auc"] >= 1:
         return (
             False,
             (
-                f"{said}: real and generated are wholly apart, so its gradient says little; train"
-                " the generator longer"
+                f"{summary}: real and generated pictures are perfectly separated, so the gradient"
+                " gives little information; train the generator longer"
             ),
         )
-    return f["auc"] > 0.5, said
+    return f["auc"] > 0.5, summary
 
 
 def _aggregate(root: DataRoot, f: dict[str, Any]) -> Verdict:
     spread = f"variances {f['least_variance']:.2f} to {f['largest_variance']:.1f}"
-    return f["nats"] > 0, f"{f['nats']:+.1f} nats for each of {f['n']} held-out pictures, {spread}"
+    return f["nats"] > 0, f"{f['nats']:+.1f} nats per held-out picture (n = {f['n']}), {spread}"
 
 
 def _retouched(root: DataRoot, f: dict[str, Any]) -> Verdict:

@@ -1,5 +1,4 @@
-"""The commands of ``gaip3``. Errors are one clear line with the remedy and an exit code that is
-not 0."""
+"""The commands of ``gaip3``. An error is one line with the remedy, and a non-zero exit code."""
 
 import json
 import os
@@ -31,7 +30,7 @@ from gaip3_pipeline.tables.problems import ContractError, at_most
 
 DEMO_SETTINGS = """\
 # Settings of the demo: the preset "demo" of the repository's gaip3.toml.
-# A table of your own below, such as [nvae], makes stale what reads it.
+# Tables below, such as [nvae], override the preset; the assets that read them become stale.
 preset = "demo"
 """
 LABEL_EXPORTS = ("csv", "plain", "label-studio", "label-studio-csv", "label-studio-config")
@@ -44,7 +43,7 @@ def main() -> None:
 
 
 def command(function: Callable[..., Any], default_root: Path | None = None) -> click.Command:
-    """A subcommand that works on a data root and turns the user's mistakes into one line."""
+    """A subcommand that works on a data root and reports the user's mistakes in one line."""
 
     @wraps(function)
     def wrapped(path: Path, **options: Any) -> None:
@@ -55,7 +54,7 @@ def command(function: Callable[..., Any], default_root: Path | None = None) -> c
         except (SettingsError, ContractError, DuplicateStems) as e:
             raise click.ClickException(str(e)) from e
         except KeyboardInterrupt as e:
-            raise click.ClickException("interrupted; run the same command again to go on") from e
+            raise click.ClickException("interrupted; run the same command again to continue") from e
         except OSError as e:
             raise click.ClickException(f"{e.strerror or e}: {e.filename or ''}".rstrip(": ")) from e
 
@@ -147,7 +146,7 @@ def train(root: DataRoot, model: str, resume: bool) -> None:
     An interrupted training with the same settings and data continues by itself, and a finished
     one is not repeated. With --resume, training also continues after a change of settings or
     data: raise epochs under [nvae] in gaip3.toml to train longer, or continue with new labels."""
-    if resume and not checkpoints(root.nvae).exists():  # said before what it comes from is made
+    if resume and not checkpoints(root.nvae).exists():  # before the assets upstream are made
         raise click.ClickException(
             f"there is no checkpoint in {checkpoints(root.nvae)}: train without --resume"
         )
@@ -304,11 +303,11 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
     out = out or folder.with_name(f"{folder.name}-retouched")
     if out.resolve() == folder:
         raise click.ClickException(
-            f"{out}: results may not go where the photographs are; choose another folder by --out"
+            f"{out}: this is the folder of the photographs; choose another one with --out"
         )
     files = list_images(folder)
     if not files:
-        raise click.ClickException(f"{folder}: there is no picture in it")
+        raise click.ClickException(f"{folder} contains no picture: give a folder of photographs")
     free = settings.retouch.fidelity if fidelity is None else fidelity
     try:
         studio = Studio(root, settings, Generators(root).find(None))
@@ -317,13 +316,13 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
         )
     except FileNotFoundError as e:
         raise click.ClickException(
-            f"{e}: run gaip3 refresh --root {root.path} (or make demo)"
+            f"{e}: run gaip3 refresh --root {root.path}, or make demo"
         ) from e
     for row in table[table.outcome != ""].itertuples():
         click.echo(f"{folder / str(row.file)}: {row.outcome}", err=True)
     used, changed = int((table.picture != "").sum()), int((table.outcome == "").sum())
     click.echo(
-        f"{out}: {used} of {len(files)} photographs, {changed} of them changed; look at"
+        f"{out}: {used} of {len(files)} photographs used, {changed} of them changed; compare in"
         f" {retouched_photographs(out)[1]}"
     )
 
@@ -331,8 +330,8 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
 def _need_generator(root: DataRoot) -> None:
     if not is_trained(root.nvae):
         raise click.ClickException(
-            f"there is no generator in {root.nvae} yet: run gaip3 refresh --root {root.path} (or"
-            " make demo)"
+            f"there is no generator in {root.nvae} yet: run gaip3 refresh --root {root.path}, or"
+            " make demo"
         )
 
 
@@ -444,7 +443,7 @@ def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, .
 
     if form == "label-studio-config":
         write_text_atomically(out, label_studio_config(attributes or ATTRIBUTES))
-        click.echo(f"{out}: paste it into the project's Labeling Interface, Code")
+        click.echo(f"{out}: paste it into the project's settings under Labeling Interface, Code")
         return
     store = LabelStore(root)
     found = {a: store.values(a) for a in attributes or ATTRIBUTES}
@@ -475,8 +474,8 @@ def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, .
 def _copy_label_files(root: DataRoot, attributes: list[str], out: Path) -> None:
     if out.suffix == ".csv" and len(attributes) > 1:
         raise click.ClickException(
-            f"{out}: a CSV for each of {', '.join(attributes)}: name a folder, or one of them with"
-            " --attribute"
+            f"{out} is one file, but there is a CSV for each of {', '.join(attributes)}: give a"
+            " folder, or one attribute with --attribute"
         )
     for a in attributes:
         path = out if out.suffix == ".csv" else out / root.hand_labels(a).name
@@ -509,7 +508,7 @@ def drop(
             raise click.ClickException(
                 "no group has more than one picture"
                 if duplicates
-                else "name the pictures, or give --duplicates"
+                else "give the paths of pictures, or --duplicates"
             )
         changed = change_dropped(
             root, wanted, reason or ("near-duplicate" if duplicates else "by hand"), undo
@@ -517,10 +516,10 @@ def drop(
     except DropError as e:
         raise click.ClickException(str(e)) from e
     for path in changed:
-        click.echo(f"{'back' if undo else 'dropped'}: {path}")
+        click.echo(f"{'brought back' if undo else 'dropped'}: {path}")
     done = (
-        f"{len(changed)} {'brought back' if undo else 'dropped'}; gaip3 refresh --root {root.path}"
-        " makes what follows"
+        f"{len(changed)} {'brought back' if undo else 'dropped'}; run gaip3 refresh --root"
+        f" {root.path} to update the assets downstream"
     )
     click.echo(done if changed else "nothing changed")
 
@@ -556,8 +555,10 @@ def _refresh(
     again: tuple[str, ...] = (),
     config: dict[str, dict[str, Any]] | None = None,
 ) -> None:
-    """Run what is stale; SIGTERM ends it as Ctrl-C does, also where a shell started it in the
-    background."""
+    """Materialise what is stale.
+
+    SIGTERM interrupts it as Ctrl-C does. Both handlers are set explicitly, since a shell that
+    starts a command in the background makes it ignore SIGINT."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with _dagster(root) as (definitions, instance):
@@ -608,8 +609,8 @@ def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: 
 
 @contextmanager
 def _dagster(root: DataRoot) -> Iterator[tuple[Any, Any]]:
-    """The definitions and the Dagster instance of a root; what a refresh complains of is one
-    line."""
+    """The definitions and the Dagster instance of a root. A :class:`RefreshError` inside is
+    reported in one line."""
     ensure_dagster_home(root)
     import dagster as dg
 

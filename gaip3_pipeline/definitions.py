@@ -1,4 +1,4 @@
-"""Everything Dagster shows: assets, checks, jobs, sensors, resources. No logic."""
+"""The Dagster definitions: assets, checks, jobs, sensors, resources. No logic."""
 
 import os
 from pathlib import Path
@@ -16,8 +16,8 @@ from gaip3_pipeline.versions import RootResource
 def build_defs(
     root: DataRoot, settings: Settings | None = None, in_process: bool = False
 ) -> dg.Definitions:
-    """The definitions of one data root. ``in_process`` runs the steps of a job in one process:
-    importing Keras costs 16 s."""
+    """The definitions of one data root. With ``in_process`` all steps of a job run in one process,
+    since importing Keras takes 16 s."""
     settings = settings or load(root)
     return dg.Definitions(
         assets=assets.build(settings),
@@ -39,13 +39,13 @@ def build_defs(
 
 
 def tracking_of(root: DataRoot, settings: Settings) -> MlflowTracking:
-    """MLflow as the settings want it: the root's own store unless they name another."""
+    """MLflow with the store that the settings name, or the root's own store."""
     uri = settings.tracking.uri or f"sqlite:///{root.mlflow_db.absolute()}"
     return MlflowTracking(
         enabled=settings.tracking.enabled,
         uri=uri,
         artifacts="" if settings.tracking.uri else str(root.mlflow_artifacts.absolute()),
-        # gaip3 ui may have had to take another port
+        # gaip3 ui may serve MLflow on another port
         link=os.environ.get("GAIP3_MLFLOW_URL", "http://127.0.0.1:5000"),
     )
 
@@ -57,6 +57,6 @@ def root_of_environment() -> DataRoot:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What Dagster loads: not built where this module is only imported, as gaip3 does for a root
-    of its own."""
+    """The definitions that Dagster loads. Importing this module does not build them: gaip3 imports
+    it and builds the definitions of the root of its command."""
     return build_defs(root_of_environment())

@@ -1,5 +1,5 @@
-"""The sensor that sees edits made outside while the UI runs, and the one that makes what is
-stale, which is off by default."""
+"""The sensor that observes edits of the sources while the UI runs, and the sensor that materialises
+stale assets, which is off by default."""
 
 import dagster as dg
 
@@ -10,8 +10,8 @@ from gaip3_pipeline.versions import RootResource, observation_if_changed
 @dg.sensor(
     name="observe_sources",
     description=(
-        "Hashes originals and hand labels and records an observation of what changed, so that its"
-        " followers show as unsynced."
+        "Hashes the originals, the hand labels and the list of dropped images, and records an"
+        " observation of each that changed, so that assets downstream show as unsynced."
     ),
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -33,8 +33,8 @@ materialize_stale_sensor = dg.AutomationConditionSensorDefinition(
     name="materialize_stale",
     target=dg.AssetSelection.all(),
     description=(
-        "Makes what is stale by itself, once for each change of content. Off until you switch"
-        " it on."
+        "Materialises stale assets automatically, once for each change of content. Off until you"
+        " switch it on."
     ),
     default_status=dg.DefaultSensorStatus.STOPPED,
 )

@@ -1,5 +1,6 @@
-"""What trainings read, gathered from manifests, checked labels and tables. Not an asset: every
-model's asset starts here."""
+"""The data that trainings read, collected from manifests, checked labels and tables.
+
+This module defines no asset; the assets of all models call its functions."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_man
 from gaip3_pipeline.training.run import Examples
 from gaip3_pipeline.versions import read_figures
 
-# the share of the variance on held-out pictures below which a regressor does not know a value
+# least R² on held-out pictures at which a regressor can predict a value well enough to teach it
 KNOWN = 0.25
 FOLDER_OF_SET = {s.id: s.folder for s in IMAGE_SETS}
 
@@ -36,7 +37,8 @@ def originals_table(root: DataRoot) -> pd.DataFrame:
 
 
 def originals_with(root: DataRoot, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """Every usable original with its split, where the keys of ``pairs`` are twins."""
+    """Every usable original with its split; the two keys of each of ``pairs`` are twins, which
+    share it."""
     return splits.originals(
         {s.id: read_manifest(root.manifest(f"resized_{s.id}")) for s in IMAGE_SETS}, pairs
     )
@@ -100,8 +102,8 @@ def processed_table(root: DataRoot) -> pd.DataFrame:
 
 
 def folds_of_keys(originals: pd.DataFrame, folds: int) -> dict[str, int]:
-    """The gender model's fold that did not see an original: its bucket's where it or a twin is
-    labelled, else ``NO_FOLD``."""
+    """For each original's key, the fold of the gender model that did not train on it: the fold of
+    its bucket if it or a twin is labelled, else ``NO_FOLD``."""
     from gaip3_pipeline.training.gender import NO_FOLD, folds_of
 
     labelled = set(originals.group[originals.set.isin([s.id for s in SET_OF_SEX.values()])])
@@ -124,8 +126,9 @@ def labelled_table(root: DataRoot, attribute: str) -> pd.DataFrame:
 def save_labelled_features(
     root: DataRoot, keys: Sequence[str] | pd.Series, features: np.ndarray, groups: np.ndarray
 ) -> None:
-    """Keep ``features (2, 2N, D) float16`` of the pictures ``keys`` and their brightness copies,
-    mirror images too, and regions' limits."""
+    """Write ``features (2, 2N, D) float16`` of the N pictures ``keys``, followed by their
+    brightness copies; the second row holds the mirror images. ``groups``: where each group of
+    features begins and ends."""
     with writing(root.features_labelled) as temporary, temporary.open("wb") as file:
         np.savez(file, keys=np.array(list(keys), dtype=np.str_), features=features, groups=groups)
 
@@ -133,10 +136,10 @@ def save_labelled_features(
 def labelled_features(
     root: DataRoot, keys: Sequence[str] | pd.Series
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``(2, 2n, D) float16`` of the pictures ``keys`` and then of their brightness copies, with
-    mirror images; regions' limits.
+    """``(2, 2n, D) float16`` features of the n pictures ``keys``, followed by their brightness
+    copies, as :func:`save_labelled_features` wrote them; and ``groups``.
 
-    Raises ``KeyError`` where a picture has none.
+    Raises ``KeyError`` for a picture without features.
     """
     with np.load(root.features_labelled) as kept:
         place = {key: i for i, key in enumerate(kept["keys"].tolist())}
@@ -147,7 +150,7 @@ def labelled_features(
 def label_changes_since(
     root: DataRoot, model: Path, attributes: Sequence[str] = ATTRIBUTES
 ) -> pd.DataFrame:
-    """What differs in the labels since the model in the folder ``model`` was trained:
+    """The labels that changed since the model in the folder ``model`` was trained: columns
     ``attribute, gender, stem, from, to``."""
     parts = []
     for a in attributes:
@@ -160,8 +163,7 @@ def label_changes_since(
 
 
 def keep_labels_seen(root: DataRoot, model: Path, attributes: Sequence[str] = ATTRIBUTES) -> None:
-    """Keep the checked labels beside the model in the folder ``model``, which was trained with
-    them."""
+    """Copy the checked labels into the folder ``model``, whose model was trained with them."""
     for a in attributes:
         write_bytes_atomically(root.labels_seen(model, a), root.checked_labels(a).read_bytes())
 
@@ -171,7 +173,7 @@ class FinalImages:
     """The generator's data: ``images (N, H, W, 3) uint8`` (memory-mapped), ``values (N, 5)
     float32``, the manifest's rows.
 
-    H and W are those of the final images, or the generator's where these are larger.
+    H and W are those of the final images, or of the generator where it is larger.
     """
 
     images: np.ndarray
@@ -189,8 +191,8 @@ def final_images(
 ) -> FinalImages:
     """The packed final images with their input values, in the order of the manifest.
 
-    For a generator larger than they are, the images are made from the originals once and kept
-    beside them."""
+    If the generator is larger than the final images, larger images are made from the originals once
+    and kept in a packed file of their own."""
     table = pd.read_parquet(root.manifest("final_dataset"))
     values = read_all_input_values(root).reindex(table.path).to_numpy(np.float32)
     if np.isnan(values).any():
@@ -227,10 +229,10 @@ def final_values(root: DataRoot) -> pd.DataFrame:
 
 
 def frozen_features(root: DataRoot) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """``attributes``: features of what was trained on real pictures alone, the evaluators and
-    gender models, for distances.
+    """``attributes``: features of the evaluators and the gender models, which were trained on real
+    pictures alone; for distances.
 
-    Not the control regressor: the generator learned to please it.
+    The control regressor is left out, because the generator was trained against it.
     """
     from gaip3_pipeline.evaluation.distances import trained_features
     from gaip3_pipeline.training.gender import load_gender_models
@@ -243,11 +245,11 @@ def frozen_features(root: DataRoot) -> dict[str, Callable[[np.ndarray], np.ndarr
 
 
 def known_values(root: DataRoot) -> dict[str, bool]:
-    """Of each value, whether the control regressor and the evaluator know it on held-out pictures:
-    R² of at least ``KNOWN`` both.
+    """For each value, whether control regressor and evaluator can predict it: both have an R² of at
+    least ``KNOWN`` on held-out pictures.
 
-    What a regressor does not know it cannot teach: asked for eyes that it could not read (R²
-    .13), a generator drew broken faces."""
+    A regressor cannot teach a value that it cannot predict: with a control regressor of eyes with
+    R² .13, the generator drew broken faces."""
     control = read_figures(root, "control_regressor")
     return {
         a: control[f"r2_{a}"] >= KNOWN and read_figures(root, f"evaluator_{a}")["r2"] >= KNOWN

@@ -1,8 +1,9 @@
-"""What makes an asset stale: content hashes as data versions, resolved settings as code versions.
+"""Data versions and code versions of assets, which decide what is stale.
 
-Here belongs how an asset states its version and learns its inputs' versions; what a version is
-taken of (a folder, a table, weights) belongs to the module that knows the thing.
-``versioned_asset`` gives every asset of the pipeline the same manners."""
+A data version is a content hash. A code version is a hand-kept integer with the hash of the
+resolved settings. This module states an asset's versions and reads those of its inputs; the
+functions that hash a folder, a table or weights are in ``tables``. ``versioned_asset`` defines all
+assets of the pipeline in the same way."""
 
 import errno
 import json
@@ -23,7 +24,7 @@ from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomi
 from gaip3_pipeline.tables.hashing import digest, file_version
 from gaip3_pipeline.training.run import Run
 
-# observable_source_asset is beta in 1.13 and says so once for each of our sources.
+# observable_source_asset is beta in Dagster 1.13 and warns once for each of our sources.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, module="dagster")
 
 OWNERS = ["team:gaip3"]
@@ -32,7 +33,7 @@ DATA_VERSION_TAG = "dagster/data_version"
 CODE_VERSION_TAG = "dagster/code_version"
 INPUT_VERSION_TAG = "dagster/input_data_version/"
 RUN_METADATA = "mlflow_run"
-# of disks and network folders
+# errors of disks and network folders that may not occur again
 TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EIO, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
 
 AFRESH, RESUME, WARM_START = "afresh", "resume", "warm_start"  # how a training starts
@@ -41,16 +42,16 @@ STARTS = {
         bool,
         default_value=False,
         description=(
-            "Go on from the last checkpoint though settings or data changed since (more epochs, new"
-            " labels), instead of afresh."
+            "Continue from the last checkpoint although settings or data changed since then (more"
+            " epochs, new labels), instead of starting anew."
         ),
     ),
     WARM_START: dg.Field(
         bool,
         default_value=False,
         description=(
-            "Start from the last weights, in a third of the epochs. Afresh where there are none of"
-            " the same architecture."
+            "Start from the last weights and train for a third of the epochs. Without weights of"
+            " the same architecture, the training starts anew."
         ),
     ),
 }
@@ -70,8 +71,8 @@ class RootResource(dg.ConfigurableResource):
 
 @dataclass(frozen=True)
 class AssetResult:
-    """What an asset's body returns: the content hash of what it made, its figures and pictures
-    for people."""
+    """What an asset's body returns: the content hash of the artefact, and figures and pictures for
+    the UI, the checks and the report."""
 
     version: str
     # numbers, strings, and lists or mappings of them
@@ -82,8 +83,9 @@ class AssetResult:
     more: Mapping[str, bytes] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Any]:
-        """As the UI shows it; metadata lives in the event log, so a picture is small (see
-        imaging.contact_sheet)."""
+        """The metadata that the Dagster UI shows.
+
+        It is stored in the event log, so the picture must be small (see imaging.contact_sheet)."""
         from gaip3_pipeline.imaging.contact_sheet import to_markdown
 
         # The UI's JSON has no NaN.
@@ -100,7 +102,7 @@ class AssetResult:
 
 @dataclass(frozen=True)
 class AssetContext:
-    """What an asset's body works with."""
+    """What an asset's body receives."""
 
     name: str
     root: DataRoot
@@ -113,8 +115,10 @@ class AssetContext:
 
     @property
     def fingerprint(self) -> str:
-        """Names code, settings, data and whether it is a warm start: a checkpoint is resumed
-        only under the same one."""
+        """A hash of the asset's name, its code version (which includes its settings), the data
+        versions of its inputs and, if so, that this is a warm start.
+
+        A checkpoint is resumed only under the same fingerprint."""
         start = [self.start] if self.start == WARM_START else []
         return digest(
             [
@@ -126,18 +130,18 @@ class AssetContext:
         )
 
     def progress(self, label: str = "", total: int = 1) -> Progress:
-        """Progress of this step's long work, on the terminal or in the step's log."""
+        """A progress reporter for this step, on the terminal or in the step's log."""
         return Progress(f"  {label or self.name}", total)
 
     def training(self, folder: Path, run: TrainingRun) -> Run:
-        """What a training into ``folder`` is given: this step's fingerprint and progress, and
-        the log of the MLflow ``run``."""
+        """The :class:`Run` of a training into ``folder``: this step's fingerprint and progress, and
+        the log function of the MLflow ``run``."""
         return Run(folder, self.fingerprint, run.log, self.progress())
 
     def training_run(self, parameters: Mapping[str, Any]) -> TrainingRun:
         """The MLflow run of this step's training: a context manager (see mlflow_tracking)."""
-        # Read anew: an earlier step of this run may have made the parent since this step's own view
-        # of the run was taken.
+        # Read again: an earlier step may have tagged the Dagster run with the parent MLflow run
+        # after this step's copy of the Dagster run was taken.
         run = self.context.instance.get_run_by_id(self.context.run.run_id) or self.context.run
         return TrainingRun(
             self.tracking,
@@ -161,8 +165,10 @@ class AssetContext:
         parameters: Mapping[str, Any],
         artifacts: Sequence[Path] = (),
     ) -> AssetResult:
-        """The result of a step that measures: its figures, ``pictures`` (JPEGs by name, the first
-        one stands for the asset) and files are kept with an MLflow run."""
+        """The result of a step that only measures.
+
+        Its figures, ``pictures`` (JPEGs by name; the first one represents the asset) and
+        ``artifacts`` are logged to an MLflow run."""
         with self.training_run(parameters) as run:
             log_outcome(run, figures, pictures)
             for path in artifacts:
@@ -172,8 +178,8 @@ class AssetContext:
 
 
 def code_version(number: int, settings: Settings, reads: Reads, files: Sequence[Path] = ()) -> str:
-    """A hand-kept integer, the hash of the resolved settings that the asset reads, and those of
-    ``files`` of the package that it uses."""
+    """The code version: a hand-kept integer, the hash of the resolved settings that the asset
+    reads, and the hashes of the package's ``files`` that it uses."""
     hashes = [section_hash(*reads(settings))] if reads(settings) else []
     return "-".join([str(number), *hashes, *(file_version(file)[:8] for file in files)])
 
@@ -192,11 +198,11 @@ def versioned_asset(
     training: bool = False,
     resumable: bool = False,
 ) -> Callable[[Callable[[AssetContext], AssetResult]], dg.AssetsDefinition]:
-    """An asset whose data version is a content hash and whose code version holds the settings and
-    ``files`` that it reads.
+    """An asset whose data version is a content hash and whose code version includes the settings
+    and ``files`` that it reads.
 
-    The step stops when gaip3.toml no longer says what the definitions were loaded with. One that
-    is ``resumable`` takes the configuration ``STARTS``."""
+    The step fails if these settings changed in gaip3.toml after the definitions were loaded. A
+    ``resumable`` asset accepts the run configuration ``STARTS``."""
     planned = code_version(version, settings, reads, files)
 
     def decorate(body: Callable[[AssetContext], AssetResult]) -> dg.AssetsDefinition:
@@ -264,7 +270,7 @@ def _start(config: Mapping[str, bool]) -> str:
 def observed_source(
     name: str, group: str, kind: str, description: str, observe: Callable[[DataRoot], AssetResult]
 ) -> Any:
-    """A source that people write and Dagster observes: ``observe`` gives its present content
+    """A source asset that people edit and Dagster observes; ``observe`` returns its present content
     hash."""
 
     @dg.observable_source_asset(
@@ -278,14 +284,14 @@ def observed_source(
 
 
 def automation() -> dg.AutomationCondition:
-    """Ask for a run once per change of content, code or loss of the asset; the sensor that
-    evaluates it is off by default.
+    """Request one run for each change of an input's content or of the code version, and for each
+    loss of the asset. The sensor that evaluates this condition is off by default.
 
-    ``eager()`` fires even when a dependency was materialised with an equal data version, so the
-    change of content stands in for "newly updated"; ``since(newly_requested)`` keeps one change
-    from asking again while its run is under way. What follows from an asset that is asked for is
-    asked for with it, in one run, so that nothing is made twice; inside that run an equal
-    content stops nothing, as it does in ``gaip3 refresh``."""
+    ``eager()`` fires even when a dependency was materialised with an equal data version, so
+    ``data_version_changed`` replaces ``newly_updated``. ``since(newly_requested)`` prevents a
+    second request for the same change while its run is in progress. Assets downstream of a
+    requested one are requested in the same run, so that none is materialised twice. Within that run
+    an unchanged data version does not stop the assets downstream; in ``gaip3 refresh`` it does."""
     changed = dg.AutomationCondition.any_deps_updated().replace(
         "newly_updated", dg.AutomationCondition.data_version_changed()
     )
@@ -303,8 +309,9 @@ def automation() -> dg.AutomationCondition:
 
 
 def keep(root: DataRoot, name: str, made: AssetResult) -> None:
-    """Keep an asset's figures and pictures as files, for its checks and the report; further
-    pictures it made before go."""
+    """Write an asset's figures and pictures to files, for its checks and the report.
+
+    Pictures of an earlier materialisation that this one does not have are deleted."""
     write_text_atomically(
         root.figures(name), json.dumps(made.figures, indent=1, ensure_ascii=False) + "\n"
     )
@@ -318,7 +325,7 @@ def keep(root: DataRoot, name: str, made: AssetResult) -> None:
 
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
-    """The figures that are plain numbers, as MLflow takes them."""
+    """The figures that are plain numbers; MLflow accepts no others."""
     return {
         k: float(v)
         for k, v in figures.items()
@@ -329,15 +336,15 @@ def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
 def log_outcome(
     run: TrainingRun, figures: Mapping[str, Any], pictures: Mapping[str, bytes]
 ) -> None:
-    """Give an MLflow run its final figures, those that are numbers, and ``pictures``, JPEGs by
-    name."""
+    """Log the final figures that are numbers, and ``pictures`` (JPEGs by name), to an MLflow
+    run."""
     run.result(numbers(figures))
     for name, jpeg in pictures.items():
         run.picture(f"{name}.jpg", jpeg)
 
 
 def read_figures(root: DataRoot, name: str) -> dict[str, Any]:
-    """The figures that an asset kept; empty if it has not been made."""
+    """The figures that :func:`keep` wrote for an asset; empty if it was never materialised."""
     try:
         return json.loads(root.figures(name).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -366,7 +373,7 @@ def latest_materialization(
 def observation_if_changed(
     instance: dg.DagsterInstance, name: str, made: AssetResult
 ) -> dg.AssetObservation | None:
-    """The observation to record of a source, if its content is not the one recorded last."""
+    """The observation to record of a source; None if its content is the one recorded last."""
     key = dg.AssetKey(name)
     if current_version(instance, key) == made.version:
         return None

@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Fixtures and environment for all tests."""
 
 import fcntl
 import os
@@ -14,25 +14,26 @@ from click.testing import CliRunner, Result
 
 from gaip3_pipeline.layout import DataRoot
 
-# Before anything imports TensorFlow, Dagster or MLflow: quiet, no GPU, nothing asked outside.
+# Set before TensorFlow, Dagster or MLflow are imported: few log lines, no GPU, no telemetry.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
-# Dagster closes all log handlers when it sets up its own, and this one closes its stream unless
-# that is sys.stderr at that moment: while a test has its own, that would be pytest's.
+# Dagster closes all log handlers when it sets up its own. This handler then closes its stream
+# unless
+# it is sys.stderr, which during a test is pytest's.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the files that need the finished root the one with most tests comes first and makes it,
-    the others last.
+    """Sort the tests: of the files that need the finished root, the one with most tests comes first
+    and makes it; the others come last.
 
-    With two workers, one makes it while the other runs what does not need it.
+    With two workers, one makes the root while the other runs tests that do not need it.
     """
     need = Counter(
         item.path
@@ -45,14 +46,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _away_from_the_users_own_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test may write into the data root or the stores of whoever runs it."""
+    """Keep tests from writing into the data root or the stores of the user who runs them."""
     for name in ("DAGSTER_HOME", "GAIP3_ROOT", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def gaip3(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """The command ``gaip3``: called with its words, it returns what click's runner says of it."""
+    """The command ``gaip3``: a function that runs it with the given words and returns click's
+    result."""
     from gaip3_pipeline.cli import main
 
     def run(*words: object) -> Result:
@@ -65,7 +67,7 @@ def gaip3(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
 @pytest.fixture(scope="session")
 def real_faces() -> Path:
-    """Photographs with hand labels in the layout of a data root, which must not be written to."""
+    """A data root of photographs with hand labels; tests must not write to it."""
     return _beside("faces")
 
 
@@ -103,7 +105,7 @@ def finished_root(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
     """A root of painted faces on which the whole graph has run with tiny models, once for all
     workers of pytest-xdist.
 
-    Not to be written to: see :func:`root_copy`.
+    Tests must not write to it; for that there is :func:`root_copy`.
     """
     from gaip3_pipeline.faces.dataset import write_dataset
     from gaip3_pipeline.settings import load
@@ -126,6 +128,6 @@ def finished_root(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
 
 @pytest.fixture
 def root_copy(finished_root: DataRoot, tmp_path: Path) -> DataRoot:
-    """A copy of the finished root, history and all, for a test to change."""
+    """A copy of the finished root with its history, which a test may change."""
     shutil.copytree(finished_root.path, tmp_path / "root", copy_function=shutil.copy2)
     return DataRoot(tmp_path / "root")

@@ -1,4 +1,4 @@
-"""Refreshing a root inside the test's own process, which imports Keras once for all tests."""
+"""Refresh a root inside the test's own process, so that Keras is imported once for all tests."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -68,8 +68,7 @@ def plan_of(root: DataRoot) -> list[Planned]:
 
 
 def following(root: DataRoot, names: Iterable[str]) -> set[str]:
-    """Materialisable assets among ``names`` and everything that follows from them, derived from
-    the graph."""
+    """The materialisable assets among ``names`` and all assets downstream of them, by the graph."""
     graph = definitions_of(root).resolve_asset_graph()
     found = {dg.AssetKey(n) for n in names}
     for key in graph.toposorted_asset_keys:

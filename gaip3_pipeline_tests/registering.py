@@ -1,4 +1,4 @@
-"""A model in a root's registry, as a training that ended well leaves it."""
+"""Register a model as a finished training does."""
 
 from pathlib import Path
 

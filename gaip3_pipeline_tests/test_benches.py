@@ -1,4 +1,4 @@
-"""Every bench runs at a tiny size and says in its last line what it measured."""
+"""Every bench runs at a tiny size and prints its figures in its last line."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ from gaip3_pipeline.layout import REPOSITORY, DataRoot
 from gaip3_pipeline.settings import Nvae, load
 
 BENCH = REPOSITORY / "bench"
-# A generator that is compiled in half of the time of the tiny preset's.
+# A generator that compiles in half of the time of the tiny preset's.
 FEW_CELLS: dict[str, Any] = {
     "channels": [8, 8, 8, 8, 8],
     "latents": [4, 0, 0, 0, 0],
@@ -35,8 +35,8 @@ Bench = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
-    """A bench, run in this process as ``python bench/NAME.py WORDS`` would be: what its last line
-    says."""
+    """A function that runs a bench in this process, as ``python bench/NAME.py WORDS`` does, and
+    returns the JSON of its last line."""
     monkeypatch.syspath_prepend(str(BENCH))
 
     def run(name: str, *words: object) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 def numbers(said: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of what a bench said, and where it stands there."""
+    """Every number of a bench's result, with its path in the JSON."""
     if isinstance(said, dict | list):
         for key, value in said.items() if isinstance(said, dict) else enumerate(said):
             yield from numbers(value, f"{name}.{key}")
@@ -60,7 +60,7 @@ def numbers(said: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def not_finite(said: Any) -> list[str]:
-    """Where numbers stand that are none."""
+    """The paths of numbers that are not finite."""
     return [name for name, number in numbers(said) if not math.isfinite(number)]
 
 
@@ -201,7 +201,7 @@ def test_labelling(bench: Bench, finished_root: DataRoot, tmp_path: Path) -> Non
     assert (tmp_path / "curves.jpg").exists()
 
 
-def test_labelling_says_that_labels_are_too_few(bench: Bench, finished_root: DataRoot) -> None:
+def test_labelling_refuses_too_few_labels(bench: Bench, finished_root: DataRoot) -> None:
     sizes = ("--seeds", 1, "--folds", 2, "--counts", 10, 200, "--attribute", "mouth")
     with pytest.raises(SystemExit, match="labels of mouth are too few for --chosen 200"):
         bench("labelling", finished_root.path, *sizes)
@@ -282,9 +282,7 @@ def test_sampling(bench: Bench, finished_root: DataRoot, tmp_path: Path) -> None
     assert [p.name for p in tmp_path.iterdir()] == ["t1_g1.jpg"]
 
 
-def test_sampling_says_that_too_few_pictures_are_held_out(
-    bench: Bench, root_copy: DataRoot
-) -> None:
+def test_sampling_refuses_too_few_held_out_pictures(bench: Bench, root_copy: DataRoot) -> None:
     manifest = root_copy.manifest("final_dataset")
     table = pd.read_parquet(manifest)
     table.assign(split=["test"] * 15 + ["train"] * (len(table) - 15)).to_parquet(manifest)

@@ -1,4 +1,4 @@
-"""The commands as a user types them: what they print, and one line for a mistake."""
+"""The commands as a user types them: their output, and one line for a mistake."""
 
 import math
 import shutil
@@ -51,7 +51,7 @@ def test_generate_is_reproducible_and_follows_its_options(gaip3, finished_root, 
     assert alone.exit_code == 0, alone.output
     second = np.asarray(Image.open(tmp_path / "d.png"), float)
     height, width = second.shape[:2]
-    # Its values, too, are its own seed's; batches of other sizes may round to another grey level.
+    # Its values, too, depend only on its seed; batches of other sizes may round differently.
     np.testing.assert_allclose(
         np.asarray(Image.open(first), float)[:height, width:], second, atol=2
     )
@@ -66,7 +66,7 @@ def test_generate_is_reproducible_and_follows_its_options(gaip3, finished_root, 
     )
 
 
-def test_a_slider_where_the_data_supports_none_is_named_and_drawn_as_the_nearest(
+def test_a_slider_outside_the_supported_range_is_named_and_drawn_as_the_nearest_value(
     gaip3, root_copy, tmp_path
 ):
     model = load_nvae(root_copy.nvae)
@@ -99,7 +99,7 @@ def test_a_slider_where_the_data_supports_none_is_named_and_drawn_as_the_nearest
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
-def test_generate_without_a_generator_says_what_to_run(gaip3, tmp_path):
+def test_generate_without_a_generator_names_the_command_to_run(gaip3, tmp_path):
     done = gaip3("generate", "--root", tmp_path, "--out", tmp_path / "g.png")
     assert done.exit_code != 0
     assert "there is no generator" in done.output
@@ -113,7 +113,7 @@ def test_a_slider_outside_0_to_1_is_refused(gaip3, tmp_path):
     assert "0<=x<=1" in done.output
 
 
-def test_the_generator_is_trained_on_with_more_epochs(gaip3, root_copy):
+def test_the_training_of_the_generator_continues_with_more_epochs(gaip3, root_copy):
     words = ["train", "nvae", "--root", root_copy.path, "--resume"]
     at_its_end = gaip3(*words)
     assert at_its_end.exit_code != 0
@@ -178,7 +178,7 @@ def test_a_dry_run_names_each_asset_with_its_reason_and_writes_nothing(gaip3, ro
     }
 
 
-def test_nothing_stale_is_said_in_one_line(gaip3, finished_root):
+def test_a_plan_without_stale_assets_is_one_line(gaip3, finished_root):
     assert (
         gaip3("refresh", "--root", finished_root.path).output
         == "Nothing is stale: 0 assets to make.\n"
@@ -202,7 +202,7 @@ def test_mistakes_are_one_line_without_a_traceback(gaip3, tmp_path):
     assert "Traceback" not in unknown.output
 
 
-def test_an_empty_root_says_which_folder_to_fill(gaip3, tmp_path):
+def test_for_an_empty_root_the_error_names_the_folder_to_fill(gaip3, tmp_path):
     done = gaip3("refresh", "--root", tmp_path / "빈 폴더")
     assert done.exit_code != 0
     assert "ThisPersonDoesNotExist" in done.output or "thispersondoesnotexist" in done.output
@@ -230,7 +230,7 @@ def test_the_report_shows_the_generators_curves_sweeps_and_nearest_training_pict
     assert 'alt="generator_evaluation.nearest_training_pictures"' in page
 
 
-def test_retouch_leaves_photographs_alone_and_names_what_it_cannot_use(
+def test_retouch_does_not_change_photographs_and_names_files_that_it_cannot_use(
     gaip3, finished_root, tmp_path
 ):
     photographs = sorted(finished_root.original(IMAGE_SETS[0]).iterdir())[:3]
@@ -271,4 +271,4 @@ def test_retouch_leaves_photographs_alone_and_names_what_it_cannot_use(
     assert np.abs(np.asarray(Image.open(tmp_path / "still" / "a.jpg"), float) - cut).mean() < 3
     refused = gaip3("retouch", folder, "--root", finished_root.path, "--out", folder)
     assert refused.exit_code == 1
-    assert "may not go where the photographs are" in refused.output
+    assert "this is the folder of the photographs" in refused.output

@@ -30,11 +30,11 @@ def root(tmp_path) -> DataRoot:
 
 @pytest.fixture
 def labels_of(root):
-    """What stands in ``labels/``, byte for byte."""
+    """The content of the files in ``labels/``."""
     return lambda: {p.name: p.read_bytes() for p in root.hand_labels("mouth").parent.iterdir()}
 
 
-def test_an_import_says_what_it_does_and_the_history_keeps_what_was_there(gaip3, root, tmp_path):
+def test_an_import_reports_its_changes_and_the_history_keeps_the_old_values(gaip3, root, tmp_path):
     (tmp_path / "new.csv").write_text(
         "file,mouth,head\nfemale 1.png,0.25,0\nmale/both.jpg,0,\nfemale/both.jpg,1,\ngone.jpg,1,1\n"
     )
@@ -120,10 +120,10 @@ def test_the_csv_export_is_the_file_byte_for_byte(gaip3, root, tmp_path):
         assert path.read_bytes() == root.hand_labels("mouth").read_bytes()
     several = gaip3("export-labels", "csv", tmp_path / "all.csv", "--root", root.path)
     assert several.exit_code != 0
-    assert "name a folder, or one of them with --attribute" in several.output
+    assert "give a folder, or one attribute with --attribute" in several.output
 
 
-def test_an_export_leaves_out_labels_without_an_image_and_says_so(gaip3, root, tmp_path):
+def test_an_export_leaves_out_labels_without_an_image_and_reports_it(gaip3, root, tmp_path):
     (root.original(IMAGE_SETS[2]) / "male,이름.jpg").unlink()
     done = gaip3("export-labels", "plain", tmp_path / "m.csv", "--root", root.path)
     assert "1 labels of mouth, 1 left out (no such image)" in done.output
@@ -132,7 +132,7 @@ def test_an_export_leaves_out_labels_without_an_image_and_says_so(gaip3, root, t
     ).read_text() == "file,value\noriginal/ThisPersonDoesNotExist/Female/both.jpg,0.5\n"
 
 
-def test_an_export_without_labels_says_so(gaip3, root, tmp_path):
+def test_an_export_without_labels_is_an_error(gaip3, root, tmp_path):
     done = gaip3(
         "export-labels", "plain", tmp_path / "e.csv", "--attribute", "eyes", "--root", root.path
     )
@@ -160,7 +160,7 @@ def test_a_label_studio_project_gets_its_configuration_and_every_image(gaip3, ro
     assert [len(t["annotations"]) for t in tasks] == [1, 0, 0, 0, 0, 1]
 
 
-def test_two_originals_of_one_name_are_a_line_without_a_traceback(gaip3, root, tmp_path):
+def test_two_originals_of_one_name_are_one_line_without_a_traceback(gaip3, root, tmp_path):
     (root.original(IMAGE_SETS[1]) / "both.png").touch()
     done = gaip3("export-labels", "plain", tmp_path / "m.csv", "--root", root.path)
     assert done.exit_code != 0

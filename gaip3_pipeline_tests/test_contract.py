@@ -1,5 +1,5 @@
-"""A finished root holds the data contracts (docs/data-contracts.md), checked apart from the code
-that wrote it.
+"""A finished root meets the data contracts (docs/data-contracts.md), checked by code that is
+independent of the project.
 """
 
 import subprocess

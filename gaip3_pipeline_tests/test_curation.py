@@ -1,5 +1,5 @@
-"""The same photograph twice, defects, and what the user drops: found, kept on one side of every
-split, left out and brought back."""
+"""Near-duplicates are found and kept on one side of every split, defects are found, and dropped
+originals are left out and can be brought back."""
 
 import io
 import shutil
@@ -36,7 +36,7 @@ def moved(image, by=2):
     return Image.fromarray(array[4 - by : 4 - by + image.height, 4 + by : 4 + by + image.width])
 
 
-PLANTED = {  # a picture of the same photograph, from the one that is there
+PLANTED = {  # functions that make another picture of the same photograph from an existing one
     "equal_bytes": lambda path: path.read_bytes(),
     "brightness_copy": lambda path: encoded(Image.open(path).point(lambda v: v * 0.84), 95),
     "encoded_and_moved": lambda path: encoded(moved(Image.open(path))),
@@ -55,8 +55,8 @@ PLANTED = {  # a picture of the same photograph, from the one that is there
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """Painted faces, to D1 of which a copy of a portrait of D2 was added in each way of
-    ``PLANTED``, and a blurred one."""
+    """Painted faces; D1 also has a copy of a portrait of D2 in each way of ``PLANTED``, and a
+    blurred picture."""
     root = DataRoot(tmp_path_factory.mktemp("curation") / "root")
     root.path.mkdir()
     root.settings_file.write_text('preset = "tiny"\n[tracking]\nenabled = false\n')
@@ -78,7 +78,7 @@ def root(planted, tmp_path):
     return DataRoot(tmp_path / "root")
 
 
-def test_every_planted_kind_is_found_and_nothing_else(planted):
+def test_every_planted_copy_is_found_and_nothing_else(planted):
     root, twin_of = planted
     table = read_group_table(root.near_duplicates)
     found = {
@@ -101,7 +101,7 @@ def test_twins_share_their_bucket_and_the_check_compares_the_pictures(planted):
     assert passed, said
 
 
-# those are grouped by their hash, whatever the table says
+# pictures of equal bytes are grouped by their hash, whatever the table says
 @pytest.mark.parametrize("kind", [k for k in PLANTED if k != "equal_bytes"])
 def test_a_twin_on_the_other_side_fails_the_check(root, planted, kind):
     twin = planted[1][f"d1/{kind}"]
@@ -113,7 +113,7 @@ def test_a_twin_on_the_other_side_fails_the_check(root, planted, kind):
     assert f"{twin} in bucket " in said
 
 
-def test_the_leakage_checks_block_what_follows(planted):
+def test_the_leakage_checks_are_blocking(planted):
     graph = definitions_of(planted[0]).resolve_asset_graph()
     for asset in ("near_duplicates", "final_dataset"):
         key = dg.AssetCheckKey(dg.AssetKey(asset), "no_leakage")
@@ -140,7 +140,7 @@ def test_a_blurred_picture_is_flagged(planted):
     assert read_figures(planted[0], "image_quality")["blurry"] >= 1
 
 
-def test_dropped_pictures_are_left_out_of_everything_and_come_back(root, gaip3):
+def test_dropped_pictures_are_left_out_of_everything_and_can_be_brought_back(root, gaip3):
     refresh_root(root, ["labels_mouth", "augmented_d2_female"])
     gone = sorted(
         p.stem
@@ -193,7 +193,7 @@ def test_of_duplicates_the_labelled_one_is_kept(root, gaip3):
     assert "no group has more than one" in gaip3("drop", "--duplicates", "--root", root.path).output
 
 
-def test_of_a_group_whose_best_was_dropped_before_the_next_best_is_kept(root, planted, gaip3):
+def test_if_the_best_of_a_group_was_dropped_before_the_next_best_is_kept(root, planted, gaip3):
     best = planted[1]["d1/larger"].rpartition("/")[2]
     assert (
         gaip3(
@@ -256,7 +256,7 @@ def test_a_dropped_picture_whose_original_is_gone_is_named_and_can_be_taken_off_
     assert read_dropped(root.dropped) == {}
 
 
-def test_a_set_dropped_whole_is_said_so_and_not_taken_for_an_empty_folder(root, gaip3):
+def test_a_set_that_was_dropped_completely_is_not_reported_as_an_empty_folder(root, gaip3):
     everyone = [f"original/{MALE.original}/{p.name}" for p in root.original(MALE).iterdir()]
     assert gaip3("drop", *everyone, "--root", root.path).exit_code == 0
     done = gaip3("refresh", "--select", "labels_mouth", "--root", root.path)
@@ -269,7 +269,7 @@ def test_a_set_dropped_whole_is_said_so_and_not_taken_for_an_empty_folder(root, 
     assert len(list(root.processed("resized", MALE).glob("*.jpg"))) == len(everyone)
 
 
-def test_a_drop_makes_again_the_set_it_touches_and_leaves_the_others_as_they_are(root, gaip3):
+def test_a_drop_makes_only_its_own_set_stale(root, gaip3):
     refresh_root(root, [f"augmented_{s.id}" for s in IMAGE_SETS])
     gone = sorted(p.stem for p in root.original(MALE).iterdir())[0]
     assert gaip3("drop", f"resized/male/{gone}.jpg", "--root", root.path).exit_code == 0
@@ -300,7 +300,7 @@ def test_a_list_that_cannot_be_read_stops_with_file_line_and_remedy(root, gaip3,
     assert "Traceback" not in done.output
 
 
-def test_an_unknown_picture_is_one_clear_line_and_drops_nothing(root, gaip3):
+def test_an_unknown_picture_is_an_error_of_one_line_and_drops_nothing(root, gaip3):
     done = gaip3("drop", "resized/female/nobody.jpg", "--root", root.path)
     assert done.exit_code == 1
     assert "resized/female/nobody.jpg: no original of that name" in done.output

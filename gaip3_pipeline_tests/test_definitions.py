@@ -1,4 +1,5 @@
-"""What Dagster shows, and what loading it costs."""
+"""The Dagster definitions: graph, descriptions, checks, and the libraries that loading them
+imports."""
 
 import json
 import subprocess
@@ -129,7 +130,7 @@ def test_the_graph_is_the_one_of_the_documents(tmp_path):
 
 
 @pytest.mark.parametrize("method", [TRANSPORT, NOISE_CONTRASTIVE])
-def test_every_asset_says_what_it_is_and_is_checked(tmp_path, method):
+def test_every_asset_has_a_description_and_a_check(tmp_path, method):
     graph = definitions(tmp_path, Settings(retouch=Retouch(method=method))).resolve_asset_graph()
     assert (dg.AssetKey("prior_critic_weights") in graph.materializable_asset_keys) == (
         method == NOISE_CONTRASTIVE

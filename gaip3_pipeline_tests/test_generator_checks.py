@@ -1,4 +1,4 @@
-"""The checks of the generator: what passes, what fails, and what they say."""
+"""The checks of the generator: figures that pass, figures that fail, and the messages."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.fresh_judges import MAKES, SIZES
 from gaip3_pipeline.layout import DataRoot
 
-ROOT = DataRoot.__new__(DataRoot)  # these rules look at figures alone
+ROOT = DataRoot.__new__(DataRoot)  # these rules use only figures
 
 
 def sliders(**changes: Any) -> dict[str, Any]:
@@ -47,24 +47,26 @@ def judges(**changes: float) -> dict[str, float]:
     )
 
 
-def test_sliders_that_move_what_is_known_pass() -> None:
+def test_sliders_that_move_their_values_pass() -> None:
     assert checks._sliders(ROOT, sliders())[0]
 
 
-def test_a_slider_that_moves_a_value_that_nobody_knows_fails_and_is_named() -> None:
-    # A slope alone can be that of faces which break: on photographs the evaluator of eyes took them
-    # for closed ones.
-    passed, said = checks._sliders(ROOT, sliders(known_eyes=False))
+def test_a_slider_of_a_value_that_cannot_be_predicted_fails_and_is_named() -> None:
+    # A slope alone is not enough: on photographs the evaluator took the eyes of broken faces for
+    # closed ones.
+    passed, summary = checks._sliders(ROOT, sliders(known_eyes=False))
     assert not passed
-    assert "not known on held-out pictures, so not controlled: eyes" in said
+    assert "cannot be predicted on held-out pictures, so not controlled: eyes" in summary
     assert not checks._sliders(ROOT, sliders(slope_mouth=0.05))[0]
 
 
-def test_a_slider_whose_end_the_judge_finds_less_real_fails_and_says_where() -> None:
+def test_a_slider_whose_end_the_judge_finds_less_real_fails_and_its_position_is_named() -> None:
     assert checks._stay_real(ROOT, sliders(least_real_head=-2.0))[0]
-    passed, said = checks._stay_real(ROOT, sliders(least_real_eyes=-7.5, least_real_eyes_at=0.53))
+    passed, summary = checks._stay_real(
+        ROOT, sliders(least_real_eyes=-7.5, least_real_eyes_at=0.53)
+    )
     assert not passed
-    assert "eyes -7.5 at 0.53" in said
+    assert "eyes -7.5 at 0.53" in summary
 
 
 @pytest.mark.parametrize(
@@ -78,37 +80,35 @@ def test_a_slider_whose_end_the_judge_finds_less_real_fails_and_says_where() -> 
         ({"power_3": float("nan")}, "octave 3 has nan"),
     ],
 )
-def test_what_is_not_as_photographs_have_it_is_named(
-    changes: dict[str, float], phrase: str
-) -> None:
+def test_each_difference_from_photographs_is_named(changes: dict[str, float], phrase: str) -> None:
     assert checks._sharp(ROOT, sharp())[0]
-    passed, said = checks._sharp(ROOT, sharp(**changes))
+    passed, summary = checks._sharp(ROOT, sharp(**changes))
     assert not passed
-    assert said.startswith(phrase)
+    assert summary.startswith(phrase)
 
 
-def test_judges_count_only_if_they_tell_what_must_be_told_and_nothing_else() -> None:
+def test_judges_are_valid_only_if_they_detect_what_they_must_and_nothing_else() -> None:
     assert checks._judges_count(ROOT, judges())[0]
     for change in (
         {"judge_network_tells_blur": 0.85},
         {"judge_regression_tells_plain": 0.9},
         {"judge_network_nothing_half": 0.56},
     ):
-        passed, said = checks._judges_count(ROOT, judges(**change))
+        passed, summary = checks._judges_count(ROOT, judges(**change))
         assert not passed
-        assert "Does not count" in said
+        assert "Not valid" in summary
 
 
-def test_without_held_out_pictures_nothing_is_claimed() -> None:
+def test_without_held_out_pictures_the_checks_fail() -> None:
     assert not checks._sharp(ROOT, {})[0]
     assert not checks._judges_count(ROOT, {})[0]
 
 
 def test_detail_that_was_not_learned_fails() -> None:
     assert checks._detailed(ROOT, sharp())[0]
-    passed, said = checks._detailed(ROOT, sharp(power_1=0.3))
+    passed, summary = checks._detailed(ROOT, sharp(power_1=0.3))
     assert not passed
-    assert "0.30, 1.00, 1.00" in said
+    assert "0.30, 1.00, 1.00" in summary
 
 
 def test_a_finished_root_has_all_these_figures(finished_root: DataRoot) -> None:

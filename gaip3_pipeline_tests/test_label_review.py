@@ -1,5 +1,5 @@
-"""The asset ``label_review`` in a finished root: its tables, and that only what changed is done
-anew."""
+"""The asset ``label_review`` in a finished root: its tables, and that only what changed is computed
+again."""
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ def test_every_original_of_the_labelled_sets_has_a_row_in_each_table(finished_ro
     assert finished_root.picture("label_review", "eyes").exists()
 
 
-def test_a_relabelled_value_is_reviewed_anew_and_the_others_are_left(root_copy):
+def test_after_relabelling_only_the_review_of_that_attribute_is_made_again(root_copy):
     before = {a: root_copy.label_review(a).stat().st_mtime_ns for a in ATTRIBUTES}
     labels = pd.read_csv(root_copy.hand_labels("background"))
     extreme = list(labels.index[labels.value.isin([0.0, 1.0])][:2])
@@ -71,9 +71,7 @@ def test_a_table_that_was_lost_or_edited_is_made_again(root_copy):
     assert path.read_text(encoding="utf-8") == text
 
 
-def test_lids_are_measured_of_pictures_without_a_label_and_not_measured_again(
-    root_copy, monkeypatch
-):
+def test_lids_of_pictures_without_a_label_are_measured_once(root_copy, monkeypatch):
 
     from gaip3_pipeline.features import landmarks
 

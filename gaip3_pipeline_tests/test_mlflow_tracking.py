@@ -115,7 +115,7 @@ def test_the_champion_is_the_version_whose_check_passed(finished_root):
         )
 
 
-def test_a_failing_check_leaves_the_champion_where_it_was_while_the_candidate_moves(tmp_path):
+def test_a_failing_check_does_not_move_the_champion_while_the_candidate_moves(tmp_path):
     root = DataRoot(tmp_path)
     definitions, tracking = definitions_of(root), tracking_of(root, load(root))
     key, check = (
@@ -178,7 +178,7 @@ def test_the_run_of_a_failed_training_is_continued_by_the_same_training_only(sto
     assert run.data.metrics == {"loss": 0.5}
 
 
-def test_runs_of_dead_processes_are_marked_and_those_of_living_ones_left(store, tmp_path):
+def test_runs_of_dead_processes_are_marked_and_those_of_living_ones_are_not(store, tmp_path):
     code = (
         "import os, sys; from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun;t ="
         " MlflowTracking(uri=sys.argv[1]); r = TrainingRun(t, asset='a', dagster_run_id='d',"

@@ -27,7 +27,7 @@ def pictures_of(page) -> dict[str, tuple[int, int]]:
     return {name: Image.open(io.BytesIO(base64.b64decode(data))).size for name, data in found}
 
 
-def test_the_curation_page_stands_alone_with_its_charts_and_sheets(finished_root):
+def test_the_curation_page_contains_its_charts_and_sheets(finished_root):
     sizes = pictures_of(finished_root.curation_page)
     assert {"rule", "reliability", "scores", "brightness", "kept_above"} <= set(sizes)
     assert all(min(size) > 100 for size in sizes.values())
@@ -36,7 +36,7 @@ def test_the_curation_page_stands_alone_with_its_charts_and_sheets(finished_root
     assert "http" not in page
 
 
-def test_its_figures_are_those_of_the_tables(finished_root):
+def test_the_figures_of_the_curation_report_are_those_of_the_tables(finished_root):
     figures = read_figures(finished_root, "curation_report")
     scores = read_gender_probabilities(finished_root.gender_probabilities)
     female = scores.prob_female[scores.image_path.str.startswith("resized/female/")]
@@ -114,7 +114,7 @@ def test_figures_and_every_picture_are_in_mlflow_and_in_the_report(finished_root
     assert finished_root.picture(asset).read_bytes() == base64.b64decode(first[1])
 
 
-def test_a_picture_that_is_no_longer_made_leaves_the_report(root_copy):
+def test_a_picture_that_is_no_longer_made_is_removed_from_the_report(root_copy):
     picture = root_copy.picture("curation_report").read_bytes()
     keep(
         root_copy,

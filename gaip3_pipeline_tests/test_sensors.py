@@ -1,5 +1,5 @@
-"""Edits made outside are observed; automation asks once for each change of content, and only
-when it is switched on."""
+"""Edits of the sources are observed; automation requests one run for each change of content, and
+only if it is switched on."""
 
 import os
 
@@ -36,8 +36,8 @@ def instance(root):
 
 
 def observed(root: DataRoot, instance: dg.DagsterInstance) -> set[str]:
-    """One tick of the sensor, whose events are stored as the daemon would; returns the sources
-    it saw change."""
+    """One tick of the sensor, with its events stored as the daemon does; returns the changed
+    sources."""
     context = dg.build_sensor_context(
         instance=instance, resources={"root": RootResource(path=str(root.path))}
     )
@@ -62,13 +62,13 @@ def made(
 
 
 class Automation:
-    """The ticks of the automation sensor, one after the other."""
+    """Consecutive ticks of the automation sensor."""
 
     def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
         self._definitions, self._instance, self._cursor = definitions, instance, None
 
     def tick(self) -> set[str]:
-        """What is asked for now."""
+        """The assets that are requested by the next tick."""
         result = dg.evaluate_automation_conditions(
             self._definitions, self._instance, cursor=self._cursor
         )
@@ -83,7 +83,7 @@ class Automation:
 
 @pytest.fixture
 def definitions(root, instance) -> dg.Definitions:
-    """The whole graph, everything made and in step."""
+    """The whole graph, with all assets materialised and fresh."""
     definitions = definitions_of(root)
     observed(root, instance)
     graph = definitions.resolve_asset_graph()
@@ -105,7 +105,7 @@ def test_an_edit_made_outside_is_observed_once_and_a_touched_file_is_not(root, i
     assert observed(root, instance) == set()
 
 
-def test_automation_is_there_to_be_switched_on_and_off_until_then(root):
+def test_automation_exists_and_is_off_until_it_is_switched_on(root):
     [sensor] = [
         s
         for s in definitions_of(root).get_repository_def().sensor_defs
@@ -115,7 +115,7 @@ def test_automation_is_there_to_be_switched_on_and_off_until_then(root):
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
 
 
-def test_an_edit_asks_once_for_what_follows_from_it_and_a_touched_file_for_nothing(
+def test_an_edit_requests_its_downstream_assets_once_and_a_touched_file_requests_none(
     root, instance, definitions
 ):
     ticks = Automation(definitions, instance)
@@ -129,7 +129,7 @@ def test_an_edit_asks_once_for_what_follows_from_it_and_a_touched_file_for_nothi
     assert ticks.tick() == set()  # its run has not begun yet
 
 
-def test_what_is_made_again_with_equal_content_asks_for_nothing(root, instance, definitions):
+def test_an_asset_made_again_with_equal_content_requests_nothing(root, instance, definitions):
     ticks = Automation(definitions, instance)
     assert ticks.tick() == set()
     for name in ("labels_mouth", "final_dataset"):
@@ -139,7 +139,7 @@ def test_what_is_made_again_with_equal_content_asks_for_nothing(root, instance, 
     assert ticks.tick() == {"retouched_samples", "report"}
 
 
-def test_once_what_was_asked_for_has_run_nothing_more_is_asked_for_until_the_next_change(instance):
+def test_after_the_requested_run_nothing_is_requested_until_the_next_change(instance):
     content = {"hand_labels": "0"}
 
     def chained(name: str, *deps: str) -> dg.AssetsDefinition:
@@ -188,9 +188,9 @@ def test_once_what_was_asked_for_has_run_nothing_more_is_asked_for_until_the_nex
         assert asked == names
         run(asked)
         for _ in range(3):
-            observe()  # of equal content
+            observe()  # with equal content
             assert ticks.tick() == set()
-    run({"labels"})  # by hand, and its content is what it was
+    run({"labels"})  # by hand, with unchanged content
     assert ticks.tick() == set()
     content["hand_labels"] = "3"
     run({"labels"})

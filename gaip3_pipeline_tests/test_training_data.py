@@ -1,5 +1,5 @@
-"""A generator larger than the final images learns from the originals, cut and brightened as
-these are."""
+"""A generator larger than the final images is trained on the originals, cropped and brightened in
+the same way."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ def test_large_images_show_what_the_final_ones_show_and_are_made_once(root_copy)
     assert big.images.shape == (len(small.images), 256, 208, 3)
     np.testing.assert_array_equal(big.values, small.values)
     difference = np.abs(shrink(big.images, 128, 104).astype(int) - small.images)
-    assert difference.mean(axis=(1, 2, 3)).max() < 4  # JPEG, and originals of 128² enlarged
+    assert difference.mean(axis=(1, 2, 3)).max() < 4  # due to JPEG and enlarged originals of 128²
     copies = small.table.source.str.startswith("augmented/").to_numpy()
     assert 0 < copies.sum() < len(copies)
 

@@ -1,4 +1,4 @@
-"""The artefacts as Dagster assets, one noun a file, in the order of the graph."""
+"""The artefacts as Dagster assets: one noun per file, listed in the order of the graph."""
 
 from gaip3_pipeline.assets import (
     critic,

@@ -1,9 +1,10 @@
-"""The critic that steers retouching and the judges that never do, on disjoint pictures.
+"""The critic that steers retouching (the guide) and the judges that only measure, trained on
+disjoint pictures.
 
-They see pictures as they are shown, with their detail. Real against generated shows the traces
-of decoder and detail network, too, which no latent can change. What moving latents can mend
-shows in a second pair: reconstructions of real pictures, which went through both, against
-samples. The guide learns that one."""
+All are trained on pictures with their detail. Generated pictures differ from photographs also by
+traces of the decoder and the detail network, which no change of latents can remove. Differences
+that latents can remove are those between samples and reconstructions of photographs, which passed
+through the same networks. The guide is trained on that pair."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +19,14 @@ from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.versions import AssetContext
 
 GROUP = "critic"
-LOOKED_AT = 48  # pairs whose patches are hidden
+LOOKED_AT = 48  # pairs for the occlusion chart
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
     """``critic_weights`` (the guide), ``judge_weights`` and ``reconstruction_judge_weights``."""
-    guide = "The guide: tells rebuilt real faces from drawn ones and steers retouching."
-    judge = "The judge: tells real from generated faces; it only measures."
-    second = "The second judge: as the guide, on other pictures and samples; it only measures."
+    guide = "The guide: a critic of reconstructions against samples, which steers retouching."
+    judge = "The judge: a critic of photographs against samples, which only measures."
+    second = "The second judge: a critic like the guide on other pictures, which only measures."
     return [
         _critic(settings, "critic_weights", lambda root: root.critic, "guide", True, guide),
         _critic(settings, "judge_weights", lambda root: root.judge, "judge", False, judge),

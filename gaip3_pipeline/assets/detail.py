@@ -1,5 +1,5 @@
-"""What is trained to go with a generator: where pictures have their latents, and the detail that
-its mean pictures lack."""
+"""What is fitted to a trained generator: the aggregate posterior of its latents, and the network
+that adds detail to its mean pictures."""
 
 import dataclasses
 
@@ -31,7 +31,8 @@ def _aggregate_posterior(settings: Settings) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"numpy"},
         description=(
-            "Gaussians of the latents that the encoder gives pictures: where faces are drawn."
+            "Gaussians fitted to the encoder's latents of pictures, given the five values. Faces"
+            " are drawn from them instead of the prior."
         ),
     )
     def aggregate_posterior(step: AssetContext) -> AssetResult:
@@ -62,7 +63,7 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
             *EVALUATORS,
         ],
         version=1,
-        # How many samples are shown, and with how much detail, changes nothing of what it learns.
+        # The number of samples and the amount of detail do not affect the training.
         reads=lambda s: (s.detail, dataclasses.replace(s.samples, n=0, detail=0.0)),
         parameters=lambda s: flatten(s.detail),
         folder=lambda root: root.detail,
@@ -71,8 +72,8 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"keras", "mlflow"},
         description=(
-            "The network that turns the generator's mean picture and a noise map into a picture,"
-            " trained against a discriminator."
+            "The network that adds fine detail to the generator's mean picture, given a noise map."
+            " It is trained against a discriminator."
         ),
     )
     def detail_weights(step: AssetContext, run: TrainingRun) -> Trained:

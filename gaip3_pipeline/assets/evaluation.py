@@ -1,5 +1,5 @@
-"""The generator measured: five evaluators that no generator learned from, and how well its
-sliders work."""
+"""The evaluation of the generator: five evaluators that do not train it, and figures of its samples
+and sliders."""
 
 import dagster as dg
 
@@ -33,8 +33,8 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"keras", "mlflow"},
         description=(
-            f"A regressor of {attribute} ({MEANINGS[attribute]}) that only measures: half of the"
-            " labels, weights of its own."
+            f"A regressor of {attribute} ({MEANINGS[attribute]}) that only measures the generator."
+            " It is trained on half of the hand labels, with weights of its own."
         ),
     )
     def evaluator(step: AssetContext, run: TrainingRun) -> Trained:
@@ -89,8 +89,8 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"keras", "mlflow"},
         description=(
-            "Samples beside held-out pictures, by figures and fresh judges; one value swept, seen"
-            " by evaluators and judge."
+            "Samples compared with held-out pictures, by distances and fresh judges, and sweeps of"
+            " each slider, measured by the evaluators and a judge."
         ),
     )
     def generator_evaluation(step: AssetContext) -> AssetResult:

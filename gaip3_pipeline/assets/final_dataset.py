@@ -19,8 +19,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         group="final_dataset",
         kinds={"jpeg", "parquet"},
         description=(
-            "The images with P(female) of at least 99.99 % that lie in no male folder, as hard"
-            " links and packed."
+            "The images with P(female) of at least the threshold (99.99 % by default), except those"
+            " of the male folder. They are hard links, and packed in one array."
         ),
     )
     def final_dataset(step: AssetContext) -> AssetResult:

@@ -1,4 +1,4 @@
-"""The decision which images train the generator: a classifier of sex and its probabilities for
+"""The classifier of sex, which decides which images train the generator, and its probabilities for
 every processed image."""
 
 import dagster as dg
@@ -29,8 +29,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"keras", "mlflow"},
         description=(
-            "Classifiers of sex, a network and a process for each fold of D2: no labelled image is"
-            " scored by one that saw it."
+            "Classifiers of sex: a network and a Gaussian process for each fold of D2. No labelled"
+            " image is scored by a classifier that was trained on it."
         ),
     )
     def gender_model(step: AssetContext, run: TrainingRun) -> Trained:
@@ -48,7 +48,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         images, bucket = resized_images(step.root, table), table.bucket.to_numpy()
         features, _ = labelled_features(step.root, table.key)
         groups = trunk_groups()
-        # without brightness copies, and without parts of the face
+        # without the brightness copies, and without the features of the parts of the face
         features = features[:, : len(table), : groups[-1]]
         faces = LabelledFaces(images, is_female, bucket, features, groups)
         result = train_gender(faces, step.settings.gender_model, step.training(folder, run))

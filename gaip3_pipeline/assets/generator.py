@@ -1,4 +1,4 @@
-"""The generator and what it draws."""
+"""The generator and its samples."""
 
 import dagster as dg
 
@@ -36,8 +36,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"keras", "mlflow"},
         description=(
-            "A conditional NVAE: latent groups at several scales with learned priors, conditioned"
-            " on the five values."
+            "The generator: an NVAE with latent groups at several scales and learned priors,"
+            " conditioned on the five values."
         ),
         resumable=True,
     )
@@ -86,7 +86,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"keras", "jpeg"},
         description=(
-            "Faces drawn from the generator, each with the five values that were asked for."
+            "Faces drawn from the generator, and a table with the five values requested for each."
         ),
     )
     def nvae_samples(step: AssetContext) -> AssetResult:

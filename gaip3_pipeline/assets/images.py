@@ -1,4 +1,4 @@
-"""The processed images: cut and resized originals, and one brightness copy of each."""
+"""The processed images: cropped and resized originals, and one brightness copy of each."""
 
 from typing import TYPE_CHECKING
 
@@ -29,8 +29,8 @@ def _resized(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"jpeg", "opencv"},
         description=(
-            f"Originals of {image_set.id} without 9.375 % of the width at each side, area-resized"
-            " to 128 × 104 (height × width)."
+            f"Originals of {image_set.id}, cropped by 9.375 % of the width at each side and"
+            " area-resized to 128 × 104 (height × width)."
         ),
     )
     def resized(step: AssetContext) -> AssetResult:
@@ -51,8 +51,8 @@ def _augmented(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"jpeg", "opencv"},
         description=(
-            f"One brightness copy of each resized image of {image_set.id}; the ratio follows from"
-            " the file's name."
+            f"One brightness copy of each resized image of {image_set.id}; its brightness ratio is"
+            " determined by the file's name."
         ),
     )
     def augmented(step: AssetContext) -> AssetResult:
@@ -78,7 +78,7 @@ def _made(step: AssetContext, result: "ProcessedSet") -> AssetResult:
         "removed": result.removed,
         "bytes": int(usable["size"].sum()),
         "noted": [f"{p}: {r}" for p, r in reasons.head(20).itertuples(index=False)],
-        # lines of curation/dropped.csv that name no original
+        # lines of curation/dropped.csv whose original does not exist
         "dropped_unknown": list(result.unknown[:20]),
     }
     return AssetResult(

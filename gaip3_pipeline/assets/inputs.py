@@ -1,5 +1,5 @@
-"""The five input models, the features that they share, and the values that they write beside
-every final image."""
+"""The five input models, the features that they share, the values that they predict for every final
+image, and the control regressor."""
 
 from typing import Any
 
@@ -43,8 +43,8 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"keras", "mlflow"},
         description=(
-            "Which patches and colours lie in which region of a picture, and how the parts of a"
-            " face look, learned without labels."
+            "An extractor of features, learned without labels: patches and colours by region of the"
+            " picture, and measures of the parts of the face."
         ),
     )
     def feature_extractor(step: AssetContext, run: TrainingRun) -> Trained:
@@ -95,8 +95,8 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"keras", "numpy"},
         description=(
-            "The features of every final image, so that a relabelled value is written anew in"
-            " seconds."
+            "The features of every final image. They are stored so that new input values after a"
+            " change of labels take seconds."
         ),
     )
     def final_features(step: AssetContext) -> AssetResult:
@@ -136,7 +136,7 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             "feature_extractor",
             *(f"resized_{s.id}" for s in IMAGE_SETS),
             "near_duplicates",
-        ],  # all sets: a twin in D1 moves the split
+        ],  # all sets: a twin in D1 changes the split
         version=4,
         **reads_section(lambda s: s.input_model[attribute]),
         folder=lambda root: root.input_model(attribute),
@@ -145,8 +145,8 @@ def _model(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"scipy", "mlflow"},
         description=(
-            f"A Gaussian process of {attribute} ({MEANINGS[attribute]}) over a picture's features,"
-            " trained on the hand labels."
+            f"A Gaussian process that predicts {attribute} ({MEANINGS[attribute]}) from a picture's"
+            " features, trained on the hand labels."
         ),
     )
     def input_model(step: AssetContext, run: TrainingRun) -> Trained:
@@ -220,8 +220,8 @@ def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"scipy", "csv"},
         description=(
-            f"The value of {attribute} of every final image, all from the model for consistency,"
-            " and how sure it is."
+            f"The predicted {attribute} of every final image, with its standard deviation. Labelled"
+            " images, too, have the prediction, so that all values are consistent."
         ),
     )
     def input_values(step: AssetContext) -> AssetResult:
@@ -266,8 +266,8 @@ def _control_regressor(settings: Settings) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"keras", "mlflow"},
         description=(
-            "A network for each value, as the input models say it of the final images: together"
-            " they steer the generator."
+            "Five networks, one for each value, trained on the values that the input models predict"
+            " for the final images. Their gradient teaches the generator to follow its sliders."
         ),
     )
     def control_regressor(step: AssetContext, run: TrainingRun) -> Trained:

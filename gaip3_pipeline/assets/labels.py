@@ -1,4 +1,4 @@
-"""Hand labels: five CSVs that people write, and the checked table of each that trainings read."""
+"""Hand labels: five CSVs that people write, and a checked copy of each, which trainings read."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ def observe(root: DataRoot, attribute: str) -> AssetResult:
 
 
 def read(root: DataRoot, attribute: str) -> "Labels":
-    """The hand labels of the images that there are. Raises :class:`ContractError`."""
+    """The hand labels of existing images. Raises :class:`ContractError` for a malformed CSV."""
     from gaip3_pipeline.tables.contracts import read_labels
 
     known = {
@@ -44,7 +44,7 @@ def build(settings: Settings) -> list:
 
 
 def _source(attribute: str) -> Any:
-    what = f"Hand labels of {attribute} ({MEANINGS[attribute]}) as people write them."
+    what = f"The hand labels of {attribute} ({MEANINGS[attribute]}), a CSV that people edit."
     return observed_source(
         f"hand_labels_{attribute}", GROUP, "csv", what, lambda root: observe(root, attribute)
     )
@@ -59,8 +59,8 @@ def _checked(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"csv"},
         description=(
-            f"The labels of {attribute} ({MEANINGS[attribute]}) that hold the contract, one row for"
-            " each labelled image."
+            f"The hand labels of {attribute} ({MEANINGS[attribute]}) after the check of their"
+            " format: one row for each existing image with a label."
         ),
     )
     def labels(step: AssetContext) -> AssetResult:

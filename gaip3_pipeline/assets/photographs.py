@@ -1,5 +1,4 @@
-"""What the user should know of the photographs before trusting a split or a model: the same one
-twice, defects, what was dropped."""
+"""Curation of the photographs: near-duplicates, defects, and the list of dropped originals."""
 
 from typing import Any
 
@@ -22,8 +21,8 @@ def observe(root: DataRoot) -> AssetResult:
 
 
 def source() -> Any:
-    """``dropped_images``, observed and written by the user."""
-    what = "Originals that the user dropped (gaip3 drop): they are left out of everything."
+    """``dropped_images``, written by the user and observed."""
+    what = "The originals that the user dropped (gaip3 drop). All assets leave them out."
     return observed_source("dropped_images", GROUP, "csv", what, observe)
 
 
@@ -38,8 +37,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"csv", "opencv"},
         description=(
-            "Groups of the same photograph in all three sets, also re-encoded, resized, brightened,"
-            " moved or mirrored."
+            "Groups of pictures of the same photograph in all three sets, also if re-encoded,"
+            " resized, brightened, shifted or mirrored."
         ),
     )
     def near_duplicates(step: AssetContext) -> AssetResult:
@@ -97,8 +96,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"csv", "opencv"},
         description=(
-            "Blur, darkness, glare, flatness, greyness and odd sizes of the originals, for the user"
-            " to look at and drop."
+            "Measures of blur, darkness, glare, flatness, greyness and unusual sizes of the"
+            " originals. The user decides which to drop."
         ),
     )
     def image_quality(step: AssetContext) -> AssetResult:
@@ -142,8 +141,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
 
 
 def _groups_sheet(root: DataRoot, table: Any) -> bytes | None:
-    """The pictures of the first groups side by side, each with its set and how alike its twin
-    is."""
+    """A JPEG of the pictures of the first groups, each with its set and the correlation with its
+    twin; None without groups."""
     groups = table.group.drop_duplicates().head(SHOWN)
     shown = table[table.group.isin(groups)].head(2 * SHOWN)
     captions = [
@@ -154,7 +153,8 @@ def _groups_sheet(root: DataRoot, table: Any) -> bytes | None:
 
 
 def _quality_sheet(root: DataRoot, table: Any) -> bytes | None:
-    """The worst pictures of each kind, flagged or not, so that people see where the limits lie."""
+    """A JPEG of the worst pictures of each defect, flagged or not, which shows where the limits
+    are."""
     from gaip3_pipeline.imaging.quality import worst
 
     shown = worst(table, SHOWN_OF_KIND)
@@ -163,7 +163,7 @@ def _quality_sheet(root: DataRoot, table: Any) -> bytes | None:
         root,
         table.iloc[[row for row, _ in shown]],
         captions,
-        "the worst of each kind; in brackets: not flagged",
+        "the worst of each defect; in brackets: not flagged",
     )
 
 

@@ -1,5 +1,5 @@
-"""Reports for people: which pictures the rule takes, how far the five values can be trusted,
-every figure on one page, and a demo's last lines."""
+"""Reports for people: the curation, the five values, all figures on one page, and the summary that
+a demo prints at its end."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +62,7 @@ def _report(settings: Settings) -> dg.AssetsDefinition:
         version=5,
         group=GROUP,
         kinds={"html"},
-        description="One HTML page with every figure and picture.",
+        description="An HTML page with the figures and pictures of all assets.",
     )
     def report(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.evaluation.page import write_page
@@ -88,7 +88,8 @@ def _report(settings: Settings) -> dg.AssetsDefinition:
 
 
 def summary(root: DataRoot) -> str:
-    """What a finished run made, its figures, and where to look."""
+    """The lines that a demo prints at its end: main figures, and the paths of pages and
+    pictures."""
     gender, final, retouch = (
         read_figures(root, n) for n in ("gender_model", "final_dataset", "retouched_samples")
     )
@@ -141,8 +142,8 @@ def _realism(figures: Mapping[str, float]) -> list[str]:
     }
     auc = ", ".join(f"{size} {of[0]:.3f} and {of[1]:.3f}" for size, of in by_size.items())
     return [
-        f"Detail             power of octaves over photographs' {power}",
-        f"Fresh judges       AUC {auc} size (.5: not told apart)",
+        f"Detail             power of octaves relative to photographs {power}",
+        f"Fresh judges       AUC of network and regression, by size: {auc} (.5: no difference)",
     ]
 
 
@@ -156,8 +157,8 @@ def _curation(settings: Settings) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"html", "csv", "mlflow"},
         description=(
-            "What the rule takes and leaves, with pictures of the nearest misses, and whether the"
-            " score behind it can be trusted."
+            "A report of the images that the rule keeps and leaves out, with pictures near the"
+            " threshold, and of the reliability of the gender score."
         ),
     )
     def curation(step: AssetContext) -> AssetResult:
@@ -183,8 +184,8 @@ def _inputs(settings: Settings) -> dg.AssetsDefinition:
     @versioned_asset(
         settings,
         name="inputs_report",
-        # near_duplicates: groups that merge move folds, and so what is predicted out of fold, where
-        # no model changes.
+        # near_duplicates: when groups merge, pictures change folds and thereby their out-of-fold
+        # predictions, although no model changes.
         deps=[
             *(f"{n}_{a}" for a in ATTRIBUTES for n in ("labels", "input_model", "input_values")),
             "final_dataset",
@@ -194,8 +195,8 @@ def _inputs(settings: Settings) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"html", "csv", "mlflow"},
         description=(
-            "How far the five values can be trusted: errors out of fold, the worst with pictures,"
-            " drift of sets and copies."
+            "A report of the reliability of the five values: out-of-fold errors, the largest with"
+            " pictures, and differences between sets and between brightness copies."
         ),
     )
     def inputs(step: AssetContext) -> AssetResult:
@@ -232,7 +233,7 @@ def _pixels(path: Path) -> Any:
 def _made(
     step: AssetContext, report: "Report", page: Path, table: Path, parameters: dict[str, Any]
 ) -> AssetResult:
-    """Write the page and table of ``report`` and keep both, its figures and its pictures with an
+    """Write the page and the table of ``report``, and log both, its figures and its pictures to an
     MLflow run."""
     from gaip3_pipeline.evaluation.page import write_page
     from gaip3_pipeline.tables.files import write_text_atomically

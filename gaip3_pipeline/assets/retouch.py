@@ -1,4 +1,4 @@
-"""Samples retouched under the critic's guidance, or by a correction of the prior."""
+"""Samples retouched by the gradient of a critic, or by a correction of the prior."""
 
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ from gaip3_pipeline.tables.hashing import folder_content
 from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
 GROUP = "retouch"
-MEASURED = 4096  # samples at most that are measured: their pictures are in memory together
+MEASURED = 4096  # most samples that are measured, since all their pictures are in memory
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
-    """``retouched_samples``, and ``prior_critic_weights`` where the settings retouch by it."""
+    """``retouched_samples``, and ``prior_critic_weights`` if the settings' method needs it."""
     contrastive = settings.retouch.method == NOISE_CONTRASTIVE
     correction = "prior_critic_weights" if contrastive else "aggregate_posterior"
     return [*([_prior_critic(settings)] if contrastive else []), _retouched(settings, correction)]
@@ -33,8 +33,8 @@ def _prior_critic(settings: Settings) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"keras", "mlflow"},
         description=(
-            "For each latent group a classifier of what the encoder gives pictures against the"
-            " prior."
+            "A classifier for each latent group that separates the encoder's latents of pictures"
+            " from samples of the prior."
         ),
     )
     def prior_critic(step: AssetContext, run: TrainingRun) -> Trained:
@@ -72,8 +72,8 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         group=GROUP,
         kinds={"keras", "jpeg", "mlflow"},
         description=(
-            "The samples with their latents moved along the guide's gradient, or by a correction of"
-            " the prior; values are held."
+            "The samples after retouching: latents are moved along the guide's gradient, or by a"
+            " correction of the prior, while the five values stay."
         ),
     )
     def retouched_samples(step: AssetContext) -> AssetResult:
@@ -101,16 +101,14 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
             progress=step.progress(),
         )
         for outcome, n in table.outcome[table.outcome != ""].value_counts().items():
-            step.context.log.warning(
-                f"{n} of {len(table)} samples are kept as they were: {outcome}"
-            )
+            step.context.log.warning(f"{n} of {len(table)} samples are unchanged: {outcome}")
         names = [p.rpartition("/")[2] for p in table.image_path]
         remove_others(root.retouched, names)
         write_samples(root.retouched_table, table)
         root.retouched_part.unlink()
 
         data, detail = final_images(root, step.settings), step.settings.samples.detail
-        # What the guide learned from, neither the generator nor the judges have seen.
+        # The guide's pictures were used to train neither the generator nor the judges.
         unseen = pictures_of_role(data.table.bucket.to_numpy(), "guide")
         real = data.images[unseen]
         rebuilt = tools.generator.reconstructions(real, data.values[unseen], detail)

@@ -1,4 +1,4 @@
-"""The review of the hand labels: which look wrong, and which images to label next."""
+"""The review of the hand labels: labels that are probably wrong, and images to label next."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from gaip3_pipeline.tables.hashing import digest, file_version
 from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
 VERSION = 3
-LIDS = "eyes"  # the value that the opening of the lids speaks of
+LIDS = "eyes"  # the value that can be estimated from the opening of the lids
 # pictures on an attribute's sheet, and of each attribute on the sheet of all
 SHOWN, SHOWN_OF_ALL = 40, 8
 
@@ -34,8 +34,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         group=GROUP,
         kinds={"csv", "numpy"},
         description=(
-            "Which labels look wrong beside predictions that never saw them, and which images to"
-            " label next."
+            "Labels that are probably wrong, by comparison with out-of-fold predictions, and images"
+            " to label next."
         ),
     )
     def label_review(step: AssetContext) -> AssetResult:
@@ -106,11 +106,11 @@ def _remake(root: DataRoot, attribute: str, images: Any, content: str, extractor
 
 
 def _lid_openings(root: DataRoot, images: Any, extractor: str) -> Any:
-    """How far the lids of ``images`` are open, by key: a series. What was measured is kept beside
-    the reviews.
+    """The opening of the lids of ``images``, a series by key. Measurements are cached in
+    ``root.lid_openings``.
 
-    A picture is measured again when it or ``extractor``, the version of the networks that find
-    landmarks, changed."""
+    A picture is measured again if it changed, or if ``extractor`` did, the version of the networks
+    that find landmarks."""
     import pandas as pd
 
     from gaip3_pipeline.features.landmarks import find_parts
@@ -154,8 +154,8 @@ def _figures(table: Any) -> dict[str, float | int]:
 
 
 def _sheet(root: DataRoot, tables: dict[str, Any], most: int) -> bytes | None:
-    """The ``most`` suspicious labels of each table, with the value that is there and the one
-    predicted."""
+    """A JPEG of the ``most`` suspicious labels of each table, with their values and predictions;
+    None if there are no labels."""
     import numpy as np
     from PIL import Image
 
@@ -184,5 +184,5 @@ def _sheet(root: DataRoot, tables: dict[str, Any], most: int) -> bytes | None:
 
 
 def _short(value: float) -> str:
-    """``0.931`` as ``.93``: captions are narrow."""
+    """``0.931`` as ``.93``, since captions are narrow."""
     return f"{round(value, 2):g}".removeprefix("0") or "0"

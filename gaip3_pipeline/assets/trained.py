@@ -1,5 +1,5 @@
-"""The manners of every asset that trains a model: its MLflow run, what that holds, and the
-labels that the model saw."""
+"""What all assets that train a model share: the MLflow run, what is logged to it, and a copy of the
+labels that the model was trained with."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,14 @@ from gaip3_pipeline.versions import AssetContext, AssetResult, log_outcome, vers
 
 @dataclass(frozen=True)
 class Trained:
-    """What the body of a trained asset returns, once its model lies in the asset's folder."""
+    """What the body of a trained asset returns after it has saved its model in the asset's
+    folder."""
 
     figures: Mapping[str, Any]
-    pictures: Mapping[str, bytes]  # JPEGs by name; the first one stands for the asset
+    pictures: Mapping[str, bytes]  # JPEGs by name; the first one represents the asset
     history: Sequence[Mapping[str, float]] = ()  # the figures of each epoch
-    version: str = ""  # the content hash of the model, where that is more than its weights
-    content: str = ""  # the content hash of the asset, where that is more than the model
+    version: str = ""  # the content hash of the model, if that covers more than its weights
+    content: str = ""  # the content hash of the asset, if that covers more than the model
 
 
 def trained_asset(
@@ -38,9 +39,9 @@ def trained_asset(
     """A :func:`versioned_asset` whose body trains the model of ``folder`` inside an MLflow run with
     ``parameters``.
 
-    The run gets figures, pictures, the section of the training's ``logbook`` (its file and its
-    title) and the registered model. The checked ``labels`` are kept beside the model, and what
-    changed in them since the last training is told."""
+    The run logs the figures, the pictures, the section of the ``logbook`` (the name and title of a
+    training log) and the registered model. The checked labels of the attributes ``labels`` are
+    copied into the model's folder, and their changes since the last training are logged."""
 
     def decorate(body: Callable[[AssetContext, TrainingRun], Trained]) -> dg.AssetsDefinition:
         @versioned_asset(settings, training=True, **asset)
@@ -87,6 +88,6 @@ def trained_asset(
 
 
 def reads_section(of: Callable[[Settings], Any]) -> dict[str, Any]:
-    """For :func:`trained_asset`: the settings that the training reads are also the parameters of
-    its MLflow run."""
+    """Arguments for :func:`trained_asset`: the settings section that ``of`` returns is read by the
+    training, and logged as the parameters of its MLflow run."""
     return {"reads": lambda s: (of(s),), "parameters": lambda s: flatten(of(s))}

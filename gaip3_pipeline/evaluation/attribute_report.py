@@ -1,5 +1,5 @@
-"""How far the five values can be trusted: errors out of fold, honesty of the uncertainty, drift.
-Pure functions of tables and pictures."""
+"""The report of the five values: out-of-fold errors, calibration of the uncertainty, differences
+between sets and between brightness copies. Pure functions of tables and pictures."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from gaip3_pipeline.metrics.regression import MOST_LEVELS, r_squared, spearman
 
 SEED = 0
 QUARTERS = np.linspace(0.0, 1.0, 5)
-BINS = 5  # of predicted deviations, of equal counts
+BINS = 5  # bins of the predicted deviations, with equal counts
 SHOWN, COLUMNS = 24, 8  # pictures on a sheet
 SEXES = ("female", "male")
 COPIES = ("darker", "brighter")
@@ -33,12 +33,12 @@ Row = tuple[str, str, str, float, float, float, int]  # of TABLE_COLUMNS
 def inputs_report(
     out_of_fold: Mapping[str, pd.DataFrame], final: pd.DataFrame, load: Load
 ) -> Report:
-    """The report of the five values; its table has each figure in a row, ``TABLE_COLUMNS``, with 95
-    % bounds where there are any.
+    """The report of the five values. Its table has one row for each figure, with the columns
+    ``TABLE_COLUMNS``; ``low`` and ``high`` are 95 % bounds, or NaN.
 
-    ``out_of_fold`` by attribute: a row for every labelled original, ``key``, ``gender``,
-    ``stem``, ``value``, ``predicted`` (0..1), ``uncertainty``. ``final``: a row for every final
-    image, ``source``, ``original`` and for each attribute its value ``{attribute}`` and
+    ``out_of_fold``, by attribute: a row for each labelled original, with ``key``, ``gender``,
+    ``stem``, ``value``, ``predicted`` (0..1) and ``uncertainty``. ``final``: a row for each final
+    image, with ``source``, ``original`` and, for each attribute, ``{attribute}`` (its value) and
     ``uncertainty_{attribute}``. ``load`` reads the picture of an original."""
     pairs = {a: brightness_pairs(final, a, out_of_fold[a].key) for a in ATTRIBUTES}
     originals = unseen_originals(final, out_of_fold)
@@ -64,7 +64,7 @@ def inputs_report(
         ],
         "Uncertainty": [
             (
-                "predicted deviation against errors",
+                "predicted standard deviation against errors",
                 {"": _shown(table, ["all"], ["within_one", "within_two", "deviation", "rmse"])},
                 {"uncertainty": uncertainty_chart(table)},
             )
@@ -74,14 +74,14 @@ def inputs_report(
         ],
         "D1 against D2": [
             (
-                "values of the final originals, out of fold where there is a label",
+                "values of the final originals, out of fold if labelled",
                 {"": _shown(table, ["d1", "d2", "d1 - d2"], ["mean", "mean_uncertainty"])},
                 {"sets": set_chart(originals)},
             )
         ],
         "Brightness copies": [
             (
-                "from an original to its copy",
+                "change of the value from an original to its copy",
                 {
                     "": _shown(
                         table,
@@ -97,23 +97,24 @@ def inputs_report(
 
 
 def mean_absolute_error(predicted: np.ndarray, labelled: np.ndarray) -> float:
-    """NaN without labels."""
+    """The mean absolute error of ``predicted (N,)``; NaN without labels."""
     return float(np.abs(predicted - labelled).mean()) if len(labelled) else math.nan
 
 
 def root_mean_square_error(predicted: np.ndarray, labelled: np.ndarray) -> float:
-    """NaN without labels."""
+    """The root mean square error of ``predicted (N,)``; NaN without labels."""
     return math.sqrt(float(np.square(predicted - labelled).mean())) if len(labelled) else math.nan
 
 
 def levels_of(values: np.ndarray) -> np.ndarray:
-    """``(N,)``: the level of each label: the label itself where labels take few values, else the
-    nearest quarter."""
+    """``(N,)``: the level of each label: the label itself if the labels have few distinct values,
+    else the nearest quarter."""
     return values if len(np.unique(values)) <= MOST_LEVELS else _nearest(values, QUARTERS)
 
 
 def error_rows(attribute: str, table: pd.DataFrame) -> Iterator[Row]:
-    """R², MAE and Spearman with bootstrap intervals, of all labels and by sex."""
+    """Rows of R², MAE and Spearman's correlation with bootstrap intervals, for all labels and by
+    sex."""
     for part in ("all", *SEXES):
         of = table if part == "all" else table[table.gender == part]
         predicted, labelled = of.predicted.to_numpy(float), of.value.to_numpy(float)
@@ -134,8 +135,8 @@ def error_rows(attribute: str, table: pd.DataFrame) -> Iterator[Row]:
 
 
 def level_rows(attribute: str, table: pd.DataFrame) -> Iterator[Row]:
-    """Of each level its n, mean prediction, MAE, and recall: the share whose prediction is
-    nearest to it of all levels that occur."""
+    """Rows of each level: mean prediction, MAE and recall, which is the share of its pictures whose
+    prediction is nearest to this level among all levels that occur."""
     levels, predicted, labelled = (
         levels_of(table.value.to_numpy(float)),
         table.predicted.to_numpy(float),
@@ -165,8 +166,8 @@ def level_rows(attribute: str, table: pd.DataFrame) -> Iterator[Row]:
 
 
 def uncertainty_rows(attribute: str, table: pd.DataFrame) -> Iterator[Row]:
-    """Shares of labels within one and two predicted deviations; mean deviation and RMSE, of all
-    and by bins of the deviation."""
+    """Rows of the shares of labels within one and two predicted standard deviations, and of root
+    mean square deviation and RMSE, for all labels and for bins of the deviation."""
     predicted, labelled, deviation = (
         table[c].to_numpy(float) for c in ("predicted", "value", "uncertainty")
     )
@@ -205,13 +206,13 @@ def uncertainty_rows(attribute: str, table: pd.DataFrame) -> Iterator[Row]:
 
 
 def unseen_originals(final: pd.DataFrame, out_of_fold: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The final originals, without copies, as models say them that did not see them: value and
-    uncertainty out of fold where labelled.
+    """The final originals, without copies, with values and uncertainties of models that were not
+    trained on them: labelled ones have those out of fold.
 
-    The model of all labels repeats these (R² .90 to .98 on photographs) and is far surer of them
-    than of any other picture: beside D1, where nothing is labelled, that would pass for a
-    difference between the sets. The models of a fold have a quarter fewer labels, so they are a
-    little less sure."""
+    The model of all labels reproduces its labels (R² .90 to .98 on photographs), with a much
+    smaller uncertainty than for other pictures. D1 has no labels, so this would appear as a
+    difference between D1 and D2. The models of the folds have a quarter fewer labels, so their
+    uncertainty is slightly larger."""
     originals = final[final.source.str.startswith("resized/")].copy()
     for attribute, table in out_of_fold.items():
         labelled = table.set_index("key")
@@ -224,7 +225,7 @@ def unseen_originals(final: pd.DataFrame, out_of_fold: Mapping[str, pd.DataFrame
 
 
 def set_rows(attribute: str, originals: pd.DataFrame) -> Iterator[Row]:
-    """Means of value and uncertainty of the final originals from D1 and D2, and their
+    """Rows of the mean value and mean uncertainty of the final originals of D1 and D2, and of their
     differences."""
     of = _by_set(originals)
     for name, column in (("mean", attribute), ("mean_uncertainty", f"uncertainty_{attribute}")):
@@ -251,11 +252,11 @@ def brightness_pairs(
     final: pd.DataFrame, attribute: str, labelled: Collection[str]
 ) -> pd.DataFrame:
     """``ratio``, ``value``, ``change``, ``transform`` and ``labelled`` of every final original
-    whose copy is final, too.
+    whose brightness copy is final, too.
 
-    ``transform`` is the change that the brightness transform makes of a value that is a
-    brightness; ``labelled`` says whether the original's key is among those given: the model
-    learned from such a one and from its copy."""
+    ``transform`` is the change that the brightness transform causes in a value that is a
+    brightness. ``labelled`` tells whether the original's key is among the argument ``labelled``:
+    the model was trained on such an original and on its copy."""
     is_original = final.source.str.startswith("resized/")
     both = final[is_original].merge(
         final[~is_original], on="original", suffixes=("", "_copy"), validate="one_to_one"
@@ -271,11 +272,11 @@ def brightness_pairs(
 
 
 def brightness_rows(attribute: str, pairs: pd.DataFrame) -> Iterator[Row]:
-    """Mean change and mean absolute change from original to copy; beside the background's what the
-    transform itself makes.
+    """Rows of the mean and the mean absolute change from original to copy; for the background also
+    the change that the transform itself causes.
 
-    Pairs with a label are apart: the model was told their values, so only the others say how it
-    does on new pictures."""
+    Labelled pairs are reported separately: the model was trained on them, so only the others show
+    its behaviour on new pictures."""
     for name, of_ratio in zip(COPIES, (pairs.ratio < 1, pairs.ratio > 1), strict=True):
         for part, chosen in ((name, ~pairs.labelled), (_of_labelled(name), pairs.labelled)):
             of = pairs[of_ratio & chosen]
@@ -288,8 +289,8 @@ def brightness_rows(attribute: str, pairs: pd.DataFrame) -> Iterator[Row]:
 
 
 def predicted_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
-    """A JPEG: predicted against labelled of each attribute by sex, and the mean prediction of
-    each level."""
+    """A JPEG: for each attribute the predictions against the labels, by sex, and the mean
+    prediction of each level."""
     figure = Figure(figsize=(11, 7.4), layout="constrained")
     panels = _panels(figure)
     for axes, attribute in zip(panels, ATTRIBUTES, strict=False):
@@ -318,22 +319,22 @@ def predicted_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame
             label="mean",
         )
         r2, mae = (_of(table, attribute, f, "all").iloc[0] for f in ("r2", "mae"))
-        said = (
+        caption = (
             f"R² {r2.value:.2f} [{r2.low:.2f}, {r2.high:.2f}], MAE {mae.value:.3f}, n ="
             f" {len(rows):,}"
         )
-        axes.set_title(f"{attribute}\n{said}", fontsize=9)
+        axes.set_title(f"{attribute}\n{caption}", fontsize=9)
         axes.set(
             xlabel="label", ylabel="prediction, out of fold", xlim=(-0.06, 1.06), ylim=(-0.06, 1.06)
         )
     panels[0].legend(fontsize=8, loc="lower right")
-    _say(panels[5], [f"{a}: {MEANINGS[a]}" for a in ATTRIBUTES])
+    _write_lines(panels[5], [f"{a}: {MEANINGS[a]}" for a in ATTRIBUTES])
     return jpeg(figure)
 
 
 def level_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
-    """A JPEG: of each attribute the MAE of each level by sex, and its recall with intervals and
-    counts."""
+    """A JPEG: for each attribute the MAE of each level by sex, and the recall of each level with
+    intervals and counts."""
     figure = Figure(figsize=(13, 5.2), layout="constrained")
     panels = figure.subplots(2, len(ATTRIBUTES))
     for (error, recall), attribute in zip(panels.T, ATTRIBUTES, strict=True):
@@ -373,8 +374,8 @@ def level_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) ->
 
 
 def uncertainty_chart(table: pd.DataFrame) -> bytes:
-    """A JPEG: the predicted deviation against the RMSE of fifths of the labels, and the shares
-    within one and two deviations."""
+    """A JPEG: the predicted standard deviation against the RMSE, in five bins of the labels, and
+    the shares of labels within one and two standard deviations."""
     figure = Figure(figsize=(11, 6.8), layout="constrained")
     panels = _panels(figure)
     for axes, attribute in zip(panels, ATTRIBUTES, strict=False):
@@ -390,7 +391,7 @@ def uncertainty_chart(table: pd.DataFrame) -> bytes:
         axes.set(
             xlabel="predicted deviation", ylabel="RMSE, out of fold", xlim=(0, top), ylim=(0, top)
         )
-        axes.set_title(f"{attribute}: fifths by predicted deviation", fontsize=9)
+        axes.set_title(f"{attribute}: five bins by predicted deviation", fontsize=9)
     at, shares = np.arange(len(ATTRIBUTES)), panels[5]
     for shift, name, colour, normal in (
         (-0.2, "within_one", BLUE, 0.683),
@@ -415,13 +416,13 @@ def uncertainty_chart(table: pd.DataFrame) -> bytes:
         shares.axhline(100 * normal, color=colour, linestyle="--", linewidth=1)
     shares.set_xticks(at, ATTRIBUTES, fontsize=8, rotation=15)
     shares.set_ylim(0, 125)
-    shares.set_title("labels within … deviations, %\n(dashed: of a normal law)", fontsize=9)
+    shares.set_title("labels within … deviations, %\n(dashed: normal distribution)", fontsize=9)
     shares.legend(fontsize=8, ncols=2, loc="upper center")
     return jpeg(figure)
 
 
 def worst_sheet(table: pd.DataFrame, attribute: str, load: Load) -> bytes:
-    """A JPEG of the pictures whose prediction is farthest from their label."""
+    """A JPEG of the pictures with the largest absolute error."""
     off = (table.predicted - table.value).abs()
     rows = table.loc[off.sort_values(ascending=False, kind="stable").index[:SHOWN]]
     captions = [f"{r.value:.2f} | {r.predicted:.2f}  {r.stem}" for r in rows.itertuples()]
@@ -435,8 +436,8 @@ def worst_sheet(table: pd.DataFrame, attribute: str, load: Load) -> bytes:
 
 
 def set_chart(originals: pd.DataFrame) -> bytes:
-    """A JPEG: histograms of values and of uncertainties of the final originals from D1 and from
-    D2, each of area 1."""
+    """A JPEG: histograms of the values and uncertainties of the final originals of D1 and of D2,
+    each normalised to area 1."""
     figure = Figure(figsize=(13, 4.8), layout="constrained")
     panels = figure.subplots(2, len(ATTRIBUTES))
     of = _by_set(originals)
@@ -450,14 +451,14 @@ def set_chart(originals: pd.DataFrame) -> bytes:
             )
             for (name, rows), colour in zip(of.items(), (GREEN, RED), strict=True):
                 if len(rows):
-                    bins, said = (
+                    bins, label = (
                         np.linspace(low, high, 21).tolist(),
                         f"{name.upper()} {rows[column].mean():.2f}",
                     )
                     drawn = (
                         {"histtype": "step", "linewidth": 1.5} if name == "d1" else {"alpha": 0.5}
                     )
-                    axes.hist(rows[column], bins, density=True, color=colour, label=said, **drawn)
+                    axes.hist(rows[column], bins, density=True, color=colour, label=label, **drawn)
             axes.legend(fontsize=7, title="mean", title_fontsize=7)
             axes.set_yticks([])
             axes.tick_params(labelsize=8)
@@ -473,8 +474,8 @@ def set_chart(originals: pd.DataFrame) -> bytes:
 
 
 def brightness_chart(pairs: Mapping[str, pd.DataFrame]) -> bytes:
-    """A JPEG: the change of each value from original to copy by ratio, beside the background's
-    what the transform itself makes."""
+    """A JPEG: the change of each value from original to copy by brightness ratio; for the
+    background also the change that the transform itself causes."""
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     panels = _panels(figure)
     at = np.arange(len(RATIOS))
@@ -507,7 +508,7 @@ def brightness_chart(pairs: Mapping[str, pd.DataFrame]) -> bytes:
             marker="o",
             markersize=4,
             linewidth=1,
-            label="mean; bars: middle half",
+            label="mean; bars: quartiles",
         )
         axes.plot(
             at,
@@ -516,11 +517,11 @@ def brightness_chart(pairs: Mapping[str, pd.DataFrame]) -> bytes:
             marker=".",
             markersize=3,
             linewidth=1,
-            label="mean of labelled ones",
+            label="mean, labelled pairs",
         )
         if attribute in BRIGHTENED:
             transform = new[attribute]["transform"].mean().reindex(RATIOS)
-            axes.plot(at, transform, color=RED, linestyle="--", label="what the transform makes")
+            axes.plot(at, transform, color=RED, linestyle="--", label="change by the transform")
         if attribute in (ATTRIBUTES[0], *BRIGHTENED):
             axes.legend(fontsize=7, loc="upper left")
         axes.set_ylim(-reach, reach)
@@ -529,13 +530,13 @@ def brightness_chart(pairs: Mapping[str, pd.DataFrame]) -> bytes:
         axes.set_title(f"{attribute}: change from original to copy  (n = {n:,})", fontsize=9)
         axes.set_xlabel("brightness ratio of the copy", fontsize=8)
     lines = [
-        "blue: final originals without a label,",
-        "which the model has not seen, and their copies",
-        "green: labelled ones, which it learned from",
+        "blue: unlabelled final originals and their copies,",
+        "not used to train the model",
+        "green: labelled ones, used to train the model",
         "background should follow the dashed line,",
-        "the others stay at 0",
+        "the others should stay at 0",
     ]
-    _say(panels[5], lines)
+    _write_lines(panels[5], lines)
     return jpeg(figure)
 
 
@@ -561,13 +562,15 @@ def _flat(table: pd.DataFrame) -> dict[str, Any]:
 def _shown(
     table: pd.DataFrame, parts: Sequence[str], figures: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Rows for a page: of each attribute and part the figures with their intervals."""
+    """Rows of a table on the page: for each attribute and part the ``figures`` with their
+    intervals."""
     shown = []
     for attribute in ATTRIBUTES:
         for part in parts:
             of = table[(table.attribute == attribute) & (table.part == part)].set_index("figure")
             cells = {
-                f.replace("_", " "): _said(of.loc[f]) if f in of.index else "" for f in figures
+                f.replace("_", " "): _with_interval(of.loc[f]) if f in of.index else ""
+                for f in figures
             }
             n = str(int(of.n.max())) if len(of) else "0"
             shown.append(
@@ -582,13 +585,13 @@ def _levels_shown(table: pd.DataFrame) -> list[dict[str, str]]:
     return [row for row in shown if row["n"] != "0"]
 
 
-def _said(row: Any) -> str:
+def _with_interval(row: Any) -> str:
     value = f"{row.value:.3f}"
     return value if math.isnan(row.low) else f"{value} [{row.low:.3f}, {row.high:.3f}]"
 
 
 def _of(table: pd.DataFrame, attribute: str, figure: str, part: str | None = None) -> pd.DataFrame:
-    """Rows of one figure: of ``part``, or of the levels in their order."""
+    """Rows of one figure: those of ``part`` or, without it, those of the levels in their order."""
     of = table[(table.attribute == attribute) & (table.figure == figure)]
     return of[of.part == part] if part else of[of.part.str.startswith("level")]
 
@@ -624,7 +627,7 @@ def _standard_error(values: np.ndarray) -> float:
 
 
 def _normal(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a mean, taken as normal."""
+    """The 95 % interval of a mean, by the normal approximation."""
     half = Z_95 * _standard_error(values)
     return _mean(values) - half, _mean(values) + half
 
@@ -634,8 +637,8 @@ def _panels(figure: Figure) -> list[Axes]:
     return list(figure.subplots(2, 3).ravel())
 
 
-def _say(axes: Axes, lines: Sequence[str]) -> None:
-    """Words in place of a chart."""
+def _write_lines(axes: Axes, lines: Sequence[str]) -> None:
+    """Show ``lines`` of text in place of a chart."""
     axes.set_axis_off()
     axes.text(
         0.0,

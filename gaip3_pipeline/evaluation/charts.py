@@ -1,4 +1,4 @@
-"""Small charts as JPEG bytes, where people would rather look than read."""
+"""Small charts as JPEG bytes."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# told apart by colour-blind people, too
+# distinguishable for colour-blind people
 BLUE, RED, GREEN, GREY = "#4477aa", "#ee6677", "#228833", "#bbbbbb"
 
 
@@ -24,8 +24,8 @@ def histogram(values: npt.ArrayLike, title: str, low: float = 0.0, high: float =
 
 
 def training_curves(history: Sequence[Mapping[str, float]], title: str) -> bytes:
-    """Every figure of a training against its epochs, figures of validation beside their training
-    twins."""
+    """Every figure of a training against its epochs; a validation figure is in the panel of its
+    training figure."""
     names = sorted({k.removeprefix("val_") for epoch in history for k in epoch})
     columns = min(3, max(1, len(names)))
     rows = max(1, -(-len(names) // columns))

@@ -1,4 +1,4 @@
-"""How well a generator's sliders work: sweeps of one value at fixed latents, seen by regressors
+"""How well a generator's sliders work: sweeps of one value at fixed latents, measured by regressors
 that took no part in its training."""
 
 from collections.abc import Mapping
@@ -30,10 +30,10 @@ class Sweeps:
     """Every value swept over the same faces. Axes: value swept (5), face, step of the sweep."""
 
     images: np.ndarray  # (5, N, V, H, W, 3) uint8
-    asked: np.ndarray  # (5, N, V, 5) float32: all five values that were asked for
-    # (5, V) float32: those of the value that is swept, over the range that the data supports
+    asked: np.ndarray  # (5, N, V, 5) float32: all five requested values
+    # (5, V) float32: the steps of the swept value, over the range that the data supports
     positions: np.ndarray
-    measured: np.ndarray  # (5, N, V, 5) float32: what the evaluators say of the pictures
+    measured: np.ndarray  # (5, N, V, 5) float32: the evaluators' predictions for the pictures
     guidance: float
     temperature: float
 
@@ -58,11 +58,11 @@ def sweep_all(
     faces: int = FACES,
     progress: Progress | None = None,
 ) -> Sweeps:
-    """Sweep each value for ``faces`` faces; their other values are rows of ``values (N, 5)`` of
+    """Sweep each value for ``faces`` faces, whose other values are rows of ``values (N, 5)`` of
     real pictures.
 
-    Over the range that the generator takes: what lies outside gives the picture of its nearest
-    end. All else is as ``settings`` say, what the user gets."""
+    A sweep covers the range that the generator supports; values outside are clipped to it.
+    Temperature, guidance and detail are those of ``settings``, as in samples."""
     rows = np.asarray(
         values[np.random.default_rng(settings.seed).integers(0, len(values), faces)], np.float32
     )
@@ -89,8 +89,8 @@ def sweep_all(
 def evaluate_control(
     sweeps: Sweeps, judge: TrainedCritic, limits: Mapping[str, float]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Figures and pictures of ``sweeps``: what moves, how real ``judge`` finds each position, and
-    beside it each evaluator's own held-out R², of ``limits``, by attribute."""
+    """Figures and pictures of ``sweeps``: how each value follows its slider, the logits of
+    ``judge`` at each position, and each evaluator's own held-out R² (``limits``, by attribute)."""
     images = sweeps.images.reshape(-1, *sweeps.images.shape[3:])
     logits = critic_logits(judge, images).reshape(sweeps.images.shape[:3])
     figures = control_figures(sweeps) | realism(sweeps, logits)
@@ -99,12 +99,12 @@ def evaluate_control(
 
 
 def control_figures(sweeps: Sweeps) -> dict[str, float | int]:
-    """For each value: ``spearman_``, ``r2_`` (asked against measured, over all faces), ``slope_``
-    (its own), ``drift_``; and leakage.
+    """Figures of each value: ``spearman_`` and ``r2_`` of asked against measured values over all
+    faces, ``slope_`` of its own slider, ``drift_``, and the swept range ``from_``, ``to_``.
 
-    ``leakage`` is the largest slope off the diagonal of :func:`slopes`. Drift is the mean
-    distance of random features from the middle of a sweep, as a share of the mean distance
-    between different faces."""
+    ``leakage`` is the largest absolute slope off the diagonal of :func:`slopes`. Drift is the mean
+    distance of random features from the middle of a sweep, over the mean distance between different
+    faces."""
     matrix = slopes(sweeps)
     figures: dict[str, float | int] = {"faces": sweeps.images.shape[1], "steps": STEPS}
     for i, attribute in enumerate(ATTRIBUTES):
@@ -132,11 +132,11 @@ def slopes(sweeps: Sweeps) -> np.ndarray:
 
 
 def realism(sweeps: Sweeps, logits: np.ndarray) -> dict[str, float]:
-    """How real a judge finds each position of each slider beside its middle, from its ``logits (5,
-    N, V)`` of the sweeps' pictures.
+    """How real a judge rates each slider position relative to the middle, from its ``logits (5, N,
+    V)`` of the sweeps' pictures.
 
-    ``least_real_{a}``: the least mean difference from the middle over the positions, paired by
-    face, in its standard errors; ``least_real_{a}_at``: the position."""
+    ``least_real_{a}``: the least mean difference of the logit from that at the middle, paired by
+    face, in standard errors; ``least_real_{a}_at``: its position."""
     figures: dict[str, float] = {}
     for attribute, positions, of_faces in zip(ATTRIBUTES, sweeps.positions, logits, strict=True):
         change = of_faces - of_faces[:, STEPS // 2, None]
@@ -166,8 +166,8 @@ def control_table(sweeps: Sweeps) -> pd.DataFrame:
 
 
 def sweep_strips(sweeps: Sweeps, faces: int = 2) -> bytes:
-    """A JPEG of sweep strips: each value, ``faces`` faces, over the range that the data
-    supports, all else the same."""
+    """A JPEG of sweep strips: each value for ``faces`` faces, over the range that the data
+    supports, at fixed latents."""
     height, width = sweeps.images.shape[3:5]
     pictures = sweeps.images[:, :faces].reshape(-1, height, width, 3)
     captions = [
@@ -202,11 +202,11 @@ def control_chart(sweeps: Sweeps, limits: Mapping[str, float]) -> bytes:
         axes.fill_between(positions, low, high, color="#4477aa", alpha=0.25, linewidth=0)
         axes.plot(positions, middle, color="#4477aa", marker="o", markersize=3)
         axes.set(xlabel="asked", ylabel="measured", xlim=(0, 1), ylim=(-0.05, 1.05))
-        said = (
+        scores = (
             f"R² {figures[f'r2_{attribute}']:.2f}, Spearman {figures[f'spearman_{attribute}']:.2f}"
         )
         axes.set_title(
-            f"{attribute}: {said}\n(evaluator held out: R² {limits[attribute]:.2f})", fontsize=8
+            f"{attribute}: {scores}\n(evaluator held out: R² {limits[attribute]:.2f})", fontsize=8
         )
     matrix, axes = slopes(sweeps), panels[5]
     axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")

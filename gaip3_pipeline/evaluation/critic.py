@@ -1,5 +1,5 @@
-"""Figures and pictures of a critic on pairs out of fold: does it tell them apart, does it know
-how well, what does it look at."""
+"""Figures and charts of a critic on out-of-fold pairs: ROC, calibration, and the influence of each
+patch on the logit."""
 
 import cv2
 import numpy as np
@@ -16,14 +16,14 @@ from gaip3_pipeline.metrics.classification import (
 from gaip3_pipeline.metrics.intervals import wilson_interval
 from gaip3_pipeline.training.critic import CriticResult, TrainedCritic, critic_logits
 
-PATCH = 1 / 6  # of a picture's height: what is hidden at a time
+PATCH = 1 / 6  # of a picture's height: the side of a hidden patch
 
 
 def critic_figures(result: CriticResult) -> dict[str, float | int]:
     """ROC AUC, accuracy with its Wilson interval, ECE and mean logits out of fold; ``n`` counts
     real and generated pictures.
 
-    ``train_auc`` beside it shows how much was learnt by heart.
+    ``train_auc``, on the training pairs, shows how much the critic overfits.
     """
     logits, is_real = scores_and_labels(result.real_logits, result.generated_logits)
     correct = int(((logits > 0) == is_real).sum())
@@ -51,14 +51,14 @@ def critic_chart(result: CriticResult, title: str) -> bytes:
     alarms = np.concatenate([[0], np.cumsum(~is_real[order])]) / max(1, (~is_real).sum())
     roc.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     roc.plot(alarms, hits, color=BLUE)
-    roc.set(xlabel="generated taken for real", ylabel="real taken for real")
+    roc.set(xlabel="share of generated rated real", ylabel="share of real rated real")
     roc.set_title(f"AUC {roc_auc(logits, is_real):.3f}", fontsize=9)
     reliability.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     bins = calibration_curve(expit(logits), is_real)
     reliability.plot(
         [mean for mean, _, _ in bins], [share for _, share, _ in bins], "o-", color=BLUE
     )
-    reliability.set(xlabel="said: chance of being real", ylabel="share that is real")
+    reliability.set(xlabel="predicted probability of real", ylabel="share that is real")
     reliability.set_title(
         f"ECE {expected_calibration_error(expit(logits), is_real):.3f}", fontsize=9
     )
@@ -73,12 +73,11 @@ def critic_chart(result: CriticResult, title: str) -> bytes:
 def occlusion_chart(
     critic: TrainedCritic, real: np.ndarray, generated: np.ndarray, title: str
 ) -> bytes:
-    """A JPEG of what a critic looks at: how its logit falls when a patch is hidden, the mean over
-    pictures, for each side.
+    """A JPEG of the mean decrease of a critic's logit when a patch is hidden, for each side.
 
-    ``real``, ``generated (N, H, W, 3) uint8``. A patch is a sixth of the height and hidden by
-    the picture's own blur, which is no edge (Zeiler and Fergus 2014, arXiv 1311.2901, with
-    grey). Red: what is there speaks for real; blue: for generated."""
+    ``real``, ``generated (N, H, W, 3) uint8``. A patch has a sixth of the picture's height and is
+    replaced by the blurred picture, which adds no edges (occlusion maps of Zeiler and Fergus 2014,
+    arXiv 1311.2901, who use grey). Red: the patch is evidence for real; blue: for generated."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     maps = [
         (name, images, occlusion_map(critic, images))
@@ -97,14 +96,14 @@ def occlusion_chart(
         )
         axes.set_axis_off()
         axes.set_title(f"{name} (n = {len(images)})", fontsize=9)
-    figure.colorbar(shown, label="fall of the logit when hidden")
+    figure.colorbar(shown, label="decrease of the logit when hidden")
     figure.suptitle(title, fontsize=10)
     return jpeg(figure)
 
 
 def occlusion_map(critic: TrainedCritic, images: np.ndarray) -> np.ndarray:
-    """``(rows, columns) float32``: the mean fall of the logit of ``images (N, H, W, 3) uint8``
-    for each patch hidden."""
+    """``(rows, columns) float32``: for each hidden patch the mean decrease of the logit of ``images
+    (N, H, W, 3) uint8``."""
     height, width = images.shape[1:3]
     side = max(2, round(height * PATCH))
     blurred = np.stack([cv2.GaussianBlur(i, (0, 0), side / 2) for i in images])

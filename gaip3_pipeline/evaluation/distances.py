@@ -18,18 +18,18 @@ from gaip3_pipeline.models.scoring import score
 Features = Callable[[np.ndarray], np.ndarray]
 DIMENSIONS = 64
 LEAST = 8
-# pictures are brought to this size, so that distances at different sizes can be compared
+# all pictures are resized to this, so that distances of generators of different sizes compare
 SIZE = (64, 52)
-# of each level of each picture; pixels across; random directions
+# patches of each level of each picture; their side in pixels; random directions
 PATCHES, PATCH, PROJECTIONS = 64, 7, 256
 
 
 def random_features(seed: int = 0) -> Features:
-    """Features of a random convolutional network of fixed weights: ``(N, H, W, 3) uint8 -> (N, 64)
-    float32``.
+    """Features of a convolutional network with fixed random weights: ``(N, H, W, 3) uint8 -> (N,
+    64) float32``.
 
-    The weights are drawn by numpy, so they are the same on every backend. Means and standard
-    deviations of 32 maps that see an eighth of the picture at a time."""
+    They are the means and standard deviations of the 32 maps of the last layer, at an eighth of the
+    picture's size. The weights are drawn by NumPy, so they are the same on every backend."""
     pictures = keras.Input((*SIZE, 3))
     h = layers.Rescaling(2.0, -1.0)(pictures)
     for channels in (32, 48, 32):
@@ -51,7 +51,7 @@ def random_features(seed: int = 0) -> Features:
 
 def trained_features(models: Sequence[keras.Model]) -> Features:
     """The penultimate features of frozen classifiers or regressors (models/classifier.trunk),
-    side by side: ``(N, sum of F)``."""
+    concatenated: ``(N, sum of F)``."""
     networks = [keras.Model(m.input, m.get_layer("features").output) for m in models]
     for network in networks:
         network.jit_compile = False
@@ -61,8 +61,8 @@ def trained_features(models: Sequence[keras.Model]) -> Features:
 
 
 def pixel_features(images: np.ndarray) -> np.ndarray:
-    """``(N, H, W, 3) uint8`` as ``(N, 32 · 26 · 3) float32`` in 0..1: small pictures, to be
-    reduced by :func:`reduction`."""
+    """``(N, H, W, 3) uint8`` as ``(N, 32 · 26 · 3) float32`` in 0..1: the pixels of small pictures,
+    to be projected by :func:`reduction`."""
     return shrink(images, 32, 26).reshape(len(images), -1).astype(np.float32) / 255.0
 
 
@@ -79,8 +79,8 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """|μ_a − μ_b|² + tr(Σ_a + Σ_b − 2(Σ_a Σ_b)^½) of two sets of features ``(N, D)``, ``(M, D)``
     (Dowson and Landau 1982).
 
-    Raises ``ValueError`` for fewer than 2 rows. Its bias falls with n: compare only at equal n,
-    beside real against real."""
+    Raises ``ValueError`` for fewer than 2 rows. Its bias decreases with n: compare only at equal n,
+    and with the distance of real from real pictures."""
     if len(a) < 2 or len(b) < 2:
         raise ValueError(
             f"a Fréchet distance needs at least 2 pictures on each side, not {len(a)} and {len(b)}"
@@ -99,15 +99,15 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def identity(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
-    """How far faces went, from features ``(N, D)`` of the same ones ``before`` and ``after``.
+    """How much faces changed, from features ``(N, D)`` of the same faces ``before`` and ``after``.
 
-    ``identity``: the mean distance over that between different faces, 0 is the same picture and
-    1 another person; ``recognised``: the share that after is nearer to itself before than to any
-    other."""
+    ``identity``: their mean distance over the mean distance between different faces: 0 is the same
+    picture, 1 another person. ``recognised``: the share of faces after whose nearest neighbour
+    before is the same face."""
     apart = mean_pairwise_distance(before)
     moved = np.linalg.norm(after - before, axis=1)
-    # Which is nearest shows in the squared distances less what all in a row have in common; no (N,
-    # N, D) array is made.
+    # The squared distances without the term that is equal in a row have the same minimum, and need
+    # no (N, N, D) array.
     own = ((before**2).sum(axis=1) - 2 * after @ before.T).argmin(axis=1) == np.arange(len(before))
     return {
         "identity": float(moved.mean() / apart) if apart > 0 else math.nan,
@@ -119,8 +119,8 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     """The squared maximum mean discrepancy of two sets of features ``(N, D)``, ``(M, D)``,
     unbiased: KID (Bińkowski et al. 2018).
 
-    The kernel is theirs, (x·y / D + 1)³, of features scaled to unit mean square in ``b``. About
-    0, also below it, for sets of one kind."""
+    The kernel is theirs, (x·y / D + 1)³, on features scaled to unit mean square in ``b``. For two
+    sets of one distribution it is near 0 and may be negative."""
     scale = 1.0 / np.sqrt(np.mean(np.square(b, dtype=np.float64)) + 1e-12)
     a, b = a.astype(np.float64) * scale, b.astype(np.float64) * scale
     n, m = len(a), len(b)
@@ -135,8 +135,8 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def sliced_wasserstein(a: np.ndarray, b: np.ndarray, seed: int = 0) -> float:
-    """The sliced Wasserstein distance of patches, the mean over a Laplacian pyramid (Karras et al.
-    2018, section 5), times 1,000.
+    """The sliced Wasserstein distance of patches, times 1,000: the mean over the levels of a
+    Laplacian pyramid (Karras et al. 2018, section 5).
 
     ``a``, ``b (N, H, W, 3) uint8``, of equal N. Patches of 7×7, each channel with mean 0 and
     deviation 1 over all patches of a side."""
@@ -163,15 +163,16 @@ def distances_to_real(
     seed: int = 0,
     features: Mapping[str, Features] | None = None,
 ) -> dict[str, float | int]:
-    """How far each set of pictures is from real ones, and how far real ones are, the floor: names
-    end in ``_{set}``, ``_real``.
+    """Distances of each set of pictures to real ones, with the suffix ``_{set}``, and of real to
+    real ones, the baseline, with the suffix ``_real``.
 
-    The real pictures are cut into two halves at random: one is the reference, the other the
-    floor. Every side has the same n, the least of all, returned as ``fd_n``. ``fd_random``,
-    ``fd_pixels`` and ``kid_…``, over ``features`` too, of features reduced to ``fd_dimensions``:
-    64, or a quarter of n where that is less, on axes of the reference; ``swd``; of the random
-    features also ``diversity``, the mean pairwise distance, and what :func:`neighbourhoods`
-    gives. Nothing for n below 8."""
+    The real pictures are split at random into two halves: one is the reference, the other the
+    baseline. All sets are cut to the same n, the least of all, returned as ``fd_n``.
+    ``fd_{features}`` (Fréchet) and ``kid_{features}`` are computed for random features, pixels and
+    those of ``features``, projected on ``fd_dimensions`` principal axes of the reference: 64, or a
+    quarter of n if that is less. ``swd`` is the sliced Wasserstein distance. For the random
+    features there are also ``diversity``, the mean pairwise distance, and the figures of
+    :func:`neighbourhoods`. For n below 8 only ``fd_n`` is returned."""
     order = np.random.default_rng(seed).permutation(len(real))
     n = min(len(real) // 2, *(len(v) for v in images.values()))
     if n < LEAST:
@@ -200,8 +201,8 @@ def distances_to_real(
 
 
 def _laplacian_pyramid(images: np.ndarray) -> list[np.ndarray]:
-    """Three levels ``(N, h, w, 3) float32`` of pictures brought to ``SIZE``: each less what the
-    next coarser one says of it."""
+    """Three levels ``(N, h, w, 3) float32`` of pictures resized to ``SIZE``: each but the coarsest
+    is a picture minus the next coarser one, enlarged."""
     levels = []
     current = shrink(images, *SIZE).astype(np.float32)
     for _ in range(2):

@@ -1,12 +1,13 @@
-"""Fresh judges: classifiers of photographs against samples that are made for one measurement and
-thrown away.
+"""Fresh judges: classifiers of photographs against samples that are trained for one measurement and
+then discarded.
 
-What a critic of the pipeline says of pictures that were made to please critics is no evidence.
-These have never steered anything: a convolutional network without spectral norm, and a logistic
-regression on gradient histograms, colours and frequencies. Both learn from held-out photographs
-and new samples, and score each picture out of fold. Their figures count only if the same recipe
-tells what must be told (blurred photographs, samples without detail) and finds nothing where
-nothing is (two halves of the photographs)."""
+The pipeline's own critics cannot measure realism without bias, because the pictures were optimised
+against such critics. Fresh judges have never steered anything. There are two makes: a convolutional
+network without spectral norm, and a logistic regression on gradient histograms, colours and
+frequencies. Both learn from held-out photographs and new samples, and score each picture out of
+fold. Their figures are valid only if judges of the same make detect what they must (blurred
+photographs, samples without detail) and find no difference where there is none (two halves of the
+photographs)."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -30,14 +31,14 @@ from gaip3_pipeline.training.critic import MASKED, as_jpegs, cross_entropy
 
 JPEG_QUALITY = 95
 SEEDS, FOLDS = 3, 5
-# divisions of the photographs into halves: of few pictures each differs much, and their mean does
-# not
+# Divisions of the photographs into halves. With few pictures one division is noisy; the mean of
+# several is not.
 HALVINGS = 4
 SIZES = {"full": 1, "half": 2, "quarter": 4}
-BLUR = 0.7  # pixels, of the photographs that a judge must tell
-# least AUC, least AUC, most distance from .5
+BLUR = 0.7  # standard deviation in pixels, of the photographs that a judge must detect
+# least AUC for blur, least AUC for missing detail, greatest distance from .5 for two halves
 TELLS_BLUR, TELLS_PLAIN, FINDS_NOTHING = 0.9, 0.97, 0.05
-# of the network; few pictures are gone through more often, until there were so many updates
+# least epochs and least updates of the network: with few pictures there are more epochs
 EPOCHS, UPDATES = 10, 100
 BATCH, RATE, CHANNELS, DROPOUT, SCORED = 32, 2e-3, (16, 32, 48), 0.3, 256
 CELLS, ORIENTATIONS = 8, 9  # of gradient histograms, along a picture's height
@@ -46,20 +47,20 @@ MAKES = ("network", "regression")
 
 
 class Make(Protocol):
-    """A kind of classifier."""
+    """A kind of classifier: how it represents pictures, and how it scores them."""
 
     def see(self, images: np.ndarray) -> np.ndarray:
-        """``(N, …)``: what it learns from, of pictures ``(N, H, W, 3) uint8``."""
+        """``(N, …)``: the input of the classifier for pictures ``(N, H, W, 3) uint8``."""
 
     def scores(self, seen: np.ndarray, is_a: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
-        """``(N,)``: for each row of ``seen`` the score of a classifier of ``is_a (N,) bool``
-        that did not learn from the row's ``fold``."""
+        """``(N,)`` out-of-fold scores: each row of ``seen`` is scored by a classifier of ``is_a
+        (N,) bool`` that was not trained on the row's ``fold``."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """Pictures of one side: ``groups (N,)``, which may not lie in different folds, and ``see``,
-    what a make learns from at a part of the size ``(N, …)``; each is computed once."""
+    """The pictures of one side: ``groups (N,)``, none of which may be in two folds, and ``see``,
+    the input ``(N, …)`` of a make at the size over a divisor; each input is computed once."""
 
     groups: np.ndarray
     see: Callable[[Make, int], np.ndarray]
@@ -70,8 +71,8 @@ class Side:
 
 
 def side_of(images: np.ndarray, groups: np.ndarray) -> Side:
-    """``images (N, H, W, 3) uint8`` through one JPEG of quality 95, as all pictures of both
-    sides go."""
+    """The side of ``images (N, H, W, 3) uint8``, encoded once as JPEG of quality 95, so that
+    compression does not tell the sides apart."""
     coded = as_jpegs(images, [JPEG_QUALITY] * len(images))
 
     seen: dict[tuple[Make, int], np.ndarray] = {}
@@ -93,15 +94,15 @@ def fresh_judges(
     plain: np.ndarray,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """AUC of photographs against ``samples`` by each make at each size, and whether the makes can
-    be believed.
+    """AUC of photographs against ``samples`` for each make and size, and the AUCs that show whether
+    the makes are valid.
 
     ``photographs (N, …)``, held out from the generator, with their ``groups (N,)`` of twins;
-    ``samples`` and, without detail, ``plain (M, H, W, 3) uint8`` of the generator's size.
-    ``judge_{make}_{size}``: the mean of ``SEEDS`` seeds, with ``_deviation``;
-    ``judge_{make}_tells_blur``, ``_tells_plain``: of one seed, at full size;
-    ``judge_{make}_nothing_{size}``: two halves of the photographs, the mean of ``HALVINGS``
-    divisions."""
+    ``samples`` and, without detail, ``plain``, both ``(M, H, W, 3) uint8`` of the generator's size.
+    ``judge_{make}_{size}``: the mean of ``SEEDS`` seeds, with the standard deviation
+    ``_deviation``; ``judge_{make}_tells_blur`` and ``_tells_plain``: photographs against blurred
+    ones and against samples without detail, one seed at full size; ``judge_{make}_nothing_{size}``:
+    two halves of the photographs, the mean of ``HALVINGS`` divisions."""
     pictures = shrink(photographs, *samples.shape[1:3])
     blurred = np.stack([cv2.GaussianBlur(i, (0, 0), BLUR) for i in pictures])
     real, soft = (side_of(images, groups) for images in (pictures, blurred))
@@ -142,33 +143,34 @@ def fresh_judges(
 
 
 def unbelievable(figures: Mapping[str, float]) -> list[str]:
-    """Why a make's figures do not count, a phrase each; empty where they do."""
-    said = []
+    """The reasons why a make's figures are not valid, a phrase each; empty if they are."""
+    reasons = []
     for make in MAKES:
         blur, plain = figures[f"judge_{make}_tells_blur"], figures[f"judge_{make}_tells_plain"]
         nothing = {size: figures[f"judge_{make}_nothing_{size}"] for size in SIZES}
         if not blur >= TELLS_BLUR:
-            said.append(
+            reasons.append(
                 f"{make}: AUC {blur:.3f} of photographs blurred by {BLUR:g} pixels (at least"
                 f" {TELLS_BLUR:g})"
             )
         if not plain >= TELLS_PLAIN:
-            said.append(
+            reasons.append(
                 f"{make}: AUC {plain:.3f} of samples without detail (at least {TELLS_PLAIN:g})"
             )
-        said += [
+        reasons += [
             f"{make}: AUC {auc:.3f} between two halves of the photographs at {size} size (.5 ±"
             f" {FINDS_NOTHING:g})"
             for size, auc in nothing.items()
             if not abs(auc - 0.5) <= FINDS_NOTHING
         ]
-    return said
+    return reasons
 
 
 def told_apart(a: Side, b: Side, make: Make, divisor: int, seed: int) -> float:
-    """The AUC of ``a`` against ``b`` at their size over ``divisor``: the mean over folds held out.
+    """The AUC of ``a`` against ``b`` at their size over ``divisor``: the mean over the held-out
+    folds.
 
-    Raises ``ValueError`` where a side has fewer groups than there are folds.
+    Raises ``ValueError`` if a side has fewer groups than there are folds.
     """
     if min(len(np.unique(s.groups)) for s in (a, b)) < FOLDS:
         raise ValueError(
@@ -178,14 +180,14 @@ def told_apart(a: Side, b: Side, make: Make, divisor: int, seed: int) -> float:
     is_a = np.repeat([True, False], [len(a.groups), len(b.groups)])
     fold = np.concatenate([_folds(s.groups, seed) for s in (a, b)])
     scores = make.scores(np.concatenate([s.see(make, divisor) for s in (a, b)]), is_a, fold, seed)
-    # By fold: scores of different folds come from different classifiers, and pooled they lean below
-    # .5 where there is nothing to find.
+    # Fold by fold: scores of different folds come from different classifiers, and pooled they have
+    # an AUC below .5 when the sides do not differ.
     return float(np.mean([roc_auc(scores[fold == f], is_a[fold == f]) for f in np.unique(fold)]))
 
 
 def _folds(groups: np.ndarray, seed: int) -> np.ndarray:
     names, index = np.unique(groups, return_inverse=True)
-    # By the name of the group, so that one that lies on both sides is in one fold.
+    # The order depends on the group's name, so that a group on both sides is in the same fold.
     order = np.argsort([np.random.default_rng((seed, int(name))).random() for name in names])
     place = np.empty(len(names), int)
     place[order] = np.arange(len(names))
@@ -199,23 +201,24 @@ def _halves(whole: Side, seed: int) -> tuple[Side, Side]:
 
 
 class Network:
-    """A convolutional network without spectral norm for each fold, trained together. It is
-    compiled once for each size, and its weights are drawn anew for each judgement."""
+    """A convolutional network without spectral norm for each fold, all trained together.
+
+    The model is compiled once for each size; its weights are initialised again for each AUC."""
 
     def __init__(self) -> None:
         self._models: dict[tuple[int, int], keras.Model] = {}
 
     def see(self, images: np.ndarray) -> np.ndarray:
-        """The pictures as they are: as numbers they would fill the memory."""
+        """The pictures unchanged; as floats they would take four times the memory."""
         return images
 
     def scores(self, seen: np.ndarray, is_a: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
-        """Those of the networks that did not see the fold."""
+        """For each row the score of the network that was not trained on its fold."""
         size = (seen.shape[1], seen.shape[2])
         if size not in self._models:
             self._models[size] = _compiled(*size)
         model, generator, floats = self._models[size], np.random.default_rng(seed), as_float(seen)
-        for variable in model.weights:  # He's initialisation; biases are 0
+        for variable in model.weights:  # He initialisation; biases are 0
             drawn = generator.normal(
                 0, math.sqrt(2.0 / np.prod(variable.shape[:-1])), variable.shape
             )
@@ -255,14 +258,14 @@ def _compiled(height: int, width: int) -> keras.Model:
 
 
 class Regression:
-    """A logistic regression on what :func:`described` finds."""
+    """A logistic regression on the features of :func:`described`."""
 
     def see(self, images: np.ndarray) -> np.ndarray:
-        """``(N, D)``"""
+        """The features ``(N, D)`` of :func:`described`."""
         return described(images)
 
     def scores(self, seen: np.ndarray, is_a: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
-        """Those of the regressions that did not see the fold."""
+        """For each row the score of the regression that was not trained on its fold."""
         scores = np.zeros(len(seen))
         for held_out in np.unique(fold):
             learned = fold != held_out
@@ -273,8 +276,8 @@ class Regression:
 
 
 def described(images: np.ndarray) -> np.ndarray:
-    """``(N, D)``: gradient histograms (Dalal and Triggs 2005), colours of a grid, and each
-    octave's power and kurtosis."""
+    """``(N, D)`` features: gradient histograms (Dalal and Triggs 2005), the mean colours of a 6 × 5
+    grid, and the log deviation and log kurtosis of each octave."""
     n = len(images)
     colours = (
         np.stack([cv2.resize(i, (5, 6), interpolation=cv2.INTER_AREA).ravel() for i in images])
@@ -291,8 +294,8 @@ def described(images: np.ndarray) -> np.ndarray:
 
 
 def _gradient_histograms(images: np.ndarray) -> np.ndarray:
-    """``(N, D)``: in each cell how much of the gradient lies along each orientation, blocks of 2
-    × 2 cells brought to unit norm."""
+    """``(N, D)``: for each cell the gradient magnitude by orientation; blocks of 2 × 2 cells are
+    normalised to unit norm."""
     cell = max(2, images.shape[1] // CELLS)
     rows, columns = (size // cell for size in images.shape[1:3])
     grey = images[:, : rows * cell, : columns * cell].astype(np.float32).mean(axis=3)

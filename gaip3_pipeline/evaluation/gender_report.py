@@ -1,5 +1,5 @@
-"""What the rule takes and leaves, and whether the score behind it can be trusted. Pure functions
-of tables and pictures."""
+"""The curation report: which images the rule keeps and leaves out, and how reliable the gender
+score is. Pure functions of tables and pictures."""
 
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
@@ -24,21 +24,22 @@ from gaip3_pipeline.metrics.classification import (
 from gaip3_pipeline.metrics.intervals import wilson_interval
 
 THRESHOLDS = (0.5, 0.9, 0.99, 0.999, 0.9999)
-SUSPECTED = 0.5  # chance of the other folder from which a picture is listed
+SUSPECTED = 0.5  # probability of the other folder above which a picture is listed
 SHOWN, COLUMNS = 24, 8  # pictures on a sheet
-LEAST = 1e-30  # a probability that float32 underflows to 0 is taken as this
+LEAST = 1e-30  # stands for a probability that underflowed to 0 in float32
 D1, FEMALE, MALE = FOLDERS = tuple(s.folder for s in IMAGE_SETS)
 COLOURS = {D1: GREEN, FEMALE: RED, MALE: BLUE}
 TICKS = (0.0001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999)  # probabilities marked on an axis of logits
 FOLDER_REVIEW_COLUMNS = ("path", "folder", "prob_female", "suspicion")
-Load = Callable[[str], np.ndarray]  # a path of a contract to (H, W, 3) uint8
+Load = Callable[[str], np.ndarray]  # an image_path to (H, W, 3) uint8
 Rows = list[dict[str, Any]]
 
 
 def curation_report(
     probabilities: pd.DataFrame, manifest: pd.DataFrame, threshold: float, load: Load
 ) -> Report:
-    """The report of the rule P(female) ≥ ``threshold``; its table lists suspected wrong folders.
+    """The report of the rule P(female) ≥ ``threshold``; its table lists originals that are probably
+    in the wrong folder.
 
     ``probabilities``: ``image_path``, ``prob_male``, ``prob_female`` of every processed image,
     out of fold for the folders of a sex; ``manifest``: the final dataset's, with ``source``;
@@ -66,7 +67,7 @@ def curation_report(
     shown_rates, shown_moved = _acceptance_shown(rates), _moved_shown(moved)
     sections: dict[str, list[Entry]] = {
         "The rule": [
-            ("what it takes", {"": shown_rates}, {"rule": rule_chart(rates, kept, threshold)}),
+            ("accepted images", {"": shown_rates}, {"rule": rule_chart(rates, kept, threshold)}),
             (
                 "images kept",
                 {"": [{k.replace("_", " "): v for k, v in row.items()} for row in kept]},
@@ -109,7 +110,8 @@ def scored_images(probabilities: pd.DataFrame) -> pd.DataFrame:
     """``path``, ``is_original``, ``folder``, ``stem``, ``prob_female`` and ``logit`` of every row
     of the gender probabilities.
 
-    The logit is taken of both columns: near 1, float32 knows the complement better than the number.
+    The logit is computed from both columns: near 1, float32 represents the complement more
+    precisely.
     """
     paths = probabilities.image_path.map(PurePosixPath)
     female, male = (
@@ -129,8 +131,8 @@ def scored_images(probabilities: pd.DataFrame) -> pd.DataFrame:
 
 
 def acceptance(scored: pd.DataFrame, thresholds: Sequence[float]) -> Rows:
-    """For each threshold what it takes of the originals in each folder: counts, shares, 95 %
-    Wilson bounds."""
+    """For each threshold the originals of each folder that it accepts: counts, shares, 95 % Wilson
+    bounds."""
     of = {
         f: scored.prob_female[scored.is_original & (scored.folder == f)].to_numpy() for f in FOLDERS
     }
@@ -172,12 +174,11 @@ def kept_by_folder(scored: pd.DataFrame, manifest: pd.DataFrame) -> Rows:
 
 
 def suspected_folders(labelled: pd.DataFrame, temperature: float) -> pd.DataFrame:
-    """Originals that more likely belong into the other folder, most suspicious first:
+    """Originals that more probably belong in the other folder, most suspicious first:
     ``FOLDER_REVIEW_COLUMNS``.
 
-    ``labelled``: rows of :func:`scored_images` with a folder of a sex. ``suspicion`` is the
-    chance of the other folder, of a score that never saw the picture, calibrated by
-    ``temperature``."""
+    ``labelled``: rows of :func:`scored_images` in a folder of a sex. ``suspicion`` is the
+    probability of the other folder, by the out-of-fold score calibrated with ``temperature``."""
     female = expit(labelled.logit.to_numpy() / temperature)
     suspicion = np.where(labelled.folder == FEMALE, 1.0 - female, female).round(4)
     table = labelled.assign(suspicion=suspicion)
@@ -188,8 +189,8 @@ def suspected_folders(labelled: pd.DataFrame, temperature: float) -> pd.DataFram
 
 
 def brightness_pairs(scored: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """``folder``, ``ratio``, ``change`` of the logit and ``one_passes`` (only one of the two) of
-    every original with its copy."""
+    """``folder``, ``ratio``, ``change`` of the logit and ``one_passes`` (only one of the two passes
+    the rule) for every original and its brightness copy."""
     columns = ["folder", "stem", "prob_female", "logit"]
     original, copy = (
         scored.loc[chosen, columns] for chosen in (scored.is_original, ~scored.is_original)
@@ -208,8 +209,8 @@ def brightness_pairs(scored: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 def brightness_figures(pairs: pd.DataFrame) -> Rows:
-    """Of each folder's pairs: n, the mean change of the logit by darker and brighter copies, the
-    share of which only one passes."""
+    """For each folder's pairs: n, the mean change of the logit from original to darker and to
+    brighter copies, and the share of pairs of which only one passes the rule."""
     rows: Rows = []
     for folder in FOLDERS:
         of = pairs[pairs.folder == folder]
@@ -238,22 +239,22 @@ def brightness_figures(pairs: pd.DataFrame) -> Rows:
 def rule_sheets(
     scored: pd.DataFrame, manifest: pd.DataFrame, threshold: float, load: Load
 ) -> dict[str, bytes]:
-    """Sheets of originals by name: females just below the rule, pictures just above, males accepted
-    (each) and males nearest to it.
+    """Sheets of originals by name: females just below the threshold, images just above it, all
+    accepted males, and males just below it.
 
-    The accepted males take as many sheets as show them all: ``males_accepted``,
+    All accepted males are shown, on as many sheets as they need: ``males_accepted``,
     ``males_accepted_2``, … A sheet without pictures is left out."""
     originals = scored[scored.is_original].sort_values(["logit", "path"], kind="stable")
     passes = originals.prob_female >= threshold
     females, males = (originals[(originals.folder == f) & ~passes][::-1] for f in (FEMALE, MALE))
     chosen = {
-        "females_below": (females[:SHOWN], "in the female folder, just below the rule"),
+        "females_below": (females[:SHOWN], "in the female folder, just below the threshold"),
         "kept_above": (
             originals[originals.path.isin(manifest.source)][:SHOWN],
-            "kept, just above the rule",
+            "kept, just above the threshold",
         ),
         **_accepted_males(originals[(originals.folder == MALE) & passes][::-1]),
-        "males_below": (males[:SHOWN], "in the male folder, nearest below the rule"),
+        "males_below": (males[:SHOWN], "in the male folder, just below the threshold"),
     }
     return {
         name: _sheet(rows, _percents(rows), f"{title}; P(female) in %", load)
@@ -263,8 +264,8 @@ def rule_sheets(
 
 
 def rule_chart(rates: Rows, kept: Rows, threshold: float) -> bytes:
-    """A JPEG: female recall and false accepts of males against the threshold, and how many
-    images of each folder are kept."""
+    """A JPEG: female recall and false accepts of males against the threshold, and the images kept
+    of each folder."""
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     recall, accepts, images = figure.subplots(1, 3)
     at = np.arange(len(rates))
@@ -319,8 +320,8 @@ def rule_chart(rates: Rows, kept: Rows, threshold: float) -> bytes:
 
 
 def reliability_chart(logit: np.ndarray, is_female: np.ndarray, temperature: float) -> bytes:
-    """A JPEG: score against share of females, plain and calibrated, with counts; and the same by
-    logit, where the rule is made."""
+    """A JPEG: score against the share of females, plain and calibrated, with counts; and the same
+    on an axis of logits, which resolves scores near the threshold."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     panels = figure.subplot_mosaic([["curve", "logit"], ["count", "logit"]], height_ratios=[3, 1])
     curve, count, far = panels["curve"], panels["count"], panels["logit"]
@@ -373,14 +374,14 @@ def reliability_chart(logit: np.ndarray, is_female: np.ndarray, temperature: flo
         xlabel="P(female), on an axis of logits",
         ylabel="share in the female folder",
     )
-    far.set_title("twentieths of the images by score", fontsize=9)
+    far.set_title("20 bins of equal counts by score", fontsize=9)
     far.legend(fontsize=8, loc="upper left")
     return jpeg(figure)
 
 
 def score_chart(scored: pd.DataFrame, threshold: float) -> bytes:
-    """A JPEG: histograms of the score of each folder on an axis of logits, originals and copies,
-    with the rule."""
+    """A JPEG: histograms of the score for each folder on an axis of logits, for originals and
+    copies, with the threshold."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     low, high = float(scored.logit.min()) - 0.5, float(scored.logit.max()) + 0.5
     rule = _logit(threshold)
@@ -413,8 +414,8 @@ def score_chart(scored: pd.DataFrame, threshold: float) -> bytes:
 
 
 def brightness_chart(pairs: pd.DataFrame) -> bytes:
-    """A JPEG: the change of the logit from original to copy by ratio, and the share of pairs of
-    which only one passes."""
+    """A JPEG: the change of the logit from original to copy by brightness ratio, and the share of
+    pairs of which only one passes the rule."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     change, passes = figure.subplots(1, 2)
     at = np.arange(len(RATIOS))
@@ -435,7 +436,9 @@ def brightness_chart(pairs: pd.DataFrame) -> bytes:
         )
         change.vlines(at + shift, low, high, color=COLOURS[folder], alpha=0.4, linewidth=3)
         share = 100 * of.groupby("ratio").one_passes.mean().reindex(RATIOS).to_numpy()
-        said = f"{folder}: {100 * of.one_passes.mean():.1f} % of {len(of):,}" if len(of) else folder
+        label = (
+            f"{folder}: {100 * of.one_passes.mean():.1f} % of {len(of):,}" if len(of) else folder
+        )
         passes.plot(
             at + shift,
             share,
@@ -443,7 +446,7 @@ def brightness_chart(pairs: pd.DataFrame) -> bytes:
             marker="o",
             markersize=4,
             linewidth=1,
-            label=said,
+            label=label,
         )
     change.axhline(0, color=GREY, linewidth=1)
     for axes in (change, passes):
@@ -452,10 +455,10 @@ def brightness_chart(pairs: pd.DataFrame) -> bytes:
         axes.set_xlabel("brightness ratio of the copy")
         axes.legend(fontsize=7)
     change.set_title(
-        "change of the logit from original to copy\n(mean; bars: middle half of the pairs)",
+        "change of the logit from original to copy\n(mean; bars: quartiles)",
         fontsize=9,
     )
-    passes.set_title("pairs of which the rule takes only one, %", fontsize=9)
+    passes.set_title("pairs of which only one passes the rule, %", fontsize=9)
     passes.set_ylim(bottom=-0.5)
     return jpeg(figure)
 
@@ -467,12 +470,12 @@ def _suspected_sheet(folders: pd.DataFrame, load: Load) -> dict[str, bytes]:
         f"{s:.1%} {o} {PurePosixPath(p).stem}"
         for s, o, p in zip(rows.suspicion, other, rows.path, strict=True)
     ]
-    title = f"suspected wrong folders: chance of the other one ({len(rows)} of {len(folders)})"
+    title = f"suspected wrong folders: P(other folder) ({len(rows)} of {len(folders)})"
     return {"suspected_folders": _sheet(rows, captions, title, load)} if len(rows) else {}
 
 
 def _accepted_males(rows: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, str]]:
-    """All of them, on sheets that stay as small and as sharp as every other."""
+    """All accepted males on several sheets, each no larger than the other sheets."""
     sheets = {}
     for start in range(0, len(rows), SHOWN):
         some = rows[start : start + SHOWN]
@@ -491,7 +494,7 @@ def _percents(rows: pd.DataFrame) -> list[str]:
 
 
 def _acceptance_shown(rates: Rows) -> Rows:
-    def said(row: dict[str, Any], name: str, rate: str) -> str:
+    def share_text(row: dict[str, Any], name: str, rate: str) -> str:
         return (
             f"{row[rate]:.1%} [{row[f'{rate}_low']:.1%}, {row[f'{rate}_high']:.1%}]:"
             f" {row[f'{name}_accepted']:,} of {row[f'{name}_n']:,}"
@@ -500,9 +503,9 @@ def _acceptance_shown(rates: Rows) -> Rows:
     return [
         {
             "P(female) at least": f"{row['threshold']:g}",
-            "female recall": said(row, "female", "female_recall"),
-            "males accepted": said(row, "male", "male_accept_rate"),
-            "D1 kept": said(row, "d1", "d1_share"),
+            "female recall": share_text(row, "female", "female_recall"),
+            "males accepted": share_text(row, "male", "male_accept_rate"),
+            "D1 kept": share_text(row, "d1", "d1_share"),
         }
         for row in rates
     ]
@@ -557,6 +560,6 @@ def _logit_axis(axes: Axes, low: float, high: float) -> None:
 
 
 def _logit(share: float) -> float:
-    """Of a probability, kept finite where a threshold is 0 or 1."""
+    """The logit of a probability, clipped so that it is finite for a threshold of 0 or 1."""
     inside = np.clip(share, LEAST, 1.0 - np.finfo(float).epsneg)
     return float(np.log(inside) - np.log1p(-inside))

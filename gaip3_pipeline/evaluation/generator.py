@@ -14,7 +14,7 @@ from gaip3_pipeline.sampling.draw import as_bytes
 from gaip3_pipeline.settings import Samples
 
 to_numpy = ops.convert_to_numpy
-# The sheet is part of a training, whose settings do not hold these: the defaults.
+# The defaults: the sheet is part of a training, whose settings do not contain [samples].
 SHEET_TEMPERATURE, SHEET_GUIDANCE = Samples.temperature, Samples.guidance
 
 
@@ -31,7 +31,8 @@ def sweep(
     """Pictures with one value swept and all else fixed: ``(N, len(values), H, W, 3)`` float32 in
     0..1.
 
-    ``noise`` holds N rows in each array and ``conditions`` (N, 5) the other four values.
+    ``noise``: arrays of N rows; ``conditions`` (N, 5): the values, of which the swept one is
+    replaced.
     """
     columns = []
     for value in values:
@@ -57,8 +58,8 @@ def generator_sheet(
     """A JPEG of the generator in ``folder``: held-out images above their reconstructions, samples,
     and a sweep of each slider.
 
-    ``images`` (N, H, W, 3) uint8 of any size, ``values`` (N, 5), ``split`` (N,); training images
-    stand in where nothing is held out."""
+    ``images`` (N, H, W, 3) uint8 of any size, ``values`` (N, 5), ``split`` (N,). If nothing is held
+    out, training images are shown."""
     model = load_nvae(folder)
     size = (model.settings.height, model.settings.width)
     held_out = np.flatnonzero(np.asarray(split) != "train")

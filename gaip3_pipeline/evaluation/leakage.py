@@ -1,5 +1,5 @@
-"""Whether one photograph lies on both sides of a split: pictures compared with pictures,
-whatever a table of groups says."""
+"""Detection of one photograph on both sides of a split, by comparing all pictures; the table of
+near-duplicates is not used."""
 
 from collections.abc import Sequence
 
@@ -13,22 +13,23 @@ from gaip3_pipeline.imaging.duplicates import coarse, compared
 # 2, or cut by up to 3 of 128 pixels and enlarged seldom less than .987 (398 of each,
 # docs/experiments/0020).
 LEAST_MATCH = 0.987
-_LEAST_WHOLE = 0.97  # the same at whole pixels: spares the finer match of most pairs
-# correlation of means of 8 × 8 pixels: a twin moved by two pixels both ways has .918
+_LEAST_WHOLE = 0.97  # least match at whole pixels: most pairs fail it and skip the finer match
+# size of pictures of means of 8 × 8 pixels, and least correlation of two of them: a twin moved by
+# two pixels in both directions has .918
 _BLURRED, _LEAST_BLURRED = (16, 13), 0.91
-_SIDE, _REACH, _SIGMA = 24, 4, 1.0  # of a block, its search and the blur, in pixels
+_SIDE, _REACH, _SIGMA = 24, 4, 1.0  # pixels: side of a block, range of its search, blur
 
 
 def leaks(
     greys: np.ndarray, sides: Sequence[str] | np.ndarray, most: int = 20
 ) -> list[tuple[int, int, float]]:
-    """Pairs ``(i, j, match)`` of one photograph, mirrored or not, on different ``sides (N,)``, at
-    most ``most``.
+    """Pairs ``(i, j, match)`` of pictures of one photograph, mirrored or not, that lie on different
+    ``sides (N,)``; at most ``most`` pairs.
 
     ``greys (N, 128, 104) uint8`` are grey pictures
     (:func:`gaip3_pipeline.imaging.duplicates.to_grey`). Each picture of one side is compared
-    with each of another. Neither hash nor alignment of the near-duplicates takes part, so that
-    what these miss is found here."""
+    with each of another. The hashes and the alignment that find near-duplicates are not used, so
+    this test can find what they miss."""
     sides, blurred, found = np.asarray(sides), coarse(greys, _BLURRED), []
 
     def candidates(rows: slice, columns: slice, mirrored: bool) -> np.ndarray:
@@ -45,18 +46,18 @@ def leaks(
 
 
 def _match(a: np.ndarray, b: np.ndarray) -> float:
-    """Block matching of ``a`` and ``b (128, 104) uint8``: the correlation of 24 × 24 blocks, each
-    where it fits best, at most 1.
+    """Block matching of ``a`` and ``b (128, 104) uint8``: the weighted mean correlation of 24 × 24
+    blocks, each at the shift where it fits best; at most 1.
 
-    At whole pixels, and where those are alike at half pixels. Blocks of more contrast weigh
-    more: in a plain one only noise differs."""
+    Shifts are whole pixels and, where that match is high, half pixels. Blocks of higher contrast
+    have more weight, because in a flat block the correlation is that of noise."""
     whole = _blocks(a, b, 1, _LEAST_WHOLE)
     return whole if whole < _LEAST_WHOLE else _blocks(a, b, 2, LEAST_MATCH)
 
 
 def _blocks(a: np.ndarray, b: np.ndarray, scale: int, least: float) -> float:
-    """The match at ``1 / scale`` pixels; where it cannot reach ``least`` any more, a bound from
-    above, found without the other blocks."""
+    """The match with shifts of ``1 / scale`` pixels. As soon as it can no longer reach ``least``,
+    the remaining blocks are skipped and an upper bound is returned."""
     a, b = (_enlarged(x, scale) for x in (a, b))
     side, reach = _SIDE * scale, _REACH * scale
     height, width = a.shape

@@ -1,4 +1,4 @@
-"""Reports: HTML files that stand alone, pictures inside."""
+"""HTML reports: single files with their pictures embedded."""
 
 import base64
 import html
@@ -30,8 +30,8 @@ Entry = tuple[str, Mapping[str, Any], Mapping[str, bytes]]  # a name, figures by
 
 @dataclass(frozen=True)
 class Report:
-    """What a report says: ``sections`` for its page, plain ``figures`` for checks and MLflow,
-    and a ``table`` to read on with."""
+    """The content of a report: ``sections`` of its page, plain ``figures`` for checks and MLflow,
+    and a ``table`` with the details."""
 
     figures: Mapping[str, Any]
     sections: Mapping[str, Sequence[Entry]]
@@ -49,9 +49,9 @@ class Report:
 
 
 def write_page(path: Path, title: str, sections: Mapping[str, Sequence[Entry]]) -> None:
-    """Write the page: per section its entries, each with its JPEGs and figures.
+    """Write the page: for each section its entries, each with its JPEGs and figures.
 
-    A figure that is a list of mappings is shown as a table with their keys as its head.
+    A figure that is a list of mappings becomes a table whose header is their keys.
     """
     links = "".join(f'<a href="#{_anchor(s)}">{html.escape(s)}</a>' for s in sections)
     body = "".join(

@@ -1,5 +1,5 @@
-"""What the input models look at, for people: patches, the parts of faces, what counts; figures
-out of fold with intervals."""
+"""Pictures that show what the input models use: patches, parts of faces, relevance of feature
+groups; and out-of-fold figures with intervals."""
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ def with_intervals(
 
 
 def patch_sheet(directions: np.ndarray) -> bytes:
-    """The patches of a dictionary ``(h, w, 3, P)``, each in its own range."""
+    """A JPEG of the patches of a dictionary ``(h, w, 3, P)``, each scaled to its own range."""
     directions = directions.transpose(3, 0, 1, 2)
     reach = np.abs(directions).max(axis=(1, 2, 3), keepdims=True) + 1e-12
     pictures = np.rint(127.5 + 127.5 * directions / reach).astype(np.uint8)
@@ -42,8 +42,8 @@ def patch_sheet(directions: np.ndarray) -> bytes:
 
 
 def parts_sheet(pictures: np.ndarray) -> bytes:
-    """``pictures (N, H, W, 3) uint8`` twice as large, with points of the face and what is taken
-    for background, hair and skin tinted."""
+    """A JPEG of ``pictures (N, H, W, 3) uint8`` at twice the size, with the points of the face, and
+    background, hair and skin tinted."""
     parts, shown = find_parts(pictures), []
     for picture, person, points in zip(pictures, parts.person, parts.points, strict=True):
         large = cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR).astype(
@@ -64,8 +64,8 @@ def parts_sheet(pictures: np.ndarray) -> bytes:
 
 
 def relevance_map(relevance: np.ndarray, attribute: str) -> bytes:
-    """Where the process of ``attribute`` looks: each group's share of the relevances ``(G,)``
-    (features/extractor.groups)."""
+    """A JPEG of each feature group's share of the ``relevance (G,)`` of the process of
+    ``attribute`` (groups: features/extractor.groups)."""
     share = np.asarray(relevance) / max(float(np.sum(relevance)), 1e-12)
     # patches and colours; rows; sides and middle
     of_words, others = share[: len(REGIONS) - 1].reshape(2, -1, 2), share[len(REGIONS) - 1 :]
@@ -88,5 +88,5 @@ def relevance_map(relevance: np.ndarray, attribute: str) -> bytes:
     bars.set(title="parts of the face", xlim=(0, 1.25 * share.max()), xticks=[])
     bars.invert_yaxis()
     bars.spines[["top", "right", "bottom"]].set_visible(False)
-    figure.suptitle(f"{attribute}: what counts", fontsize=10)
+    figure.suptitle(f"{attribute}: relevance of each group of features", fontsize=10)
     return jpeg(figure)

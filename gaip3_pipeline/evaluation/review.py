@@ -1,4 +1,4 @@
-"""Which labels look wrong, and which images to label next. Pure functions of arrays and tables."""
+"""Labels that are probably wrong, and images to label next. Pure functions of arrays and tables."""
 
 from dataclasses import dataclass
 
@@ -8,27 +8,28 @@ import pandas as pd
 from gaip3_pipeline.tables.contracts import REVIEW_COLUMNS
 from gaip3_pipeline.training.label_regression import NOISE, KernelRegression, cross_fit
 
-# before looking; fitted to the residuals it took tails of right labels for wrong, 130 for 40
-# planted in 792
+# Prior probability that a label is wrong. Fitted to the residuals instead, it took the tails of
+# correct labels for wrong ones: 130 expected where 40 of 792 were planted.
 SHARE_WRONG = 0.02
 NEIGHBOURHOOD = 0.1  # standard deviation of the kernel over predicted values
 LEAST_DEVIATION = 0.01  # in units of the value
-LOOKS_WRONG = 0.5  # suspicion from which a label counts as looking wrong
+LOOKS_WRONG = 0.5  # suspicion above which a label counts as probably wrong
 MOST_NEXT = 200  # images ranked to be labelled next
-# Landmarks see closed eyes too far open: of 786 photographs those labelled .5 have .85 of the usual
-# opening, and closed eyes .66. Of those below .7, 30 % are labelled at most .5, of all 5 %; the
-# order has an AUC of .82.
-# of the usual opening; images with such lids that come first
+# The landmark network finds closed eyes too far open: of 786 photographs, eyes labelled .5 have .85
+# of the median opening, and closed eyes .66. Of the photographs below .7 of it, 30 % are labelled
+# at most .5, of all photographs 5 %; ranking by the opening has an AUC of .82.
+# share of the median opening below which images are ranked first, and how many of them
 HALF_CLOSED, MOST_HALF_CLOSED = 0.75, 100
-# images weighed for that, and images whose values are wanted: seconds at any size
+# candidates to label next, and images whose variance they are to reduce: bounded, so that the
+# choice takes seconds for any number of images
 MOST_CANDIDATES, MOST_WANTED = 2_000, 2_000
 DECIMALS = 4
 
 
 @dataclass(frozen=True)
 class Review:
-    """``suspicion (N,)``: the chance that a label is wrong, NaN without one. ``deviation (N,)``:
-    the standard deviation of a right label from what is predicted, in units of the value."""
+    """``suspicion (N,)``: the probability that a label is wrong, NaN without a label. ``deviation
+    (N,)``: the standard deviation of a correct label from the prediction, in units of the value."""
 
     suspicion: np.ndarray
     deviation: np.ndarray
@@ -47,10 +48,10 @@ def review_table(
 
     ``images``: columns ``gender``, ``stem``, ``value`` (NaN: not labelled) and ``bucket`` (of
     the split, equal for twins); ``features (2, N, D)`` of its rows and their mirror images;
-    ``mirrored``: a mirror image has 1 - value. ``predicted`` (0..1) is out of fold where there
-    is a label, ``uncertainty`` the standard deviation of a label from it, ``suspicion`` the
-    chance that the label is wrong, ``next`` 1, 2, 3, … for the images most worth labelling,
-    before them the rows ``first``. Empty cells are NaN, in ``next`` <NA>."""
+    ``mirrored``: a mirror image has 1 - value. In the result, ``predicted`` (0..1) is out of fold
+    where there is a label, ``uncertainty`` the standard deviation of a label from it, ``suspicion``
+    the probability that the label is wrong, and ``next`` the rank 1, 2, 3, … of the images to label
+    next; the rows ``first`` have the first ranks. Empty cells are NaN, in ``next`` <NA>."""
     values = images.value.to_numpy(float)
     fitted = cross_fit(features, values, images.bucket.to_numpy(), mirrored)
     review = review_labels(values, fitted.predicted, fitted.variance)
@@ -72,27 +73,28 @@ def review_table(
 
 
 def half_closed(opening: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Rows without a label whose lids are less far apart than usual (``HALF_CLOSED``): the most
-    closed first, ``MOST_HALF_CLOSED`` at most.
+    """Rows without a label whose eyes are less open than ``HALF_CLOSED`` times the median: the
+    least open first, at most ``MOST_HALF_CLOSED``.
 
-    ``opening (N,)`` as ``imaging.part_measures.lid_opening`` measures it, NaN where it was not;
-    ``labelled (N,) bool``. Closed eyes are rare, and without labels of them no model knows them
-    and no slider reaches them."""
+    ``opening (N,)`` as ``features.part_measures.lid_opening`` measures it, NaN where it was not
+    measured; ``labelled (N,) bool``. Closed eyes are rare; without labels of them no model can
+    predict them and no slider can reach them."""
     rows = np.flatnonzero(~labelled & (opening < HALF_CLOSED * np.nanmedian(opening)))
     return rows[np.argsort(opening[rows], kind="stable")][:MOST_HALF_CLOSED]
 
 
 def review_labels(values: np.ndarray, predicted: np.ndarray, variance: np.ndarray) -> Review:
-    """Weigh each label's residual against what it may be: ``values (N,)`` in 0..1 or NaN,
-    out-of-fold ``predicted`` and ``variance (N,)``.
+    """The suspicion of each label and its expected deviation, for ``values (N,)`` in 0..1 or NaN
+    and their out-of-fold ``predicted`` and ``variance (N,)``.
 
-    The residual of a right label is taken as normal; its variance is that of the labels with
-    predictions near by (aleatoric), half drawn to that of all labels, in proportion to the
-    model's own ``variance`` (epistemic, in any unit). A wrong label may lie anywhere in 0..1.
-    The suspicion is the posterior of the second case (Box and Tiao 1968). It ranks much as the
-    score of Zhou et al. 2023 (“Detecting errors in a numerical response via any regression
-    model”, arXiv 2305.16583: residual over both uncertainties), but it is a probability, so that
-    its sum is a number of labels. Raises ``ValueError`` without any label."""
+    The residual of a correct label is taken as normal. Its variance is the mean of the variance
+    among labels with similar predictions (aleatoric) and that of all labels, multiplied by the
+    model's own ``variance`` (epistemic, in any unit) relative to its mean. A wrong label is uniform
+    in 0..1. The suspicion is the posterior probability of a wrong label (Box and Tiao 1968). It
+    ranks labels much as the score of Zhou et al. 2023 (“Detecting errors in a numerical response
+    via any regression model”, arXiv 2305.16583: residual over both uncertainties), but it is a
+    probability, so its sum is the expected number of wrong labels. Raises ``ValueError`` without
+    any label."""
     labelled = np.isfinite(values)
     if not labelled.any():
         raise ValueError("no labels to review")
@@ -102,8 +104,9 @@ def review_labels(values: np.ndarray, predicted: np.ndarray, variance: np.ndarra
     near = np.exp(
         -0.5 * np.square((predicted[:, None] - predicted[labelled][None]) / NEIGHBOURHOOD)
     )
-    near[np.flatnonzero(labelled), np.arange(len(residual))] = 0.0  # a label does not excuse itself
-    # as if one more label near by were like all
+    # each label is left out of its own neighbourhood
+    near[np.flatnonzero(labelled), np.arange(len(residual))] = 0.0
+    # one more neighbour, with the variance of all labels, stabilises sparse neighbourhoods
     local = (near @ squares + everywhere) / (near.sum(axis=1) + 1.0)
     relative = variance / variance[labelled].mean()
     deviation = np.sqrt(0.5 * (local + everywhere) * relative) + LEAST_DEVIATION
@@ -124,7 +127,7 @@ def next_images(
 ) -> np.ndarray:
     """Rows of the images to label next, best first: at most ``most`` of those without a value.
 
-    ``values (N,)`` with NaN where there is no label, the rest as ``cross_fit`` takes and gives it.
+    ``values (N,)`` is NaN where there is no label; for the other arguments see ``cross_fit``.
     """
     labelled = np.isfinite(values)
     weight = rarity(values[labelled], predicted)
@@ -141,10 +144,10 @@ def next_images(
 
 
 def rarity(values: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """``(M,)`` weights of images by how seldom labels are near what is predicted for them: 1 on
-    average over the labels.
+    """``(M,)`` weights of images, larger where few labels are near the predicted value; their mean
+    over the labels is 1.
 
-    ``values (N,)``: the labels there are; ``predicted (M,)``.
+    ``values (N,)``: the existing labels; ``predicted (M,)``.
     """
 
     def density(at: np.ndarray) -> np.ndarray:
@@ -159,12 +162,12 @@ def rarity(values: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def choose_next(covariance: np.ndarray, noise: float, weight: np.ndarray, most: int) -> np.ndarray:
     """The candidates most worth a label, best first: at most ``most`` indices.
 
-    ``covariance (m, M)``: posterior covariance of the ``m`` candidates, which are the first
-    ``m`` columns too, with the ``M`` images whose values are wanted; ``noise``: variance of a
-    label in the same unit; ``weight (m,)``. Each choice is the one whose label takes most
-    variance from all images (Cohn 1996, “Neural network exploration using optimal experiment
-    design”), times its weight, given those chosen before: an image that says little of others,
-    or what another one has said, comes late."""
+    ``covariance (m, M)``: posterior covariance of the ``m`` candidates, which are also the first
+    ``m`` columns, with the ``M`` images whose values are to be predicted; ``noise``: variance of a
+    label in the same unit; ``weight (m,)``. Each step chooses the candidate whose label reduces the
+    total variance of all images most, times its weight, given the candidates chosen before (Cohn
+    1996, “Neural network exploration using optimal experiment design”). Candidates that tell little
+    about other images, or nothing new, come late."""
     left = covariance.astype(np.float32)
     rows = np.arange(len(left))
     open_to_choice = np.ones(len(left), bool)

@@ -1,5 +1,5 @@
-"""Fresh samples of a generator beside real pictures: distances, sharpness, fresh judges, and the
-training pictures nearest to them."""
+"""Fresh samples of a generator compared with real pictures: distances, sharpness, fresh judges, and
+the nearest training pictures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,25 +29,26 @@ from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator, as_bytes
 from gaip3_pipeline.settings import Samples
 from gaip3_pipeline.training.run import Examples
 
-MOST = 400  # samples, and pictures of the held-out ones that fresh judges see
-# for the share of noise; reconstructions that are compared with their photographs
+MOST = 400  # samples, and held-out pictures that fresh judges see
+# noise maps and faces for the share of noise; reconstructions compared with their photographs
 NOISE_DRAWS, NOISE_FACES, REBUILT = 4, 48, 160
-FORTY = 40  # of the sheet of faces
-# at which pictures are compared for copies: blur, which draws samples together, matters less there
+FORTY = 40  # faces on the sheet
+# Size at which samples are compared with training pictures. Blur brings all pictures closer to each
+# other, and matters less at this size.
 THUMBNAIL = (16, 13)
 
 
 @dataclass(frozen=True)
 class SampleEvaluation:
-    """Samples and what was found near them. ``figures`` as :func:`evaluate_samples` says."""
+    """Samples, their figures (see :func:`evaluate_samples`) and the nearest training pictures."""
 
     figures: dict[str, float | int]
-    images: np.ndarray  # (k, H, W, 3) uint8: of the first n figures are made, judges see all
+    images: np.ndarray  # (k, H, W, 3) uint8: the figures use the first n, the judges all
     plain: np.ndarray  # (k, H, W, 3) uint8: the same faces without detail
     photographs: np.ndarray  # (m, H, W, 3) uint8: held-out pictures
     # (n, H, W, 3) uint8: the training picture nearest to each, mirrored where that is nearer
     nearest: np.ndarray
-    distance: np.ndarray  # (n,) to it: root of the mean square, grey levels at THUMBNAIL
+    distance: np.ndarray  # (n,) to it: root mean square in grey levels at THUMBNAIL
 
 
 def draw_fresh(
@@ -57,8 +58,8 @@ def draw_fresh(
     settings: Samples,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``(n, H, W, 3) uint8`` with rows of ``values (N, 5)``, as ``settings`` say, and the same
-    faces without detail."""
+    """``n`` samples ``(n, H, W, 3) uint8`` whose values are random rows of ``values (N, 5)``, drawn
+    with ``settings``, and the same faces without detail."""
     rows = np.asarray(values, np.float32)[
         np.random.default_rng(settings.seed).integers(0, len(values), n)
     ]
@@ -79,13 +80,14 @@ def evaluate_samples(
     progress: Progress | None = None,
 ) -> SampleEvaluation | None:
     """Draw as many samples as there are held-out pictures, at most ``MOST``, and compare half as
-    many. None where that is none.
+    many with them.
 
-    ``images (N, H, W, 3) uint8``, ``values (N, 5)``, ``learned (N,) bool``: which were trained
-    on. Figures: those of :func:`distances_to_real` with ``features``, ends ``_samples`` and
-    ``_real``; ``nearest_samples``, ``nearest_real``: the median distance to the nearest training
-    picture or its mirror image, root mean square in grey levels at ``THUMBNAIL``, of samples and
-    of held-out pictures; ``copying``: see neighbours; those of :func:`detail_figures`."""
+    Returns None without training pictures or with fewer than two held-out ones. ``images (N, H, W,
+    3) uint8``, ``values (N, 5)``, ``learned (N,) bool``: which were trained on. Figures: those of
+    :func:`distances_to_real` over ``features``, with the suffixes ``_samples`` and ``_real``;
+    ``nearest_samples`` and ``nearest_real``, the median distance of samples and of held-out
+    pictures to the nearest training picture or its mirror image (root mean square in grey levels at
+    ``THUMBNAIL``); ``copying``, see metrics/neighbours.py; and those of :func:`detail_figures`."""
     seen, unseen = np.flatnonzero(learned), np.flatnonzero(~np.asarray(learned))
     n = min(MOST, len(unseen) // 2)
     if n == 0 or not len(seen):
@@ -117,10 +119,10 @@ def compare_samples(
     features: Mapping[str, Features],
     progress: Progress,
 ) -> tuple[dict[str, float], dict[str, bytes]]:
-    """Figures and contact sheets of samples beside the held-out pictures of ``examples``, and what
-    fresh judges say; both empty where no picture is held out.
+    """Figures of samples and of fresh judges against the held-out pictures of ``examples``, and
+    contact sheets; both are empty if no picture is held out.
 
-    ``originals (N,)``: what each picture was made from; ``progress`` is that of the judges."""
+    ``originals (N,)``: the original of each picture; ``progress`` reports that of the judges."""
     learned = examples.split == "train"
     fresh = evaluate_samples(
         generator, examples.images, examples.values, learned, settings, features=features
@@ -141,12 +143,13 @@ def detail_figures(
     plain: np.ndarray,
     settings: Samples,
 ) -> dict[str, float | int]:
-    """What detail adds to samples ``drawn (n, H, W, 3) uint8``, which are ``plain`` without it,
-    beside ``held_out (m, H, W, 3) uint8``.
+    """Figures of the detail of samples ``drawn (n, H, W, 3) uint8``, compared with the same samples
+    without it, ``plain``, and with ``held_out (m, H, W, 3) uint8``.
 
-    Those of :func:`sharpness_figures`, and ``power_k_plain``; of :func:`noise_shares`;
-    ``agreement_k`` and ``agreement_k_plain`` of reconstructions of held-out pictures;
-    ``detail_identity`` and ``detail_recognised``: how far the same face goes (:func:`identity`)."""
+    Those of :func:`sharpness_figures`, with ``power_k_plain`` of octave k without detail; those of
+    :func:`noise_shares`; ``agreement_k`` and ``agreement_k_plain`` of reconstructions of held-out
+    pictures; ``detail_identity`` and ``detail_recognised``, how much detail changes a face
+    (:func:`identity`)."""
     figures: dict[str, float | int] = dict(sharpness_figures(drawn, held_out))
     undetailed = enumerate(zip(octaves(plain), octaves(held_out), strict=True), 1)
     figures |= {f"power_{k}_plain": power_ratio(*pair) for k, pair in undetailed}
@@ -174,11 +177,11 @@ def detail_figures(
 def judge_samples(
     fresh: SampleEvaluation, groups: np.ndarray, seed: int, progress: Progress | None = None
 ) -> dict[str, float]:
-    """:func:`fresh_judges` of the held-out pictures of ``fresh``, at most ``MOST``, against as many
+    """:func:`fresh_judges` of at most ``MOST`` held-out pictures of ``fresh`` against as many
     samples, with and without detail.
 
-    ``groups (m,)``: twins, which are judged together or not at all. Nothing where too few
-    originals are held out to split them into halves and these into folds."""
+    ``groups (m,)``: equal for twins, which are all used or all left out. Returns no figures if too
+    few originals are held out for ``FOLDS`` folds of each half."""
     chosen = whole_groups(groups, MOST, seed)
     if len(np.unique(groups[chosen])) < 2 * FOLDS:
         return {}
@@ -189,8 +192,8 @@ def judge_samples(
 
 
 def whole_groups(groups: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Rows of ``groups (N,)``, at most ``most``: all rows of each group that is taken, and
-    groups in an order of ``seed``."""
+    """At most ``most`` rows of ``groups (N,)``: whole groups, in a random order given by
+    ``seed``."""
     names, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(names))
     taken = order[np.cumsum(sizes[order]) <= most]
@@ -198,7 +201,7 @@ def whole_groups(groups: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 
 def faces_sheet(fresh: SampleEvaluation) -> bytes:
-    """A JPEG of the first forty samples, not chosen: without detail, with it, and as many
+    """A JPEG of the first forty samples, not selected: without detail, with it, and as many
     held-out pictures."""
     columns = 8
     sets = [part[:FORTY] for part in (fresh.plain, fresh.images, fresh.photographs)]
@@ -218,7 +221,8 @@ def faces_sheet(fresh: SampleEvaluation) -> bytes:
 
 
 def nearest_sheet(fresh: SampleEvaluation, columns: int = 10) -> bytes:
-    """A JPEG: the samples that lie nearest to a training picture, each above that picture."""
+    """A JPEG of the samples with the least distance to a training picture, each above that
+    picture."""
     chosen = np.argsort(fresh.distance)[:columns]
     pictures = [*fresh.images[chosen], *fresh.nearest[chosen]]
     captions = [f"sample, {d:.0f}" for d in fresh.distance[chosen]] + ["its nearest"] * len(chosen)
@@ -233,7 +237,7 @@ def nearest_sheet(fresh: SampleEvaluation, columns: int = 10) -> bytes:
 
 
 def _rows(small: np.ndarray) -> np.ndarray:
-    """``(N, D) float32``, scaled so that a Euclidean distance is the root of the mean square in
-    grey levels."""
+    """``(N, D) float32``, scaled so that a Euclidean distance is a root mean square in grey
+    levels."""
     rows = small.reshape(len(small), -1).astype(np.float32)
     return rows / np.sqrt(rows.shape[1], dtype=np.float32)

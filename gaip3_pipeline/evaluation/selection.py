@@ -1,4 +1,4 @@
-"""What the 99.99 % rule did to a data set."""
+"""Figures of the final dataset: what the rule P(female) ≥ threshold keeps and leaves out."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ ENOUGH = 500  # images that a small generator can be trained on
 def selection_figures(
     probabilities: pd.DataFrame, manifest: pd.DataFrame, threshold: float
 ) -> dict[str, Any]:
-    """What the rule did: images kept, their shares, per folder and split; on labelled originals its
-    recall and false accepts.
+    """Images kept, their shares, counts by folder and split; on labelled originals, recall and
+    false accepts.
 
     ``share_of_females`` is the share of the images with P(female) > 0.5 in no male folder.
     Scores of labelled images are out of fold, so ``female_recall`` and ``male_accepted`` are
-    held out; intervals are Wilson's at 95 %. Where fewer than 500 images are kept, ``advice``
-    names the threshold that would keep so many, or all there are."""
+    held out; intervals are Wilson's at 95 %. If fewer than 500 images are kept, ``advice`` gives
+    the threshold that would keep 500, or all if there are fewer."""
     folder = probabilities.image_path.str.split("/").str[1]
     female = (probabilities.prob_female > 0.5) & ~folder.isin(MALE_FOLDERS)
     originals_only = probabilities[probabilities.image_path.str.startswith("resized/")]

@@ -1,5 +1,5 @@
-"""What a refresh would do, why, how many labels changed and how long it took the last time.
-Writes nothing."""
+"""The plan of a refresh: the assets that would be materialised, with reasons, changed labels and
+last durations. Writes nothing."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -32,8 +32,8 @@ class RefreshError(RuntimeError):
 
 @dataclass(frozen=True)
 class Planned:
-    """An asset of the plan: its direct reasons, and whether it is stale already or only follows
-    from one that is."""
+    """An asset of the plan: its direct reasons, and whether it is certainly stale or only
+    downstream of a stale one."""
 
     name: str
     reasons: list[str]
@@ -42,8 +42,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A plan with what is known of it: changed labels per attribute, and the seconds that each
-    asset took the last time."""
+    """A plan with the number of changed labels per attribute and the seconds that each asset took
+    the last time."""
 
     plan: list[Planned]
     label_changes: dict[str, int]
@@ -51,8 +51,8 @@ class Forecast:
 
     @property
     def seconds(self) -> float | None:
-        """By last time's durations, of all assets of the plan: an upper bound, but for those
-        never made. None if all are of them."""
+        """The sum of the last durations of the assets of the plan. It is an upper bound, except for
+        assets that were never timed; None if none was."""
         return sum(self.durations.values()) if self.durations or not self.plan else None
 
     @property
@@ -62,7 +62,8 @@ class Forecast:
 
     @property
     def summary(self) -> str:
-        """One line: what changed → how many assets at most, how long; what stays."""
+        """One line: what changed → the greatest number of assets, and the time; the attributes that
+        stay fresh."""
         if not self.plan:
             return "Nothing is stale: 0 assets to make."
         most = "" if all(p.certain for p in self.plan) else "up to "
@@ -88,7 +89,7 @@ class Forecast:
             for r in p.reasons
             if r not in (NEVER, CODE, ASKED) and r not in counted
         )
-        for reason, said in (
+        for reason, text in (
             (CODE, "settings or code of {} changed"),
             (NEVER, "{} never made"),
             (ASKED, "{} asked for"),
@@ -96,7 +97,7 @@ class Forecast:
             names = [p.name for p in certain if reason in p.reasons]
             if names:
                 causes.append(
-                    said.format(", ".join(names) if len(names) <= 3 else f"{len(names)} assets")
+                    text.format(", ".join(names) if len(names) <= 3 else f"{len(names)} assets")
                 )
         return ", ".join(causes)
 
@@ -109,7 +110,7 @@ class Forecast:
 
 
 def forecast(instance: dg.DagsterInstance, root: DataRoot, todo: list[Planned]) -> Forecast:
-    """What is known of a plan before it runs."""
+    """The plan ``todo`` with its changed labels and last durations."""
     return Forecast(
         todo, label_changes(root, todo), last_durations(instance, [p.name for p in todo])
     )
@@ -123,13 +124,13 @@ def plan(
     again: Iterable[str] = (),
     settled: Collection[str] = (),
 ) -> list[Planned]:
-    """What a refresh would do, in the order of the graph; ``observed`` maps each source to its
-    present content hash.
+    """The assets that a refresh would materialise, in the order of the graph; ``observed`` maps
+    each source to its present content hash.
 
-    ``select`` limits it to these assets and what they come from; those of ``again`` are made
-    though nothing changed. Those of ``settled`` were made just now: labels written since, which
-    the UI's sensor may have seen already, are for the next refresh. Raises
-    :class:`RefreshError`."""
+    ``select`` limits the plan to these assets and those upstream of them. Assets of ``again`` are
+    included even if nothing changed. Assets of ``settled`` were materialised by this refresh:
+    changes of their sources since then, which the UI's sensor may have observed already, are left
+    to the next refresh. Raises :class:`RefreshError` for a selection without assets."""
     graph = definitions.resolve_asset_graph()
     wanted = _selected(graph, select)
     stale: dict[dg.AssetKey, list[str]] = {}
@@ -153,13 +154,13 @@ def plan(
 
 
 def label_changes(root: DataRoot, todo: list[Planned]) -> dict[str, int]:
-    """How many labels of each attribute differ from those checked last, where these are in the
-    plan and were checked before."""
+    """For each attribute the number of labels that differ from the last checked copy, if
+    ``labels_*`` is in the plan and such a copy exists; attributes without a change are left out."""
     planned = {p.name for p in todo}
     stale = [a for a in ATTRIBUTES if f"labels_{a}" in planned and root.checked_labels(a).exists()]
     if not stale:
         return {}
-    # pandas: a second that a refresh of nothing does not take
+    # imported here, since pandas takes a second and a refresh without changes does not need it
     from gaip3_pipeline.tables.label_changes import changes_since
 
     counts = {}
@@ -169,13 +170,13 @@ def label_changes(root: DataRoot, todo: list[Planned]) -> dict[str, int]:
                 changes_since(root.checked_labels(attribute), labels.read(root, attribute).table)
             )
         except ContractError:
-            continue  # labels_* will say it, with line and remedy
+            continue  # labels_* will fail with the line and the remedy
     return {attribute: n for attribute, n in counts.items() if n}
 
 
 def last_durations(instance: dg.DagsterInstance, names: Iterable[str]) -> dict[str, float]:
-    """Seconds that each asset's last step took, whether ``refresh`` or the UI made it; those
-    never made are absent."""
+    """The seconds of each asset's last step, in ``refresh`` or the UI; assets that were never
+    materialised are absent."""
     steps: dict[str, list[str]] = {}
     for name in names:
         for record in instance.fetch_materializations(dg.AssetKey(name), limit=1).records:

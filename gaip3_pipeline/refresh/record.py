@@ -1,9 +1,9 @@
-"""The record of a refresh: what it planned, where it stands, and what it changed, in figures,
-pictures and MLflow runs.
+"""The record of a refresh: its plan, its state, and the figures, pictures and MLflow runs before
+and after.
 
-A JSON file in ``root.refreshes``, rewritten whole at each change, and beside it a folder of the
-pictures before and after, which a later refresh leaves as they are. Whoever shows a refresh
-reads this; what Dagster knows of its runs is in Dagster."""
+It is a JSON file in ``root.refreshes``, rewritten whole at each change, and a folder with copies of
+the pictures before and after. The terminal and the label page show a refresh from its record; the
+details of its Dagster runs are in Dagster."""
 
 import contextlib
 import datetime
@@ -25,13 +25,13 @@ from gaip3_pipeline.versions import numbers, read_figures
 
 KEPT = 20
 RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
-WAITING, MADE, FRESH = "waiting", "made", "fresh"  # of an asset, beside running and failed
-DIED = "its process was killed; the same refresh goes on from the last checkpoints"
-# counts from the run before, so the two say nothing beside one another
+WAITING, MADE, FRESH = "waiting", "made", "fresh"  # states of an asset, with running and failed
+DIED = "its process was killed; the same refresh continues from the last checkpoints"
+# the number of labels changed since the previous run: before and after cannot be compared
 OF_THIS_RUN = "labels_changed"
 
-# What a change is judged by, for a terminal's few lines; the record has every number. Keys are
-# whole names of assets, or their beginnings.
+# The main figures of each asset, which the terminal shows; the record has all figures. Keys are
+# names of assets or prefixes of them.
 HEADLINES = {
     "labels_": ("rows",),
     "input_model_": ("r2", "mae"),
@@ -59,7 +59,7 @@ HEADLINES = {
 
 
 class Record:
-    """The record of the refresh under way. Every change is on disk when the call returns."""
+    """The record of a running refresh. A method's change is on disk when it returns."""
 
     def __init__(self, root: DataRoot, refresh_id: str, planned: Forecast) -> None:
         self._root = root
@@ -86,22 +86,22 @@ class Record:
         self._write()
 
     def run_started(self, dagster_run_id: str, stale: Iterable[str]) -> None:
-        """A further Dagster run begins; what waits and is no longer ``stale`` has turned out
-        fresh."""
+        """Note that a further Dagster run begins. Waiting assets that are not among ``stale`` are
+        marked as fresh."""
         self._content["dagster_run_ids"].append(dagster_run_id)
         self._settle(set(stale))
         self._write()
 
     def begins(self, name: str, mlflow_run: str) -> None:
-        """An asset is about to be made; ``mlflow_run`` is the page of its last training, if it
-        has one."""
+        """Note that the step of an asset starts; ``mlflow_run`` is the page of its last training,
+        or ""."""
         self._figures[name] = _finite(self._root, name)
         self._runs[name] = mlflow_run
         self._copy_pictures(name, "before")
         self._asset(name, RUNNING)
 
     def made(self, name: str, seconds: float, mlflow_run: str) -> None:
-        """An asset has been made."""
+        """Note that an asset was materialised, with its figures and pictures before and after."""
         before, after = self._figures.get(name, {}), _finite(self._root, name)
         pictures = self._copy_pictures(name, "after")
         self._content["results"].append(
@@ -123,22 +123,21 @@ class Record:
         self._asset(name, MADE, seconds)
 
     def failed(self, name: str) -> None:
-        """An asset could not be made."""
+        """Note that the step of an asset failed."""
         self._asset(name, FAILED)
 
     def check_failed(self, line: str) -> None:
-        """A check says no."""
+        """Note a failed check."""
         self._content["failed_checks"].append(line)
         self._write()
 
     def progress(self, label: str, done: int, total: int, left: float | None) -> None:
-        """Where the work of the present asset stands (see
-        :data:`gaip3_pipeline.progress.Watch`)."""
+        """Note the progress of the running asset (see :data:`gaip3_pipeline.progress.Watch`)."""
         self._content["progress"] = {"label": label, "done": done, "total": total, "left_s": left}
         self._write()
 
     def ends(self, state: str, message: str = "") -> None:
-        """The refresh is over: ``FINISHED``, ``FAILED`` or ``STOPPED``, and why."""
+        """Note the end of the refresh: ``FINISHED``, ``FAILED`` or ``STOPPED``, and the reason."""
         if state == FINISHED:
             self._settle(set())
         self._content |= {"state": state, "message": message, "finished": _now(), "progress": None}
@@ -146,7 +145,8 @@ class Record:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """What was made so far, in order (see docs/data-contracts.md)."""
+        """The materialised assets in order, with figures and pictures (see
+        docs/data-contracts.md)."""
         return self._content["results"]
 
     def _asset(self, name: str, state: str, seconds: float | None = None) -> None:
@@ -180,7 +180,7 @@ class Record:
 
 @contextlib.contextmanager
 def recording(root: DataRoot, refresh_id: str, planned: Forecast) -> Iterator[Record]:
-    """A record that ends as the block does: finished, failed with the error's message, or
+    """A record whose end is that of the block: finished, failed with the error's message, or
     stopped by Ctrl-C or SIGTERM."""
     record = Record(root, refresh_id, planned)
     try:
@@ -189,14 +189,14 @@ def recording(root: DataRoot, refresh_id: str, planned: Forecast) -> Iterator[Re
         record.ends(FAILED, str(e))
         raise
     except BaseException:
-        record.ends(STOPPED, "interrupted; the same refresh goes on from the last checkpoints")
+        record.ends(STOPPED, "interrupted; the same refresh continues from the last checkpoints")
         raise
     record.ends(FINISHED)
 
 
 def read_records(root: DataRoot) -> list[dict[str, Any]]:
-    """The records of the last refreshes, newest first; one whose process died is ``stopped``.
-    What cannot be read is left out."""
+    """The records of the last refreshes, newest first. A record whose process died is ``stopped``;
+    unreadable records are left out."""
     records = []
     for path in root.refreshes.glob("[!.]*.json"):
         try:
@@ -210,19 +210,19 @@ def read_records(root: DataRoot) -> list[dict[str, Any]]:
 
 
 def headlines(results: Iterable[dict[str, Any]]) -> list[str]:
-    """A line per asset with the figures that matter, before → after, for a terminal; of
-    ``results`` of a record."""
+    """Lines for a terminal with the main figures of each asset in a record's ``results``, before →
+    after."""
     lines = []
     for result in results:
         wanted = next(
             (figures for key, figures in HEADLINES.items() if re.match(key, result["name"])), ()
         )
         found = {f["figure"]: f for f in result["figures"]}
-        said = [f"{name} {_change(found[name])}" for name in wanted if name in found]
-        if said:
-            lines.append((result["name"], ", ".join(said)))
+        changes = [f"{name} {_change(found[name])}" for name in wanted if name in found]
+        if changes:
+            lines.append((result["name"], ", ".join(changes)))
     width = max((len(name) for name, _ in lines), default=0)
-    return [f"  {name:{width}}  {said}" for name, said in lines]
+    return [f"  {name:{width}}  {changes}" for name, changes in lines]
 
 
 def _change(figure: dict[str, Any]) -> str:
@@ -233,8 +233,8 @@ def _change(figure: dict[str, Any]) -> str:
 def _goes_on(root: DataRoot, process: str) -> bool:
     if of_this_host(process):
         return process_lives(process)
-    # a process of another host, or of a container that is gone, cannot be looked up, but its lock
-    # can be felt
+    # A process of another host, or of a container that is gone, cannot be looked up, but its lock
+    # can be tested.
     try:
         with root.refresh_lock.open() as f:
             fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)

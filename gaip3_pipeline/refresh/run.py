@@ -1,9 +1,10 @@
-"""Observe the sources, then materialise only what is stale, layer by layer, until nothing is.
+"""A refresh: observe the sources, then materialise the stale assets, layer by layer, until none is
+stale.
 
-Dagster's staleness is not transitive and nothing is skipped inside a run, so one refresh is
-several Dagster runs in the same instance, which share the tag ``gaip3/refresh_id``. The plan is
-an upper bound: an asset that comes out with an equal content hash stops what would have followed
-from it."""
+Dagster's staleness is not transitive, and Dagster skips nothing inside a run, so a refresh consists
+of several Dagster runs in the same instance, which share the tag ``gaip3/refresh_id``. The plan is
+an upper bound: if a rebuilt asset's content hash is unchanged, nothing downstream of it is
+rebuilt."""
 
 import fcntl
 import os
@@ -39,7 +40,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Outcome:
-    """What a refresh did."""
+    """The result of a refresh."""
 
     refresh_id: str
     materialized: list[str] = field(default_factory=list)
@@ -62,14 +63,13 @@ def refresh(
     verify: bool = False,
     say: Say = print,
 ) -> Outcome:
-    """Observe, then materialise every stale or missing asset that has no stale ancestor, until none
-    is left.
+    """Observe the sources, then materialise every stale or missing asset without a stale ancestor,
+    and repeat until none is left.
 
-    The plan is said before it runs, and a record is kept of what it does (see record.py),
-    unless there is nothing to do. Assets of ``again`` are made though nothing changed;
-    ``config`` maps assets to the configuration that they are made with. Raises
-    :class:`RefreshError` when an asset or a blocking check fails, or another refresh of the root
-    is running, and ``KeyboardInterrupt`` when it is interrupted."""
+    The plan is passed to ``say`` first. Unless it is empty, a record is written (see record.py).
+    Assets of ``again`` are materialised even if nothing changed; ``config`` maps assets to their
+    run configuration. Raises :class:`RefreshError` if an asset or a blocking check fails, or
+    another refresh of the root is running, and ``KeyboardInterrupt`` if it is interrupted."""
     with _only_one(root):
         end_dead_runs(instance, tracking)
         observed = observe(instance, root, verify)
@@ -94,8 +94,8 @@ def refresh(
                 if repeated:
                     names = ", ".join(sorted(repeated))
                     raise RefreshError(
-                        f"{names}: stale again right after being made, since the inputs changed"
-                        " meanwhile; run it again"
+                        f"{names}: stale again immediately after materialisation, since the inputs"
+                        " changed meanwhile; run gaip3 refresh again"
                     )
                 run_id = str(uuid.uuid4())
                 record.run_started(run_id, [p.name for p in todo])
@@ -110,8 +110,8 @@ def refresh(
 
 
 def observe(instance: dg.DagsterInstance, root: DataRoot, verify: bool = False) -> dict[str, str]:
-    """Hash the sources and record an observation of each that changed; returns source name to
-    content hash."""
+    """Hash the sources and record an observation of each that changed. Returns the content hash by
+    source name."""
     versions = {}
     for name, made in observe_sources(root, verify).items():
         versions[name] = made.version
@@ -122,19 +122,19 @@ def observe(instance: dg.DagsterInstance, root: DataRoot, verify: bool = False) 
 
 
 def observe_only(root: DataRoot, verify: bool = False) -> dict[str, str]:
-    """Source name to present content hash, without writing anything to Dagster."""
+    """The present content hash by source name; writes nothing to Dagster."""
     return {name: made.version for name, made in observe_sources(root, verify).items()}
 
 
 def end_dead_runs(instance: dg.DagsterInstance, tracking: MlflowTracking) -> int:
-    """Mark runs of killed processes as failed, in Dagster and MLflow, and free their places in
-    the training pool."""
+    """Mark the runs of killed processes as failed in Dagster and as killed in MLflow, and free
+    their slots in the training pool. Returns the number of Dagster runs."""
     dead = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         if PROCESS_TAG in run.tags and not process_lives(run.tags[PROCESS_TAG]):
             instance.report_run_failed(
                 run,
-                "The process of this run was killed; gaip3 refresh goes on from its checkpoints.",
+                "The process of this run was killed; gaip3 refresh continues from its checkpoints.",
             )
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             dead += 1
@@ -154,8 +154,8 @@ def _without_stale_ancestor(definitions: dg.Definitions, todo: list[Planned]) ->
 def _stopped_by_checks(
     definitions: dg.Definitions, instance: dg.DagsterInstance, layer: list[str]
 ) -> list[str]:
-    """Failed blocking checks of what ``layer`` is made from: inside one run Dagster sees to it,
-    between runs this does."""
+    """Lines of failed blocking checks of the assets upstream of ``layer``. Dagster enforces them
+    inside a run, and this function between runs."""
     graph = definitions.resolve_asset_graph()
     origins = {k for name in layer for k in graph.get_ancestor_asset_keys(dg.AssetKey(name))}
     keys = [k for k in graph.asset_check_keys if k.asset_key in origins and graph.get(k).blocking]
@@ -168,7 +168,7 @@ def _stopped_by_checks(
             name = key.asset_key.to_user_string()
             lines.append(
                 f"{name}: check {key.name} failed: {evaluation.description}\nUntil it passes,"
-                f" {', '.join(layer)} cannot be made."
+                f" {', '.join(layer)} cannot be materialised."
             )
     return lines
 
@@ -196,7 +196,8 @@ def _materialize(
         instance=instance,
         asset_selection=[dg.AssetKey(n) for n in names],
         tags={REFRESH_TAG: outcome.refresh_id, PROCESS_TAG: this_process()},
-        # Dagster's lines on every step would bury the progress of trainings; the UI has them.
+        # Dagster's log lines for every step would hide the progress of trainings; the UI shows
+        # them.
         run_config={
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             "ops": {name: {"config": given} for name, given in config.items() if given},
@@ -211,16 +212,16 @@ def _materialize(
     stopped = len(problems) < len(failed)
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed:
-            said = f": {evaluation.description}" if evaluation.description else ""
+            reason = f": {evaluation.description}" if evaluation.description else ""
             line = (
                 f"{evaluation.asset_key.to_user_string()}: check {evaluation.check_name}"
-                f" failed{said}"
+                f" failed{reason}"
             )
             outcome.failed_checks.append(line)
             record.check_failed(line)
             say(f"  {line}")
             if stopped and evaluation.blocking:
-                problems.append(f"{line}\nWhat follows from it was not made.")
+                problems.append(f"{line}\nThe assets downstream were not materialised.")
     say(f"  made in {time.monotonic() - start:.1f} s")
     if not result.success:
         raise RefreshError("\n".join(problems) or f"Dagster run {result.run_id} failed; see the UI")
@@ -233,7 +234,7 @@ def _note(
     outcome: Outcome,
     record: Record,
 ) -> None:
-    """Put down what Dagster reports of the assets under way."""
+    """Note Dagster's event in ``outcome`` and ``record`` if it is about an asset of ``names``."""
     event = entry.dagster_event
     if event is None or event.step_key not in names:
         return
@@ -264,12 +265,12 @@ def _failure(event: dg.DagsterEvent) -> str:
     error = event.step_failure_data.error
     while error and error.cause and error.cls_name == "DagsterExecutionStepExecutionError":
         error = error.cause
-    said = event.step_failure_data.user_failure_data
-    if said and said.description:
-        return f"{event.step_key}: {said.description}"
+    failure = event.step_failure_data.user_failure_data
+    if failure and failure.description:
+        return f"{event.step_key}: {failure.description}"
     if not error:
         return f"{event.step_key}: failed; see its log in the UI"
-    # Dagster puts the class in front; an error of ours says all in its message.
+    # Dagster puts the class before the message; the message of an error of ours is enough.
     prefix, _, message = error.message.strip().partition(": ")
     ours = prefix.endswith(error.cls_name or "") and message
     return f"{event.step_key}: {message if ours else error.message.strip()}"

@@ -1,4 +1,4 @@
-"""Fitting the aggregate posterior (models/aggregate_posterior.py) to what the encoder says of
+"""Fitting of the aggregate posterior (models/aggregate_posterior.py) to the encoder's posteriors of
 pictures."""
 
 import numpy as np
@@ -9,22 +9,23 @@ from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.sampling.draw import FaceGenerator
 
 DRAWS = 3  # of the posterior for each picture
-# Numbers of a group up to which its covariance is fitted. Of the finer groups measured it shrank to
-# a multiple of the identity anyway.
+# Greatest dimension of a group whose covariance is fitted. Covariances of finer groups were shrunk
+# to a multiple of the identity when they were fitted.
 LARGEST = 1024
 
 
 def fit_aggregate_posterior(
     nvae: NVAE, images: np.ndarray, values: np.ndarray, split: np.ndarray
 ) -> tuple[AggregatePosterior, dict[str, float | int]]:
-    """Fit to three posterior draws of each picture of split ``train``; figures of the others.
+    """Fit the Gaussians to three posterior draws of each picture of split ``train``. Returns them
+    with figures of the fit.
 
-    ``images (N, H, W, 3) uint8`` of any size, ``values (N, 5)``, ``split (N,)``. Means are
-    linear in the values; covariances are shrunk as Ledoit and Wolf (2004) say. ``nats``: the
-    mean gain of log density over the prior of held-out pictures, of ``n``; ``nats_train`` of
-    those fitted; ``largest_variance`` and ``least_variance`` along any direction (the prior's
-    are 1); ``shrinkage_0`` … of each group, 1 where nothing but a scale was found. Raises
-    ``ValueError`` when there is nothing to fit."""
+    ``images (N, H, W, 3) uint8`` of any size, ``values (N, 5)``, ``split (N,)``. Means are linear
+    in the values; covariances are shrunk by the method of Ledoit and Wolf (2004). Figures:
+    ``nats``, the mean log density above the prior's of the ``n`` held-out pictures; ``nats_train``,
+    that of the fitted pictures; ``largest_variance`` and ``least_variance`` along any direction
+    (the prior's are 1); ``shrinkage_0`` … of each group, 1 if the covariance is a multiple of the
+    identity. Raises ``ValueError`` for fewer than two pictures to fit."""
     seen = np.asarray(split) == "train"
     if seen.sum() < 2:
         raise ValueError(
@@ -44,8 +45,8 @@ def fit_aggregate_posterior(
         rest = flat - given @ offset
         figures[f"shrinkage_{group}"] = 1.0
         if flat.shape[1] <= LARGEST:
-            # One draw of each picture decides how much is shrunk: the draws of one picture are not
-            # independent.
+            # The shrinkage is estimated from one draw of each picture, since the draws of one
+            # picture are not independent.
             figures[f"shrinkage_{group}"] = float(
                 ledoit_wolf(rest[: int(seen.sum())], assume_centered=True)[1]
             )

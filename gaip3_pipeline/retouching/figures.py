@@ -1,5 +1,5 @@
-"""Retouching a table of samples into a folder, and what it did, by measures that it did not
-climb."""
+"""Retouching of a table of samples into a folder, and figures of the result by measures that
+retouching did not optimise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ from gaip3_pipeline.training.critic import (
 )
 from gaip3_pipeline.training.regressor import Regressor, predict_values
 
-CHUNK = 256  # samples whose latents and pictures are in memory at a time, and that a kill may lose
-SHOWN = 6  # of the best changes, of the worst, and twice as many at random
+CHUNK = 256  # samples in memory at a time; the most work that is lost when the process is killed
+SHOWN = 6  # best changes and worst changes on a sheet; twice as many at random
 
 
 def retouch_samples(
@@ -49,14 +49,14 @@ def retouch_samples(
     *,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Retouch the samples of ``table`` into ``folder``, one JPEG of the same name each; returns the
-    table with what came of them.
+    """Retouch the samples of ``table`` into ``folder``, one JPEG of the same name each. Returns the
+    table with the results.
 
-    New columns: ``outcome`` (empty where retouched, else why not), ``guide_before``,
-    ``guide_after``, ``evaluations``. What is done lies in ``part`` after each 256 samples:
-    killed and called again with the same ``fingerprint``, it goes on from there."""
+    New columns: ``outcome`` (empty if retouched, else the reason why not), ``guide_before``,
+    ``guide_after``, ``evaluations``. Finished rows are written to ``part`` after each 256 samples:
+    a call with the same ``fingerprint`` after a kill continues from there."""
     done = _done(part, fingerprint)
-    if "prior" not in table:  # of a root made before there was detail
+    if "prior" not in table:  # samples of a version without detail networks
         table = table.assign(prior=STANDARD, detail=0.0)
     retoucher = Retoucher(tools, settings)
     for start in range(len(done), len(table), CHUNK):
@@ -66,8 +66,8 @@ def retouch_samples(
             rows[list(ATTRIBUTES)].to_numpy(np.float32),
             (rows.prior == AGGREGATE).to_numpy(),
         )
-        # Latents of the prior are scaled when they are decoded; where pictures have theirs, before
-        # they are brought there.
+        # The temperature scales latents of the prior when they are decoded, and those of the
+        # aggregate posterior before they are moved there.
         scale, temperature = (
             np.where(aggregate, rows.temperature, 1.0),
             np.where(aggregate, 1.0, rows.temperature),
@@ -105,8 +105,8 @@ def _done(part: Path, fingerprint: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Judge:
-    """A critic that only measures, and ``real (M, H, W, 3) uint8`` of its real side that it never
-    saw."""
+    """A critic that only measures, and pictures of its real side that it was not trained on, ``real
+    (M, H, W, 3) uint8``."""
 
     name: str
     critic: TrainedCritic
@@ -121,8 +121,8 @@ def evaluate_retouching(
     judges: Sequence[Judge],
     real: np.ndarray,
 ) -> tuple[dict[str, float | int], dict[str, bytes]]:
-    """Figures of :func:`retouch_figures` and of each of ``judges``, and :func:`change_sheets` by
-    the first one."""
+    """Figures of :func:`retouch_figures` and of each of ``judges``, and the :func:`change_sheets`
+    ordered by the first judge."""
     figures = retouch_figures(table, before, after, tools.regressors, real)
     gains = []
     for judge in judges:
@@ -137,11 +137,11 @@ def evaluate_retouching(
 def judged(
     name: str, was: np.ndarray, is_now: np.ndarray, real: np.ndarray
 ) -> dict[str, float | int]:
-    """Figures of a judge's logits of samples before ``(N,)`` and after ``(N,)``, and of ``real
-    (M,)`` of its real side that it never saw.
+    """Figures of a judge's logits of samples before, ``was (N,)``, and after, ``is_now (N,)``, and
+    of pictures of its real side that it was not trained on, ``real (M,)``.
 
-    Their names begin with ``name``.
-    ``…_gain`` is the mean rise of its logit with a 95 % bootstrap interval over samples.
+    Their names begin with ``name``. ``…_gain`` is the mean increase of the logit, with a 95 %
+    bootstrap interval over samples.
     """
     low, high = bootstrap_interval(np.mean, is_now - was)
     return {
@@ -166,11 +166,9 @@ def retouch_figures(
     """Figures of the samples of ``table`` as :func:`retouch_samples` returns it, ``before`` and
     ``after (N, H, W, 3) uint8``.
 
-    Counts by outcome; distances to ``real (M, H, W, 3) uint8`` and diversity; ``values_mae``,
-    the mean absolute error of the five values as ``regressors`` measure them; ``identity``, the
-    mean distance of a sample before and after over that between different samples, of random
-    features: 0 is the same picture, 1 another person; ``recognised``, the share of samples that
-    after are nearer to themselves before than to any other."""
+    Counts by outcome; distances to ``real (M, H, W, 3) uint8`` and diversity; ``values_mae``, the
+    mean absolute error of the five values as predicted by ``regressors``; and ``identity`` and
+    ``recognised`` of random features (see :func:`gaip3_pipeline.evaluation.distances.identity`)."""
     outcome = table.outcome
     figures: dict[str, float | int] = {
         "n": len(table),
@@ -204,11 +202,11 @@ def retouch_figures(
 def change_sheets(
     before: np.ndarray, after: np.ndarray, gain: np.ndarray, guide: TrainedCritic
 ) -> dict[str, bytes]:
-    """JPEGs of changes: ``random``, and by ``gain (N,)``, the rise of a judge's logit, the ``best``
-    and the ``worst``.
+    """JPEGs of changes: ``at_random``, and the ``best`` and ``worst`` by ``gain (N,)``, the
+    increase of a judge's logit.
 
-    For each sample: before, after, their difference (grey: none), and where the guide finds it
-    less (red) or more (blue) real before."""
+    For each sample: before, after, their difference (grey: none), and the guide's evidence before,
+    less (red) or more (blue) real than usual."""
     order = np.argsort(gain, kind="stable")
     at_random = np.random.default_rng(0).permutation(len(gain))[: 2 * SHOWN]
     chosen = {"at random": at_random, "best": order[::-1][:SHOWN], "worst": order[:SHOWN]}
@@ -231,13 +229,13 @@ def change_sheets(
 
 
 def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """``(H, W, 3) uint8``: what was added, around grey."""
+    """``(H, W, 3) uint8``: after minus before, plus 128, clipped."""
     return np.clip(128.0 + after.astype(np.float32) - before, 0, 255).astype(np.uint8)
 
 
 def guide_maps(guide: TrainedCritic, pictures: np.ndarray) -> list[np.ndarray]:
-    """``pictures (N, H, W, 3) uint8`` in grey, red where the guide finds them less real than
-    real pictures are there, blue where more."""
+    """``pictures (N, H, W, 3) uint8`` in grey, tinted red where the guide's evidence is below that
+    of real pictures at the same place, blue where it is above."""
     found = (
         evidence_by_network(guide.model, same_way(pictures, guide.height, guide.width)).mean(axis=1)
         - guide.typical_map

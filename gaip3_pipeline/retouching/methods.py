@@ -1,7 +1,7 @@
-"""The ways in which retouching proposes latents; retoucher.py draws, judges and keeps.
+"""Methods that propose latents for retouching; retoucher.py decodes, evaluates and keeps them.
 
-Each takes the settings and the correction of the prior (None where there is none), and is asked
-for proposals round by round."""
+A method is built from the settings and the correction of the prior (None for a method without one),
+and proposes latents round by round."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
@@ -14,40 +14,42 @@ from gaip3_pipeline.settings import ASCENT, NOISE_CONTRASTIVE, TRANSPORT, Retouc
 
 
 class Correction(Protocol):
-    """What knows where latents of pictures lie."""
+    """A map of latents of the prior to the region of the latents of pictures."""
 
     def move(
         self, noise: Sequence[np.ndarray], conditions: np.ndarray, fidelity: float
     ) -> list[np.ndarray]:
-        """``noise``, a list of ``(N, h, w, c)``, moved there, all the way at ``fidelity`` 1."""
+        """``noise``, a list of ``(N, h, w, c)``, moved there: completely at ``fidelity`` 1, not at
+        all at 0."""
 
 
 class Method:
-    """One way of retouching."""
+    """A method of retouching."""
 
     needs_gradient: ClassVar[bool] = False
     needs_correction: ClassVar[bool] = False
-    takes_all: ClassVar[bool] = False  # its one proposal is kept whatever the guide says
+    takes_all: ClassVar[bool] = False  # its only proposal is kept whatever its objective
 
     def __init__(self, settings: Retouch, correction: Correction | None) -> None:
         self.settings, self.correction = settings, correction
 
     @staticmethod
     def rounds(settings: Retouch) -> int:
-        """How many proposals are looked at, at most."""
+        """The greatest number of proposals that are evaluated."""
         return settings.steps
 
     def propose(self, draw: LatentBatch, now: Evaluation) -> None:
-        """Set ``draw.noise`` to what is evaluated next; ``now`` is the last evaluation."""
+        """Set ``draw.noise`` to the latents to evaluate next; ``now`` is the last evaluation."""
         raise NotImplementedError
 
 
 class Ascent(Method):
-    """The latents of all levels follow the objective's gradient, a flow along the critic's density
-    ratio (Ansari et al. 2021).
+    """Gradient ascent on the objective by the latents of all levels, a flow along the critic's
+    density ratio (Ansari et al. 2021).
 
-    Steps follow the normalised gradient and shrink to 0; after each the latents return to their
-    own shell, the norm that they were drawn with, since that is where the Gaussian's mass lies."""
+    Steps follow the normalised gradient, and their size decreases to 0. After each step the latents
+    are scaled back to the norm that they were drawn with, since the mass of a Gaussian lies on that
+    shell."""
 
     needs_gradient = True
 
@@ -60,8 +62,8 @@ class Ascent(Method):
 
 
 class Corrected(Method):
-    """The latents go where a correction of the prior says: all at once; the guide only says
-    which samples are good already."""
+    """One step by a correction of the prior. The guide is used only to leave samples alone that are
+    good already."""
 
     needs_correction = True
     takes_all = True
@@ -90,7 +92,7 @@ def norm(e: np.ndarray) -> np.ndarray:
 
 
 def unit(gradients: list[np.ndarray]) -> list[np.ndarray]:
-    """Each sample's gradient over all levels, brought to a root mean square of 1; 0 stays 0."""
+    """Each sample's gradient over all levels, scaled to a root mean square of 1; 0 stays 0."""
     flat = np.concatenate([g.reshape(len(g), -1) for g in gradients], axis=1).astype(np.float64)
     size = np.sqrt((flat**2).mean(axis=1))
     scale = np.divide(
@@ -100,6 +102,6 @@ def unit(gradients: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def on_shell(e: np.ndarray, norm_of_start: np.ndarray) -> np.ndarray:
-    """``e`` with each row's norm as given."""
+    """``e``, each row scaled to the norm ``norm_of_start (B, 1, …)``."""
     now = norm(e)
     return np.where(now > 0, e * norm_of_start / np.maximum(now, 1e-12), e).astype(np.float32)

@@ -1,5 +1,5 @@
-"""What retouching looks at: pictures decoded from latents, the guide's logit of them, and how
-far they have gone."""
+"""The objective of retouching: pictures decoded from latents, the guide's logit of them, and
+penalties of how much they changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from gaip3_pipeline.settings import Retouch
 from gaip3_pipeline.training.critic import TrainedCritic
 from gaip3_pipeline.training.regressor import Regressor
 
-COARSE = 4  # a picture's size over that at which it says who a person is
+COARSE = 4  # a picture's size over the size at which the identity of a person is compared
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """One evaluation of a batch.
 
-    ``objective``, ``logit``, ``finite``: ``(B,)``; ``held (B, K)``: what is to change little,
-    weighted; ``picture (B, H·W·3)`` in 0..1; ``gradients`` of the objective, one ``(B, h, w,
-    c)`` array per level, empty where none was asked for."""
+    ``objective``, ``logit``, ``finite``: ``(B,)``; ``held (B, K)``: the weighted values and coarse
+    pixels whose change is penalised; ``picture (B, H·W·3)`` in 0..1; ``gradients`` of the
+    objective, one ``(B, h, w, c)`` array per level, empty if they were not requested."""
 
     objective: np.ndarray
     logit: np.ndarray
@@ -35,10 +35,11 @@ class Evaluation:
 
 
 class LatentBatch:
-    """The latents of a batch on their way: ``noise`` to be looked at next, ``start`` as drawn,
-    ``best`` so far, each a list of ``(B, h, w, c) float32``; ``conditions (B, 5)``; ``maps (B,
-    H, W, 1)`` and ``detail (B,)``: the noise and the amount of detail; ``round (B,)``: evaluations
-    so far."""
+    """The latents of a batch that is being retouched.
+
+    ``noise`` to evaluate next, ``start`` as drawn and the ``best`` so far, each a list of ``(B, h,
+    w, c) float32``; ``conditions (B, 5)``; ``maps (B, H, W, 1)`` and ``detail (B,)``, the noise map
+    and the amount of detail; ``round (B,)``, the evaluations so far."""
 
     def __init__(self, noise: list[np.ndarray], conditions: np.ndarray, maps: np.ndarray) -> None:
         self.noise, self.start, self.best = (
@@ -66,13 +67,14 @@ class LatentBatch:
         self.maps[place], self.detail[place] = noise_maps([seed], *self.maps.shape[1:3])[0], detail
 
     def keep(self, which: np.ndarray) -> None:
-        """Take the latents as the best so far where ``which (B,) bool``."""
+        """Set the best latents to the present ones in the rows ``which (B,) bool``."""
         self.best = [where_rows(which, e, b) for e, b in zip(self.noise, self.best, strict=True)]
 
 
 class RetouchObjective:
-    """A generator at fixed temperature and guidance, its guide and the regressors of what is
-    held."""
+    """The objective for a generator at fixed temperature and guidance, with its guide and the
+    regressors of the values that are to stay (see
+    :class:`gaip3_pipeline.retouching.retoucher.Retoucher`)."""
 
     def __init__(
         self,
@@ -91,15 +93,15 @@ class RetouchObjective:
         self._held = (
             sum(len(r.attributes) for r in regressors) + self._coarse[0] * self._coarse[1] * 3
         )
-        # At fidelity 1 nothing binds a sample to where it was drawn; at 0 nothing else counts.
+        # The weight of the distance from the start: 0 at fidelity 1, dominating near fidelity 0.
         leash = settings.prior_weight * (1.0 / max(settings.fidelity, 1e-6) - 1.0)
         of_values, of_identity = (
             float(np.sqrt(w)) for w in (settings.values_weight, settings.identity_weight)
         )
 
         def terms(arrays: list[Any]) -> Any:
-            """Objective, guide's logit, what is held and the picture of each sample side by
-            side: ``(B, 2 + K + H·W·3)``."""
+            """Objective, guide's logit, held values and picture of each sample, concatenated: ``(B,
+            2 + K + H·W·3)``."""
             noise, start, (conditions, held, weight, maps, amount) = (
                 arrays[:levels],
                 arrays[levels : 2 * levels],
@@ -129,7 +131,7 @@ class RetouchObjective:
             distance = ops.mean(ops.concatenate(moved, axis=1), axis=1, keepdims=True)
             change = ops.sum(ops.square(now - held), axis=1, keepdims=True)
             objective = ops.log_sigmoid(logit) - leash * distance - weight * change
-            # Only the objective is climbed; the rest rides along so that one evaluation gives
+            # Only the objective has a gradient; the rest is returned so that one evaluation gives
             # everything.
             rest = ops.concatenate([logit, now, ops.reshape(picture, (batch, -1))], axis=1)
             return ops.concatenate([objective, ops.stop_gradient(rest)], axis=1)
@@ -137,8 +139,10 @@ class RetouchObjective:
         self._with_gradient, self._without = gradient(terms), compiled(terms)
 
     def see(self, draw: LatentBatch, held: np.ndarray, with_gradient: bool) -> Evaluation:
-        """Evaluate the latents of ``draw``. What is held counts from a sample's second round on:
-        the first measures it."""
+        """Evaluate the latents of ``draw``, with gradients if ``with_gradient``.
+
+        A sample's first round measures the values to hold; their change is penalised from the
+        second round on."""
         weight = (draw.round > 0).astype(np.float32)[:, None]
         arrays = [
             *draw.noise,
@@ -160,7 +164,8 @@ class RetouchObjective:
         return Evaluation(objective[:, 0], logit[:, 0], now, picture, gradients, finite)
 
     def nothing(self, n: int) -> Evaluation:
-        """A batch of ``n`` of which nothing is known yet."""
+        """An evaluation of ``n`` samples filled with zeros, for a batch that was not evaluated
+        yet."""
         picture = np.zeros((n, int(np.prod(self._shape))), np.float32)
         gradients = [np.zeros((n, *shape), np.float32) for shape in self.nvae.latent_shapes]
         zeros = np.zeros(n, np.float32)
@@ -174,14 +179,13 @@ class RetouchObjective:
         )
 
     def picture(self, seen: Evaluation, place: int) -> np.ndarray:
-        """``(H, W, 3) uint8``: one picture of ``seen``; what is not a number is black."""
+        """``(H, W, 3) uint8``: the picture of ``seen`` at ``place``; NaN becomes black."""
         levels = np.nan_to_num(seen.picture[place], nan=0.0).reshape(self._shape) * 255.0
         return np.round(np.clip(levels, 0, 255)).astype(np.uint8)
 
 
 def chosen(which: np.ndarray, a: Evaluation, b: Evaluation) -> Evaluation:
-    """The samples of ``a`` where ``which (B,) bool`` says so, of ``b`` elsewhere; without
-    gradients."""
+    """The rows ``which (B,) bool`` of ``a`` and the other rows of ``b``, without gradients."""
     return Evaluation(
         where_rows(which, a.objective, b.objective),
         where_rows(which, a.logit, b.logit),
@@ -193,5 +197,5 @@ def chosen(which: np.ndarray, a: Evaluation, b: Evaluation) -> Evaluation:
 
 
 def where_rows(which: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """``np.where`` by rows."""
+    """``np.where`` with a condition ``which (B,) bool`` for whole rows."""
     return np.where(by_row(which, a), a, b)

@@ -1,4 +1,5 @@
-"""Training the critic of the prior on what the encoder says of pictures, and climbing it."""
+"""Training of the critic of the prior on the encoder's posteriors of pictures, and ascent on its
+logits."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from gaip3_pipeline.training.optimizer import cosine_decay
 from gaip3_pipeline.training.run import Examples, Run
 
 DRAWS = 4  # of the posterior for each picture
-STEPS, STEP = 20, 0.1  # of the flow; at fidelity .5, in units of the logit's gradient
+STEPS, STEP = 20, 0.1  # steps of the ascent; size at fidelity .5, in units of the logit's gradient
 BATCH = 256
 
 
@@ -37,8 +38,8 @@ class PriorCritic:
     _climb: Callable[[list[np.ndarray]], tuple[np.ndarray, list[np.ndarray]]] = field(init=False)
 
     def logits(self, noise: list[np.ndarray], conditions: np.ndarray) -> np.ndarray:
-        """``(N, groups) float32``: for each group the logarithm of how much more often pictures
-        have such latents than the prior."""
+        """``(N, groups) float32``: for each group the log density ratio of latents of pictures to
+        the prior."""
         return np.asarray(
             self.model.predict([*noise, *noise, conditions], batch_size=BATCH, verbose=0),
             np.float32,
@@ -47,8 +48,8 @@ class PriorCritic:
     def move(
         self, noise: Sequence[np.ndarray], conditions: np.ndarray, fidelity: float
     ) -> list[np.ndarray]:
-        """``noise``, a list of ``(N, h, w, c)``, moved towards latents of pictures: 20 steps up
-        Σ_l log r_l − (1/f − 1) · ½ |ε − ε₀|²."""
+        """``noise``, a list of ``(N, h, w, c)``, moved towards latents of pictures: 20 steps of
+        gradient ascent on Σ_l log r_l − (1/f − 1) · ½ |ε − ε₀|², with fidelity f."""
         leash = 1.0 / max(fidelity, 1e-6) - 1.0
         size = 2 * fidelity * STEP
         moved = [e.astype(np.float32) for e in noise]
@@ -88,10 +89,10 @@ def train_prior_critic(
     run: Run,
 ) -> PriorCriticResult:
     """Train the critic of the prior of ``nvae`` into ``run.folder`` on the pictures of split
-    ``train``; score all.
+    ``train``, and score all pictures.
 
-    For each group both sides see the same posterior draw of the groups above and differ in its
-    own latents alone. Raises ``ValueError`` when there is nothing to train on."""
+    For each group, both sides have the same posterior draw of the groups above as context and
+    differ only in the group's own latents. Raises ``ValueError`` without training pictures."""
     images, split = examples.images, np.asarray(examples.split)
     seen = split == "train"
     if not seen.any():

@@ -1,8 +1,8 @@
-"""Retouching of samples: their latents are moved so that the guide finds the pictures more real and
-the person stays who it is.
+"""Retouching of samples: their latents are moved so that the guide's logit increases and the person
+stays the same.
 
-Every method of ``methods`` proposes latents; here proposals are drawn, judged by one objective,
-and the best of each sample kept."""
+A method of ``methods`` proposes latents. This module decodes the proposals, evaluates them by one
+objective, and keeps each sample's best."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,17 +29,17 @@ DIVERGED = "diverged: its gradient or picture is not a number"
 NOT_BETTER = "no step raised the objective"
 FIDELITY_0 = "fidelity 0"
 CORRECTED = "drawn where pictures have their latents already"
-BLIND = "the guide is of no use: "  # and why
+BLIND = "the guide is of no use: "  # followed by the reason
 
 
 @dataclass(frozen=True)
 class Retouched:
-    """What was done to ``N`` samples.
+    """The result of retouching ``N`` samples.
 
     ``before``, ``after``: ``(N, H, W, 3) uint8``; ``noise``: the latents after, one ``(N, h, w,
     c)`` array per level; ``guide_before``, ``guide_after``: the guide's logits ``(N,) float32``
     of the undistorted pictures; ``reasons``: why a sample was kept as it was, empty for a
-    retouched one; ``evaluations (N,) int``: of the generator."""
+    retouched one; ``evaluations (N,) int``: how often the generator was evaluated."""
 
     before: np.ndarray
     after: np.ndarray
@@ -52,8 +52,8 @@ class Retouched:
 
 @dataclass(frozen=True)
 class Tools:
-    """What retouching works with: the generator, its guide, regressors of the values to hold,
-    and where latents of pictures lie."""
+    """The models that retouching needs: the generator, its guide, the regressors of the values to
+    hold, and the correction of the prior."""
 
     generator: FaceGenerator
     guide: TrainedCritic
@@ -62,10 +62,9 @@ class Tools:
 
 
 def load_tools(root: DataRoot, settings: Retouch, generator: FaceGenerator | None = None) -> Tools:
-    """The tools of ``root`` for the method of ``settings``, with ``generator`` if it is loaded
-    already.
+    """The tools of ``root`` for the method of ``settings``; ``generator`` is used if given.
 
-    Raises ``FileNotFoundError`` where one was not made yet.
+    Raises ``FileNotFoundError`` if one of the models does not exist yet.
     """
     correction: Correction | None = None
     if settings.method == TRANSPORT:
@@ -81,22 +80,23 @@ def load_tools(root: DataRoot, settings: Retouch, generator: FaceGenerator | Non
 
 
 class Retoucher:
-    """Retouches samples as ``settings`` say, as often as it is called; what it compiled is kept.
+    """Retouches samples with ``settings``; compiled functions are kept between calls.
 
-    Pictures are compared by
+    Proposals are compared by the objective
 
         J(x) = log σ(g(x)) − w_p · mean (ε − ε₀)² − w_v · Σ_a (r_a(x) − r_a(x₀))² − w_i · mean (x̄ −
         x̄₀)²,   x = decode(ε, c),
 
-    with the guide's logit g, the values r of the regressors and the picture x̄ at a quarter of
-    its size, which carries who a person is. The logarithm of the chance of being real levels off
-    where the guide is content: climbing the logit itself went far beyond real pictures. For the
-    same reason a sample is done as soon as its logit is that of a typical real picture.
-    ``settings.fidelity`` says how freely: 0 leaves all as it is, at .5 strength and w_p are
-    those of ``settings``, at 1 w_p is 0 and strength twice that. A sample that diverges, is good
-    already, or that nothing betters stays as it was and says why; so do all where the guide
-    tells real from generated not at all or without a doubt. Raises ``ValueError`` for a fidelity
-    outside 0..1, and where the method lacks its correction."""
+    with the guide's logit g, the predictions r of the regressors and the picture x̄ at a quarter of
+    its size, which shows who a person is. The log probability of being real saturates for pictures
+    that the guide finds real; ascent on the logit itself went far beyond the logits of real
+    pictures. For the same reason a sample is finished as soon as it has the logit of a typical real
+    picture. ``settings.fidelity`` is the strength of retouching: 0 leaves all samples unchanged, .5
+    uses the step size and w_p of ``settings``, and 1 uses twice that step size and a w_p of 0. A
+    sample that diverges, is good already, or is not improved stays unchanged, with the reason; so
+    do all samples if the guide cannot separate real from generated pictures or separates them
+    perfectly. Raises ``ValueError`` for a fidelity outside 0..1, and for a method without the
+    correction that it needs."""
 
     def __init__(self, tools: Tools, settings: Retouch) -> None:
         if not 0.0 <= settings.fidelity <= 1.0:
@@ -108,18 +108,18 @@ class Retoucher:
         self._ways: dict[tuple[float, float], tuple[RetouchObjective, Method]] = {}
         why = blind(tools.guide)
         self.useless = "" if self._kind.takes_all else why
-        # a guide that cannot tell does not know what is good already either
+        # a guide of no use cannot tell either which samples are good already
         self._typical = np.inf if why else tools.guide.typical
 
     def __call__(
         self, noise: Sequence[np.ndarray], table: pd.DataFrame, progress: Progress | None = None
     ) -> Retouched:
-        """Retouch the samples drawn from ``noise``, one ``(N, h, w, c)`` array per level: what the
-        generator decodes.
+        """Retouch the samples with the latents ``noise``, one ``(N, h, w, c)`` array per level, as
+        the generator decodes them.
 
-        ``table`` has the five values, ``temperature`` and ``guidance`` of each, with which
-        ``noise`` is decoded; ``seed``, of its noise map; the amount of
-        ``detail``, 0 without the column; and ``prior``, where the latents were drawn."""
+        ``table`` has a row for each sample: the five values, ``temperature`` and ``guidance`` with
+        which ``noise`` is decoded; optionally ``seed`` of the noise map, the amount of ``detail``
+        (default 0), and ``prior``, from which the latents were drawn."""
         conditions = table[list(ATTRIBUTES)].to_numpy(np.float32)
         seeds = table["seed"].to_numpy() if "seed" in table else np.arange(len(table))
         detail = (
@@ -181,11 +181,10 @@ class Retoucher:
 
 
 def blind(guide: TrainedCritic) -> str:
-    """Why the gradient of ``guide`` is not worth following; empty where it is, or where its figures
-    are not known.
+    """Why the gradient of ``guide`` cannot be used; empty if it can, or if its figures are unknown.
 
-    Below two standard deviations of chance it follows noise (Mann and Whitney 1947); where it
-    errs never, no density ratio is finite."""
+    With an AUC less than two standard deviations above chance (Mann and Whitney 1947) the gradient
+    follows noise; with an AUC of 1 the density ratio is not finite."""
     if guide.held_out and guide.auc - 0.5 < 2 * np.sqrt(
         (2 * guide.held_out + 1) / (12 * guide.held_out**2)
     ):
@@ -195,14 +194,14 @@ def blind(guide: TrainedCritic) -> str:
         )
     if guide.auc == 1.0:
         return (
-            f"it tells real from generated without a doubt, AUC 1 on {guide.held_out} held-out"
-            " pairs; train the generator longer"
+            f"it separates real from generated perfectly, AUC 1 on {guide.held_out} held-out pairs;"
+            " train the generator longer"
         )
     return ""
 
 
 def _allocate(nvae: NVAE, noise: Sequence[np.ndarray]) -> Retouched:
-    """Room for the results of ``N`` samples."""
+    """Empty arrays for the results of ``N`` samples."""
     n = len(noise[0])
     before, after = (
         np.zeros((n, nvae.settings.height, nvae.settings.width, 3), np.uint8) for _ in range(2)
@@ -221,10 +220,10 @@ def _allocate(nvae: NVAE, noise: Sequence[np.ndarray]) -> Retouched:
 
 @dataclass
 class _Queue:
-    """Rows on their way through one batch of fixed size: whoever is done leaves its place to the
-    next, so that no evaluation is idle.
+    """Retouches rows in a batch of fixed size: a finished row's place is filled with the next row,
+    so that evaluations are not wasted.
 
-    Iterating gives each row when it is done; its outcome is in ``result`` then.
+    Iterating yields each row when it is finished; ``result`` then holds its outcome.
     """
 
     objective: RetouchObjective
@@ -242,7 +241,8 @@ class _Queue:
 
     def __iter__(self) -> Iterator[int]:
         size = min(self.batch_size, len(self.rows))
-        # A place whose row is -1 is idle and computes along: another shape would be compiled anew.
+        # A place with row -1 is idle but still computed: another batch size would be compiled
+        # again.
         row = np.full(size, -1)
         maps = np.zeros((size, *self.result.before.shape[1:3], 1), np.float32)
         draw = LatentBatch(

@@ -1,5 +1,6 @@
-"""What a machine and a data root lack, and how to get it. Looks only: nothing is downloaded,
-repaired or imported that takes long."""
+"""What is missing on a machine and in a data root, and how to get it.
+
+Nothing is downloaded or repaired, and no slow package is imported."""
 
 import os
 import re
@@ -27,7 +28,7 @@ from gaip3_pipeline.web.servers import port_is_free
 
 GIB = 1024**3
 MEMORY_GIB = 6  # a training at the demo preset (4) and both pages (1.2)
-DISK_GIB = 10  # the originals at 256 pixels, everything made from them, both stores
+DISK_GIB = 10  # the originals at 256 pixels, all assets, the stores of Dagster and MLflow
 STALE_SECONDS = 3600
 PYTHONS = ((3, 11), (3, 14))
 PACKAGE = "gaip3-pipeline"
@@ -35,7 +36,7 @@ PACKAGE = "gaip3-pipeline"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. ``missing`` stops the pipeline, ``warning`` does not."""
+    """The result of one test. With ``missing`` the pipeline cannot run, with ``warning`` it can."""
 
     state: Literal["ok", "warning", "missing"]
     what: str
@@ -46,7 +47,7 @@ class Finding:
 
 
 def doctor(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000) -> list[Finding]:
-    """What was found about this machine, the installed packages and ``root``."""
+    """The findings about this machine, the installed packages and ``root``."""
     return [
         _python(),
         *_packages(),
@@ -75,7 +76,7 @@ def _python() -> Finding:
     return Finding(
         "missing",
         f"{here}: 3.11, 3.12 or 3.13 is needed",
-        "install one and run make install PYTHON=python3.12",
+        "install one of these and run make install PYTHON=python3.12",
     )
 
 
@@ -87,7 +88,7 @@ def _packages() -> Iterator[Finding]:
         yield Finding("missing", f"{PACKAGE} is not installed in {sys.prefix}", remedy)
         return
     names = [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in required if "extra ==" not in line]
-    locked: dict[str, list[str]] = {}  # a package may have another version for each Python
+    locked: dict[str, list[str]] = {}  # a package may have a different version for each Python
     for package in (
         tomllib.loads(LOCK_FILE.read_text(encoding="utf-8"))["package"]
         if LOCK_FILE.exists()
@@ -132,7 +133,7 @@ def _memory() -> Finding:
         return Finding("ok", here)
     return Finding(
         "warning",
-        f"{here}; {MEMORY_GIB} are comfortable",
+        f"{here}; {MEMORY_GIB} GiB are recommended",
         "close other programs, or set a smaller batch_size in gaip3.toml",
     )
 
@@ -144,8 +145,8 @@ def _disk(root: DataRoot) -> Finding:
         return Finding("ok", here)
     return Finding(
         "missing" if free < 1 else "warning",
-        f"{here}; {DISK_GIB} are comfortable",
-        "free some, or use a root elsewhere: --root",
+        f"{here}; {DISK_GIB} GiB are recommended",
+        "free some space, or choose a root on another disk with --root",
     )
 
 
@@ -198,14 +199,14 @@ def _git() -> Finding:
         return Finding("ok", "git")
     return Finding(
         "warning",
-        "no git: MLflow's runs do not say which commit they are of",
+        "no git: MLflow runs are recorded without a commit",
         "apt-get install git",
     )
 
 
 def _folder(root: DataRoot) -> Iterator[Finding]:
-    """The root and Dagster's home can be written to, and hard links work, so that ``final/``
-    needs no space of its own."""
+    """Whether the root and Dagster's home can be written to, and whether hard links work, so that
+    ``final/`` needs no disk space of its own."""
     for folder in dict.fromkeys((root.path, root.dagster_home)):
         here = _existing(folder)
         try:
@@ -218,14 +219,14 @@ def _folder(root: DataRoot) -> Iterator[Finding]:
                 except OSError:
                     yield Finding(
                         "warning",
-                        f"{here} has no hard links: final/ takes the space of copies",
+                        f"{here} does not support hard links: final/ will hold copies",
                         "use a Linux file system",
                     )
         except OSError as error:
             yield Finding(
                 "missing",
                 f"{here} cannot be written to: {error.strerror}",
-                f"chown or chmod {here}, or use another root: --root",
+                f"chown or chmod {here}, or choose another root with --root",
             )
 
 
@@ -245,14 +246,14 @@ def _originals(root: DataRoot) -> Iterator[Finding]:
             yield Finding(
                 "missing",
                 here,
-                "gaip3 fetch downloads them; or put your own there; gaip3 demo paints some into"
-                " demo/",
+                "run gaip3 fetch to download them, or put your own there; gaip3 demo paints some"
+                " into demo/",
             )
         elif root.is_repository_data and count < expected:
             yield Finding(
                 "warning",
                 f"{here} of the {expected:,} in Kaggle's set",
-                "gaip3 fetch brings the rest, if these are Kaggle's",
+                "run gaip3 fetch to download the rest, if these are Kaggle's",
             )
         else:
             yield Finding("ok", here)
@@ -268,10 +269,8 @@ def _labels(root: DataRoot) -> Iterator[Finding]:
         path = root.hand_labels(attribute)
         here = root.relative(path)
         if not path.exists():
-            how = (
-                "put it there (columns gender,img_id,path,value), or gaip3 import-first-run FOLDER"
-            )
-            yield Finding("missing", f"{here}: there is none", how)
+            how = "add it (columns gender,img_id,path,value), or run gaip3 import-first-run FOLDER"
+            yield Finding("missing", f"{here}: the file does not exist", how)
             continue
         try:
             labels = read_labels(path, known)
@@ -287,7 +286,7 @@ def _labels(root: DataRoot) -> Iterator[Finding]:
                 f"{here}: {len(labels.table):,} labels are used, {len(labels.left_out):,} are not:"
                 f" {labels.left_out[0]}"
             )
-            yield Finding("warning", left, "fetch the images that are missing, or remove the rows")
+            yield Finding("warning", left, "add the missing images, or remove the rows")
         else:
             yield Finding("ok", f"{here}: {len(labels.table):,} labels")
 
@@ -305,8 +304,8 @@ def _kaggle() -> Finding:
 
 
 def _leftovers(root: DataRoot) -> Iterator[Finding]:
-    """Temporary files of writes that were killed; younger ones may belong to a run that is going
-    on."""
+    """Temporary files of writes that were killed. Files younger than an hour are left out, since
+    they may belong to a running process."""
     old = time.time() - STALE_SECONDS
     stale = [p for p in root.path.rglob(".writing-*") if p.is_file() and p.stat().st_mtime < old]
     if stale:
@@ -321,7 +320,8 @@ def _leftovers(root: DataRoot) -> Iterator[Finding]:
 
 
 def _databases(root: DataRoot) -> Iterator[Finding]:
-    """Dagster's and MLflow's stores and the cache of hashes: whole, and not held by a writer."""
+    """Whether the databases of Dagster, MLflow and the hash cache are intact and not locked by a
+    writer."""
     usable = 0
     for path in sorted(
         p for p in root.state.rglob("*") if p.suffix in (".db", ".sqlite") and p.is_file()
@@ -338,13 +338,13 @@ def _databases(root: DataRoot) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"{name}: {error}",
-                "another process is writing, or was stopped (ps): end it, then try again",
+                "another process is writing or is suspended: find it with ps, end it and try again",
             )
         except sqlite3.DatabaseError as error:
             yield Finding(
                 "missing",
                 f"{name}: {error}",
-                f"restore it from a backup, or move it away to start a new history: {path}",
+                f"restore it from a backup, or move it away and start a new history: {path}",
             )
         else:
             usable += 1

@@ -1,8 +1,8 @@
 """The two public data sets from Kaggle into a data root's ``original/``.
 
-kagglehub does the talking: credentials, the version, the download that goes on where it was cut
-off. What is done here: the licence and the size are shown first, the pictures are put whole
-where the contract wants them, and their number is checked."""
+kagglehub handles credentials, versions and the resuming of downloads. This module shows the licence
+and the size first, puts complete pictures where the contract requires them, and checks their
+number."""
 
 import errno
 import filecmp
@@ -22,21 +22,21 @@ from gaip3_pipeline.layout import IMAGE_SETS, IMAGE_SUFFIXES, DataRoot, ImageSet
 from gaip3_pipeline.tables.files import writing
 
 Say = Callable[[str], None]
-# images in the sets as the first run had them
+# images in the sets at the time of the first run
 EXPECTED = {"d1": 10_000, "d2_female": 3_860, "d2_male": 3_013}
-ATTEMPTS = 5  # of a download that is cut off; each goes on where the last one ended
-# disk space for the archive and what is in it, as a multiple of the size that Kaggle names (JPEGs
-# don't shrink)
+ATTEMPTS = 5  # of a download that is cut off; each continues where the last one ended
+# disk space for the archive and its content, as a multiple of the size that Kaggle reports (JPEGs
+# do not compress)
 UNPACKED = 2.1
 CREDENTIALS = (
-    "make a token at https://www.kaggle.com/settings (API, Create New Token) and put kaggle.json"
+    "create a token at https://www.kaggle.com/settings (API, Create New Token) and put kaggle.json"
     " into ~/.kaggle/, or set KAGGLE_USERNAME and KAGGLE_KEY"
 )
 
 
 class FetchError(RuntimeError):
-    """A download that failed: one line with the remedy. What was downloaded is kept and used by
-    the next attempt."""
+    """A download failed; the message is one line with the remedy. The downloaded part is kept, and
+    the next attempt continues from it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Placed:
-    """What became of one set of images."""
+    """The result for one set of images."""
 
     image_set: ImageSet
     new: int
@@ -63,7 +63,7 @@ class Placed:
     expected: int
 
     def __str__(self) -> str:
-        """One line, with both numbers where the count is another one than expected."""
+        """One line, with both numbers if the count is not the expected one."""
         line = (
             f"original/{self.image_set.original}: {self.found:,} images ({self.new:,} new,"
             f" {self.kept:,} were there)"
@@ -92,9 +92,8 @@ def fetch(root: DataRoot, say: Say = print, expected: dict[str, int] = EXPECTED)
     """Download what ``root`` lacks; a set whose folder holds the ``expected`` number of images is
     left alone.
 
-    A download that was cut off goes on where it ended, also in another call. Existing files are
-    never replaced. Raises :class:`FetchError`; a count that is not as expected is reported, not
-    raised."""
+    A download that was cut off is continued, also by another call. Existing files are never
+    replaced. Raises :class:`FetchError`; an unexpected number of images is only reported."""
     report = []
     for dataset in DATASETS:
         counts = {s.id: count_images(root.original(s)) for s in dataset.image_sets}
@@ -112,13 +111,13 @@ def fetch(root: DataRoot, say: Say = print, expected: dict[str, int] = EXPECTED)
 
 
 def count_images(folder: Path) -> int:
-    """How many images lie in ``folder`` or below it."""
+    """The number of images in ``folder`` and its subfolders."""
     return sum(1 for _ in _images(folder))
 
 
 def credentials() -> str | None:
-    """Where kagglehub finds credentials: a variable's or a file's name; None without. Raises
-    :class:`FetchError`."""
+    """The name of the variable or file in which kagglehub finds credentials; None without
+    credentials. Raises :class:`FetchError` for invalid ones."""
     from kagglehub.config import get_kaggle_credentials
     from kagglesdk.kaggle_env import get_access_token_from_env
 
@@ -151,14 +150,14 @@ def _fetch(dataset: Dataset, root: DataRoot, say: Say, expected: dict[str, int])
         if own:
             folder = downloads(cache, dataset.handle)
             shutil.rmtree(folder)
-            # what is not empty holds another data set that is not complete yet
+            # a folder that is not empty holds another data set that is not complete yet
             with suppress(OSError):
                 os.removedirs(folder.parent)
         return placed
 
 
 def _describe(dataset: Dataset) -> Any:
-    """What Kaggle says about the data set: ``total_bytes``, ``license_name``,
+    """Kaggle's description of the data set, with ``total_bytes``, ``license_name`` and
     ``current_version_number``."""
     from kagglehub.clients import build_kaggle_client
     from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
@@ -170,8 +169,8 @@ def _describe(dataset: Dataset) -> Any:
 
 
 def _download(dataset: Dataset, version: int, cache: Path, say: Say) -> Path:
-    """The folder with the unpacked data set. A damaged archive is removed, so that the next
-    attempt starts anew."""
+    """Download the data set and return the folder with its content. A damaged archive is removed,
+    so that the next attempt starts from the beginning."""
     import kagglehub
     import requests
     from kagglehub.exceptions import DataCorruptionError
@@ -211,8 +210,8 @@ def _download(dataset: Dataset, version: int, cache: Path, say: Say) -> Path:
 
 
 def _place(unpacked: Path, root: DataRoot, image_set: ImageSet, expected: int) -> Placed:
-    """Put the pictures of ``image_set`` where the contract wants them: by a second link where
-    possible, else by a copy."""
+    """Put the pictures of ``image_set`` where the contract requires them: as hard links if
+    possible, else as copies."""
     target = root.original(image_set)
     target.mkdir(parents=True, exist_ok=True)
     new, kept, different = 0, 0, []
@@ -229,8 +228,8 @@ def _place(unpacked: Path, root: DataRoot, image_set: ImageSet, expected: int) -
 
 
 def _folder_of(unpacked: Path, image_set: ImageSet) -> Path:
-    """The folder of a set in an unpacked archive, however deep it lies. An archive of one set
-    may have no such folder."""
+    """The folder of a set in an unpacked archive, at any depth. The archive of a single set need
+    not have such a folder."""
     name = Path(image_set.original).name.casefold()
     folders = sorted(
         (p for p in unpacked.rglob("*") if p.is_dir() and p.name.casefold() == name),
@@ -241,8 +240,8 @@ def _folder_of(unpacked: Path, image_set: ImageSet) -> Path:
     if image_set.sex is None and count_images(unpacked):
         return unpacked
     raise FetchError(
-        f"The archive has no folder {Path(image_set.original).name!r}: see {unpacked} and move its"
-        " pictures into original/ yourself"
+        f"The archive has no folder {Path(image_set.original).name!r}: move its pictures from"
+        f" {unpacked} into original/ yourself"
     )
 
 
@@ -266,11 +265,11 @@ def _link_or_copy(source: Path, place: Path) -> None:
 
 @contextmanager
 def _cache(root: DataRoot) -> Iterator[tuple[Path, bool]]:
-    """Where kagglehub keeps the archive and what it unpacks, and whether that is ours to remove
+    """The folder in which kagglehub keeps the archive and its content, and whether to remove it
     afterwards.
 
-    Inside the root unless the user names a cache, so that pictures can be linked into place and
-    need their space once."""
+    It is inside the root unless the user names a cache, so that pictures can be hard links and need
+    disk space only once."""
     named = os.environ.get("KAGGLEHUB_CACHE")
     cache = Path(named) if named else root.downloads
     cache.mkdir(parents=True, exist_ok=True)
@@ -284,7 +283,8 @@ def _cache(root: DataRoot) -> Iterator[tuple[Path, bool]]:
 
 @contextmanager
 def _clear_errors(dataset: Dataset, found: str | None, root: DataRoot) -> Iterator[None]:
-    """Turn what kagglehub and requests raise into one line with the remedy."""
+    """Turn exceptions of kagglehub and requests into :class:`FetchError`, one line with the
+    remedy."""
     import requests
 
     try:
@@ -298,7 +298,7 @@ def _clear_errors(dataset: Dataset, found: str | None, root: DataRoot) -> Iterat
             ) from error
         if status in (401, 403):
             raise FetchError(
-                f"Kaggle wants credentials for {dataset.page} ({status}): {CREDENTIALS}"
+                f"Kaggle requires credentials for {dataset.page} ({status}): {CREDENTIALS}"
             ) from error
         if status == 404:
             raise FetchError(
@@ -308,14 +308,14 @@ def _clear_errors(dataset: Dataset, found: str | None, root: DataRoot) -> Iterat
         raise FetchError(f"Kaggle answered {status} for {dataset.page}: try again later") from error
     except requests.exceptions.RequestException as error:
         raise FetchError(
-            f"Kaggle cannot be reached or the download broke off ({type(error).__name__}): run"
-            " gaip3 fetch again, it goes on"
+            f"Kaggle cannot be reached or the download was cut off ({type(error).__name__}): run"
+            " gaip3 fetch again to continue"
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FetchError(
-                f"The disk of {root.path} is full: free some space and run gaip3 fetch again, it"
-                " goes on"
+                f"The disk of {root.path} is full: free some space and run gaip3 fetch again to"
+                " continue"
             ) from error
         raise
 
@@ -325,5 +325,5 @@ def _need_space(folder: Path, needed: float) -> None:
     if free < needed:
         raise FetchError(
             f"{folder} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed: free"
-            " some, or set KAGGLEHUB_CACHE"
+            " some space, or set KAGGLEHUB_CACHE to a folder on another disk"
         )

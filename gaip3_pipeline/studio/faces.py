@@ -1,9 +1,8 @@
-"""The studio's side of the models: faces of recipes drawn, retouched, and found for a photograph,
-always by the same few functions.
+"""Faces for the studio: drawn from recipes, retouched, and encoded from a photograph.
 
-All pictures are decoded in batches of one size, so that a recipe gives equal bytes wherever it
-is followed: in the page, in a download, in ``gaip3 generate --from``. (On another kind of
-processor a colour may round to the next of 256 levels.)"""
+All pictures are decoded in batches of one size, so that a recipe gives equal bytes in the page, in
+a download and in ``gaip3 generate --from``. (On another kind of processor a colour may round to the
+next of 256 levels.)"""
 
 import dataclasses
 from collections import OrderedDict
@@ -50,16 +49,16 @@ from gaip3_pipeline.sampling.recipe import (
 from gaip3_pipeline.settings import ASCENT, Settings
 from gaip3_pipeline.training.attribute_model import AttributeGP, load_input_model
 
-# of every decoding, filled up by repetition: one shape to compile, and a face is the same to the
-# bit alone and among others
+# Size of every decoded batch, padded by repetition: only one shape is compiled, and a face has
+# equal bytes alone and with others.
 BATCH = 8
-RETOUCHERS = 3
-# pixels of height, about: of one face alone, and of each of several in one picture
+RETOUCHERS = 3  # compiled ones kept in memory
+# approximate height in pixels of a single face, and of each face in a picture of several
 LARGE, SMALL = 512, 128
 
 
 class Studio:
-    """The generator ``pair``, with what ``root`` has to go with it."""
+    """Faces of the generator ``pair``, retouched and encoded with the other models of ``root``."""
 
     def __init__(self, root: DataRoot, settings: Settings, pair: Pair) -> None:
         self.root, self.settings, self.pair = root, settings, pair
@@ -76,10 +75,11 @@ class Studio:
         ] = OrderedDict()
 
     def resolved(self, faces: Sequence[Face]) -> list[Face]:
-        """``faces`` with a number for each value. Raises ``ContractError`` where values are missing
-        and ``root`` knows none yet.
+        """``faces`` with a number for each value; a missing value is taken from the picture of the
+        data that the seed chooses.
 
-        A generator that has no detail network draws them without detail, from its prior.
+        A generator without a detail network draws from its prior, without detail. Raises
+        ``ContractError`` if values are missing and ``root`` has no input values yet.
         """
         if self.generator.detail is None:
             faces = [face.model_copy(update={"prior": STANDARD, "detail": 0.0}) for face in faces]
@@ -109,7 +109,7 @@ class Studio:
             faces, [face.latents for face in faces], [face.temperature for face in faces]
         )
         values = np.array([face.values for face in faces], np.float32)
-        # As arrays, so that one compiled function serves all of them.
+        # Passed as arrays, so that one compiled function serves all values.
         guidance, detail = (
             np.array([getattr(face, name) for face in faces], np.float32)
             for name in ("guidance", "detail")
@@ -119,8 +119,8 @@ class Studio:
         )
 
     def png(self, faces: Sequence[Face]) -> bytes:
-        """The picture of ``faces`` with its recipe inside, one face large or several side by
-        side."""
+        """A PNG of ``faces`` that contains its recipe: one face at a large size, or several as a
+        grid."""
         faces = self.resolved(faces)
         sheet = grid(self.pictures(faces), LARGE if len(faces) == 1 else SMALL)
         used = any(face.detail or face.prior == AGGREGATE for face in faces)
@@ -130,10 +130,11 @@ class Studio:
         )
 
     def retouched(self, faces: Sequence[Face], fidelity: float) -> tuple[list[Face], list[str]]:
-        """``faces`` with their latents moved from those they were drawn with, and why some were
-        kept; "" otherwise.
+        """``faces`` with retouched latents, and for each face the reason why it was not retouched,
+        or "".
 
-        Raises ``FileNotFoundError`` where ``root`` lacks what retouching works with.
+        Retouching starts from the latents that a face was drawn with. Raises ``FileNotFoundError``
+        if ``root`` lacks a model that retouching needs.
         """
         faces = self.resolved(faces)
         drawn = [face.drawn or face.latents for face in faces]
@@ -141,8 +142,8 @@ class Studio:
         columns = {
             name: [getattr(f, name) for f in faces] for name in ("guidance", "detail", "prior")
         }
-        # Latents of the prior are scaled when they are drawn again; moved ones are kept as they
-        # come.
+        # The temperature scales latents of the prior when they are decoded, and those of the
+        # aggregate posterior before they are moved there.
         temperature = [1.0 if f.prior == AGGREGATE else f.temperature for f in faces]
         table = table.assign(seed=[seed_of(d) for d in drawn], temperature=temperature, **columns)
         scaled = [f.temperature if f.prior == AGGREGATE else 1.0 for f in faces]
@@ -167,12 +168,12 @@ class Studio:
         return out, reasons
 
     def photograph(self, data: bytes) -> tuple[np.ndarray, Face]:
-        """A photograph's bytes as the pipeline cuts it, ``(H, W, 3) uint8``, and the face that the
-        generator makes of it.
+        """A photograph, given as the bytes of its file, cut as the pipeline cuts pictures, ``(H, W,
+        3) uint8``, and its face.
 
-        Its values are those that the input models read, its latents the posterior's mean. Raises
-        ``UnusableImage`` for what every other picture is refused for, and ``FileNotFoundError``
-        without input models."""
+        The face has the values that the input models predict, and the posterior's mean as latents.
+        Raises ``UnusableImage`` for a file that the pipeline would refuse, and
+        ``FileNotFoundError`` without input models."""
         images, size = self.settings.images, self.nvae.settings
         target = Target(max(images.height, size.height), max(images.width, size.width), images.crop)
         cut = resize(decode(data, "photograph", target, images.max_pixels), target)
@@ -192,11 +193,11 @@ class Studio:
     def _placed(
         self, faces: Sequence[Face], latents: Sequence[Latents], temperature: Sequence[float]
     ) -> list[np.ndarray]:
-        """What the generator decodes for ``faces`` with these ``latents``, a list of ``(N, h, w, c)
-        float32``, top-down.
+        """The latents that the generator decodes for ``faces`` with these ``latents``: a list of
+        ``(N, h, w, c) float32``, top-down.
 
-        Numbers lie where the encoder puts pictures already: the aggregate posterior has no part
-        in them, and no temperature."""
+        ``Encoded`` latents are already distributed as the encoder's, so neither the aggregate
+        posterior nor the temperature is applied to them."""
         values = np.array([face.values for face in faces], np.float32)
         aggregate = np.array([face.prior == AGGREGATE for face in faces])
         moved = aggregate & ~np.array([isinstance(part, Encoded) for part in latents])
@@ -212,9 +213,11 @@ class Studio:
     def _latents(
         self, part: Latents, temperature: np.float32, values: np.ndarray | None
     ) -> list[np.ndarray]:
-        """``(h, w, c) float32`` a level, what seeds draw at ``temperature``. With ``values``
-        numbers as the noise that :meth:`placed` would bring there, so that they mix with what
-        seeds draw."""
+        """The latents of one face, ``(h, w, c) float32`` per level; those of seeds are multiplied
+        by ``temperature``.
+
+        With ``values``, ``Encoded`` latents are returned as the noise that ``FaceGenerator.placed``
+        maps to them, so that they can be mixed with latents of seeds."""
         if isinstance(part, Drawn):
             return [temperature * level[0] for level in noise_of_seeds(self.nvae, [part.seed])]
         if isinstance(part, Encoded):
@@ -235,18 +238,18 @@ class Studio:
             )
         ends = (self._latents(end, temperature, values) for end in (part.first, part.second))
         pairs = zip(*ends, shares, strict=True)
-        # Divided by what two independent normals' mixture spreads less than they do, so that it
-        # lies where the prior has its mass.
+        # A weighted mean of two independent normals has less variance than they have. The division
+        # restores it, so that the mixture lies where the prior has its mass.
         return [
             (((1 - s) * a + s * b) / np.hypot(1 - s, s)).astype(np.float32) for a, b, s in pairs
         ]
 
     def _by_method(self, latents: Sequence[Latents]) -> dict[str, list[int]]:
-        """Which rows are retouched by which method: those that a photograph has part in by the
-        ascent.
+        """Rows by the method that retouches them: faces with latents of a photograph by ``ascent``,
+        others by the method of the settings.
 
-        A correction of the prior starts where the prior draws and would lead latents of
-        photographs away from photographs."""
+        A correction of the prior expects latents of the prior; it would move latents of photographs
+        away from those of photographs."""
         rows: dict[str, list[int]] = {}
         for i, row in enumerate(latents):
             of_photograph = any(isinstance(part, Encoded) for part in parts(row))
@@ -256,8 +259,8 @@ class Studio:
     def _retoucher(
         self, method: str, fidelity: float, ways: frozenset[tuple[float, float]]
     ) -> Retoucher:
-        """One that has compiled what these temperatures and guidances need, which takes seconds;
-        the last few are kept."""
+        """A retoucher for these pairs of temperature and guidance, each of which takes seconds to
+        compile; the last ``RETOUCHERS`` are kept."""
         key = method, fidelity, ways
         if key not in self._retouchers:
             settings = dataclasses.replace(

@@ -1,5 +1,5 @@
-"""A folder of photographs, retouched: each is encoded, its latents are moved, and what that
-changes is laid over the photograph."""
+"""Retouching of a folder of photographs: each is encoded, its latents are moved, and the change of
+the generator's picture is added to the photograph."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,11 +32,11 @@ def retouch_photographs(
     """Retouch ``files`` of ``folder`` into ``out``: a JPEG each as the pipeline cuts it,
     ``retouched.csv`` and the sheet ``changes.jpg``.
 
-    A picture is the photograph plus the difference between the generator's two pictures of it,
-    enlarged, so that detail which the generator cannot draw stays. Returns the table, sorted as
-    ``files``: ``file``, ``outcome`` (empty where retouched, else why not), ``picture`` (empty
-    for files that could not be used), ``fidelity``, the five values as read. The files are only
-    read."""
+    A result is the photograph plus the enlarged difference between the generator's pictures after
+    and before, so that detail which the generator cannot draw stays. Returns the table, in the
+    order of ``files``: ``file``, ``outcome`` (empty if retouched, else the reason why not),
+    ``picture`` (empty for files that could not be used), ``fidelity`` and the five predicted
+    values. The files in ``folder`` are not changed."""
     rows: list[dict[str, Any]] = []
     shown: list[tuple[np.ndarray, np.ndarray]] = []
     for start in range(0, len(files), BATCH):
@@ -59,7 +59,7 @@ def retouch_photographs(
                 larger = cv2.resize(difference, (width, height), interpolation=cv2.INTER_CUBIC)
                 after = np.clip(np.round(cut + larger), 0, 255).astype(np.uint8)
                 name = _name(folder, file)
-                # a.png and a.jpg may lie side by side
+                # a.png and a.jpg may be in the same folder
                 picture = name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"
                 write_bytes_atomically(out / picture, encode_jpeg(after, JPEG_QUALITY))
                 values = dict(zip(ATTRIBUTES, face.values, strict=True))

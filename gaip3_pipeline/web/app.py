@@ -1,9 +1,9 @@
-"""The pages' server: labels, pictures, history and refreshes of one data root over HTTP, the studio
-(``studio``), and the page itself.
+"""The web application of one data root: labels, pictures, history and refreshes over HTTP, the
+studio (``studio``), and the page itself.
 
-A label is answered when it is on disk (``tables.label_store``). A refresh runs in a process of
-its own, so that it outlives this one and shows the same to the terminal, the Dagster UI and this
-page; what is known of it is read from its record."""
+A label is acknowledged when it is on disk (``tables.label_store``). A refresh runs in a process of
+its own, so that it continues when this one ends and is the same as one started in a terminal; the
+page shows it from its record."""
 
 import getpass
 import os
@@ -36,7 +36,7 @@ from gaip3_pipeline.web.studio import UPLOAD, UPLOADS, StudioRoutes
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NAME = 60  # characters of a person's name
-# its address changes with the picture
+# safe to cache, since a picture's address changes with the picture
 FOR_A_YEAR = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
@@ -50,13 +50,13 @@ class NewLabel(BaseModel):
 
 
 class NewRefresh(BaseModel):
-    """How a refresh is to be made: the generator from its last weights, or afresh."""
+    """A request to refresh; ``warm_start``: train the generator from its last weights."""
 
     warm_start: bool
 
 
 class NewLabels(BaseModel):
-    """Labels that one tab sends together."""
+    """Labels that a browser tab sends together."""
 
     labels: Annotated[list[NewLabel], Field(min_length=1, max_length=10_000)]
     who: Annotated[str, Field(min_length=1, max_length=NAME)]
@@ -64,15 +64,15 @@ class NewLabels(BaseModel):
 
 
 class Person(BaseModel):
-    """Who takes something back, in which tab."""
+    """The person who undoes a change, and the browser tab."""
 
     who: Annotated[str, Field(min_length=1, max_length=NAME)]
     session: Annotated[str, Field(max_length=NAME)] = ""
 
 
 def build_app(root: DataRoot, token: str = "", links: dict[str, str] | None = None) -> FastAPI:
-    """The server of ``root``. ``token`` is asked for where it is not empty; ``links`` names
-    further pages, such as Dagster's."""
+    """The web application of ``root``. A ``token`` that is not empty is required of clients;
+    ``links``: other pages, such as Dagster's, by name."""
     studio = StudioRoutes(root)
 
     @asynccontextmanager
@@ -122,11 +122,11 @@ class LabelRoutes:
         return FileResponse(INDEX, headers={"Cache-Control": "no-cache"})
 
     def label_tab(self) -> Response:
-        """The page, on its first tab."""
+        """A redirect to the page's first tab."""
         return RedirectResponse("/#label")
 
     def about(self) -> dict[str, Any]:
-        """What the page needs before anything else."""
+        """The data that the page needs first: root, user, links, attributes and levels."""
         return {
             "root": self._root.path.name,
             "who": _user(),
@@ -136,18 +136,18 @@ class LabelRoutes:
         }
 
     def labels(self, attribute: str) -> dict[str, Any]:
-        """See :func:`labels_of`."""
+        """All that the page shows of an attribute: see :func:`labels_of`."""
         if attribute not in ATTRIBUTES:
             raise HTTPException(404, f"there is no attribute {attribute}")
         return labels_of(self._root, self._store, attribute)
 
     def label(self, new: NewLabels) -> dict[str, Any]:
-        """Write labels."""
+        """Write labels; the answer has the changes as they are in the history."""
         edits = [Edit(n.attribute, n.gender, n.stem, n.value) for n in new.labels]
         return {"changes": self._store.apply(edits, new.who, new.session, confirm=True)}
 
     def undo(self, person: Person) -> dict[str, Change | None]:
-        """Take back a person's last change."""
+        """Undo a person's last change in a tab."""
         return {"change": self._store.undo(person.who, person.session)}
 
     def restore(self, change_id: int, person: Person) -> dict[str, Change]:
@@ -159,19 +159,19 @@ class LabelRoutes:
         return {"changes": self._store.history(attribute, gender, stem)}
 
     def changes(self, since: Annotated[int, Query(ge=0)]) -> dict[str, list[Change]]:
-        """All changes after one."""
+        """All changes after the one with the number ``since``."""
         return {"changes": self._store.history(since=since)}
 
     def thumbnail(self, gender: str, stem: str) -> Response:
-        """An original, small."""
+        """A small picture of an original."""
         return _jpeg(lambda: self._pictures.thumbnail(gender, self._image(gender, stem)))
 
     def large(self, gender: str, stem: str) -> Response:
-        """An original, large."""
+        """A large picture of an original."""
         return _jpeg(lambda: self._pictures.large(self._image(gender, stem)))
 
     def example(self, attribute: str, level: int) -> Response:
-        """A labelled picture of a level, or a painted one."""
+        """A picture of a level: a labelled one or, without any, a painted one."""
         if attribute not in ATTRIBUTES or not 0 <= level < len(LEVELS):
             raise HTTPException(404, "there is no such level")
         key = example_of(self._root, self._store, attribute, LEVELS[level])
@@ -202,11 +202,11 @@ class RefreshRoutes:
         )
 
     def plan(self) -> Response:
-        """What a refresh would do, and why."""
+        """The plan of a refresh, as JSON."""
         return Response(self._refreshing.plan(), media_type="application/json")
 
     def refreshes(self) -> dict[str, Any]:
-        """The records of refreshes, and what stands in the way of the next."""
+        """The records of refreshes, whether one is starting, and the last error."""
         starting, problem = self._refreshing.is_starting(), self._refreshing.problem()
         return {"refreshes": self._refreshing.records(), "starting": starting, "problem": problem}
 
@@ -216,7 +216,7 @@ class RefreshRoutes:
         return {}
 
     def stop(self) -> dict[str, Any]:
-        """Stop the refresh under way."""
+        """Stop the running refresh."""
         self._refreshing.stop()
         return {}
 
@@ -238,14 +238,14 @@ def _jpeg(make: Callable[[], bytes], headers: dict[str, str] = FOR_A_YEAR) -> Re
 
 
 def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, Any]:
-    """Everything that the page shows of an attribute: a column for each property, a row for each
+    """Everything that the page shows of an attribute: columns of properties, with an entry for each
     image, women first.
 
-    ``version`` changes with the picture. ``suspicion``, ``uncertainty`` and ``next`` are of the
-    last ``label_review``, and empty where the label is another one since or was confirmed by
-    someone who looked."""
+    ``version`` changes with the picture. ``predicted``, ``uncertainty``, ``suspicion`` and ``next``
+    are those of the last ``label_review``; ``suspicion`` is empty if the label was changed or
+    confirmed since, ``next`` if the image has a label."""
     problem, values = "", dict[Key, float]()
-    # before the values: a change between the two is shown twice, not lost
+    # read before the values, so that a change between the two is shown twice and not lost
     cursor = max((c.id for c in store.history()), default=0)
     try:
         values = store.values(attribute)
@@ -287,8 +287,8 @@ def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, An
 
 
 def read_review(root: DataRoot, attribute: str) -> pd.DataFrame:
-    """The table that ``label_review`` wrote for an attribute: see ``layout.label_review``;
-    without rows where there is none yet."""
+    """The table that ``label_review`` wrote for an attribute (``REVIEW_COLUMNS``); without rows if
+    there is none yet."""
     try:
         return read_label_review(root.label_review(attribute))
     except FileNotFoundError:
@@ -298,8 +298,8 @@ def read_review(root: DataRoot, attribute: str) -> pd.DataFrame:
 
 
 def example_of(root: DataRoot, store: LabelStore, attribute: str, level: float) -> Key | None:
-    """The labelled image that shows ``level`` best: the one whose out-of-fold prediction is
-    nearest, or the first one."""
+    """The labelled image that shows ``level`` best: the one whose out-of-fold prediction is nearest
+    to it; without a review the first one, without labels None."""
     try:
         values = store.values(attribute)
     except ContractError:
@@ -317,7 +317,8 @@ def example_of(root: DataRoot, store: LabelStore, attribute: str, level: float) 
 
 
 class Refreshing:
-    """Refreshes of a root as processes of their own, and the records that they write."""
+    """Starts and stops refreshes of a root, which are separate processes, and reads their
+    records."""
 
     def __init__(self, root: DataRoot) -> None:
         self._root = root
@@ -325,8 +326,8 @@ class Refreshing:
         self._lock = threading.Lock()
 
     def plan(self) -> bytes:
-        """What a refresh would do, as JSON: see ``gaip3 refresh --dry-run --json``. Raises
-        ``ValueError`` with its complaint."""
+        """The plan of a refresh as JSON: the output of ``gaip3 refresh --dry-run --json``. Raises
+        ``ValueError`` with its error message."""
         try:
             done = subprocess.run(
                 [*self._command(), "--dry-run", "--json"],
@@ -336,16 +337,15 @@ class Refreshing:
             )
         except subprocess.TimeoutExpired as e:
             raise ValueError(
-                "the plan is not worked out after two minutes; the machine may be busy: look again"
-                " later"
+                "the plan is not ready after two minutes; the machine may be busy: try again later"
             ) from e
         if done.returncode:
             raise ValueError(_complaint(done.stderr.decode(errors="replace")))
         return done.stdout.strip().splitlines()[-1]
 
     def start(self, warm_start: bool) -> None:
-        """Start a refresh unless one that was started here is running. Another one is told by
-        the refresh itself."""
+        """Start a refresh. Raises ``ValueError`` if one that was started here is running; one that
+        was started elsewhere is detected by the new refresh itself."""
         with self._lock:
             if self.is_starting():
                 raise ValueError("a refresh is running")
@@ -361,8 +361,8 @@ class Refreshing:
                 )
 
     def stop(self) -> None:
-        """Interrupt the refresh that is running; trainings go on from their checkpoints when it
-        is started again."""
+        """Interrupt the running refresh. Trainings continue from their checkpoints when it is
+        started again. Raises ``ValueError`` if it runs on another machine."""
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             return
@@ -375,11 +375,11 @@ class Refreshing:
             os.kill(int(pid), signal.SIGINT)
 
     def is_starting(self) -> bool:
-        """Whether a refresh that was started here is under way, with or without a record yet."""
+        """Whether a refresh that was started here is running, with or without a record yet."""
         return bool(self._process) and self._process.poll() is None  # type: ignore[union-attr]
 
     def problem(self) -> str:
-        """What the last refresh that was started here complained of."""
+        """The error message of the last refresh that was started here; empty if it did not fail."""
         if self._process and self._process.poll():
             return _complaint(self._root.refresh_log.read_text(encoding="utf-8", errors="replace"))
         return ""
@@ -402,7 +402,7 @@ class Refreshing:
 
 
 def _version(root: DataRoot, gender: str, original: Path) -> int:
-    """Changes with the original and with the resized image, which a refresh makes later."""
+    """A number that changes with the original and with the resized image, which a refresh makes."""
     times = [0]
     for path in (original, root.resized_picture(gender, original.stem)):
         with suppress(OSError):
@@ -412,7 +412,7 @@ def _version(root: DataRoot, gender: str, original: Path) -> int:
 
 def _complaint(text: str) -> str:
     """The lines from click's last ``Error:`` on, or the last line."""
-    lines = text.strip().splitlines() or ["it said nothing"]
+    lines = text.strip().splitlines() or ["it printed nothing"]
     at = max(
         (i for i, line in enumerate(lines) if line.startswith("Error: ")), default=len(lines) - 1
     )

@@ -1,10 +1,10 @@
-"""Who may talk to the pages: this machine alone, or elsewhere whoever holds the token; never
-another web site's script.
+"""Access control of the pages: on loopback only this machine, on other addresses only clients with
+the token; never scripts of other web sites.
 
-An ASGI middleware in front of everything, so that no handler can forget it. On loopback the Host
-header must name loopback (a foreign name that resolves to 127.0.0.1 is an attack); elsewhere a
-token must come with the first request, which becomes a cookie. In both cases a request that a
-page of another origin made is refused, whatever it asks for."""
+It is an ASGI middleware in front of all handlers, so that no handler can omit it. On loopback the
+Host header must name loopback (a foreign name that resolves to 127.0.0.1 is a DNS rebinding
+attack). On other addresses the first request must contain the token, which is then kept in a
+cookie. In both cases requests from pages of another origin are refused."""
 
 import hashlib
 import hmac
@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_BODY = 4_000_000  # bytes of a request; a page's batch of labels takes some thousand
+MAX_BODY = 4_000_000  # bytes of a request; a batch of labels of the page has some thousands
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none';"
@@ -31,7 +31,7 @@ _HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` (a name or an address) is this machine's own interface."""
+    """Whether ``host`` (a name or an address) is a loopback address."""
     if host == "localhost":
         return True
     try:
@@ -41,23 +41,23 @@ def is_loopback(host: str) -> bool:
 
 
 def new_token() -> str:
-    """A token that cannot be guessed."""
+    """A random token of 24 bytes, URL-safe."""
     return secrets.token_urlsafe(24)
 
 
 class Guard:
-    """Let through what comes from our own pages. ``token`` is empty on loopback, and then only
-    loopback names are served.
+    """Passes on only requests from the application's own pages. An empty ``token`` means loopback:
+    only loopback host names are served.
 
-    ``larger`` names the paths that take more than :data:`MAX_BODY`, and how many bytes.
+    ``larger`` maps paths that accept more than :data:`MAX_BODY` to their limits in bytes.
     """
 
     def __init__(
         self, app: ASGIApp, token: str = "", larger: Mapping[str, int] | None = None
     ) -> None:
         self._app, self._token, self._larger = app, token, larger or {}
-        # Cookies know no ports: each server's has a name of its own, or two roots on one machine
-        # would shut each other out.
+        # Cookies are shared by all ports of a host. The name depends on the token, so that servers
+        # of two roots on one machine do not overwrite each other's cookie.
         self._cookie = f"gaip3_{hashlib.sha256(token.encode()).hexdigest()[:12]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +85,7 @@ class Guard:
         await self._app(scope, receive, answer)
 
     def _refusal(self, scope: Scope) -> str:
-        """Why a request is refused; empty when it is not."""
+        """The reason why a request is refused; empty if it is accepted."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._token and not is_loopback(urlsplit(f"//{host}").hostname or ""):
@@ -101,7 +101,7 @@ class Guard:
         if int(headers.get("content-length") or 0) > most or "chunked" in headers.get(
             "transfer-encoding", ""
         ):
-            return f"Requests of more than {most:,} bytes are not taken"
+            return f"Requests of more than {most:,} bytes are not accepted"
         if self._token and not (self._brought_in_query(scope) or self._brought_in_cookie(scope)):
             return "The token is missing or wrong: open the link that gaip3 printed"
         return ""
@@ -115,13 +115,13 @@ class Guard:
         return hmac.compare_digest(given.encode(), self._token.encode())
 
     async def _keep_in_cookie(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the link with the token by the same link without it, so that it stays in no
-        history or screenshot."""
+        """Redirect the link with the token to the same link without it, so that the token appears
+        in no history or screenshot."""
         rest = [
             (k, v) for k, v in parse_qsl(scope["query_string"].decode("latin-1")) if k != "token"
         ]
         response = RedirectResponse(scope["path"] + (f"?{urlencode(rest)}" if rest else ""), 303)
-        # lax: with strict, the link clicked in a mail would come without it. Requests of other
-        # sites' pages are refused anyway.
+        # Lax, since a strict cookie would not be sent for a link clicked in a mail. Requests from
+        # pages of other sites are refused anyway.
         response.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
         await response(scope, receive, send)

@@ -12,8 +12,8 @@ from gaip3_pipeline.web.servers import choose_ports
 
 
 def serve_labels(root: DataRoot, host: str = "127.0.0.1", port: int = 3100) -> None:
-    """Serve the label page of ``root`` on ``host``; beyond loopback with a token, which is part of
-    the printed link.
+    """Serve the label page of ``root`` on ``host``; on addresses other than loopback with a token,
+    which is part of the printed link.
 
     A port in use is replaced by the next free one. Raises
     :class:`~gaip3_pipeline.web.servers.ServerError` when there is none."""
@@ -31,8 +31,8 @@ def serve_labels(root: DataRoot, host: str = "127.0.0.1", port: int = 3100) -> N
     with socket.create_server(
         (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
     ) as listening:
-        # Whoever opens the link from now on is answered: the port is taken, and requests wait for
-        # the server.
+        # The port is bound before the link is printed, so that requests wait for the server to
+        # start.
         print(
             f"Label page: http://{shown}:{port}/{f'?token={token}' if token else ''}\nCtrl-C"
             " stops it.",
@@ -42,12 +42,13 @@ def serve_labels(root: DataRoot, host: str = "127.0.0.1", port: int = 3100) -> N
 
 
 def reachable(host: str) -> str:
-    """``host`` as a link names it: of every interface (``0.0.0.0``, ``::``) the address that
-    other machines reach this one by."""
+    """``host`` as it appears in a link; for all interfaces (``0.0.0.0``, ``::``) the address at
+    which other machines reach this one."""
     if host in ("0.0.0.0", "::"):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                # sends nothing: asks which interface would (RFC 5737's documentation address)
+                # UDP sends nothing here; it selects the interface (a documentation address, RFC
+                # 5737)
                 probe.connect(("192.0.2.1", 9))
                 return str(probe.getsockname()[0])
             except OSError:

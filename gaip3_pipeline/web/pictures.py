@@ -1,9 +1,9 @@
-"""The pictures of the label page: thumbnails, large views and an example of each level, as JPEG
-bytes.
+"""The pictures of the label page as JPEG bytes: thumbnails, large views and an example of each
+level.
 
-Nothing here takes a path: callers look an image up by sex and stem among the root's originals.
-Large views are made from the originals on demand, under the same limits as the pipeline's own
-decoding, and the latest are kept in memory."""
+No path comes from a request: callers look an image up by sex and stem among the root's originals.
+Large views are decoded from the originals on demand, under the limits of the pipeline's own
+decoding, and the last ones are kept in memory."""
 
 import threading
 from collections import OrderedDict
@@ -19,7 +19,7 @@ from gaip3_pipeline.imaging.transform import encode_jpeg, resize
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.settings import Images
 
-LARGE_HEIGHT = 512  # pixels; less where the original has less
+LARGE_HEIGHT = 512  # pixels; less for a smaller original
 KEPT = 256  # pictures in memory, about 20 MB
 QUALITY = 88
 
@@ -34,7 +34,7 @@ class Pictures:
         self._kept: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
 
     def thumbnail(self, gender: str, original: Path) -> bytes:
-        """The resized image, or one made from the original where the pipeline has not made it yet.
+        """The resized image, or one made from the original if the pipeline has not made it yet.
 
         Raises :class:`~gaip3_pipeline.imaging.decode.UnusableImage`.
         """
@@ -49,16 +49,16 @@ class Pictures:
     def large(self, original: Path) -> bytes:
         """The original cut as the pipeline cuts it, at most :data:`LARGE_HEIGHT` pixels high.
 
-        Raises :class:`~gaip3_pipeline.imaging.decode.UnusableImage`, also for what is too large
-        to decode."""
+        Raises :class:`~gaip3_pipeline.imaging.decode.UnusableImage`, also for an original that is
+        too large to decode."""
         return self._keep(
             ("large", original, original.stat().st_mtime_ns),
             lambda: self._from_original(original, LARGE_HEIGHT),
         )
 
     def painted(self, attribute: str, value: float) -> bytes:
-        """A painted face whose ``attribute`` is exactly ``value``, for levels that no labelled
-        photograph shows."""
+        """A painted face whose ``attribute`` is exactly ``value``, for levels without a labelled
+        photograph."""
 
         def make() -> bytes:
             size = self._settings.height
@@ -98,5 +98,5 @@ class Pictures:
 
 
 def _target(height: int, shape: tuple[int, int], crop: float) -> Target:
-    """``height`` and the width that keeps the proportions of ``shape`` (height, width)."""
+    """A target of ``height``, with the aspect ratio of ``shape`` (height, width)."""
     return Target(height, round(height * shape[1] / shape[0]), crop)

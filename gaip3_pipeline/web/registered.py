@@ -1,8 +1,8 @@
-"""Which generators a root has: its own in ``models/`` and the versions in MLflow's registry, found
-by content hash.
+"""The generators of a root: its own in ``models/`` and the versions in MLflow's registry, found by
+content hash.
 
-A generator goes with the detail network that was trained for it; the registry holds both, and
-the network's file names its generator."""
+A detail network belongs to the generator that it was trained for. The registry has both, and the
+network's file names its generator."""
 
 import shlex
 from collections.abc import Callable
@@ -18,8 +18,8 @@ MODEL, DETAIL, MEASURED_BY = "nvae_weights", "detail_weights", "generator_evalua
 
 
 class Generators:
-    """The generators of ``root``; a weights file is hashed again only when it changed, the
-    registry asked once for each version."""
+    """The generators of ``root``. A weights file is hashed again only if it changed; the registry
+    is read only for versions that are not known yet."""
 
     def __init__(self, root: DataRoot) -> None:
         self._root = root
@@ -28,10 +28,10 @@ class Generators:
         self._details: dict[str, tuple[Path, str]] = {}
 
     def find(self, model: str | None, detail: str | None = None) -> Pair:
-        """The generator with the hash ``model``, or the root's own, with its detail network, or the
-        one with the hash ``detail``.
+        """The generator with the hash ``model`` (None: the root's own) and its detail network with
+        the hash ``detail`` (None: the one that the root, or else the registry, has for it).
 
-        Raises :class:`RecipeError` where there is no such pair; the message names it.
+        Raises :class:`RecipeError` if there is no such pair; the message names it.
         """
         own = self._own()
         if model is None:
@@ -59,15 +59,14 @@ class Generators:
                 f"{own.version[:12]} with {(own.detail_version or 'none')[:12]}" if own else "none"
             )
             raise RecipeError(
-                f"wants {named(model, detail)}; this root has {here}, and MLflow's registry no such"
-                " pair"
+                f"needs {named(model, detail)}; this root has {here}, and MLflow's registry has no"
+                " such pair"
             )
         version = detail or next(iter(fitting), None)
         return Pair(folder, model, fitting[version] if version else None, version)
 
     def has_detail(self) -> bool:
-        """Whether the root's own generator has the detail network that was trained for it. Loads
-        neither."""
+        """Whether the root's detail network was trained for its generator. Loads neither."""
         try:
             config = load_config(self._root.detail)
         except FileNotFoundError:
@@ -111,10 +110,10 @@ class Generators:
 
 
 def named(model: str, detail: str | None) -> str:
-    """What messages call a generator, and the detail network with it."""
+    """The name of a generator, and of its detail network, in messages."""
     return f"generator {model[:12]}" + (f" with detail network {detail[:12]}" if detail else "")
 
 
 def command(root: DataRoot) -> str:
-    """What to run to have a generator."""
+    """The command that makes a generator."""
     return f"gaip3 refresh --root {shlex.quote(str(root.path))}"

@@ -1,13 +1,12 @@
-"""Dagster's, MLflow's and the label page for one data root: started, watched and stopped together,
-on loopback only.
+"""The servers of Dagster, MLflow and the label page for one data root: started, watched and stopped
+together, on loopback only.
 
-Five servers, each in a process group of its own: the code server that holds the definitions,
-Dagster's web server and daemon, which share it (so that "Reload" in the page reloads what the
-sensors use as well), MLflow, and the label page with the studio. A sixth process, a small shell
-loop, outlives this one by seconds and ends the groups if this process is killed without a chance to
-do it.
+There are five servers, each in a process group of its own: the code server with the definitions;
+Dagster's web server and its daemon, which share the code server, so that "Reload" on the page also
+reloads what the sensors use; MLflow; and the label page with the studio. A sixth process, a small
+shell loop, ends the groups if this process is killed and cannot do it.
 
-What the pages show does not belong here: it comes from ``definitions`` and ``mlflow_tracking``.
+The content of the pages comes from ``definitions`` and ``mlflow_tracking``, not from here.
 """
 
 import errno
@@ -37,7 +36,7 @@ HOST = "127.0.0.1"
 DEFINITIONS = "gaip3_pipeline.definitions"
 LOCATION = "gaip3_pipeline"
 READY_SECONDS = 240  # MLflow writes its tables on the first start: 37 s on two busy cores
-STOP_SECONDS = 12  # Dagster's processes need 4 s; what is left after this is killed
+STOP_SECONDS = 12  # Dagster's processes need 4 s; processes left after this are killed
 PORTS_TRIED = 50
 
 _WATCHDOG = """
@@ -58,7 +57,7 @@ _LOCATIONS = """{ workspaceOrError { __typename
 
 
 class ServerError(RuntimeError):
-    """A server that could not be started or ended by itself: one line with the remedy."""
+    """A server did not start, or ended unexpectedly; the message is one line with the remedy."""
 
 
 @dataclass
@@ -84,17 +83,17 @@ def serve(
     """Serve Dagster, MLflow and the label page for ``root`` until Ctrl-C, SIGTERM or SIGHUP; then
     no process is left.
 
-    A port in use is replaced by the next free one. ``module`` holds the definitions. A
-    definitions module that does not load is reported and served all the same, since the page can
-    reload it. Raises :class:`ServerError` when a server does not start or ends by itself, or
-    when ``root`` is served already."""
+    A port in use is replaced by the next free one. ``module`` is the module of the definitions. If
+    it does not load, the error is printed and the pages are served nevertheless, since Dagster's
+    page can reload it. Raises :class:`ServerError` if a server does not start or ends unexpectedly,
+    or if ``root`` is served already."""
     ensure_dagster_home(root)
     ports = choose_ports(dagster=dagster_port, mlflow=mlflow_port, label=label_port)
     pages = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
     links = {"Labels": f"{pages['label']}/", "Studio": f"{pages['label']}/#studio"}
     links |= {"Dagster": f"{pages['dagster']}/asset-groups", "MLflow": f"{pages['mlflow']}/"}
-    # Where runs started from the pages find MLflow's page for their links, and the label page both
-    # others. The last one saves 8 processes.
+    # The URLs are for links: of runs to MLflow's page, and of the label page to both others. The
+    # last variable saves 8 processes.
     own = {
         "GAIP3_MLFLOW_URL": pages["mlflow"],
         "GAIP3_DAGSTER_URL": pages["dagster"],
@@ -140,8 +139,8 @@ def serve(
 
 
 def choose_ports(host: str = HOST, **wanted: int) -> dict[str, int]:
-    """For each server the wanted port of ``host``, or the next free one, which is said. Raises
-    :class:`ServerError`."""
+    """For each server the wanted port of ``host``, or the next free one, which is printed. Raises
+    :class:`ServerError` if none of the next 50 is free."""
     chosen: dict[str, int] = {}
     for name, port in wanted.items():
         candidates = range(port, min(port + PORTS_TRIED, 65536))
@@ -151,7 +150,7 @@ def choose_ports(host: str = HOST, **wanted: int) -> dict[str, int]:
         if free is None:
             raise ServerError(
                 f"No free port from {port} to {candidates[-1] if candidates else port} for {name}:"
-                " name another one."
+                " choose another one."
             )
         if free != port:
             _say(f"Port {port} is in use; {name} gets {free}.")
@@ -160,8 +159,8 @@ def choose_ports(host: str = HOST, **wanted: int) -> dict[str, int]:
 
 
 def port_is_free(port: int, host: str = HOST) -> bool:
-    """Whether a server could listen on ``port`` of ``host``. Raises :class:`ServerError` when
-    ``host`` is not of this machine."""
+    """Whether a server could listen on ``port`` of ``host``. Raises :class:`ServerError` if
+    ``host`` is not an address of this machine."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
             0
@@ -175,7 +174,7 @@ def port_is_free(port: int, host: str = HOST) -> bool:
         except OSError as e:
             if e.errno == errno.EADDRNOTAVAIL:
                 raise ServerError(
-                    f"--host {host} is no address of this machine; 0.0.0.0 stands for all of them"
+                    f"--host {host} is not an address of this machine; 0.0.0.0 means all of them"
                 ) from e
             return False
         return True
@@ -184,8 +183,8 @@ def port_is_free(port: int, host: str = HOST) -> bool:
 def _commands(
     root: DataRoot, folder: Path, ports: dict[str, int], module: str
 ) -> dict[str, list[str]]:
-    """The servers in the order in which they start. The code server listens on a socket that
-    only this user can open."""
+    """The command of each server, in the order of their start. The code server listens on a socket
+    that only this user can open."""
     code, workspace = servers_files(folder)
     location = {"host": "localhost", "socket": str(code), "location_name": LOCATION}
     workspace.write_text(json.dumps({"load_from": [{"grpc_server": location}]}), encoding="utf-8")
@@ -216,7 +215,8 @@ def _commands(
 
 @contextmanager
 def _only_one(root: DataRoot, links: dict[str, str]) -> Iterator[None]:
-    """Two daemons on one storage would run every sensor twice."""
+    """Hold the root's lock, since two daemons on one storage would run every sensor twice. Raises
+    :class:`ServerError` if another process holds it."""
     root.ui_lock.parent.mkdir(parents=True, exist_ok=True)
     with root.ui_lock.open("a+", encoding="utf-8") as lock:
         try:
@@ -237,9 +237,9 @@ def _only_one(root: DataRoot, links: dict[str, str]) -> Iterator[None]:
 def _stop_requests() -> Iterator[threading.Event]:
     """An event that Ctrl-C, SIGTERM and SIGHUP set.
 
-    A handler of ours also makes the children start with the default action: a shell that ran
-    this in the background ignores SIGINT, and Dagster takes over for SIGTERM whatever it finds
-    there."""
+    Installing handlers also makes child processes start with the default actions. Without it they
+    would inherit an ignored SIGINT from a shell that runs this command in the background, and
+    Dagster keeps for SIGTERM the action that it inherits."""
     stop = threading.Event()
 
     def request(_signal: int, _frame: FrameType | None) -> None:
@@ -258,7 +258,7 @@ def _stop_requests() -> Iterator[threading.Event]:
 
 @contextmanager
 def _watchdog(folder: str) -> Iterator[Any]:
-    """A function that starts a process group, which is ended even when this process is killed."""
+    """A function that starts a process group; the group is ended even if this process is killed."""
     watchdog = subprocess.Popen(
         ["/bin/sh", "-c", _WATCHDOG, folder],
         stdin=subprocess.PIPE,
@@ -311,13 +311,14 @@ def _check_alive(servers: list[Server]) -> None:
             lines = server.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             last = lines[-1] if lines else "it printed nothing"
             raise ServerError(
-                f"The {server.name} server ended with code {server.process.returncode}: {last} (all"
-                f" of it: {server.log})"
+                f"The {server.name} server ended with code {server.process.returncode}: {last}"
+                " (full"
+                f" log: {server.log})"
             )
 
 
 def _stop(servers: list[Server]) -> None:
-    """End every group: SIGTERM, then SIGKILL for what is left."""
+    """End every group by SIGTERM, then the remaining processes by SIGKILL."""
     for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5)):
         groups = _living_groups(servers)
         for group in groups:
@@ -328,8 +329,8 @@ def _stop(servers: list[Server]) -> None:
 
 
 def _living_groups(servers: list[Server]) -> set[int]:
-    """The groups that still have a process. Zombies don't count: in a container nobody may
-    collect them."""
+    """The groups that still have a process. Zombies are not counted, since in a container no
+    process may collect them."""
     for server in servers:
         server.process.poll()
     mine = {server.process.pid for server in servers}
@@ -353,7 +354,7 @@ def _dagster_ready(port: int) -> bool:
 
 
 def _load_errors(port: int) -> list[str]:
-    """What keeps the definitions from loading, the root cause of each location."""
+    """The errors that keep the definitions from loading: the root cause of each location."""
     problems = [entry["locationOrLoadError"] for entry in _locations(port)]
     return [
         ((problem.get("errorChain") or [{"error": problem}])[-1]["error"]["message"]).strip()
@@ -369,11 +370,12 @@ def _locations(port: int) -> list[dict[str, Any]]:
 
 
 def _get(url: str, body: dict[str, str] | None = None) -> bytes | None:
-    """The answer to a GET, or to a POST of ``body``; None when there is none yet. Proxies of the
-    environment are not asked.
+    """The answer to a GET, or to a POST of ``body``; None if there is none yet. Proxies of the
+    environment are not used.
 
-    On a port where nobody listens yet, Linux may connect the caller to itself (the system picks
-    that very port for its side): then the "answer" is the request, which is no HTTP answer."""
+    On a port without a listener, Linux may connect the caller to itself, if it selects the same
+    port for its own side. The "answer" is then the request itself, which is not a valid HTTP
+    response."""
     request = urllib.request.Request(
         url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"}
     )

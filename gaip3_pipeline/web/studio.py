@@ -1,6 +1,7 @@
-"""The studio's routes: faces, retouching, photographs, downloads. What they ask of the generator
-waits for its turn (``turns``) and is answered by a process of its own (``studio_process``), so
-that the label page is never kept waiting."""
+"""The studio's routes: faces, retouching, photographs, downloads.
+
+Requests to the generator are queued (``turns``) and answered by a separate process
+(``studio_process``), so that the label page never waits for them."""
 
 import asyncio
 import base64
@@ -36,8 +37,8 @@ Model = Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")]  # a content hash
 
 
 class Asked(BaseModel):
-    """What all requests say: whose turn it is, and of which generator, the root's own where none
-    is named."""
+    """The fields of all requests: the browser tab and pane that ask, and the generator, by default
+    the root's own."""
 
     tab: Name
     pane: Name
@@ -45,26 +46,26 @@ class Asked(BaseModel):
 
 
 class Faces(Asked):
-    """Faces to be drawn in one turn."""
+    """A request to draw faces in one turn."""
 
     faces: Annotated[list[Face], Field(min_length=1, max_length=TURN)]
 
 
 class Retouching(Faces):
-    """Faces to be retouched, and how freely."""
+    """A request to retouch faces with a fidelity."""
 
     fidelity: Annotated[float, Field(gt=0, le=1)]
 
 
 class Picture(Asked):
-    """Faces of one picture."""
+    """A request for one picture of several faces."""
 
     faces: Annotated[list[Face], Field(min_length=1, max_length=FACES)]
 
 
 def slider_range(root: DataRoot, attribute: str) -> list[float]:
-    """The least and the greatest of a value that the root's generator takes; 0 and 1 of one made
-    before that was kept."""
+    """The least and the greatest value that the root's generator supports; 0 and 1 if its figures
+    do not name them."""
     figures = read_figures(root, "nvae_weights")
     return [figures.get(f"from_{attribute}", 0.0), figures.get(f"to_{attribute}", 1.0)]
 
@@ -92,7 +93,7 @@ class StudioRoutes:
         await self._process.close()
 
     def about(self) -> dict[str, Any]:
-        """What the page needs before the first face; loads nothing."""
+        """The settings and abilities that the page needs before the first face; loads no model."""
         settings, root = load(self._root), self._root
         inputs = [root.feature_extractor, *(root.input_model(a) for a in ATTRIBUTES)]
         lies = root.aggregate_posterior.exists() or settings.retouch.method != TRANSPORT
@@ -128,8 +129,8 @@ class StudioRoutes:
     async def photograph(
         self, request: Request, tab: Name, pane: Name, model: Model = None
     ) -> Response:
-        """The face of a photograph, which is the body of the request, or those of a picture that
-        was downloaded here."""
+        """The face of a photograph, which is the body of the request; for a downloaded picture of
+        the studio, the faces of its recipe."""
         async with self._uploading:
             return await self._ask(
                 Asked(tab=tab, pane=pane, model=model), {"do": "photograph"}, await request.body()
@@ -155,8 +156,8 @@ class StudioRoutes:
         prior: Literal["standard", "aggregate"] = "standard",
         values: Annotated[str, Query(max_length=200)] = ",,,,",
     ) -> Response:
-        """A zip of ``n`` pictures and their table as the contract of samples has it; values are
-        five numbers or nothings by commas."""
+        """A zip of ``n`` pictures and their table, in the format of the samples. ``values``: five
+        numbers separated by commas; a missing one is chosen by the seed."""
         own = [float(v) if v else None for v in values.split(",")]
         ways: dict[str, Any] = {
             "temperature": temperature,
@@ -168,7 +169,7 @@ class StudioRoutes:
         first = await self._ask(
             Asked(tab=tab, pane="zip"), {"do": "samples", "faces": _dumped(drawn[:1])}
         )
-        if first.status_code != 200:  # said now: once the zip has begun, it can only be broken off
+        if first.status_code != 200:  # once the zip has begun, an error can only abort it
             return first
         headers = {"Content-Disposition": f'attachment; filename="faces-{seed}-{n}.zip"'}
         return StreamingResponse(
@@ -176,7 +177,7 @@ class StudioRoutes:
         )
 
     async def _zipped(self, tab: str, faces: list[Face]) -> AsyncIterator[bytes]:
-        """The zip turn by turn: never more than one turn's pictures are in memory."""
+        """The zip, turn by turn, so that the pictures of only one turn are in memory."""
         out, pane = _Stream(), uuid.uuid4().hex
         rows: list[dict[str, Any]] = []
         with zipfile.ZipFile(out, "w") as archive:  # JPEGs do not compress
@@ -189,7 +190,7 @@ class StudioRoutes:
                 while (answer := await self._ask(asked, head)).status_code == 503:
                     await asyncio.sleep(1)
                 if answer.status_code != 200:
-                    # a zip that lacks pictures must not look whole
+                    # abort, since a zip that lacks pictures must not seem complete
                     raise RuntimeError(bytes(answer.body).decode())
                 made = json.loads(bytes(answer.body))
                 for face, values, jpeg in zip(some, made["values"], made["jpegs"], strict=True):
@@ -215,11 +216,11 @@ class StudioRoutes:
                 asked.tab, asked.pane, (head | {"model": asked.model}, body)
             )
         except Replaced:
-            # nobody waits for it any more; a 4xx would fill the browser's console
+            # the page ignores this answer; a 4xx would fill the browser's console
             return Response(status_code=204)
         except Busy:
             return JSONResponse(
-                {"detail": "too many pictures are asked for at the same time: try again"},
+                {"detail": "too many pictures are requested at the same time: try again"},
                 503,
                 {"Retry-After": "1"},
             )
@@ -232,7 +233,7 @@ class StudioRoutes:
 
 
 class _Stream(io.RawIOBase):
-    """What a zip is written to, to be taken away piece by piece."""
+    """A stream that a zip is written to and that is read out piece by piece."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

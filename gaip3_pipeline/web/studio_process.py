@@ -1,9 +1,9 @@
-"""The process that holds the generator for the studio: what it is asked over a pipe, and how it is
-started and ended.
+"""The process that holds the generator for the studio: its start and end, and the protocol over its
+pipes.
 
-A process and not a thread: importing TensorFlow holds the interpreter's lock for seconds and
-would stop the label page meanwhile, a generator that runs out of memory must not take the label
-page with it, and a process gives all memory back when nobody uses the studio. Messages are a
+It is a process and not a thread for three reasons: importing TensorFlow holds the interpreter's
+lock for seconds and would block the label page, a generator that runs out of memory must not end
+the label page, and a process returns all its memory when nobody uses the studio. A message is a
 head in JSON and a body of bytes; nothing is pickled."""
 
 import asyncio
@@ -42,7 +42,7 @@ _FACES = TypeAdapter(list[Face])
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as HTTP sends it on."""
+    """An HTTP answer."""
 
     status: int
     media_type: str
@@ -50,8 +50,8 @@ class Answer:
 
 
 class StudioProcess:
-    """The process, from the side of the server: started by the first question, ended after some
-    minutes without one."""
+    """The process as the server uses it: started by the first question, ended after ``IDLE``
+    seconds without one."""
 
     def __init__(self, root: DataRoot) -> None:
         self._root = root
@@ -60,12 +60,12 @@ class StudioProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether questions are answered at once, without loading anything first."""
+        """Whether the process runs, so that a question does not have to start it."""
         return self._process is not None and self._process.returncode is None
 
     async def ask(self, question: tuple[dict[str, Any], bytes]) -> Answer:
-        """The answer to a head and a body; one question at a time. A process that died is
-        started anew by the next question."""
+        """The answer to a question, which is a head and a body; one at a time. If the process died,
+        the next question starts it again."""
         head, body = question
         if self._idle:
             self._idle.cancel()
@@ -82,16 +82,16 @@ class StudioProcess:
             process.stdin.write(_LENGTHS.pack(len(text), len(body)) + text + body)
             await process.stdin.drain()
             lengths = _LENGTHS.unpack(await process.stdout.readexactly(_LENGTHS.size))
-            told, answer = [await process.stdout.readexactly(n) for n in lengths]
+            header, answer = [await process.stdout.readexactly(n) for n in lengths]
         except (OSError, asyncio.IncompleteReadError):
             await self.close()
-            said = (
-                "the process that holds the generator has ended, perhaps for lack of memory; the"
-                " next picture starts it again"
+            message = (
+                "the process of the generator has ended, perhaps because memory ran out; the next"
+                " picture starts it again"
             )
-            return _complaint(500, said)
+            return _complaint(500, message)
         self._idle = asyncio.get_running_loop().call_later(IDLE, self._end)
-        return Answer(**json.loads(told), body=answer)
+        return Answer(**json.loads(header), body=answer)
 
     async def close(self) -> None:
         """End the process."""
@@ -104,11 +104,11 @@ class StudioProcess:
         process, self._process = self._process, None
         if process:
             with suppress(ProcessLookupError):
-                process.kill()  # it writes nothing that could be cut off
+                process.kill()  # safe, since it writes no files
 
 
 class _Work:
-    """What the process does: a method for each ``do`` of a head."""
+    """The work of the process: a method for each value of ``do`` in a head."""
 
     def __init__(self, root: DataRoot) -> None:
         self._root = root
@@ -116,7 +116,7 @@ class _Work:
         self._studios: OrderedDict[Pair, Studio] = OrderedDict()
 
     def answer(self, head: dict[str, Any], body: bytes) -> Answer:
-        """The answer to a question; a mistake of the one who asks is one line."""
+        """The answer to a question; an error of the request is reported in one line."""
         try:
             return getattr(self, head["do"])(head, body)
         except (RecipeError, UnusableImage, ContractError) as e:
@@ -134,17 +134,17 @@ class _Work:
         """Faces with all their values, and their pictures."""
         studio = self._studio(head)
         faces = studio.resolved(_FACES.validate_python(head["faces"]))
-        return _told(studio, faces)
+        return _faces_answer(studio, faces)
 
     def retouch(self, head: dict[str, Any], _body: bytes) -> Answer:
         """As :meth:`faces`, retouched."""
         studio = self._studio(head)
         faces, reasons = studio.retouched(_FACES.validate_python(head["faces"]), head["fidelity"])
-        return _told(studio, faces, reasons=reasons)
+        return _faces_answer(studio, faces, reasons=reasons)
 
     def photograph(self, head: dict[str, Any], body: bytes) -> Answer:
-        """As :meth:`faces`, of a photograph, and what was cut out of it; of a picture of the
-        studio the faces that it shows."""
+        """As :meth:`faces`, for the face of a photograph, with the cropped photograph; for a
+        picture of the studio, the faces of its recipe."""
         studio, recipe = self._studio(head), recipe_in(body)
         if recipe:
             theirs, ours = (
@@ -155,14 +155,14 @@ class _Work:
                 None,
                 studio.pair.detail_version,
             ):
-                other = f"{theirs} drew it, and the studio has {ours}"
+                other = f"this picture was drawn by {theirs}, and the studio has {ours}"
                 raise RecipeError(
-                    f"{other}: gaip3 generate --from draws it again where MLflow's registry has"
-                    " that pair"
+                    f"{other}: gaip3 generate --from draws it again if MLflow's registry has that"
+                    " pair"
                 )
-            return _told(studio, studio.resolved(recipe.faces))
+            return _faces_answer(studio, studio.resolved(recipe.faces))
         cut, face = studio.photograph(body)
-        return _told(studio, [face], cut=_data_url(write_png(cut), "png"))
+        return _faces_answer(studio, [face], cut=_data_url(write_png(cut), "png"))
 
     def png(self, head: dict[str, Any], _body: bytes) -> Answer:
         """One PNG with its recipe."""
@@ -171,7 +171,7 @@ class _Work:
         )
 
     def samples(self, head: dict[str, Any], _body: bytes) -> Answer:
-        """Faces with all their values, and JPEGs as the samples are."""
+        """Faces with all their values, and JPEGs of the quality of the samples."""
         from gaip3_pipeline.imaging.transform import encode_jpeg
         from gaip3_pipeline.sampling.draw import JPEG_QUALITY
 
@@ -208,7 +208,7 @@ def _shown(version: ModelVersion) -> dict[str, Any]:
     }
 
 
-def _told(studio: "Studio", faces: list[Face], **more: Any) -> Answer:
+def _faces_answer(studio: "Studio", faces: list[Face], **more: Any) -> Answer:
     pictures = [_data_url(write_png(p), "png") for p in studio.pictures(faces)]
     dumped = [face.model_dump(exclude_none=True) for face in faces]
     groups = [f"{h}×{w}" for h, w, _ in studio.nvae.latent_shapes]
@@ -236,22 +236,22 @@ def _complaint(status: int, text: str) -> Answer:
 
 
 def serve(root: DataRoot, questions: BinaryIO, answers: BinaryIO) -> None:
-    """Answer ``questions`` until there are no more of them."""
+    """Answer ``questions`` until their stream ends."""
     work = _Work(root)
     while lengths := questions.read(_LENGTHS.size):
         head, body = (questions.read(n) for n in _LENGTHS.unpack(lengths))
         answer = work.answer(json.loads(head), body)
-        told = json.dumps({"status": answer.status, "media_type": answer.media_type}).encode()
-        answers.write(_LENGTHS.pack(len(told), len(answer.body)) + told + answer.body)
+        header = json.dumps({"status": answer.status, "media_type": answer.media_type}).encode()
+        answers.write(_LENGTHS.pack(len(header), len(answer.body)) + header + answer.body)
         answers.flush()
 
 
 def main() -> None:
     """Serve the root of the first argument over standard input and output."""
-    # Ctrl-C in a terminal is for the server, which ends this process
+    # Ctrl-C in a terminal also reaches this process; the server ends it instead
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not end up between the answers
+    os.dup2(2, 1)  # what libraries print goes to standard error, not between the answers
     serve(DataRoot(Path(sys.argv[1])), sys.stdin.buffer, answers)
 
 

@@ -1,10 +1,9 @@
-"""Fair turns at the one generator of a root: round robin over browser tabs, and the newest request
-of a tab's pane only.
+"""A fair queue for the generator of a root: round robin over browser tabs, and only the newest
+request of each pane of a tab.
 
-A slider that moves sends more requests than can be followed. Of those of one pane of a tab, one
-waits at most: a newer one takes its place, and the older one is answered at once. So a tab never
-waits for what nobody wants to see any more, and no tab waits for more than one request of each
-other tab."""
+A moving slider sends more requests than can be answered. At most one request of each pane waits: a
+newer one replaces it, and the older one is answered at once. So no tab waits for outdated requests,
+and between two turns of a tab every other tab has at most one."""
 
 import asyncio
 from collections import OrderedDict
@@ -12,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-MOST = 64  # requests that wait, which bounds memory whatever the number of tabs
+MOST = 64  # waiting requests; bounds the memory for any number of tabs
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -33,7 +32,8 @@ class _Waiting(Generic[Request, Answer]):
 
 
 class Turns(Generic[Request, Answer]):
-    """Requests that wait for ``work``, which does one at a time. To be used in one event loop."""
+    """A queue of requests for ``work``, which handles one at a time. Use it in one event loop
+    only."""
 
     def __init__(self, work: Callable[[Request], Awaitable[Answer]]) -> None:
         self._work = work
@@ -41,14 +41,14 @@ class Turns(Generic[Request, Answer]):
         self._worker: asyncio.Task[None] | None = None
 
     async def ask(self, tab: str, pane: str, request: Request) -> Answer:
-        """What ``work`` says of ``request`` when its turn has come. Raises :class:`Replaced`,
-        :class:`Busy` and what ``work`` raises."""
+        """The answer of ``work`` to ``request``. Raises :class:`Replaced`, :class:`Busy` and what
+        ``work`` raises."""
         if pane not in self._tabs.get(tab, ()) and sum(map(len, self._tabs.values())) >= MOST:
             raise Busy
         waiting = _Waiting(request, asyncio.get_running_loop().create_future())
         panes = self._tabs.setdefault(tab, OrderedDict())
         older = panes.get(pane)
-        # in the older one's place: who asks often must not wait longer for it
+        # it keeps the place of the older one, so that frequent requests do not lengthen the wait
         panes[pane] = waiting
         if older and not older.answer.done():
             older.answer.set_exception(Replaced())
@@ -64,11 +64,11 @@ class Turns(Generic[Request, Answer]):
                 self._tabs.move_to_end(tab)
             else:
                 del self._tabs[tab]
-            if waiting.answer.done():  # whoever asked has gone
+            if waiting.answer.done():  # the client has gone
                 continue
             try:
                 answer = await self._work(waiting.request)
-            except Exception as e:  # the one who asked is told, the others have their turns
+            except Exception as e:  # goes to the client that asked; the queue continues
                 if not waiting.answer.done():
                     waiting.answer.set_exception(e)
             else:

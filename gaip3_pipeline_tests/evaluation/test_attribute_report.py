@@ -1,4 +1,4 @@
-"""What the report of the five values says of predictions whose errors are known."""
+"""The report of the five values, for predictions with known errors."""
 
 import numpy as np
 import pandas as pd
@@ -81,7 +81,7 @@ def test_an_interval_holds_the_figure_repeats_itself_and_narrows_with_more_label
     assert np.diff(found[2]) < 0.5 * np.diff(found[0])
 
 
-def test_an_interval_of_nothing_is_no_number():
+def test_an_interval_without_labels_is_nan():
     assert np.isnan(bootstrap_interval(mean_absolute_error, np.zeros(0), np.zeros(0))).all()
 
 
@@ -106,12 +106,12 @@ def test_each_level_has_its_mean_prediction_error_and_recall():
     ) == (0.5, 1.0, 2)
 
 
-def test_exact_labels_are_taken_by_the_nearest_quarter():
+def test_labels_of_many_values_are_grouped_by_the_nearest_quarter():
     assert list(levels_of(np.array([0.0, 0.3, 1.0]))) == [0.0, 0.3, 1.0]
     assert set(levels_of(np.linspace(0, 1, 101))) == {0.0, 0.25, 0.5, 0.75, 1.0}
 
 
-def test_honest_deviations_hold_two_thirds_and_grow_with_the_errors():
+def test_calibrated_deviations_hold_two_thirds_of_the_labels_and_grow_with_the_errors():
     honest = by_name(uncertainty_rows("eyes", labels(4000)))
     assert honest["all", "within_one"][0] == pytest.approx(0.683, abs=0.03)
     assert honest["all", "within_two"][0] == pytest.approx(0.954, abs=0.02)
@@ -131,7 +131,7 @@ def test_the_sets_are_compared_by_their_originals_alone():
     assert found["d1", "mean"][3] == 2
 
 
-def test_an_original_with_a_label_counts_by_what_a_model_says_that_did_not_see_it():
+def test_a_labelled_original_counts_with_its_out_of_fold_prediction():
     table = final()
     known = pd.DataFrame(
         {"key": ["d2_female/c", "d2_male/x"], "predicted": [0.6, 0.0], "uncertainty": [0.4, 0.9]}
@@ -144,7 +144,7 @@ def test_an_original_with_a_label_counts_by_what_a_model_says_that_did_not_see_i
     assert list(table.eyes) == [0.5] * 8
 
 
-def test_a_background_that_follows_the_picture_moves_as_the_transform_does():
+def test_a_background_that_follows_the_brightness_changes_as_the_transform_does():
     table = final(move=0.1)
     pairs = brightness_pairs(table, "background", [])
     assert len(pairs) == 4
@@ -158,10 +158,10 @@ def test_a_background_that_follows_the_picture_moves_as_the_transform_does():
         assert (part, "transform") not in found
 
 
-def test_pairs_that_the_model_learned_from_do_not_speak_for_new_pictures():
+def test_pairs_that_the_model_was_trained_on_are_reported_separately():
     table = final(move=0.1)
     is_labelled = table.original.str.startswith("d2")
-    # of the labelled pairs nothing moves, as the model was told
+    # labelled pairs do not change, as if the model had been trained on them
     table.loc[is_labelled, "mouth"] = 0.5
     labelled = table.original[is_labelled].unique()
     found = by_name(brightness_rows("mouth", brightness_pairs(table, "mouth", labelled)))

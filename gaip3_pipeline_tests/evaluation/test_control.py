@@ -1,5 +1,5 @@
-"""Control figures say what a generator's sliders do: perfect ones, idle ones and ones that move
-another value with them."""
+"""Control figures of sliders that are perfect, that have no effect, and that move another value
+too."""
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,8 @@ VALUES = np.linspace(0.0, 1.0, STEPS)
 
 
 def sweeps_measured_as(measure):
-    """Sweeps of grey pictures of six brightnesses; ``measure(asked)`` gives what the evaluators
-    say of each."""
+    """Sweeps of grey pictures of six brightnesses; ``measure(asked)`` gives the evaluators'
+    predictions."""
     rng = np.random.default_rng(0)
     asked = np.broadcast_to(rng.random((1, FACES, 1, 5)), (5, FACES, len(VALUES), 5)).copy()
     for i in range(5):

@@ -1,4 +1,4 @@
-"""Distances are small between pictures of one kind and grow with what sets two kinds apart."""
+"""Distances are small between pictures of one kind and grow with the difference of two kinds."""
 
 import cv2
 import numpy as np

@@ -1,5 +1,5 @@
-"""Fresh judges tell what differs, find nothing where nothing differs, and say when they cannot
-be believed."""
+"""Fresh judges detect a difference, find none where there is none, and report when they are not
+valid."""
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ def soft(pictures: np.ndarray, sigma: float) -> np.ndarray:
     return np.stack([cv2.GaussianBlur(p, (0, 0), sigma) for p in pictures])
 
 
-def test_both_makes_tell_soft_pictures_at_full_size_and_lose_them_at_a_quarter(
+def test_both_makes_detect_soft_pictures_at_full_size_and_not_at_a_quarter(
     faces: np.ndarray,
 ) -> None:
     groups = np.arange(N)
@@ -45,8 +45,8 @@ def test_both_makes_tell_soft_pictures_at_full_size_and_lose_them_at_a_quarter(
 
 
 def test_twins_are_never_on_both_sides_of_a_fold(faces: np.ndarray) -> None:
-    # A judge that saw a twin could know it again: with equal twins learned by heart it would tell
-    # two halves of one kind.
+    # A judge that was trained on a twin could recognise the other: by memorising twins it would
+    # separate two halves of the same pictures.
     twice = np.concatenate([faces[:N], faces[:N]])
     seen: list[tuple[set[int], set[int]]] = []
     names = np.tile(np.arange(N), 2)
@@ -67,7 +67,7 @@ def test_twins_are_never_on_both_sides_of_a_fold(faces: np.ndarray) -> None:
     assert all(not held_out & learned for held_out, learned in seen)
 
 
-def test_judges_of_soft_samples_count_and_a_judge_of_nothing_does_not(
+def test_judges_that_detect_soft_samples_are_valid_and_failed_controls_are_named(
     faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SEEDS", "HALVINGS"):  # each is a training
@@ -84,8 +84,8 @@ def test_judges_of_soft_samples_count_and_a_judge_of_nothing_does_not(
     believable = figures | {f"judge_{make}_nothing_{size}": 0.5 for make in MAKES for size in SIZES}
     believable |= {f"judge_{make}_tells_blur": 0.95 for make in MAKES}
     assert unbelievable(believable) == []
-    [said] = unbelievable(believable | {"judge_network_tells_blur": 0.7})
-    assert said.startswith("network: AUC 0.700 of photographs blurred")
+    [reason] = unbelievable(believable | {"judge_network_tells_blur": 0.7})
+    assert reason.startswith("network: AUC 0.700 of photographs blurred")
     assert (
         len(
             unbelievable(
@@ -97,7 +97,7 @@ def test_judges_of_soft_samples_count_and_a_judge_of_nothing_does_not(
     )
 
 
-def test_no_judge_is_asked_with_too_few_pictures_for_its_folds(faces: np.ndarray) -> None:
+def test_too_few_pictures_for_the_folds_are_refused(faces: np.ndarray) -> None:
     with pytest.raises(ValueError, match="too few"):
         told_apart(
             side_of(faces[:4], np.arange(4)),

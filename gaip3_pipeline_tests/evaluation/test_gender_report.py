@@ -1,4 +1,4 @@
-"""What the curation report says of images whose scores are known."""
+"""The curation report, for images with known scores."""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from gaip3_pipeline.imaging.contact_sheet import MAX_BYTES
 from gaip3_pipeline.imaging.transform import brightness_ratio
 from gaip3_pipeline.metrics.intervals import wilson_interval
 
-SCORES = {  # of originals, as float32 has them; a copy scores a tenth of the odds
+SCORES = {  # P(female) of originals in float32; a copy has a tenth of the odds
     "female/sure": 0.99999,
     "female/near": 0.999,
     "female/man": 0.01,
@@ -87,17 +87,17 @@ def test_what_is_kept_is_counted_by_folder_and_kind():
     assert kept["male"]["originals_kept"] == 0
 
 
-def test_pictures_that_belong_into_the_other_folder_are_listed_most_suspicious_first():
+def test_pictures_that_belong_in_the_other_folder_are_listed_most_suspicious_first():
     scored = scored_images(probabilities())
     labelled = scored[scored.is_original & (scored.folder != "10k-images")]
     listed = suspected_folders(labelled, temperature=2.0)
     assert list(listed.path) == ["resized/male/woman.jpg", "resized/female/man.jpg"]
-    odds = np.sqrt(0.99995 / 0.00005)  # a temperature of 2 takes the root of the odds
+    odds = np.sqrt(0.99995 / 0.00005)  # a temperature of 2 is the square root of the odds
     assert listed.suspicion.iloc[0] == pytest.approx(odds / (1 + odds), abs=1e-4)
     assert listed.prob_female.iloc[1] == pytest.approx(0.01)
 
 
-def test_a_copy_is_held_against_its_original():
+def test_a_copy_is_compared_with_its_original():
     pairs = brightness_pairs(scored_images(probabilities()), 0.9999)
     np.testing.assert_allclose(pairs.change, np.log(0.1))
     assert set(pairs.ratio[pairs.folder == "male"]) == {
@@ -113,7 +113,7 @@ def test_a_copy_is_held_against_its_original():
     ) == (0.0, 0.5, 2)
 
 
-def test_each_accepted_male_is_shown_and_misses_lie_next_to_the_rule():
+def test_each_accepted_male_is_shown_and_near_misses_are_next_to_the_threshold():
     scored, seen = scored_images(probabilities()), []
     sheets = rule_sheets(
         scored, manifest(), 0.9999, lambda path: (seen.append(path), grey(path))[1]

@@ -1,5 +1,4 @@
-"""Planted wrong labels come first, and what is chosen to be labelled next is new, varied and
-rare."""
+"""Planted wrong labels rank first, and the images to label next are unlabelled, varied and rare."""
 
 import numpy as np
 import pandas as pd
@@ -83,11 +82,11 @@ def test_images_without_a_label_are_ranked_from_1_and_not_suspected(painted):
     assert (table.uncertainty > 0).all()
 
 
-def test_a_residual_is_weighed_against_what_may_be_expected_there():
+def test_a_residual_is_compared_with_those_of_similar_predictions():
     rng = np.random.default_rng(1)
     predicted = np.repeat([0.1, 0.9], 100)
     values = np.clip(predicted + rng.normal(0, np.repeat([0.02, 0.2], 100)), 0, 1)
-    # as far off: plain where labels agree, usual where they don't
+    # equally far off: unusual where labels agree, usual where they vary
     values[0], values[100] = 0.35, 0.65
     review = review_labels(values, predicted, np.ones(200))
     assert review.suspicion[0] > 3 * review.suspicion[100]
@@ -95,7 +94,7 @@ def test_a_residual_is_weighed_against_what_may_be_expected_there():
     assert review.expected_wrong == pytest.approx(review.suspicion.sum())
 
 
-def test_the_models_own_uncertainty_excuses_a_label():
+def test_a_label_is_less_suspicious_where_the_model_is_uncertain():
     predicted, values, variance = np.full(100, 0.5), np.full(100, 0.5), np.ones(100)
     values[:50] += 0.1
     values[[0, 1]] = 0.9
@@ -116,14 +115,14 @@ def test_chosen_images_differ_from_one_another():
     assert {round(at[i]) for i in first} == {0, 5, 10}
 
 
-def test_an_image_that_speaks_for_many_comes_before_a_lone_one():
-    # two candidates, and three more images whose values are wanted
+def test_an_image_like_many_others_comes_before_one_unlike_all():
+    # two candidates, and three more images whose values are to be predicted
     at = np.array([0.0, 20.0, 0.3, -0.3, 0.2])
     covariance = np.exp(-np.square(at[:2, None] - at[None]))
     assert choose_next(covariance, 0.1, np.ones(2), 2).tolist() == [0, 1]
 
 
-def test_rare_levels_are_sought():
+def test_images_of_rare_levels_come_first():
     values = np.r_[np.full(95, 1.0), np.full(5, 0.0)]
     weight = rarity(values, np.array([1.0, 0.5, 0.0]))
     assert weight[0] < weight[2] < weight[1]
@@ -141,7 +140,7 @@ def test_images_whose_lids_are_least_open_come_first(painted):
     opening, values = np.full(N, 0.3), np.array([face.eyes for face in faces])
     values[::3] = np.nan
     labelled = np.isfinite(values)
-    # of 4 there is a label, and 12 is as open as most
+    # row 4 has a label, and row 12 is as open as most
     opening[[3, 4, 9, 12, 15]] = 0.15, 0.05, 0.1, 0.29, 0.2
     first = half_closed(opening, labelled)
     assert first.tolist() == [9, 3, 15]

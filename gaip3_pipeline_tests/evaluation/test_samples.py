@@ -1,5 +1,4 @@
-"""Fresh samples are compared with held-out pictures, and with those that were learned from for
-copies."""
+"""Fresh samples are compared with held-out pictures and, to find copies, with training pictures."""
 
 import numpy as np
 import pytest
@@ -35,7 +34,7 @@ def pictures():
     ), rng.random((2 * N, 5))
 
 
-def test_samples_that_were_learned_by_heart_mirrored_are_found(model, pictures):
+def test_mirrored_copies_of_training_pictures_are_found(model, pictures):
     images, values = pictures
     learned = np.arange(2 * N) < N
     drawn, _ = draw_fresh(model, values.astype(np.float32), N // 2, SETTINGS)
@@ -51,14 +50,12 @@ def test_samples_that_were_learned_by_heart_mirrored_are_found(model, pictures):
     assert nearest_sheet(fresh)[:2] == b"\xff\xd8"
 
 
-def test_the_figures_have_their_floors_and_a_root_without_held_out_pictures_has_none(
-    model, pictures
-):
+def test_the_figures_have_baselines_and_there_are_none_without_held_out_pictures(model, pictures):
     images, values = pictures
     values = values.astype(np.float32)
     fresh = evaluate_samples(model, images, values, np.arange(2 * N) < N, SETTINGS)
     assert fresh is not None
-    assert len(fresh.images) == len(fresh.plain) == N  # of which judges see all
+    assert len(fresh.images) == len(fresh.plain) == N  # judges see all of them
     assert fresh.figures["fd_n"] == N // 2
     for name in ("fd_random", "kid_pixels", "swd", "coverage"):
         assert {f"{name}_samples", f"{name}_real"} <= set(fresh.figures)

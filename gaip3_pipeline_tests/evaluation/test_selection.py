@@ -1,5 +1,5 @@
-"""What the rule did is counted at the threshold and above, and a rule that leaves too few says
-what would keep more."""
+"""Images at or above the threshold are counted, and a rule that keeps too few advises a lower
+one."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""What a refresh says before it runs, writes while it runs, and leaves of it."""
+"""The plan that a refresh prints, and the record that it writes."""
 
 import fcntl
 import json
@@ -57,7 +57,7 @@ def test_rows_of_images_that_do_not_exist_are_no_changed_labels(root_copy):
     assert planned.summary.startswith("hand_labels_eyes changed → up to ")
 
 
-def test_what_was_never_made_has_no_duration_and_the_summary_says_so():
+def test_an_asset_that_was_never_made_has_no_duration_and_the_summary_says_so():
     plan = [
         Planned("critic_weights", ["never made"], True),
         Planned("report", ["after critic_weights"], False),
@@ -130,7 +130,7 @@ def test_two_trainings_of_a_model_compare_in_mlflow_name_by_name_with_the_labels
         order_by=["attributes.start_time DESC"],
     )
     assert set(after.data.params) == set(before.data.params)
-    # Of 20 held-out labels none may be of some level; every other name stays.
+    # None of the 20 held-out labels may have a certain level; all other names are equal.
     named_in_both = [
         {name for name in run.data.metrics if "_at_" not in name} for run in (after, before)
     ]
@@ -163,7 +163,7 @@ def test_two_trainings_of_a_model_compare_in_mlflow_name_by_name_with_the_labels
     )
 
 
-def test_what_turns_out_fresh_is_said_and_nothing_stale_writes_no_record(root_copy):
+def test_assets_that_turn_out_fresh_are_marked_and_a_refresh_of_nothing_has_no_record(root_copy):
     path = root_copy.hand_labels("eyes")
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     refresh_root(root_copy)
@@ -175,7 +175,7 @@ def test_what_turns_out_fresh_is_said_and_nothing_stale_writes_no_record(root_co
     assert sorted(root_copy.refreshes.iterdir()) == kept
 
 
-def test_a_failed_refresh_says_why(root_copy):
+def test_a_failed_refresh_records_the_reason(root_copy):
     path = root_copy.hand_labels("mouth")
     lines = path.read_text(encoding="utf-8").splitlines()
     lines[3] = lines[3].rpartition(",")[0] + ",1.5"
@@ -207,11 +207,11 @@ def test_an_interrupted_refresh_is_stopped_however_it_ended(root_copy, number):
     output = process.communicate(timeout=120)[0].decode()
     record = read_records(root_copy)[0]
     assert record["state"] == "stopped"
-    assert "the same refresh goes on from the last checkpoints" in record["message"]
+    assert "the same refresh continues from the last checkpoints" in record["message"]
     assert record["progress"] is None
     if number != signal.SIGKILL:
         assert record["finished"]
-        assert "interrupted; run the same command again to go on" in output
+        assert "interrupted; run the same command again to continue" in output
 
 
 def wait_for_progress(root: DataRoot, process: subprocess.Popen) -> dict:

@@ -1,4 +1,4 @@
-"""Only what is stale runs, on the real graph with tiny models and real files."""
+"""A refresh materialises only stale assets: the real graph with tiny models and real files."""
 
 import json
 import os
@@ -42,12 +42,12 @@ def relabel(root: DataRoot, attribute: str, rows: int = 12) -> None:
     table.to_csv(path, index=False, lineterminator="\n")
 
 
-def test_nothing_changed_makes_nothing(finished_root):
+def test_without_changes_nothing_is_materialised(finished_root):
     assert plan_of(finished_root) == []
     assert refresh_root(finished_root).materialized == []
 
 
-def test_an_edited_label_file_makes_stale_exactly_its_labels_and_what_follows(root_copy):
+def test_an_edited_label_file_makes_stale_exactly_its_labels_and_what_is_downstream(root_copy):
     relabel(root_copy, "mouth")
     plan = plan_of(root_copy)
     assert names(plan) == following(root_copy, ["labels_mouth"])
@@ -71,7 +71,7 @@ def test_an_edited_label_file_makes_stale_exactly_its_labels_and_what_follows(ro
     assert plan_of(root_copy) == []
 
 
-def test_an_edited_learning_rate_makes_stale_exactly_that_model_and_what_follows(root_copy):
+def test_an_edited_learning_rate_makes_stale_exactly_that_model_and_what_is_downstream(root_copy):
     set_tiny(root_copy, "[input_model_head]\nleast_noise = 0.1")
     plan = plan_of(root_copy)
     assert [p.name for p in plan if p.certain] == ["input_model_head"]
@@ -83,7 +83,7 @@ def test_an_edited_learning_rate_makes_stale_exactly_that_model_and_what_follows
     assert "input_model_head" not in names(plan_of(root_copy))
 
 
-def test_equal_content_stops_there(root_copy):
+def test_an_unchanged_content_hash_stops_the_refresh(root_copy):
     path = root_copy.hand_labels("eyes")
     table = pd.read_csv(path, dtype=str).assign(remark="checked")
     path.write_bytes("\ufeff".encode() + table.to_csv(index=False, lineterminator="\r\n").encode())
@@ -142,7 +142,7 @@ def test_a_broken_label_file_stops_with_file_row_and_remedy_and_keeps_the_checke
     assert root_copy.checked_labels("mouth").read_bytes() == before
 
 
-def test_a_failed_blocking_check_keeps_what_follows_from_running_until_it_passes(root_copy):
+def test_a_failed_blocking_check_stops_the_assets_downstream_until_it_passes(root_copy):
     set_tiny(root_copy, "[final_dataset]\nthreshold = 1.0")
     for _ in range(2):
         with pytest.raises(
@@ -161,7 +161,7 @@ def test_a_failed_blocking_check_keeps_what_follows_from_running_until_it_passes
     assert plan_of(root_copy) == []
 
 
-def test_a_training_killed_with_kill_9_goes_on_from_its_checkpoint(root_copy):
+def test_a_training_killed_with_kill_9_continues_from_its_checkpoint(root_copy):
     shutil.rmtree(root_copy.nvae / "checkpoints")  # of the finished training
     set_tiny(root_copy, "[nvae]\nepochs = 40")
     command = refresh_command(root_copy, "--select", "nvae_weights")
@@ -185,7 +185,7 @@ def test_a_training_killed_with_kill_9_goes_on_from_its_checkpoint(root_copy):
     assert runs[0].data.tags["gaip3.resumed"] == "1"
     steps = [m.step for m in client.get_metric_history(runs[0].info.run_id, "loss")]
     assert max(steps) == 40
-    # each epoch once; the one under way when the process died may come twice
+    # each epoch once; the epoch during which the process died may come twice
     assert len([s for s in steps if s]) <= 41
     assert not client.search_runs([experiment], "attributes.status = 'RUNNING'")
 

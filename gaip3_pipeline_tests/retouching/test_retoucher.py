@@ -1,5 +1,5 @@
-"""Retouching raises the guide's logit, holds the values, stays on the prior's shell and leaves a
-broken sample alone."""
+"""Retouching increases the guide's logit, keeps the values, keeps the norm of the latents and
+leaves a broken sample unchanged."""
 
 import dataclasses
 
@@ -60,7 +60,7 @@ def nvae():
         seed=2,
     )
     model = build_nvae(settings)
-    # A fresh decoder hardly answers to its latents; louder weights make pictures differ.
+    # The pictures of an untrained decoder hardly depend on its latents; larger weights change that.
     model.set_weights([w * 1.5 for w in model.get_weights()])
     return model
 
@@ -107,7 +107,7 @@ def test_the_guides_logit_rises_for_every_sample(retouched):
     assert (result.evaluations == 5).all()
 
 
-def test_the_latents_stay_on_their_shell_and_give_the_picture_kept(nvae, retouched):
+def test_the_latents_keep_their_norm_and_decode_to_the_picture_that_is_kept(nvae, retouched):
     noise, table, result = retouched
     for before, after in zip(noise, result.noise, strict=True):
         np.testing.assert_allclose(
@@ -121,7 +121,7 @@ def test_the_latents_stay_on_their_shell_and_give_the_picture_kept(nvae, retouch
     assert np.abs(np.round(drawn * 255) - result.after).max() <= 1
 
 
-def test_a_sample_is_retouched_alike_alone_and_in_company(nvae, guide, retouched):
+def test_a_sample_is_retouched_alike_alone_and_in_a_batch(nvae, guide, retouched):
     noise, table, result = retouched
     alone = retouch(
         Tools(FaceGenerator(nvae), guide, []), [e[5:] for e in noise], table[5:], SETTINGS
@@ -165,7 +165,7 @@ def critic_that_knows(held_out=200, auc=0.9, typical=np.inf, slope=4.0):
 
 @pytest.mark.parametrize(
     ("auc", "said"),
-    [(0.52, "cannot tell real from generated, AUC 0.520"), (1.0, "without a doubt, AUC 1")],
+    [(0.52, "cannot tell real from generated, AUC 0.520"), (1.0, "perfectly, AUC 1")],
 )
 def test_a_guide_of_no_use_is_named_and_nothing_is_changed(nvae, auc, said):
     noise, table = samples(nvae)
@@ -175,9 +175,7 @@ def test_a_guide_of_no_use_is_named_and_nothing_is_changed(nvae, auc, said):
     assert (result.evaluations == 1).all()
 
 
-def test_samples_as_real_as_real_pictures_are_left_alone_and_others_stop_there(
-    nvae, guide, retouched
-):
+def test_samples_with_the_logit_of_real_pictures_stay_and_others_stop_at_it(nvae, guide, retouched):
     noise, table, free = retouched
     typical = float(np.sort(free.guide_before)[N // 2])
     result = retouch(
@@ -229,7 +227,7 @@ def test_the_addends_of_a_logit_sum_to_it():
 
 @pytest.fixture(scope="module")
 def pictures(nvae):
-    """What the generator makes of latents that are not its prior's."""
+    """Pictures that the generator decodes from latents which do not follow its prior."""
     generator = np.random.default_rng(4)
     values = generator.random((160, 5)).astype(np.float32)
     noise = nvae.sample_noise(160, 9)
@@ -242,7 +240,9 @@ def pictures(nvae):
     )
 
 
-def test_transport_brings_latents_to_where_pictures_have_them(nvae, guide, pictures, tmp_path):
+def test_transport_moves_latents_to_the_distribution_of_those_of_pictures(
+    nvae, guide, pictures, tmp_path
+):
     images, values, split = pictures
     found, figures = fit_aggregate_posterior(nvae, images, values, split)
     assert figures["nats"] > 0
@@ -269,7 +269,7 @@ def test_transport_brings_latents_to_where_pictures_have_them(nvae, guide, pictu
         ).reasons
         == [GOOD] * N
     )
-    # A guide that cannot tell does not know which are good already; transport goes on without it.
+    # A guide of no use cannot tell which samples are good already; transport works without it.
     result = retouch(
         Tools(FaceGenerator(nvae), critic_that_knows(auc=0.5, typical=-np.inf), correction=again),
         start,
@@ -329,7 +329,7 @@ def test_a_folder_of_samples_is_retouched_in_chunks_and_goes_on_after_a_kill(
         retouch_samples(
             Tools(FaceGenerator(nvae), guide), table, SETTINGS, folder, part, "a", progress=kill
         )
-    (folder / "000001.jpg").unlink()  # a sign of which are made again
+    (folder / "000001.jpg").unlink()  # shows whether this sample is made again
     seen = []
     resumed = retouch_samples(
         Tools(FaceGenerator(nvae), guide),

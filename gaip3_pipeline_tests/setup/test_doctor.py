@@ -40,7 +40,7 @@ def test_nothing_is_missing_from_a_root_that_has_all(root: DataRoot) -> None:
     assert about("train_output_mouth.csv", root).what == "labels/train_output_mouth.csv: 2 labels"
 
 
-def test_an_empty_root_is_told_how_to_get_images_and_labels(tmp_path: Path) -> None:
+def test_for_an_empty_root_the_doctor_says_how_to_get_images_and_labels(tmp_path: Path) -> None:
     findings = doctor(DataRoot(tmp_path / "new"))
     missing = [f for f in findings if f.state == "missing"]
     assert len(missing) == len(IMAGE_SETS) + len(ATTRIBUTES)
@@ -49,7 +49,7 @@ def test_an_empty_root_is_told_how_to_get_images_and_labels(tmp_path: Path) -> N
     assert not (tmp_path / "new").exists()
 
 
-def test_looking_changes_nothing(root: DataRoot) -> None:
+def test_the_doctor_changes_nothing(root: DataRoot) -> None:
     before = sorted(root.path.rglob("*"))
     doctor(root)
     assert sorted(root.path.rglob("*")) == before

@@ -1,4 +1,4 @@
-"""Downloads from a stand-in for Kaggle on loopback; no other host is asked."""
+"""Downloads from a stand-in for Kaggle on loopback; no other host is contacted."""
 
 import json
 from collections.abc import Iterator
@@ -92,7 +92,7 @@ def test_both_sets_arrive_in_the_contracts_folders_with_licence_and_counts(
     assert not root.downloads.exists()
 
 
-def test_what_is_there_already_is_not_downloaded_again(kaggle: Kaggle, root: DataRoot) -> None:
+def test_a_complete_set_is_not_downloaded_again(kaggle: Kaggle, root: DataRoot) -> None:
     fetch(root, str, EXPECTED)
     asked = len(kaggle.ranges)
     report = fetch(root, str, EXPECTED)
@@ -100,7 +100,7 @@ def test_what_is_there_already_is_not_downloaded_again(kaggle: Kaggle, root: Dat
     assert [p.kept for p in report] == [4, 3, 2]
 
 
-def test_a_download_that_is_cut_off_goes_on_where_it_ended(kaggle: Kaggle, root: DataRoot) -> None:
+def test_a_download_that_is_cut_off_is_continued(kaggle: Kaggle, root: DataRoot) -> None:
     kaggle.cut_after = [MIB + 50_000, MIB + 20]
     said: list[str] = []
     fetch(root, said.append, EXPECTED)
@@ -112,11 +112,11 @@ def test_a_download_that_is_cut_off_goes_on_where_it_ended(kaggle: Kaggle, root:
     ]
 
 
-def test_a_connection_that_keeps_breaking_is_an_error_and_the_next_call_goes_on(
+def test_a_connection_that_keeps_breaking_is_an_error_and_the_next_call_continues(
     kaggle: Kaggle, root: DataRoot
 ) -> None:
     kaggle.cut_after = [MIB + 1] + [0] * ATTEMPTS
-    with pytest.raises(FetchError, match="run gaip3 fetch again, it goes on"):
+    with pytest.raises(FetchError, match="run gaip3 fetch again to continue"):
         fetch(root, str, EXPECTED)
     assert fetched(root) == {}
     kaggle.cut_after = []
@@ -138,7 +138,7 @@ def test_an_archive_that_unpacks_one_folder_deeper_is_understood(
     assert fetched(root) == WHOLE
 
 
-def test_another_count_is_reported_with_both_numbers(kaggle: Kaggle, root: DataRoot) -> None:
+def test_an_unexpected_count_is_reported_with_both_numbers(kaggle: Kaggle, root: DataRoot) -> None:
     said: list[str] = []
     fetch(root, said.append)
     assert (
@@ -149,7 +149,7 @@ def test_another_count_is_reported_with_both_numbers(kaggle: Kaggle, root: DataR
     assert any("4 images (0 new, 4 were there); expected 3: 1 more" in line for line in said)
 
 
-def test_files_that_are_there_are_kept_whatever_they_hold(kaggle: Kaggle, root: DataRoot) -> None:
+def test_existing_files_are_kept_whatever_their_content(kaggle: Kaggle, root: DataRoot) -> None:
     folder = root.original(IMAGE_SETS[0])
     folder.mkdir(parents=True)
     (folder / "00000.jpg").write_bytes(b"mine")
@@ -184,12 +184,14 @@ def test_refused_credentials_are_named_with_the_remedy(
         fetch(root, str, EXPECTED)
 
 
-def test_missing_credentials_are_asked_for_only_where_kaggle_wants_them(
+def test_missing_credentials_are_an_error_only_if_kaggle_requires_them(
     kaggle: Kaggle, root: DataRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KAGGLE_USERNAME")
     assert credentials() is None
-    with pytest.raises(FetchError, match=r"wants credentials .*put kaggle\.json into ~/\.kaggle/"):
+    with pytest.raises(
+        FetchError, match=r"requires credentials .*put kaggle\.json into ~/\.kaggle/"
+    ):
         fetch(root, str, EXPECTED)
     kaggle.public = True
     fetch(root, str, EXPECTED)

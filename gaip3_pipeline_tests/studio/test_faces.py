@@ -1,4 +1,5 @@
-"""The studio's side of the models: one recipe, one picture, wherever it is followed."""
+"""Faces of the studio: a recipe gives the same picture in the page, in a download and in ``gaip3
+generate``."""
 
 import shutil
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         )
     settings = load(root)
     model, tracking, versions = build_nvae(settings.nvae), tracking_of(root, settings), []
-    for size in (0.05, 0.03):  # a fresh decoder hardly answers to latents and not at all to values
+    for size in (0.05, 0.03):  # an untrained decoder hardly depends on latents and values
         for w in (w for w in model.weights if w.name != "range"):
             w.assign(w + size * generator.standard_normal(w.shape).astype(np.float32))
         save_nvae(model, root.nvae)
@@ -105,7 +106,7 @@ def test_the_pictures_are_the_generators_own(made: Made) -> None:
     np.testing.assert_allclose(drawn, np.asarray(expected)[0] * 255, atol=1.01)
 
 
-def test_mixtures_take_each_group_from_where_they_are_told(made: Made) -> None:
+def test_a_mixture_takes_each_group_by_its_share(made: Made) -> None:
     groups = len(made.studio.nvae.latent_shapes)
     first, second = (noise_of_seeds(made.studio.nvae, [seed]) for seed in (1, 2))
     crossed = Mixed(first=Drawn(seed=1), second=Drawn(seed=2), share=[0.0] + [1.0] * (groups - 1))
@@ -121,7 +122,7 @@ def test_mixtures_take_each_group_from_where_they_are_told(made: Made) -> None:
     between = face(Mixed(first=Drawn(seed=1), second=Drawn(seed=2), share=[0.5]))
     halfway = made.studio._placed([between], [between.latents], [1.0])
     spread = np.concatenate([level.ravel() for level in halfway]).std()
-    assert 0.8 < spread < 1.2  # where the prior has its mass, not halfway to its centre
+    assert 0.8 < spread < 1.2  # the variance of the prior, not that of a plain mean
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def detailed(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(root, made.versions, Studio(root, settings, Generators(root).find(None)))
 
 
-def test_a_studio_draws_from_the_prior_what_was_made_before_there_was_detail(
+def test_a_recipe_of_a_version_without_detail_is_drawn_from_the_prior(
     made: Made, detailed: Made
 ) -> None:
     plain = face(Drawn(seed=3), temperature=0.7, guidance=1.5)
@@ -165,7 +166,7 @@ def test_a_generator_without_a_detail_network_draws_faces_without_detail(made: M
 
 
 @pytest.mark.parametrize("amount", [0.0, 0.5, 1.0])
-def test_a_picture_with_detail_names_both_networks_and_is_made_again_to_equal_bytes(
+def test_a_picture_with_detail_names_both_networks_and_is_drawn_again_with_equal_bytes(
     gaip3, detailed: Made, tmp_path: Path, amount: float
 ) -> None:
     faces = [
@@ -227,7 +228,7 @@ def test_another_pair_is_refused_by_name(gaip3, detailed: Made, tmp_path: Path) 
         Recipe(model=own.version, faces=faces)
 
 
-def test_numbers_mix_with_seeds_from_one_end_to_the_other(detailed: Made) -> None:
+def test_a_mixture_of_a_photograph_and_a_seed_reaches_both_ends(detailed: Made) -> None:
     studio, ways = detailed.studio, {"prior": "aggregate", "detail": 1.0}
     values = np.full((1, 5), 0.5, np.float32)
     photograph = pack_latents(e[0] for e in studio.generator.latents([40], values))
@@ -240,7 +241,7 @@ def test_numbers_mix_with_seeds_from_one_end_to_the_other(detailed: Made) -> Non
         np.testing.assert_allclose(found, expected, atol=0.02)
 
 
-def test_a_mixture_that_is_all_numbers_is_them_at_any_temperature(detailed: Made) -> None:
+def test_a_mixture_that_has_one_part_only_is_that_part_at_any_temperature(detailed: Made) -> None:
     studio, values = detailed.studio, np.full((1, 5), 0.5, np.float32)
     photograph = pack_latents(e[0] for e in studio.generator.latents([40], values))
     for mixture, end in (
@@ -255,9 +256,7 @@ def test_a_mixture_that_is_all_numbers_is_them_at_any_temperature(detailed: Made
             np.testing.assert_allclose(level, wanted, atol=0.02)
 
 
-def test_a_detail_network_of_an_older_generator_is_not_the_roots(
-    detailed: Made, tmp_path: Path
-) -> None:
+def test_a_detail_network_of_an_older_generator_is_not_used(detailed: Made, tmp_path: Path) -> None:
     root = DataRoot(tmp_path / "root")
     shutil.copytree(detailed.root.path, root.path)
     generators = Generators(root)
@@ -276,7 +275,7 @@ def test_latents_of_another_generator_are_refused(made: Made) -> None:
         picture(made.studio, Mixed(first=Drawn(seed=1), second=Drawn(seed=2), share=[0.1] * 9))
 
 
-def test_values_that_are_not_set_are_those_that_the_seed_chooses(made: Made) -> None:
+def test_values_that_are_not_set_are_chosen_by_the_seed(made: Made) -> None:
     [first, again, half] = made.studio.resolved(
         [
             face(Drawn(seed=1), OWN),
@@ -290,7 +289,7 @@ def test_values_that_are_not_set_are_those_that_the_seed_chooses(made: Made) -> 
 
 
 def downloaded(made: Made, folder: Path, faces: list[Face], version: int = -1) -> Path:
-    """A picture as the studio gives it away."""
+    """A PNG as the studio offers it for download."""
     path = folder / "picture.png"
     if version == -1:
         path.write_bytes(made.studio.png(faces))
@@ -304,7 +303,7 @@ def downloaded(made: Made, folder: Path, faces: list[Face], version: int = -1) -
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_a_downloaded_picture_is_made_again_to_equal_bytes(
+def test_a_downloaded_picture_is_drawn_again_with_equal_bytes(
     gaip3, made: Made, tmp_path: Path, n: int
 ) -> None:
     moved = pack_latents([e[0] for e in noise_of_seeds(made.studio.nvae, [9])])

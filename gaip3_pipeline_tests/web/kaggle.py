@@ -1,4 +1,4 @@
-"""A stand-in for Kaggle on loopback, which speaks the part of its interface that a download needs.
+"""A stand-in for Kaggle on loopback, with the part of its interface that a download needs.
 
 It listens as an HTTP proxy: kagglehub can be pointed at ``http://localhost`` but not at a port,
 and a proxy also sees every other host that somebody tries to reach."""
@@ -21,10 +21,10 @@ LICENCE = "CC0: Public Domain"
 
 @dataclass
 class Kaggle:
-    """What the stand-in holds, how it behaves, and what it was asked."""
+    """The data sets of the stand-in, its behaviour, and the requests that it received."""
 
     archives: dict[str, bytes] = field(default_factory=dict)  # handle -> archive
-    # bytes after which the first answer with a file and those by range break off
+    # bytes after which the first answer with a file, and each answer with a range, is cut off
     cut_after: list[int] = field(default_factory=list)
     public: bool = False  # asks for no credentials
     hosts: set[str] = field(default_factory=set)
@@ -87,7 +87,7 @@ def serving(kaggle: Kaggle) -> Iterator[Kaggle]:
             self.send_header("Content-Type", "application/zip")
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
-            # kagglehub asks for the file anew to learn its size, and then for the rest by range.
+            # kagglehub requests the file again to learn its size, and then the rest by range.
             cut = kaggle.cut_after and (asked or len(kaggle.ranges) == 1)
             until = start + kaggle.cut_after.pop(0) if cut else len(content)
             self.wfile.write(content[start:until])

@@ -1,4 +1,4 @@
-"""Starting the pages as a user does, and seeing what is left of them."""
+"""Start the pages as a user does, and find the processes that remain."""
 
 import os
 import subprocess
@@ -8,8 +8,7 @@ from pathlib import Path
 
 
 def start(code: str, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """Run ``code`` as a script that finds SIGINT ignored, as a shell starts a job in the
-    background."""
+    """Run ``code`` as a script with SIGINT ignored, as a shell starts a job in the background."""
     ignoring = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{code}"
     with log.open("wb") as output:
         return subprocess.Popen(
@@ -21,7 +20,7 @@ def start(code: str, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for(text: str, log: Path, process: subprocess.Popen[bytes], seconds: float = 240) -> str:
-    """What ``process`` has printed as soon as ``text`` is in it."""
+    """Wait until ``process`` has printed ``text``, and return its output."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         printed = log.read_text(encoding="utf-8", errors="replace")
@@ -54,7 +53,7 @@ def processes_of(root: Path) -> list[str]:
 
 
 def wait_until_gone(root: Path, seconds: float = 30) -> list[str]:
-    """The processes of ``root`` that are left after at most ``seconds``."""
+    """The processes of ``root`` that remain after at most ``seconds``."""
     deadline = time.monotonic() + seconds
     while processes_of(root) and time.monotonic() < deadline:
         time.sleep(0.2)

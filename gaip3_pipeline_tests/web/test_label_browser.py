@@ -239,7 +239,9 @@ def test_the_next_image_is_there_before_its_key_is_pressed(page: Page, record_pr
     assert all(measured["loaded"])
 
 
-def test_a_phone_labels_with_the_thumb(root: DataRoot, browser: Browser, link: str) -> None:
+def test_on_a_phone_labels_are_set_with_the_thumb(
+    root: DataRoot, browser: Browser, link: str
+) -> None:
     with open_page(
         browser, 390, 844, has_touch=True, is_mobile=True, device_scale_factor=2
     ) as phone:

@@ -1,5 +1,5 @@
-"""The label page's server as programs see it: what it answers, what it refuses, and that it
-loses nothing."""
+"""The HTTP interface of the label page: its answers, its refusals, and that no acknowledged label
+is lost."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def label(stem: str, value: float | None, gender: str = "female", attribute: str
     return {"attribute": attribute, "gender": gender, "stem": stem, "value": value}
 
 
-def test_labels_are_in_the_csv_when_they_are_answered_and_can_be_taken_back(
+def test_labels_are_in_the_csv_when_they_are_acknowledged_and_can_be_undone(
     root: DataRoot, page: httpx.Client
 ) -> None:
     sent = {
@@ -207,7 +207,7 @@ def test_what_cannot_be_a_picture_is_refused_with_its_reason(
     )
     (root.original(FEMALE) / "bomb.png").write_bytes(bomb)
     (root.original(FEMALE) / "text.jpg").write_text("no picture")
-    # though they came after the start
+    # although they were added after the start
     assert {"bomb", "text"} <= set(page.get("/api/labels/mouth").json()["columns"]["stem"])
     for stem, reason in (("bomb", "too large"), ("text", "not a JPEG, PNG or WebP picture")):
         answer = page.get(f"/picture/large/female/{stem}")
@@ -255,13 +255,13 @@ def test_beyond_this_machine_a_token_is_needed(root: DataRoot) -> None:
         assert "samesite=lax" in cookie.lower()
 
 
-def test_on_loopback_the_port_answers_nobody_else(root: DataRoot) -> None:
+def test_on_loopback_the_port_is_closed_to_other_addresses(root: DataRoot) -> None:
     addresses = {
         a[4][0] for a in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
     } - {"127.0.0.1"}
     outside = [a for a in addresses if not a.startswith("127.")]
     if not outside:
-        pytest.skip("this machine has no address beside loopback")
+        pytest.skip("this machine has no address other than loopback")
     port = free_port()
     with serving(root, "--port", str(port)), pytest.raises(httpx.ConnectError):
         httpx.get(f"http://{outside[0]}:{port}/")
@@ -310,7 +310,7 @@ def test_five_clients_lose_no_acknowledged_label_to_kill_9(root: DataRoot) -> No
     for mine in told:
         for gender, stem, value in mine:
             assert value in history[gender, stem]
-        # A label sent but not answered may be there, too: it was the next one of its client.
+        # A label that was sent but not acknowledged may be stored, too: the next one of its client.
         last = {(gender, stem): value for gender, stem, value in mine}
         assert sum(found[key] != value for key, value in last.items()) <= 1
 

@@ -1,4 +1,4 @@
-"""The pages of Dagster and MLflow, really served."""
+"""The servers of ``gaip3 ui`` as real processes: start, ports, errors and end."""
 
 import http.client
 import json
@@ -120,7 +120,7 @@ def test_a_port_in_use_is_replaced_by_the_next_free_one_that_no_other_server_get
     assert f"Port {busy} is in use; dagster gets {ports['dagster']}." in capsys.readouterr().out
 
 
-def test_a_connection_to_itself_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_of_a_socket_to_itself_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as soon_free:
         port = soon_free.getsockname()[1]
     connect = http.client.HTTPConnection.__init__

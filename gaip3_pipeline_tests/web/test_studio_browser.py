@@ -86,7 +86,7 @@ def root(finished_root: DataRoot, tmp_path_factory: pytest.TempPathFactory) -> D
     root, generator = DataRoot(Path(copy)), np.random.default_rng(0)
     model, tracking = build_nvae(of_preset("demo").nvae), tracking_of(root, load(root))
     for number in range(2):
-        # what starts at 0 would not answer to the sliders
+        # weights initialised to 0 would not respond to the sliders
         for w in (w for w in model.weights if w.name != "range"):
             w.assign(w + 0.02 * generator.standard_normal(w.shape).astype(np.float32))
         save_nvae(model, root.nvae)
@@ -127,7 +127,7 @@ def page(browser: Browser, link: str) -> Iterator[Page]:
 
 
 def move(page: Page, what: str, value: float) -> None:
-    """A slider, and wait until the chosen face is another one."""
+    """Move a slider, and wait until the picture of the chosen face changes."""
     before = face(page)
     page.locator(f"[data-what={what}] input").fill(f"{value}")
     expect(page.locator("#s-face figure img")).not_to_have_attribute("src", before)
@@ -256,7 +256,7 @@ def test_a_downloaded_picture_that_is_dropped_opens_as_it_was(page: Page, tmp_pa
     expect(page.locator("[data-what=mouth] output")).to_have_text("0.90")
     other = read_recipe(path.read_bytes()).model_copy(update={"model": 64 * "0"})
     drop(page, "face.png", write_png(np.zeros((8, 8, 3), np.uint8), other))
-    expect(page.locator("#s-reading")).to_contain_text("generator 000000000000 drew it")
+    expect(page.locator("#s-reading")).to_contain_text("drawn by generator 000000000000")
 
 
 def test_what_is_no_photograph_is_refused_with_its_reason(root: DataRoot, page: Page) -> None:

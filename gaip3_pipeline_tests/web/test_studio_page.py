@@ -1,5 +1,5 @@
-"""The studio's routes before any generator: who may ask, what is refused, and what an empty root
-says."""
+"""The studio's routes without a generator: access, refused requests, and the answers of an empty
+root."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,9 @@ def test_every_route_stands_behind_the_guard(
     assert beyond.request(method, path, json=body).status_code == 403
 
 
-def test_an_empty_root_says_what_to_run_and_loads_nothing(root: DataRoot, page: TestClient) -> None:
+def test_an_empty_root_names_the_command_to_run_and_loads_nothing(
+    root: DataRoot, page: TestClient
+) -> None:
     about = page.get("/api/studio").json()
     assert (about["ready"], about["running"], about["can_retouch"], about["can_encode"]) == (
         False,
@@ -80,11 +82,11 @@ def test_an_empty_root_says_what_to_run_and_loads_nothing(root: DataRoot, page: 
         {"pane": ""},
     ],
 )
-def test_what_no_page_of_ours_asks_for_is_refused(page: TestClient, changes: dict) -> None:
+def test_malformed_requests_are_refused(page: TestClient, changes: dict) -> None:
     assert page.post("/api/studio/faces", json=ASKED | changes).status_code == 422
 
 
-def test_only_photographs_may_be_large_and_not_without_end(page: TestClient) -> None:
+def test_only_photographs_may_be_large_and_only_up_to_a_limit(page: TestClient) -> None:
     for path, most in (
         ("/api/studio/faces", MAX_BODY),
         ("/api/studio/photograph?tab=t&pane=p", UPLOAD),
@@ -101,7 +103,7 @@ def test_a_zip_of_impossible_faces_is_refused(page: TestClient, query: str) -> N
     assert page.get(f"/api/studio/faces.zip?{query}").status_code == 422
 
 
-def test_a_face_without_a_generator_is_answered_by_what_to_run(root: DataRoot) -> None:
+def test_a_face_without_a_generator_is_answered_by_the_command_to_run(root: DataRoot) -> None:
     with TestClient(build_app(root), base_url="http://127.0.0.1:3100") as page:
         answer = page.post("/api/studio/faces", json=ASKED)
         assert answer.status_code == 422

@@ -1,4 +1,4 @@
-"""Turns at the generator: fair between tabs, and never spent on what a newer request replaced."""
+"""The queue of the generator: fair between tabs, and without turns for replaced requests."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,7 +10,7 @@ from gaip3_pipeline.web.turns import MOST, Busy, Replaced, Turns
 
 
 class Slow:
-    """Work that is done when it is told to; ``done`` lists what was worked on."""
+    """Work that finishes when the test tells it to; ``done`` lists the requests in their order."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -38,7 +38,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(test, 20))
 
 
-def test_tabs_take_turns_however_much_one_of_them_asks() -> None:
+def test_tabs_take_turns_however_many_requests_one_of_them_sends() -> None:
     async def test() -> None:
         work = Slow()
         turns = Turns(work)
@@ -61,7 +61,7 @@ def test_tabs_take_turns_however_much_one_of_them_asks() -> None:
     run(test())
 
 
-def test_a_newer_request_of_the_same_pane_takes_the_place_of_the_one_that_waits() -> None:
+def test_a_newer_request_of_the_same_pane_replaces_the_one_that_waits() -> None:
     async def test() -> None:
         work = Slow()
         turns = Turns(work)
@@ -75,7 +75,7 @@ def test_a_newer_request_of_the_same_pane_takes_the_place_of_the_one_that_waits(
     run(test())
 
 
-def test_no_more_than_so_many_wait_whatever_the_number_of_tabs() -> None:
+def test_the_number_of_waiting_requests_is_bounded_for_any_number_of_tabs() -> None:
     async def test() -> None:
         work = Slow()
         turns = Turns(work)
@@ -92,7 +92,7 @@ def test_no_more_than_so_many_wait_whatever_the_number_of_tabs() -> None:
     run(test())
 
 
-def test_a_mistake_is_told_to_the_one_who_made_it_and_whoever_has_gone_costs_no_turn() -> None:
+def test_an_error_goes_to_its_own_client_and_a_client_that_left_takes_no_turn() -> None:
     async def test() -> None:
         work = Slow()
         turns = Turns(work)

@@ -1,10 +1,10 @@
-// What the studio and its views do alike with faces: call them by a name, download them, say what failed.
+// Functions for faces that the studio and its views share: names, downloads, error messages.
 
 import { answered, session } from "./server.js";
 import { t } from "./i18n.js";
 import { toast } from "./say.js";
 
-// A short name: the seed it comes from, and how.
+// A short name of a face: its seed, with marks for mixtures, encoded latents and retouching.
 export function name(face) {
   const of = (l) => "seed" in l ? `${l.seed}` : "share" in l ? `${of(l.first)}+` : "◆";
   return of(face.drawn ?? face.latents).replace(/\+{3,}/, "++…") + (face.fidelity ? ` ✦${face.fidelity}` : "");
@@ -30,7 +30,7 @@ export async function download(faces, file) {
 }
 
 const later = {};
-// Do what takes long when nothing moved for a moment.
+// Call `act` when there was no further call with `key` for 350 ms.
 export function settled(key, act) {
   clearTimeout(later[key]);
   later[key] = setTimeout(act, 350);

@@ -4,16 +4,16 @@ import { allSaved, get, labels, post, save, session, unsaved } from "./server.js
 import { problem, toast } from "./say.js";
 
 const $ = (id) => document.getElementById(id);
-const AHEAD = 10, BEHIND = 3; // pictures fetched and decoded before they are asked for
-const POLL = 2000; // ms between looks at what others labelled
+const AHEAD = 10, BEHIND = 3; // pictures fetched and decoded in advance
+const POLL = 2000; // ms between requests for labels of others
 const FRACTIONS = { 0: "0", 0.25: "¼", 0.5: "½", 0.75: "¾", 1: "1" };
 
 let about, who;
-let columns; // of the server: a column for each property, an entry for each image
+let columns; // as the server sends them: a column for each property, an entry for each image
 let rows = new Map(); // "gender/stem" -> index into the columns
-let cursor = 0; // the last change of the history that is shown
+let cursor = 0; // the number of the last change that is shown
 let attribute;
-let view = []; // indices of the images that the filters leave, in their order; fixed until a filter changes
+let view = []; // indices of the images that pass the filters, in order; fixed until a filter changes
 let at = 0;
 let grid = false, brush = 1, showPrediction = false;
 const pictures = new Map(); // index -> <img>, large
@@ -52,8 +52,8 @@ export async function startLabel(settings, name) {
   setInterval(() => { if (!document.hidden) look(); }, POLL);
 }
 
-// What one presses happens in the order of the presses, also where the server is asked: a key pressed while the next attribute is
-// loading labels that one.
+// Actions run in the order of the key presses, also if one waits for the server: a key pressed while the next attribute is loading
+// labels an image of that attribute.
 let turn = Promise.resolve();
 
 function inTurn(act) {
@@ -86,7 +86,7 @@ async function load(name) {
   count();
 }
 
-// Filters and order. The view does not change while one labels, so that nothing slips away under the fingers.
+// Filters and order. The view does not change while the user labels, so that no image moves.
 
 function filter(image = null) {
   const show = $("show").value, sex = $("sex").value, order = $("order").value;
@@ -132,7 +132,7 @@ function confirmLabel() {
 }
 
 function noteSaved(changes, sent) {
-  // Somebody else may have labelled the same image meanwhile: the last word counts, and both are in the history.
+  // Somebody else may have labelled the same image meanwhile: the last value counts, and both are in the history.
   const before = new Map(sent.map((label) => [`${label.attribute}/${label.gender}/${label.stem}`, label.seen]));
   for (const change of changes) {
     const seen = before.get(`${change.attribute}/${change.gender}/${change.stem}`);
@@ -171,14 +171,14 @@ function take(change) {
   if (i !== undefined && change.attribute === attribute) columns.value[i] = change.after;
 }
 
-// What others did since: people in other tabs, spreadsheets, imports
+// Changes by others since the last request: other tabs, spreadsheets, imports
 
 async function look() {
   let changes;
   try { ({ changes } = await get(`/api/changes?since=${cursor}`)); } catch { return; }
   if (!changes.length) return;
   cursor = changes.at(-1).id;
-  changes.forEach(take); // in their order, our own among them: the last word counts
+  changes.forEach(take); // in order, with those of this tab: the last value counts
   unsaved().forEach((label) => take({ ...label, after: label.value }));
   const others = changes.filter((c) => c.session !== session || c.who === "outside");
   if (!others.length) return;
@@ -272,7 +272,7 @@ function drawPrediction() {
   if (said === null || said === undefined) { $("prediction").textContent = ""; return; }
   const value = columns.value[i];
   const label = value === null ? "not labelled" : `label ${short(value)}`;
-  // What the model says would sway whoever labels: shown on request, or where its disagreement is the question.
+  // The prediction would bias the user, so it is shown only on request, or if the order is by suspicion.
   const shown = showPrediction || $("order").value === "suspicion";
   $("prediction").textContent = shown ? `${label}; prediction of a model not trained on this picture: ${said.toFixed(2)} ± ${columns.uncertainty[i].toFixed(2)}` : `${label} (p: show the prediction)`;
 }
@@ -328,7 +328,7 @@ function count() {
   }));
 }
 
-// The grid: a screenful of thumbnails at a time
+// The grid: one screen of thumbnails at a time
 
 let perPage = 1, across = 1;
 let sweeping = false;
@@ -345,7 +345,7 @@ function drawGrid() {
   const { bottom } = $("stage").getBoundingClientRect();
   const below = innerWidth <= 720 ? document.querySelector("aside").offsetHeight + 16 : 0;
   const height = bottom - below - box.getBoundingClientRect().top;
-  // As many rows as make the tiles small enough, and these as tall as the rows allow.
+  // The least number of rows that makes the tiles small enough; the tiles then fill the rows.
   const most = width < 500 ? 84 : 132;
   let down = 1;
   const wide = () => Math.floor((height / down - 10) * (104 / 128));
@@ -406,7 +406,7 @@ function startSweeping() {
 function key(event) {
   if ($("label").hidden || $("keys").open || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.matches("input, textarea, select")) return;
-  if (event.repeat && !/^(Arrow|Page)/.test(event.key)) return; // a key held down moves, but labels once
+  if (event.repeat && !/^(Arrow|Page)/.test(event.key)) return; // a held key moves repeatedly, but labels once
   const number = "12345".indexOf(event.key);
   const acts = {
     ArrowRight: () => move(1),

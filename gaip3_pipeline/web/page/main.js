@@ -1,4 +1,4 @@
-// The page's frame: its tabs, who is labelling, and what is said in passing.
+// The frame of the page: its tabs, the name of the person, and messages.
 
 import { get } from "./server.js";
 import { startLabel } from "./label.js";

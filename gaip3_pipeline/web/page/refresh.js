@@ -1,4 +1,4 @@
-// The refresh tab: what would run and how long it takes, what runs, and what it changed.
+// The refresh tab: the plan and its duration, the progress, and what changed.
 
 import { get, post } from "./server.js";
 import { toast } from "./say.js";
@@ -30,7 +30,7 @@ async function plan() {
     $("plan").querySelector("table").replaceChildren(row("th", "asset", "reason", "last duration"), ...lines);
   } catch (error) {
     $("summary").textContent = error.message;
-    $("start").disabled = false; // a refresh says it, too, or gets over it
+    $("start").disabled = false; // a refresh may work nevertheless, or report the same error
   }
 }
 

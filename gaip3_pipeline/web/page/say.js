@@ -1,4 +1,4 @@
-// What is said in passing, and what stands in the way.
+// Messages: short ones that disappear, and problems that stay until they are solved.
 
 const $ = (id) => document.getElementById(id);
 let toastTimer;

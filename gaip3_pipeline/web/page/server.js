@@ -1,4 +1,4 @@
-// Talking to the server: JSON calls, and the queue of labels that are not saved yet.
+// Communication with the server: JSON calls, and the queue of labels that are not saved yet.
 
 export class Refused extends Error {}
 
@@ -11,7 +11,7 @@ async function call(method, path, body) {
   return (await answered(answer)).status === 204 ? null : answer.json();
 }
 
-// `answer` if it is a good one; raises what was said otherwise.
+// `answer` if it is ok; otherwise throws an error with its message.
 export async function answered(answer) {
   if (answer.ok) return answer;
   const said = await answer.text();
@@ -25,13 +25,13 @@ export async function answered(answer) {
 export const get = (path) => call("GET", path);
 export const post = (path, body) => call("POST", path, body);
 
-// A tab has a session of its own, which survives a reload: undo takes back what this tab did.
+// A tab has a session of its own, which survives a reload, since undo takes back changes of this tab only.
 export const session = sessionStorage.session ||= crypto.getRandomValues(new Uint32Array(2)).join("-");
 
 const waiting = [];
 let sending = null;
 
-// onState(number waiting, failing); onChanges(changes as saved, labels as sent); onRefused(labels, message)
+// callbacks: onState(number waiting, failing); onChanges(changes as saved, labels as sent); onRefused(labels, message)
 export const labels = { onState() {}, onChanges() {}, onRefused() {} };
 
 export function save(label, who) {
@@ -44,7 +44,7 @@ export const allSaved = () => sending ?? Promise.resolve();
 export const unsaved = () => waiting.map((w) => w.label);
 
 async function send() {
-  let singly = 0; // so many of the first are sent one by one, since one of them was refused
+  let singly = 0; // how many of the first labels to send one by one, since one of them was refused
   while (waiting.length) {
     const { who } = waiting[0];
     const end = waiting.findIndex((w) => w.who !== who);

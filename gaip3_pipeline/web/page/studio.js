@@ -1,4 +1,4 @@
-// The studio: sliders, the chosen face, and the views of it. Pictures come from the server by recipe; nothing else is kept there.
+// The studio: sliders, the chosen face, and its views. The server draws pictures from recipes and keeps no state.
 
 import { get, post, session } from "./server.js";
 import { t, translate } from "./i18n.js";
@@ -8,11 +8,11 @@ import { views } from "./views.js";
 
 const $ = (id) => document.getElementById(id);
 const RANGES = { detail: [0, 1], temperature: [0, 1.6], guidance: [0, 4], fidelity: [0, 1] };
-const OWN = { detail: null, temperature: null, guidance: null }; // sliders that were not moved: each face's own
+const OWN = { detail: null, temperature: null, guidance: null }; // sliders that were not moved: each face has its own value
 const KEPT = 24;
 
-// What the views work with: `about` the root, `set` the sliders that were moved (null: each face's own), `chosen` the face as it was
-// chosen, `plain` as it is drawn with the sliders applied, `now` as it is shown, which may be retouched.
+// The state that the views use: `about`, the root; `set`, the values of moved sliders (null: each face's own); `chosen`, the face as it
+// was chosen; `plain`, the face with the sliders applied; `now`, the face as it is shown, which may be retouched.
 export const studio = {
   about: null, set: {}, fidelity: 0, faces: [], chosen: null, plain: null, now: null, history: [], kept: [], view: "many",
   follow, choose, adopt, reopen, setValue, faceButton, thumb, draw, retouch, applied, command,
@@ -30,7 +30,7 @@ export function startStudio() {
   addEventListener("keydown", (event) => {
     const typing = event.target.matches("input:not([type=range]), select, textarea") || event.ctrlKey || event.metaKey || event.altKey;
     if ($("studio").hidden || typing || !studio.now) return;
-    const act = { KeyK: "s-keep", KeyD: "s-download", KeyR: "s-dice" }[event.code]; // with Korean input on, the key k is ㅏ
+    const act = { KeyK: "s-keep", KeyD: "s-download", KeyR: "s-dice" }[event.code]; // codes of keys, since with Korean input the key k gives ㅏ
     if (act) $(act).click();
   });
   for (const type of ["dragover", "drop"]) {
@@ -62,7 +62,7 @@ async function open() {
   newFaces();
 }
 
-// Everything that has texts; values stay.
+// Build all elements with texts, again after a change of language; values stay.
 function build() {
   const { attributes } = studio.about, names = [...attributes.map((a) => a.name), ...Object.keys(RANGES)];
   $("s-sliders").replaceChildren(...names.map((what, i) => {
@@ -105,7 +105,7 @@ function build() {
   drawShelf();
 }
 
-// Hatch the part of a slider's track that too few pictures support, and say so: there the nearest end is drawn.
+// Hatch the part of a slider's track that too few pictures support, with a note: values there are drawn as the nearest supported value.
 function limit(row, [low, high]) {
   if (low <= 0.01 && high >= 0.99) return;
   const why = t("range_why", { low: low.toFixed(2), high: high.toFixed(2) });
@@ -134,28 +134,28 @@ async function newFaces() {
   const asked = Array.from({ length: Number($("s-count").value) }, (_, i) =>
     ({ latents: { seed: seed + i }, values: attributes.map(() => null), temperature, guidance,
       ...(detail === null ? {} : { prior: "aggregate", detail }) }));
-  // Drawn once as they are, which says their own values: what the sliders ask for later is complete.
+  // Draw the faces once without the sliders, to get their own values from the server: later requests then have all five values.
   const drawn = await draw("new", asked).catch(failed);
   if (!drawn) return;
   studio.faces = drawn.map((d) => d.face);
   choose(studio.faces[0]);
 }
 
-// `face` moves to the left, its own values count again unless the sliders say otherwise.
+// Make `face` the chosen one; it is drawn with its own values, except those of moved sliders.
 function choose(face, keepHistory = false) {
   if (!keepHistory) studio.history = [];
   studio.chosen = face;
-  if (views[studio.view].ofChosen || !$("s-view").children.length) show(studio.view); // others stay, and the focus in them
+  if (views[studio.view].ofChosen || !$("s-view").children.length) show(studio.view); // other views stay, and keep the focus
   follow();
 }
 
-// `face` as it is: the sliders go back to its own values.
+// Choose `face` and reset the sliders to its own values.
 function adopt(face) {
   Object.assign(studio.set, { values: face.values.map(() => null), ...OWN });
   choose(face);
 }
 
-// The faces of a picture that was downloaded here, as they were.
+// Show the faces of a downloaded picture of the studio, unchanged.
 function reopen(faces) {
   studio.faces = faces;
   show("many");
@@ -167,7 +167,7 @@ function setValue(i, value) {
   follow();
 }
 
-// Draw what the sliders say now: the chosen face first, then the view.
+// Draw with the present sliders: the chosen face first, then the view.
 async function follow() {
   drawSliders();
   const view = views[studio.view], drawn = draw("face", [applied(studio.chosen)]).catch(failed);
@@ -182,7 +182,7 @@ async function follow() {
   });
 }
 
-// Show the chosen face as it is drawn now.
+// Show the chosen face as it was drawn last.
 function present(now) {
   studio.now = now;
   const img = $("s-face").querySelector("img"), view = views[studio.view];
@@ -206,7 +206,7 @@ function drawSliders() {
   });
 }
 
-// `face` with the sliders that were moved; what is retouched again starts from where it was drawn.
+// `face` with the values of moved sliders; retouching starts again from the latents that it was drawn with.
 function applied(face, { set, fidelity } = studio) {
   return {
     ...face,
@@ -218,8 +218,8 @@ function applied(face, { set, fidelity } = studio) {
   };
 }
 
-const sent = {}, shown = {}; // of each pane: the number of its last request, and of the last one that was answered
-// Pictures of `faces`: [{ face, src }]; null where a newer request of the same pane took its place.
+const sent = {}, shown = {}; // by pane: the numbers of the last request, and of the last one that was answered
+// Pictures of `faces`: [{ face, src }]; null if a newer request of the same pane replaced this one.
 async function draw(pane, faces, model = null, path = "faces", more = {}) {
   const turn = path === "retouch" ? 8 : studio.about.turn, number = sent[pane] = (sent[pane] ?? 0) + 1;
   const asked = [];
@@ -237,7 +237,7 @@ function retouch(pane, faces) {
 }
 
 let underway = 0;
-// The answer; null where a newer request of the same pane took this one's place.
+// The answer; null if a newer request of the same pane replaced this one.
 async function ask(path, body) {
   const slow = setTimeout(() => { if (!studio.about.running) $("s-status").textContent = t("waking"); }, 700);
   underway += 1;
@@ -276,7 +276,7 @@ function drawShelf() {
   if (!studio.kept.length) shelf.textContent = t("shelf_empty");
 }
 
-// A picture that can be pressed.
+// A picture of a face as a button.
 function faceButton(shown, press) {
   const button = document.createElement("button");
   button.className = "s-pick";
@@ -291,7 +291,7 @@ function thumb(shown) {
   return img;
 }
 
-// What to run, and why.
+// Show the command to run, with the reason.
 function command(view, why) {
   const p = document.createElement("p"), pre = document.createElement("pre");
   p.textContent = t(why);

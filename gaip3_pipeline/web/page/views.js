@@ -1,6 +1,6 @@
 // The views of the studio: many faces, neighbours, sweeps, mixtures, before and after, two models, a photograph. Each has open(panel,
-// studio), which builds it (anew for another face, if it is ofChosen), and where it needs them follow(), called when a slider moves, and
-// after(), when the chosen face is drawn.
+// studio), which builds it (again for another chosen face, if it is ofChosen), and optionally follow(), called when a slider moves, and
+// after(), called when the chosen face is drawn.
 
 import { answered, get, session } from "./server.js";
 import { t } from "./i18n.js";
@@ -20,7 +20,7 @@ const slider = (text, value, change, { max = 1, step = 0.01, min = 0 } = {}) => 
   return el("label", { className: "s-line" }, el("span", { textContent: text }), input);
 };
 
-// Pictures of a pane in place: elements stay, so that nothing flickers and the focus is kept.
+// Update the pictures of a pane in place: the elements stay, so that nothing flickers and the focus is kept.
 function fill(box, shown, press) {
   while (box.children.length > shown.length) box.lastChild.remove();
   shown.forEach((one, i) => {
@@ -31,7 +31,7 @@ function fill(box, shown, press) {
   });
 }
 
-// Arrow keys move between the pictures of a box, by what is on the screen.
+// Arrow keys move between the pictures of a box, by their positions on the screen.
 function walk(box) {
   box.addEventListener("keydown", (event) => {
     const all = [...box.querySelectorAll(".s-pick")], at = all.indexOf(document.activeElement);
@@ -219,7 +219,7 @@ function figures(pair) {
     ...names.sort().map((n) => row("td", [n, ...pair.map((m) => number(m?.figures[n]))])));
 }
 
-// The photograph with what the sliders changed added to it, so that it stays as sharp as it is: cut + (now − seen), a picture's address.
+// A data URL of the photograph plus the change by the sliders, cut + (now − seen), so that the photograph stays sharp.
 async function laidOver(cut, seen, now) {
   const load = (src) => new Promise((done, fail) => { const i = new Image(); i.onload = () => done(i); i.onerror = fail; i.src = src; });
   const [base, before, after] = await Promise.all([cut, seen, now].map(load));
@@ -227,7 +227,7 @@ async function laidOver(cut, seen, now) {
   const canvas = Object.assign(document.createElement("canvas"), { width, height }), pen = canvas.getContext("2d", { willReadFrequently: true });
   const pixels = (picture) => { pen.drawImage(picture, 0, 0, width, height); return pen.getImageData(0, 0, width, height); };
   const out = pixels(base), a = pixels(before).data, b = pixels(after).data;
-  for (let i = 0; i < a.length; i += 1) if (i % 4 !== 3) out.data[i] += b[i] - a[i]; // a Uint8ClampedArray: it clips by itself
+  for (let i = 0; i < a.length; i += 1) if (i % 4 !== 3) out.data[i] += b[i] - a[i]; // a Uint8ClampedArray clips
   pen.putImageData(out, 0, 0);
   return canvas.toDataURL("image/png");
 }
@@ -254,7 +254,7 @@ const photograph = {
     pictures[0].src = this.cut;
     pictures[1].src = this.seen;
     if (!this.studio.now || this.studio.chosen !== this.face) return;
-    const turn = (this.turn = (this.turn ?? 0) + 1); // of several on their way the last asked for stays, whichever comes last
+    const turn = (this.turn = (this.turn ?? 0) + 1); // only the result of the last call is shown
     laidOver(this.cut, this.seen, this.studio.now.src).then((src) => { if (turn === this.turn) pictures[2].src = src; }).catch(failed);
   },
   async take(file) {
