@@ -123,8 +123,7 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
             "no_leakage",
             _no_final_leakage,
             "No two final images of one photograph, such as an original and its brightness copy,"
-            " are"
-            " in different splits. If it fails, drop one of them (gaip3 drop).",
+            " are in different splits. If it fails, drop one of them (gaip3 drop).",
             blocking=True,
         ),
         _check(
@@ -211,8 +210,7 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
             "sharp",
             _detailed,
             "In every octave, samples with detail have 0.7 to 1.4 times the power of photographs."
-            " If"
-            " it fails, raise epochs under [detail].",
+            " If it fails, raise epochs under [detail].",
             promotes=True,
         ),
         _check(
@@ -241,8 +239,7 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
             "judges_count",
             _judges_count,
             "The fresh judges are valid: they detect blur and missing detail, and find no"
-            " difference"
-            " between two halves of the photographs. If it fails, do not use their figures.",
+            " difference between two halves of the photographs. If it fails, do not use their figures.",
         ),
         _check(
             "critic_weights",
