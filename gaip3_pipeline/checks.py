@@ -239,7 +239,7 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
             "judges_count",
             _judges_count,
             "The fresh judges are valid: they detect blur and missing detail, and find no"
-            " difference between two halves of the photographs. If it fails, do not use their figures.",
+            " difference between two halves of photographs. If it fails, do not use their figures.",
         ),
         _check(
             "critic_weights",
