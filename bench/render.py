@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from common import command_line
+from common import command_line, print_result
 
 from gaip3_pipeline.layout import REPOSITORY
 from gaip3_pipeline.tables.files import write_text_atomically
@@ -109,6 +109,7 @@ def main() -> None:
         differ.append(page["file"])
         if not check:
             write_text_atomically(path, text)
+    print_result({"lines": len(lines), "pages": len(pages), "differ": differ})
     if check and differ:
         sys.exit(f"{', '.join(differ)}: not what bench/results/ says; run make results")
 

@@ -254,6 +254,13 @@ def test_refresh(bench: Bench, root_copy: DataRoot) -> None:
     assert not not_finite(said)
 
 
+def test_render(bench: Bench) -> None:
+    said = bench("render", "--check")
+
+    assert said.keys() == {"lines", "pages", "differ"}
+    assert said["differ"] == [], "run make results"
+
+
 def test_retouching(bench: Bench, finished_root: DataRoot, tmp_path: Path) -> None:
     sizes = ("--n", 8, "--set", "steps=1", "batch_size=8", "--makes", "regression")
     methods = ("transport", "rejection", "temperature")

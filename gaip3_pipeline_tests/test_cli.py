@@ -117,7 +117,7 @@ def test_the_training_of_the_generator_continues_with_more_epochs(gaip3, root_co
     words = ["train", "nvae", "--root", root_copy.path, "--resume"]
     at_its_end = gaip3(*words)
     assert at_its_end.exit_code != 0
-    assert "raise epochs to go on" in at_its_end.output
+    assert "raise epochs to continue" in at_its_end.output
     before = read_figures(root_copy, "nvae_weights")
     root_copy.settings_file.write_text(
         f'preset = "tiny"\n[nvae]\nepochs = {before["epochs"] + 1}\n', encoding="utf-8"

@@ -2,8 +2,6 @@
 
 import dataclasses
 import re
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,9 +123,3 @@ def test_the_example_in_the_settings_file_is_valid() -> None:
     end = next(i for i, line in enumerate(example) if not re.match(r"\[|\w+ = ", line))
     settings = resolve("seed", [tomllib.loads("\n".join(example[:end]))])
     assert settings != of_preset("seed")
-
-
-def test_rendered_pages_are_what_the_results_say() -> None:
-    bench = REPOSITORY / "bench" / "render.py"
-    done = subprocess.run([sys.executable, bench, "--check"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
