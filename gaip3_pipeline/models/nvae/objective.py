@@ -119,8 +119,9 @@ class NvaeTraining(keras.Model):
         done; ``ranges`` are not changed."""
         for network in (self.nvae, self.ema):
             ranges = ops.convert_to_numpy(network.condition_embedding.range)
-            for weight, value in zip(network.weights, nvae.weights, strict=True):
-                weight.assign(value)
+            # through NumPy: on JAX both networks would share the arrays of nvae, which a step that
+            # donates its buffers refuses
+            network.set_weights(nvae.get_weights())
             network.condition_embedding.range.assign(ranges)
         self.step.assign(float(step))
 
