@@ -588,6 +588,10 @@ def _refresh(
         changed = headlines(outcome.results)
         if changed:
             click.echo("\n".join(["Before → after:", *changed]))
+        if outcome.failed_checks:
+            click.echo(
+                "\n".join([f"{len(outcome.failed_checks)} checks failed:", *outcome.failed_checks])
+            )
 
 
 def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: bool) -> None:
