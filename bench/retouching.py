@@ -69,7 +69,6 @@ from gaip3_pipeline.training_data import final_images
 SEEDS = 5_000_000  # seeds from here on are not shown, trained on or measured elsewhere
 BOOTSTRAPS = 200
 
-
 Pictures = tuple[np.ndarray, np.ndarray]  # (N, H, W, 3) uint8, and evaluations (N,)
 
 
@@ -265,7 +264,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     before = None
     samples = dataclasses.replace(settings.samples, guidance=guidance)
-    drawn = np.concatenate(list(measure.generator.draw(seeds, measure.values, samples)))
+    drawn = np.zeros(0, np.uint8)
+    if not BASELINES.keys().isdisjoint(a.methods):
+        drawn = np.concatenate(list(measure.generator.draw(seeds, measure.values, samples)))
     for name in a.methods:
         correction = _correction(a.root, measure.generator.nvae, name)
         tools = Tools(measure.generator, guide, regressors, correction)

@@ -94,7 +94,7 @@ command(demo, DEMO)
 
 
 @command
-@click.option("--dry-run", is_flag=True, help="Show what would run and why; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would run and why; materialise nothing.")
 @click.option(
     "--select",
     multiple=True,

@@ -20,15 +20,10 @@ PRESETS = ("seed", "small", "demo")
 
 def snapshot() -> dict[str, Any]:
     """Assets, checks, jobs and sensors; code versions for each preset."""
-    versions: dict[str, dict[str, str]] = {}
-    for preset in PRESETS:
-        graph = build_defs(DataRoot(Path("data")), of_preset(preset)).resolve_asset_graph()
-        for key in graph.get_all_asset_keys():
-            code_version = graph.get(key).code_version
-            if code_version:
-                versions.setdefault(key.to_user_string(), {})[preset] = code_version
-    definitions = build_defs(DataRoot(Path("data")), of_preset(PRESETS[0]))
-    graph = definitions.resolve_asset_graph()
+    root = DataRoot(Path("data"))
+    by_preset = {preset: build_defs(root, of_preset(preset)) for preset in PRESETS}
+    graphs = {preset: d.resolve_asset_graph() for preset, d in by_preset.items()}
+    definitions, graph = by_preset[PRESETS[0]], graphs[PRESETS[0]]
     pools = {
         key: asset.op.pool or ""
         for asset in graph.assets_defs
@@ -41,7 +36,11 @@ def snapshot() -> dict[str, Any]:
             "group": graph.get(key).group_name,
             "kinds": sorted(graph.get(key).kinds),
             "pool": pools.get(key, ""),
-            "code_version": versions.get(key.to_user_string(), {}),
+            "code_version": {
+                preset: version
+                for preset, g in graphs.items()
+                if (version := g.get(key).code_version)
+            },
         }
         for key in sorted(graph.get_all_asset_keys())
     }

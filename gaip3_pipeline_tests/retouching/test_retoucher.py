@@ -17,6 +17,7 @@ from gaip3_pipeline.models.nvae.model import build_nvae
 from gaip3_pipeline.retouching import figures as retouch_evaluation
 from gaip3_pipeline.retouching.aggregate_posterior import fit_aggregate_posterior
 from gaip3_pipeline.retouching.figures import judged, retouch_figures, retouch_samples
+from gaip3_pipeline.retouching.methods import METHODS
 from gaip3_pipeline.retouching.prior_critic import (
     load_prior_critic,
     prior_critic_figures,
@@ -32,7 +33,7 @@ from gaip3_pipeline.retouching.retoucher import (
     Tools,
 )
 from gaip3_pipeline.sampling.draw import FaceGenerator, read_jpegs
-from gaip3_pipeline.settings import Critic, Nvae, Retouch
+from gaip3_pipeline.settings import RETOUCHING_METHODS, Critic, Nvae, Retouch
 from gaip3_pipeline.training.critic import TrainedCritic, critic_logits
 from gaip3_pipeline.training.regressor import Regressor
 from gaip3_pipeline.training.run import Examples, Run
@@ -207,6 +208,10 @@ def test_at_fidelity_0_nothing_moves_and_at_1_more_than_at_a_half(nvae, guide):
     assert moved(0.1)[1] < moved(0.5)[1] < moved(1.0)[1]
     with pytest.raises(ValueError, match=r"0 to 1, not 1\.5"):
         moved(1.5)
+
+
+def test_every_method_that_the_settings_accept_exists():
+    assert tuple(METHODS) == RETOUCHING_METHODS
 
 
 def test_the_addends_of_a_logit_sum_to_it():
