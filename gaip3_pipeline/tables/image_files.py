@@ -53,13 +53,14 @@ def name_problem(path: str) -> str:
     control character breaks lines and terminals; tables read a backslash as a folder; and the
     longest name that is made from a photograph's must fit the file system."""
     try:
-        length = len(os.path.splitext(os.path.basename(path))[0].encode())
+        path.encode()
     except UnicodeEncodeError:
-        return "the file name is not valid UTF-8: rename the file"
+        return "the file name is not valid UTF-8: rename the file or its folder"
     if _CONTROL.search(path):
         return "the name has a line break or another control character: rename the file or folder"
     if "\\" in path:
         return "the name has a backslash, which tables read as a folder: rename the file or folder"
+    length = len(os.path.splitext(os.path.basename(path))[0].encode())
     if length > LONGEST_STEM:
         return (
             f"the file name has {length} bytes without its ending, of at most {LONGEST_STEM}:"

@@ -459,6 +459,8 @@ class _Images:
         """The images that ``text`` may mean: none, one, or several if it is ambiguous."""
         location = _location(text)
         spellings = [stem(location), stem(unquote(location))]
+        if "://" in text or _LOCAL_FILE in text:
+            spellings.reverse()  # a link is URL-encoded, while a path may hold a name with %
         sexes = _sexes(unquote(location), gender)
         for lookup in (self._by_name, self._by_upload):
             for name in spellings:
