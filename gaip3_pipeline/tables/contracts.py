@@ -17,6 +17,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.hand_tables import HandTable, read_table, to_number
+from gaip3_pipeline.tables.image_files import printable
 from gaip3_pipeline.tables.problems import ContractError, at_most
 
 LABEL_COLUMNS = ("gender", "img_id", "path", "value")
@@ -75,24 +76,25 @@ def check_labels(written: HandTable, known: dict[str, set[str]] | None = None) -
         except ValueError:
             value = np.nan
         if not 0 <= value <= 1:
-            shown = "empty" if not text else repr(text)
+            found = "empty" if not text else repr(text)
             problems.append(
-                f"{where}: column value is {shown}; write a number from 0 to 1, or remove the row"
+                f"{where}: column value is {found}; write a number from 0 to 1, or remove the row"
             )
             continue
+        shown = printable(name)
         if (sex, name) in seen:
             first, before = seen[sex, name]
             if before != value:
                 problems.append(
-                    f"{where}: column value is {value:g} for {sex} {name}, but line {first} says"
+                    f"{where}: column value is {value:g} for {sex} {shown}, but line {first} says"
                     f" {before:g}; keep one of the two"
                 )
             else:
-                left_out.append(f"line {line}: {sex} {name} again (first in line {first})")
+                left_out.append(f"line {line}: {sex} {shown} again (first in line {first})")
             continue
         seen[sex, name] = line, value
         if known is not None and name not in known.get(sex, set()):
-            left_out.append(f"line {line}: there is no image {name} in the {sex} originals")
+            left_out.append(f"line {line}: there is no image {shown} in the {sex} originals")
             continue
         rows.append((sex, row["img_id"].strip(), name, value))
     if problems:

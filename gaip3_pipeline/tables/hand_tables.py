@@ -3,9 +3,9 @@ them.
 
 Accepted are UTF-8 and UTF-16 with a byte order mark, any line ends, columns separated by commas,
 semicolons or tabs, and numbers with a decimal point or comma, since spreadsheets save these in
-different countries. The writer keeps the separator, the header and the text of rows that did not
-change; it writes UTF-8 with LF. Errors name the file, the line (as a text editor counts) and the
-remedy."""
+different countries. The writer keeps the separator, the byte order mark, the header and the text
+of rows that did not change; it writes UTF-8 with LF. Errors name the file, the line (as a text
+editor counts) and the remedy."""
 
 import codecs
 import csv
@@ -17,6 +17,8 @@ from pathlib import Path
 
 from gaip3_pipeline.tables.problems import ContractError
 
+_MARK = "\ufeff"
+_UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -39,6 +41,7 @@ class HandTable:
     header: str = ""  # the text of the first line
     header_line: int = 1
     separator: str = ","
+    mark: str = ""  # the byte order mark, without which Excel does not read a file as UTF-8
     rows: list[HandRow] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -79,7 +82,8 @@ class HandTable:
 
     def text(self) -> str:
         """The table as it is written to its file, in UTF-8."""
-        return "\n".join([self.header, *(row.text for row in self.rows)]) + "\n"
+        lines = [self.header, *(row.text for row in self.rows)]
+        return self.mark + "\n".join(lines) + "\n"
 
     def has_decimal_commas(self, column: str) -> bool:
         """Whether the numbers of ``column`` are written with a comma. Where no number shows it, a
@@ -107,7 +111,8 @@ def read_table(path: Path, known: Collection[str]) -> HandTable:
     :class:`ContractError` for two columns of one name (upper and lower case and outer spaces do not
     distinguish them), for a field that belongs to no column, and for a file that is no such
     table; FileNotFoundError."""
-    text, lines = read_text(path), None
+    text = _marked_text(path)
+    mark, text, lines = text[: text.startswith(_MARK)], text.removeprefix(_MARK), None
     try:
         separator = _separator(text, known)
         lines = _Lines(io.StringIO(text, newline=""))
@@ -143,27 +148,13 @@ def read_table(path: Path, known: Collection[str]) -> HandTable:
                 f"{path}, line {row.line}: more than {len(columns)} fields; put a name that has a"
                 f" {_SEPARATORS[separator]} in quotes{decimals}"
             )
-    return HandTable(path, columns, head.text, head.line, separator, rows)
+    return HandTable(path, columns, head.text, head.line, separator, mark, rows)
 
 
 def read_text(path: Path) -> str:
     """The text of a file that a person saved: UTF-8 with or without byte order mark, or UTF-16 with
     one, which Excel calls “Unicode text”. Raises :class:`ContractError`."""
-    data = path.read_bytes()
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        text = data.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise ContractError(
-            f"{path}: not UTF-8 (byte {e.start}); save it as UTF-8 (in Excel: “CSV UTF-8”)"
-        ) from e
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise ContractError(
-            f"{path}, line {line}: a NUL byte, so it is not text in UTF-8; save it as UTF-8 (in"
-            " Excel: “CSV UTF-8”)"
-        )
-    return text
+    return _marked_text(path).removeprefix(_MARK)
 
 
 def to_number(text: str) -> float:
@@ -194,6 +185,24 @@ class _Lines:
         text = "".join(self._taken).rstrip("\r\n")
         self._taken.clear()
         return text
+
+
+def _marked_text(path: Path) -> str:
+    """:func:`read_text` with the byte order mark."""
+    data = path.read_bytes()
+    try:
+        text = data.decode(_UTF16.get(data[:2], "utf-8"))
+    except UnicodeDecodeError as e:
+        raise ContractError(
+            f"{path}: not UTF-8 (byte {e.start}); save it as UTF-8 (in Excel: “CSV UTF-8”)"
+        ) from e
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ContractError(
+            f"{path}, line {line}: a NUL byte, so it is not text in UTF-8; save it as UTF-8 (in"
+            " Excel: “CSV UTF-8”)"
+        )
+    return text
 
 
 def _separator(text: str, known: Collection[str]) -> str:

@@ -12,6 +12,7 @@ LONGEST_STEM = (
     255 - len(".jpg") - max(len(f"{kind}_{s.folder}_") for kind in KINDS for s in IMAGE_SETS)
 )
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_UNPRINTABLE = re.compile(f"{_CONTROL.pattern}|[\ud800-\udfff]")
 
 
 class DuplicateStems(ValueError):
@@ -72,8 +73,14 @@ def name_problem(path: str) -> str:
 def printable(path: str) -> str:
     """``path`` in one line of UTF-8: bytes that are not UTF-8, and control characters, as
     ``\\xNN``."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(lambda c: c[0].encode("unicode_escape").decode(), text)
+    return _UNPRINTABLE.sub(_escaped, path)
+
+
+def _escaped(character: re.Match[str]) -> str:
+    code = ord(character[0])
+    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character[0].encode("unicode_escape").decode()
 
 
 def usable_images(root: DataRoot, image_set: ImageSet) -> list[Path]:

@@ -30,6 +30,7 @@ from gaip3_pipeline.tables.contracts import (
     stem,
 )
 from gaip3_pipeline.tables.hand_tables import HandTable, read_table, read_text, to_number
+from gaip3_pipeline.tables.image_files import printable
 from gaip3_pipeline.tables.label_store import Edit, Key
 from gaip3_pipeline.tables.problems import ContractError, at_most
 
@@ -220,7 +221,7 @@ def _read_contract(
         if name in known.get(gender, ()):
             values[gender, name] = value
         else:
-            missing.append(name)
+            missing.append(printable(name))
     return ImportedLabels("contract CSV", {attribute: values}, {attribute: missing})
 
 
@@ -393,11 +394,12 @@ def _readings(
             continue
         found = images.find(cell.image, cell.gender)
         if len(found) > 1:
-            problems.append(f"{path}, {cell.where}: {_ambiguous(cell.image, found)}")
+            problems.append(f"{path}, {cell.where}: {_ambiguous(printable(cell.image), found)}")
         elif found:
             readings[meant[cell.control], found[0]].append((cell, value))
         else:
-            no_such_image[meant[cell.control]][stem(unquote(_location(cell.image)))] = None
+            name = printable(stem(unquote(_location(cell.image))))
+            no_such_image[meant[cell.control]][name] = None
     for of_image in readings.values():
         of_image.sort(key=lambda r: r[0].time or _LONG_AGO)
     return readings, {a: list(names) for a, names in no_such_image.items()}, problems
