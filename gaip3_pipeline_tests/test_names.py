@@ -14,7 +14,7 @@ from click.testing import Result
 
 from gaip3_pipeline.assets.labels import read
 from gaip3_pipeline.imaging.processing import augment_set, resize_set
-from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, retouched_photographs
 from gaip3_pipeline.settings import Images
 from gaip3_pipeline.tables.contracts import (
     read_gender_probabilities,
@@ -34,7 +34,14 @@ from gaip3_pipeline.tables.duplicates import (
     write_group_table,
 )
 from gaip3_pipeline.tables.final import link_final, select_final
-from gaip3_pipeline.tables.image_files import DuplicateStems, by_stem, name_problem, usable_images
+from gaip3_pipeline.tables.hand_tables import read_table
+from gaip3_pipeline.tables.image_files import (
+    DuplicateStems,
+    by_stem,
+    name_problem,
+    printable,
+    usable_images,
+)
 from gaip3_pipeline.tables.label_formats import WRITERS, read_label_file
 from gaip3_pipeline.tables.label_store import Edit, LabelStore
 from gaip3_pipeline.tables.manifests import UNUSABLE, read_manifest
@@ -210,6 +217,21 @@ def test_the_page_shows_and_labels_every_accepted_name(root: DataRoot) -> None:
             [change] = page.get("/api/history", params=query).json()["changes"]
             assert change["stem"] == name
     assert LabelStore(root).values("eyes") == values_of(root)
+
+
+def test_the_list_of_retouched_photographs_names_every_file(tmp_path: Path) -> None:
+    from gaip3_pipeline.studio.photographs import retouch_photographs  # imports TensorFlow
+
+    names = [os.fsdecode(n) for n in REFUSED] + ACCEPTED + ["z" * 251]
+    for name in names:
+        # a link to nothing cannot be read, so that no network is needed
+        (tmp_path / f"{name}.png").symlink_to(tmp_path / "nothing")
+    files = sorted(tmp_path.iterdir())
+    table = retouch_photographs(None, tmp_path, files, tmp_path / "out", 1)  # type: ignore[arg-type]
+    assert table.file.tolist() == [printable(f.name) for f in files]
+    assert table.outcome[table.file == f"{'z' * 251}.png"].str.contains("name is too long").all()
+    written = read_table(retouched_photographs(tmp_path / "out")[0], ["file", "outcome"])
+    assert [row["file"] for _, row in written.records(["file"])] == table.file.tolist()
 
 
 def quoted(text: str) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from gaip3_pipeline.layout import IMAGE_SETS, IMAGE_SUFFIXES, KINDS, DataRoot, ImageSet
 
-# bytes of a stem in UTF-8, of 255 of a file name: final/ puts kind and folder before it
-LONGEST_STEM = (
-    255 - len(".jpg") - max(len(f"{kind}_{s.folder}_") for kind in KINDS for s in IMAGE_SETS)
+LONGEST_NAME = 255  # bytes in UTF-8, which Linux and its file systems allow
+# bytes of a stem: final/ puts kind and folder before it
+LONGEST_STEM = LONGEST_NAME - max(
+    len(f"{kind}_{s.folder}_.jpg") for kind in KINDS for s in IMAGE_SETS
 )
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNPRINTABLE = re.compile(f"{_CONTROL.pattern}|[\ud800-\udfff]")
