@@ -52,9 +52,9 @@ from gaip3_pipeline_tests.web.test_label_page import free_port, serving
 FEMALE = IMAGE_SETS[1]
 # fmt: off
 ACCEPTED = [
-    "plain", " a", "a ", "a  b", 'q"uote', '"quoted"', "it's", "com,ma", "semi;colon", "=1+1", "+1",
-    "-1", "@a", "#1", "50%", "%41", "%2541", "a?b", "a&b=c", "007", "1e5", "0.50", "1_000", "NA",
-    "nan", "null", "None", "True", "copy (1)", "a.b.c", "a.", "a..b", "a|b", "a:b", "a*b",
+    "plain", " ", " a", "a ", "a  b", 'q"uote', '"quoted"', "it's", "com,ma", "semi;colon", "=1+1",
+    "+1", "-1", "@a", "#1", "50%", "%41", "%2541", "a?b", "a&b=c", "007", "1e5", "0.50", "1_000",
+    "NA", "nan", "null", "None", "True", "copy (1)", "a.b.c", "a.", "a..b", "a|b", "a:b", "a*b",
     "a\u00a0b", "a\u202fb", "<img src=x onerror=alert(1)>", "{{a}}", "${a}", "`a`", "얼굴", "é",
     "👨‍👩‍👧", "ab12cd34-plain", "dataset", "female", "x" * 230,
 ]

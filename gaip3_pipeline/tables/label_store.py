@@ -22,7 +22,7 @@ from gaip3_pipeline.layout import SET_OF_SEX, DataRoot
 from gaip3_pipeline.tables.contracts import LABEL_COLUMNS, check_labels, stem
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.hand_tables import HandRow, HandTable, read_table, to_number
-from gaip3_pipeline.tables.image_files import by_stem, usable_images
+from gaip3_pipeline.tables.image_files import by_stem, printable, usable_images
 from gaip3_pipeline.tables.problems import ContractError
 
 OUTSIDE = "outside"  # ``who`` of changes made by another program
@@ -177,7 +177,9 @@ class LabelStore:
                     f"{e.attribute} of {e.gender} {e.stem} is {e.value:g}; a value lies in 0..1"
                 )
             if e.stem not in self._images.get(e.gender, {}):
-                raise ValueError(f"there is no image {e.stem} in the {e.gender} originals")
+                raise ValueError(
+                    f"there is no image {printable(e.stem)} in the {e.gender} originals"
+                )
 
     def _take_back(self, old: Change, who: str, session: str) -> Change:
         edit = Edit(old.attribute, old.gender, old.stem, old.before)
@@ -352,9 +354,10 @@ class _LabelFile:
     def read(cls, path: Path) -> "_LabelFile":
         """The checked file; an absent one has no rows. Raises :class:`ContractError`."""
         stat = _stat(path)
-        if stat == _ABSENT:
-            return cls(HandTable(path, list(LABEL_COLUMNS)), stat)
-        table = read_table(path, LABEL_COLUMNS)
+        try:
+            table = read_table(path, LABEL_COLUMNS)
+        except FileNotFoundError:
+            return cls(HandTable(path, list(LABEL_COLUMNS)), _ABSENT)
         check_labels(table)
         return cls(table, stat)
 
