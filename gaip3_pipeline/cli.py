@@ -395,6 +395,7 @@ def import_labels(
 
     The format is recognised by the content. An imported value replaces an existing one; the
     history keeps the old value. If one of the files cannot be used, nothing is written."""
+    from gaip3_pipeline.tables.image_files import printable
     from gaip3_pipeline.tables.label_formats import read_label_file
     from gaip3_pipeline.tables.label_store import LabelStore
 
@@ -402,11 +403,11 @@ def import_labels(
     read = [read_label_file(path, store.images, attribute) for path in files]
     labels = {a: store.values(a) for found in read for a in found.values}
     for path, found in zip(files, read, strict=True):
-        click.echo(f"{path} ({found.format})")
+        click.echo(f"{printable(str(path))} ({found.format})")
         for line in [*(found.summary(a, labels[a]) for a in found.values), *at_most(found.remarks)]:
             click.echo(f"  {line}")
         if not dry_run:
-            store.apply(found.edits(labels), who=f"import {path.name}")
+            store.apply(found.edits(labels), who=f"import {printable(path.name)}")
         for a, values in found.values.items():
             labels[a].update(values)
 

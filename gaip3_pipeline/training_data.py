@@ -115,9 +115,8 @@ def folds_of_keys(originals: pd.DataFrame, folds: int) -> dict[str, int]:
 
 def labelled_table(root: DataRoot, attribute: str) -> pd.DataFrame:
     """Labelled originals with ``value`` and split."""
-    labels = pd.read_csv(root.checked_labels(attribute), dtype={"path": str})
+    labels = read_labels(root.checked_labels(attribute)).table
     labels["set"] = labels.gender.map({sex: s.id for sex, s in SET_OF_SEX.items()})
-    labels["stem"] = labels.path.map(lambda p: p.rpartition("/")[2].removesuffix(".jpg"))
     return labels[["set", "stem", "gender", "value"]].merge(
         originals_table(root), on=["set", "stem"], validate="one_to_one"
     )

@@ -133,7 +133,10 @@ class Root:
         ) and not other, f"rule {len(want)}, final/ {len(have)}, other bytes {len(other)}, hard links {links}"
 
     def labels(self, attr):
-        t = pd.read_csv(self.root / "labels" / f"train_output_{attr}.csv", encoding="utf-8-sig")
+        path = self.root / "labels" / f"train_output_{attr}.csv"
+        head = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+        t = pd.read_csv(path, encoding="utf-8-sig", sep=max(",;\t", key=head.count), dtype=str, keep_default_na=False)
+        t = t[(t != "").any(axis=1)].assign(value=lambda t: t.value.str.replace(",", ".").astype(float))
         stems = {s: {p.stem for p in self.original[s]} for s in ("female", "male")}
         key = list(zip(t.gender, t.path.str.replace("\\", "/").map(lambda p: pathlib.PurePosixPath(p).stem)))
         lost = [k for k in key if k[1] not in stems.get(k[0], ())]
@@ -169,7 +172,7 @@ class Root:
         return bool(ok), f"{len(u)} rows, mean {u.uncertainty.mean():.3f}"
 
     def out_of_fold(self, attr):
-        t = pd.read_csv(self.root / "models" / f"input_{attr}" / "out_of_fold.csv", dtype={"stem": str})
+        t = pd.read_csv(self.root / "models" / f"input_{attr}" / "out_of_fold.csv", dtype={"stem": str}, keep_default_na=False)
         labels = pd.read_csv(self.root / "labels" / "checked" / f"{attr}.csv")
         same = sorted(zip(t.gender, t.stem)) == sorted((g, pathlib.PurePosixPath(p).stem) for g, p in zip(labels.gender, labels.path))
         columns = ["key", "set", "stem", "gender", "bucket", "split", "value", "predicted", "uncertainty"]

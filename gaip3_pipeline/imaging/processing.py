@@ -30,7 +30,7 @@ from gaip3_pipeline.tables import manifests
 from gaip3_pipeline.tables.duplicates import DROPPED, read_dropped
 from gaip3_pipeline.tables.files import write_bytes_atomically
 from gaip3_pipeline.tables.hashing import file_sha256, stat_key
-from gaip3_pipeline.tables.image_files import by_stem, list_images
+from gaip3_pipeline.tables.image_files import by_stem, list_images, name_problem, printable
 from gaip3_pipeline.tables.manifests import Journal, Row, manifest_version
 
 Progress = Callable[[int, int], None]
@@ -74,10 +74,6 @@ def asset_name(kind: str, image_set: ImageSet) -> str:
 
 def read_picture(path: Path, max_pixels: int) -> tuple[bytes, os.stat_result]:
     """A file's bytes, and its status when it was read. Raises :class:`UnusableImage`."""
-    try:
-        path.name.encode("utf-8")
-    except UnicodeEncodeError as e:
-        raise UnusableImage("the file name is not valid UTF-8: rename the file") from e
     try:
         with path.open("rb", buffering=0) as f:
             stat = os.fstat(f.fileno())
@@ -126,11 +122,12 @@ def resize_set(
         if of == image_set.id
     }
     unknown = tuple(stem for stem in dropped if stem not in sources)
-    refused = {
-        stem: (_source(root, sources.pop(stem)), f"{DROPPED}{why}")
-        for stem, why in dropped.items()
-        if stem in sources
-    }
+    reasons = {
+        stem: problem
+        for stem, path in sources.items()
+        if (problem := name_problem(root.relative(path)))
+    } | {stem: f"{DROPPED}{why}" for stem, why in dropped.items() if stem in sources}
+    refused = {stem: (_source(root, sources.pop(stem)), reason) for stem, reason in reasons.items()}
     large = threading.Lock()
     made_by = {"height": settings.height, "width": settings.width, "crop": settings.crop}
     made = _process(
@@ -386,13 +383,8 @@ def _remove_others(root: DataRoot, output: Path, wanted: set[str]) -> int:
 
 
 def _output(root: DataRoot, output: Path, stem: str) -> str:
-    return _printable(root.relative(output / f"{stem}.jpg"))
+    return printable(root.relative(output / f"{stem}.jpg"))
 
 
 def _source(root: DataRoot, path: Path) -> str:
-    return _printable(root.relative(path))
-
-
-def _printable(path: str) -> str:
-    """``path`` with bytes that are not UTF-8 written as ``\\xNN``, since tables hold UTF-8 only."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return printable(root.relative(path))

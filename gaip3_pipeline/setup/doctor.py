@@ -20,9 +20,10 @@ from typing import Literal
 
 from gaip3_pipeline import settings
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.layout import IMAGE_SETS, IMAGE_SUFFIXES, LOCK_FILE, DataRoot
+from gaip3_pipeline.layout import IMAGE_SETS, LOCK_FILE, DataRoot
 from gaip3_pipeline.setup import fetch
 from gaip3_pipeline.tables.contracts import read_labels
+from gaip3_pipeline.tables.image_files import usable_images
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.servers import port_is_free
 
@@ -261,9 +262,7 @@ def _originals(root: DataRoot) -> Iterator[Finding]:
 
 def _labels(root: DataRoot) -> Iterator[Finding]:
     known = {
-        s.sex: {p.stem for p in root.original(s).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES}
-        for s in IMAGE_SETS
-        if s.sex is not None
+        s.sex: {p.stem for p in usable_images(root, s)} for s in IMAGE_SETS if s.sex is not None
     }
     for attribute in ATTRIBUTES:
         path = root.hand_labels(attribute)

@@ -2,7 +2,7 @@
 the generator's picture is added to the photograph."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -17,6 +17,7 @@ from gaip3_pipeline.layout import retouched_photographs
 from gaip3_pipeline.sampling.draw import JPEG_QUALITY
 from gaip3_pipeline.studio.faces import BATCH, Studio
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
+from gaip3_pipeline.tables.image_files import LONGEST_NAME, printable
 
 SHOWN = 24  # pairs on the sheet
 
@@ -42,25 +43,25 @@ def retouch_photographs(
     for start in range(0, len(files), BATCH):
         read, batch = [], files[start : start + BATCH]
         for file in batch:
+            name = _name(folder, file)
             try:
-                read.append((file, *studio.photograph(file.read_bytes())))
+                if len(PurePosixPath(_picture(name)).name.encode()) > LONGEST_NAME:
+                    raise UnusableImage("its name is too long: rename the file")
+                data = file.read_bytes()
+                read.append((name, *studio.photograph(data)))
             except (UnusableImage, OSError) as e:
-                rows.append(
-                    {"file": _name(folder, file), "outcome": f"not used: {e}", "picture": ""}
-                )
+                rows.append({"file": name, "outcome": f"not used: {e}", "picture": ""})
         if read:
             names, cuts, faces = zip(*read, strict=True)
             moved, reasons = studio.retouched(faces, fidelity)
             change = studio.pictures(moved).astype(np.float32) - studio.pictures(faces)
-            for file, cut, face, reason, difference in zip(
+            for name, cut, face, reason, difference in zip(
                 names, cuts, faces, reasons, change, strict=True
             ):
                 height, width = cut.shape[:2]
                 larger = cv2.resize(difference, (width, height), interpolation=cv2.INTER_CUBIC)
                 after = np.clip(np.round(cut + larger), 0, 255).astype(np.uint8)
-                name = _name(folder, file)
-                # a.png and a.jpg may be in the same folder
-                picture = name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"
+                picture = _picture(name)
                 write_bytes_atomically(out / picture, encode_jpeg(after, JPEG_QUALITY))
                 values = dict(zip(ATTRIBUTES, face.values, strict=True))
                 rows.append(
@@ -88,4 +89,9 @@ def retouch_photographs(
 
 
 def _name(folder: Path, file: Path) -> str:
-    return file.relative_to(folder).as_posix()
+    return printable(file.relative_to(folder).as_posix())
+
+
+def _picture(name: str) -> str:
+    """The name of the retouched picture; a.png and a.jpg may be in the same folder."""
+    return name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"

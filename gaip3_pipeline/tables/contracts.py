@@ -1,13 +1,14 @@
 """The CSV contracts, column for column: hand labels, gender probabilities, input values, samples.
 
-Files that are read may come from a spreadsheet (UTF-8 with or without BOM, CRLF, further columns);
-files that are written are UTF-8 with LF. Every error message names the file, the line (as a text
-editor counts) and the remedy."""
+Files that are read may come from a spreadsheet (``tables.hand_tables``); files that are written are
+UTF-8 with LF. Every error message names the file, the line (as a text editor counts) and the
+remedy."""
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ import pandas as pd
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.tables.files import write_text_atomically
+from gaip3_pipeline.tables.hand_tables import HandTable, read_table, to_number
+from gaip3_pipeline.tables.image_files import printable
 from gaip3_pipeline.tables.problems import ContractError, at_most
 
 LABEL_COLUMNS = ("gender", "img_id", "path", "value")
@@ -49,74 +52,54 @@ def read_labels(path: Path, known: dict[str, set[str]] | None = None) -> Labels:
     listed, since the image may come back. A repeated row with an equal value is left out and
     listed. Raises :class:`ContractError` for a missing column, an unknown sex, a value that is
     empty, not a number or outside 0..1, or two values for one image."""
+    try:
+        return check_labels(read_table(path, LABEL_COLUMNS), known)
+    except FileNotFoundError as e:
+        raise ContractError(
+            f"{path}: no such file; label images (see data/README.md) or put the label CSV there"
+        ) from e
+
+
+def check_labels(written: HandTable, known: dict[str, set[str]] | None = None) -> Labels:
+    """:func:`read_labels` of a table that was read."""
+    path = written.path
     rows, problems, left_out = [], [], []
     seen: dict[tuple[str, str], tuple[int, float]] = {}
-    for line, row in csv_rows(path, LABEL_COLUMNS):
+    for line, row in written.records(LABEL_COLUMNS):
         sex, name, text = row["gender"].strip().lower(), stem(row["path"]), row["value"].strip()
         where = f"{path}, line {line}"
         if sex not in SEXES:
             problems.append(f"{where}: column gender is {row['gender']!r}; write female or male")
             continue
         try:
-            value = float(text)
+            value = to_number(text)
         except ValueError:
             value = np.nan
         if not 0 <= value <= 1:
-            shown = "empty" if not text else repr(text)
+            found = "empty" if not text else repr(text)
             problems.append(
-                f"{where}: column value is {shown}; write a number from 0 to 1, or remove the row"
+                f"{where}: column value is {found}; write a number from 0 to 1, or remove the row"
             )
             continue
+        shown = printable(name)
         if (sex, name) in seen:
             first, before = seen[sex, name]
             if before != value:
                 problems.append(
-                    f"{where}: column value is {value:g} for {sex} {name}, but line {first} says"
+                    f"{where}: column value is {value:g} for {sex} {shown}, but line {first} says"
                     f" {before:g}; keep one of the two"
                 )
             else:
-                left_out.append(f"line {line}: {sex} {name} again (first in line {first})")
+                left_out.append(f"line {line}: {sex} {shown} again (first in line {first})")
             continue
         seen[sex, name] = line, value
         if known is not None and name not in known.get(sex, set()):
-            left_out.append(f"line {line}: there is no image {name} in the {sex} originals")
+            left_out.append(f"line {line}: there is no image {shown} in the {sex} originals")
             continue
         rows.append((sex, row["img_id"].strip(), name, value))
     if problems:
         raise ContractError("\n".join(at_most(problems)))
     return Labels(pd.DataFrame(rows, columns=["gender", "img_id", "stem", "value"]), left_out)
-
-
-def csv_rows(
-    path: Path, columns: Sequence[str], delimiter: str = ","
-) -> Iterable[tuple[int, dict[str, str]]]:
-    """Yield the line number and the fields by column of each row of a CSV that has at least
-    ``columns``. Raises :class:`ContractError`."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as f:
-            reader = csv.DictReader(f, delimiter=delimiter, strict=True)
-            names = reader.fieldnames or []
-            missing = [c for c in columns if c not in names]
-            if missing:
-                raise ContractError(
-                    f"{path}, line 1: column {missing[0]} is missing; the first line must have"
-                    f" {','.join(columns)}"
-                )
-            for row in reader:
-                if any(row[c] is None for c in columns):
-                    raise ContractError(
-                        f"{path}, line {reader.line_num}:"
-                        f" {sum(v is not None for v in row.values())} fields, {len(names)} expected"
-                    )
-                yield reader.line_num, row
-    except FileNotFoundError as e:
-        raise ContractError(
-            f"{path}: no such file; label images (see data/README.md) or put the label CSV there"
-        ) from e
-    except UnicodeDecodeError as e:
-        raise ContractError(f"{path}: not UTF-8 (byte {e.start}); save it as “CSV UTF-8”") from e
-    except csv.Error as e:
-        raise ContractError(f"{path}, line {reader.reader.line_num}: not a CSV row: {e}") from e
 
 
 def write_labels(path: Path, table: pd.DataFrame) -> None:
@@ -164,14 +147,7 @@ def write_input_values(
 def read_input_values(path: Path, attribute: str) -> pd.DataFrame:
     """Columns ``image_path`` (relative to the root) and ``attribute`` (float64 in 0..1). Raises
     :class:`ContractError`."""
-    table = _read_predictions(path, (attribute,))
-    outside = table[~table[attribute].between(0, 1)]
-    if len(outside):
-        raise ContractError(
-            f"{path}, line {outside.index[0] + 2}: column {attribute} is"
-            f" {outside[attribute].iloc[0]:g}, outside 0..1"
-        )
-    return table
+    return _read_predictions(path, (attribute,), (0, 1))
 
 
 def read_all_input_values(root: DataRoot) -> pd.DataFrame:
@@ -235,40 +211,49 @@ def read_label_review(path: Path) -> pd.DataFrame:
     )
 
 
-def _read_predictions(path: Path, numbers: tuple[str, ...]) -> pd.DataFrame:
+def _read_predictions(
+    path: Path, numbers: tuple[str, ...], bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> pd.DataFrame:
+    """``image_path`` (relative to the root), then ``numbers`` within ``bounds``, then the other
+    columns that have a name: numbers if all their fields are, else text."""
+    needed = ("image_path", *numbers)
     try:
-        table = pd.read_csv(
-            path, encoding="utf-8-sig", dtype={"image_path": str}, float_precision="round_trip"
-        )
+        table = read_table(path, needed)
     except FileNotFoundError as e:
         raise ContractError(
             f"{path}: no such file; materialise the asset that writes it (gaip3 refresh)"
         ) from e
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
-        raise ContractError(f"{path}: not a CSV file: {e}") from e
-    missing = [c for c in ("image_path", *numbers) if c not in table.columns]
-    if missing:
-        raise ContractError(
-            f"{path}: column {missing[0]} is missing; the columns are {', '.join(table.columns)}"
-        )
-    for column in numbers:
-        parsed = pd.to_numeric(table[column], errors="coerce")
-        if parsed.isna().any():
-            line = int(np.flatnonzero(parsed.isna())[0]) + 2
-            raise ContractError(f"{path}, line {line}: column {column} is not a number")
-        table[column] = parsed.astype(np.int64 if column == "seed" else np.float64)
-    table["image_path"] = table.image_path.map(relative_path)
-    return table[
-        [
-            "image_path",
-            *numbers,
-            *(
-                c
-                for c in table.columns
-                if c not in ("image_path", *numbers) and not c.startswith("Unnamed")
-            ),
-        ]
-    ]
+    records = list(table.records(needed))
+    columns: dict[str, list[Any]] = {c: [] for c in numbers}
+    for line, record in records:
+        if not record["image_path"].strip():
+            raise ContractError(f"{path}, line {line}: column image_path is empty")
+        for column in numbers:
+            try:
+                value = (int if column == "seed" else to_number)(record[column])
+            except ValueError:
+                value = np.nan
+            if not np.isfinite(value):
+                raise ContractError(f"{path}, line {line}: column {column} is not a number")
+            if not bounds[0] <= value <= bounds[1]:
+                raise ContractError(
+                    f"{path}, line {line}: column {column} is {value:g}, outside"
+                    f" {bounds[0]:g}..{bounds[1]:g}"
+                )
+            columns[column].append(value)
+    for column in table.columns:
+        if column and column not in needed:
+            columns[column] = _typed([record.get(column, "") for _, record in records])
+    paths = [relative_path(record["image_path"]) for _, record in records]
+    kinds = {c: np.int64 if c == "seed" else np.float64 for c in numbers}
+    return pd.DataFrame({"image_path": pd.Series(paths, dtype=str), **columns}).astype(kinds)
+
+
+def _typed(texts: list[str]) -> list[Any]:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return [kind(text) for text in texts]
+    return texts
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:

@@ -7,13 +7,15 @@ import numpy as np
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.tables.duplicates import (
+    DROPPED_COLUMNS,
     best_of_group,
     read_dropped,
     read_group_table,
     set_and_stem,
-    write_dropped,
 )
-from gaip3_pipeline.tables.image_files import list_images
+from gaip3_pipeline.tables.files import write_text_atomically
+from gaip3_pipeline.tables.hand_tables import HandTable, read_table
+from gaip3_pipeline.tables.image_files import name_problem, printable, usable_images
 
 
 class DropError(ValueError):
@@ -49,21 +51,25 @@ def change_dropped(
     ContractError if the list cannot be read."""
     dropped = read_dropped(root.dropped)
     originals = {
-        (s.id, p.stem): root.relative(p) for s in IMAGE_SETS for p in list_images(root.original(s))
+        (s.id, p.stem): root.relative(p) for s in IMAGE_SETS for p in usable_images(root, s)
     }
     keys = [
         _key(root, path, originals.keys() | dropped.keys() if undo else originals) for path in paths
     ]
     changed = [key for key in dict.fromkeys(keys) if (key in dropped) == undo]
-    for key in changed:
-        if undo:
-            del dropped[key]
-        else:
-            dropped[key] = reason
     if changed:
-        write_dropped(
-            root.dropped, ((originals.get(key) or _lost(key), why) for key, why in dropped.items())
+        table = (
+            read_table(root.dropped, DROPPED_COLUMNS)
+            if root.dropped.exists()
+            else HandTable(root.dropped, list(DROPPED_COLUMNS))
         )
+        if undo:
+            place = table.columns.index("path")
+            table.rows = [r for r in table.rows if set_and_stem(r.fields[place]) not in changed]
+        else:
+            for key in changed:
+                table.insert(len(table.rows), {"path": originals[key], "reason": reason})
+        write_text_atomically(root.dropped, table.text())
     return [originals.get(key) or _lost(key) for key in changed]
 
 
@@ -72,8 +78,11 @@ def _key(root: DataRoot, path: str, known: Collection[tuple[str, str]]) -> tuple
         key = set_and_stem(candidate)
         if key and key in known:
             return key
+    refused = name_problem(path)
     raise DropError(
-        f"{path}: no original of that name; write it as original/… or resized/…, relative to"
+        f"{printable(path)}: {refused}"
+        if refused
+        else f"{path}: no original of that name; write it as original/… or resized/…, relative to"
         f" {root.path} or to the current folder"
     )
 

@@ -7,12 +7,14 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from gaip3_pipeline.layout import IMAGE_SETS
-from gaip3_pipeline.tables.contracts import csv_rows, relative_path
+from gaip3_pipeline.tables.contracts import relative_path
 from gaip3_pipeline.tables.files import write_text_atomically
+from gaip3_pipeline.tables.hand_tables import read_table
 from gaip3_pipeline.tables.problems import ContractError, at_most
 from gaip3_pipeline.tables.splits import groups
 
 COLUMNS = ["group", "set", "stem", "path", "twin", "correlation", "bits", "mirrored"]
+DROPPED_COLUMNS = ("path", "reason")  # of the list of dropped originals
 DROPPED = "dropped: "  # prefix of the reason in a manifest
 
 
@@ -99,7 +101,7 @@ def read_dropped(path: Path) -> dict[tuple[str, str], str]:
     if not path.exists():
         return {}
     dropped, problems = {}, []
-    for line, row in csv_rows(path, ["path", "reason"]):
+    for line, row in read_table(path, DROPPED_COLUMNS).records(DROPPED_COLUMNS):
         key = set_and_stem(row["path"])
         if key is None:
             named = (
@@ -113,13 +115,3 @@ def read_dropped(path: Path) -> dict[tuple[str, str], str]:
     if problems:
         raise ContractError("\n".join(at_most(problems)))
     return dropped
-
-
-def write_dropped(path: Path, rows: Iterable[tuple[str, str]]) -> None:
-    """Write ``(path, reason)`` rows, sorted."""
-    write_text_atomically(
-        path,
-        pd.DataFrame(sorted(rows), columns=["path", "reason"]).to_csv(
-            index=False, lineterminator="\n"
-        ),
-    )

@@ -57,8 +57,8 @@ def link_final(root: DataRoot, chosen: pd.DataFrame) -> pd.DataFrame:
 def _link(origin: Path, target: Path) -> None:
     try:
         # A link is created under another name and renamed, so that the file in final/ is never
-        # missing or incomplete.
-        temporary = target.with_name(f".linking-{target.name}")
+        # missing or incomplete. The other name is short: a long one may not be lengthened.
+        temporary = target.with_name(".linking")
         temporary.unlink(missing_ok=True)
         os.link(origin, temporary)
         os.replace(temporary, target)

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.tables.files import writing
+from gaip3_pipeline.tables.image_files import printable
 from gaip3_pipeline.tables.problems import ContractError
 
 FOLDERS = ("dataset", "models", "logs")
@@ -78,7 +79,7 @@ class ImportReport:
             f"left          {name}: a symbolic link; move what it points to yourself"
             for name in self.links
         ]
-        return "\n".join(lines) or "nothing to move"
+        return "\n".join(map(printable, lines)) or "nothing to move"
 
 
 def import_first_run(source: Path, root: DataRoot, dry_run: bool = False) -> ImportReport:

@@ -25,16 +25,19 @@ from gaip3_pipeline.layout import IMAGE_SUFFIXES
 from gaip3_pipeline.tables.contracts import (
     LABEL_COLUMNS,
     SEXES,
-    csv_rows,
-    read_labels,
+    check_labels,
     relative_path,
     stem,
 )
+from gaip3_pipeline.tables.hand_tables import HandTable, read_table, read_text, to_number
+from gaip3_pipeline.tables.image_files import printable
 from gaip3_pipeline.tables.label_store import Edit, Key
 from gaip3_pipeline.tables.problems import ContractError, at_most
 
 STARS = (1, 2, 3, 4, 5)  # of a rating: 0, ¼, ½, ¾, 1
 _LABEL_STUDIO_COLUMNS = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")
+# columns by which the separator of a CSV is recognised
+_RECOGNISED = {*LABEL_COLUMNS, "file", "image", "id", *ATTRIBUTES, *_LABEL_STUDIO_COLUMNS}
 _NO_CONTROLS = {*_LABEL_STUDIO_COLUMNS, "id", "agreement", "history", "gender"}
 # Label Studio's link to a file below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT
 _LOCAL_FILE = "/data/local-files/?d="
@@ -83,21 +86,21 @@ def read_label_file(
     ``known`` maps a sex to the stems of its originals. ``attribute`` is the attribute of the values
     if the file does not name it, and selects one if the file has several. Raises
     :class:`ContractError` with file, row and remedy; then no label of the file is used."""
-    text = _text(path)
+    text = read_text(path)
     if text.lstrip()[:1] in ("[", "{"):
         form, cells = _json_cells(path, text)
         return _gather(path, form, cells, known, attribute)
-    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
-    header = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+    table = read_table(path, _RECOGNISED)
+    header = table.columns
     if set(LABEL_COLUMNS) <= set(header):
-        return _read_contract(path, known, attribute)
+        return _read_contract(table, known, attribute)
     if "annotation_id" in header:
-        form, cells = "Label Studio CSV", list(_label_studio_rows(path, header, delimiter))
+        form, cells = "Label Studio CSV", list(_label_studio_rows(table))
     elif "file" in header and {"value", *ATTRIBUTES} & set(header):
-        form, cells = "plain CSV", list(_plain_rows(path, header, delimiter))
+        form, cells = "plain CSV", list(_plain_rows(table))
     else:
         raise ContractError(
-            f"{path}, line 1: the columns are {', '.join(header)}; there must be"
+            f"{path}, line {table.header_line}: the columns are {', '.join(header)}; there must be"
             f" {','.join(LABEL_COLUMNS)}, or file,value, or file and columns named after"
             f" {', '.join(ATTRIBUTES)}, or those of an export of Label Studio"
         )
@@ -197,16 +200,10 @@ class _Cell:
 _Readings = dict[tuple[str, Key], list[tuple[_Cell, float]]]  # by attribute and image
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise ContractError(f"{path}: not UTF-8 (byte {e.start}); save it as UTF-8") from e
-
-
 def _read_contract(
-    path: Path, known: Mapping[str, Collection[str]], attribute: str | None
+    written: HandTable, known: Mapping[str, Collection[str]], attribute: str | None
 ) -> ImportedLabels:
+    path = written.path
     named = next((a for a in ATTRIBUTES if path.name == f"train_output_{a}.csv"), None)
     if named and attribute not in (None, named):
         raise ContractError(
@@ -218,40 +215,28 @@ def _read_contract(
             f"{path}: its name does not say which value it holds; call it train_output_….csv or add"
             " --attribute"
         )
-    table = read_labels(path).table
+    table = check_labels(written).table
     values, missing = dict[Key, float](), list[str]()
     for gender, name, value in zip(table.gender, table.stem, table.value, strict=True):
         if name in known.get(gender, ()):
             values[gender, name] = value
         else:
-            missing.append(name)
+            missing.append(printable(name))
     return ImportedLabels("contract CSV", {attribute: values}, {attribute: missing})
 
 
-def _rows(
-    path: Path, header: Sequence[str], delimiter: str
-) -> Iterator[tuple[int, dict[str, str]]]:
-    for line, row in csv_rows(path, header, delimiter):
-        if None in row:
-            raise ContractError(
-                f"{path}, line {line}: more than {len(header)} fields; put a name that has a comma"
-                " in quotes"
-            )
-        yield line, row
-
-
-def _plain_rows(path: Path, header: Sequence[str], delimiter: str) -> Iterator[_Cell]:
-    columns = [c for c in header if c == "value" or c in ATTRIBUTES]
-    for line, row in _rows(path, header, delimiter):
+def _plain_rows(table: HandTable) -> Iterator[_Cell]:
+    columns = [c for c in table.columns if c == "value" or c in ATTRIBUTES]
+    for line, row in table.records(["file", *columns]):
         for column in columns:
             yield _Cell(
                 f"line {line}", row["file"], row.get("gender", ""), column, row[column].strip()
             )
 
 
-def _label_studio_rows(path: Path, header: Sequence[str], delimiter: str) -> Iterator[_Cell]:
-    for line, row in _rows(path, header, delimiter):
-        yield from _record_cells(path, f"line {line}", row)
+def _label_studio_rows(table: HandTable) -> Iterator[_Cell]:
+    for line, row in table.records(table.columns):
+        yield from _record_cells(table.path, f"line {line}", row)
 
 
 def _json_cells(path: Path, text: str) -> tuple[str, list[_Cell]]:
@@ -409,11 +394,12 @@ def _readings(
             continue
         found = images.find(cell.image, cell.gender)
         if len(found) > 1:
-            problems.append(f"{path}, {cell.where}: {_ambiguous(cell.image, found)}")
+            problems.append(f"{path}, {cell.where}: {_ambiguous(printable(cell.image), found)}")
         elif found:
             readings[meant[cell.control], found[0]].append((cell, value))
         else:
-            no_such_image[meant[cell.control]][stem(unquote(_location(cell.image)))] = None
+            name = printable(stem(unquote(_location(cell.image))))
+            no_such_image[meant[cell.control]][name] = None
     for of_image in readings.values():
         of_image.sort(key=lambda r: r[0].time or _LONG_AGO)
     return readings, {a: list(names) for a, names in no_such_image.items()}, problems
@@ -453,8 +439,8 @@ def _value(raw: Any) -> float | None:
             return _value(inner)
         case {"rating": stars} if stars in STARS:
             return (stars - 1) / 4
-        case int() | float() | str() if not isinstance(raw, bool) and 0 <= float(raw) <= 1:
-            return float(raw)
+        case int() | float() | str() if not isinstance(raw, bool) and 0 <= to_number(str(raw)) <= 1:
+            return to_number(str(raw))
     raise ValueError(raw)
 
 
@@ -475,6 +461,8 @@ class _Images:
         """The images that ``text`` may mean: none, one, or several if it is ambiguous."""
         location = _location(text)
         spellings = [stem(location), stem(unquote(location))]
+        if "://" in text or _LOCAL_FILE in text:
+            spellings.reverse()  # a link is URL-encoded, while a path may hold a name with %
         sexes = _sexes(unquote(location), gender)
         for lookup in (self._by_name, self._by_upload):
             for name in spellings:

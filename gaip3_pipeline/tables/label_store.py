@@ -4,13 +4,11 @@ history of every change.
 A change is acknowledged when its line of the history and the CSV are on disk, written in this
 order; if a process is killed between the two, the next process records the difference as a further
 change. The CSV is written to a temporary file and renamed. Rows that did not change keep their
-text, their order and any columns unknown to this project. Every process takes the same lock, and a
-file that was edited by another program (a spreadsheet, ``git pull``) is read again before the next
-change, so that no edit is overwritten unnoticed."""
+text, their order, their separator and any columns unknown to this project. Every process takes the
+same lock, and a file that was edited by another program (a spreadsheet, ``git pull``) is read again
+before the next change, so that no edit is overwritten unnoticed."""
 
-import csv
 import fcntl
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +19,10 @@ from pathlib import Path
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import SET_OF_SEX, DataRoot
-from gaip3_pipeline.tables.contracts import LABEL_COLUMNS, read_labels, stem
+from gaip3_pipeline.tables.contracts import LABEL_COLUMNS, check_labels, stem
 from gaip3_pipeline.tables.files import write_text_atomically
-from gaip3_pipeline.tables.image_files import by_stem, list_images
+from gaip3_pipeline.tables.hand_tables import HandRow, HandTable, read_table, to_number
+from gaip3_pipeline.tables.image_files import by_stem, printable, usable_images
 from gaip3_pipeline.tables.problems import ContractError
 
 OUTSIDE = "outside"  # ``who`` of changes made by another program
@@ -178,7 +177,9 @@ class LabelStore:
                     f"{e.attribute} of {e.gender} {e.stem} is {e.value:g}; a value lies in 0..1"
                 )
             if e.stem not in self._images.get(e.gender, {}):
-                raise ValueError(f"there is no image {e.stem} in the {e.gender} originals")
+                raise ValueError(
+                    f"there is no image {printable(e.stem)} in the {e.gender} originals"
+                )
 
     def _take_back(self, old: Change, who: str, session: str) -> Change:
         edit = Edit(old.attribute, old.gender, old.stem, old.before)
@@ -340,20 +341,12 @@ class LabelStore:
 
 
 class _LabelFile:
-    """One label CSV in memory: the parsed fields of each row, and its text, which is written back
-    unchanged unless the row is edited."""
+    """One label CSV in memory, with the places of the images' rows."""
 
-    def __init__(
-        self,
-        path: Path,
-        columns: list[str],
-        rows: list[list[str]],
-        texts: list[str],
-        stat: tuple[int, int, int],
-    ) -> None:
-        self.path, self.columns, self.stat = path, columns, stat
+    def __init__(self, table: HandTable, stat: tuple[int, int, int]) -> None:
+        self.table, self.stat = table, stat
         self.seen = 0  # number of changes in the history when the file was read
-        self._rows, self._texts = rows, texts
+        self._decimal_commas = table.has_decimal_commas("value")
         self._places: dict[Key, list[int]] = {}
         self._index()
 
@@ -361,103 +354,77 @@ class _LabelFile:
     def read(cls, path: Path) -> "_LabelFile":
         """The checked file; an absent one has no rows. Raises :class:`ContractError`."""
         stat = _stat(path)
-        if stat == _ABSENT:
-            return cls(path, list(LABEL_COLUMNS), [], [], stat)
-        read_labels(path)
-        with path.open(encoding="utf-8-sig", newline="") as f:
-            lines = _Lines(f)
-            reader = csv.reader(lines, strict=True)
-            columns = next(reader)
-            lines.taken.clear()
-            rows, texts = [], []
-            for row in reader:
-                if row:
-                    rows.append(row)
-                    texts.append("".join(lines.taken).rstrip("\r\n"))
-                lines.taken.clear()
-        return cls(path, columns, rows, texts, stat)
+        try:
+            table = read_table(path, LABEL_COLUMNS)
+        except FileNotFoundError:
+            return cls(HandTable(path, list(LABEL_COLUMNS)), _ABSENT)
+        check_labels(table)
+        return cls(table, stat)
 
     def values(self) -> dict[Key, float]:
-        column = self.columns.index("value")
-        return {key: float(self._rows[places[0]][column]) for key, places in self._places.items()}
+        return {key: self._value(places[0]) for key, places in self._places.items()}
 
     def set(self, key: Key, value: float, img_id: int) -> None:
         """Write ``value`` into the row of an image, or into a new one at the end."""
+        text = repr(float(value))
+        if self._decimal_commas:
+            text = text.replace(".", ",")
         if key not in self._places:
-            fields = {
-                "gender": key[0],
-                "img_id": str(img_id),
-                "path": f"resized/{key[0]}/{key[1]}.jpg",
-            }
-            self._insert(len(self._rows), [fields.get(c, "") for c in self.columns])
-        column = self.columns.index("value")
+            path = f"resized/{key[0]}/{key[1]}.jpg"
+            self._insert(
+                len(self.table.rows),
+                {"gender": key[0], "img_id": str(img_id), "path": path, "value": text},
+            )
         for place in self._places[key]:  # repeated rows must have the same value
-            if float(self._rows[place][column] or -1) != value:
-                self._rows[place][column] = repr(float(value))
-                self._texts[place] = _text(self._rows[place])
+            if self._value(place) != value:
+                self.table.set(place, "value", text)
 
     def remove(self, key: Key) -> tuple[dict[str, str], int]:
         """Remove the rows of an image; returns the first of them and its place."""
         places = self._places[key]
-        row, at = dict(zip(self.columns, self._rows[places[0]], strict=False)), places[0]
         for place in reversed(places):
-            del self._rows[place], self._texts[place]
+            row = self.table.remove(place)
         self._index()
-        return row, at
+        return row, places[0]
 
     def bring_back(self, row: Mapping[str, str], at: int) -> None:
         """Put a removed row back in its place, or at the end of a file that is shorter now."""
-        self._insert(min(at, len(self._rows)), [row.get(c, "") for c in self.columns])
+        self._insert(min(at, len(self.table.rows)), row)
 
     def write(self) -> None:
-        write_text_atomically(self.path, "\n".join([_text(self.columns), *self._texts]) + "\n")
-        folder = os.open(self.path.parent, os.O_RDONLY)
+        write_text_atomically(self.table.path, self.table.text())
+        folder = os.open(self.table.path.parent, os.O_RDONLY)
         try:
             # the rename must survive a power loss before the label is acknowledged
             os.fsync(folder)
         finally:
             os.close(folder)
-        self.stat = _stat(self.path)
+        self.stat = _stat(self.table.path)
 
-    def _insert(self, at: int, row: list[str]) -> None:
-        self._rows.insert(at, row)
-        self._texts.insert(at, _text(row))
-        if at == len(self._rows) - 1:
+    def _insert(self, at: int, row: Mapping[str, str]) -> None:
+        self.table.insert(at, row)
+        if at == len(self.table.rows) - 1:
             # a new row at the end needs no new index: an import adds thousands
-            self._places.setdefault(self._key(row), []).append(at)
+            self._places.setdefault(self._key(self.table.rows[at]), []).append(at)
         else:
             self._index()
 
     def _index(self) -> None:
         self._places = {}
-        for place, row in enumerate(self._rows):
+        for place, row in enumerate(self.table.rows):
             self._places.setdefault(self._key(row), []).append(place)
 
-    def _key(self, row: Sequence[str]) -> Key:
-        return row[self.columns.index("gender")].strip().lower(), stem(
-            row[self.columns.index("path")]
-        )
+    def _key(self, row: HandRow) -> Key:
+        gender, path = (row.fields[self.table.columns.index(c)] for c in ("gender", "path"))
+        return gender.strip().lower(), stem(path)
 
-
-class _Lines:
-    """An iterator over lines for ``csv.reader`` that records the lines taken: a row may span
-    several."""
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines, self.taken = lines, list[str]()
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines)
-        self.taken.append(line)
-        return line
+    def _value(self, place: int) -> float:
+        return to_number(self.table.rows[place].fields[self.table.columns.index("value")])
 
 
 def labelled_images(root: DataRoot) -> dict[str, dict[str, Path]]:
     """For each sex, the stems of its originals and their files, in plain order of file names."""
-    return {sex: by_stem(list_images(root.original(s))) for sex, s in SET_OF_SEX.items()}
+    return {sex: by_stem(usable_images(root, s)) for sex, s in SET_OF_SEX.items()}
 
 
 def _known(attribute: str) -> None:
@@ -475,12 +442,6 @@ def _stat(path: Path) -> tuple[int, int, int]:
     except FileNotFoundError:
         return _ABSENT
     return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _text(row: Sequence[str]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(row)
-    return out.getvalue()
 
 
 def _said(value: float | None) -> str:

@@ -122,6 +122,15 @@ def test_symbolic_links_are_named_and_left(source: Path, root: DataRoot, tmp_pat
     assert (source / "dataset/original/more").is_symlink()
 
 
+def test_a_name_that_no_terminal_shows_takes_one_line_of_the_report(
+    source: Path, root: DataRoot
+) -> None:
+    (source / "logs" / os.fsdecode(b"\xff\n.md")).symlink_to("nothing")
+    said = str(import_first_run(source, root))
+    assert "left          logs/\\xff\\n.md: a symbolic link" in said.splitlines()[-1]
+    said.encode()
+
+
 def test_a_folder_that_is_no_first_run_is_refused(tmp_path: Path, root: DataRoot) -> None:
     with pytest.raises(FirstRunError, match="not a folder"):
         import_first_run(tmp_path / "missing", root)

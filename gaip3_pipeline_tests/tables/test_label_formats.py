@@ -398,7 +398,7 @@ def test_a_picture_under_another_key_is_found_by_its_ending(tmp_path):
         )
 
 
-@pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "open", "50%", "0,5"])
+@pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "open", "50%", "0,5,5"])
 def test_an_invalid_value_is_named_with_row_and_remedy(tmp_path, value):
     path = write(tmp_path / "l.csv", f'file,value\na.jpg,1\nmale/both.jpg,"{value}"\n')
     with pytest.raises(
@@ -473,7 +473,7 @@ def test_an_invalid_result_is_named_with_its_task(tmp_path, value):
             '[{"id": 4, "data": {"image": ["a.jpg"]}, "annotations": [{"result": []}]}]',
             "task 4: 0 of image name a picture",
         ),
-        ("file, value\na.jpg,1\n", "line 1: the columns are file,  value"),
+        ("file|value\na.jpg|1\n", r"line 1: the columns are file\|value"),
         (
             '[{"id": 4, "image": "a.jpg", "mouth": "1", "created_at": "yesterday"}]',
             "task 4: 'yesterday' is not a time",

@@ -61,11 +61,15 @@ def test_untouched_rows_keep_text_order_and_unknown_columns(root):
     assert text_of(root, "eyes") == text.replace("resized/a.png,1\n", "resized/a.png,0.5\n")
 
 
-def test_a_spreadsheets_bom_and_crlf_become_the_contracts_line_ends(root):
+def test_a_spreadsheets_crlf_becomes_the_contracts_line_end_and_its_bom_stays(root):
     path = write(root, "eyes", "")
     path.write_bytes(("\ufeff" + HEAD + "female,0,a.png,1\n").replace("\n", "\r\n").encode())
     LabelStore(root).apply([Edit("eyes", "female", "c", 0.0)], "kim")
-    assert text_of(root, "eyes") == HEAD + "female,0,a.png,1\nfemale,2,resized/female/c.jpg,0.0\n"
+    # without the mark Excel would not read Korean names as UTF-8
+    assert (
+        text_of(root, "eyes")
+        == "\ufeff" + HEAD + "female,0,a.png,1\nfemale,2,resized/female/c.jpg,0.0\n"
+    )
 
 
 def test_a_repeated_row_gets_the_same_value(root):

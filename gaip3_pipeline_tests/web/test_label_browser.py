@@ -4,9 +4,11 @@ import os
 import re
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from gaip3_pipeline.faces.dataset import portraits
@@ -16,7 +18,7 @@ from gaip3_pipeline.settings import Faces
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline_tests.web.browser import open_page
 from gaip3_pipeline_tests.web.processes import start, wait_for
-from gaip3_pipeline_tests.web.test_label_page import SERVE
+from gaip3_pipeline_tests.web.test_label_page import SERVE, free_port, serving
 
 pytestmark = pytest.mark.browser
 IMAGES = 16_873  # as many as the two public sets have
@@ -257,3 +259,30 @@ def test_on_a_phone_labels_are_set_with_the_thumb(
         assert box["y"] + box["height"] <= 844
         phone.screenshot(path=root.path.parent / "phone.png")
     assert 0.0 in labels_of(root, "head").values()
+
+
+def test_names_that_look_like_html_or_an_address_are_shown_as_they_are(
+    browser: Browser, tmp_path: Path
+) -> None:
+    names = ["<img src=x onerror=document.title='run'>", "50%25 #1?v=2&;\"'", "a"]
+    root = DataRoot(tmp_path / "data")
+    folder = root.original(IMAGE_SETS[1])
+    folder.mkdir(parents=True)
+    for name in names:
+        Image.new("RGB", (64, 64)).save(folder / f"{name}.jpg")
+    with serving(root, "--port", str(free_port())) as (link, _), open_page(browser) as page:
+        page.goto(link)
+        choose(page, "mouth")
+        title = page.title()
+        for name in sorted(names):
+            expect(page.locator("#caption")).to_contain_text(f"female {name} ·")
+            picture = page.locator("#picture img")
+            expect(picture).to_have_js_property("complete", True)
+            expect(picture).to_have_js_property("naturalHeight", 64)
+            page.keyboard.press("1")
+            saved(page)
+        page.keyboard.press("u")
+        expect(page.locator("#caption")).to_contain_text(f"female {max(names)} ·")
+        saved(page)
+        assert page.title() == title
+    assert set(labels_of(root, "mouth")) == set(sorted(names)[:2])
