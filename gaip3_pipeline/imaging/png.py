@@ -1,0 +1,101 @@
+"""The chunks of a PNG file: what decoding needs, with its checksums verified, and what is said
+about colour and orientation.
+
+Texts, dates and other metadata are left out unread, so neither their size nor their damage matters.
+Chunks and their checksums: PNG specification, third edition, section 5."""
+
+import mmap
+import zlib
+from dataclasses import dataclass
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PICTURE = (b"PLTE", b"IDAT", b"tRNS")
+_SAYING = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"acTL")
+_EXIF = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+# texts in which programs keep EXIF (before there was eXIf) and XMP; both may hold the orientation
+_EXIF_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0", b"XML:com.adobe.xmp\0")
+_LONGEST_EXIF = 1 << 20  # bytes in the file
+_NO_PIXELS = b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
+_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
+Bytes = bytes | mmap.mmap
+
+
+class BrokenPng(ValueError):
+    """The file is cut off, or a checksum of the picture is wrong."""
+
+
+@dataclass(frozen=True)
+class Png:
+    """Width and height as stored, bits per channel, and three parts of the file: ``data`` is a PNG
+    file of the picture alone; ``exif`` one of EXIF and XMP without pixels, None if there are none;
+    ``chunks`` maps the names of chunks on colour and animation to their bodies, None where the
+    checksum is wrong."""
+
+    width: int
+    height: int
+    bits: int
+    data: bytes
+    exif: bytes | None
+    chunks: dict[bytes, bytes | None]
+
+
+def read_png(data: Bytes, pixels: bool = True) -> Png:
+    """Take a PNG file apart; without ``pixels``, ``Png.data`` lacks them and their checksums are
+    not verified.
+
+    Raises :class:`BrokenPng` if a chunk of the picture is cut off or has a wrong checksum."""
+    if data[12:16] != b"IHDR" or not _intact(data, 8, 33):
+        raise BrokenPng("damaged: the header is missing or its checksum is wrong")
+    head = data[:33]
+    picture, exif, chunks, at = [head], [head], {}, 33  # type: ignore[var-annotated]
+    while (name := data[at + 4 : at + 8]) != b"IEND" and at + 8 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if not name.isalpha():
+            raise BrokenPng(f"damaged: no chunk where one belongs, at byte {at} of {len(data)}")
+        if end > len(data):
+            if name == b"IDAT" or len(picture) == 1:
+                raise BrokenPng(f"truncated: {len(data)} bytes and no end of the picture")
+            break
+        if name in _PICTURE and (pixels or name != b"IDAT"):
+            if _intact(data, at, end):
+                picture.append(data[at:end])
+            elif name != b"tRNS":
+                raise BrokenPng(
+                    f"damaged: the checksum of chunk {name.decode()} is wrong, at byte {at} of"
+                    f" {len(data)}"
+                )
+        elif name in _SAYING:
+            chunks.setdefault(name, data[at + 8 : end - 4] if _intact(data, at, end) else None)
+        elif (
+            name in _EXIF
+            and end - at <= _LONGEST_EXIF
+            and (name == b"eXIf" or data[at + 8 : at + 40].startswith(_EXIF_TEXTS))
+            and _intact(data, at, end)
+        ):
+            exif.append(data[at:end])
+        at = end
+    width, height = (int.from_bytes(head[i : i + 4], "big") for i in (16, 20))
+    return Png(
+        width,
+        height,
+        head[24],
+        b"".join([*picture, _END]),
+        b"".join([*exif, _NO_PIXELS, _END]) if len(exif) > 1 else None,
+        chunks,
+    )
+
+
+def unzipped(body: bytes, most: int) -> bytes | None:
+    """The content of the zlib stream ``body``; None if it is damaged or longer than ``most``
+    bytes."""
+    unzip = zlib.decompressobj()
+    try:
+        content = unzip.decompress(body, most)
+    except zlib.error:
+        return None
+    return content if unzip.eof else None
+
+
+def _intact(data: Bytes, start: int, end: int) -> bool:
+    """Whether the checksum of the chunk at ``start:end`` is right."""
+    return zlib.crc32(data[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
