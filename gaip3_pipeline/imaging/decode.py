@@ -6,13 +6,14 @@ never by suffix. What a decoder warns of is damage: the picture is refused. Tran
 as by Pillow's ``convert("RGB")``, and not blended with a background: the colours of transparent
 pixels belong to the photograph."""
 
+import ctypes
 import io
 import math
 import mmap
 import struct
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -33,10 +34,12 @@ from gaip3_pipeline.imaging.jpeg import (
     structure,
     without_padding,
 )
-from gaip3_pipeline.imaging.png import SIGNATURE, BrokenPng, Png, read_png, unzipped
+from gaip3_pipeline.imaging.png import SIGNATURE, BrokenPng, Png, has_all_rows, read_png, unzipped
+from gaip3_pipeline.imaging.webp import BrokenWebp, refuse_holes, without_cut_metadata
 
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 _SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "JPEG": JPEG_SUFFIXES,
     "PNG": (".png",),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
@@ -54,12 +57,15 @@ _REFUSED = {
     "Photoshop": (0, (b"8BPS",)),
     "PDF": (0, (b"%PDF",)),
 }
+DECODER = 2  # raised when the same file gives other pixels or notes: originals are decoded again
 LARGE = 16_000_000  # pixels; larger pictures are decoded one at a time, which bounds memory
 ORIENTATION = 0x0112  # EXIF tag; values 5..8 swap width and height
 # EXIF tags of Adobe RGB in pictures without a profile: ColorSpace, and the interoperability index
 # of the option file of DCF 2.0 (JEITA CP-3461)
 _EXIF_IFD, _COLOR_SPACE, _INTEROPERABILITY_IFD, _INDEX = 0x8769, 0xA001, 0xA005, 1
-_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags
+_TIFF = (b"II*\0", b"MM\0*")
+_BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262  # TIFF tags
+_DEFLATED, _WHITE_IS_ZERO = (8, 32946), 0
 _BMP_V5, _MBED = (
     b"\x7c\0\0\0",
     b"DEBM",
@@ -77,6 +83,8 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 # Pillow warns of damage without the file's name; what it warns of and what matters is an error or a
 # note here
 warnings.filterwarnings("ignore", module=r"PIL\.")
+with suppress(AttributeError, OSError):  # so does libtiff, whose errors Pillow raises as well
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
 class UnusableImage(ValueError):
@@ -182,7 +190,9 @@ def _size(data: mmap.mmap, path: Path) -> tuple[int, int]:
         png = read_png(data, pixels=False)
         width, height, exif = png.width, png.height, png.exif
     else:
-        with Image.open(path, formats=_FORMATS) as image:
+        webp = data[8:12] == b"WEBP"
+        file = io.BytesIO(without_cut_metadata(data[:])) if webp else path
+        with Image.open(file, formats=_FORMATS) as image:
             width, height = image.size
             turned = image.format != "TIFF" and _exif_of(image)[0] >= 5
         return (height, width) if turned else (width, height)
@@ -191,7 +201,7 @@ def _size(data: mmap.mmap, path: Path) -> tuple[int, int]:
 
 def _reason(data: bytes | mmap.mmap, error: Exception) -> str:
     """Why ``data`` gives no picture, in one line."""
-    if isinstance(error, BrokenJpeg | BrokenPng):
+    if isinstance(error, BrokenJpeg | BrokenPng | BrokenWebp):
         return str(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"too large: {error}"
@@ -199,8 +209,13 @@ def _reason(data: bytes | mmap.mmap, error: Exception) -> str:
         for form, (at, beginnings) in _REFUSED.items():
             if data[at : at + 16].startswith(beginnings):
                 return f"a {form} file: convert it to JPEG or PNG"
-        if data[:4] in (b"II*\0", b"MM\0*"):
-            return "a TIFF file of a kind that cannot be read: save it with 8 bits per channel"
+        if data[:4] in _TIFF:
+            return (
+                "damaged, or a TIFF file of a kind that is not supported: save it anew with 8 bits"
+                " per channel"
+            )
+        if data[4:12] in (b"ftypavif", b"ftypavis"):
+            return f"damaged: the AVIF file of {len(data)} bytes cannot be opened"
         start = data[:8]
         return f"not a JPEG, PNG, WebP, BMP, TIFF or AVIF picture (it begins with {start!r})"
     # Pillow raises many kinds of errors for damaged files: OSError, SyntaxError, struct.error,
@@ -283,6 +298,8 @@ def _other(
     data: bytes, name: str, target: Target, max_pixels: int, large: AbstractContextManager[object]
 ) -> Picture:
     png = read_png(data) if data[:8] == SIGNATURE else None
+    if data[8:12] == b"WEBP":
+        data = without_cut_metadata(data)
     with Image.open(io.BytesIO(png.data if png else data), formats=_FORMATS) as image:
         form = image.format or ""
         _refuse_huge(image.width, image.height, max_pixels)
@@ -290,7 +307,13 @@ def _other(
             orientation, adobe = _exif(png.exif) if png else _exif_of(image)
             several = (png and b"acTL" in png.chunks) or getattr(image, "is_animated", False)
             bits = png.bits if png else _bits(image)
+            if form == "WEBP":
+                refuse_holes(data, image.width * image.height)
+            elif isinstance(image, TiffImageFile):
+                _verify_strips(data, image)
             stored, kinds = _stored(image)
+            if png and _ends_in_one_colour(stored) and not has_all_rows(png):
+                raise BrokenPng(f"truncated: {len(data)} bytes and rows are missing")
             notes = []
             profile: bytes | None = None
             try:
@@ -376,6 +399,26 @@ def _bits(image: Image.Image) -> int:
     return max(image.tag_v2.get(_BITS, (8,))) if isinstance(image, TiffImageFile) else 8
 
 
+def _ends_in_one_colour(stored: np.ndarray) -> bool:
+    """Whether the last two rows have one colour, as missing rows have."""
+    return bool((stored[-2:] == stored[-1, -1]).all())
+
+
+def _verify_strips(data: bytes, image: TiffImageFile) -> None:
+    """Raise :class:`UnusableImage` if the checksum of a strip or tile that is compressed by zlib is
+    wrong; libtiff does not verify it."""
+    tags = image.tag_v2
+    if tags.get(_COMPRESSION) not in _DEFLATED:
+        return
+    most = 16 * max(image.width * image.height, 65536)  # bytes of the largest strip or tile
+    for starts, sizes in ((273, 279), (324, 325)):
+        for start, size in zip(tags.get(starts, ()), tags.get(sizes, ()), strict=True):
+            if unzipped(data[start : start + size], most) is None:
+                raise UnusableImage(
+                    f"damaged: wrong checksum of the strip at byte {start} of {len(data)}"
+                )
+
+
 def _to_srgb(stored: np.ndarray, profile: bytes | None, notes: list[str]) -> np.ndarray:
     """Pixels as :func:`_stored` describes them to ``(H, W, 3) uint8`` in sRGB, from the colours of
     ``profile``, if any. Appends to ``notes`` what became of it."""
@@ -439,18 +482,24 @@ def _png_profile(png: Png) -> bytes | None:
     """The colour encoding of a PNG as an ICC profile; None for sRGB. The order of the chunks is
     that of the specification (section 4.3). Raises :class:`UnreadableProfile`."""
     chunks = png.chunks
-    if coded := chunks.get(b"cICP"):
-        return colour.coded_profile(coded[0], coded[1], coded[3:] == b"\1")
+    if b"cICP" in chunks:
+        primaries, transfer, _, full_range = _numbers(">4B", chunks[b"cICP"])
+        return colour.coded_profile(primaries, transfer, full_range == 1)
     if b"iCCP" in chunks:
         _, _, packed = (chunks[b"iCCP"] or b"").partition(b"\0")
         return unzipped(packed[1:], colour.LONGEST_PROFILE) or b""
-    gamma, chromaticities = chunks.get(b"gAMA"), chunks.get(b"cHRM")
-    if b"sRGB" in chunks or not (gamma or chromaticities):
+    if b"sRGB" in chunks or not chunks.keys() & {b"gAMA", b"cHRM"}:
         return None
     return colour.gamma_profile(
-        struct.unpack(">I", gamma)[0] if gamma else None,
-        struct.unpack(">8I", chromaticities) if chromaticities else None,
+        _numbers(">I", chunks[b"gAMA"])[0] if b"gAMA" in chunks else None,
+        _numbers(">8I", chunks[b"cHRM"]) if b"cHRM" in chunks else None,
     )
+
+
+def _numbers(layout: str, body: bytes | None) -> tuple[int, ...]:
+    if body is None or len(body) != struct.calcsize(layout):
+        raise UnreadableProfile("damaged")
+    return struct.unpack(layout, body)
 
 
 def _exif(part: bytes | None) -> tuple[int, bool]:

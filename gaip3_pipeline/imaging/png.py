@@ -17,6 +17,18 @@ _EXIF_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0", b"XML:com
 _LONGEST_EXIF = 1 << 20  # bytes in the file
 _NO_PIXELS = b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
 _END = b"\0\0\0\0IEND\xae\x42\x60\x82"
+_CHANNELS = {2: 3, 4: 2, 6: 4}  # of colour types; others have one
+# interlaced pictures: first column and row of each pass, and the steps to the next ones
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+_AT_ONCE = 1 << 20  # bytes
 Bytes = bytes | mmap.mmap
 
 
@@ -83,6 +95,27 @@ def read_png(data: Bytes, pixels: bool = True) -> Png:
         b"".join([*exif, _NO_PIXELS, _END]) if len(exif) > 1 else None,
         chunks,
     )
+
+
+def has_all_rows(png: Png) -> bool:
+    """Whether the picture's compressed data hold all its rows; Pillow leaves missing rows as
+    they are, in one colour."""
+    bits = png.bits * _CHANNELS.get(png.data[25], 1)
+    passes = _ADAM7 if png.data[28] else ((0, 0, 1, 1),)
+    wanted = 0
+    for x, y, across, down in passes:
+        columns, rows = -(-(png.width - x) // across), -(-(png.height - y) // down)
+        if columns > 0:
+            wanted += max(rows, 0) * (1 + (columns * bits + 7) // 8)
+    unzip, at = zlib.decompressobj(), 33
+    while at < len(png.data) and wanted > 0:
+        end = at + 12 + int.from_bytes(png.data[at : at + 4], "big")
+        packed = png.data[at + 8 : end - 4] if png.data[at + 4 : at + 8] == b"IDAT" else b""
+        while packed and wanted > 0:
+            wanted -= len(unzip.decompress(packed, _AT_ONCE))
+            packed = unzip.unconsumed_tail
+        at = end
+    return wanted <= 0
 
 
 def unzipped(body: bytes, most: int) -> bytes | None:

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.imaging.colour import srgb_profile
 from gaip3_pipeline.imaging.contact_sheet import pairs
-from gaip3_pipeline.imaging.decode import UnusableImage
+from gaip3_pipeline.imaging.decode import JPEG_SUFFIXES, UnusableImage
+from gaip3_pipeline.imaging.jpeg import with_icc_profile
 from gaip3_pipeline.imaging.transform import encode_jpeg
 from gaip3_pipeline.layout import retouched_photographs
 from gaip3_pipeline.sampling.draw import JPEG_QUALITY
@@ -29,8 +31,8 @@ def retouch_photographs(
     fidelity: float,
     done: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Retouch ``files`` of ``folder`` into ``out``: a JPEG each as the pipeline cuts it,
-    ``retouched.csv`` and the sheet ``changes.jpg``.
+    """Retouch ``files`` of ``folder`` into ``out``: a JPEG each as the pipeline cuts it, in sRGB
+    and with the profile of sRGB, ``retouched.csv`` and the sheet ``changes.jpg``.
 
     A result is the photograph plus the enlarged difference between the generator's pictures after
     and before, so that detail which the generator cannot draw stays. Returns the table, in the
@@ -60,8 +62,9 @@ def retouch_photographs(
                 after = np.clip(np.round(cut + larger), 0, 255).astype(np.uint8)
                 name = _name(folder, file)
                 # a.png and a.jpg may be in the same folder
-                picture = name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"
-                write_bytes_atomically(out / picture, encode_jpeg(after, JPEG_QUALITY))
+                picture = name if name.lower().endswith(JPEG_SUFFIXES) else f"{name}.jpg"
+                jpeg = with_icc_profile(encode_jpeg(after, JPEG_QUALITY), srgb_profile())
+                write_bytes_atomically(out / picture, jpeg)
                 values = dict(zip(ATTRIBUTES, face.values, strict=True))
                 rows.append(
                     {
