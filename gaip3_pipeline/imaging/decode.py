@@ -313,7 +313,7 @@ def _other(
                 _verify_strips(data, image)
             stored, kinds = _stored(image)
             if png and _ends_in_one_colour(stored) and not has_all_rows(png):
-                raise BrokenPng(f"truncated: {len(data)} bytes and rows are missing")
+                raise BrokenPng(f"damaged: rows are missing after {len(data)} bytes")
             notes = []
             profile: bytes | None = None
             try:

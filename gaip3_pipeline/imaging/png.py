@@ -15,8 +15,6 @@ _EXIF = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 # texts in which programs keep EXIF (before there was eXIf) and XMP; both may hold the orientation
 _EXIF_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0", b"XML:com.adobe.xmp\0")
 _LONGEST_EXIF = 1 << 20  # bytes in the file
-_NO_PIXELS = b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
-_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 _CHANNELS = {2: 3, 4: 2, 6: 4}  # of colour types; others have one
 # interlaced pictures: first column and row of each pass, and the steps to the next ones
 _ADAM7 = (
@@ -32,6 +30,19 @@ _AT_ONCE = 1 << 20  # bytes
 Bytes = bytes | mmap.mmap
 
 
+def _chunk(name: bytes, body: bytes) -> bytes:
+    checksum = zlib.crc32(name + body)
+    return len(body).to_bytes(4, "big") + name + body + checksum.to_bytes(4, "big")
+
+
+_END = _chunk(b"IEND", b"")
+# a picture of one pixel, to which the chunks of EXIF are added
+_PIXEL = (
+    SIGNATURE + _chunk(b"IHDR", bytes((0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0))),
+    _chunk(b"IDAT", zlib.compress(b"\0\0")) + _END,
+)
+
+
 class BrokenPng(ValueError):
     """The file is cut off, or a checksum of the picture is wrong."""
 
@@ -39,7 +50,7 @@ class BrokenPng(ValueError):
 @dataclass(frozen=True)
 class Png:
     """Width and height as stored, bits per channel, and three parts of the file: ``data`` is a PNG
-    file of the picture alone; ``exif`` one of EXIF and XMP without pixels, None if there are none;
+    file of the picture alone; ``exif`` one of EXIF and XMP with one pixel, None if there are none;
     ``chunks`` maps the names of chunks on colour and animation to their bodies, None where the
     checksum is wrong."""
 
@@ -59,14 +70,15 @@ def read_png(data: Bytes, pixels: bool = True) -> Png:
     if data[12:16] != b"IHDR" or not _intact(data, 8, 33):
         raise BrokenPng("damaged: the header is missing or its checksum is wrong")
     head = data[:33]
-    picture, exif, chunks, at = [head], [head], {}, 33  # type: ignore[var-annotated]
+    picture, exif, at = [head], b"", 33
+    chunks: dict[bytes, bytes | None] = {}
     while (name := data[at + 4 : at + 8]) != b"IEND" and at + 8 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         if not name.isalpha():
             raise BrokenPng(f"damaged: no chunk where one belongs, at byte {at} of {len(data)}")
         if end > len(data):
             if name == b"IDAT" or len(picture) == 1:
-                raise BrokenPng(f"truncated: {len(data)} bytes and no end of the picture")
+                raise BrokenPng(f"damaged: truncated after {len(data)} bytes")
             break
         if name in _PICTURE and (pixels or name != b"IDAT"):
             if _intact(data, at, end):
@@ -84,7 +96,7 @@ def read_png(data: Bytes, pixels: bool = True) -> Png:
             and (name == b"eXIf" or data[at + 8 : at + 40].startswith(_EXIF_TEXTS))
             and _intact(data, at, end)
         ):
-            exif.append(data[at:end])
+            exif += data[at:end]
         at = end
     width, height = (int.from_bytes(head[i : i + 4], "big") for i in (16, 20))
     return Png(
@@ -92,7 +104,7 @@ def read_png(data: Bytes, pixels: bool = True) -> Png:
         height,
         head[24],
         b"".join([*picture, _END]),
-        b"".join([*exif, _NO_PIXELS, _END]) if len(exif) > 1 else None,
+        exif.join(_PIXEL) if exif else None,
         chunks,
     )
 

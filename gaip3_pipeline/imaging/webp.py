@@ -21,12 +21,12 @@ def without_cut_metadata(data: bytes) -> bytes:
     :class:`BrokenWebp` if it was cut off before."""
     chunks = list(_chunks(data))
     if not any(name in _PICTURE for name, _, _ in chunks):
-        raise BrokenWebp(f"truncated: {len(data)} bytes and no end of the picture")
+        raise BrokenWebp(f"damaged: truncated after {len(data)} bytes")
     end = chunks[-1][2]
     if end + end % 2 == 8 + int.from_bytes(data[4:8], "little"):
         return data
     if data[end + end % 2 :][:4] in (*_PICTURE, _ALPHA):
-        raise BrokenWebp(f"truncated: {len(data)} bytes and no end of the picture")
+        raise BrokenWebp(f"damaged: truncated after {len(data)} bytes")
     body = bytearray(data[8:end] + bytes(end % 2))
     if chunks[0][0] == b"VP8X":
         body[12] &= ~_METADATA_FLAGS

@@ -10,16 +10,10 @@ from PIL import Image, ImageOps
 from gaip3_pipeline.imaging.decode import Target, UnusableImage, decode, reduction
 from gaip3_pipeline.imaging.jpeg import for_an_eighth, structure
 from gaip3_pipeline.imaging.transform import resize
-from gaip3_pipeline_tests.imaging.pictures import jpeg, photograph
+from gaip3_pipeline_tests.imaging.pictures import file_of, jpeg, photograph
 
 TARGET = Target(128, 104, 0.09375)
 MAX = 10_000_000
-
-
-def file_of(image: Image.Image, form: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
 
 
 def small(data: bytes, name: str = "a.jpg") -> np.ndarray:
@@ -186,8 +180,8 @@ def damaged_inside() -> bytes:
         (jpeg(photograph(5))[:-2000] + b"\0" * 2000, "truncated"),
         (jpeg(photograph(5))[:300], "truncated"),
         (damaged_inside(), "damaged"),
-        (file_of(photograph(5), "PNG")[:-5000], "truncated"),
-        (file_of(photograph(5), "WEBP")[:-1000], "damaged"),
+        (file_of(photograph(5), "PNG")[:-5000], "damaged: truncated"),
+        (file_of(photograph(5), "WEBP")[:-1000], "damaged: truncated"),
         (file_of(photograph(5), "GIF"), "a GIF file: convert it to JPEG or PNG"),
         (
             jpeg(Image.new("RGB", (4000, 3000))),
