@@ -27,12 +27,12 @@ from gaip3_pipeline.imaging.colour import UnreadableProfile, as_image, conversio
 from gaip3_pipeline.imaging.jpeg import (
     BrokenJpeg,
     Structure,
+    bare,
     exif_part,
     for_an_eighth,
     icc_profile,
     read_header,
     structure,
-    without_padding,
 )
 from gaip3_pipeline.imaging.png import SIGNATURE, BrokenPng, Png, has_all_rows, read_png, unzipped
 from gaip3_pipeline.imaging.webp import BrokenWebp, refuse_holes, without_cut_metadata
@@ -172,13 +172,15 @@ def original_size(path: Path) -> tuple[int, int]:
     """Width and height of the picture at ``path``, upright, from its header alone. Raises
     :class:`UnusableImage`."""
     try:
+        if not path.stat().st_size:
+            raise UnusableImage("empty file")
         with path.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 return _size(data, path)
             except Exception as e:
-                raise UnusableImage(f"{path}: {_reason(data, e)}") from e
-    except (OSError, ValueError) as e:
-        raise e if isinstance(e, UnusableImage) else UnusableImage(f"{path}: {e}") from e
+                raise UnusableImage(_reason(data, e)) from e
+    except (OSError, UnusableImage) as e:
+        raise UnusableImage(f"{path}: {getattr(e, 'strerror', None) or e}") from e
 
 
 def _size(data: mmap.mmap, path: Path) -> tuple[int, int]:
@@ -274,14 +276,11 @@ def _decoded(parts: Structure, factor: int) -> np.ndarray:
     try:
         pixels = decoded(parts)
     except ValueError:
-        if padded := without_padding(parts):
-            pixels = decoded(padded)
-        elif _has_usual_sampling(parts.data):
-            raise
-        else:
+        if not _has_usual_sampling(parts.data):
             with Image.open(io.BytesIO(parts.data), formats=("JPEG",)) as image:
                 image.draft(None, (image.width // factor, image.height // factor))
                 return np.asarray(image if image.mode == "CMYK" else image.convert("RGB"))
+        pixels = decoded(bare(parts))
     return 255 - pixels if is_cmyk else pixels  # Adobe's programs store CMYK inverted, so all do
 
 

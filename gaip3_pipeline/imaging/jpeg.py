@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-EOI, SOS, DQT, APP0, APP1, APP2 = 0xD9, 0xDA, 0xDB, 0xE0, 0xE1, 0xE2
+EOI, SOS, DQT, APP0, APP1, APP2, APP14 = 0xD9, 0xDA, 0xDB, 0xE0, 0xE1, 0xE2, 0xEE
 SOF_PROGRESSIVE = 0xC2
 END = b"\xff\xd9"
 _ICC = b"ICC_PROFILE\0"
@@ -25,6 +25,7 @@ _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _AFTER_SCAN = frozenset({0xC4, 0xCC, DQT, 0xDC, 0xDD, SOS, EOI, 0xFE}) | frozenset(
     range(0xE0, 0xF0)
 )
+_METADATA = frozenset(range(0xE0, 0xF0)) | {0xFE}  # APPn, COM
 # which bytes after 0xFF end a scan: not 0x00 (then 0xFF is data), a restart marker or another 0xFF
 # (fill)
 _ENDS_SCAN = np.array([code not in (0, 0xFF) and not 0xD0 <= code <= 0xD7 for code in range(256)])
@@ -168,19 +169,24 @@ def with_icc_profile(jpeg: bytes, profile: bytes) -> bytes:
     return jpeg[:at] + segment + jpeg[at:]
 
 
-def without_padding(parts: Structure) -> Structure | None:
-    """The same without the zero bytes at the end of the last scan; None if there are none.
+def bare(parts: Structure) -> Structure:
+    """The same without metadata and without zero bytes at the end of the last scan.
 
-    Some programs write such bytes before the end marker. A complete scan may end in a zero byte
-    too, so only a file that cannot be decoded otherwise is tried without them."""
-    data, last = parts.data, parts.scans[-1]
-    body = data[: last.end].rstrip(b"\0")
-    if len(body) == last.end:
-        return None
-    # 0xFF is followed by a zero byte in entropy-coded data
-    body += b"\0" if body.endswith(b"\xff") else b""
-    scans = (*parts.scans[:-1], replace(last, end=len(body)))
-    return replace(parts, data=body + data[last.end :], scans=scans)
+    Decoders warn of metadata that they do not know, and of the zero bytes that some programs write
+    before the end marker. A complete scan may end in zero bytes too, so only a file that cannot be
+    decoded otherwise is tried in this way."""
+    data, kept = parts.data, [b"\xff\xd8"]
+    for code, start, end in _segments(data):
+        segment = data[start:end]
+        if start == parts.scans[-1].start:
+            segment = segment.rstrip(b"\0")
+            # 0xFF is followed by a zero byte in entropy-coded data
+            segment += b"\0" if segment.endswith(b"\xff") else b""
+        # Adobe's segment tells RGB from YCbCr
+        is_adobe = code == APP14 and segment[4:9] == b"Adobe" and segment[15:16] <= b"\2"
+        if code not in _METADATA or is_adobe:
+            kept.append(segment)
+    return replace(structure(b"".join(kept)), complete=parts.complete)
 
 
 def for_an_eighth(parts: Structure) -> bytes:

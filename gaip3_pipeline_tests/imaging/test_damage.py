@@ -91,18 +91,18 @@ def test_the_thumbnail_of_a_damaged_jpeg_is_not_taken_for_the_picture(tmp_path: 
         original_size(tmp_path / "a.jpg")
 
 
-@pytest.mark.parametrize("name", [b"APP0", b"EXIF", b"ICC", b"COM"])
-def test_damaged_metadata_of_a_jpeg_do_not_matter(name: bytes) -> None:
-    options = {
-        b"APP0": {},
-        b"EXIF": {"exif": b"Exif\0\0MM\0*\xff\xff\xff\xffjunk"},
-        b"ICC": {"icc_profile": b"junk" * 20},
-        b"COM": {"comment": b"\xff\xfe" * 30_000},
-    }[name]
-    data = jpeg(photograph(6), **options)
-    if name == b"APP0":
-        data = overwritten(data, 6, b"\xff" * 14)
-    assert np.array_equal(pixels(data), pixels(jpeg(photograph(6))))
+@pytest.mark.parametrize("progressive", KINDS)
+def test_damaged_metadata_of_a_jpeg_do_not_matter(progressive: bool) -> None:
+    plain = jpeg(photograph(6), progressive=progressive)
+    adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x09"  # of an unknown kind
+    for same in (
+        overwritten(plain, 6, b"\xff" * 14),
+        overwritten(plain, 11, b"\7\7"),  # an unknown version of JFIF
+        plain[:20] + adobe + plain[20:],
+        jpeg(photograph(6), progressive=progressive, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"),
+        jpeg(photograph(6), progressive=progressive, comment=b"\xff\xfe" * 30_000),
+    ):
+        assert np.array_equal(pixels(same), pixels(plain))
 
 
 def test_unusual_sampling_factors_are_decoded() -> None:
