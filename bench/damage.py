@@ -1,6 +1,6 @@
 """What share of damaged picture files is refused, and what the others look like.
 
-    python bench/damage.py FOLDER [--count 240]
+    python bench/damage.py FOLDER [--count 120]
 
 FOLDER holds photographs. COUNT files of each kind are made: photographs at 256², 512² and 1024² in
 turn, as baseline and progressive JPEG (quality 75 to 95, every other one with subsampled colour),
@@ -65,27 +65,29 @@ def pixels(data: bytes, target: Target) -> np.ndarray | None:
         return None
 
 
-def measure(photographs: list[Image.Image], kind: str, zeros: bool, count: int) -> dict[str, Any]:
-    """The figures of one kind of files and one kind of damage."""
+def measure(photographs: list[Image.Image], kind: str, count: int) -> dict[str, Any]:
+    """The figures of one kind of files, for each kind of damage."""
     random = np.random.default_rng(0)
-    found, errors = {"": 0, "_resizing": 0}, {"": [], "_resizing": []}  # type: ignore[var-annotated]
+    errors: dict[tuple[str, str], list[float | None]] = {}  # None where the damage is found
     for number in range(count):
         sound = file_of(photographs[number % len(photographs)], kind, number)
         at = int(random.integers(len(sound) // 4, len(sound) - LENGTH))
-        by = bytes(LENGTH) if zeros else random.bytes(LENGTH)
-        damaged = sound[:at] + by + sound[at + LENGTH :]
         size = SIZES[number % len(SIZES)]
         for name, target in (("", Target(size, size)), ("_resizing", SMALL)):
-            got, want = pixels(damaged, target), pixels(sound, target)
-            if got is None:
-                found[name] += 1
-            else:
-                errors[name].append(float(np.abs(got - want).mean()))
-    figures: dict[str, Any] = {"n": count}
-    for name, number in found.items():
-        figures[f"found{name}"] = round(number / count, 3)
-        figures[f"interval{name}"] = [round(v, 3) for v in wilson_interval(number, count)]
-        figures[f"error{name}"] = round(float(np.mean(errors[name])), 2) if errors[name] else None
+            want = pixels(sound, target)
+            for damage, by in (("random", random.bytes(LENGTH)), ("zeros", bytes(LENGTH))):
+                got = pixels(sound[:at] + by + sound[at + LENGTH :], target)
+                error = None if got is None else float(np.abs(got - want).mean())
+                errors.setdefault((damage, name), []).append(error)
+    figures: dict[str, Any] = {"random": {"n": count}, "zeros": {"n": count}}
+    for (damage, name), all_of in errors.items():
+        missed = [e for e in all_of if e is not None]
+        found = count - len(missed)
+        figures[damage] |= {
+            f"found{name}": round(found / count, 3),
+            f"interval{name}": [round(v, 3) for v in wilson_interval(found, count)],
+            f"error{name}": round(float(np.mean(missed)), 2) if missed else None,
+        }
     return figures
 
 
@@ -93,20 +95,14 @@ def main() -> None:
     """Damage, decode, report."""
     parser = command_line(__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=240)
+    parser.add_argument("--count", type=int, default=120)
     a = parser.parse_args()
     paths = list_images(a.folder)
     if not paths:
         sys.exit(f"no pictures in {a.folder}: name a folder of photographs")
     chosen = paths[:: max(1, len(paths) // 40)][:40]
     photographs = [Image.open(path).convert("RGB") for path in chosen]
-    figures = {
-        kind: {
-            damage: measure(photographs, kind, damage == "zeros", a.count)
-            for damage in ("random", "zeros")
-        }
-        for kind in KINDS
-    }
+    figures = {kind: measure(photographs, kind, a.count) for kind in KINDS}
     print(f"{a.count} files each, {LENGTH} bytes overwritten: share found, error of the others")
     for kind, of in figures.items():
         for damage, said in of.items():

@@ -66,10 +66,8 @@ _EXIF_IFD, _COLOR_SPACE, _INTEROPERABILITY_IFD, _INDEX = 0x8769, 0xA001, 0xA005,
 _TIFF = (b"II*\0", b"MM\0*")
 _BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262  # TIFF tags
 _DEFLATED, _WHITE_IS_ZERO = (8, 32946), 0
-_BMP_V5, _MBED = (
-    b"\x7c\0\0\0",
-    b"DEBM",
-)  # the header with room for an embedded profile, and its mark
+# of BMP: the length of the header that may name an embedded profile, and the mark that it does
+_BMP_V5, _MBED = b"\x7c\0\0\0", b"DEBM"
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda x: x[:, ::-1],
     3: lambda x: x[::-1, ::-1],
@@ -211,13 +209,14 @@ def _reason(data: bytes | mmap.mmap, error: Exception) -> str:
         for form, (at, beginnings) in _REFUSED.items():
             if data[at : at + 16].startswith(beginnings):
                 return f"a {form} file: convert it to JPEG or PNG"
-        if data[:4] in _TIFF:
+        if data[:4] in _TIFF or data[:2] == _SOI:
+            form = "JPEG" if data[:2] == _SOI else "TIFF"
             return (
-                "damaged, or a TIFF file of a kind that is not supported: save it anew with 8 bits"
-                " per channel"
+                f"damaged, or a {form} file of a kind that is not supported: save it anew with 8"
+                " bits per channel"
             )
-        if data[4:12] in (b"ftypavif", b"ftypavis"):
-            return f"damaged: the AVIF file of {len(data)} bytes cannot be opened"
+        if data[4:12] in (b"ftypavif", b"ftypavis") or data[8:12] == b"WEBP" or data[:2] == b"BM":
+            return f"damaged: the header of the picture, in a file of {len(data)} bytes"
         start = data[:8]
         return f"not a JPEG, PNG, WebP, BMP, TIFF or AVIF picture (it begins with {start!r})"
     # Pillow raises many kinds of errors for damaged files: OSError, SyntaxError, struct.error,

@@ -79,6 +79,21 @@ def test_a_jpeg_is_used_without_its_last_bytes_and_with_stray_ones(
         assert np.array_equal(pixels(same), whole)
 
 
+def test_damage_in_scans_that_resizing_leaves_out_is_found_at_full_size() -> None:
+    data = jpeg(photograph(5, 1024), progressive=True)
+    luma = next(s for s in structure(data).scans if s.first > 0 and s.components == (1,))
+    damaged = overwritten(data, (luma.start + luma.end) // 2, bytes(400))
+    assert np.array_equal(pixels(damaged), pixels(data))
+    with pytest.raises(UnusableImage, match="damaged"):
+        pixels(damaged, Target(512, 416, 0.09375))
+
+
+def test_a_jpeg_of_a_kind_that_no_decoder_reads_is_named() -> None:
+    data = bytearray(jpeg(photograph(5)))
+    data[data.find(b"\xff\xc0") + 9] = 2  # components
+    assert refusal(bytes(data)).startswith("damaged")
+
+
 def test_the_thumbnail_of_a_damaged_jpeg_is_not_taken_for_the_picture(tmp_path: Path) -> None:
     thumbnail = jpeg(photograph(1, 64))
     body = b"Exif\0\0" + bytes(100) + thumbnail
