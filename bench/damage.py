@@ -72,10 +72,10 @@ def measure(photographs: list[Image.Image], kind: str, count: int) -> dict[str, 
     for number in range(count):
         sound = file_of(photographs[number % len(photographs)], kind, number)
         at = int(random.integers(len(sound) // 4, len(sound) - LENGTH))
-        size = SIZES[number % len(SIZES)]
+        size, damages = SIZES[number % len(SIZES)], (random.bytes(LENGTH), bytes(LENGTH))
         for name, target in (("", Target(size, size)), ("_resizing", SMALL)):
             want = pixels(sound, target)
-            for damage, by in (("random", random.bytes(LENGTH)), ("zeros", bytes(LENGTH))):
+            for damage, by in zip(("random", "zeros"), damages, strict=True):
                 got = pixels(sound[:at] + by + sound[at + LENGTH :], target)
                 error = None if got is None else float(np.abs(got - want).mean())
                 errors.setdefault((damage, name), []).append(error)
