@@ -6,9 +6,9 @@ found, the runs of zero bytes that a failed copy leaves. Chunks: RFC 9649, secti
 _PICTURE = (b"VP8 ", b"VP8L", b"ANMF")
 _ALPHA = b"ALPH"
 _METADATA_FLAGS = 0x08 | 0x04  # of EXIF and XMP in the chunk VP8X
-# The shortest run of zero bytes that is a hole. The sound pixels of 504 drawn pictures have up to
-# 153 of them (1024², 7/8 in one colour), those of 100 photographs up to 4. Areas of one colour take
-# up to a bit for three blocks of 16².
+# The shortest run of zero bytes that is a hole. The sound pixels of 252 drawn pictures have up to
+# 153 of them (1024², 7/8 in one colour), those of 50 photographs, lossy and lossless, up to 4.
+# Areas of one colour take up to a bit for three blocks of 16².
 _HOLE, _PIXELS_PER_ZERO = 256, 4096
 
 
