@@ -262,6 +262,7 @@ def _packed_large(
     table: pd.DataFrame,
     progress: Callable[[int, int], None] | None,
 ) -> Path:
+    from gaip3_pipeline.imaging.decode import UnusableImage
     from gaip3_pipeline.imaging.packing import load_image, pack
     from gaip3_pipeline.imaging.transform import brighten, brightness_ratio
 
@@ -279,9 +280,11 @@ def _packed_large(
     ]
 
     def load(row: _Row, height: int, width: int) -> np.ndarray:
-        image = load_image(
-            row.original, height, width, settings.images.crop, settings.images.max_pixels
-        )
+        images = settings.images
+        try:
+            image = load_image(row.original, height, width, images.crop, images.max_pixels)
+        except UnusableImage as e:  # damage in scans that resizing does not need
+            raise UnusableImage(f"{e}; drop it with gaip3 drop, then refresh") from e
         return brighten(image, brightness_ratio(row.original.stem)) if row.is_copy else image
 
     source.unlink(missing_ok=True)

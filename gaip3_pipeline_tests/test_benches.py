@@ -151,6 +151,16 @@ def test_full_size_goes_up_to_the_input_values(
     assert not {"nvae_weights", "label_review", "image_quality"} & set(assets)
 
 
+def test_damage(bench: Bench, tmp_path: Path) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((256, 256)).save(tmp_path / "photograph.jpg")
+    said = bench("damage", tmp_path, "--count", 1)
+
+    assert {"baseline", "progressive", "PNG", "WebP", "AVIF"} <= said.keys()
+    assert all(of.keys() == {"random", "zeros"} for of in said.values())
+    assert all(said["PNG"][kind]["found"] == 1 for kind in ("random", "zeros"))
+
+
 def test_image_prep(bench: Bench, tmp_path: Path) -> None:
     coarse = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(coarse).resize((256, 256)).save(tmp_path / "photograph.jpg")

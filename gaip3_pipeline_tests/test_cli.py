@@ -9,6 +9,7 @@ from PIL import Image
 
 from gaip3_pipeline.cli import LABEL_EXPORTS
 from gaip3_pipeline.definitions import tracking_of
+from gaip3_pipeline.imaging.colour import srgb_profile
 from gaip3_pipeline.imaging.decode import Target, decode
 from gaip3_pipeline.imaging.transform import resize
 from gaip3_pipeline.layout import IMAGE_SETS
@@ -17,6 +18,7 @@ from gaip3_pipeline.models.nvae.model import load_nvae, save_nvae
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.versions import read_figures
+from gaip3_pipeline_tests.imaging.profiles import P3, rgb_profile
 
 
 def test_generate_is_reproducible_and_follows_its_options(gaip3, finished_root, tmp_path):
@@ -239,17 +241,20 @@ def test_retouch_does_not_change_photographs_and_names_files_that_it_cannot_use(
     for source, name in zip(photographs, ("a.jpg", "b.jpeg", "more/a.jpg"), strict=True):
         shutil.copy(source, folder / name)
     (folder / "broken.png").write_text("no picture")
+    wide = rgb_profile(P3, 2.2)
+    Image.open(photographs[0]).save(folder / "wide.png", icc_profile=wide)
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
     done = gaip3("retouch", folder, "--root", finished_root.path, "--fidelity", 1)
     assert done.exit_code == 0, done.output
     assert f"{folder / 'broken.png'}: not used:" in done.output
     out = tmp_path / "사진-retouched"
-    assert f"{out}: 3 of 4 photographs" in done.output
+    assert f"{out}: 4 of 5 photographs" in done.output
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     table = pd.read_csv(out / "retouched.csv", keep_default_na=False)
-    assert table.file.tolist() == ["a.jpg", "more/a.jpg", "b.jpeg", "broken.png"]  # by name
-    assert table.picture.tolist() == ["a.jpg", "more/a.jpg", "b.jpeg", ""]
+    names = ["a.jpg", "more/a.jpg", "b.jpeg", "broken.png", "wide.png"]
+    assert table.file.tolist() == names  # by name
+    assert table.picture.tolist() == [*names[:3], "", "wide.png.jpg"]
     assert (out / "changes.jpg").exists()
 
     gaip3(
@@ -264,11 +269,13 @@ def test_retouch_does_not_change_photographs_and_names_files_that_it_cannot_use(
     )
     section = load(finished_root).images
     target = Target(section.height, section.width, section.crop)
-    cut = resize(
-        decode((folder / "a.jpg").read_bytes(), "a.jpg", target, section.max_pixels), target
-    )
-    # a JPEG of quality 95
-    assert np.abs(np.asarray(Image.open(tmp_path / "still" / "a.jpg"), float) - cut).mean() < 3
+    for name, picture in (("a.jpg", "a.jpg"), ("wide.png", "wide.png.jpg")):
+        data = (folder / name).read_bytes()
+        cut = resize(decode(data, name, target, section.max_pixels), target)
+        still = Image.open(tmp_path / "still" / picture)
+        # a JPEG of quality 95
+        assert np.abs(np.asarray(still, float) - cut).mean() < 3
+        assert still.info["icc_profile"] == srgb_profile()
     refused = gaip3("retouch", folder, "--root", finished_root.path, "--out", folder)
     assert refused.exit_code == 1
     assert "this is the folder of the photographs" in refused.output

@@ -24,7 +24,7 @@ def _resized(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
         settings,
         name=f"resized_{image_set.id}",
         deps=[f"original_{image_set.id}", "dropped_images"],
-        version=1,
+        version=2,
         reads=lambda s: (s.images,),
         group=GROUP,
         kinds={"jpeg", "opencv"},

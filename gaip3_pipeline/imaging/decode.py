@@ -1,33 +1,73 @@
-"""Reads one picture file as upright RGB pixels, no larger than its use needs.
+"""Reads one picture file as upright sRGB pixels, no larger than its use needs.
 
-JPEG is decoded by OpenCV's libjpeg-turbo, at 1/2, 1/4 or 1/8 where the result is nearly that of a
-full decode (:func:`reduction`); PNG, WebP and CMYK by Pillow. Formats are recognised by content,
-never by suffix. Transparency is dropped, as by OpenCV and by Pillow's ``convert("RGB")``, and not
-blended with a background: the colours of transparent pixels belong to the photograph."""
+JPEG is decoded by libjpeg-turbo (simplejpeg), at 1/2, 1/4 or 1/8 where the result is nearly that of
+a full decode (:func:`reduction`); all other formats by Pillow. Formats are recognised by content,
+never by suffix. What a decoder warns of is damage: the picture is refused. Transparency is dropped,
+as by Pillow's ``convert("RGB")``, and not blended with a background: the colours of transparent
+pixels belong to the photograph."""
 
+import ctypes
 import io
 import math
+import mmap
+import struct
+import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-from gaip3_pipeline.imaging.jpeg import BrokenJpeg, for_an_eighth, structure
+from gaip3_pipeline.imaging import colour
+from gaip3_pipeline.imaging.colour import UnreadableProfile, as_image, conversion
+from gaip3_pipeline.imaging.jpeg import (
+    BrokenJpeg,
+    Structure,
+    bare,
+    exif_part,
+    for_an_eighth,
+    icc_profile,
+    read_header,
+    structure,
+)
+from gaip3_pipeline.imaging.png import SIGNATURE, BrokenPng, Png, has_all_rows, read_png, unzipped
+from gaip3_pipeline.imaging.webp import BrokenWebp, refuse_holes, without_cut_metadata
 
-_FORMATS = ("JPEG", "PNG", "WEBP")
-_SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",)}
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+_SUFFIXES = {
+    "JPEG": JPEG_SUFFIXES,
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+}
+_FORMATS = tuple(_SUFFIXES)
+_SOI = b"\xff\xd8"
+# formats that are named when they are refused, by bytes at the beginning of the file
+_REFUSED = {
+    "GIF": (0, (b"GIF8",)),
+    "HEIC": (4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")),
+    "JPEG XL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
+    "JPEG 2000": (0, (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")),
+    "Photoshop": (0, (b"8BPS",)),
+    "PDF": (0, (b"%PDF",)),
+}
+DECODER = 2  # raised when the same file gives other pixels or notes: originals are decoded again
 LARGE = 16_000_000  # pixels; larger pictures are decoded one at a time, which bounds memory
 ORIENTATION = 0x0112  # EXIF tag; values 5..8 swap width and height
-_REDUCED = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
+# EXIF tags of Adobe RGB in pictures without a profile: ColorSpace, and the interoperability index
+# of the option file of DCF 2.0 (JEITA CP-3461)
+_EXIF_IFD, _COLOR_SPACE, _INTEROPERABILITY_IFD, _INDEX = 0x8769, 0xA001, 0xA005, 1
+_TIFF = (b"II*\0", b"MM\0*")
+_BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262  # TIFF tags
+_DEFLATED, _WHITE_IS_ZERO = (8, 32946), 0
+# of BMP: the length of the header that may name an embedded profile, and the mark that it does
+_BMP_V5, _MBED = b"\x7c\0\0\0", b"DEBM"
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda x: x[:, ::-1],
     3: lambda x: x[::-1, ::-1],
@@ -37,6 +77,12 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
     8: lambda x: x[:, ::-1].swapaxes(0, 1),
 }
+
+# Pillow warns of damage without the file's name; what it warns of and what matters is an error or a
+# note here
+warnings.filterwarnings("ignore", module=r"PIL\.")
+with suppress(AttributeError, OSError):  # so does libtiff, whose errors Pillow raises as well
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
 class UnusableImage(ValueError):
@@ -111,80 +157,178 @@ def decode(
     if not data:
         raise UnusableImage("empty file")
     try:
-        return (_jpeg if data[:3] == b"\xff\xd8\xff" else _other)(
+        return (_jpeg if data[:2] == _SOI else _other)(
             data, name, target, max_pixels, large or nullcontext()
         )
     except (UnusableImage, MemoryError):
         raise
-    except BrokenJpeg as e:
-        raise UnusableImage(str(e)) from e
-    except Image.DecompressionBombError as e:
-        raise UnusableImage(f"too large: {e}") from e
-    except Image.UnidentifiedImageError as e:
-        raise UnusableImage(f"not a JPEG, PNG or WebP picture (it begins with {data[:8]!r})") from e
-    # Pillow raises many kinds of errors for damaged files: OSError, SyntaxError, struct.error,
-    # zlib.error, …
     except Exception as e:
-        raise UnusableImage(f"damaged: {' '.join(str(e).split()) or type(e).__name__}") from e
+        raise UnusableImage(_reason(data, e)) from e
 
 
 def original_size(path: Path) -> tuple[int, int]:
     """Width and height of the picture at ``path``, upright, from its header alone. Raises
     :class:`UnusableImage`."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        if not path.stat().st_size:
+            raise UnusableImage("empty file")
+        with path.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                return _size(data, path)
+            except Exception as e:
+                raise UnusableImage(_reason(data, e)) from e
+    except (OSError, UnusableImage) as e:
+        raise UnusableImage(f"{path}: {getattr(e, 'strerror', None) or e}") from e
+
+
+def _size(data: mmap.mmap, path: Path) -> tuple[int, int]:
+    if data[:2] == _SOI:
+        header = read_header(data)
+        width, height = header.width, header.height
+        exif = exif_part(data, header) if header.app1 else None
+    elif data[:8] == SIGNATURE:
+        png = read_png(data, pixels=False)
+        width, height, exif = png.width, png.height, png.exif
+    else:
+        webp = data[8:12] == b"WEBP"
+        file = io.BytesIO(without_cut_metadata(data[:])) if webp else path
+        with Image.open(file, formats=_FORMATS) as image:
             width, height = image.size
-            return (height, width) if _orientation(image) >= 5 else (width, height)
-    except (OSError, Image.DecompressionBombError) as e:
-        raise UnusableImage(f"{path}: {e}") from e
+            turned = image.format != "TIFF" and _exif_of(image)[0] >= 5
+        return (height, width) if turned else (width, height)
+    return (height, width) if _exif(exif)[0] >= 5 else (width, height)
+
+
+def _reason(data: bytes | mmap.mmap, error: Exception) -> str:
+    """Why ``data`` gives no picture, in one line."""
+    if isinstance(error, BrokenJpeg | BrokenPng | BrokenWebp):
+        return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large: {error}"
+    if isinstance(error, Image.UnidentifiedImageError):
+        for form, (at, beginnings) in _REFUSED.items():
+            if data[at : at + 16].startswith(beginnings):
+                return f"a {form} file: convert it to JPEG or PNG"
+        if data[:4] in _TIFF or data[:2] == _SOI:
+            form = "JPEG" if data[:2] == _SOI else "TIFF"
+            return (
+                f"damaged, or a {form} file of a kind that is not supported: save it anew with 8"
+                " bits per channel"
+            )
+        if data[4:12] in (b"ftypavif", b"ftypavis") or data[8:12] == b"WEBP" or data[:2] == b"BM":
+            return f"damaged: the header of the picture, in a file of {len(data)} bytes"
+        start = data[:8]
+        return f"not a JPEG, PNG, WebP, BMP, TIFF or AVIF picture (it begins with {start!r})"
+    # Pillow raises many kinds of errors for damaged files: OSError, SyntaxError, struct.error,
+    # zlib.error, …
+    return f"damaged: {' '.join(str(error).split()) or type(error).__name__}"
 
 
 def _jpeg(
     data: bytes, name: str, target: Target, max_pixels: int, large: AbstractContextManager[object]
 ) -> Picture:
     parts = structure(data)
-    _refuse_huge(parts.width, parts.height, max_pixels)
-    # Reading the header with Pillow takes 0.1 ms, which is noticeable beside a decode of 3 ms, and
-    # most files do not need it
-    orientation = (
-        _orientation(Image.open(io.BytesIO(data), formats=_FORMATS)) if parts.has_app1 else 1
+    header = parts.header
+    _refuse_huge(header.width, header.height, max_pixels)
+    # Reading EXIF takes 0.1 ms, which is noticeable beside a decode of 3 ms, and most files have
+    # none
+    orientation, adobe = _exif(exif_part(parts.data, header) if header.app1 else None)
+    width, height = (
+        (header.height, header.width) if orientation >= 5 else (header.width, header.height)
     )
-    width, height = (parts.height, parts.width) if orientation >= 5 else (parts.width, parts.height)
     factor = reduction(width, height, target)
     notes = _notes("JPEG", name, width, height, orientation, target)
-    with large if parts.width * parts.height > LARGE else nullcontext():
-        if len(parts.components) in (1, 3):
-            flags = _REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION
-            found = cv2.imdecode(
-                np.frombuffer(for_an_eighth(data, parts) if factor == 8 else data, np.uint8), flags
-            )
-            if found is None:
-                raise UnusableImage("damaged: the JPEG cannot be decoded")
-            pixels = cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
-            if len(parts.components) == 1:
-                notes.append("greyscale")
-        else:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                image.draft(None, (image.width // factor, image.height // factor))
-                notes.append(image.mode)
-                pixels = np.asarray(image.convert("RGB"))
+    profile = icc_profile(parts.data, header)
+    if profile is None and adobe:
+        profile = colour.adobe_rgb_profile()
+    with large if header.width * header.height > LARGE else nullcontext():
+        try:
+            stored = _decoded(parts, factor)
+        except ValueError as e:
+            if not parts.complete:
+                raise BrokenJpeg(f"truncated: {len(data)} bytes and no end marker") from e
+            raise
+        if stored.shape[2] == 4:
+            notes.append("CMYK")
+        elif len(header.components) == 1:
+            notes.append("greyscale")
+            stored = stored if profile is None else stored[:, :, 0]
+        pixels = _to_srgb(stored, profile, notes)
     return _upright(pixels, width, height, factor, orientation, notes)
+
+
+def _decoded(parts: Structure, factor: int) -> np.ndarray:
+    """The pixels of a JPEG at ``1 / factor`` as they are stored: ``(h, w, 3) uint8`` RGB, or ``(h,
+    w, 4)`` CMYK with 0 for no ink. Raises ValueError for damage."""
+    header = parts.header
+    is_cmyk = len(header.components) == 4
+
+    def decoded(parts: Structure) -> np.ndarray:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            for_an_eighth(parts) if factor == 8 and parts.complete else parts.data,
+            "CMYK" if is_cmyk else "RGB",
+            min_height=math.ceil(header.height / factor),
+            min_width=math.ceil(header.width / factor),
+        )
+        return pixels
+
+    try:
+        pixels = decoded(parts)
+    except ValueError:
+        if not _has_usual_sampling(parts.data):
+            with Image.open(io.BytesIO(parts.data), formats=("JPEG",)) as image:
+                image.draft(None, (image.width // factor, image.height // factor))
+                return np.asarray(image if image.mode == "CMYK" else image.convert("RGB"))
+        pixels = decoded(bare(parts))
+    return 255 - pixels if is_cmyk else pixels  # Adobe's programs store CMYK inverted, so all do
+
+
+def _has_usual_sampling(data: bytes) -> bool:
+    """Whether simplejpeg knows the sampling factors of a JPEG."""
+    try:
+        simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return False
+    return True
 
 
 def _other(
     data: bytes, name: str, target: Target, max_pixels: int, large: AbstractContextManager[object]
 ) -> Picture:
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    png = read_png(data) if data[:8] == SIGNATURE else None
+    if data[8:12] == b"WEBP":
+        data = without_cut_metadata(data)
+    with Image.open(io.BytesIO(png.data if png else data), formats=_FORMATS) as image:
+        form = image.format or ""
         _refuse_huge(image.width, image.height, max_pixels)
         with large if image.width * image.height > LARGE else nullcontext():
-            orientation = _orientation(image)
-            width, height = (
-                (image.height, image.width) if orientation >= 5 else (image.width, image.height)
-            )
-            notes = _notes(image.format or "", name, width, height, orientation, target)
-            if image.format == "PNG" and data[24] == 16:  # bits per channel, in the header
-                notes.append("16-bit")
-            return _upright(_pillow(image, notes), width, height, 1, orientation, notes)
+            orientation, adobe = _exif(png.exif) if png else _exif_of(image)
+            several = (png and b"acTL" in png.chunks) or getattr(image, "is_animated", False)
+            bits = png.bits if png else _bits(image)
+            if form == "WEBP":
+                refuse_holes(data, image.width * image.height)
+            elif isinstance(image, TiffImageFile):
+                _verify_strips(data, image)
+            stored, kinds = _stored(image)
+            if png and _ends_in_one_colour(stored) and not has_all_rows(png):
+                raise BrokenPng(f"damaged: rows are missing after {len(data)} bytes")
+            notes = []
+            profile: bytes | None = None
+            try:
+                profile = _png_profile(png) if png else _profile(image, data)
+            except UnreadableProfile as e:
+                notes.append(f"colour profile ignored: {e}")
+            if profile is None and adobe and not notes:
+                profile = colour.adobe_rgb_profile()
+            pixels = _to_srgb(stored, profile, notes)
+    turned = 1 if form == "TIFF" else orientation  # Pillow turns TIFF itself
+    height, width = pixels.shape[1::-1] if turned >= 5 else pixels.shape[:2]
+    before = _notes(form, name, width, height, orientation, target)
+    if bits == 16:
+        before.append("16-bit")
+    if several:
+        before.append(f"the first of several {'pages' if form == 'TIFF' else 'frames'}")
+    return _upright(pixels, width, height, 1, turned, [*before, *kinds, *notes])
 
 
 def _refuse_huge(width: int, height: int, max_pixels: int) -> None:
@@ -218,26 +362,163 @@ def _upright(
     return Picture(pixels, width, height, factor, tuple(notes))
 
 
-def _pillow(image: Image.Image, notes: list[str]) -> np.ndarray:
-    """Decode a PNG or WebP picture to ``(H, W, 3) uint8`` and add notes on conversions to
-    ``notes``."""
+def _stored(image: Image.Image) -> tuple[np.ndarray, list[str]]:
+    """The pixels of a picture that Pillow has opened, and notes on conversions: ``(H, W) uint8`` or
+    ``uint16`` grey, ``(H, W, 3) uint8`` RGB or ``(H, W, 4) uint8`` CMYK."""
     image.load()
-    if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip at 255
-        notes.append("greyscale")
-        grey = (np.clip(np.asarray(image), 0, 65535).astype(np.uint32) * 255 + 32767) // 65535
-        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    mode, notes = image.mode, []
+    if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
+        return _sixteen_bits(image), ["greyscale"]
+    if mode in ("I", "F"):
+        raise UnusableImage("its pixels have 32 bits: save it with 8 or 16 bits per channel")
+    if mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         notes.append("transparency dropped")
-    if image.mode in ("L", "LA", "1"):
-        notes.append("greyscale")
-    elif image.mode in ("P", "PA"):
-        notes.append("palette")
-    return np.asarray(image.convert("RGB"))
+    if mode in ("L", "LA", "1"):
+        return np.asarray(image.convert("L")), [*notes, "greyscale"]
+    if mode == "CMYK":
+        return np.asarray(image), ["CMYK"]
+    if mode in ("P", "PA", "LAB"):
+        notes.append("Lab" if mode == "LAB" else "palette")
+    return np.asarray(image.convert("RGB")), notes
 
 
-def _orientation(image: Image.Image) -> int:
+def _sixteen_bits(image: Image.Image) -> np.ndarray:
+    """``(H, W) uint16``: the levels of a grey picture in 0..65535."""
+    levels = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+    if isinstance(image, TiffImageFile):
+        levels = levels * 65535 // (2 ** _bits(image) - 1)
+        if image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            levels = 65535 - levels
+    return levels.astype(np.uint16)
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits per channel, if they may be more than 8."""
+    return max(image.tag_v2.get(_BITS, (8,))) if isinstance(image, TiffImageFile) else 8
+
+
+def _ends_in_one_colour(stored: np.ndarray) -> bool:
+    """Whether the last two rows have one colour, as missing rows have."""
+    return bool((stored[-2:] == stored[-1, -1]).all())
+
+
+def _verify_strips(data: bytes, image: TiffImageFile) -> None:
+    """Raise :class:`UnusableImage` if the checksum of a strip or tile that is compressed by zlib is
+    wrong; libtiff does not verify it."""
+    tags = image.tag_v2
+    if tags.get(_COMPRESSION) not in _DEFLATED:
+        return
+    most = 16 * max(image.width * image.height, 65536)  # bytes of the largest strip or tile
+    for starts, sizes in ((273, 279), (324, 325)):
+        for start, size in zip(tags.get(starts, ()), tags.get(sizes, ()), strict=True):
+            if unzipped(data[start : start + size], most) is None:
+                raise UnusableImage(
+                    f"damaged: wrong checksum of the strip at byte {start} of {len(data)}"
+                )
+
+
+def _to_srgb(stored: np.ndarray, profile: bytes | None, notes: list[str]) -> np.ndarray:
+    """Pixels as :func:`_stored` describes them to ``(H, W, 3) uint8`` in sRGB, from the colours of
+    ``profile``, if any. Appends to ``notes`` what became of it."""
+    if stored.ndim == 3:
+        return _converted(stored, profile, notes)
+    table = _converted(np.arange(256, dtype=np.uint8)[None], profile, notes)[0]
+    if stored.dtype == np.uint16:
+        levels = np.arange(65536) / 257
+        channels = [np.interp(levels, np.arange(256), table[:, c]) for c in range(3)]
+        table = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    return table[stored]
+
+
+def _converted(pixels: np.ndarray, profile: bytes | None, notes: list[str]) -> np.ndarray:
+    mode = "L" if pixels.ndim == 2 else {3: "RGB", 4: "CMYK"}[pixels.shape[2]]
+    if mode == "L" and (profile is None or profile[16:20] == b"RGB "):
+        pixels, mode = np.repeat(pixels[:, :, None], 3, axis=2), "RGB"
     try:
-        value = image.getexif().get(ORIENTATION, 1)
+        convert = None if profile is None else conversion(profile, mode)
+    except UnreadableProfile as e:
+        notes.append(f"colour profile ignored: {e}")
+        convert = None
+    if convert:
+        notes.append(f"converted to sRGB from {convert.name or 'its colour profile'}")
+        return convert(pixels)
+    if mode == "RGB":
+        return pixels
+    return np.asarray(as_image(pixels, mode).convert("RGB"))
+
+
+def _profile(image: Image.Image, data: bytes) -> bytes | None:
+    """The colour encoding of a WebP, AVIF, TIFF or BMP picture as an ICC profile; None for sRGB.
+    Raises :class:`UnreadableProfile`."""
+    if image.mode == "LAB":
+        return None
+    profile: bytes | None = image.info.get("icc_profile")
+    if profile is None and image.format == "AVIF":
+        return _nclx_profile(data)
+    if (
+        profile is None
+        and image.format == "BMP"
+        and data[14:18] == _BMP_V5
+        and data[70:74] == _MBED
+    ):
+        start, size = struct.unpack("<II", data[126:134])
+        return data[14 + start : 14 + start + size]
+    return profile
+
+
+def _nclx_profile(data: bytes) -> bytes | None:
+    """The profile of the code points in the first ``colr`` box of an AVIF file (ISO/IEC 14496-12,
+    section 12.1.5), which stands before the pixels."""
+    at = data.find(b"colrnclx", 0, data.find(b"mdat"))
+    if at < 0:
+        return None
+    primaries, transfer = struct.unpack(">HH", data[at + 8 : at + 12])
+    return colour.coded_profile(primaries, transfer)
+
+
+def _png_profile(png: Png) -> bytes | None:
+    """The colour encoding of a PNG as an ICC profile; None for sRGB. The order of the chunks is
+    that of the specification (section 4.3). Raises :class:`UnreadableProfile`."""
+    chunks = png.chunks
+    if b"cICP" in chunks:
+        primaries, transfer, _, full_range = _numbers(">4B", chunks[b"cICP"])
+        return colour.coded_profile(primaries, transfer, full_range == 1)
+    if b"iCCP" in chunks:
+        _, _, packed = (chunks[b"iCCP"] or b"").partition(b"\0")
+        return unzipped(packed[1:], colour.LONGEST_PROFILE) or b""
+    if b"sRGB" in chunks or not chunks.keys() & {b"gAMA", b"cHRM"}:
+        return None
+    return colour.gamma_profile(
+        _numbers(">I", chunks[b"gAMA"])[0] if b"gAMA" in chunks else None,
+        _numbers(">8I", chunks[b"cHRM"]) if b"cHRM" in chunks else None,
+    )
+
+
+def _numbers(layout: str, body: bytes | None) -> tuple[int, ...]:
+    if body is None or len(body) != struct.calcsize(layout):
+        raise UnreadableProfile("damaged")
+    return struct.unpack(layout, body)
+
+
+def _exif(part: bytes | None) -> tuple[int, bool]:
+    """As :func:`_exif_of`, of the part of a file that holds EXIF, if any."""
+    if part is None:
+        return 1, False
+    try:
+        with Image.open(io.BytesIO(part), formats=("JPEG", "PNG")) as image:
+            return _exif_of(image)
+    except Exception:
+        return 1, False
+
+
+def _exif_of(image: Image.Image) -> tuple[int, bool]:
+    """The orientation of a picture, and whether it is in Adobe RGB by its EXIF."""
+    try:
+        exif = image.getexif()
+        value = exif.get(ORIENTATION, 1)
+        adobe = exif.get_ifd(_EXIF_IFD).get(_COLOR_SPACE) == 2 or str(
+            exif.get_ifd(_INTEROPERABILITY_IFD).get(_INDEX)
+        ).startswith("R03")
     except Exception:  # damaged EXIF is ignored: the picture may be intact
-        return 1
-    return value if value in _UPRIGHT else 1
+        return 1, False
+    return (value if value in _UPRIGHT else 1), adobe

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from gaip3_pipeline.imaging.decode import Target, UnusableImage, decode
+from gaip3_pipeline.imaging.decode import DECODER, Target, UnusableImage, decode
 from gaip3_pipeline.imaging.transform import RATIOS, brighten, brightness_ratio, encode_jpeg, resize
 from gaip3_pipeline.layout import IMAGE_SUFFIXES, DataRoot, ImageSet
 from gaip3_pipeline.settings import Images
@@ -140,6 +140,7 @@ def resize_set(
             **made_by,
             "jpeg_quality": settings.jpeg_quality,
             "max_pixels": settings.max_pixels,
+            "decoder": DECODER,
         },
         settings=settings,
         make=lambda data, path: resize_picture(data, path.name, settings, large),

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.imaging.colour import srgb_profile
 from gaip3_pipeline.imaging.contact_sheet import pairs
-from gaip3_pipeline.imaging.decode import UnusableImage
+from gaip3_pipeline.imaging.decode import JPEG_SUFFIXES, UnusableImage
+from gaip3_pipeline.imaging.jpeg import with_icc_profile
 from gaip3_pipeline.imaging.transform import encode_jpeg
 from gaip3_pipeline.layout import retouched_photographs
 from gaip3_pipeline.sampling.draw import JPEG_QUALITY
@@ -30,8 +32,8 @@ def retouch_photographs(
     fidelity: float,
     done: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Retouch ``files`` of ``folder`` into ``out``: a JPEG each as the pipeline cuts it,
-    ``retouched.csv`` and the sheet ``changes.jpg``.
+    """Retouch ``files`` of ``folder`` into ``out``: a JPEG each as the pipeline cuts it, in sRGB
+    and with the profile of sRGB, ``retouched.csv`` and the sheet ``changes.jpg``.
 
     A result is the photograph plus the enlarged difference between the generator's pictures after
     and before, so that detail which the generator cannot draw stays. Returns the table, in the
@@ -62,7 +64,8 @@ def retouch_photographs(
                 larger = cv2.resize(difference, (width, height), interpolation=cv2.INTER_CUBIC)
                 after = np.clip(np.round(cut + larger), 0, 255).astype(np.uint8)
                 picture = _picture(name)
-                write_bytes_atomically(out / picture, encode_jpeg(after, JPEG_QUALITY))
+                jpeg = with_icc_profile(encode_jpeg(after, JPEG_QUALITY), srgb_profile())
+                write_bytes_atomically(out / picture, jpeg)
                 values = dict(zip(ATTRIBUTES, face.values, strict=True))
                 rows.append(
                     {
@@ -94,4 +97,4 @@ def _name(folder: Path, file: Path) -> str:
 
 def _picture(name: str) -> str:
     """The name of the retouched picture; a.png and a.jpg may be in the same folder."""
-    return name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"
+    return name if name.lower().endswith(JPEG_SUFFIXES) else f"{name}.jpg"

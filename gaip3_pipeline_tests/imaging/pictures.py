@@ -1,6 +1,8 @@
 """Synthetic picture files for the tests: smooth colours with some detail, as in photographs."""
 
 import io
+import struct
+import zlib
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +31,24 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, "JPEG", **{"quality": 92, **options})
     return file.getvalue()
+
+
+def file_of(image: Image.Image, form: str, **options: object) -> bytes:
+    """``image`` as a file of the format ``form``."""
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG with its checksum."""
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png_with(image: Image.Image, *chunks: bytes) -> bytes:
+    """``image`` as a PNG with more chunks after its header."""
+    data = file_of(image, "PNG")
+    return data[:33] + b"".join(chunks) + data[33:]
 
 
 def fill(root: DataRoot, image_set: ImageSet, count: int, size: int = 256) -> list[Path]:

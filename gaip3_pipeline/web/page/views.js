@@ -236,7 +236,7 @@ const photograph = {
   ofChosen: true,
   open(panel, studio) {
     if (!studio.about.can_encode) { studio.command(panel, "no_inputs"); return; }
-    const file = el("input", { type: "file", accept: "image/jpeg,image/png,image/webp", hidden: true, id: "s-file" });
+    const file = el("input", { type: "file", accept: "image/jpeg,image/png,image/webp,image/bmp,image/tiff,image/avif", hidden: true, id: "s-file" });
     const button = el("button", { className: "strong", textContent: t("choose") });
     button.addEventListener("click", () => file.click());
     file.addEventListener("change", () => { if (file.files[0]) this.take(file.files[0]); });
