@@ -64,7 +64,7 @@ def refresh_command(root: DataRoot, *words: str) -> list[str]:
 def plan_of(root: DataRoot) -> list[Planned]:
     """``gaip3 refresh --dry-run`` of a root."""
     with instance_of(root) as instance:
-        return plan(definitions_of(root), instance, observe_only(root))
+        return plan(definitions_of(root), instance, observe_only(instance, root))
 
 
 def following(root: DataRoot, names: Iterable[str]) -> set[str]:
