@@ -52,10 +52,9 @@ def review(features, values, bucket):
 
 def drawing(features, values, bucket):
     rng = np.random.default_rng(1)
-    fitted = AggregatePosterior(
-        [rng.normal(size=(6, 600)).astype(np.float32)], [rng.normal(size=(600, 600))]
-    )
-    return fitted.move([rng.normal(size=(64, 1, 1, 600))], rng.random((64, 5)), 1.0)
+    offset, factor = (rng.normal(size=(n, 600)).astype(np.float32) for n in (6, 600))
+    noise = rng.normal(size=(64, 1, 1, 600)).astype(np.float32)
+    return AggregatePosterior([offset], [factor]).move([noise], rng.random((64, 5)), 1.0)
 
 
 @pytest.mark.parametrize("result", [input_model, gender, review, drawing])
