@@ -14,17 +14,17 @@ from gaip3_pipeline.training.attribute_model import fit_process
 from gaip3_pipeline.training.gender import fit_platt
 from gaip3_pipeline.training.label_regression import cross_fit
 
-N, GROUPS = 260, np.arange(0, 91, 30)
+N, GROUPS = 200, np.arange(0, 601, 25)
 
 
 @pytest.fixture(scope="module")
 def data():
-    """``(2, N, 90)`` features, values that follow some of them, and buckets."""
+    """``(2, N, 600)`` features, values that follow some of them, and buckets."""
     rng = np.random.default_rng(0)
-    features = rng.normal(0, 0.3, (2, N, 90)).astype(np.float16)
+    features = rng.normal(0, 0.3, (2, N, 600)).astype(np.float16)
     features[1] = features[0]
     values = np.clip(
-        0.5 + 0.3 * features[0, :, 30:36].astype(float).sum(axis=1) + rng.normal(0, 0.1, N), 0, 1
+        0.5 + 0.3 * features[0, :, 25:31].astype(float).sum(axis=1) + rng.normal(0, 0.1, N), 0, 1
     )
     return features, values.round(1), rng.integers(0, 100, N)
 
