@@ -601,7 +601,9 @@ def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: 
         from gaip3_pipeline.refresh.run import observe_only
 
         planned = forecast(
-            instance, root, plan(definitions, instance, observe_only(root, verify), select)
+            instance,
+            root,
+            plan(definitions, instance, observe_only(instance, root, verify), select),
         )
         content = {
             "summary": planned.summary,

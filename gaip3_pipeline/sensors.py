@@ -20,7 +20,7 @@ from gaip3_pipeline.versions import RootResource, observation_if_changed
 def observe_sources_sensor(
     context: dg.SensorEvaluationContext, root: RootResource
 ) -> dg.SensorResult | dg.SkipReason:
-    found = observe_sources(root.data_root).items()
+    found = observe_sources(context.instance, root.data_root).items()
     events = [
         event
         for name, made in found

@@ -397,17 +397,26 @@ def _section(kind: type, values: dict[str, Any], name: str, source: Path | str) 
                 f"{source}: [{name}] has no setting {key!r}; known: {', '.join(fields)}"
             )
         default = fields[key].default
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if isinstance(default, tuple) and isinstance(value, list):
-            value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
-        if type(value) is not type(default):
+        try:
+            out[key] = _as_type_of(default, value)
+        except TypeError as e:
             raise SettingsError(
                 f"{source}: [{name}] {key} = {value!r} must be of type {type(default).__name__},"
                 f" such as {default!r}"
-            )
-        out[key] = value
+            ) from e
     try:
         return kind(**out)
     except ValueError as e:
         raise SettingsError(f"{source}: [{name}] {e}") from e
+
+
+def _as_type_of(default: Any, value: Any) -> Any:
+    """``value`` of a settings file in the type of ``default``, also in lists, so that ``1`` and
+    ``1.0`` are the same setting with the same hash. Raises ``TypeError``."""
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(_as_type_of(default[0], v) for v in value)
+    if {type(default), type(value)} == {int, float} and float(value).is_integer():
+        return type(default)(value)
+    if type(value) is not type(default):
+        raise TypeError
+    return value

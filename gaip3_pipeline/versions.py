@@ -22,6 +22,7 @@ from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Settings, load, section_hash
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.hashing import digest, file_version
+from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.training.run import Run
 
 # observable_source_asset is beta in Dagster 1.13 and warns once for each of our sources.
@@ -33,6 +34,7 @@ DATA_VERSION_TAG = "dagster/data_version"
 CODE_VERSION_TAG = "dagster/code_version"
 INPUT_VERSION_TAG = "dagster/input_data_version/"
 RUN_METADATA = "mlflow_run"
+FILE_METADATA = "sha256"  # of the bytes of an observed table
 # errors of disks and network folders that may not occur again
 TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EIO, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
 
@@ -98,6 +100,15 @@ class AssetResult:
         if self.run_url:
             shown[RUN_METADATA] = dg.MetadataValue.url(self.run_url)
         return shown
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The last observation of a source: its data version and, of a table, the sha256 of the file's
+    bytes."""
+
+    version: str
+    file: str
 
 
 @dataclass(frozen=True)
@@ -268,19 +279,49 @@ def _start(config: Mapping[str, bool]) -> str:
 
 
 def observed_source(
-    name: str, group: str, kind: str, description: str, observe: Callable[[DataRoot], AssetResult]
+    name: str,
+    group: str,
+    kind: str,
+    description: str,
+    observe: Callable[[DataRoot, Seen | None], AssetResult],
 ) -> Any:
     """A source asset that people edit and Dagster observes; ``observe`` returns its present content
-    hash."""
+    hash, given the last observation."""
 
     @dg.observable_source_asset(
         name=name, group_name=group, description=description, tags={f"dagster/kind/{kind}": ""}
     )
-    def source(root: RootResource) -> dg.ObserveResult:
-        made = observe(root.data_root)
+    def source(context: dg.AssetExecutionContext, root: RootResource) -> dg.ObserveResult:
+        made = observe(root.data_root, last_seen(context.instance, name))
         return dg.ObserveResult(data_version=dg.DataVersion(made.version), metadata=made.metadata())
 
     return source
+
+
+def observe_table(
+    root: DataRoot, path: Path, content: Callable[[Path], str], seen: Seen | None
+) -> AssetResult:
+    """The observation of a table that people edit. Its data version is the hash of its ``content``,
+    whatever the form of the file; of the file's bytes while its rows cannot be read.
+
+    If the bytes are those ``seen`` last, the version stays: nothing is read, and roots whose
+    tables were hashed by their bytes before stay fresh."""
+    file = file_version(path)
+    if seen and seen.file == file:
+        version = seen.version
+    else:
+        try:
+            version = content(path)
+        except ContractError:
+            version = file
+    return AssetResult(
+        version,
+        {
+            "file": root.relative(path),
+            "bytes": path.stat().st_size if path.exists() else 0,
+            FILE_METADATA: file,
+        },
+    )
 
 
 def automation() -> dg.AutomationCondition:
@@ -356,9 +397,19 @@ def current_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | Non
     materialized = latest_materialization(instance, key)
     if materialized:
         return (materialized.tags or {}).get(DATA_VERSION_TAG)
-    observed = instance.fetch_observations(key, limit=1).records
-    if observed and observed[0].asset_observation:
-        return (observed[0].asset_observation.tags or {}).get(DATA_VERSION_TAG)
+    seen = last_seen(instance, key.to_user_string())
+    return seen.version if seen else None
+
+
+def last_seen(instance: dg.DagsterInstance, name: str) -> Seen | None:
+    """The last observation of a source."""
+    for record in instance.fetch_observations(dg.AssetKey(name), limit=1).records:
+        observed = record.asset_observation
+        version = (observed.tags or {}).get(DATA_VERSION_TAG) if observed else None
+        if observed and version:
+            # Before, the version of a table was the hash of its bytes.
+            file = observed.metadata.get(FILE_METADATA)
+            return Seen(version, str(file.value) if file else version)
     return None
 
 

@@ -13,6 +13,12 @@ from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.refresh.plan import Planned, plan
 from gaip3_pipeline.refresh.run import Outcome, observe_only, refresh
 from gaip3_pipeline.settings import load
+from gaip3_pipeline.versions import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    INPUT_VERSION_TAG,
+    current_version,
+)
 
 REGRESSORS = {f"{kind}_{a}" for a in ATTRIBUTES for kind in ("input_model", "evaluator")}
 TRAINED = {
@@ -64,7 +70,20 @@ def refresh_command(root: DataRoot, *words: str) -> list[str]:
 def plan_of(root: DataRoot) -> list[Planned]:
     """``gaip3 refresh --dry-run`` of a root."""
     with instance_of(root) as instance:
-        return plan(definitions_of(root), instance, observe_only(root))
+        return plan(definitions_of(root), instance, observe_only(instance, root))
+
+
+def made(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, name: str, version: str
+) -> None:
+    """Materialise an asset with the tags that a run would give it."""
+    node = definitions.resolve_asset_graph().get(dg.AssetKey(name))
+    inputs = {
+        INPUT_VERSION_TAG + p.to_user_string(): current_version(instance, p) or ""
+        for p in node.parent_keys
+    }
+    tags = {DATA_VERSION_TAG: version, CODE_VERSION_TAG: node.code_version, **inputs}
+    instance.report_runless_asset_event(dg.AssetMaterialization(name, tags=tags))
 
 
 def following(root: DataRoot, names: Iterable[str]) -> set[str]:

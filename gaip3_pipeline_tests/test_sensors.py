@@ -9,14 +9,12 @@ import pytest
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.sensors import observe_sources_sensor
 from gaip3_pipeline.versions import (
-    CODE_VERSION_TAG,
     DATA_VERSION_TAG,
-    INPUT_VERSION_TAG,
     RootResource,
     automation,
     current_version,
 )
-from gaip3_pipeline_tests.refreshing import definitions_of, following, instance_of
+from gaip3_pipeline_tests.refreshing import definitions_of, following, instance_of, made
 
 LABELS = "gender,img_id,path,value\nfemale,0,resized/female/a.jpg,{}\n"
 
@@ -46,19 +44,6 @@ def observed(root: DataRoot, instance: dg.DagsterInstance) -> set[str]:
     for event in events:
         instance.report_runless_asset_event(event)
     return {e.asset_key.to_user_string() for e in events}
-
-
-def made(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, name: str, version: str
-) -> None:
-    """Materialise an asset with the tags that a run would give it."""
-    node = definitions.resolve_asset_graph().get(dg.AssetKey(name))
-    inputs = {
-        INPUT_VERSION_TAG + p.to_user_string(): current_version(instance, p) or ""
-        for p in node.parent_keys
-    }
-    tags = {DATA_VERSION_TAG: version, CODE_VERSION_TAG: node.code_version, **inputs}
-    instance.report_runless_asset_event(dg.AssetMaterialization(name, tags=tags))
 
 
 class Automation:

@@ -57,6 +57,8 @@ def test_editing_one_preset_does_not_change_another(tmp_path):
     [
         ("[nvae]\nepoch = 3\n", r"\[nvae\] has no setting 'epoch'; known: .*epochs"),
         ('[nvae]\nepochs = "3"\n', r"\[nvae\] epochs = '3' must be of type int"),
+        ("[nvae]\nepochs = inf\n", r"\[nvae\] epochs = inf must be of type int"),
+        ("[nvae]\ncells = [1, 0.5]\n", r"\[nvae\] cells = \[1, 0.5\] must be of type tuple"),
         ("[nave]\nepochs = 3\n", r"unknown section \[nave\]"),
         ('preset = "none"\n', "preset 'none' is not defined; use one of"),
         ("[nvae\n", "not valid TOML"),
@@ -106,6 +108,24 @@ def test_every_preset_describes_a_generator_that_can_be_built(preset, size):
     assert {len(nvae.channels), len(nvae.latents), len(nvae.cells), len(nvae.kl_weights)} == {
         scales
     }
+
+
+def test_a_value_written_in_another_form_is_the_same_setting_with_the_same_hash(tmp_path):
+    def versions(text):
+        return _code_versions(load(root_with(tmp_path, text)))
+
+    lists = "kl_weights = {}\nchannels = {}\nlatents = {}\ncells = {}\n".format
+    known = versions(
+        'preset = "seed"\n[nvae]\nlearning_rate = 0.001\nepochs = 60\nema = 1.0\n'
+        + lists([1.0, 2.0], [64, 32], [8, 0], [1, 1])
+        + "[critic]\ndropout = 0.5\n"
+    )
+    assert known == versions(
+        '# tried on Monday\npreset = "seed"\n[critic]\ndropout = 5e-1 # half\nseed = 1\n\n[nvae]\n'
+        + lists([1, 2.0], [64, 32.0], [8.0, 0], [1, 1])
+        + "ema = 1\nepochs = 60.0\nlearning_rate = 1e-3\nheight = 128\n"
+    )
+    assert known != versions('preset = "seed"\n')
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():

@@ -1,5 +1,7 @@
 """The artefacts as Dagster assets: one noun per file, listed in the order of the graph."""
 
+import dagster as dg
+
 from gaip3_pipeline.assets import (
     critic,
     detail,
@@ -19,7 +21,7 @@ from gaip3_pipeline.assets import (
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
-from gaip3_pipeline.versions import AssetResult
+from gaip3_pipeline.versions import AssetResult, last_seen
 
 MODULES = (
     originals,
@@ -45,12 +47,16 @@ def build(settings: Settings) -> list:
     return [*sources, *(asset for module in MODULES[1:] for asset in module.build(settings))]
 
 
-def observe_sources(root: DataRoot, verify: bool = False) -> dict[str, AssetResult]:
+def observe_sources(
+    instance: dg.DagsterInstance, root: DataRoot, verify: bool = False
+) -> dict[str, AssetResult]:
     """The present content hash of every source: the original folders, the hand-label CSVs and
-    the list of dropped pictures."""
+    the list of dropped pictures. Writes nothing to ``instance``."""
     folders = {f"original_{s.id}": originals.observe(root, s, verify) for s in IMAGE_SETS}
-    return (
-        folders
-        | {f"hand_labels_{a}": labels.observe(root, a) for a in ATTRIBUTES}
-        | {"dropped_images": photographs.observe(root)}
-    )
+    hand_labels = {
+        name: labels.observe(root, a, last_seen(instance, name))
+        for a in ATTRIBUTES
+        for name in [f"hand_labels_{a}"]
+    }
+    dropped = photographs.observe(root, last_seen(instance, "dropped_images"))
+    return folders | hand_labels | {"dropped_images": dropped}

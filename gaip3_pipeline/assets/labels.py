@@ -1,5 +1,6 @@
 """Hand labels: five CSVs that people write, and a checked copy of each, which trainings read."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -7,8 +8,15 @@ import dagster as dg
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.layout import SET_OF_SEX, DataRoot
 from gaip3_pipeline.settings import Settings
-from gaip3_pipeline.tables.hashing import file_version
-from gaip3_pipeline.versions import AssetContext, AssetResult, observed_source, versioned_asset
+from gaip3_pipeline.tables.hashing import file_version, rows_version
+from gaip3_pipeline.versions import (
+    AssetContext,
+    AssetResult,
+    Seen,
+    observe_table,
+    observed_source,
+    versioned_asset,
+)
 
 if TYPE_CHECKING:
     from gaip3_pipeline.tables.contracts import Labels
@@ -17,13 +25,17 @@ GROUP = "labels"
 LABELLED_SETS = tuple(SET_OF_SEX.values())
 
 
-def observe(root: DataRoot, attribute: str) -> AssetResult:
-    """The content hash of a hand-label CSV; ``missing`` if there is none."""
-    path = root.hand_labels(attribute)
-    return AssetResult(
-        file_version(path),
-        {"file": root.relative(path), "bytes": path.stat().st_size if path.exists() else 0},
-    )
+def observe(root: DataRoot, attribute: str, seen: Seen | None = None) -> AssetResult:
+    """The content hash of a hand-label CSV: its labels, without ``img_id`` and further columns,
+    which nothing uses; ``missing`` if there is no file."""
+
+    def content(path: Path) -> str:
+        from gaip3_pipeline.tables.contracts import read_labels
+
+        labels = read_labels(path).table
+        return rows_version(labels[["gender", "stem", "value"]].to_numpy().tolist())
+
+    return observe_table(root, root.hand_labels(attribute), content, seen)
 
 
 def read(root: DataRoot, attribute: str) -> "Labels":
@@ -46,7 +58,11 @@ def build(settings: Settings) -> list:
 def _source(attribute: str) -> Any:
     what = f"The hand labels of {attribute} ({MEANINGS[attribute]}), a CSV that people edit."
     return observed_source(
-        f"hand_labels_{attribute}", GROUP, "csv", what, lambda root: observe(root, attribute)
+        f"hand_labels_{attribute}",
+        GROUP,
+        "csv",
+        what,
+        lambda root, seen: observe(root, attribute, seen),
     )
 
 

@@ -40,5 +40,5 @@ def _source(image_set: ImageSet) -> Any:
         GROUP,
         "jpeg",
         DESCRIPTIONS[image_set.id],
-        lambda root: observe(root, image_set),
+        lambda root, seen: observe(root, image_set),
     )

@@ -1,13 +1,21 @@
 """Curation of the photographs: near-duplicates, defects, and the list of dropped originals."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
-from gaip3_pipeline.tables.hashing import file_version
-from gaip3_pipeline.versions import AssetContext, AssetResult, observed_source, versioned_asset
+from gaip3_pipeline.tables.hashing import MISSING, file_version, rows_version
+from gaip3_pipeline.versions import (
+    AssetContext,
+    AssetResult,
+    Seen,
+    observe_table,
+    observed_source,
+    versioned_asset,
+)
 
 GROUP = "curation"
 RESIZED = [f"resized_{s.id}" for s in IMAGE_SETS]
@@ -15,9 +23,17 @@ SHOWN = 40  # groups on a sheet
 SHOWN_OF_KIND = 10  # pictures of each kind of defect
 
 
-def observe(root: DataRoot) -> AssetResult:
-    """The content hash of the list of dropped pictures; ``missing`` if there is none."""
-    return AssetResult(file_version(root.dropped), {"file": root.relative(root.dropped)})
+def observe(root: DataRoot, seen: Seen | None = None) -> AssetResult:
+    """The content hash of the list of dropped pictures: sets, stems and reasons; ``missing`` if it
+    names none, with a file or without."""
+
+    def content(path: Path) -> str:
+        from gaip3_pipeline.tables.duplicates import read_dropped
+
+        rows = [(*key, reason) for key, reason in read_dropped(path).items()]
+        return rows_version(rows) if rows else MISSING
+
+    return observe_table(root, root.dropped, content, seen)
 
 
 def source() -> Any:

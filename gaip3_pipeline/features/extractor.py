@@ -23,6 +23,7 @@ from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.transform import opponent
 from gaip3_pipeline.models.backend import compile_options
 from gaip3_pipeline.models.storage import load_weights, save_config, save_weights
+from gaip3_pipeline.threads import one_blas_thread
 
 GROUPS = [*REGIONS, *PARTS]
 ROUNDS = 10  # iterations of k-means
@@ -43,6 +44,7 @@ def groups() -> np.ndarray:
     return np.append(trunk_groups(), trunk_groups()[-1] + part_groups()[1:])
 
 
+@one_blas_thread
 def learn_extractor(images: np.ndarray, seed: int = 0) -> tuple[Extractor, float]:
     """The extractor of ``images (N, H, W, 3) uint8``, and the share of variance that the principal
     axes of the trunk keep.
@@ -80,6 +82,7 @@ def learn_extractor(images: np.ndarray, seed: int = 0) -> tuple[Extractor, float
     )
 
 
+@one_blas_thread
 def extract(
     extractor: Extractor,
     batches: Iterable[np.ndarray],

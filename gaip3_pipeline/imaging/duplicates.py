@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from gaip3_pipeline.imaging.processing import in_order
+from gaip3_pipeline.threads import one_blas_thread
 
 HASH_SIZE = 16  # bits per side; a hash has 256 bits
 # After alignment, the highest correlation of different pictures is .975 among 3.9 million pairs of
@@ -72,6 +73,7 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     )
 
 
+@one_blas_thread
 def near_duplicates(hashes: np.ndarray, greys: np.ndarray) -> list[Pair]:
     """Every pair that shows one photograph, for ``hashes (N, 2, 32) uint8`` and
     ``greys (N, 128, 104) uint8``; memory does not grow with N²."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from gaip3_pipeline.tables.files import writing
+from gaip3_pipeline.threads import one_blas_thread
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class AggregatePosterior:
     offsets: list[np.ndarray]
     factors: list[np.ndarray]
 
+    @one_blas_thread
     def move(
         self, noise: Sequence[np.ndarray], conditions: np.ndarray, fidelity: float
     ) -> list[np.ndarray]:

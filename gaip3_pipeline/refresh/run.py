@@ -113,7 +113,7 @@ def observe(instance: dg.DagsterInstance, root: DataRoot, verify: bool = False) 
     """Hash the sources and record an observation of each that changed. Returns the content hash by
     source name."""
     versions = {}
-    for name, made in observe_sources(root, verify).items():
+    for name, made in observe_sources(instance, root, verify).items():
         versions[name] = made.version
         event = observation_if_changed(instance, name, made)
         if event:
@@ -121,9 +121,11 @@ def observe(instance: dg.DagsterInstance, root: DataRoot, verify: bool = False) 
     return versions
 
 
-def observe_only(root: DataRoot, verify: bool = False) -> dict[str, str]:
+def observe_only(
+    instance: dg.DagsterInstance, root: DataRoot, verify: bool = False
+) -> dict[str, str]:
     """The present content hash by source name; writes nothing to Dagster."""
-    return {name: made.version for name, made in observe_sources(root, verify).items()}
+    return {name: made.version for name, made in observe_sources(instance, root, verify).items()}
 
 
 def end_dead_runs(instance: dg.DagsterInstance, tracking: MlflowTracking) -> int:

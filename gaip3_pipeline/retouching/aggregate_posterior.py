@@ -7,6 +7,7 @@ from sklearn.covariance import ledoit_wolf
 from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior, with_one
 from gaip3_pipeline.models.nvae.model import NVAE
 from gaip3_pipeline.sampling.draw import FaceGenerator
+from gaip3_pipeline.threads import one_blas_thread
 
 DRAWS = 3  # of the posterior for each picture
 # Greatest dimension of a group whose covariance is fitted. Covariances of finer groups were shrunk
@@ -14,6 +15,7 @@ DRAWS = 3  # of the posterior for each picture
 LARGEST = 1024
 
 
+@one_blas_thread
 def fit_aggregate_posterior(
     nvae: NVAE, images: np.ndarray, values: np.ndarray, split: np.ndarray
 ) -> tuple[AggregatePosterior, dict[str, float | int]]:

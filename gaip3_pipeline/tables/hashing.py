@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from gaip3_pipeline.tables.image_files import image_paths
 
+MISSING = "missing"  # the version of a file that does not exist
 _BATCH = 512  # files hashed between two writes to the cache; a killed run loses at most these
 _KEY = tuple[int, int, int]
 
@@ -150,10 +151,16 @@ def digest(parts: Iterable[str]) -> str:
     return h.hexdigest()
 
 
+def rows_version(rows: Iterable[Sequence[str | float]]) -> str:
+    """sha256 over the sorted rows of a table: equal rows in another order, of a file in another
+    form, have the same version."""
+    return digest(sorted(json.dumps(list(row)) for row in rows))
+
+
 def file_version(path: Path) -> str:
-    """sha256 of a file's bytes; ``missing`` if there is none."""
+    """sha256 of a file's bytes; ``MISSING`` if there is none."""
     if not path.exists():
-        return "missing"
+        return MISSING
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 

@@ -28,6 +28,7 @@ from gaip3_pipeline.settings import InputModel
 from gaip3_pipeline.tables.files import writing
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.tables.values import DECIMALS, as_values
+from gaip3_pipeline.threads import one_blas_thread
 from gaip3_pipeline.training.label_regression import mirror_kernel, squared_distances
 
 FOLDS = 4
@@ -65,6 +66,7 @@ class AttributeGP:
         values, deviations = self.posterior(features, progress)
         return as_values(values), np.round(deviations, DECIMALS).astype(np.float32)
 
+    @one_blas_thread
     def posterior(
         self, features: np.ndarray, progress: Done | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +87,7 @@ class AttributeGP:
                 progress(min(start + _BLOCK, len(values)), len(values))
         return values, deviations
 
+    @one_blas_thread
     def left_out(self) -> np.ndarray:
         """Leave-one-out predictions: the value of each labelled picture, ``(n,)``, predicted
         without its label (Rasmussen and Williams 2006, equation 5.12)."""
@@ -170,6 +173,7 @@ def with_copies(attribute: str, values: np.ndarray, stems: Iterable[str]) -> np.
     )
 
 
+@one_blas_thread
 def fit_process(
     attribute: str,
     features: np.ndarray,

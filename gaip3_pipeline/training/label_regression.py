@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gaip3_pipeline.tables.splits import folds_of
+from gaip3_pipeline.threads import one_blas_thread
 
 FOLDS = 4
 # variance of a label's noise relative to that of the process; .05 and .15 differ by less than .02
@@ -54,6 +55,7 @@ class KernelRegression:
     weights: np.ndarray
     mean: float
 
+    @one_blas_thread
     def covariance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Posterior covariance ``(n, m)``, in units of the process, between pictures with features
         ``(2, n, D)`` and ``(2, m, D)``."""
@@ -62,6 +64,7 @@ class KernelRegression:
         known_x, known_y = (mirror_kernel(z, self.features, fall, self.sign) for z in (x, y))
         return mirror_kernel(x, y, fall, self.sign) - known_x @ self.inverse @ known_y.T
 
+    @one_blas_thread
     def posterior(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean (which may exceed 0..1) and variance (in units of the process, without the label's
         noise), ``(n,)`` each."""
@@ -104,6 +107,7 @@ def cross_fit(
     return CrossFit(predicted, variance, models)
 
 
+@one_blas_thread
 def fit_regressions(
     features: np.ndarray, values: np.ndarray, mirrored: bool
 ) -> list[KernelRegression]:
