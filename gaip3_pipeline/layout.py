@@ -26,6 +26,11 @@ INDEX = PAGE / "index.html"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
+def users_keras_settings() -> Path:
+    """The file of Keras's settings in the user's home, which other projects read."""
+    return Path.home() / ".keras" / "keras.json"
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """One of the three source sets: its short id, its folder of processed images, the folder of its

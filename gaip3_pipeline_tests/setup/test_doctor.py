@@ -125,4 +125,4 @@ def test_a_kaggle_file_that_cannot_be_read_is_a_warning(
     assert about("no Kaggle credentials", root).state == "warning"
     (tmp_path / "kaggle.json").write_text("{")
     found = about("Invalid Kaggle credentials", root)
-    assert (found.state, "Create New Token" in found.remedy) == ("warning", True)
+    assert (found.state, "Generate New Token" in found.remedy) == ("warning", True)

@@ -190,7 +190,8 @@ def test_missing_credentials_are_an_error_only_if_kaggle_requires_them(
     monkeypatch.delenv("KAGGLE_USERNAME")
     assert credentials() is None
     with pytest.raises(
-        FetchError, match=r"requires credentials .*put kaggle\.json into ~/\.kaggle/"
+        FetchError,
+        match=r"requires credentials .*~/\.kaggle/access_token.* KAGGLE_API_TOKEN.*kaggle\.json",
     ):
         fetch(root, str, EXPECTED)
     kaggle.public = True
@@ -205,7 +206,7 @@ def test_credentials_are_taken_from_kaggle_json(
     file = tmp_path / "home" / ".kaggle" / "kaggle.json"
     file.parent.mkdir(parents=True)
     file.write_text("{not json")
-    with pytest.raises(FetchError, match=r"Invalid Kaggle credentials file .*Create New Token"):
+    with pytest.raises(FetchError, match=r"Invalid Kaggle credentials file .*Generate New Token"):
         fetch(root, str, EXPECTED)
     file.write_text(json.dumps({"username": USER, "key": KEY}))
     fetch(root, str, EXPECTED)
