@@ -6,6 +6,7 @@ number."""
 
 import errno
 import filecmp
+import json
 import os
 import shutil
 import tarfile
@@ -323,7 +324,7 @@ def _clear_errors(dataset: Dataset, found: str | None, root: DataRoot) -> Iterat
                 " into original/ yourself"
             ) from error
         raise FetchError(f"Kaggle answered {status} for {dataset.page}: try again later") from error
-    except requests.exceptions.InvalidJSONError as error:
+    except (requests.exceptions.InvalidJSONError, json.JSONDecodeError) as error:
         raise FetchError(
             "A page came instead of Kaggle's answer, perhaps from a proxy or from the network's"
             " login: open https://www.kaggle.com in a browser, then run gaip3 fetch again"

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from PIL import Image, UnidentifiedImageError
 from pydantic import TypeAdapter
 
-from gaip3_pipeline.environment import EnvironmentVariableError
+from gaip3_pipeline.environment import EnvironmentVariableError, check
 from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import ModelVersion
@@ -196,6 +196,7 @@ class _Work:
         return _json({"models": [_shown(v) for v in self._generators.registered() if v.aliases]})
 
     def _studio(self, head: dict[str, Any]) -> "Studio":
+        check()
         pair = self._generators.find(head.get("model"))
         if pair not in self._studios:
             from gaip3_pipeline.settings import load
