@@ -527,6 +527,8 @@ def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, .
     from gaip3_pipeline.tables.label_formats import WRITERS, label_studio_config
     from gaip3_pipeline.tables.label_store import LabelStore
 
+    if form != "csv" and out.is_dir():
+        raise click.ClickException(f"{out} is a folder: give the name of a file in it")
     if form == "label-studio-config":
         write_text_atomically(out, label_studio_config(attributes or ATTRIBUTES))
         click.echo(f"{out}: paste it into the project's settings under Labeling Interface, Code")
