@@ -1,9 +1,13 @@
 """The commands of ``gaip3``. An error is one line with the remedy, and a non-zero exit code."""
 
+import io
 import json
+import locale
+import math
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +19,7 @@ import click
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
+from gaip3_pipeline.environment import EnvironmentVariableError, check
 from gaip3_pipeline.layout import (
     DATA,
     DEMO,
@@ -28,15 +33,61 @@ from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomi
 from gaip3_pipeline.tables.image_files import DuplicateStems
 from gaip3_pipeline.tables.problems import ContractError, at_most
 
+COMMAND_LINE = Path("/proc/self/cmdline")
 DEMO_SETTINGS = """\
 # Settings of the demo: the preset "demo" of the repository's gaip3.toml.
 # Tables below, such as [nvae], override the preset; the assets that read them become stale.
 preset = "demo"
 """
 LABEL_EXPORTS = ("csv", "plain", "label-studio", "label-studio-csv", "label-studio-config")
+# least seed that a recipe cannot store for all of the 10,000 faces of a command
+SEEDS = 2**53 - 10_000
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class _Commands(click.Group):
+    """The commands, in a process whose names of files and output fail for no character."""
+
+    def main(self, *words: Any, **options: Any) -> Any:
+        if not words and "args" not in options:  # this process was started for the command
+            _use_utf8()
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="replace")
+        return super().main(*words, **options)
+
+
+def _use_utf8() -> None:
+    """In a locale with another encoding, start this process again in Python's UTF-8 mode.
+
+    Names of files and the files of all libraries are UTF-8, whatever the locale is; only what is
+    printed keeps the encoding of the terminal. The arguments are taken as bytes, since not every
+    encoding gives back the bytes that it has read."""
+    if sys.getfilesystemencoding() == "utf-8":
+        return
+    os.environ.setdefault("PYTHONIOENCODING", locale.getencoding())
+    python, *rest = COMMAND_LINE.read_bytes().removesuffix(b"\0").split(b"\0")
+    os.execv(sys.executable, [python, b"-X", b"utf8", *rest])
+
+
+class Number(click.FloatRange):
+    """A number of a range; ``nan`` lies in none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
+
+
+PORT = click.IntRange(1, 65_535)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 @click.version_option(package_name="gaip3-pipeline")
 def main() -> None:
     """From a folder of face photographs to a face generator with sliders."""
@@ -51,7 +102,7 @@ def command(function: Callable[..., Any], default_root: Path | None = None) -> c
         os.environ.update(environment(root))
         try:
             function(root=root, **options)
-        except (SettingsError, ContractError, DuplicateStems) as e:
+        except (SettingsError, ContractError, DuplicateStems, EnvironmentVariableError) as e:
             raise click.ClickException(str(e)) from e
         except KeyboardInterrupt as e:
             raise click.ClickException("interrupted; run the same command again to continue") from e
@@ -78,6 +129,7 @@ def demo(root: DataRoot) -> None:
     from gaip3_pipeline.faces.dataset import DatasetError, write_dataset
     from gaip3_pipeline.progress import Progress
 
+    check()
     if not root.settings_file.exists():
         write_text_atomically(root.settings_file, DEMO_SETTINGS)
     settings = load(root)
@@ -156,9 +208,13 @@ def train(root: DataRoot, model: str, resume: bool) -> None:
 
 
 @command
-@click.option("--port", default=3000, show_default=True, help="The Dagster UI's port.")
-@click.option("--mlflow-port", default=5000, show_default=True, help="The MLflow UI's port.")
-@click.option("--label-port", default=3100, show_default=True, help="The label page's port.")
+@click.option("--port", type=PORT, default=3000, show_default=True, help="The Dagster UI's port.")
+@click.option(
+    "--mlflow-port", type=PORT, default=5000, show_default=True, help="The MLflow UI's port."
+)
+@click.option(
+    "--label-port", type=PORT, default=3100, show_default=True, help="The label page's port."
+)
 def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
     """Serve the label page, the studio, Dagster and MLflow on this machine."""
     from gaip3_pipeline.web.servers import ServerError, serve
@@ -178,7 +234,7 @@ def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
     show_default=True,
     help="The address to serve on. Access from other machines needs the token that is printed.",
 )
-@click.option("--port", default=3100, show_default=True, help="The page's port.")
+@click.option("--port", type=PORT, default=3100, show_default=True, help="The page's port.")
 def label(root: DataRoot, host: str, port: int) -> None:
     """Serve the label page and the studio: label by keyboard, review labels that are probably
     wrong, refresh, generate faces."""
@@ -198,7 +254,7 @@ def _sliders(function: Callable[..., Any]) -> Callable[..., Any]:
         function = click.option(
             name,
             attribute,
-            type=click.FloatRange(0, 1),
+            type=Number(0, 1),
             help="0..1 [default: the values of training pictures].",
         )(function)
     return function
@@ -209,20 +265,26 @@ def _sliders(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--n", type=click.IntRange(1, 10_000), default=16, show_default=True, help="How many faces."
 )
-@click.option("--seed", default=7, show_default=True, help="The same seed gives the same faces.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, SEEDS, max_open=True),
+    default=7,
+    show_default=True,
+    help="The same seed gives the same faces.",
+)
 @click.option(
     "--temperature",
-    type=click.FloatRange(0, 2),
+    type=Number(0, 2),
     help="Scale of the latents' noise at every level [default: settings].",
 )
 @click.option(
     "--guidance",
-    type=click.FloatRange(0, 10),
+    type=Number(0, 10),
     help="Strength of guidance by the five values; 1 is no amplification [default: settings].",
 )
 @click.option(
     "--detail",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="Share of the detail network's change; 0 is the generator's mean [default: settings].",
 )
 @click.option(
@@ -251,9 +313,8 @@ def generate(
     **sliders: float | None,
 ) -> None:
     """Generate faces with the given slider values, or the faces of a PNG from the studio."""
-    from gaip3_pipeline.models.detail import PairError
-    from gaip3_pipeline.sampling.draw import generate_grid, load_face_generator, out_of_range
-
+    if out.suffix.lower() not in (".png", ""):
+        raise click.ClickException(f"--out {out}: a PNG is written; name it {out.stem}.png")
     if source:
         _generate_again(root, source, out)
         return
@@ -261,6 +322,11 @@ def generate(
     given: dict[str, Any] = {k: v for k, v in asked.items() if v is not None}
     settings = replace(load(root).samples, seed=seed, **given)
     _need_generator(root)
+    _need_folder(out.parent)
+    # TensorFlow takes seconds to import: mistakes are reported before
+    from gaip3_pipeline.models.detail import PairError
+    from gaip3_pipeline.sampling.draw import generate_grid, load_face_generator, out_of_range
+
     try:
         generator = load_face_generator(root)
     except (PairError, FileNotFoundError) as e:
@@ -284,7 +350,7 @@ def generate(
 )
 @click.option(
     "--fidelity",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="Strength: 0 leaves a photograph unchanged [default: settings].",
 )
 def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | None) -> None:
@@ -292,11 +358,7 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
 
     Each photograph is encoded, its latents are moved along the critic's gradient, and the pixel
     difference is added to the photograph."""
-    from gaip3_pipeline.progress import Progress
-    from gaip3_pipeline.studio.faces import Studio
-    from gaip3_pipeline.studio.photographs import retouch_photographs
     from gaip3_pipeline.tables.image_files import list_images
-    from gaip3_pipeline.web.registered import Generators
 
     settings = load(root)
     _need_generator(root)
@@ -308,7 +370,13 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
     files = list_images(folder)
     if not files:
         raise click.ClickException(f"{folder} contains no picture: give a folder of photographs")
+    _need_folder(out)
     free = settings.retouch.fidelity if fidelity is None else fidelity
+    from gaip3_pipeline.progress import Progress
+    from gaip3_pipeline.studio.faces import Studio
+    from gaip3_pipeline.studio.photographs import retouch_photographs
+    from gaip3_pipeline.web.registered import Generators
+
     try:
         studio = Studio(root, settings, Generators(root).find(None))
         table = retouch_photographs(
@@ -328,6 +396,7 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
 
 
 def _need_generator(root: DataRoot) -> None:
+    check()
     if not is_trained(root.nvae):
         raise click.ClickException(
             f"there is no generator in {root.nvae} yet: run gaip3 refresh --root {root.path}, or"
@@ -335,9 +404,21 @@ def _need_generator(root: DataRoot) -> None:
         )
 
 
+def _need_folder(folder: Path) -> None:
+    """Make the folder of a result before the work for it. Raises if no file can be written
+    there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise click.ClickException(
+            f"--out: {folder} cannot be written to ({e.strerror}): choose another folder"
+        ) from e
+
+
 def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
-    from gaip3_pipeline.sampling.recipe import RecipeError, read_recipe
-    from gaip3_pipeline.web.registered import Generators
+    from gaip3_pipeline.sampling.recipe import RECIPE_BYTES, RecipeError, read_recipe
 
     context = click.get_current_context()
     given = [
@@ -350,7 +431,12 @@ def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
             f"--from takes all settings from the picture: leave out --{others[0].replace('_', '-')}"
         )
     try:
-        recipe = read_recipe(source.read_bytes())
+        with source.open("rb") as file:
+            recipe = read_recipe(file.read(RECIPE_BYTES))
+        check()
+        _need_folder(out.parent)
+        from gaip3_pipeline.web.registered import Generators
+
         pair = Generators(root).find(recipe.model, recipe.detail_model)
         from gaip3_pipeline.studio.faces import Studio
 
@@ -442,6 +528,8 @@ def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, .
     from gaip3_pipeline.tables.label_formats import WRITERS, label_studio_config
     from gaip3_pipeline.tables.label_store import LabelStore
 
+    if form != "csv" and out.is_dir():
+        raise click.ClickException(f"{out} is a folder: give the name of a file in it")
     if form == "label-studio-config":
         write_text_atomically(out, label_studio_config(attributes or ATTRIBUTES))
         click.echo(f"{out}: paste it into the project's settings under Labeling Interface, Code")
@@ -597,9 +685,10 @@ def _refresh(
 
 def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: bool) -> None:
     with _dagster(root) as (definitions, instance):
-        from gaip3_pipeline.refresh.plan import describe, forecast, plan
+        from gaip3_pipeline.refresh.plan import check_selection, describe, forecast, plan
         from gaip3_pipeline.refresh.run import observe_only
 
+        check_selection(definitions, select)
         planned = forecast(
             instance,
             root,

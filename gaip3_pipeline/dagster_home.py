@@ -48,4 +48,7 @@ def environment(root: DataRoot) -> dict[str, str]:
         "GIT_PYTHON_REFRESH": "quiet",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "PYTHONUNBUFFERED": "1",
+        # for processes that this one starts: the locale may name another encoding
+        "PYTHONUTF8": "1",
+        "PYTHONIOENCODING": "utf-8",
     }

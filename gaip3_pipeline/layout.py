@@ -13,10 +13,13 @@ PACKAGE = REPOSITORY / "gaip3_pipeline"
 SETTINGS_FILE = REPOSITORY / "gaip3.toml"
 DAGSTER_TEMPLATE = REPOSITORY / "dagster.yaml"
 LOCK_FILE = REPOSITORY / "uv.lock"
+ASSET_LIST = REPOSITORY / "docs" / "architecture.md"  # its section "The asset graph"
 # default roots: DEMO of `gaip3 demo`, DATA of all other commands
 DATA, DEMO = REPOSITORY / "data", REPOSITORY / "demo"
 # start weights of the detail network, written by bench/detail.py
 DETAIL_START = PACKAGE / "models" / "detail_start.npz"
+# Keras's settings; Keras also looks for this name in the folder that KERAS_HOME names
+KERAS_SETTINGS = PACKAGE / "models" / "keras.json"
 LANDMARK_NETWORKS = PACKAGE / "features" / "mediapipe"
 PAGE = PACKAGE / "web" / "page"
 INDEX = PAGE / "index.html"
@@ -32,6 +35,11 @@ IMAGE_SUFFIXES = (
     ".tiff",
     ".avif",
 )
+
+
+def users_keras_settings() -> Path:
+    """The file of Keras's settings in the user's home, which other projects read."""
+    return Path.home() / ".keras" / "keras.json"
 
 
 @dataclass(frozen=True)

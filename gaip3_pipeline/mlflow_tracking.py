@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "gaip3"
 DIGEST_LENGTH = 32  # MLflow takes at most 36 characters
+OWN_VARIABLES = ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION")
 CANDIDATE, CHAMPION = "candidate", "champion"
 
 
@@ -53,6 +54,9 @@ class MlflowTracking(dg.ConfigurableResource):
 
     def client(self) -> "MlflowClient":
         """A client of the store, which is created on first use."""
+        if self.artifacts:  # the root's own store
+            for name in os.environ.keys() - for_own_store(os.environ).keys():
+                del os.environ[name]
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         from mlflow import MlflowClient
@@ -382,6 +386,12 @@ class TrainingRun:
         ]
         if datasets:
             self._client.log_inputs(self.run_id, datasets)
+
+
+def for_own_store(variables: Mapping[str, str]) -> dict[str, str]:
+    """``variables`` without those of MLflow, except the ones that the pipeline sets: a server and
+    a workspace of the user's other projects have no part in the root's own store."""
+    return {k: v for k, v in variables.items() if not k.startswith("MLFLOW_") or k in OWN_VARIABLES}
 
 
 def this_process() -> str:

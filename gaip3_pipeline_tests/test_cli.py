@@ -1,10 +1,14 @@
 """The commands as a user types them: their output, and one line for a mistake."""
 
+import json
 import math
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from gaip3_pipeline.cli import LABEL_EXPORTS
@@ -12,9 +16,10 @@ from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.imaging.colour import srgb_profile
 from gaip3_pipeline.imaging.decode import Target, decode
 from gaip3_pipeline.imaging.transform import resize
-from gaip3_pipeline.layout import IMAGE_SETS
+from gaip3_pipeline.layout import ASSET_LIST, IMAGE_SETS, REPOSITORY, DataRoot
 from gaip3_pipeline.models.detail import load_detail, save_detail
 from gaip3_pipeline.models.nvae.model import load_nvae, save_nvae
+from gaip3_pipeline.sampling.recipe import Drawn, Face, Recipe, write_png
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.versions import read_figures
@@ -113,6 +118,99 @@ def test_a_slider_outside_0_to_1_is_refused(gaip3, tmp_path):
     done = gaip3("generate", "--root", tmp_path, "--mouth", 1.5)
     assert done.exit_code != 0
     assert "0<=x<=1" in done.output
+
+
+REFUSED = """
+import json, sys
+from click.testing import CliRunner
+from gaip3_pipeline.cli import main
+for words in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(main, words)
+    print(json.dumps([done.exit_code, done.output]))
+print(json.dumps(sorted({"keras", "tensorflow", "jax"} & set(sys.modules))))
+"""
+
+
+def test_mistakes_are_reported_in_one_line_before_the_networks_are_imported(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photographs").mkdir()
+    picture = Image.new("RGB", (8, 8))
+    picture.save(tmp_path / "photographs" / "a.jpg")
+    picture.save(tmp_path / "plain.png")
+    whole = (tmp_path / "plain.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[:20])
+    (tmp_path / "text.txt").write_text("no picture", encoding="utf-8")
+    recipe = Recipe(model="0" * 64, faces=[Face(latents=Drawn(seed=1), values=[0.5] * 5)])
+    (tmp_path / "foreign.png").write_bytes(write_png(np.zeros((8, 8, 3), np.uint8), recipe))
+    trained = DataRoot(tmp_path / "root")  # the commands look for the file alone
+    trained.nvae.mkdir(parents=True)
+    (trained.nvae / "model.weights.h5").touch()
+    generate, retouch = ["generate", "--from"], ["retouch", tmp_path / "photographs"]
+    expected = {
+        (*generate, tmp_path / "photographs" / "a.jpg"): "a.jpg: not a PNG: give a PNG that was",
+        (*generate, tmp_path / "text.txt"): "text.txt: not a PNG: give a PNG that was downloaded",
+        (*generate, "/dev/zero"): "/dev/zero: not a PNG",
+        (*generate, tmp_path / "cut.png"): "this PNG is incomplete or damaged: download it again",
+        (*generate, tmp_path / "plain.png"): "there are no settings in this picture",
+        (*generate, tmp_path): "is a directory",
+        ("generate", "--eyes", "nan"): "'--eyes': nan is not a number",
+        ("generate", "--temperature", "nan"): "'--temperature': nan is not a number",
+        ("generate", "--eyes", "1,0"): "'1,0' is not a valid float",
+        ("generate", "--seed", "-1"): "-1 is not in the range",
+        ("generate", "--seed", "9" * 30): "is not in the range",
+        ("generate", "--n", "0"): "0 is not in the range",
+        ("generate", "--out", "x.jpg"): "--out x.jpg: a PNG is written; name it x.png",
+        ("generate", "--out", "/proc/x/y.png"): "--out: /proc/x cannot be written to",
+        (*retouch, "--out", "/proc/x"): "--out: /proc/x cannot be written to",
+        (*retouch, "--fidelity", "nan"): "nan is not a number",
+        ("retouch", tmp_path / "empty"): "contains no picture",
+        ("label", "--port", "99999"): "99999 is not in the range 1<=x<=65535",
+        ("label", "--port", "0"): "0 is not in the range",
+        ("ui", "--label-port", "-1"): "-1 is not in the range",
+    }
+    calls = [[*map(str, words), "--root", str(trained.path)] for words in expected]
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, json.dumps(calls)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        cwd=REPOSITORY,
+    )
+    *answers, imported = map(json.loads, done.stdout.splitlines())
+    for (code, output), (words, line) in zip(answers, expected.items(), strict=True):
+        error = output.splitlines()[-1]
+        assert code, words
+        assert error.startswith("Error: "), output
+        assert line in error, output
+        assert " at 0x" not in error
+    assert imported == []
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("nvae_weight", "did you mean nvae_weights"),
+        ("+nvae_weight*", "did you mean nvae_weights"),
+        ("group:input", "did you mean group:inputs"),
+        ("nosuch", "give a name such as nvae_weights"),
+        ("nvae_weights or nosuch", "did you mean nvae_weights"),
+        ("nvae_weights,nvae_samples", "repeat --select for several"),
+        ("status:stale", "give a name such as"),
+        ("", "--select '': no asset has this name"),
+        ("++(", "give a name such as"),
+    ],
+)
+def test_an_unknown_asset_is_answered_by_similar_names_in_one_line(gaip3, tmp_path, text, hint):
+    (tmp_path / "original").mkdir()
+    for more in (["--dry-run"], []):
+        done = gaip3("refresh", "--root", tmp_path, "--select", text, *more)
+        assert done.exit_code == 1
+        assert done.output.count("\n") == 1
+        assert done.output.startswith(f"Error: --select {text}")
+        assert hint in done.output
+        assert str(ASSET_LIST) in done.output
+        assert "AssetKey" not in done.output
 
 
 def test_the_training_of_the_generator_continues_with_more_epochs(gaip3, root_copy):

@@ -166,3 +166,10 @@ def test_two_originals_of_one_name_are_one_line_without_a_traceback(gaip3, root,
     assert done.exit_code != 0
     assert "two originals are called 'both'" in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("form", ["plain", "label-studio", "label-studio-config"])
+def test_an_export_into_a_folder_asks_for_the_name_of_a_file(gaip3, root, tmp_path, form):
+    done = gaip3("export-labels", form, tmp_path, "--root", root.path)
+    assert done.exit_code == 1
+    assert done.output == f"Error: {tmp_path} is a folder: give the name of a file in it\n"

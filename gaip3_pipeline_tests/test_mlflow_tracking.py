@@ -196,6 +196,23 @@ def test_runs_of_dead_processes_are_marked_and_those_of_living_ones_are_not(stor
     assert status(store, dead) == "KILLED"
 
 
+def test_variables_of_other_projects_have_no_part_in_the_roots_own_store(store, monkeypatch):
+    for name, value in {
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        "MLFLOW_ENABLE_WORKSPACES": "true",
+        "MLFLOW_WORKSPACE": "other",
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "many",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with start(store) as run:
+        run.log(1, {"loss": 0.5})
+    assert store.client().get_run(run.run_id).data.metrics == {"loss": 0.5}
+    # a server that the user names in the settings may need theirs
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
+    MlflowTracking(uri=store.uri).client()
+    assert os.environ["MLFLOW_TRACKING_TOKEN"] == "secret"
+
+
 def test_without_mlflow_the_same_code_runs():
     with start(MlflowTracking(enabled=False)) as run:
         run.log(1, {"loss": 1.0})

@@ -79,8 +79,9 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
     def detail_weights(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.evaluation.charts import training_curves
         from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
-        from gaip3_pipeline.models.detail import detail_version, save_detail
+        from gaip3_pipeline.models.detail import save_detail
         from gaip3_pipeline.models.nvae.model import load_nvae
+        from gaip3_pipeline.models.storage import detail_version
         from gaip3_pipeline.sampling.draw import FaceGenerator
         from gaip3_pipeline.training import checkpoint
         from gaip3_pipeline.training.detail import (

@@ -20,7 +20,7 @@ from keras import layers, ops
 from gaip3_pipeline.layout import posterior_file
 from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior, load_aggregate_posterior
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
-from gaip3_pipeline.tables.hashing import arrays_version, digest, weights_version
+from gaip3_pipeline.tables.hashing import weights_version
 
 Tensor = Any
 SLOPE = 0.2  # negative slope of the leaky ReLUs
@@ -200,11 +200,6 @@ def load_detail(folder: Path, generator: Path | None = None) -> Finish:
     network = build_detail(config["channels"], config["height"], config["width"])
     load_weights(network, folder)
     return Finish(network, load_aggregate_posterior(posterior_file(folder)), config["generator"])
-
-
-def detail_version(folder: Path) -> str:
-    """The content hash of a detail network and its aggregate posterior."""
-    return digest([weights_version(folder), arrays_version(posterior_file(folder))])
 
 
 def build_detail(channels: Sequence[int], height: int, width: int) -> DetailNetwork:

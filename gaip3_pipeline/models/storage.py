@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gaip3_pipeline.layout import config_file, weights_file
+from gaip3_pipeline.layout import config_file, posterior_file, weights_file
 from gaip3_pipeline.tables.files import write_text_atomically, writing
+from gaip3_pipeline.tables.hashing import arrays_version, digest, weights_version
 
 if TYPE_CHECKING:  # the label page reads configurations without Keras
     import keras
@@ -42,3 +43,8 @@ def load_config(folder: Path) -> dict[str, Any]:
     """The configuration that :func:`save_config` wrote. Raises ``FileNotFoundError`` if there is no
     model."""
     return json.loads((config_file(folder)).read_text(encoding="utf-8"))
+
+
+def detail_version(folder: Path) -> str:
+    """The content hash of a detail network and its aggregate posterior."""
+    return digest([weights_version(folder), arrays_version(posterior_file(folder))])

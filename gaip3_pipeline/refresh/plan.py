@@ -3,13 +3,14 @@ last durations. Writes nothing."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from gaip3_pipeline.assets import labels
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.layout import ASSET_LIST, DataRoot
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.versions import (
     CODE_VERSION_TAG,
@@ -153,6 +154,11 @@ def plan(
     return out
 
 
+def check_selection(definitions: dg.Definitions, select: Iterable[str] | None) -> None:
+    """Raise :class:`RefreshError` for a selection without assets, before the work for a plan."""
+    _selected(definitions.resolve_asset_graph(), select)
+
+
 def label_changes(root: DataRoot, todo: list[Planned]) -> dict[str, int]:
     """For each attribute the number of labels that differ from the last checked copy, if
     ``labels_*`` is in the plan and such a copy exists; attributes without a change are left out."""
@@ -243,12 +249,28 @@ def _selected(graph: "AssetGraph", select: Iterable[str] | None) -> set[dg.Asset
     for text in select:
         try:
             found = dg.AssetSelection.from_string(text).resolve(graph)
-        except Exception as e:
-            raise RefreshError(f"--select {text}: {e}") from e
+        except Exception:  # Dagster raises several kinds, whose messages name its own classes
+            found = set()
         if not found:
-            names = ", ".join(sorted(k.to_user_string() for k in graph.materializable_asset_keys))
-            raise RefreshError(f"--select {text} names no asset; there are {names}")
+            raise RefreshError(_unknown(graph, text))
         chosen |= set(found)
     for key in list(chosen):
         chosen |= set(graph.get_ancestor_asset_keys(key))
     return chosen
+
+
+def _unknown(graph: "AssetGraph", text: str) -> str:
+    """One line about a selection without assets: similar names, and where the list is."""
+    names = [k.to_user_string() for k in graph.toposorted_asset_keys]
+    groups = {f"group:{graph.get(k).group_name}" for k in graph.materializable_asset_keys}
+    near = get_close_matches(text.strip('+*" '), [*names, *sorted(groups)], cutoff=0.7)
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else "give a name such as nvae_weights or a group such as 'group:inputs', and repeat"
+        " --select for several."
+    )
+    return (
+        f"--select {text or repr(text)}: no asset has this name; {hint} All assets are listed in"
+        f" {ASSET_LIST}"
+    )

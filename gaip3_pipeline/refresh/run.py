@@ -21,7 +21,14 @@ from gaip3_pipeline.assets import observe_sources
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
 from gaip3_pipeline.progress import watched_by
-from gaip3_pipeline.refresh.plan import Planned, RefreshError, describe, forecast, plan
+from gaip3_pipeline.refresh.plan import (
+    Planned,
+    RefreshError,
+    check_selection,
+    describe,
+    forecast,
+    plan,
+)
 from gaip3_pipeline.refresh.record import Record, recording
 from gaip3_pipeline.versions import RUN_METADATA, latest_materialization, observation_if_changed
 
@@ -70,11 +77,12 @@ def refresh(
     Assets of ``again`` are materialised even if nothing changed; ``config`` maps assets to their
     run configuration. Raises :class:`RefreshError` if an asset or a blocking check fails, or
     another refresh of the root is running, and ``KeyboardInterrupt`` if it is interrupted."""
+    chosen = list(select) if select is not None else None
+    check_selection(definitions, chosen)
     with _only_one(root):
         end_dead_runs(instance, tracking)
         observed = observe(instance, root, verify)
         outcome = Outcome(uuid.uuid4().hex[:12])
-        chosen = list(select) if select is not None else None
         todo = plan(definitions, instance, observed, chosen, set(again))
         planned = forecast(instance, root, todo)
         say(describe(planned))

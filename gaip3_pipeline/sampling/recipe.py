@@ -26,6 +26,8 @@ CHUNK = "gaip3"  # keyword of the PNG's text chunk that contains the recipe
 _LATENTS = 128  # most seeds, mixtures and sets of numbers in the latents of one face
 _NUMBERS = 65_536  # most numbers of latents without a seed; the largest preset has 3,000
 _TEXT = 1_000_000  # most characters of a recipe; Pillow's own limit is slightly higher
+RECIPE_BYTES = 2_000_000  # the beginning of a PNG, which contains its recipe
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _UNREADABLE = (
     OSError,
     SyntaxError,
@@ -193,11 +195,14 @@ def write_png(pixels: np.ndarray, recipe: Recipe | None = None) -> bytes:
 
 
 def read_recipe(png: bytes) -> Recipe:
-    """The recipe in a PNG. Raises :class:`RecipeError` if there is none or if it is invalid."""
+    """The recipe in a PNG, of which the first ``RECIPE_BYTES`` suffice. Raises
+    :class:`RecipeError` if there is none or if it is invalid."""
+    if not png.startswith(_SIGNATURE):
+        raise RecipeError("not a PNG: give a PNG that was downloaded from the studio")
     try:
         text = _text_of(png)
     except _UNREADABLE as e:
-        raise RecipeError(f"not a PNG: {e}") from e
+        raise RecipeError("this PNG is incomplete or damaged: download it again") from e
     if text is None:
         raise RecipeError(
             "there are no settings in this picture: it was not downloaded from the studio, or"

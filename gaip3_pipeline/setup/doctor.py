@@ -2,6 +2,8 @@
 
 Nothing is downloaded or repaired, and no slow package is imported."""
 
+import json
+import locale
 import os
 import re
 import shutil
@@ -20,7 +22,14 @@ from typing import Literal
 
 from gaip3_pipeline import settings
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.layout import IMAGE_SETS, LOCK_FILE, DataRoot
+from gaip3_pipeline.environment import backend_problem
+from gaip3_pipeline.layout import (
+    IMAGE_SETS,
+    KERAS_SETTINGS,
+    LOCK_FILE,
+    DataRoot,
+    users_keras_settings,
+)
 from gaip3_pipeline.setup import fetch
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.image_files import usable_images
@@ -47,20 +56,23 @@ class Finding:
         return f"{self.state:8} {self.what}" + (f"\n{'':8} -> {self.remedy}" if self.remedy else "")
 
 
-def doctor(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000) -> list[Finding]:
+def doctor(
+    root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000, label_port: int = 3100
+) -> list[Finding]:
     """The findings about this machine, the installed packages and ``root``."""
     return [
         _python(),
         *_packages(),
+        *_environment(),
         _processor(),
         _memory(),
         _disk(root),
         _gpu(),
-        *_ports(dagster=dagster_port, mlflow=mlflow_port),
+        *_ports(dagster=dagster_port, mlflow=mlflow_port, labels=label_port),
         _chromium(),
         _git(),
         *_folder(root),
-        _settings(root),
+        *_settings(root),
         *_originals(root),
         *_labels(root),
         _kaggle(),
@@ -115,6 +127,55 @@ def _packages() -> Iterator[Finding]:
         yield Finding("ok", f"{len(names)} packages, as locked")
 
 
+def _environment() -> Iterator[Finding]:
+    """Variables and files of the user's other projects that change what the pipeline does, or that
+    have no effect although the user may expect one."""
+    problem = backend_problem()
+    if problem:
+        yield Finding("missing", *problem.split(": ", 1))
+    else:
+        yield Finding("ok", f"Keras on {os.environ.get('KERAS_BACKEND') or 'tensorflow'}")
+    yield from _keras_settings()
+    for name in ("XLA_FLAGS", "TF_XLA_FLAGS"):
+        if os.environ.get(name):
+            yield Finding(
+                "warning",
+                f"{name}={os.environ[name]}: TensorFlow ends at a flag that it does not know",
+                f"unset {name} if trainings end without a message",
+            )
+    home = Path.home()
+    if not os.access(home, os.W_OK):
+        yield Finding(
+            "warning",
+            f"the home directory {home} cannot be written to: plots start slowly, and credentials"
+            " of Kaggle cannot be stored",
+            "set HOME to a folder of yours",
+        )
+    # Python's UTF-8 mode, in which gaip3 runs, hides the locale's own encoding
+    encoding = locale.getencoding()
+    if encoding.lower() not in ("utf-8", "ascii", "ansi_x3.4-1968"):
+        yield Finding(
+            "warning",
+            f"the locale's encoding is {encoding}: names of files are UTF-8 in gaip3 all the same",
+            "set LANG=C.UTF-8 or ko_KR.UTF-8, so that the terminal shows the same names",
+        )
+
+
+def _keras_settings() -> Iterator[Finding]:
+    path = users_keras_settings()
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        ours = json.loads(KERAS_SETTINGS.read_text(encoding="utf-8"))
+        other = {k: v for k, v in theirs.items() if k in ours and v != ours[k]}
+    except (OSError, ValueError, AttributeError):
+        return  # no such file, or one that Keras could not use either
+    if other:
+        named = ", ".join(f"{k} {v}" for k, v in other.items())
+        yield Finding(
+            "ok", f"{path} ({named}) is for other projects; gaip3 reads KERAS_BACKEND alone"
+        )
+
+
 def _processor() -> Finding:
     cores = len(os.sched_getaffinity(0))
     if cores >= 2:
@@ -162,6 +223,13 @@ def _gpu() -> Finding:
     except (OSError, subprocess.TimeoutExpired):
         listed = ""
     gpus = [line.split(" (UUID")[0] for line in listed.splitlines() if line.startswith("GPU")]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if gpus and visible is not None:
+        return Finding(
+            "warning",
+            f"{', '.join(gpus)}, of which CUDA_VISIBLE_DEVICES={visible} allows a part or none",
+            "unset CUDA_VISIBLE_DEVICES to use all",
+        )
     return Finding(
         "ok", ", ".join(gpus) if gpus else "no NVIDIA GPU: trainings run on the processor"
     )
@@ -231,11 +299,21 @@ def _folder(root: DataRoot) -> Iterator[Finding]:
             )
 
 
-def _settings(root: DataRoot) -> Finding:
+def _settings(root: DataRoot) -> Iterator[Finding]:
     try:
-        return Finding("ok", f"settings: preset {settings.load(root).preset}")
+        found = settings.load(root)
     except settings.SettingsError as error:
-        return Finding("missing", str(error), f"correct {root.settings_file}")
+        yield Finding("missing", str(error), f"correct {root.settings_file}")
+        return
+    yield Finding("ok", f"settings: preset {found.preset}")
+    theirs = os.environ.get("MLFLOW_TRACKING_URI")
+    if theirs and theirs != found.tracking.uri:
+        yield Finding(
+            "warning",
+            f"MLFLOW_TRACKING_URI={theirs} is not used: runs are stored in"
+            f" {found.tracking.uri or root.mlflow_db}",
+            f"to use that server, set uri under [tracking] in {root.settings_file}",
+        )
 
 
 def _originals(root: DataRoot) -> Iterator[Finding]:
@@ -268,7 +346,11 @@ def _labels(root: DataRoot) -> Iterator[Finding]:
         path = root.hand_labels(attribute)
         here = root.relative(path)
         if not path.exists():
-            how = "add it (columns gender,img_id,path,value), or run gaip3 import-first-run FOLDER"
+            how = (
+                "label images on the page of gaip3 label, or add the file (columns"
+                " gender,img_id,path,value); gaip3 import-labels takes those of other tools,"
+                " gaip3 import-first-run those of the first version"
+            )
             yield Finding("missing", f"{here}: the file does not exist", how)
             continue
         try:

@@ -6,6 +6,7 @@ number."""
 
 import errno
 import filecmp
+import json
 import os
 import shutil
 import tarfile
@@ -29,9 +30,11 @@ ATTEMPTS = 5  # of a download that is cut off; each continues where the last one
 # do not compress)
 UNPACKED = 2.1
 CREDENTIALS = (
-    "create a token at https://www.kaggle.com/settings (API, Create New Token) and put kaggle.json"
-    " into ~/.kaggle/, or set KAGGLE_USERNAME and KAGGLE_KEY"
+    "create a token at https://www.kaggle.com/settings/api (Generate New Token) and put it into"
+    " ~/.kaggle/access_token or the variable KAGGLE_API_TOKEN; a legacy key works too, in"
+    " ~/.kaggle/kaggle.json, or in KAGGLE_USERNAME and KAGGLE_KEY"
 )
+_CREDENTIAL_VARIABLES = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
 
 
 class FetchError(RuntimeError):
@@ -118,13 +121,22 @@ def count_images(folder: Path) -> int:
 def credentials() -> str | None:
     """The name of the variable or file in which kagglehub finds credentials; None without
     credentials. Raises :class:`FetchError` for invalid ones."""
+    for name in _CREDENTIAL_VARIABLES:  # a line break at the end is no valid header
+        if name in os.environ:
+            os.environ[name] = os.environ[name].strip()
     from kagglehub.config import get_kaggle_credentials
     from kagglesdk.kaggle_env import get_access_token_from_env
 
     try:
         found = get_kaggle_credentials()
-    except (ValueError, OSError) as error:
-        raise FetchError(f"{error}: {CREDENTIALS}") from error
+    except OSError as error:
+        # the file name of an error is not shown if it may be a token
+        where = "KAGGLE_API_TOKEN" if os.environ.get("KAGGLE_API_TOKEN") else error.filename
+        raise FetchError(f"{where} cannot be read ({error.strerror}): {CREDENTIALS}") from error
+    except (ValueError, TypeError) as error:
+        ours = "Kaggle credentials file" in str(error)  # else Python's, about the content
+        what = error if ours else "Invalid Kaggle credentials file in ~/.kaggle"
+        raise FetchError(f"{what}: {CREDENTIALS}") from error
     if not found:
         return None
     if found.api_key:
@@ -286,14 +298,20 @@ def _clear_errors(dataset: Dataset, found: str | None, root: DataRoot) -> Iterat
     """Turn exceptions of kagglehub and requests into :class:`FetchError`, one line with the
     remedy."""
     import requests
+    from kagglehub import exceptions
 
     try:
         yield
     except requests.exceptions.HTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        if status in (401, 403) and found:
+        if status == 403 and found:
             raise FetchError(
-                f"Kaggle refuses the credentials from {found} for {dataset.page} ({status}):"
+                f"Kaggle refuses access with the credentials from {found} (403): open"
+                f" {dataset.page} with the same account and accept its terms, or {CREDENTIALS}"
+            ) from error
+        if status == 401 and found:
+            raise FetchError(
+                f"Kaggle refuses the credentials from {found} for {dataset.page} (401):"
                 f" {CREDENTIALS}"
             ) from error
         if status in (401, 403):
@@ -306,11 +324,25 @@ def _clear_errors(dataset: Dataset, found: str | None, root: DataRoot) -> Iterat
                 " into original/ yourself"
             ) from error
         raise FetchError(f"Kaggle answered {status} for {dataset.page}: try again later") from error
-    except requests.exceptions.RequestException as error:
+    except (requests.exceptions.InvalidJSONError, json.JSONDecodeError) as error:
         raise FetchError(
-            f"Kaggle cannot be reached or the download was cut off ({type(error).__name__}): run"
-            " gaip3 fetch again to continue"
+            "A page came instead of Kaggle's answer, perhaps from a proxy or from the network's"
+            " login: open https://www.kaggle.com in a browser, then run gaip3 fetch again"
         ) from error
+    except requests.exceptions.RequestException as error:
+        why = next((text for kind, text in _reasons() if isinstance(error, kind)), "")
+        raise FetchError(
+            f"Kaggle cannot be reached or the download was cut off{why}: run gaip3 fetch again to"
+            " continue"
+        ) from error
+    except (
+        exceptions.BackendError,
+        exceptions.CredentialError,
+        exceptions.NotFoundError,
+        exceptions.UnauthenticatedError,
+    ) as error:
+        said = " ".join(str(error).split()) or "no such data set"
+        raise FetchError(f"Kaggle refuses {dataset.page} ({said}): {CREDENTIALS}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FetchError(
@@ -318,6 +350,21 @@ def _clear_errors(dataset: Dataset, found: str | None, root: DataRoot) -> Iterat
                 " continue"
             ) from error
         raise
+
+
+def _reasons() -> tuple[tuple[type[Exception], str], ...]:
+    """Errors of a connection whose cause lies in a setting of the user."""
+    from requests import exceptions
+
+    return (
+        (exceptions.ProxyError, " (the proxy of HTTPS_PROXY does not answer)"),
+        (
+            exceptions.SSLError,
+            " (the certificate is not accepted: check the clock, SSL_CERT_FILE and"
+            " REQUESTS_CA_BUNDLE)",
+        ),
+        (exceptions.Timeout, " (no answer in time)"),
+    )
 
 
 def _need_space(folder: Path, needed: float) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gaip3_pipeline.layout import DataRoot, weights_file
 from gaip3_pipeline.mlflow_tracking import ModelVersion
-from gaip3_pipeline.models.storage import load_config
+from gaip3_pipeline.models.storage import detail_version, load_config
 from gaip3_pipeline.sampling.recipe import Pair, RecipeError
 from gaip3_pipeline.tables.hashing import weights_version
 
@@ -74,8 +74,6 @@ class Generators:
         return config["generator"] == self._version(self._root.nvae, weights_version)
 
     def _own(self) -> Pair | None:
-        from gaip3_pipeline.models.detail import detail_version
-
         root, version = self._root, self._version(self._root.nvae, weights_version)
         if not version:
             return None

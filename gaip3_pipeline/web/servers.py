@@ -31,6 +31,7 @@ from typing import Any
 
 from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
 from gaip3_pipeline.layout import REPOSITORY, DataRoot, servers_files
+from gaip3_pipeline.mlflow_tracking import for_own_store
 
 HOST = "127.0.0.1"
 DEFINITIONS = "gaip3_pipeline.definitions"
@@ -112,8 +113,9 @@ def serve(
         try:
             for name, command in _commands(root, Path(folder), ports, module).items():
                 log = root.server_log(name)
+                given = for_own_store(variables) if name == "mlflow" else variables
                 with log.open("wb") as output:
-                    servers.append(Server(name, spawn(command, variables, output), log))
+                    servers.append(Server(name, spawn(command, given, output), log))
                 if name == "code":
                     _wait(servers_files(Path(folder))[0].exists, servers, stop)
             _wait(lambda: _dagster_ready(ports["dagster"]), servers, stop)

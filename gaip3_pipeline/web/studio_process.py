@@ -8,6 +8,7 @@ head in JSON and a body of bytes; nothing is pickled."""
 
 import asyncio
 import base64
+import io
 import json
 import os
 import shlex
@@ -22,8 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from PIL import Image, UnidentifiedImageError
 from pydantic import TypeAdapter
 
+from gaip3_pipeline.environment import EnvironmentVariableError, check
 from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import ModelVersion
@@ -119,16 +122,17 @@ class _Work:
         """The answer to a question; an error of the request is reported in one line."""
         try:
             return getattr(self, head["do"])(head, body)
-        except (RecipeError, UnusableImage, ContractError) as e:
+        except (RecipeError, UnusableImage, ContractError, EnvironmentVariableError) as e:
             return _complaint(422, str(e))
         except FileNotFoundError as e:
             lacking = f"there is no {e.filename}" if e.filename else str(e)
             return _complaint(
                 422, f"{lacking}: run gaip3 refresh --root {shlex.quote(str(self._root.path))}"
             )
-        except Exception as e:
+        except Exception:
             traceback.print_exc()
-            return _complaint(500, f"{type(e).__name__}: {e}".splitlines()[0][:300])
+            # what went wrong is for whoever runs the server; TensorFlow's lines help nobody else
+            return _complaint(500, "the generator failed: the output of gaip3 label says why")
 
     def faces(self, head: dict[str, Any], _body: bytes) -> Answer:
         """Faces with all their values, and their pictures."""
@@ -144,7 +148,12 @@ class _Work:
 
     def photograph(self, head: dict[str, Any], body: bytes) -> Answer:
         """As :meth:`faces`, for the face of a photograph, with the cropped photograph; for a
-        picture of the studio, the faces of its recipe."""
+        picture of the studio, the faces of its recipe. A file of another kind is refused before a
+        model is loaded."""
+        if not _is_picture(body):
+            return _complaint(
+                415, "not a picture that can be read: choose a JPEG or PNG, or save it as one"
+            )
         studio, recipe = self._studio(head), recipe_in(body)
         if recipe:
             theirs, ours = (
@@ -187,6 +196,7 @@ class _Work:
         return _json({"models": [_shown(v) for v in self._generators.registered() if v.aliases]})
 
     def _studio(self, head: dict[str, Any]) -> "Studio":
+        check()
         pair = self._generators.find(head.get("model"))
         if pair not in self._studios:
             from gaip3_pipeline.settings import load
@@ -197,6 +207,17 @@ class _Work:
         while len(self._studios) > STUDIOS:
             self._studios.popitem(last=False)
         return self._studios[pair]
+
+
+def _is_picture(data: bytes) -> bool:
+    """Whether a file begins as a picture does."""
+    try:
+        Image.open(io.BytesIO(data)).close()
+    except UnidentifiedImageError:
+        return False
+    except Exception:  # damaged, or too large: the decoder names the reason
+        return True
+    return True
 
 
 def _shown(version: ModelVersion) -> dict[str, Any]:

@@ -77,13 +77,52 @@ def test_a_settings_file_that_cannot_be_used_is_named(root: DataRoot) -> None:
     assert (found.state, str(root.settings_file) in found.remedy) == ("missing", True)
 
 
+def test_variables_and_files_of_other_projects_are_named(
+    root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert about("Keras on tensorflow", root).state == "ok"
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text('{"floatx": "float16", "backend": "torch"}')
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: NVIDIA T4 (UUID: 1)'\n")
+    (programs / "nvidia-smi").chmod(0o755)
+    for name, value in {
+        "KERAS_BACKEND": "torch",
+        "XLA_FLAGS": "--nosuch",
+        "MLFLOW_TRACKING_URI": "http://elsewhere:5000",
+        "CUDA_VISIBLE_DEVICES": "typo",
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+    for what, state, remedy in (
+        ("KERAS_BACKEND=torch", "missing", "set it to tensorflow or jax, or unset it"),
+        ("XLA_FLAGS=--nosuch", "warning", "unset XLA_FLAGS"),
+        ("MLFLOW_TRACKING_URI=http://elsewhere:5000 is not used", "warning", "[tracking]"),
+        ("NVIDIA T4, of which CUDA_VISIBLE_DEVICES=typo", "warning", "unset"),
+        ("keras.json (floatx float16, backend torch) is for other projects", "ok", ""),
+    ):
+        found = about(what, root)
+        assert (found.state, remedy in found.remedy) == (state, True), found
+    monkeypatch.setenv("HOME", "/proc/nosuch")
+    assert "HOME" in about("home directory /proc/nosuch cannot be written to", root).remedy
+
+
+def test_labels_that_are_missing_can_be_made_on_the_label_page(tmp_path: Path) -> None:
+    remedy = about("train_output_eyes.csv", DataRoot(tmp_path)).remedy
+    for command in ("gaip3 label", "gaip3 import-labels", "gaip3 import-first-run"):
+        assert command in remedy
+
+
 def test_ports_in_use_are_named(root: DataRoot) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        found = [f for f in doctor(root, dagster_port=port) if f"port {port}" in f.what]
-    assert [f.state for f in found] == ["warning"]
+        for server in ("dagster_port", "mlflow_port", "label_port"):
+            found = [f for f in doctor(root, **{server: port}) if f"port {port}" in f.what]
+            assert [f.state for f in found] == ["warning"]
 
 
 def test_files_of_killed_writes_are_found_and_those_of_running_ones_are_not(root: DataRoot) -> None:
@@ -125,4 +164,4 @@ def test_a_kaggle_file_that_cannot_be_read_is_a_warning(
     assert about("no Kaggle credentials", root).state == "warning"
     (tmp_path / "kaggle.json").write_text("{")
     found = about("Invalid Kaggle credentials", root)
-    assert (found.state, "Create New Token" in found.remedy) == ("warning", True)
+    assert (found.state, "Generate New Token" in found.remedy) == ("warning", True)

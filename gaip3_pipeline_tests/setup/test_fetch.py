@@ -1,6 +1,8 @@
 """Downloads from a stand-in for Kaggle on loopback; no other host is contacted."""
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,7 +192,8 @@ def test_missing_credentials_are_an_error_only_if_kaggle_requires_them(
     monkeypatch.delenv("KAGGLE_USERNAME")
     assert credentials() is None
     with pytest.raises(
-        FetchError, match=r"requires credentials .*put kaggle\.json into ~/\.kaggle/"
+        FetchError,
+        match=r"requires credentials .*~/\.kaggle/access_token.* KAGGLE_API_TOKEN.*kaggle\.json",
     ):
         fetch(root, str, EXPECTED)
     kaggle.public = True
@@ -205,11 +208,69 @@ def test_credentials_are_taken_from_kaggle_json(
     file = tmp_path / "home" / ".kaggle" / "kaggle.json"
     file.parent.mkdir(parents=True)
     file.write_text("{not json")
-    with pytest.raises(FetchError, match=r"Invalid Kaggle credentials file .*Create New Token"):
+    with pytest.raises(FetchError, match=r"Invalid Kaggle credentials file .*Generate New Token"):
         fetch(root, str, EXPECTED)
     file.write_text(json.dumps({"username": USER, "key": KEY}))
     fetch(root, str, EXPECTED)
     assert fetched(root) == WHOLE
+
+
+def test_a_page_in_place_of_an_answer_is_named_without_the_names_of_errors(
+    kaggle: Kaggle, root: DataRoot
+) -> None:
+    for status, said in (
+        (200, r"A page came instead of Kaggle's answer"),
+        (403, r"refuses access .*KAGGLE_KEY \(403\): open .* and accept its terms"),
+        (503, r"answered 503"),
+    ):
+        kaggle.answer = status, b"<html>log in to this network</html>"
+        with pytest.raises(FetchError, match=said) as refused:
+            fetch(root, str, EXPECTED)
+        assert "Error" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("access_token", b"KGAT_abc\n", "access_token"),
+        ("access_token", b" \n", None),
+        ("access_token", b"\xff\xfe\x00", FetchError),
+        ("access_token", None, FetchError),
+        ("kaggle.json", b"KGAT_abc", FetchError),
+        ("kaggle.json", b"5", FetchError),
+        ("kaggle.json", b'{"username": "portrait"}', FetchError),
+    ],
+)
+def test_files_with_credentials_are_taken_or_refused_with_the_remedy(
+    kaggle: Kaggle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: bytes | None,
+    found: str | type[FetchError] | None,
+) -> None:
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    file = tmp_path / "home" / ".kaggle" / name
+    file.parent.mkdir(parents=True)
+    file.mkdir() if content is None else file.write_bytes(content)
+    if found is not FetchError:
+        assert credentials() == found
+        return
+    with pytest.raises(FetchError, match=r"Generate New Token.*access_token") as refused:
+        credentials()
+    assert not re.search(r"Errno|codec|iterable", str(refused.value))
+
+
+def test_a_token_in_a_variable_may_end_in_a_line_break_and_is_never_shown(
+    kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_abc\n")
+    assert credentials() == "KAGGLE_API_TOKEN"
+    assert os.environ["KAGGLE_API_TOKEN"] == "KGAT_abc"
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_" + "secret" * 60)
+    with pytest.raises(FetchError, match="KAGGLE_API_TOKEN cannot be read") as refused:
+        credentials()
+    assert "secret" not in str(refused.value)
 
 
 def test_a_data_set_that_is_gone_is_named(kaggle: Kaggle, root: DataRoot) -> None:

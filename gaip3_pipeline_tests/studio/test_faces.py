@@ -14,8 +14,9 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
-from gaip3_pipeline.models.detail import build_detail, detail_version, load_detail, save_detail
+from gaip3_pipeline.models.detail import build_detail, load_detail, save_detail
 from gaip3_pipeline.models.nvae.model import build_nvae, load_nvae, save_nvae
+from gaip3_pipeline.models.storage import detail_version
 from gaip3_pipeline.sampling.draw import noise_of_seeds
 from gaip3_pipeline.sampling.recipe import (
     Drawn,

@@ -26,6 +26,8 @@ class Kaggle:
     archives: dict[str, bytes] = field(default_factory=dict)  # handle -> archive
     # bytes after which the first answer with a file, and each answer with a range, is cut off
     cut_after: list[int] = field(default_factory=list)
+    # status and body of every answer in place of its own
+    answer: tuple[int, bytes] | None = None
     public: bool = False  # asks for no credentials
     hosts: set[str] = field(default_factory=set)
     # the Range header of each request for a file
@@ -57,7 +59,9 @@ def serving(kaggle: Kaggle) -> Iterator[Kaggle]:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             kaggle.hosts.add(urlsplit(self.path).netloc)
             handle = f"{request['ownerSlug']}/{request['datasetSlug']}"
-            if not kaggle.public and self.headers.get("Authorization") != AUTHORIZATION:
+            if kaggle.answer:
+                self._send(*kaggle.answer, "text/html")
+            elif not kaggle.public and self.headers.get("Authorization") != AUTHORIZATION:
                 self._answer(401, {"code": 401, "message": "Unauthenticated"})
             elif handle not in kaggle.archives:
                 self._answer(404, {"code": 404, "message": "Not found"})
@@ -94,9 +98,11 @@ def serving(kaggle: Kaggle) -> Iterator[Kaggle]:
             self.close_connection = True
 
         def _answer(self, status: int, body: dict[str, object]) -> None:
-            content = json.dumps(body).encode()
+            self._send(status, json.dumps(body).encode(), "application/json")
+
+        def _send(self, status: int, content: bytes, kind: str) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

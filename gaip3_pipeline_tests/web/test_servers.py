@@ -61,9 +61,17 @@ def listening() -> socket.socket:
 
 
 def test_all_pages_are_served_until_sigterm_and_then_no_process_is_left(
-    root: DataRoot, modules: Path, tmp_path: Path
+    root: DataRoot, modules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "ui.log"
+    others = {  # of the user's other projects
+        "MLFLOW_STATIC_PREFIX": "/elsewhere",
+        "MLFLOW_REGISTRY_STORE_URI": "sqlite:////proc/x.db",
+        "http_proxy": "http://127.0.0.1:9",
+    }
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")  # of this test; the servers' own checks need none
     with listening() as taken:
         busy = taken.getsockname()[1]
         process = start(SERVE, log, str(root.path), str(modules), str(busy), "portrait_definitions")

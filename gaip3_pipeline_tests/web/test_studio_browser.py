@@ -276,7 +276,8 @@ def test_what_is_no_photograph_is_refused_with_its_reason(root: DataRoot, page: 
     broken = photograph_of(root)[:900]
     for data, reason in (
         (bomb, "too large"),
-        (b"no picture", "not a JPEG, PNG or WebP picture"),
+        (b"no picture", "picture.png is not a picture that can be read. Choose a JPEG or PNG"),
+        (b"", "picture.png is empty: it has 0 bytes."),
         (broken, "cannot be used"),
     ):
         drop(page, "picture.png", data)
@@ -380,6 +381,8 @@ def test_it_is_korean_where_the_browser_is_and_fits_the_screen(
             tab.click()
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             page.screenshot(path=tmp_path / f"{tab.get_attribute('id')}.png")
+        drop(page, "letter.jpg", b"%PDF-1.7")
+        expect(page.locator("#s-reading")).to_contain_text("읽을 수 있는 사진이 아닙니다")
         page.get_by_role("button", name="English").click()
         expect(page.get_by_role("tab", name="Mix")).to_be_visible()
         page.reload()

@@ -103,6 +103,27 @@ def test_a_zip_of_impossible_faces_is_refused(page: TestClient, query: str) -> N
     assert page.get(f"/api/studio/faces.zip?{query}").status_code == 422
 
 
+@pytest.mark.parametrize("data", [b"", b"no picture", b"%PDF-1.7", b"\xef\xbb\xbf<html>"])
+def test_a_file_of_another_kind_is_refused_before_a_model_is_loaded(
+    root: DataRoot, data: bytes
+) -> None:
+    with TestClient(build_app(root), base_url="http://127.0.0.1:3100") as page:
+        answer = page.post("/api/studio/photograph?tab=t&pane=p", content=data)
+        assert answer.status_code == 415
+        assert answer.json()["detail"].startswith("not a picture that can be read: choose a JPEG")
+
+
+def test_a_generator_that_cannot_run_is_answered_by_the_variable(
+    root: DataRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    root.nvae.mkdir(parents=True)
+    (root.nvae / "model.weights.h5").touch()
+    with TestClient(build_app(root), base_url="http://127.0.0.1:3100") as page:
+        answer = page.post("/api/studio/faces", json=ASKED)
+        assert (answer.status_code, answer.json()["detail"][:20]) == (422, "KERAS_BACKEND=torch:")
+
+
 def test_a_face_without_a_generator_is_answered_by_the_command_to_run(root: DataRoot) -> None:
     with TestClient(build_app(root), base_url="http://127.0.0.1:3100") as page:
         answer = page.post("/api/studio/faces", json=ASKED)

@@ -33,6 +33,7 @@ const TEXTS = {
     choose: "Choose a photograph", cut: "cropped by the pipeline", seen: "reconstructed by the model", edited: "your photograph, edited with the sliders",
     no_inputs: "The models that predict the five values of a photograph are not trained yet. Train them with this command:", reading: "reading the photograph …",
     too_large: "{name} is {mb} MB; the limit is {most} MB.", not_usable: "This picture cannot be used: {why}",
+    empty_file: "{name} is empty: it has 0 bytes.", no_picture: "{name} is not a picture that can be read. Choose a JPEG or PNG, or save it as one.",
     kept: "Face kept.", failed: "The request failed: {why}",
   },
   ko: {
@@ -67,6 +68,7 @@ const TEXTS = {
     choose: "사진 선택", cut: "파이프라인이 자른 사진", seen: "모델이 재구성한 사진", edited: "슬라이더로 편집한 내 사진",
     no_inputs: "사진에서 다섯 값을 예측하는 모델이 아직 없습니다. 아래 명령으로 학습하세요.", reading: "사진을 읽는 중 …",
     too_large: "{name}의 크기는 {mb} MB입니다. 최대 {most} MB까지 올릴 수 있습니다.", not_usable: "사용할 수 없는 그림입니다: {why}",
+    empty_file: "{name} 파일이 비어 있습니다(0바이트).", no_picture: "{name} 파일은 읽을 수 있는 사진이 아닙니다. JPEG나 PNG 파일을 선택하거나 그 형식으로 저장하세요.",
     kept: "보관했습니다.", failed: "요청이 실패했습니다: {why}",
   },
 };

@@ -1,6 +1,11 @@
 // Communication with the server: JSON calls, and the queue of labels that are not saved yet.
 
-export class Refused extends Error {}
+export class Refused extends Error {
+  constructor(detail, status) {
+    super(detail);
+    this.status = status;
+  }
+}
 
 async function call(method, path, body) {
   const answer = await fetch(path, {
@@ -19,7 +24,7 @@ export async function answered(answer) {
   try { detail = JSON.parse(said).detail; } catch { /* plain text */ }
   if (typeof detail !== "string") detail = JSON.stringify(detail);
   if (answer.status >= 500 || answer.status === 403) throw new Error(detail); // 403: a restarted server has a new token
-  throw new Refused(detail);
+  throw new Refused(detail, answer.status);
 }
 
 export const get = (path) => call("GET", path);

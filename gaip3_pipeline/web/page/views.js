@@ -2,7 +2,7 @@
 // studio), which builds it (again for another chosen face, if it is ofChosen), and optionally follow(), called when a slider moves, and
 // after(), called when the chosen face is drawn.
 
-import { answered, get, session } from "./server.js";
+import { Refused, answered, get, session } from "./server.js";
 import { t } from "./i18n.js";
 import { download, failed, name, settled } from "./faces.js";
 
@@ -263,6 +263,7 @@ const photograph = {
     if (!studio?.about.can_encode) return;
     const mb = (bytes) => Math.round(bytes / 1e6);
     if (file.size > studio.about.upload) { say(t("too_large", { name: file.name, mb: mb(file.size), most: mb(studio.about.upload) })); return; }
+    if (!file.size) { say(t("empty_file", { name: file.name })); return; }
     say(t("reading"));
     try {
       const query = new URLSearchParams({ tab: session, pane: "photograph" });
@@ -272,7 +273,8 @@ const photograph = {
       Object.assign(this, { cut, seen: pictures[0], face: faces[0] });
       studio.adopt(this.face);
     } catch (error) {
-      say(t("not_usable", { why: error.message }));
+      if (!(error instanceof Refused)) say(t("failed", { why: error.message }));
+      else say(error.status === 415 ? t("no_picture", { name: file.name }) : t("not_usable", { why: error.message }));
     }
   },
 };

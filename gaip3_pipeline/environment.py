@@ -1,0 +1,69 @@
+"""Environment variables of the user that would change what the libraries of the pipeline do.
+
+The package calls :func:`prepare` when it is imported, before any of these libraries, so that it
+holds in every process: commands, Dagster's steps, the studio, notebooks."""
+
+import json
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from gaip3_pipeline.layout import KERAS_SETTINGS
+
+BACKENDS = ("tensorflow", "jax")
+# Keras ends trainings early or uses other layers if these are set
+_OF_KERAS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED")
+
+
+class EnvironmentVariableError(RuntimeError):
+    """A variable has a value with which the pipeline cannot run; the message is one line with the
+    remedy."""
+
+
+def prepare() -> None:
+    """Set the variables that Keras and others read when they are imported.
+
+    Keras reads the package's own ``keras.json`` in place of the user's, which may name another
+    backend, data format or float type for other projects. A user without a home directory gets the
+    one that containers give: with none, ``Path.home()`` raises when libraries are imported."""
+    os.environ["KERAS_HOME"] = str(KERAS_SETTINGS.parent)
+    for name in _OF_KERAS:
+        os.environ.pop(name, None)
+    if "keras" in sys.modules:  # a notebook imported it first, with the user's keras.json
+        _set_keras()
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
+
+
+def check() -> None:
+    """Raise :class:`EnvironmentVariableError` if networks cannot run with these variables."""
+    problem = backend_problem()
+    if problem:
+        raise EnvironmentVariableError(problem)
+
+
+def backend_problem() -> str | None:
+    """What is wrong with ``KERAS_BACKEND``, in one line with the remedy; None if nothing is."""
+    backend = os.environ.get("KERAS_BACKEND")
+    if backend and backend not in BACKENDS:
+        return f"KERAS_BACKEND={backend}: set it to tensorflow or jax, or unset it"
+    if backend == "jax" and find_spec(backend) is None:
+        return (
+            "KERAS_BACKEND=jax: JAX is not installed; run .uv/bin/uv sync --frozen --all-groups"
+            " --extra jax, or unset the variable"
+        )
+    return None
+
+
+def _set_keras() -> None:
+    import keras
+
+    wanted = json.loads(KERAS_SETTINGS.read_text(encoding="utf-8"))
+    keras.config.set_floatx(wanted["floatx"])
+    keras.config.set_epsilon(wanted["epsilon"])
+    keras.config.set_image_data_format(wanted["image_data_format"])
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
