@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from gaip3_pipeline.layout import (
     retouched_photographs,
 )
 from gaip3_pipeline.settings import SettingsError, load
+from gaip3_pipeline.tables.databases import DatabaseError, explain, wait_until_free
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.image_files import DuplicateStems
 from gaip3_pipeline.tables.problems import ContractError, at_most
@@ -42,21 +43,36 @@ def main() -> None:
     """From a folder of face photographs to a face generator with sliders."""
 
 
-def command(function: Callable[..., Any], default_root: Path | None = None) -> click.Command:
-    """A subcommand that works on a data root and reports the user's mistakes in one line."""
+def command(
+    function: Callable[..., Any], default_root: Path | None = None, begins: bool = False
+) -> click.Command:
+    """A subcommand that works on a data root and reports the user's mistakes in one line.
+
+    Only a command that ``begins`` accepts a folder that is no data root yet."""
 
     @wraps(function)
     def wrapped(path: Path, **options: Any) -> None:
         root = DataRoot(path)
+        if not begins and not root.exists:
+            raise click.ClickException(
+                f"{path} is {'no data root' if path.exists() else 'not there'}: check --root;"
+                " gaip3 demo, fetch or import-first-run fill a new root, or put photographs into"
+                f" {root.originals}"
+            )
         os.environ.update(environment(root))
         try:
             function(root=root, **options)
-        except (SettingsError, ContractError, DuplicateStems) as e:
+        except (SettingsError, ContractError, DuplicateStems, DatabaseError) as e:
             raise click.ClickException(str(e)) from e
         except KeyboardInterrupt as e:
             raise click.ClickException("interrupted; run the same command again to continue") from e
         except OSError as e:
             raise click.ClickException(f"{e.strerror or e}: {e.filename or ''}".rstrip(": ")) from e
+        except Exception as e:
+            line = explain(e, root.state)
+            if not line:
+                raise
+            raise click.ClickException(line) from e
 
     shown = "demo/" if default_root else "data/, or $GAIP3_ROOT"
     folder = click.Path(path_type=Path, file_okay=False, resolve_path=True)
@@ -90,7 +106,8 @@ def demo(root: DataRoot) -> None:
     click.echo(summary(root))
 
 
-command(demo, DEMO)
+command(demo, DEMO, begins=True)
+begins = partial(command, begins=True)
 
 
 @command
@@ -161,9 +178,14 @@ def train(root: DataRoot, model: str, resume: bool) -> None:
 @click.option("--label-port", default=3100, show_default=True, help="The label page's port.")
 def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
     """Serve the label page, the studio, Dagster and MLflow on this machine."""
+    from gaip3_pipeline.definitions import tracking_of
     from gaip3_pipeline.web.servers import ServerError, serve
 
-    load(root)
+    settings = load(root)
+    wait_until_free(root.databases)
+    moved = tracking_of(root, settings).follow_root()
+    if moved:
+        click.echo(moved)
     ensure_dagster_home(root)
     try:
         serve(root, port, mlflow_port, label_port)
@@ -363,7 +385,7 @@ def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
     )
 
 
-@command
+@begins
 @click.argument(
     "folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
 )
@@ -524,7 +546,7 @@ def drop(
     click.echo(done if changed else "nothing changed")
 
 
-@command
+@begins
 def fetch(root: DataRoot) -> None:
     """Download the two public Kaggle data sets into the data root."""
     from gaip3_pipeline.setup.fetch import FetchError
@@ -536,7 +558,7 @@ def fetch(root: DataRoot) -> None:
         raise click.ClickException(str(e)) from e
 
 
-@command
+@begins
 def doctor(root: DataRoot) -> None:
     """List what this machine and the data root lack, and how to get it."""
     from gaip3_pipeline.setup.doctor import doctor as examine
@@ -561,7 +583,11 @@ def _refresh(
     starts a command in the background makes it ignore SIGINT."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    with _dagster(root) as (definitions, instance):
+    wait_until_free(root.databases)
+    ensure_dagster_home(root)
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance, _definitions(root) as definitions:
         from gaip3_pipeline.definitions import tracking_of
         from gaip3_pipeline.refresh.record import headlines
         from gaip3_pipeline.refresh.run import refresh as run
@@ -595,7 +621,9 @@ def _refresh(
 
 
 def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: bool) -> None:
-    with _dagster(root) as (definitions, instance):
+    from gaip3_pipeline.dagster_storage import reading_instance
+
+    with reading_instance(root) as instance, _definitions(root) as definitions:
         from gaip3_pipeline.refresh.plan import describe, forecast, plan
         from gaip3_pipeline.refresh.run import observe_only
 
@@ -612,21 +640,15 @@ def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: 
 
 
 @contextmanager
-def _dagster(root: DataRoot) -> Iterator[tuple[Any, Any]]:
-    """The definitions and the Dagster instance of a root. A :class:`RefreshError` inside is
-    reported in one line."""
-    ensure_dagster_home(root)
-    import dagster as dg
-
+def _definitions(root: DataRoot) -> Iterator[Any]:
+    """The definitions of a root. A :class:`RefreshError` inside is reported in one line."""
     from gaip3_pipeline.definitions import build_defs
     from gaip3_pipeline.refresh.plan import RefreshError
 
-    definitions = build_defs(root, load(root), in_process=True)
-    with dg.DagsterInstance.get() as instance:
-        try:
-            yield definitions, instance
-        except RefreshError as e:
-            raise click.ClickException(str(e)) from e
+    try:
+        yield build_defs(root, load(root), in_process=True)
+    except RefreshError as e:
+        raise click.ClickException(str(e)) from e
 
 
 if __name__ == "__main__":

@@ -45,10 +45,12 @@ def build(settings: Settings) -> list:
     return [*sources, *(asset for module in MODULES[1:] for asset in module.build(settings))]
 
 
-def observe_sources(root: DataRoot, verify: bool = False) -> dict[str, AssetResult]:
+def observe_sources(
+    root: DataRoot, verify: bool = False, remember: bool = True
+) -> dict[str, AssetResult]:
     """The present content hash of every source: the original folders, the hand-label CSVs and
-    the list of dropped pictures."""
-    folders = {f"original_{s.id}": originals.observe(root, s, verify) for s in IMAGE_SETS}
+    the list of dropped pictures. Without ``remember`` nothing is written."""
+    folders = {f"original_{s.id}": originals.observe(root, s, verify, remember) for s in IMAGE_SETS}
     return (
         folders
         | {f"hand_labels_{a}": labels.observe(root, a) for a in ATTRIBUTES}

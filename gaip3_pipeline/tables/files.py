@@ -11,7 +11,7 @@ from pathlib import Path
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of ``path`` that replaces ``path`` when the block ends without
-    an error.
+    an error. An ``OSError`` without a file, such as that of a full disk, is given ``path``.
 
     The temporary file has the suffix of ``path``, since some writers choose the format by it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,8 +24,10 @@ def writing(path: Path) -> Iterator[Path]:
             os.fsync(f.fileno())
         temporary.chmod(0o666 & ~_UMASK)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as e:
         temporary.unlink(missing_ok=True)
+        if isinstance(e, OSError) and e.errno and e.filename in (None, str(temporary)):
+            e.filename = str(path)
         raise
 
 
