@@ -24,7 +24,7 @@ from gaip3_pipeline.layout import (
     retouched_photographs,
 )
 from gaip3_pipeline.settings import SettingsError, load
-from gaip3_pipeline.tables.databases import DatabaseError, explain, wait_until_free
+from gaip3_pipeline.tables.databases import DatabaseError, check_writable, explain
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.image_files import DuplicateStems
 from gaip3_pipeline.tables.problems import ContractError, at_most
@@ -182,7 +182,7 @@ def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
     from gaip3_pipeline.web.servers import ServerError, serve
 
     settings = load(root)
-    wait_until_free(root.databases)
+    check_writable(root.databases)
     moved = tracking_of(root, settings).follow_root()
     if moved:
         click.echo(moved)
@@ -583,7 +583,7 @@ def _refresh(
     starts a command in the background makes it ignore SIGINT."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    wait_until_free(root.databases)
+    check_writable(root.databases)
     ensure_dagster_home(root)
     import dagster as dg
 

@@ -363,8 +363,8 @@ class TrainingRun:
             counts = Counter(what for what, _ in self._unsent)
             missing = ", ".join(f"{n} × {what}" if n > 1 else what for what, n in counts.items())
             print(
-                f"{self._asset}: {self._tracking.store} failed and lacks {missing}; the files of the"
-                " root are complete",
+                f"{self._asset}: {self._tracking.store} failed and lacks {missing}; the files of"
+                " the root are complete",
                 file=sys.stderr,
                 flush=True,
             )

@@ -23,6 +23,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import IMAGE_SETS, IMAGE_SUFFIXES, LOCK_FILE, DataRoot
 from gaip3_pipeline.setup import fetch
 from gaip3_pipeline.tables.contracts import read_labels
+from gaip3_pipeline.tables.databases import SUFFIXES, lock_holder, read_only_uri
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.servers import port_is_free
 
@@ -321,25 +322,16 @@ def _leftovers(root: DataRoot) -> Iterator[Finding]:
 
 def _databases(root: DataRoot) -> Iterator[Finding]:
     """Whether the databases of Dagster, MLflow and the hash cache are intact and not locked by a
-    writer."""
+    writer. Writes nothing."""
     usable = 0
-    for path in sorted(
-        p for p in root.state.rglob("*") if p.suffix in (".db", ".sqlite") and p.is_file()
-    ):
+    for path in sorted(p for p in root.state.rglob("*") if p.suffix in SUFFIXES and p.is_file()):
         name = path.relative_to(root.state.parent)
+        holder = lock_holder(path)
         try:
-            with closing(
-                sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=2)
-            ) as store:
-                store.execute("BEGIN IMMEDIATE")
+            with closing(sqlite3.connect(read_only_uri(path), uri=True, timeout=2)) as store:
                 store.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                store.rollback()
         except sqlite3.OperationalError as error:
-            yield Finding(
-                "warning",
-                f"{name}: {error}",
-                "another process is writing or is suspended: find it with ps, end it and try again",
-            )
+            yield Finding("warning", f"{name}: {error}", f"see that {path} can be read")
         except sqlite3.DatabaseError as error:
             yield Finding(
                 "missing",
@@ -347,7 +339,16 @@ def _databases(root: DataRoot) -> Iterator[Finding]:
                 f"restore it from a backup, or move it away and start a new history: {path}",
             )
         else:
-            usable += 1
+            if holder is not None:
+                yield Finding(
+                    "warning",
+                    f"{name}: the database is locked",
+                    f"process {holder} is writing or is suspended: end it and try again",
+                )
+            elif not os.access(path, os.W_OK):
+                yield Finding("warning", f"{name} is read-only", f"chmod u+w {path}")
+            else:
+                usable += 1
     if usable:
         yield Finding(
             "ok",

@@ -1,22 +1,23 @@
 """SQLite files of a data root: their URLs, who has locked one, and messages for their errors."""
 
-import fcntl
 import os
-import struct
-import time
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 PATIENCE_SECONDS = 10  # a refresh or the UI holds a lock for milliseconds
-# Bytes that SQLite locks, in the database or in its -shm file: the beginning and the number of
-# bytes (https://www.sqlite.org/fileformat2.html#the_lock_byte_page, https://www.sqlite.org/walformat.html)
-_LOCKS = (("", 0x40000000, 512), ("-shm", 120, 1))
-_FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux
+# The first and the last byte that a writer locks, in the database or in its -shm file
+# (https://www.sqlite.org/fileformat2.html#the_lock_byte_page, https://www.sqlite.org/walformat.html)
+_LOCKS = (("", 0x40000000, 0x400001FF), ("-shm", 120, 120))
+
+SUFFIXES = (".db", ".sqlite")
+_LOCKED = "database is locked"
 
 # What SQLite says, what it means, and the remedy
 _MEANINGS = (
-    ("database is locked", "is locked", "wait for the process that writes to it, or end it"),
+    (_LOCKED, "is locked", "wait for the process that writes to it, or end it"),
     ("disk is full", "cannot be written, its disk is full", "free space on it"),
     ("disk I/O error", "cannot be read or written", "see that its disk is healthy and not full"),
     ("readonly database", "is read-only", "give yourself the right to write to it"),
@@ -67,37 +68,40 @@ def read_only_uri(path: Path) -> str:
 
 
 def lock_holder(path: Path) -> int | None:
-    """The id of another process that has locked ``path`` for writing; None if there is none. Writes
-    nothing and takes no lock.
+    """The id of a process that has locked ``path`` for writing; None if there is none. Takes no
+    lock and writes nothing.
 
-    Must not be called while this process has the database open: POSIX drops the locks of a process
-    on a file when the process closes any of its descriptors."""
-    for suffix, start, length in _LOCKS:
-        try:
-            with Path(f"{path}{suffix}").open("rb") as file:
-                asked = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, start, length, 0)
-                kind, _, _, _, holder = struct.unpack(
-                    _FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked)
-                )
-        except OSError:
-            continue
-        if kind != fcntl.F_UNLCK:
-            return holder
+    The kernel's list is read, since opening and closing the file would drop the locks that this
+    process itself has on it (POSIX)."""
+    ranges = {}
+    for suffix, first, last in _LOCKS:
+        with suppress(OSError):
+            stat = os.stat(f"{path}{suffix}")
+            device = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}"
+            ranges[f"{device}:{stat.st_ino}"] = first, last
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            # 1: POSIX  ADVISORY  WRITE 4711 fd:01:1234567 1073741825 1073741825
+            words = line.split()  # one more, "->", where a process waits for the lock
+            if len(words) == 8 and (words[1], words[3]) == ("POSIX", "WRITE"):
+                first, last = ranges.get(words[5], (1, 0))
+                end = float("inf") if words[7] == "EOF" else int(words[7])
+                if int(words[6]) <= last and end >= first:
+                    return int(words[4])
     return None
 
 
-def wait_until_free(paths: Iterable[Path]) -> None:
-    """Wait until no other process has one of ``paths`` locked for writing. Raises
-    :class:`DatabaseError` after ten seconds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    for path in paths:
-        while (holder := lock_holder(path)) is not None:
-            if time.monotonic() > deadline:
-                raise DatabaseError(
-                    f"{path} is locked by process {holder}: wait for it or end it, then run the"
-                    " same command again"
-                )
-            time.sleep(0.1)
+def check_writable(paths: Iterable[Path]) -> None:
+    """Raises :class:`DatabaseError` if one of the databases ``paths`` that exist is locked by
+    another process for ten seconds, or cannot be written."""
+    for path in filter(Path.exists, paths):
+        try:
+            uri = f"{path.absolute().as_uri()}?mode=rw"
+            with closing(sqlite3.connect(uri, uri=True, timeout=PATIENCE_SECONDS)) as store:
+                store.execute("BEGIN IMMEDIATE")
+                store.rollback()
+        except sqlite3.Error as e:
+            raise DatabaseError(explain(e, path) or f"{path}: {e}") from e
 
 
 def explain(error: BaseException | str, place: Path) -> str | None:
@@ -111,8 +115,15 @@ def explain(error: BaseException | str, place: Path) -> str | None:
             error = error.__cause__ or error.__context__ or text
     if "sqlite3." not in error:
         return None
-    what = "" if place.suffix == ".db" else "a database in "
+    if place.is_dir():
+        files = sorted(p for p in place.rglob("*") if p.suffix in SUFFIXES)
+        locked = [p for p in files if lock_holder(p)]
+        where = str(locked[0]) if locked else f"a database in {place}"
+    else:
+        where, locked = str(place), [place]
     for said, meaning, remedy in _MEANINGS:
         if said in error:
-            return f"{what}{place} {meaning}: {remedy}, then run the same command again"
+            holder = lock_holder(locked[0]) if said == _LOCKED and locked else None
+            by = f" by process {holder}" if holder else ""
+            return f"{where} {meaning}{by}: {remedy}, then run the same command again"
     return None
