@@ -53,6 +53,10 @@ def command(
     @wraps(function)
     def wrapped(path: Path, **options: Any) -> None:
         root = DataRoot(path)
+        if not _is_text(path):
+            raise click.ClickException(
+                f"--root {os.fsencode(path)!r} is not valid UTF-8: rename the folder"
+            )
         if not begins and not root.exists:
             raise click.ClickException(
                 f"{path} is {'no data root' if path.exists() else 'not there'}: check --root;"
@@ -637,6 +641,15 @@ def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: 
             "seconds": planned.seconds,
         }
         click.echo(json.dumps(content, ensure_ascii=False) if as_json else describe(planned))
+
+
+def _is_text(path: Path) -> bool:
+    """Whether the name is valid UTF-8, as URLs, JSON and YAML need it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager
