@@ -426,7 +426,7 @@ def import_labels(
 
     store = LabelStore(root)
     read = [read_label_file(path, store.images, attribute) for path in files]
-    labels = {a: store.values(a) for found in read for a in found.values}
+    labels = {a: store.read(a) for found in read for a in found.values}
     for path, found in zip(files, read, strict=True):
         click.echo(f"{path} ({found.format})")
         for line in [*(found.summary(a, labels[a]) for a in found.values), *at_most(found.remarks)]:
@@ -472,7 +472,7 @@ def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, .
         click.echo(f"{out}: paste it into the project's settings under Labeling Interface, Code")
         return
     store = LabelStore(root)
-    found = {a: store.values(a) for a in attributes or ATTRIBUTES}
+    found = {a: store.read(a) for a in attributes or ATTRIBUTES}
     labels = {a: values for a, values in found.items() if values}
     if not labels or (attributes and len(labels) < len(found)):
         lacking = next(a for a, values in found.items() if not values)

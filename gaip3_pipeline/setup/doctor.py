@@ -323,7 +323,7 @@ def _leftovers(root: DataRoot) -> Iterator[Finding]:
 def _databases(root: DataRoot) -> Iterator[Finding]:
     """Whether the databases of Dagster, MLflow and the hash cache are intact and not locked by a
     writer. Writes nothing."""
-    usable = 0
+    usable, read_only = 0, []
     for path in sorted(p for p in root.state.rglob("*") if p.suffix in SUFFIXES and p.is_file()):
         name = path.relative_to(root.state.parent)
         holder = lock_holder(path)
@@ -345,10 +345,16 @@ def _databases(root: DataRoot) -> Iterator[Finding]:
                     f"{name}: the database is locked",
                     f"process {holder} is writing or is suspended: end it and try again",
                 )
-            elif not os.access(path, os.W_OK):
-                yield Finding("warning", f"{name} is read-only", f"chmod u+w {path}")
-            else:
+            elif os.access(path, os.W_OK):
                 usable += 1
+            else:
+                read_only.append(path)
+    if read_only:
+        yield Finding(
+            "warning",
+            f"{len(read_only)} databases are read-only, such as {read_only[0]}",
+            "give yourself the right to write to them",
+        )
     if usable:
         yield Finding(
             "ok",

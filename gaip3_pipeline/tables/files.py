@@ -11,11 +11,16 @@ from pathlib import Path
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of ``path`` that replaces ``path`` when the block ends without
-    an error. An ``OSError`` without a file, such as that of a full disk, is given ``path``.
+    an error. An ``OSError`` without a file, such as that of a full disk, or one that names the
+    temporary file is given ``path``.
 
     The temporary file has the suffix of ``path``, since some writers choose the format by it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+    except OSError as e:
+        e.filename = str(path)
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
