@@ -22,7 +22,7 @@ from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from dagster._serdes import ConfigurableClassData
 
-from gaip3_pipeline.dagster_home import is_local
+from gaip3_pipeline.dagster_home import ensure_dagster_home, is_local
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.tables.databases import sqlite_url
 
@@ -58,9 +58,9 @@ class _ReadOnlyEventLog(sqlite_event_log.SqliteEventLogStorage):
 @contextmanager
 def reading_instance(root: DataRoot) -> Iterator[dg.DagsterInstance]:
     """A Dagster instance with the history of ``root`` that writes nothing; without a store its
-    history is empty."""
+    history is empty. A storage that the user named in ``dagster.yaml`` is opened as it is."""
     if not is_local():
-        with DagsterInstance.get() as instance:
+        with DagsterInstance.from_config(str(ensure_dagster_home(root))) as instance:
             yield instance
         return
     if not (root.dagster_runs.exists() and root.dagster_events.exists()):

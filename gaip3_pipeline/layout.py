@@ -58,11 +58,10 @@ class DataRoot:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder holds anything of a data root: photographs, labels, settings or
-        state."""
-        return self.is_repository_data or any(
-            p.exists() for p in (self.originals, self.labels, self.settings_file, self.state)
-        )
+        """Whether the folder holds anything of a data root: photographs, labels, models, settings
+        or state."""
+        parts = (self.originals, self.labels, self.nvae.parent, self.settings_file, self.state)
+        return self.is_repository_data or any(part.exists() for part in parts)
 
     # state
     @property

@@ -130,9 +130,11 @@ class MlflowTracking(dg.ConfigurableResource):
             return found.experiment_id
 
     def end_dead_runs(self) -> int:
-        """Mark runs as KILLED that processes left RUNNING when they ended; returns their number."""
+        """Mark runs as KILLED that processes left RUNNING when they ended; returns their number.
+        Raises :class:`TrackingError` if the tracking server does not answer."""
         if not self.enabled:
             return 0
+        self.check()
         client = self.client()
         dead = [
             r
