@@ -238,17 +238,41 @@ def test_a_full_disk_is_named_by_the_path_of_the_file(tmp_path):
     code = """
 import resource, signal, sys
 from pathlib import Path
-from gaip3_pipeline.tables.files import write_bytes_atomically
+import h5py, numpy as np
+from PIL import Image
+from gaip3_pipeline.imaging.packing import pack
+from gaip3_pipeline.tables.files import writing
+numbers = np.random.default_rng(1).random(10**5)
+
+def weights(path):
+    with h5py.File(path, "w") as file:
+        file["kernel"] = numbers
+
+writers = {
+    "text": lambda path: path.write_bytes(bytes(10**6)),
+    "weights": weights,
+    "arrays": lambda path: np.savez(path.open("wb"), numbers=numbers),
+    "picture": lambda path: Image.effect_noise((900, 900), 50).save(path, "png"),
+}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+for name, write in writers.items():
+    path = Path(sys.argv[1]) / name
+    try:
+        with writing(path) as temporary:
+            write(temporary)
+    except OSError as e:
+        assert e.filename == str(path), e
+        assert e.strerror == "File too large", e
+        print(name)
 try:
-    write_bytes_atomically(Path(sys.argv[1]), bytes(10**6))
+    pack([0] * 99, Path(sys.argv[1]) / "packed.npy", 64, 64, load=lambda *_: np.zeros((64, 64, 3)))
 except OSError as e:
-    print(e.filename)
+    print(Path(e.filename).name)
 """
-    path = tmp_path / "samples.csv"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
     )
-    assert done.stdout.strip() == str(path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["text", "weights", "arrays", "picture", "packed.npy"]
     assert list(tmp_path.iterdir()) == []
