@@ -39,13 +39,13 @@ def local_path(uri: str) -> Path | None:
     return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
-def place_of(uri: str, recorded: str, artifacts: Path) -> Path:
+def place_of(uri: str, recorded: str, artifacts: Path | None) -> Path:
     """The folder that ``uri`` names, for an experiment with the artefact folder ``recorded`` whose
-    root now has it at ``artifacts``."""
+    root now has it at ``artifacts`` (None: the store is not a root's own)."""
     stored, before = local_path(uri), local_path(recorded)
     if stored is None:
         return Path(uri)
-    if before is not None and stored.is_relative_to(before):
+    if artifacts and before and stored.is_relative_to(before):
         here = artifacts / stored.relative_to(before)
         if here.exists():
             return here
@@ -78,11 +78,15 @@ def follow_root(database: Path, experiment: str, artifacts: Path) -> Followed | 
             prefixes[recorded.rsplit("/", depth)[0] if depth else recorded] = now.as_uri()
         store.execute("BEGIN IMMEDIATE")
         try:
+            if _recorded(store, experiment) != recorded:  # another process was faster
+                store.execute("ROLLBACK")
+                return None
             paths = sum(_rewrite(store, old, new) for old, new in prefixes.items())
             runs = _copy_runs(store, before, artifacts)
             store.execute("COMMIT")
         except BaseException:
-            store.execute("ROLLBACK")
+            if store.in_transaction:
+                store.execute("ROLLBACK")
             raise
     return Followed(place, now, paths, runs)
 

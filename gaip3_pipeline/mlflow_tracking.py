@@ -201,7 +201,9 @@ class MlflowTracking(dg.ConfigurableResource):
         ):
             version = entry.tags.get("gaip3.data_version", "")
             folder = place_of(
-                str(entry.source), str(experiment.artifact_location), Path(self.artifacts)
+                str(entry.source),
+                str(experiment.artifact_location),
+                Path(self.artifacts) if self.artifacts else None,
             )
             if not folder.is_dir():
                 continue
@@ -285,10 +287,10 @@ class TrainingRun:
         if not self._tracking.enabled:
             return self
         self._tracking.check()
-        moved = self._tracking.follow_root()
-        if moved:
-            print(moved, file=sys.stderr, flush=True)
         try:
+            moved = self._tracking.follow_root()
+            if moved:
+                print(moved, file=sys.stderr, flush=True)
             self._start()
         except Exception as e:
             file = sqlite_file(self._tracking.uri)
