@@ -18,6 +18,7 @@ from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
 from gaip3_pipeline.layout import (
     DATA,
     DEMO,
+    IMAGE_SETS,
     DataRoot,
     checkpoints,
     is_trained,
@@ -61,7 +62,7 @@ def command(
             raise click.ClickException(
                 f"{path} is {'no data root' if path.exists() else 'not there'}: check --root;"
                 " gaip3 demo, fetch or import-first-run fill a new root, or put photographs into"
-                f" {root.originals}"
+                f" {', '.join(s.original for s in IMAGE_SETS)} in {root.originals}"
             )
         os.environ.update(environment(root))
         try:
