@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ from gaip3_pipeline.environment import EnvironmentVariableError, check
 from gaip3_pipeline.layout import (
     DATA,
     DEMO,
+    IMAGE_SETS,
     DataRoot,
     checkpoints,
     is_trained,
     retouched_photographs,
 )
 from gaip3_pipeline.settings import SettingsError, load
+from gaip3_pipeline.tables.databases import DatabaseError, check_writable, explain
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.image_files import DuplicateStems
 from gaip3_pipeline.tables.problems import ContractError, at_most
@@ -93,21 +95,46 @@ def main() -> None:
     """From a folder of face photographs to a face generator with sliders."""
 
 
-def command(function: Callable[..., Any], default_root: Path | None = None) -> click.Command:
-    """A subcommand that works on a data root and reports the user's mistakes in one line."""
+def command(
+    function: Callable[..., Any], default_root: Path | None = None, begins: bool = False
+) -> click.Command:
+    """A subcommand that works on a data root and reports the user's mistakes in one line.
+
+    Only a command that ``begins`` accepts a folder that is no data root yet."""
 
     @wraps(function)
     def wrapped(path: Path, **options: Any) -> None:
         root = DataRoot(path)
+        if not _is_text(path):
+            raise click.ClickException(
+                f"--root {os.fsencode(path)!r} is not valid UTF-8: rename the folder"
+            )
+        if not begins and not root.exists:
+            raise click.ClickException(
+                f"{path} is {'no data root' if path.exists() else 'not there'}: check --root;"
+                " gaip3 demo, fetch or import-first-run fill a new root, or put photographs into"
+                f" {', '.join(s.original for s in IMAGE_SETS)} in {root.originals}"
+            )
         os.environ.update(environment(root))
         try:
             function(root=root, **options)
-        except (SettingsError, ContractError, DuplicateStems, EnvironmentVariableError) as e:
+        except (
+            SettingsError,
+            ContractError,
+            DuplicateStems,
+            DatabaseError,
+            EnvironmentVariableError,
+        ) as e:
             raise click.ClickException(str(e)) from e
         except KeyboardInterrupt as e:
             raise click.ClickException("interrupted; run the same command again to continue") from e
         except OSError as e:
             raise click.ClickException(f"{e.strerror or e}: {e.filename or ''}".rstrip(": ")) from e
+        except Exception as e:
+            line = explain(e, root.state)
+            if not line:
+                raise
+            raise click.ClickException(line) from e
 
     shown = "demo/" if default_root else "data/, or $GAIP3_ROOT"
     folder = click.Path(path_type=Path, file_okay=False, resolve_path=True)
@@ -142,7 +169,8 @@ def demo(root: DataRoot) -> None:
     click.echo(summary(root))
 
 
-command(demo, DEMO)
+command(demo, DEMO, begins=True)
+begins = partial(command, begins=True)
 
 
 @command
@@ -217,9 +245,14 @@ def train(root: DataRoot, model: str, resume: bool) -> None:
 )
 def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
     """Serve the label page, the studio, Dagster and MLflow on this machine."""
+    from gaip3_pipeline.definitions import tracking_of
     from gaip3_pipeline.web.servers import ServerError, serve
 
-    load(root)
+    settings = load(root)
+    check_writable(root.databases)
+    moved = tracking_of(root, settings).follow_root()
+    if moved:
+        click.echo(moved)
     ensure_dagster_home(root)
     try:
         serve(root, port, mlflow_port, label_port)
@@ -449,7 +482,7 @@ def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
     )
 
 
-@command
+@begins
 @click.argument(
     "folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
 )
@@ -487,7 +520,7 @@ def import_labels(
 
     store = LabelStore(root)
     read = [read_label_file(path, store.images, attribute) for path in files]
-    labels = {a: store.values(a) for found in read for a in found.values}
+    labels = {a: store.read(a) for found in read for a in found.values}
     for path, found in zip(files, read, strict=True):
         click.echo(f"{printable(str(path))} ({found.format})")
         for line in [*(found.summary(a, labels[a]) for a in found.values), *at_most(found.remarks)]:
@@ -535,7 +568,7 @@ def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, .
         click.echo(f"{out}: paste it into the project's settings under Labeling Interface, Code")
         return
     store = LabelStore(root)
-    found = {a: store.values(a) for a in attributes or ATTRIBUTES}
+    found = {a: store.read(a) for a in attributes or ATTRIBUTES}
     labels = {a: values for a, values in found.items() if values}
     if not labels or (attributes and len(labels) < len(found)):
         lacking = next(a for a, values in found.items() if not values)
@@ -613,7 +646,7 @@ def drop(
     click.echo(done if changed else "nothing changed")
 
 
-@command
+@begins
 def fetch(root: DataRoot) -> None:
     """Download the two public Kaggle data sets into the data root."""
     from gaip3_pipeline.setup.fetch import FetchError
@@ -625,7 +658,7 @@ def fetch(root: DataRoot) -> None:
         raise click.ClickException(str(e)) from e
 
 
-@command
+@begins
 def doctor(root: DataRoot) -> None:
     """List what this machine and the data root lack, and how to get it."""
     from gaip3_pipeline.setup.doctor import doctor as examine
@@ -650,7 +683,11 @@ def _refresh(
     starts a command in the background makes it ignore SIGINT."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    with _dagster(root) as (definitions, instance):
+    check_writable(root.databases)
+    ensure_dagster_home(root)
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance, _definitions(root) as definitions:
         from gaip3_pipeline.definitions import tracking_of
         from gaip3_pipeline.refresh.record import headlines
         from gaip3_pipeline.refresh.run import refresh as run
@@ -684,7 +721,9 @@ def _refresh(
 
 
 def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: bool) -> None:
-    with _dagster(root) as (definitions, instance):
+    from gaip3_pipeline.dagster_storage import reading_instance
+
+    with reading_instance(root) as instance, _definitions(root) as definitions:
         from gaip3_pipeline.refresh.plan import check_selection, describe, forecast, plan
         from gaip3_pipeline.refresh.run import observe_only
 
@@ -703,22 +742,25 @@ def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: 
         click.echo(json.dumps(content, ensure_ascii=False) if as_json else describe(planned))
 
 
-@contextmanager
-def _dagster(root: DataRoot) -> Iterator[tuple[Any, Any]]:
-    """The definitions and the Dagster instance of a root. A :class:`RefreshError` inside is
-    reported in one line."""
-    ensure_dagster_home(root)
-    import dagster as dg
+def _is_text(path: Path) -> bool:
+    """Whether the name is valid UTF-8, as URLs, JSON and YAML need it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
+
+@contextmanager
+def _definitions(root: DataRoot) -> Iterator[Any]:
+    """The definitions of a root. A :class:`RefreshError` inside is reported in one line."""
     from gaip3_pipeline.definitions import build_defs
     from gaip3_pipeline.refresh.plan import RefreshError
 
-    definitions = build_defs(root, load(root), in_process=True)
-    with dg.DagsterInstance.get() as instance:
-        try:
-            yield definitions, instance
-        except RefreshError as e:
-            raise click.ClickException(str(e)) from e
+    try:
+        yield build_defs(root, load(root), in_process=True)
+    except RefreshError as e:
+        raise click.ClickException(str(e)) from e
 
 
 if __name__ == "__main__":

@@ -37,6 +37,12 @@ def ensure_dagster_home(root: DataRoot) -> Path:
     return home
 
 
+def is_local() -> bool:
+    """Whether the repository's ``dagster.yaml`` keeps the history in the root's own SQLite files,
+    and not in a database that the user named there."""
+    return "gaip3_pipeline.dagster_storage" in DAGSTER_TEMPLATE.read_text(encoding="utf-8")
+
+
 def environment(root: DataRoot) -> dict[str, str]:
     """The variables that a process working on ``root`` needs in addition to its own environment."""
     return {

@@ -11,6 +11,7 @@ from gaip3_pipeline.layout import DATA, DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.sensors import materialize_stale_sensor, observe_sources_sensor
 from gaip3_pipeline.settings import Settings, load
+from gaip3_pipeline.tables.databases import sqlite_url
 from gaip3_pipeline.versions import RootResource
 
 
@@ -42,7 +43,7 @@ def build_defs(
 
 def tracking_of(root: DataRoot, settings: Settings) -> MlflowTracking:
     """MLflow with the store that the settings name, or the root's own store."""
-    uri = settings.tracking.uri or f"sqlite:///{root.mlflow_db.absolute()}"
+    uri = settings.tracking.uri or sqlite_url(root.mlflow_db.absolute())
     return MlflowTracking(
         enabled=settings.tracking.enabled,
         uri=uri,

@@ -5,6 +5,9 @@ A data root holds all the state of one data set, including its Dagster home and 
 ``ROOT/.gaip3/``. For the root ``data/`` these lie in the repository's ``.gaip3/``, which
 ``dagster.yaml`` names as well. Two roots therefore share no state."""
 
+import glob
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +75,13 @@ class DataRoot:
     def is_repository_data(self) -> bool:
         return self.path.resolve() == DATA.resolve()
 
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds anything of a data root: photographs, labels, models, settings
+        or state."""
+        parts = (self.originals, self.labels, self.nvae.parent, self.settings_file, self.state)
+        return self.is_repository_data or any(part.exists() for part in parts)
+
     # state
     @property
     def state(self) -> Path:
@@ -80,7 +90,45 @@ class DataRoot:
 
     @property
     def dagster_home(self) -> Path:
-        return self.state
+        """The folder of the ``dagster.yaml`` that names the folders in ``state``.
+
+        Dagster takes the path of that file for a glob pattern. If a folder has a ``*``, ``?`` or
+        ``[`` in its name, the file is therefore in the user's cache."""
+        path = str(self.state.absolute())
+        if glob.escape(path) == path:
+            return self.state
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+        return cache / "gaip3" / "dagster" / name
+
+    @property
+    def dagster_storage(self) -> Path:
+        return self.state / "dagster"
+
+    @property
+    def dagster_runs(self) -> Path:
+        """Dagster's database of runs."""
+        return self.dagster_storage / "history" / "runs.db"
+
+    @property
+    def dagster_events(self) -> Path:
+        """Dagster's database of assets; beside it there is one for each run."""
+        return self.dagster_storage / "history" / "runs" / "index.db"
+
+    @property
+    def dagster_schedules(self) -> Path:
+        return self.dagster_storage / "schedules" / "schedules.db"
+
+    @property
+    def databases(self) -> list[Path]:
+        """The databases that a refresh writes to."""
+        return [
+            self.dagster_runs,
+            self.dagster_events,
+            self.dagster_schedules,
+            self.mlflow_db,
+            self.hash_cache,
+        ]
 
     @property
     def mlflow_db(self) -> Path:
@@ -206,8 +254,12 @@ class DataRoot:
         return self.path / "manifests" / f"{asset}.journal"
 
     # tables
+    @property
+    def labels(self) -> Path:
+        return self.path / "labels"
+
     def hand_labels(self, attribute: str) -> Path:
-        return self.path / "labels" / f"train_output_{attribute}.csv"
+        return self.labels / f"train_output_{attribute}.csv"
 
     def label_review(self, attribute: str) -> Path:
         """The review of an attribute's labels: which are probably wrong, and which images to label

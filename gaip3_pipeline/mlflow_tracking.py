@@ -10,16 +10,20 @@ import math
 import os
 import socket
 import subprocess
+import sys
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import unquote, urlsplit
 
 import dagster as dg
 
 from gaip3_pipeline.layout import REPOSITORY
+from gaip3_pipeline.mlflow_paths import Followed, follow_root, place_of
+from gaip3_pipeline.tables.databases import DatabaseError, explain, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +32,12 @@ EXPERIMENT = "gaip3"
 DIGEST_LENGTH = 32  # MLflow takes at most 36 characters
 OWN_VARIABLES = ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION")
 CANDIDATE, CHAMPION = "candidate", "champion"
+ANSWER_SECONDS = 6  # for a connection and for an answer of a tracking server
+RETRY_SECONDS = 60  # between two attempts to deliver what a server did not take
+
+
+class TrackingError(DatabaseError):
+    """MLflow cannot be used; the message is one line with its address and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +69,51 @@ class MlflowTracking(dg.ConfigurableResource):
                 del os.environ[name]
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        # MLflow's default of 7 retries is silent for 4 minutes
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         from mlflow import MlflowClient
 
         # MLflow logs each database migration
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        file = sqlite_file(self.uri)
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def answers(self) -> bool:
+        """Whether the tracking server answers within seconds; True for a store without a server."""
+        if not self.enabled or not self.uri.startswith(("http://", "https://")):
+            return True
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking._tracking_service.utils import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        try:
+            answer = http_request(
+                get_default_host_creds(self.uri),
+                "/health",
+                "GET",
+                timeout=ANSWER_SECONDS,
+                max_retries=0,
+                raise_on_status=False,
+            )
+        except MlflowException:
+            return False
+        return answer.status_code not in (502, 503, 504)  # of a proxy in front of the server
+
+    def check(self) -> None:
+        """Raises :class:`TrackingError` if the tracking server does not answer."""
+        if not self.answers():
+            raise TrackingError(
+                f"the MLflow server {self.uri} does not answer: start it, or change uri or set"
+                " enabled = false under [tracking] in gaip3.toml"
+            )
+
+    def follow_root(self) -> Followed | None:
+        """Lead the paths in the root's own store to where the root is now, if it was moved or
+        copied. A store that the user named is left alone."""
+        file = sqlite_file(self.uri) if self.enabled and self.artifacts else None
+        return follow_root(file, EXPERIMENT, Path(self.artifacts)) if file else None
 
     def experiment(self, client: "MlflowClient") -> str:
         """The id of the pipeline's experiment, which is created on first use."""
@@ -86,9 +134,11 @@ class MlflowTracking(dg.ConfigurableResource):
             return found.experiment_id
 
     def end_dead_runs(self) -> int:
-        """Mark runs as KILLED that processes left RUNNING when they ended; returns their number."""
+        """Mark runs as KILLED that processes left RUNNING when they ended; returns their number.
+        Raises :class:`TrackingError` if the tracking server does not answer."""
         if not self.enabled:
             return 0
+        self.check()
         client = self.client()
         dead = [
             r
@@ -106,17 +156,28 @@ class MlflowTracking(dg.ConfigurableResource):
         the content hash ``version``."""
         if not self.enabled:
             return False
-        client = self.client()
-        found = [
-            m
-            for m in client.search_model_versions(f"name = '{asset}'")
-            if m.tags.get("gaip3.data_version") == version
-        ]
-        if not found:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.check()
+            client = self.client()
+            found = [
+                m
+                for m in client.search_model_versions(f"name = '{asset}'")
+                if m.tags.get("gaip3.data_version") == version
+            ]
+            if not found:
+                return False
+            client.set_registered_model_alias(
+                asset, CHAMPION, max(found, key=lambda m: int(m.version)).version
+            )
+        except (MlflowException, TrackingError):
+            print(
+                f"{asset}: {self.store} fails; it does not show that this model passed its check",
+                file=sys.stderr,
+                flush=True,
+            )
             return False
-        client.set_registered_model_alias(
-            asset, CHAMPION, max(found, key=lambda m: int(m.version)).version
-        )
         return True
 
     def versions(self, asset: str, measured_by: str) -> list[ModelVersion]:
@@ -125,13 +186,14 @@ class MlflowTracking(dg.ConfigurableResource):
 
         Their metrics are those of their training and of the last run of the asset ``measured_by``
         that measured these weights."""
-        if not self.enabled or (
-            self.uri.startswith("sqlite:///")
-            and not Path(self.uri.removeprefix("sqlite:///")).exists()
-        ):
+        file = sqlite_file(self.uri)
+        if not self.enabled or (file and not file.exists()):
             return []
+        self.check()
         client = self.client()
-        experiment = self.experiment(client)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return []
         aliases = (
             client.get_registered_model(asset).aliases
             if client.search_registered_models(f"name = '{asset}'")
@@ -141,12 +203,16 @@ class MlflowTracking(dg.ConfigurableResource):
         for entry in sorted(
             client.search_model_versions(f"name = '{asset}'"), key=lambda m: -int(m.version)
         ):
-            source, version = urlsplit(str(entry.source)), entry.tags.get("gaip3.data_version", "")
-            folder = Path(unquote(source.path) if source.scheme == "file" else str(entry.source))
+            version = entry.tags.get("gaip3.data_version", "")
+            folder = place_of(
+                str(entry.source),
+                str(experiment.artifact_location),
+                Path(self.artifacts) if self.artifacts else None,
+            )
             if not folder.is_dir():
                 continue
             measured = client.search_runs(
-                [experiment],
+                [experiment.experiment_id],
                 f"tags.`gaip3.asset` = '{measured_by}' and tags.`gaip3.input.{asset}` ="
                 f" '{version}'",
                 max_results=1,
@@ -170,6 +236,12 @@ class MlflowTracking(dg.ConfigurableResource):
             )
         return found
 
+    @property
+    def store(self) -> str:
+        """The store in messages."""
+        file = sqlite_file(self.uri)
+        return f"MLflow's database {file}" if file else f"the MLflow server {self.uri}"
+
     def url(self, experiment_id: str, run_id: str) -> str:
         """The page of a run in the MLflow UI."""
         return f"{self.link}/#/experiments/{experiment_id}/runs/{run_id}"
@@ -181,7 +253,11 @@ class TrainingRun:
 
     ``parent_id`` is the id of the parent run; if it is None, a parent run is created and
     ``on_parent`` is called with its id. If an earlier run with the same fingerprint failed or was
-    killed, it is continued, as the training itself continues from its checkpoint."""
+    killed, it is continued, as the training itself continues from its checkpoint.
+
+    Raises :class:`TrackingError` at the beginning if MLflow cannot be used. A store that fails
+    later does not stop the training: what it did not take is kept and delivered when it answers
+    again, and a line at the end says what is missing from it."""
 
     def __init__(
         self,
@@ -206,12 +282,29 @@ class TrainingRun:
         self._fingerprint = fingerprint
         self._parameters = parameters
         self._client: Any = None
+        self._unsent: deque[tuple[str, Callable[[], Any]]] = deque()
+        self._next_try = 0.0
         self.run_id = ""
         self.url = ""
 
     def __enter__(self) -> "TrainingRun":
         if not self._tracking.enabled:
             return self
+        self._tracking.check()
+        try:
+            moved = self._tracking.follow_root()
+            if moved:
+                print(moved, file=sys.stderr, flush=True)
+            self._start()
+        except Exception as e:
+            file = sqlite_file(self._tracking.uri)
+            line = explain(e, file) if file else None
+            if line:
+                raise TrackingError(line) from e
+            raise
+        return self
+
+    def _start(self) -> None:
         self._client = client = self._tracking.client()
         experiment = self._tracking.experiment(client)
         if self._parent_id is None:
@@ -250,7 +343,6 @@ class TrainingRun:
             self.run_id = client.create_run(experiment, run_name=self._asset, tags=tags).info.run_id
             self._log_parameters_and_inputs()
         self.url = self._tracking.url(experiment, self.run_id)
-        return self
 
     def __exit__(
         self,
@@ -269,24 +361,32 @@ class TrainingRun:
                 and kind.__name__ != "DagsterExecutionInterruptedError"
                 else "KILLED"
             )
-            self._client.set_tag(self.run_id, "gaip3.error", f"{kind.__name__}: {error}"[:500])
-        self._client.set_terminated(self.run_id, status=status)
+            self.tag("gaip3.error", f"{kind.__name__}: {error}"[:500])
         # The parent run is closed with each child and reopened by the next: no process runs after
         # the last child that could close it.
-        self._client.set_terminated(self._parent_id, status=status)
+        for run_id in (self.run_id, self._parent_id):
+            self._send("its status", self._client.set_terminated, run_id, status)
+        self._deliver(last=True)
+        if self._unsent:
+            counts = Counter(what for what, _ in self._unsent)
+            missing = ", ".join(f"{n} × {what}" if n > 1 else what for what, n in counts.items())
+            print(
+                f"{self._asset}: {self._tracking.store} failed and lacks {missing}; the files of"
+                " the root are complete",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Log the metrics of an epoch. Values that are not finite are left out, since MLflow's
         store rejects them."""
         if not self._client:
             return
-        import time
-
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         metrics = [Metric(k, float(v), now, step) for k, v in figures.items() if math.isfinite(v)]
-        self._client.log_batch(self.run_id, metrics=metrics)
+        self._send("metrics", self._client.log_batch, self.run_id, metrics)
 
     def result(self, figures: Mapping[str, float]) -> None:
         """Log final metrics as ``final/…``: a section of their own on the run's page, separate from
@@ -296,7 +396,7 @@ class TrainingRun:
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file with the run."""
         if self._client:
-            self._client.log_artifact(self.run_id, str(path), folder)
+            self._send(path.name, self._client.log_artifact, self.run_id, str(path), folder)
 
     def picture(self, name: str, jpeg: bytes) -> None:
         """Store a JPEG with the run."""
@@ -305,7 +405,10 @@ class TrainingRun:
     def image(self, name: str, step: int, picture: Any) -> None:
         """Log ``picture (H, W, 3) uint8`` of an epoch, under ``images/`` of the run's artefacts."""
         if self._client:
-            self._client.log_image(self.run_id, picture, key=name, step=step)
+            self._send(
+                "pictures",
+                lambda: self._client.log_image(self.run_id, picture, key=name, step=step),
+            )
 
     def text(self, name: str, text: str) -> None:
         """Store a text with the run, such as a CSV."""
@@ -314,7 +417,7 @@ class TrainingRun:
     def tag(self, name: str, value: str) -> None:
         """Set a tag of the run."""
         if self._client:
-            self._client.set_tag(self.run_id, name, value)
+            self._send("tags", self._client.set_tag, self.run_id, name, value)
 
     def register(self, folder: Path, version: str) -> None:
         """Register the model in ``folder`` under the asset's name, with the alias ``candidate``.
@@ -323,12 +426,15 @@ class TrainingRun:
         version."""
         if not self._client:
             return
-        from mlflow.exceptions import MlflowException
-
         files = [file for kind in ("*.weights.h5", "*.json", "*.npz") for file in folder.glob(kind)]
         for file in files:
-            self._client.log_artifact(self.run_id, str(file), "model")
-        self._client.set_tag(self.run_id, "gaip3.data_version", version)
+            self.artifact(file, "model")
+        self.tag("gaip3.data_version", version)
+        self._send("the registered model", self._register, version)
+
+    def _register(self, version: str) -> None:
+        from mlflow.exceptions import MlflowException
+
         try:
             self._client.create_registered_model(self._asset)
         except MlflowException as e:
@@ -341,14 +447,47 @@ class TrainingRun:
         self._client.set_registered_model_alias(self._asset, CANDIDATE, registered.version)
 
     def _bytes(self, name: str, data: bytes) -> None:
-        if not self._client:
-            return
+        if self._client:
+            self._send(name, self._log_bytes, name, data)
+
+    def _log_bytes(self, name: str, data: bytes) -> None:
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             path.write_bytes(data)
             self._client.log_artifact(self.run_id, str(path))
+
+    def _send(self, what: str, call: Callable[..., Any], *arguments: Any) -> None:
+        """Call MLflow, after what is still to be delivered; ``what`` names it in messages."""
+        self._unsent.append((what, lambda: call(*arguments)))
+        self._deliver()
+
+    def _deliver(self, last: bool = False) -> None:
+        """Deliver what is unsent, in order. After a failure there is no further attempt for a
+        minute, so that a training does not wait for a server that is down."""
+        from mlflow.exceptions import MlflowException
+
+        if time.monotonic() < self._next_try and not last:
+            return
+        while self._unsent:
+            try:
+                self._tracking.check()
+                self._unsent[0][1]()
+            except (MlflowException, TrackingError, OSError) as e:
+                if getattr(e, "error_code", "") == "INVALID_PARAMETER_VALUE":
+                    raise  # an error of this program; a later attempt cannot succeed
+                if not self._next_try:
+                    print(
+                        f"{self._asset}: {self._tracking.store} fails; the training goes on and"
+                        " delivers its figures later",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                self._next_try = time.monotonic() + RETRY_SECONDS
+                return
+            self._unsent.popleft()
+        self._next_try = 0.0
 
     def _left_behind(self, experiment: str) -> Any:
         found = self._client.search_runs(

@@ -107,6 +107,7 @@ def test_a_slider_outside_the_supported_range_is_named_and_drawn_as_the_nearest_
 
 
 def test_generate_without_a_generator_names_the_command_to_run(gaip3, tmp_path):
+    (tmp_path / "original").mkdir()
     done = gaip3("generate", "--root", tmp_path, "--out", tmp_path / "g.png")
     assert done.exit_code != 0
     assert "there is no generator" in done.output

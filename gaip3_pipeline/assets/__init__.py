@@ -48,11 +48,13 @@ def build(settings: Settings) -> list:
 
 
 def observe_sources(
-    instance: dg.DagsterInstance, root: DataRoot, verify: bool = False
+    instance: dg.DagsterInstance, root: DataRoot, verify: bool = False, remember: bool = True
 ) -> dict[str, AssetResult]:
     """The present content hash of every source: the original folders, the hand-label CSVs and
-    the list of dropped pictures. Writes nothing to ``instance``."""
-    folders = {f"original_{s.id}": originals.observe(root, s, verify) for s in IMAGE_SETS}
+    the list of dropped pictures.
+
+    Writes nothing to ``instance``, and without ``remember`` nothing at all."""
+    folders = {f"original_{s.id}": originals.observe(root, s, verify, remember) for s in IMAGE_SETS}
     hand_labels = {
         name: labels.observe(root, a, last_seen(instance, name))
         for a in ATTRIBUTES

@@ -13,12 +13,14 @@ DESCRIPTIONS = {
 }
 
 
-def observe(root: DataRoot, image_set: ImageSet, verify: bool = False) -> AssetResult:
+def observe(
+    root: DataRoot, image_set: ImageSet, verify: bool = False, remember: bool = True
+) -> AssetResult:
     """The content hash of an original folder; files are hashed again only if size, time or inode
-    changed (or ``verify``)."""
+    changed (or ``verify``). With ``remember`` new hashes are written to the cache."""
     from gaip3_pipeline.tables.hashing import folder_version
 
-    found = folder_version(root.original(image_set), root.hash_cache, verify)
+    found = folder_version(root.original(image_set), root.hash_cache, verify, remember)
     return AssetResult(
         found.hash,
         {

@@ -1,6 +1,7 @@
 """Pictures as arrays: packed into one ``.npy`` file that trainings read memory-mapped, or streamed
 in batches for scoring."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,9 @@ def pack(
         packed = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.uint8, shape=(len(paths), height, width, 3)
         )
+        # a write into a mapped file that does not fit on the disk would kill the process
+        with temporary.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         at = 0
         for batch in load_images(paths, height, width, progress=progress, load=load):
             packed[at : at + len(batch)] = batch

@@ -8,11 +8,13 @@ rebuilt."""
 
 import fcntl
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -30,6 +32,7 @@ from gaip3_pipeline.refresh.plan import (
     plan,
 )
 from gaip3_pipeline.refresh.record import Record, recording
+from gaip3_pipeline.tables.databases import explain
 from gaip3_pipeline.versions import RUN_METADATA, latest_materialization, observation_if_changed
 
 REFRESH_TAG = "gaip3/refresh_id"
@@ -41,6 +44,8 @@ UNFINISHED = [
     dg.DagsterRunStatus.CANCELING,
     dg.DagsterRunStatus.NOT_STARTED,
 ]
+
+_ERRNO = re.compile(r"^\[Errno \d+\] (.+?): (?:'.+' -> )?'(.+)'$")  # OSError's text
 
 Say = Callable[[str], None]
 
@@ -80,6 +85,9 @@ def refresh(
     chosen = list(select) if select is not None else None
     check_selection(definitions, chosen)
     with _only_one(root):
+        moved = tracking.follow_root()
+        if moved:
+            say(str(moved))
         end_dead_runs(instance, tracking)
         observed = observe(instance, root, verify)
         outcome = Outcome(uuid.uuid4().hex[:12])
@@ -88,6 +96,7 @@ def refresh(
         say(describe(planned))
         if not todo:
             return outcome
+        tracking.check()
         with (
             recording(root, outcome.refresh_id, planned) as record,
             watched_by(record.progress),
@@ -108,7 +117,9 @@ def refresh(
                 run_id = str(uuid.uuid4())
                 record.run_started(run_id, [p.name for p in todo])
                 given = {name: (config or {}).get(name, {}) for name in layer}
-                _materialize(definitions, instance, given, run_id, outcome, record, say=say)
+                _materialize(
+                    definitions, instance, given, run_id, outcome, record, say=say, place=root.state
+                )
                 done |= set(layer)
                 todo = plan(
                     definitions, instance, observed, chosen, set(again) - done, settled=done
@@ -132,8 +143,9 @@ def observe(instance: dg.DagsterInstance, root: DataRoot, verify: bool = False) 
 def observe_only(
     instance: dg.DagsterInstance, root: DataRoot, verify: bool = False
 ) -> dict[str, str]:
-    """The present content hash by source name; writes nothing to Dagster."""
-    return {name: made.version for name, made in observe_sources(instance, root, verify).items()}
+    """The present content hash by source name; writes nothing."""
+    found = observe_sources(instance, root, verify, remember=False)
+    return {name: made.version for name, made in found.items()}
 
 
 def end_dead_runs(instance: dg.DagsterInstance, tracking: MlflowTracking) -> int:
@@ -192,6 +204,7 @@ def _materialize(
     record: Record,
     *,
     say: Say,
+    place: Path,
 ) -> None:
     names = list(config)
     job = definitions.resolve_implicit_global_asset_job_def()
@@ -218,7 +231,7 @@ def _materialize(
     between = [e.job_failure_data.error for e in result.all_events if e.is_job_failure]
     if {*map(_cause, failed), *(error.cls_name for error in between if error)} & INTERRUPTIONS:
         raise KeyboardInterrupt
-    problems = [_failure(e) for e in failed if _cause(e) != "DagsterAssetCheckFailedError"]
+    problems = [_failure(e, place) for e in failed if _cause(e) != "DagsterAssetCheckFailedError"]
     stopped = len(problems) < len(failed)
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed:
@@ -271,7 +284,8 @@ def _cause(event: dg.DagsterEvent) -> str:
     return (error.cls_name or "") if error else ""
 
 
-def _failure(event: dg.DagsterEvent) -> str:
+def _failure(event: dg.DagsterEvent, place: Path) -> str:
+    """The reason of a failed step; ``place`` is the folder of the databases."""
     error = event.step_failure_data.error
     while error and error.cause and error.cls_name == "DagsterExecutionStepExecutionError":
         error = error.cause
@@ -283,7 +297,9 @@ def _failure(event: dg.DagsterEvent) -> str:
     # Dagster puts the class before the message; the message of an error of ours is enough.
     prefix, _, message = error.message.strip().partition(": ")
     ours = prefix.endswith(error.cls_name or "") and message
-    return f"{event.step_key}: {message if ours else error.message.strip()}"
+    reason = explain(error.message, place) or (message if ours else error.message.strip())
+    reason = _ERRNO.sub(r"\1: \2", reason)
+    return f"{event.step_key}: {reason}"
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from gaip3_pipeline.layout import (
 )
 from gaip3_pipeline.setup import fetch
 from gaip3_pipeline.tables.contracts import read_labels
+from gaip3_pipeline.tables.databases import SUFFIXES, lock_holder, read_only_uri
 from gaip3_pipeline.tables.image_files import usable_images
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.servers import port_is_free
@@ -402,25 +403,16 @@ def _leftovers(root: DataRoot) -> Iterator[Finding]:
 
 def _databases(root: DataRoot) -> Iterator[Finding]:
     """Whether the databases of Dagster, MLflow and the hash cache are intact and not locked by a
-    writer."""
-    usable = 0
-    for path in sorted(
-        p for p in root.state.rglob("*") if p.suffix in (".db", ".sqlite") and p.is_file()
-    ):
+    writer. Writes nothing."""
+    usable, read_only = 0, []
+    for path in sorted(p for p in root.state.rglob("*") if p.suffix in SUFFIXES and p.is_file()):
         name = path.relative_to(root.state.parent)
+        holder = lock_holder(path)
         try:
-            with closing(
-                sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=2)
-            ) as store:
-                store.execute("BEGIN IMMEDIATE")
+            with closing(sqlite3.connect(read_only_uri(path), uri=True, timeout=2)) as store:
                 store.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                store.rollback()
         except sqlite3.OperationalError as error:
-            yield Finding(
-                "warning",
-                f"{name}: {error}",
-                "another process is writing or is suspended: find it with ps, end it and try again",
-            )
+            yield Finding("warning", f"{name}: {error}", f"see that {path} can be read")
         except sqlite3.DatabaseError as error:
             yield Finding(
                 "missing",
@@ -428,7 +420,22 @@ def _databases(root: DataRoot) -> Iterator[Finding]:
                 f"restore it from a backup, or move it away and start a new history: {path}",
             )
         else:
-            usable += 1
+            if holder is not None:
+                yield Finding(
+                    "warning",
+                    f"{name}: the database is locked",
+                    f"process {holder} is writing or is suspended: end it and try again",
+                )
+            elif os.access(path, os.W_OK):
+                usable += 1
+            else:
+                read_only.append(path)
+    if read_only:
+        yield Finding(
+            "warning",
+            f"{len(read_only)} databases are read-only, such as {read_only[0]}",
+            "give yourself the right to write to them",
+        )
     if usable:
         yield Finding(
             "ok",

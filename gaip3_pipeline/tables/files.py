@@ -1,7 +1,9 @@
 """Files that appear complete or not at all: each is written to a temporary file in the same folder,
 flushed to disk, then renamed."""
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +15,13 @@ def writing(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of ``path`` that replaces ``path`` when the block ends without
     an error.
 
-    The temporary file has the suffix of ``path``, since some writers choose the format by it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+    The temporary file has the suffix of ``path``, since some writers choose the format by it. An
+    ``OSError`` names ``path``, also that of a library that reports a full disk in its own words."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, str(path)) from e
     os.close(handle)
     temporary = Path(name)
     try:
@@ -24,9 +30,22 @@ def writing(path: Path) -> Iterator[Path]:
             os.fsync(f.fileno())
         temporary.chmod(0o666 & ~_UMASK)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as e:
+        full = isinstance(e, Exception) and _is_full(e, path.parent)
         temporary.unlink(missing_ok=True)
+        if full:
+            raise OSError(full, os.strerror(full), str(path)) from e
         raise
+
+
+def _is_full(error: Exception, folder: Path) -> int:
+    """The error number if ``error`` means that a write did not fit on the disk; 0 otherwise."""
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        # HDF5 and Arrow quote the system's text, NumPy says how much it did not write
+        if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+            return number
+    short = isinstance(error, OSError) and error.errno is None
+    return errno.ENOSPC if short and not shutil.disk_usage(folder).free else 0
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:

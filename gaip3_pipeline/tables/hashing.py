@@ -48,21 +48,26 @@ def content_version(files: Iterable[tuple[str, int, str]]) -> str:
     return digest.hexdigest()
 
 
-def folder_version(folder: Path, cache: Path, verify: bool = False) -> FolderVersion:
+def folder_version(
+    folder: Path, cache: Path, verify: bool = False, remember: bool = True
+) -> FolderVersion:
     """The version of the picture files below ``folder``: sha256 over sorted (relative path, size,
     sha256).
 
     A file is read again only if its size, mtime_ns or inode differs from those in the SQLite file
-    ``cache``, or with ``verify``. Several processes may share the cache. A missing folder has the
-    version of an empty one. A file that cannot be read counts with the hash ``unreadable``."""
+    ``cache``, or with ``verify``. New hashes are written to ``cache``, unless ``remember`` is
+    False. Several processes may share the cache. It names files relative to its own folder, so that
+    it stays valid when both are moved. A missing folder has the version of an empty one. A file
+    that cannot be read counts with the hash ``unreadable``."""
     folder = folder.absolute()
+    below = os.fsencode(os.path.relpath(folder, cache.absolute().parent)) + b"/"
     paths = image_paths(folder)
     beginning = len(str(folder)) + 1
-    known = {} if verify else _remembered(cache, folder)
+    known = {} if verify else _remembered(cache, below)
     entries: list[tuple[str, int, str]] = []
     unknown: list[tuple[str, bytes, _KEY]] = []
     for path in paths:
-        name = os.fsencode(path)
+        name = below + os.fsencode(path[beginning:])
         try:
             stat = os.stat(path)
         except OSError:
@@ -78,14 +83,15 @@ def folder_version(folder: Path, cache: Path, verify: bool = False) -> FolderVer
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for batch in iter(lambda: list(islice(todo, _BATCH)), []):
             hashes = list(pool.map(_readable_sha256, (path for path, _, _ in batch)))
-            _remember(
-                cache,
-                (
-                    (name, *key, sha)
-                    for (_, name, key), sha in zip(batch, hashes, strict=True)
-                    if sha != "unreadable"
-                ),
-            )
+            if remember:
+                _remember(
+                    cache,
+                    (
+                        (name, *key, sha)
+                        for (_, name, key), sha in zip(batch, hashes, strict=True)
+                        if sha != "unreadable"
+                    ),
+                )
             entries += [
                 (path[beginning:], key[0], sha)
                 for (path, _, key), sha in zip(batch, hashes, strict=True)
@@ -126,16 +132,24 @@ def _open(cache: Path) -> sqlite3.Connection:
     raise AssertionError
 
 
-def _remembered(cache: Path, folder: Path) -> dict[bytes, tuple[_KEY, str]]:
+def _remembered(cache: Path, below: bytes) -> dict[bytes, tuple[_KEY, str]]:
+    """The hashes of the names that begin with ``below``. Writes nothing; of a cache that cannot be
+    read, nothing is known."""
     if not cache.exists():
         return {}
-    below = os.fsencode(folder) + b"/"
-    with closing(_open(cache)) as connection:
-        rows = connection.execute(
-            "SELECT path, size, mtime_ns, inode, sha256 FROM files WHERE path >= ? AND path < ?",
-            (below, below[:-1] + b"0"),
-        )
-        return {path: ((size, mtime_ns, inode), sha) for path, size, mtime_ns, inode, sha in rows}
+    try:
+        uri = f"{cache.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=60)) as connection:
+            rows = connection.execute(
+                "SELECT path, size, mtime_ns, inode, sha256 FROM files WHERE path >= ? AND path"
+                " < ?",
+                (below, below[:-1] + b"0"),
+            )
+            return {
+                path: ((size, mtime_ns, inode), sha) for path, size, mtime_ns, inode, sha in rows
+            }
+    except sqlite3.Error:
+        return {}
 
 
 def _remember(cache: Path, rows: Iterator[tuple[bytes, int, int, int, str]]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gaip3_pipeline.layout import DataRoot, weights_file
-from gaip3_pipeline.mlflow_tracking import ModelVersion
+from gaip3_pipeline.mlflow_tracking import ModelVersion, TrackingError
 from gaip3_pipeline.models.storage import detail_version, load_config
 from gaip3_pipeline.sampling.recipe import Pair, RecipeError
 from gaip3_pipeline.tables.hashing import weights_version
@@ -93,13 +93,16 @@ class Generators:
 
     def registered(self) -> list[ModelVersion]:
         """The registered generators, newest first; :meth:`find` then knows them and their detail
-        networks."""
+        networks. Raises :class:`RecipeError` if the tracking server does not answer."""
         from gaip3_pipeline.definitions import tracking_of
         from gaip3_pipeline.settings import load
 
         tracking = tracking_of(self._root, load(self._root))
-        generators = tracking.versions(MODEL, MEASURED_BY)
-        details = [v for v in tracking.versions(DETAIL, MEASURED_BY) if v.folder.is_dir()]
+        try:
+            generators = tracking.versions(MODEL, MEASURED_BY)
+            details = tracking.versions(DETAIL, MEASURED_BY)
+        except TrackingError as e:
+            raise RecipeError(str(e)) from e
         self._models = {v.data_version: v.folder for v in generators}
         self._details = {
             v.data_version: (v.folder, load_config(v.folder)["generator"]) for v in details

@@ -32,6 +32,7 @@ from typing import Any
 from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
 from gaip3_pipeline.layout import REPOSITORY, DataRoot, servers_files
 from gaip3_pipeline.mlflow_tracking import for_own_store
+from gaip3_pipeline.tables.databases import sqlite_url
 
 HOST = "127.0.0.1"
 DEFINITIONS = "gaip3_pipeline.definitions"
@@ -195,7 +196,7 @@ def _commands(
     return {
         "mlflow": [
             *(python, "-m", "mlflow", "server", "--host", HOST, "--port", str(ports["mlflow"])),
-            *("--workers", "1", "--backend-store-uri", f"sqlite:///{root.mlflow_db.absolute()}"),
+            *("--workers", "1", "--backend-store-uri", sqlite_url(root.mlflow_db.absolute())),
             *("--artifacts-destination", str(root.mlflow_artifacts.absolute())),
         ],
         "code": [

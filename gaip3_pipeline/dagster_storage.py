@@ -1,0 +1,84 @@
+"""Dagster's SQLite storage of a data root, for every legal folder name, and an instance that only
+reads it.
+
+Dagster pastes the path of a database into a URL without escaping it, so that ``%``, ``?`` and ``;``
+in the name of a folder change their meaning."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.instance import DagsterInstance, InstanceType
+from dagster._core.launcher.sync_in_memory_run_launcher import SyncInMemoryRunLauncher
+from dagster._core.run_coordinator import DefaultRunCoordinator
+from dagster._core.storage import sqlite_storage
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from dagster._core.storage.root import TemporaryLocalArtifactStorage
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+from dagster._serdes import ConfigurableClassData
+
+from gaip3_pipeline.dagster_home import ensure_dagster_home, is_local
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.tables.databases import sqlite_url
+
+
+def _database(base_dir: str, name: str) -> Path:
+    return Path(os.path.abspath(base_dir), f"{name}.db")
+
+
+def _url(base_dir: str, db_name: str) -> str:
+    return sqlite_url(_database(base_dir, db_name))
+
+
+# Each of these modules has imported Dagster's function by name.
+for _module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+    vars(_module)["create_db_conn_string"] = _url
+
+
+class RootStorage(sqlite_storage.DagsterSqliteStorage):
+    """Dagster's SQLite storage with escaped URLs; ``dagster.yaml`` names it."""
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> "RootStorage":
+        return cls.from_local(inst_data=inst_data, **config_value)
+
+
+class _ReadOnlyEventLog(sqlite_event_log.SqliteEventLogStorage):
+    def conn_string_for_shard(self, shard_name: str) -> str:
+        return sqlite_url(_database(self._base_dir, shard_name), read_only=True)
+
+
+@contextmanager
+def reading_instance(root: DataRoot) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance with the history of ``root`` that writes nothing; without a store its
+    history is empty. A storage that the user named in ``dagster.yaml`` is opened as it is."""
+    if not is_local():
+        with DagsterInstance.from_config(str(ensure_dagster_home(root))) as instance:
+            yield instance
+        return
+    if not (root.dagster_runs.exists() and root.dagster_events.exists()):
+        with DagsterInstance.ephemeral() as instance:
+            yield instance
+        return
+    parts: dict[str, Any] = {
+        "run_storage": sqlite_run_storage.SqliteRunStorage(
+            sqlite_url(root.dagster_runs, read_only=True)
+        ),
+        "event_storage": _ReadOnlyEventLog(str(root.dagster_events.parent)),
+    }
+    with DagsterInstance(
+        instance_type=InstanceType.EPHEMERAL,
+        local_artifact_storage=TemporaryLocalArtifactStorage(),
+        compute_log_manager=NoOpComputeLogManager(),
+        run_coordinator=DefaultRunCoordinator(),
+        run_launcher=SyncInMemoryRunLauncher(),
+        **parts,
+    ) as instance:
+        yield instance
