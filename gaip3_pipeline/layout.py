@@ -20,7 +20,18 @@ DETAIL_START = PACKAGE / "models" / "detail_start.npz"
 LANDMARK_NETWORKS = PACKAGE / "features" / "mediapipe"
 PAGE = PACKAGE / "web" / "page"
 INDEX = PAGE / "index.html"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".avif",
+)
 
 
 @dataclass(frozen=True)

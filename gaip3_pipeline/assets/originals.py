@@ -24,6 +24,7 @@ def observe(root: DataRoot, image_set: ImageSet, verify: bool = False) -> AssetR
         {
             "files": found.files,
             "bytes": found.bytes,
+            "other_files": found.others,
             "folder": root.relative(root.original(image_set)),
         },
     )

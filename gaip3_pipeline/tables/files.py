@@ -3,7 +3,7 @@ flushed to disk, then renamed."""
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,9 @@ def writing(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of ``path`` that replaces ``path`` when the block ends without
     an error.
 
-    The temporary file has the suffix of ``path``, since some writers choose the format by it."""
+    The temporary file has the suffix of ``path``, since some writers choose the format by it.
+    Raises IsADirectoryError, before the block, if ``path`` is a folder."""
+    refuse_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
     os.close(handle)
@@ -27,6 +29,19 @@ def writing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise IsADirectoryError if there is a folder where the file ``path`` belongs."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder in the place of a file: move it away")
+
+
+def foreign_entries(folder: Path, own: Iterable[str]) -> list[str]:
+    """The names of what is in ``folder`` beside the files ``own``, sorted. Bytes that are not UTF-8
+    are written as ``\\xNN``."""
+    names = set(os.listdir(folder)) - set(own)
+    return sorted(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
