@@ -17,11 +17,13 @@ from gaip3_pipeline.tables.contracts import (
     read_all_input_values,
     read_input_uncertainty,
     read_labels,
+    stem,
 )
 from gaip3_pipeline.tables.duplicates import read_group_table, twins
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically, writing
 from gaip3_pipeline.tables.label_changes import changes_since
 from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_manifest
+from gaip3_pipeline.tables.names import stem_of
 from gaip3_pipeline.training.run import Examples
 from gaip3_pipeline.versions import read_figures
 
@@ -117,7 +119,7 @@ def labelled_table(root: DataRoot, attribute: str) -> pd.DataFrame:
     """Labelled originals with ``value`` and split."""
     labels = pd.read_csv(root.checked_labels(attribute), dtype={"path": str})
     labels["set"] = labels.gender.map({sex: s.id for sex, s in SET_OF_SEX.items()})
-    labels["stem"] = labels.path.map(lambda p: p.rpartition("/")[2].removesuffix(".jpg"))
+    labels["stem"] = labels.path.map(stem)
     return labels[["set", "stem", "gender", "value"]].merge(
         originals_table(root), on=["set", "stem"], validate="one_to_one"
     )
@@ -283,7 +285,7 @@ def _packed_large(
         image = load_image(
             row.original, height, width, settings.images.crop, settings.images.max_pixels
         )
-        return brighten(image, brightness_ratio(row.original.stem)) if row.is_copy else image
+        return brighten(image, brightness_ratio(stem_of(row.original))) if row.is_copy else image
 
     source.unlink(missing_ok=True)
     pack(rows, packed, settings.nvae.height, settings.nvae.width, progress, load)

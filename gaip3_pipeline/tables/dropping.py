@@ -14,6 +14,7 @@ from gaip3_pipeline.tables.duplicates import (
     write_dropped,
 )
 from gaip3_pipeline.tables.image_files import list_images
+from gaip3_pipeline.tables.names import stem_of
 
 
 class DropError(ValueError):
@@ -49,7 +50,9 @@ def change_dropped(
     ContractError if the list cannot be read."""
     dropped = read_dropped(root.dropped)
     originals = {
-        (s.id, p.stem): root.relative(p) for s in IMAGE_SETS for p in list_images(root.original(s))
+        (s.id, stem_of(p)): root.relative(p)
+        for s in IMAGE_SETS
+        for p in list_images(root.original(s))
     }
     keys = [
         _key(root, path, originals.keys() | dropped.keys() if undo else originals) for path in paths
