@@ -294,36 +294,50 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
     difference is added to the photograph."""
     from gaip3_pipeline.progress import Progress
     from gaip3_pipeline.studio.faces import Studio
-    from gaip3_pipeline.studio.photographs import retouch_photographs
-    from gaip3_pipeline.tables.image_files import list_images
+    from gaip3_pipeline.studio.photographs import (
+        OutputError,
+        find_photographs,
+        retouch_photographs,
+    )
+    from gaip3_pipeline.tables.image_files import LEFT_OUT
     from gaip3_pipeline.web.registered import Generators
 
     settings = load(root)
     _need_generator(root)
-    out = out or folder.with_name(f"{folder.name}-retouched")
-    if out.resolve() == folder:
+    out = (out or folder.with_name(f"{folder.name}-retouched")).resolve()
+    if out == folder:
         raise click.ClickException(
             f"{out}: this is the folder of the photographs; choose another one with --out"
         )
-    files = list_images(folder)
-    if not files:
-        raise click.ClickException(f"{folder} contains no picture: give a folder of photographs")
+    try:
+        work = find_photographs(folder, out)
+    except OutputError as e:
+        raise click.ClickException(str(e)) from e
+    if not work.pictures:
+        unread = "\n".join(at_most([f"{o.path}: {o.reason}" for o in work.others]))
+        raise click.ClickException(
+            f"{folder} contains no picture to retouch: give a folder of photographs"
+            + (f"\n{unread}" if unread else "")
+        )
     free = settings.retouch.fidelity if fidelity is None else fidelity
     try:
         studio = Studio(root, settings, Generators(root).find(None))
-        table = retouch_photographs(
-            studio, folder, files, out, free, Progress("  retouch", len(files))
-        )
+        progress = Progress("  retouch", len(work.pictures))
+        table = retouch_photographs(studio, work, free, progress)
     except FileNotFoundError as e:
         raise click.ClickException(
             f"{e}: run gaip3 refresh --root {root.path}, or make demo"
         ) from e
-    for row in table[table.outcome != ""].itertuples():
+    is_left_out = table.outcome.str.startswith(LEFT_OUT)
+    for row in table[(table.outcome != "") & ~is_left_out].itertuples():
         click.echo(f"{folder / str(row.file)}: {row.outcome}", err=True)
+    lines = [f"{folder / str(r.file)}: {r.outcome}" for r in table[is_left_out].itertuples()]
+    for line in at_most(lines):
+        click.echo(line, err=True)
     used, changed = int((table.picture != "").sum()), int((table.outcome == "").sum())
     click.echo(
-        f"{out}: {used} of {len(files)} photographs used, {changed} of them changed; compare in"
-        f" {retouched_photographs(out)[1]}"
+        f"{out}: {used} of {work.found} photographs used, {changed} of them changed"
+        + (f"; compare in {retouched_photographs(out)[1]}" if used else "")
     )
 
 
