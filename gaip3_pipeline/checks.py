@@ -55,8 +55,8 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
                 "usable",
                 _usable(most),
                 "There are images, and the share of unusable ones is at most max_unusable_share of"
-                " [images]. If it fails, convert, replace or drop the files that the asset lists as"
-                " noted.",
+                " [images]. If it fails, convert, replace, drop or move away the files that the"
+                " asset lists as noted.",
                 blocking=True,
             )
             for n in PROCESSED
