@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from gaip3_pipeline import checks
+from gaip3_pipeline.assets import labels
 from gaip3_pipeline.imaging.processing import MissingSource, augment_set, resize_set
 from gaip3_pipeline.imaging.transform import brightness_ratio
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, ImageSet
@@ -217,6 +218,18 @@ def test_entries_that_the_pipeline_did_not_make_stay_and_are_named(root: DataRoo
     assert result.foreign == (".DS_Store", "folder.jpg", "link.jpg", "notes.txt")
     assert result.removed == 0
     assert sorted(state(root)) == [*result.foreign, "p0.jpg"]
+
+
+def test_an_entry_that_the_pipeline_did_not_make_takes_no_label(root: DataRoot) -> None:
+    fill(root, FEMALE, 1)
+    resize_set(root, FEMALE, SETTINGS)
+    (root.processed("resized", FEMALE) / "folder.jpg").mkdir()
+    path = root.hand_labels("eyes")
+    path.parent.mkdir()
+    path.write_text("gender,img_id,path,value\nfemale,0,p0.jpg,1\nfemale,1,folder.jpg,1\n")
+    found = labels.read(root, "eyes")
+    assert found.table.stem.tolist() == ["p0"]
+    assert found.left_out == ["line 3: there is no image folder in the female originals"]
 
 
 def test_a_folder_in_the_place_of_a_picture_is_named(root: DataRoot) -> None:
