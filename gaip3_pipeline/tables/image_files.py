@@ -186,7 +186,8 @@ class _Walk:
                     for entry in entries:
                         self._add(entry, real, folders)
             except OSError as e:
-                self.others[here] = f"the folder cannot be read: {e.strerror or e}"
+                why = e.strerror or str(e)
+                self.others[here] = f"cannot be read ({why}): make it readable, or move it away"
 
     def _add(self, entry: os.DirEntry[str], parent: str, folders: list[tuple[str, str]]) -> None:
         name, path = entry.name, entry.path

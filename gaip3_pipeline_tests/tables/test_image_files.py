@@ -144,6 +144,17 @@ def test_a_pipe_is_not_waited_for(folder: Path, tmp_path: Path) -> None:
     assert folder_version(folder, tmp_path / "cache").files == 3
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_cannot_be_read_is_named(folder: Path) -> None:
+    (folder / "b").chmod(0)
+    try:
+        assert listed(folder) == ["a.jpg"]
+        said = "cannot be read (Permission denied): make it readable, or move it away"
+        assert unused(folder) == {"b": said}
+    finally:
+        (folder / "b").chmod(0o755)
+
+
 def test_the_version_changes_with_other_files_and_not_with_hidden_ones(
     folder: Path, tmp_path: Path
 ) -> None:
