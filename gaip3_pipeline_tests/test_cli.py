@@ -269,23 +269,21 @@ def test_retouch_does_not_change_photographs_and_names_files_that_it_cannot_use(
     )
     # a JPEG of quality 95
     assert np.abs(np.asarray(Image.open(tmp_path / "still" / "a.jpg"), float) - cut).mean() < 3
-    # results in the folder itself: a second run uses the same photographs and replaces its results
+    # results in the folder itself are no photographs of the second run, which replaces them
     inside = folder / "results"
     (folder / "same.png").write_bytes((folder / "a.jpg").read_bytes())
     (folder / "same.png.jpg").write_bytes((folder / "b.jpeg").read_bytes())
     (folder / "changes.jpg").write_bytes((folder / "b.jpeg").read_bytes())
     (folder / "a.json").write_text("{}")
     words = ("retouch", folder, "--root", finished_root.path, "--fidelity", 0, "--out", inside)
-    for _ in range(2):
-        done = gaip3(*words)
-        assert f"{inside}: 6 of 7 photographs used" in done.output, done.output
-        assert f"{folder / 'a.json'}: left out: not a picture (.json)" in done.output
-        table = pd.read_csv(inside / "retouched.csv", keep_default_na=False)
-        made = sorted(name for name in table.picture if name)
-        there = [p.relative_to(inside).as_posix() for p in inside.rglob("*") if p.is_file()]
-        assert sorted(there) == sorted([*made, "changes.jpg", "retouched.csv"])
-        assert len(set(made)) == 6
-        assert {"a.jpg", "same.png.jpg", "same.png.jpg.jpg"} < set(made)
+    done = gaip3(*words)
+    assert f"{inside}: 6 of 7 photographs used" in done.output, done.output
+    assert f"{folder / 'a.json'}: left out: not a picture (.json)" in done.output
+    made = set(pd.read_csv(inside / "retouched.csv", keep_default_na=False).picture) - {""}
+    assert {"a.jpg", "same.png.jpg", "same.png.jpg.jpg"} < made
+    there = {p.relative_to(inside).as_posix() for p in inside.rglob("*") if p.is_file()}
+    assert there == {*made, "changes.jpg", "retouched.csv"}
+    assert len(made) == 6
     # a photograph that is gone keeps its result, one that is broken does not
     (folder / "b.jpeg").unlink()
     (folder / "same.png").write_text("no picture")
