@@ -55,7 +55,8 @@ def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
                 "usable",
                 _usable(most),
                 "There are images, and the share of unusable ones is at most max_unusable_share of"
-                " [images]. If it fails, replace or drop the files that the asset lists as noted.",
+                " [images]. If it fails, convert, replace, drop or move away the files that the"
+                " asset lists as noted.",
                 blocking=True,
             )
             for n in PROCESSED
@@ -308,9 +309,10 @@ def _usable(most: float) -> Rule:
         total = f["images"] + f["unusable"]
         share = f["unusable"] / max(total, 1)
         dropped = f", {f['dropped']} dropped" if f.get("dropped") else ""
+        others = f", {f['left_out']:,} other files left out" if f.get("left_out") else ""
         summary = (
             f"{f['images']:,} images, {f['unusable']} unusable ({share:.1%}, at most"
-            f" {most:.0%}){dropped}"
+            f" {most:.0%}){dropped}{others}"
         )
         if not f["images"]:
             summary = (
@@ -557,7 +559,10 @@ def _samples(root: DataRoot, f: dict[str, Any]) -> Verdict:
     import numpy as np
     from PIL import Image
 
-    deviations = [float(np.asarray(Image.open(p)).std()) for p in root.samples.glob("*.jpg")]
+    from gaip3_pipeline.tables.contracts import read_samples
+
+    paths = [root.path / p for p in read_samples(root.samples_table).image_path]
+    deviations = [float(np.asarray(Image.open(p)).std()) for p in paths]
     flat = sum(d < 4 for d in deviations)
     return len(deviations) == f["images"] and flat == 0, f"{len(deviations)} samples, {flat} flat"
 

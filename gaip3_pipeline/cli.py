@@ -391,18 +391,26 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
 
     Each photograph is encoded, its latents are moved along the critic's gradient, and the pixel
     difference is added to the photograph."""
-    from gaip3_pipeline.tables.image_files import list_images
+    from gaip3_pipeline.studio.results import OutputError, find_photographs
+    from gaip3_pipeline.tables.image_files import LEFT_OUT
 
     settings = load(root)
     _need_generator(root)
-    out = out or folder.with_name(f"{folder.name}-retouched")
-    if out.resolve() == folder:
+    out = (out or folder.with_name(f"{folder.name}-retouched")).resolve()
+    if out == folder:
         raise click.ClickException(
             f"{out}: this is the folder of the photographs; choose another one with --out"
         )
-    files = list_images(folder)
-    if not files:
-        raise click.ClickException(f"{folder} contains no picture: give a folder of photographs")
+    try:
+        work = find_photographs(folder, out)
+    except OutputError as e:
+        raise click.ClickException(str(e)) from e
+    if not work.pictures:
+        unread = "\n".join(at_most([f"{o.path}: {o.reason}" for o in work.others]))
+        raise click.ClickException(
+            f"{folder} contains no picture to retouch: give a folder of photographs"
+            + (f"\n{unread}" if unread else "")
+        )
     _need_folder(out)
     free = settings.retouch.fidelity if fidelity is None else fidelity
     from gaip3_pipeline.progress import Progress
@@ -412,19 +420,22 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
 
     try:
         studio = Studio(root, settings, Generators(root).find(None))
-        table = retouch_photographs(
-            studio, folder, files, out, free, Progress("  retouch", len(files))
-        )
+        progress = Progress("  retouch", len(work.pictures))
+        table = retouch_photographs(studio, work, free, progress)
     except FileNotFoundError as e:
         raise click.ClickException(
             f"{e}: run gaip3 refresh --root {root.path}, or make demo"
         ) from e
-    for row in table[table.outcome != ""].itertuples():
+    is_left_out = table.outcome.str.startswith(LEFT_OUT)
+    for row in table[(table.outcome != "") & ~is_left_out].itertuples():
         click.echo(f"{folder / str(row.file)}: {row.outcome}", err=True)
+    lines = [f"{folder / str(r.file)}: {r.outcome}" for r in table[is_left_out].itertuples()]
+    for line in at_most(lines):
+        click.echo(line, err=True)
     used, changed = int((table.picture != "").sum()), int((table.outcome == "").sum())
     click.echo(
-        f"{out}: {used} of {len(files)} photographs used, {changed} of them changed; compare in"
-        f" {retouched_photographs(out)[1]}"
+        f"{out}: {used} of {work.found} photographs used, {changed} of them changed"
+        + (f"; compare in {retouched_photographs(out)[1]}" if used else "")
     )
 
 
@@ -514,9 +525,9 @@ def import_labels(
 
     The format is recognised by the content. An imported value replaces an existing one; the
     history keeps the old value. If one of the files cannot be used, nothing is written."""
-    from gaip3_pipeline.tables.image_files import printable
     from gaip3_pipeline.tables.label_formats import read_label_file
     from gaip3_pipeline.tables.label_store import LabelStore
+    from gaip3_pipeline.tables.names import printable
 
     store = LabelStore(root)
     read = [read_label_file(path, store.images, attribute) for path in files]

@@ -62,6 +62,7 @@ IMAGE_SETS = (
     ImageSet("d2_male", "male", "ThisPersonDoesNotExist/Male", "male"),
 )
 SET_OF_SEX = {s.sex: s for s in IMAGE_SETS if s.sex}  # the sets with hand labels
+MALE_FOLDERS = {s.folder for s in IMAGE_SETS if s.sex == "male"}  # no picture of them is final
 KINDS = ("resized", "augmented")
 
 

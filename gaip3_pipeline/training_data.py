@@ -22,6 +22,7 @@ from gaip3_pipeline.tables.duplicates import read_group_table, twins
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically, writing
 from gaip3_pipeline.tables.label_changes import changes_since
 from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_manifest
+from gaip3_pipeline.tables.names import stem_of
 from gaip3_pipeline.training.run import Examples
 from gaip3_pipeline.versions import read_figures
 
@@ -285,7 +286,7 @@ def _packed_large(
             image = load_image(row.original, height, width, images.crop, images.max_pixels)
         except UnusableImage as e:  # damage in scans that resizing does not need
             raise UnusableImage(f"{e}; drop it with gaip3 drop, then refresh") from e
-        return brighten(image, brightness_ratio(row.original.stem)) if row.is_copy else image
+        return brighten(image, brightness_ratio(stem_of(row.original))) if row.is_copy else image
 
     source.unlink(missing_ok=True)
     pack(rows, packed, settings.nvae.height, settings.nvae.width, progress, load)

@@ -8,18 +8,24 @@ A rule that cannot be examined counts as broken. Written apart from the project,
 """
 
 import argparse
+import io
+import os
 import pathlib
 import sys
+import unicodedata
 import zlib
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 1 << 28  # metadata does not matter
 
 SETS = {"10k-images": "thispersondoesnotexist.10k", "female": "ThisPersonDoesNotExist/Female", "male": "ThisPersonDoesNotExist/Male"}
 ATTRS = ["eyes", "mouth", "hair_color", "background", "head"]
 RATIOS = [0.84, 0.864, 0.888, 0.912, 0.936, 0.96, 1.04, 1.064, 1.088, 1.112, 1.136, 1.16]
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
+SYSTEM = {"@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler", "system volume information", "__macosx", "lost+found"}
 CROP = 0.09375
 broken = 0
 
@@ -36,12 +42,41 @@ def rule(name, examine):
 
 
 def pictures(folder):
-    """Paths of the pictures below a folder, in plain string order of their names."""
-    return sorted((p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()), key=lambda p: p.name)
+    """Paths of the pictures below a folder, in plain string order of their names; links to folders are followed once,
+    hidden and system folders are not entered, and a picture reached again by a link counts once."""
+    found, seen = {}, {os.path.realpath(folder)}
+    for here, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [f for f in sorted(folders) if f[0] != "." and f.lower() not in SYSTEM]
+        for f in list(folders):
+            real = os.path.realpath(os.path.join(here, f))
+            if real in seen or os.path.realpath(folder).startswith(real + "/"):
+                folders.remove(f)
+            seen.add(real)
+        for p in (pathlib.Path(here, f) for f in files if f[0] != "."):
+            if p.suffix.lower() in SUFFIXES and p.is_file():
+                real = os.path.realpath(p)
+                if real not in found or found[real].is_symlink():
+                    found[real] = p
+    return sorted(found.values(), key=lambda p: p.name)
 
 
 def pixels(path):
     return np.asarray(Image.open(path).convert("RGB"), dtype=np.float64)
+
+
+def in_srgb(im):
+    """The picture as sRGB: by its ICC profile where it has one that can be read."""
+    profile = im.info.get("icc_profile")
+    if profile and im.mode in ("RGB", "L", "CMYK"):
+        try:
+            return ImageCms.profileToProfile(im, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB")
+        except ImageCms.PyCMSError:
+            pass
+    return im.convert("RGB")
+
+
+def nfc(text):
+    return unicodedata.normalize("NFC", str(text))
 
 
 def sample(items, n=64):
@@ -60,7 +95,8 @@ class Root:
         self.original = {n: pictures(root / "original" / o) for n, o in SETS.items()}
         self.resized = {n: pictures(root / "resized" / n) for n in SETS}
         self.augmented = {n: pictures(root / "augmented" / n) for n in SETS}
-        self.final = sorted((root / "final").glob("*"))
+        made = tuple(f"{k}_{n}_" for k in ("resized", "augmented") for n in SETS)  # other entries are not the pipeline's
+        self.final = sorted(p for p in (root / "final").glob("*.jpg") if p.name.startswith(made))
 
     def processed(self):
         return sorted(
@@ -69,13 +105,13 @@ class Root:
 
     # images
     def complete(self, n):
-        src, res = {p.stem for p in self.original[n]}, {p.stem for p in self.resized[n]}
+        src, res = {nfc(p.stem) for p in self.original[n]}, {nfc(p.stem) for p in self.resized[n]}
         missing, orphans = src - res, res - src
         listed = set()
         for f in (self.root / "manifests").glob("*.parquet"):
             m = pd.read_parquet(f)
             if {"path", "status", "reason"} <= set(m.columns):
-                listed |= {pathlib.PurePosixPath(p).stem for p in m.path[m.reason.fillna("").astype(str) != ""]}
+                listed |= {nfc(pathlib.PurePosixPath(p).stem) for p in m.path[m.reason.fillna("").astype(str) != ""]}
         return (
             bool(res) and not orphans and missing <= listed,
             f"{len(src)} originals, {len(res)} resized, {len(orphans)} orphans, {len(missing)} missing of which {len(missing & listed)} explained in a manifest",
@@ -90,9 +126,9 @@ class Root:
         return sizes == {self.size}, sizes
 
     def cropped(self, n):
-        by_stem, worst = {p.stem: p for p in self.original[n]}, 0.0
+        by_stem, worst = {nfc(p.stem): p for p in self.original[n]}, 0.0
         for p in sample(self.resized[n]):
-            im = ImageOps.exif_transpose(Image.open(by_stem[p.stem])).convert("RGB")
+            im = in_srgb(ImageOps.exif_transpose(Image.open(by_stem[nfc(p.stem)])))
             c = round(im.width * CROP)
             want = np.asarray(im.crop((c, 0, im.width - c, im.height)).resize(self.size, Image.BOX), dtype=np.float64)
             worst = max(worst, float(np.abs(want - pixels(p)).mean()))
@@ -137,8 +173,8 @@ class Root:
         head = path.read_text(encoding="utf-8-sig").partition("\n")[0]
         t = pd.read_csv(path, encoding="utf-8-sig", sep=max(",;\t", key=head.count), dtype=str, keep_default_na=False)
         t = t[(t != "").any(axis=1)].assign(value=lambda t: t.value.str.replace(",", ".").astype(float))
-        stems = {s: {p.stem for p in self.original[s]} for s in ("female", "male")}
-        key = list(zip(t.gender, t.path.str.replace("\\", "/").map(lambda p: pathlib.PurePosixPath(p).stem)))
+        stems = {s: {nfc(p.stem) for p in self.original[s]} for s in ("female", "male")}
+        key = list(zip(t.gender, t.path.str.replace("\\", "/").map(lambda p: nfc(pathlib.PurePosixPath(p).stem))))
         lost = [k for k in key if k[1] not in stems.get(k[0], ())]
         ok = (
             list(t.columns[:4]) == ["gender", "img_id", "path", "value"]

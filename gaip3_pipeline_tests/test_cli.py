@@ -375,6 +375,31 @@ def test_retouch_does_not_change_photographs_and_names_files_that_it_cannot_use(
         # a JPEG of quality 95
         assert np.abs(np.asarray(still, float) - cut).mean() < 3
         assert still.info["icc_profile"] == srgb_profile()
+    # results in the folder itself are no photographs of the second run, which replaces them
+    inside = folder / "results"
+    (folder / "same.png").write_bytes((folder / "a.jpg").read_bytes())
+    (folder / "same.png.jpg").write_bytes((folder / "b.jpeg").read_bytes())
+    (folder / "changes.jpg").write_bytes((folder / "b.jpeg").read_bytes())
+    (folder / "a.json").write_text("{}")
+    words = ("retouch", folder, "--root", finished_root.path, "--fidelity", 0, "--out", inside)
+    done = gaip3(*words)
+    assert f"{inside}: 6 of 7 photographs used" in done.output, done.output
+    assert f"{folder / 'a.json'}: left out: not a picture (.json)" in done.output
+    made = set(pd.read_csv(inside / "retouched.csv", keep_default_na=False).picture) - {""}
+    assert {"a.jpg", "same.png.jpg", "same.png.jpg.jpg"} < made
+    there = {p.relative_to(inside).as_posix() for p in inside.rglob("*") if p.is_file()}
+    assert there == {*made, "changes.jpg", "retouched.csv"}
+    assert len(made) == 6
+    # a photograph that is gone keeps its result, one that is broken does not
+    (folder / "b.jpeg").unlink()
+    (folder / "same.png").write_text("no picture")
+    assert f"{inside}: 4 of 6 photographs used" in gaip3(*words).output
+    table = pd.read_csv(inside / "retouched.csv", keep_default_na=False).set_index("file")
+    assert table.picture["b.jpeg"] == "b.jpeg"
+    assert (inside / "b.jpeg").exists()
+    assert not (inside / "same.png.jpg").exists()
+    (inside / "mine.jpg").write_bytes(b"a photograph of the user")
+    assert "mine.jpg was not made by gaip3 retouch" in gaip3(*words).output
     refused = gaip3("retouch", folder, "--root", finished_root.path, "--out", folder)
     assert refused.exit_code == 1
     assert "this is the folder of the photographs" in refused.output

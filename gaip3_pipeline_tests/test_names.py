@@ -4,6 +4,7 @@ exports and imports; the others are refused at the start, by name."""
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from click.testing import Result
 
 from gaip3_pipeline.assets.labels import read
+from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.imaging.processing import augment_set, resize_set
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, retouched_photographs
 from gaip3_pipeline.settings import Images
@@ -38,13 +40,12 @@ from gaip3_pipeline.tables.hand_tables import read_table
 from gaip3_pipeline.tables.image_files import (
     DuplicateStems,
     by_stem,
-    name_problem,
-    printable,
     usable_images,
 )
 from gaip3_pipeline.tables.label_formats import WRITERS, read_label_file
 from gaip3_pipeline.tables.label_store import Edit, LabelStore
 from gaip3_pipeline.tables.manifests import UNUSABLE, read_manifest
+from gaip3_pipeline.tables.names import printable, spelling_problem
 from gaip3_pipeline.tables.splits import originals
 from gaip3_pipeline_tests.imaging.pictures import jpeg, photograph
 from gaip3_pipeline_tests.web.test_label_page import free_port, serving
@@ -56,7 +57,7 @@ ACCEPTED = [
     "+1", "-1", "@a", "#1", "50%", "%41", "%2541", "a?b", "a&b=c", "007", "1e5", "0.50", "1_000",
     "NA", "nan", "null", "None", "True", "copy (1)", "a.b.c", "a.", "a..b", "a|b", "a:b", "a*b",
     "a\u00a0b", "a\u202fb", "<img src=x onerror=alert(1)>", "{{a}}", "${a}", "`a`", "얼굴", "é",
-    "👨‍👩‍👧", "ab12cd34-plain", "dataset", "female", "x" * 230,
+    "👨‍👩‍👧", "ab12cd34-plain", "dataset", "female", "x" * 234,
 ]
 # fmt: on
 REFUSED = {
@@ -67,7 +68,7 @@ REFUSED = {
     "next\u2028line".encode(): "a line break or another control character",
     b"back\\slash": "a backslash, which tables read as a folder",
     b"\xff\xfe": "not valid UTF-8",
-    b"y" * 231: "has 231 bytes without its ending, of at most 230",
+    b"y" * 235: "names made from it may have 255; shorten it by 1 bytes",
 }
 
 
@@ -103,14 +104,14 @@ def test_every_name_is_used_or_refused_with_a_row_of_the_manifest(root: DataRoot
         assert len(reasons) == len(REFUSED)
         for said in REFUSED.values():
             assert reasons.str.contains(said, regex=False).any()
-        assert reasons.str.contains("rename").all()
+        assert reasons.str.contains("rename|shorten").all()
         assert not (manifest.path + manifest.source).str.contains(r"[\n\r\t]").any()
 
 
 def test_a_folder_of_originals_may_have_no_other_name_than_a_file(tmp_path: Path) -> None:
-    assert name_problem("original/A/b c/é.jpg") == ""
-    assert "control character" in name_problem("original/A/b\rc/e.jpg")
-    assert "UTF-8" in name_problem("original/A/\udcff/e.jpg")
+    assert spelling_problem("original/A/b c/é.jpg") == ""
+    assert "control character" in spelling_problem("original/A/b\rc/e.jpg")
+    assert "UTF-8" in spelling_problem("original/A/\udcff/e.jpg")
     with pytest.raises(DuplicateStems, match=r"two originals are called '\\\\xff'") as raised:
         by_stem([tmp_path / "\udcff.jpg", tmp_path / "\udcff.png"])
     str(raised.value).encode()
@@ -221,17 +222,25 @@ def test_the_page_shows_and_labels_every_accepted_name(root: DataRoot) -> None:
 
 def test_the_list_of_retouched_photographs_names_every_file(tmp_path: Path) -> None:
     from gaip3_pipeline.studio.photographs import retouch_photographs  # imports TensorFlow
+    from gaip3_pipeline.studio.results import find_photographs
 
-    names = [os.fsdecode(n) for n in REFUSED] + ACCEPTED + ["z" * 251]
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    names = [f"{os.fsdecode(n)}.png" for n in REFUSED] + [f"{n}.png" for n in ACCEPTED]
+    names += ["z" * 251 + ".png"]
     for name in names:
-        # a link to nothing cannot be read, so that no network is needed
-        (tmp_path / f"{name}.png").symlink_to(tmp_path / "nothing")
-    files = sorted(tmp_path.iterdir())
-    table = retouch_photographs(None, tmp_path, files, tmp_path / "out", 1)  # type: ignore[arg-type]
-    assert table.file.tolist() == [printable(f.name) for f in files]
+        (folder / name).write_bytes(b"")  # an empty file is refused before any network is needed
+    work = find_photographs(folder, out)
+    studio = SimpleNamespace(settings=SimpleNamespace(images=Images()), photograph=no_picture)
+    table = retouch_photographs(studio, work, 1)  # type: ignore[arg-type]
+    assert sorted(table.file) == sorted(printable(name) for name in names)
     assert table.outcome[table.file == f"{'z' * 251}.png"].str.contains("name is too long").all()
-    written = read_table(retouched_photographs(tmp_path / "out")[0], ["file", "outcome"])
+    written = read_table(retouched_photographs(out)[0], ["file", "outcome"])
     assert [row["file"] for _, row in written.records(["file"])] == table.file.tolist()
+
+
+def no_picture(data: bytes) -> None:
+    raise UnusableImage("empty file")
 
 
 def quoted(text: str) -> str:

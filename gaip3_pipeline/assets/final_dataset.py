@@ -28,7 +28,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.imaging.packing import pack
         from gaip3_pipeline.imaging.sheets import sheet_of_files
         from gaip3_pipeline.tables.contracts import read_gender_probabilities
-        from gaip3_pipeline.tables.files import writing
+        from gaip3_pipeline.tables.files import foreign_entries, writing
         from gaip3_pipeline.tables.final import link_final, select_final
         from gaip3_pipeline.tables.manifests import manifest_version
         from gaip3_pipeline.training_data import originals_table
@@ -43,6 +43,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         with writing(step.root.manifest(step.name)) as temporary:
             manifest.to_parquet(temporary, index=False)
         figures = selection_figures(probabilities, manifest, step.settings.final_dataset.threshold)
+        figures["foreign"] = foreign_entries(step.root.final, [p.name for p in files])[:20]
         return AssetResult(
             manifest_version(manifest), figures, sheet_of_files(files, title="final_dataset")
         )

@@ -8,7 +8,7 @@ from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import Settings, flatten
-from gaip3_pipeline.tables.hashing import folder_content
+from gaip3_pipeline.tables.hashing import files_version
 from gaip3_pipeline.versions import (
     AFRESH,
     RESUME,
@@ -93,6 +93,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.imaging.contact_sheet import contact_sheet
         from gaip3_pipeline.sampling.draw import draw_samples, load_face_generator, write_pictures
         from gaip3_pipeline.tables.contracts import write_samples
+        from gaip3_pipeline.tables.files import foreign_entries
         from gaip3_pipeline.training_data import final_images
 
         data = final_images(step.root, step.settings, step.progress())
@@ -100,11 +101,14 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         images, table = draw_samples(
             load_face_generator(step.root), data.values, section, step.progress()
         )
-        write_pictures(step.root.samples, [p.rpartition("/")[2] for p in table.image_path], images)
+        folder, names = step.root.samples, [p.rpartition("/")[2] for p in table.image_path]
+        write_pictures(folder, names, images)
         write_samples(step.root.samples_table, table)
-        figures = {"images": len(images), **flatten(section)}
+        own = [*(folder / name for name in names), step.root.samples_table]
+        foreign = foreign_entries(folder, [p.name for p in own])[:20]
+        figures = {"images": len(images), "foreign": foreign, **flatten(section)}
         return AssetResult(
-            folder_content(step.root.samples),
+            files_version(own),
             figures,
             contact_sheet(list(images[:40]), 10, title="samples"),
         )

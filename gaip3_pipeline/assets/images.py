@@ -65,19 +65,31 @@ def _augmented(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
 
 def _made(step: AssetContext, result: "ProcessedSet") -> AssetResult:
     from gaip3_pipeline.imaging.sheets import sheet_of_files
+    from gaip3_pipeline.tables.image_files import LEFT_OUT
     from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version
 
     usable = result.manifest[result.manifest.status != UNUSABLE]
-    reasons = result.manifest.loc[result.manifest.reason != "", ["path", "reason"]]
+    # unusable ones first, since only the first are shown
+    order = (result.manifest.status != UNUSABLE).sort_values(kind="stable").index
+    reasons = result.manifest.loc[order, ["path", "reason"]].query("reason != ''")
+    is_left_out = reasons.reason.str.startswith(LEFT_OUT)
+    noted, left_out = (
+        [f"{p}: {r}" for p, r in rows.head(20).itertuples(index=False)]
+        for rows in (reasons[~is_left_out], reasons[is_left_out])
+    )
     figures = {
         "images": len(usable),
         "unusable": result.unusable,
         "dropped": result.dropped,
+        "left_out": result.left_out,
         "done": result.done,
         "reused": result.reused,
         "removed": result.removed,
         "bytes": int(usable["size"].sum()),
-        "noted": [f"{p}: {r}" for p, r in reasons.head(20).itertuples(index=False)],
+        "noted": noted,
+        "left_out_files": left_out,
+        # entries of the output folder that are not the pipeline's
+        "foreign": list(result.foreign[:20]),
         # lines of curation/dropped.csv whose original does not exist
         "dropped_unknown": list(result.unknown[:20]),
     }

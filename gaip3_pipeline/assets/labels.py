@@ -40,10 +40,11 @@ def observe(root: DataRoot, attribute: str, seen: Seen | None = None) -> AssetRe
 
 def read(root: DataRoot, attribute: str) -> "Labels":
     """The hand labels of existing images. Raises :class:`ContractError` for a malformed CSV."""
-    from gaip3_pipeline.tables.contracts import read_labels
+    from gaip3_pipeline.tables.contracts import read_labels, stem
+    from gaip3_pipeline.tables.manifests import usable_paths
 
     known = {
-        s.sex: {p.stem for p in root.processed("resized", s).glob("*.jpg")}
+        s.sex: {stem(p) for p in usable_paths(root.manifest(f"resized_{s.id}"))}
         for s in LABELLED_SETS
         if s.sex
     }

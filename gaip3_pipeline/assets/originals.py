@@ -26,6 +26,7 @@ def observe(
         {
             "files": found.files,
             "bytes": found.bytes,
+            "other_files": found.others,
             "folder": root.relative(root.original(image_set)),
         },
     )

@@ -8,7 +8,7 @@ from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
 from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, Settings, flatten
-from gaip3_pipeline.tables.hashing import folder_content
+from gaip3_pipeline.tables.hashing import files_version
 from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
 GROUP = "retouch"
@@ -85,6 +85,7 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         from gaip3_pipeline.retouching.retoucher import load_tools
         from gaip3_pipeline.sampling.draw import read_jpegs, remove_others
         from gaip3_pipeline.tables.contracts import read_samples, write_samples
+        from gaip3_pipeline.tables.files import foreign_entries
         from gaip3_pipeline.training.critic import load_critic, pictures_of_role
         from gaip3_pipeline.training_data import final_images
 
@@ -122,7 +123,9 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
         figures, sheets = evaluate_retouching(
             table[:MEASURED], before, after, tools, judges, data.images
         )
-        made = step.evaluated(folder_content(root.retouched), figures, sheets, flatten(section))
-        return replace(made, figures={**figures, **flatten(section)})
+        own = [*(root.retouched / name for name in names), root.retouched_table]
+        made = step.evaluated(files_version(own), figures, sheets, flatten(section))
+        foreign = foreign_entries(root.retouched, [p.name for p in own])[:20]
+        return replace(made, figures={**figures, "foreign": foreign, **flatten(section)})
 
     return retouched_samples

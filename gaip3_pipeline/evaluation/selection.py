@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from gaip3_pipeline.layout import MALE_FOLDERS
 from gaip3_pipeline.metrics.intervals import wilson_interval
-from gaip3_pipeline.tables.final import MALE_FOLDERS
 
 ENOUGH = 500  # images that a small generator can be trained on
 

@@ -18,26 +18,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from stat import S_ISREG
 from typing import TypeVar
 
 import pandas as pd
 
 from gaip3_pipeline.imaging.decode import DECODER, Target, UnusableImage, decode
 from gaip3_pipeline.imaging.transform import RATIOS, brighten, brightness_ratio, encode_jpeg, resize
-from gaip3_pipeline.layout import IMAGE_SUFFIXES, DataRoot, ImageSet
+from gaip3_pipeline.layout import DataRoot, ImageSet
 from gaip3_pipeline.settings import Images
 from gaip3_pipeline.tables import manifests
 from gaip3_pipeline.tables.duplicates import DROPPED, read_dropped
-from gaip3_pipeline.tables.files import write_bytes_atomically
+from gaip3_pipeline.tables.files import foreign_entries, write_bytes_atomically
 from gaip3_pipeline.tables.hashing import file_sha256, stat_key
-from gaip3_pipeline.tables.image_files import by_stem, list_images, name_problem, printable
+from gaip3_pipeline.tables.image_files import LEFT_OUT, Listing, by_stem, list_folder, name_problem
 from gaip3_pipeline.tables.manifests import Journal, Row, manifest_version
+from gaip3_pipeline.tables.names import printable
 
 Progress = Callable[[int, int], None]
 _Make = Callable[[bytes, Path], tuple[bytes, tuple[str, ...]]]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _BYTES_PER_PIXEL = 8  # of the largest file that a picture can need: uncompressed 16-bit RGBA
+_MADE = (".jpg", ".png")  # suffixes of the pictures that this pipeline and the first run made
 
 
 class MissingSource(FileNotFoundError):
@@ -49,8 +52,10 @@ class ProcessedSet:
     """The result of a run: its manifest, the numbers of pictures made (``done``), of pictures kept
     (``reused``) and of files ``removed`` because their original is gone.
 
-    ``unusable`` counts originals without a usable picture, ``dropped`` those that the user dropped;
-    ``unknown`` lists dropped stems that no original has."""
+    ``unusable`` counts originals without a usable picture, ``dropped`` those that the user dropped,
+    ``left_out`` other files beside the originals; ``unknown`` lists dropped stems that no original
+    has, ``foreign`` entries of the output folder that the pipeline did not make and leaves
+    alone."""
 
     manifest: pd.DataFrame
     done: int
@@ -58,6 +63,8 @@ class ProcessedSet:
     removed: int
     unusable: int
     dropped: int
+    left_out: int
+    foreign: tuple[str, ...]
     unknown: tuple[str, ...] = ()
 
     @property
@@ -75,11 +82,16 @@ def asset_name(kind: str, image_set: ImageSet) -> str:
 def read_picture(path: Path, max_pixels: int) -> tuple[bytes, os.stat_result]:
     """A file's bytes, and its status when it was read. Raises :class:`UnusableImage`."""
     try:
+        if not S_ISREG(path.stat().st_mode):  # to open a pipe would wait for ever
+            raise UnusableImage("not a file but a pipe, socket or device")
         with path.open("rb", buffering=0) as f:
             stat = os.fstat(f.fileno())
             if stat.st_size > _BYTES_PER_PIXEL * max_pixels:
                 raise UnusableImage(f"too large: a file of {stat.st_size:,} bytes")
             return f.read(), stat
+    except FileNotFoundError as e:
+        what = f"a broken link to {path.readlink()}" if path.is_symlink() else "it is gone"
+        raise UnusableImage(f"cannot be read: {what}") from e
     except OSError as e:
         raise UnusableImage(f"cannot be read: {e.strerror or e}") from e
 
@@ -111,23 +123,32 @@ def resize_set(
     :class:`~gaip3_pipeline.tables.image_files.DuplicateStems`, and OSError if a picture cannot be
     written. Pictures finished before an error are kept and not processed again."""
     folder = root.original(image_set)
-    sources = by_stem(list_images(folder))
+    listing = list_folder(folder)
+    sources = by_stem(map(Path, listing.pictures))
     if not sources:
-        raise MissingSource(
-            f"no pictures in {folder}: put the {image_set.id} originals there, or run `gaip3 fetch`"
-        )
-    dropped = {
-        stem: reason
+        raise MissingSource(_nothing(folder, listing, image_set))
+    reasons = {
+        stem: f"{DROPPED}{reason}"
         for (of, stem), reason in read_dropped(root.dropped).items()
         if of == image_set.id
     }
-    unknown = tuple(stem for stem in dropped if stem not in sources)
-    reasons = {
+    unknown = tuple(stem for stem in reasons if stem not in sources)
+    refused_names = {
         stem: problem
         for stem, path in sources.items()
-        if (problem := name_problem(root.relative(path)))
-    } | {stem: f"{DROPPED}{why}" for stem, why in dropped.items() if stem in sources}
-    refused = {stem: (_source(root, sources.pop(stem)), reason) for stem, reason in reasons.items()}
+        if (problem := name_problem(root, image_set, path))
+    }
+    reasons = refused_names | reasons
+    output = root.processed("resized", image_set)
+    refused = [
+        Row.of_unusable(_output(root, output, stem), _source(root, sources.pop(stem)), reason)
+        for stem, reason in reasons.items()
+        if stem in sources
+    ]
+    others = [
+        Row.of_unusable(_source(root, other.path), _source(root, other.path), other.reason)
+        for other in listing.unused()
+    ]
     large = threading.Lock()
     made_by = {"height": settings.height, "width": settings.width, "crop": settings.crop}
     made = _process(
@@ -135,7 +156,7 @@ def resize_set(
         "resized",
         image_set,
         sources=sources,
-        refused=refused,
+        refused=[*refused, *others],
         made_by={
             **made_by,
             "jpeg_quality": settings.jpeg_quality,
@@ -163,10 +184,15 @@ def augment_set(
     resized = manifests.read_manifest(made_from)
     usable = resized["status"] != manifests.UNUSABLE
     sources = by_stem(root.path / p for p in resized["path"][usable])
+    output = root.processed("augmented", image_set)
     columns = (resized.loc[~usable, c] for c in ("path", "source", "reason"))
-    refused = {
-        Path(path).stem: (source, reason) for path, source, reason in zip(*columns, strict=True)
-    }
+    refused = [
+        # the row of another file has the path of the file itself
+        Row.of_unusable(
+            path if path == source else root.relative(output / Path(path).name), source, reason
+        )
+        for path, source, reason in zip(*columns, strict=True)
+    ]
     made_by = {
         "ratios": RATIOS,
         "jpeg_quality": settings.jpeg_quality,
@@ -221,28 +247,24 @@ def _process(
     image_set: ImageSet,
     *,
     sources: dict[str, Path],
-    refused: dict[str, tuple[str, str]],
+    refused: list[Row],
     made_by: dict[str, object],
     settings: Images,
     make: _Make,
     progress: Progress | None,
 ) -> ProcessedSet:
     output, asset = root.processed(kind, image_set), asset_name(kind, image_set)
-    _keep_apart(root.original(image_set), output)
+    _keep_apart(root.original(image_set), sources.values(), output)
     output.mkdir(parents=True, exist_ok=True)
     for leftover in output.glob(".writing-*"):  # temporary files of a killed run
-        leftover.unlink()
+        if leftover.is_file():
+            leftover.unlink()
     fingerprint = json.dumps({"kind": kind, **made_by}, sort_keys=True)
     journal = Journal(root.journal(asset), fingerprint)
     before = manifests.manifest_rows(root.manifest(asset), fingerprint)
     known = {row.path: row for row in [*before, *journal.rows()]}
 
-    rows: dict[str, Row] = {
-        stem: Row(
-            _output(root, output, stem), 0, "", manifests.UNUSABLE, reason, source, 0, 0, 0, "", 0
-        )
-        for stem, (source, reason) in refused.items()
-    }
+    rows: dict[str, Row] = {}
     todo: list[tuple[str, Path]] = []
     for stem, path in sources.items():
         row = known.get(_output(root, output, stem))
@@ -269,8 +291,13 @@ def _process(
                 progress(number, total)
     finally:
         journal.close()
-    after = [rows[stem] for stem in sorted(rows)]
-    removed = _remove_others(root, output, {row.path for row in after if row.usable})
+    # by stem, then the files that are not read as pictures, whose path is their own
+    after = sorted(
+        [*rows.values(), *refused],
+        key=lambda row: (row.path == row.source, row.path.removesuffix(".jpg")),
+    )
+    own = {row.path for row in after if row.usable}
+    removed = _remove_others(root, output, own)
     if after != before:
         table = manifests.write_manifest(
             root.manifest(asset), manifests.table_of(after), fingerprint
@@ -278,14 +305,20 @@ def _process(
     else:
         table = manifests.read_manifest(root.manifest(asset))
     journal.discard()
-    left_out = [row.reason.startswith(DROPPED) for row in after if not row.usable]
+    usable = sum(row.usable for row in after)
+    dropped, left_out = (
+        sum(row.reason.startswith(prefix) for row in after if not row.usable)
+        for prefix in (DROPPED, LEFT_OUT)
+    )
     return ProcessedSet(
         table,
-        done,
-        sum(r.usable for r in after) - done,
-        removed,
-        len(left_out) - sum(left_out),
-        sum(left_out),
+        done=done,
+        reused=usable - done,
+        removed=removed,
+        unusable=len(after) - usable - dropped - left_out,
+        dropped=dropped,
+        left_out=left_out,
+        foreign=tuple(foreign_entries(output, (Path(path).name for path in own))),
     )
 
 
@@ -294,7 +327,7 @@ def _one(
 ) -> tuple[Row, bool]:
     """The row of one picture, and whether its file was made now. Effects: writes or removes the
     file at ``place``."""
-    row = Row(place, 0, "", manifests.UNUSABLE, "", _source(root, path), 0, 0, 0, "", 0)
+    row = Row.of_unusable(place, _source(root, path), "")
     target = root.path / place
     try:
         data, stat = read_picture(path, settings.max_pixels)
@@ -361,22 +394,42 @@ def _holds(path: Path, row: Row) -> bool:
         return False
 
 
-def _keep_apart(originals: Path, output: Path) -> None:
+def _nothing(folder: Path, listing: Listing, image_set: ImageSet) -> str:
+    others = [o for o in listing.unused() if not o.left_out]
+    remedy = f"put the {image_set.id} originals there, or run `gaip3 fetch`"
+    if others:
+        first = others[0]
+        return (
+            f"no picture in {folder} can be read; {len(others):,} cannot, such as"
+            f" {first.path.name} ({first.reason}): {remedy}"
+        )
+    return f"no pictures in {folder}: {remedy}"
+
+
+def _keep_apart(originals: Path, sources: Iterable[Path], output: Path) -> None:
     """Raise ValueError if originals and output overlap, links resolved, since files are removed
     from the output folder."""
-    source, target = originals.resolve(), output.resolve()
-    if source.is_relative_to(target) or target.is_relative_to(source):
+    target, top = output.resolve(), originals.resolve()
+    linked = {path.resolve().parent for path in sources if path.is_symlink()}
+    folders = {path.parent for path in sources}
+    inside = [f for f in {top, *folders, *linked} if f.resolve().is_relative_to(target)]
+    if inside or target.is_relative_to(top):
         raise ValueError(
-            f"{output} and {originals} are the same place or one within the other: {target}"
+            f"{output} and {originals} are the same place or one within the other, or a link leads"
+            f" from one to the other: {target}"
         )
 
 
 def _remove_others(root: DataRoot, output: Path, wanted: set[str]) -> int:
-    """Remove the pictures in ``output`` that have no original; returns their number."""
+    """Remove the pictures in ``output`` that have no original; returns their number. Entries that
+    the pipeline cannot have made stay."""
     others = [
         p
         for p in output.iterdir()
-        if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir() and root.relative(p) not in wanted
+        if p.suffix in _MADE
+        and printable(root.relative(p)) not in wanted
+        and p.is_file()
+        and not p.is_symlink()
     ]
     for path in others:
         path.unlink()

@@ -316,8 +316,8 @@ def matched_samples(
 
 
 def write_pictures(folder: Path, names: Sequence[str], images: np.ndarray) -> None:
-    """Make ``folder`` contain exactly these JPEGs (quality 95). Its table is removed first; the
-    caller writes it last."""
+    """Write JPEGs (quality 95) into ``folder`` and remove other samples. Its table is removed
+    first; the caller writes it last."""
     samples_table(folder).unlink(missing_ok=True)
     write_jpegs(folder, names, images)
     remove_others(folder, names)
@@ -336,10 +336,11 @@ def read_jpegs(folder: Path, names: Sequence[str]) -> np.ndarray:
 
 
 def remove_others(folder: Path, names: Sequence[str]) -> None:
-    """Remove JPEGs of ``folder`` that are not among ``names``."""
+    """Remove the samples of ``folder``, such as ``000000.jpg``, that are not among ``names``. Files
+    of other names were not made by the pipeline and stay."""
     wanted = set(names)
     for other in folder.glob("*.jpg"):
-        if other.name not in wanted:
+        if other.stem.isdecimal() and other.name not in wanted and other.is_file():
             other.unlink()
 
 

@@ -33,7 +33,8 @@ from gaip3_pipeline.layout import (
 from gaip3_pipeline.setup import fetch
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.databases import SUFFIXES, lock_holder, read_only_uri
-from gaip3_pipeline.tables.image_files import usable_images
+from gaip3_pipeline.tables.image_files import list_folder, usable_images
+from gaip3_pipeline.tables.names import stem_of
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.servers import port_is_free
 
@@ -319,7 +320,8 @@ def _settings(root: DataRoot) -> Iterator[Finding]:
 
 def _originals(root: DataRoot) -> Iterator[Finding]:
     for image_set in IMAGE_SETS:
-        count = fetch.count_images(root.original(image_set))
+        listing = list_folder(root.original(image_set))
+        count, others = len(listing.pictures), listing.unused()
         expected = fetch.EXPECTED[image_set.id]
         here = f"original/{image_set.original}: {count:,} images"
         if not count:
@@ -337,11 +339,19 @@ def _originals(root: DataRoot) -> Iterator[Finding]:
             )
         else:
             yield Finding("ok", here)
+        unread = [other for other in others if not other.left_out]
+        if unread:
+            yield Finding(
+                "warning",
+                f"original/{image_set.original}: {len(unread):,} files cannot be read as pictures,"
+                f" such as {unread[0].path.name}",
+                unread[0].reason,
+            )
 
 
 def _labels(root: DataRoot) -> Iterator[Finding]:
     known = {
-        s.sex: {p.stem for p in usable_images(root, s)} for s in IMAGE_SETS if s.sex is not None
+        s.sex: {stem_of(p) for p in usable_images(root, s)} for s in IMAGE_SETS if s.sex is not None
     }
     for attribute in ATTRIBUTES:
         path = root.hand_labels(attribute)

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gaip3_pipeline.layout import IMAGE_SETS, IMAGE_SUFFIXES, DataRoot, ImageSet, downloads
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, ImageSet, downloads
 from gaip3_pipeline.tables.files import writing
+from gaip3_pipeline.tables.image_files import list_images
+from gaip3_pipeline.tables.names import existing
 
 Say = Callable[[str], None]
 # images in the sets at the time of the first run
@@ -115,7 +117,7 @@ def fetch(root: DataRoot, say: Say = print, expected: dict[str, int] = EXPECTED)
 
 def count_images(folder: Path) -> int:
     """The number of images in ``folder`` and its subfolders."""
-    return sum(1 for _ in _images(folder))
+    return len(list_images(folder))
 
 
 def credentials() -> str | None:
@@ -227,8 +229,8 @@ def _place(unpacked: Path, root: DataRoot, image_set: ImageSet, expected: int) -
     target = root.original(image_set)
     target.mkdir(parents=True, exist_ok=True)
     new, kept, different = 0, 0, []
-    for source in _images(_folder_of(unpacked, image_set)):
-        place = target / source.name
+    for source in list_images(_folder_of(unpacked, image_set)):
+        place = existing(target / source.name)
         if not place.exists():
             _link_or_copy(source, place)
             new += 1
@@ -254,14 +256,6 @@ def _folder_of(unpacked: Path, image_set: ImageSet) -> Path:
     raise FetchError(
         f"The archive has no folder {Path(image_set.original).name!r}: move its pictures from"
         f" {unpacked} into original/ yourself"
-    )
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    return (
-        p
-        for p in sorted(folder.rglob("*"))
-        if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
     )
 
 

@@ -17,7 +17,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.hand_tables import HandTable, read_table, to_number
-from gaip3_pipeline.tables.image_files import printable
+from gaip3_pipeline.tables.names import nfc, printable
 from gaip3_pipeline.tables.problems import ContractError, at_most
 
 LABEL_COLUMNS = ("gender", "img_id", "path", "value")
@@ -35,13 +35,13 @@ class Labels:
 
 
 def relative_path(text: str) -> str:
-    """A path of a table with ``/`` and without a leading ``dataset/``, which tables of the first
-    run have."""
-    return text.strip().replace("\\", "/").removeprefix("./").removeprefix("dataset/")
+    """A path of a table in Unicode NFC, with ``/`` and without a leading ``dataset/``, which tables
+    of the first run have."""
+    return nfc(text).strip().replace("\\", "/").removeprefix("./").removeprefix("dataset/")
 
 
 def stem(text: str) -> str:
-    """The stem of a path of a table, whatever its folder and extension."""
+    """The stem of a path of a table in Unicode NFC, whatever its folder and extension."""
     return PurePosixPath(relative_path(text)).stem
 
 
@@ -203,12 +203,13 @@ def read_label_review(path: Path) -> pd.DataFrame:
     columns numbers with NaN for empty fields."""
     numbers = REVIEW_COLUMNS[2:]
     text = {"gender": str, "stem": str}  # a picture may be called NA
-    return pd.read_csv(
+    table = pd.read_csv(
         path,
         dtype=text | dict.fromkeys(numbers, float),
         keep_default_na=False,
         na_values={c: [""] for c in numbers},
     )
+    return table.assign(stem=table.stem.map(nfc))
 
 
 def _read_predictions(

@@ -15,7 +15,8 @@ from gaip3_pipeline.tables.duplicates import (
 )
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.hand_tables import HandTable, read_table
-from gaip3_pipeline.tables.image_files import name_problem, printable, usable_images
+from gaip3_pipeline.tables.image_files import name_problem, usable_images
+from gaip3_pipeline.tables.names import printable, spelling_problem, stem_of
 
 
 class DropError(ValueError):
@@ -51,7 +52,7 @@ def change_dropped(
     ContractError if the list cannot be read."""
     dropped = read_dropped(root.dropped)
     originals = {
-        (s.id, p.stem): root.relative(p) for s in IMAGE_SETS for p in usable_images(root, s)
+        (s.id, stem_of(p)): root.relative(p) for s in IMAGE_SETS for p in usable_images(root, s)
     }
     keys = [
         _key(root, path, originals.keys() | dropped.keys() if undo else originals) for path in paths
@@ -78,13 +79,22 @@ def _key(root: DataRoot, path: str, known: Collection[tuple[str, str]]) -> tuple
         key = set_and_stem(candidate)
         if key and key in known:
             return key
-    refused = name_problem(path)
+    refused = spelling_problem(path) or _refused(root, path)
     raise DropError(
         f"{printable(path)}: {refused}"
         if refused
         else f"{path}: no original of that name; write it as original/… or resized/…, relative to"
         f" {root.path} or to the current folder"
     )
+
+
+def _refused(root: DataRoot, path: str) -> str:
+    for candidate in (path, *_below(root, Path(path))):
+        for image_set in IMAGE_SETS:
+            original = root.path / candidate
+            if root.original(image_set) in original.parents:
+                return name_problem(root, image_set, original)
+    return ""
 
 
 def _below(root: DataRoot, path: Path) -> Iterator[str]:

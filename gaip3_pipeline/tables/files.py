@@ -5,7 +5,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,9 @@ def writing(path: Path) -> Iterator[Path]:
     an error.
 
     The temporary file has the suffix of ``path``, since some writers choose the format by it. An
-    ``OSError`` names ``path``, also that of a library that reports a full disk in its own words."""
+    ``OSError`` names ``path``, also that of a library that reports a full disk in its own words.
+    Raises IsADirectoryError, before the block, if ``path`` is a folder."""
+    refuse_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
@@ -46,6 +48,19 @@ def _is_full(error: Exception, folder: Path) -> int:
             return number
     short = isinstance(error, OSError) and error.errno is None
     return errno.ENOSPC if short and not shutil.disk_usage(folder).free else 0
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise IsADirectoryError if there is a folder where the file ``path`` belongs."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder in the place of a file: move it away")
+
+
+def foreign_entries(folder: Path, own: Iterable[str]) -> list[str]:
+    """The names of what is in ``folder`` beside the files ``own``, sorted. Bytes that are not UTF-8
+    are written as ``\\xNN``."""
+    names = set(os.listdir(folder)) - set(own)
+    return sorted(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
-from gaip3_pipeline.tables.files import writing
+from gaip3_pipeline.layout import IMAGE_SETS, KINDS, MALE_FOLDERS, DataRoot
+from gaip3_pipeline.tables.files import refuse_folder, writing
 from gaip3_pipeline.tables.hashing import file_sha256
 
 SET_OF_FOLDER = {s.folder: s.id for s in IMAGE_SETS}
-MALE_FOLDERS = {s.folder for s in IMAGE_SETS if s.sex == "male"}
+_TEMPORARY = (".linking-", ".writing-")  # files of a run that was killed
 
 
 def select_final(
@@ -37,12 +37,14 @@ def select_final(
 
 
 def link_final(root: DataRoot, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Make ``final/`` contain exactly ``chosen``, as hard links where the file system allows them,
-    else as copies; returns the manifest."""
+    """Make ``final/`` contain ``chosen`` and no other picture of the rule, as hard links where the
+    file system allows them, else as copies; returns the manifest. Entries that the pipeline cannot
+    have made stay."""
     root.final.mkdir(parents=True, exist_ok=True)
     wanted = {PurePosixPath(p).name for p in chosen.path}
     for entry in os.scandir(root.final):
-        if entry.name not in wanted:
+        is_own = entry.is_file(follow_symlinks=False) and _is_made_here(entry.name)
+        if is_own and entry.name not in wanted:
             os.unlink(entry.path)
     rows = []
     for path, source in zip(chosen.path, chosen.source, strict=True):
@@ -54,11 +56,19 @@ def link_final(root: DataRoot, chosen: pd.DataFrame) -> pd.DataFrame:
     return chosen.assign(size=list(sizes), sha256=list(hashes), status="ok", reason="")
 
 
+def _is_made_here(name: str) -> bool:
+    beginnings = [f"{kind}_{s.folder}_" for kind in KINDS for s in IMAGE_SETS]
+    return name.startswith(_TEMPORARY) or (
+        name.endswith(".jpg") and name.startswith(tuple(beginnings))
+    )
+
+
 def _link(origin: Path, target: Path) -> None:
+    refuse_folder(target)
     try:
         # A link is created under another name and renamed, so that the file in final/ is never
         # missing or incomplete. The other name is short: a long one may not be lengthened.
-        temporary = target.with_name(".linking")
+        temporary = target.with_name(".linking-picture")
         temporary.unlink(missing_ok=True)
         os.link(origin, temporary)
         os.replace(temporary, target)

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.tables.files import writing
-from gaip3_pipeline.tables.image_files import printable
+from gaip3_pipeline.tables.names import existing, printable
 from gaip3_pipeline.tables.problems import ContractError
 
 FOLDERS = ("dataset", "models", "logs")
@@ -107,7 +107,8 @@ def import_first_run(source: Path, root: DataRoot, dry_run: bool = False) -> Imp
         name = PurePosixPath(file.relative_to(source).as_posix())
         place = new_place(name)
         if place is not None:
-            _import(file, root.path / place, name, report, same_file_system, dry_run)
+            there = existing(root.path / place)
+            _import(file, there, name, report, same_file_system, dry_run)
     if not dry_run:
         _remove_empty_folders(source)
     return report

@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple
 
-from gaip3_pipeline.tables.image_files import image_paths
+from gaip3_pipeline.tables.image_files import list_folder
+from gaip3_pipeline.tables.names import nfc
 
 MISSING = "missing"  # the version of a file that does not exist
 _BATCH = 512  # files hashed between two writes to the cache; a killed run loses at most these
@@ -20,12 +22,13 @@ _KEY = tuple[int, int, int]
 
 
 class FolderVersion(NamedTuple):
-    """``hash`` of the names and contents of a folder's pictures, their number, and their total size
-    in bytes."""
+    """``hash`` of the names and contents of a folder's pictures and of the names of its other
+    files, the number of the pictures, their total size in bytes, and the number of the others."""
 
     hash: str
     files: int
     bytes: int
+    others: int
 
 
 def file_sha256(path: Path) -> str:
@@ -52,7 +55,8 @@ def folder_version(
     folder: Path, cache: Path, verify: bool = False, remember: bool = True
 ) -> FolderVersion:
     """The version of the picture files below ``folder``: sha256 over sorted (relative path, size,
-    sha256).
+    sha256). Other files count with their names, since the manifest lists them; hidden and system
+    files do not (:func:`~gaip3_pipeline.tables.image_files.list_folder`).
 
     A file is read again only if its size, mtime_ns or inode differs from those in the SQLite file
     ``cache``, or with ``verify``. New hashes are written to ``cache``, unless ``remember`` is
@@ -61,16 +65,18 @@ def folder_version(
     that cannot be read counts with the hash ``unreadable``."""
     folder = folder.absolute()
     below = os.fsencode(os.path.relpath(folder, cache.absolute().parent)) + b"/"
-    paths = image_paths(folder)
+    listing = list_folder(folder)
     beginning = len(str(folder)) + 1
     known = {} if verify else _remembered(cache, below)
     entries: list[tuple[str, int, str]] = []
     unknown: list[tuple[str, bytes, _KEY]] = []
-    for path in paths:
+    for path in listing.pictures:
         name = below + os.fsencode(path[beginning:])
         try:
             stat = os.stat(path)
         except OSError:
+            stat = None
+        if stat is None or not S_ISREG(stat.st_mode):  # to read from a pipe would wait for ever
             entries.append((path[beginning:], 0, "unreadable"))
             continue
         key = stat_key(stat)
@@ -96,8 +102,17 @@ def folder_version(
                 (path[beginning:], key[0], sha)
                 for (path, _, key), sha in zip(batch, hashes, strict=True)
             ]
+    # Pictures are named in NFC. If an original is not, its name in NFC is part of the version, so
+    # that roots of before, whose pictures have the other spelling, make them again.
+    respelt = [
+        (nfc(path), 0, "nfc") for path, _, _ in entries if nfc(own := os.path.basename(path)) != own
+    ]
+    others = [(path[beginning:], 0, "not used") for path in listing.others]
     return FolderVersion(
-        content_version(entries), len(entries), sum(size for _, size, _ in entries)
+        content_version([*entries, *respelt, *others]),
+        len(entries),
+        sum(size for _, size, _ in entries),
+        len(others),
     )
 
 
@@ -179,9 +194,9 @@ def file_version(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def folder_content(folder: Path) -> str:
-    """sha256 over (name, sha256) of the files of a folder, sorted."""
-    return digest(f"{p.name} {file_version(p)}" for p in sorted(folder.iterdir()) if p.is_file())
+def files_version(files: Iterable[Path]) -> str:
+    """sha256 over (name, sha256) of ``files``, sorted."""
+    return digest(f"{p.name} {file_version(p)}" for p in sorted(files))
 
 
 def arrays_version(file: Path) -> str:

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,8 +31,8 @@ from gaip3_pipeline.tables.contracts import (
     stem,
 )
 from gaip3_pipeline.tables.hand_tables import HandTable, read_table, read_text, to_number
-from gaip3_pipeline.tables.image_files import printable
 from gaip3_pipeline.tables.label_store import Edit, Key
+from gaip3_pipeline.tables.names import nfc, printable
 from gaip3_pipeline.tables.problems import ContractError, at_most
 
 STARS = (1, 2, 3, 4, 5)  # of a rating: 0, ¼, ½, ¾, 1
@@ -448,14 +449,16 @@ class _Images:
     """The known images, found by the names that other tools give them."""
 
     def __init__(self, known: Mapping[str, Collection[str]]) -> None:
-        self._named, self._uploaded = (
-            defaultdict[str, list[Key]](list),
-            defaultdict[str, list[Key]](list),
+        self._named, self._uploaded, self._without_accents = (
+            defaultdict[str, list[Key]](list) for _ in range(3)
         )
         for sex, stems in known.items():
             for name in stems:
                 self._named[name].append((sex, name))
                 self._uploaded[_upload_name(name)].append((sex, name))
+                # of a name in NFD, as macOS has it, Label Studio removes the accents
+                bare = nfc(_upload_name(unicodedata.normalize("NFD", name)))
+                self._without_accents[bare].append((sex, name))
 
     def find(self, text: str, gender: str = "") -> list[Key]:
         """The images that ``text`` may mean: none, one, or several if it is ambiguous."""
@@ -480,11 +483,9 @@ class _Images:
         if not prefixed:
             return []
         original = prefixed[1]
-        return (
-            self._uploaded.get(original, [])
-            if original == _upload_name(original)
-            else self._by_name(original)
-        )
+        if original != _upload_name(original):
+            return self._by_name(original)
+        return self._uploaded.get(original) or self._without_accents.get(original, [])
 
 
 def _upload_name(name: str) -> str:

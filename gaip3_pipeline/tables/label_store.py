@@ -22,7 +22,8 @@ from gaip3_pipeline.layout import SET_OF_SEX, DataRoot
 from gaip3_pipeline.tables.contracts import LABEL_COLUMNS, check_labels, stem
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.hand_tables import HandRow, HandTable, read_table, to_number
-from gaip3_pipeline.tables.image_files import by_stem, printable, usable_images
+from gaip3_pipeline.tables.image_files import by_stem, usable_images
+from gaip3_pipeline.tables.names import nfc, printable
 from gaip3_pipeline.tables.problems import ContractError
 
 OUTSIDE = "outside"  # ``who`` of changes made by another program
@@ -35,17 +36,22 @@ class LabelConflict(ValueError):
 
 @dataclass(frozen=True)
 class Edit:
-    """What to write: the value of an image in 0..1, or None to remove its row."""
+    """What to write: the value of an image in 0..1, or None to remove its row. ``stem`` is kept in
+    Unicode NFC."""
 
     attribute: str
     gender: str
     stem: str
     value: float | None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stem", nfc(self.stem))
+
 
 @dataclass(frozen=True)
 class Change:
-    """A line of the history. ``before`` and ``after`` are None where there was or is no row.
+    """A line of the history. ``stem`` is kept in Unicode NFC. ``before`` and ``after`` are None
+    where there was or is no row.
 
     ``id`` counts from 1; it is 0 for an edit that changed nothing and is not in the history.
     ``undoes`` is the id of the change that this one undoes. ``row`` is a removed row with all its
@@ -63,6 +69,9 @@ class Change:
     undoes: int = 0
     row: Mapping[str, str] = field(default_factory=dict)
     at: int = -1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stem", nfc(self.stem))
 
 
 class LabelStore:
@@ -168,9 +177,8 @@ class LabelStore:
     def _changes(
         self, attribute: str | None, gender: str, stem: str, since: int = 0
     ) -> list[Change]:
-        of_image = (
-            c for c in self._history[since:] if not stem or (c.gender, c.stem) == (gender, stem)
-        )
+        key = (gender, nfc(stem))
+        of_image = (c for c in self._history[since:] if not stem or (c.gender, c.stem) == key)
         return [c for c in of_image if attribute in (None, c.attribute)]
 
     def _check(self, edits: Sequence[Edit]) -> None:
@@ -429,7 +437,8 @@ class _LabelFile:
 
 
 def labelled_images(root: DataRoot) -> dict[str, dict[str, Path]]:
-    """For each sex, the stems of its originals and their files, in plain order of file names."""
+    """For each sex, the stems of its originals, in Unicode NFC, and their files, in plain order of
+    file names."""
     return {sex: by_stem(usable_images(root, s)) for sex, s in SET_OF_SEX.items()}
 
 

@@ -1,10 +1,11 @@
 """Manifests: a Parquet table per processed set with a row for every original, including unusable
-ones.
+ones, and for every other file of their folder.
 
 Columns of the contract: ``path`` (relative to the root; for an unusable original the path that its
-picture would have), ``size`` and ``sha256`` of the file at ``path``, ``status`` and ``reason``. The
-further columns record what a later run needs to redo only what changed. While a set is being made,
-finished rows are appended to a journal of JSON lines, which remains if the run is killed."""
+picture would have, for a file that is not read as a picture its own path), ``size`` and ``sha256``
+of the file at ``path``, ``status`` and ``reason``. The further columns record what a later run
+needs to redo only what changed. While a set is being made, finished rows are appended to a journal
+of JSON lines, which remains if the run is killed."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,11 @@ class Row:
     def usable(self) -> bool:
         return self.status != UNUSABLE
 
+    @classmethod
+    def of_unusable(cls, path: str, source: str, reason: str) -> "Row":
+        """The row of an original, or of another file, that was not read."""
+        return cls(path, 0, "", UNUSABLE, reason, source, 0, 0, 0, "", 0)
+
 
 _SCHEMA = pa.schema([(f.name, pa.int64() if f.type is int else pa.string()) for f in fields(Row)])
 
@@ -69,6 +75,15 @@ def write_manifest(path: Path, table: pd.DataFrame, fingerprint: str = "") -> pd
 def read_manifest(path: Path) -> pd.DataFrame:
     """The manifest at ``path``, a row per original."""
     return pd.read_parquet(path)
+
+
+def usable_paths(path: Path) -> list[str]:
+    """The paths of the usable pictures in the manifest at ``path``; none if there is no
+    manifest."""
+    if not path.exists():
+        return []
+    manifest = read_manifest(path)
+    return list(manifest["path"][manifest["status"] != UNUSABLE])
 
 
 def manifest_rows(path: Path, fingerprint: str) -> list[Row]:

@@ -29,6 +29,7 @@ from gaip3_pipeline.mlflow_tracking import of_this_host
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import REVIEW_COLUMNS, read_label_review
 from gaip3_pipeline.tables.label_store import Change, Edit, Key, LabelConflict, LabelStore
+from gaip3_pipeline.tables.names import nfc, stem_of
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.guard import Guard
 from gaip3_pipeline.web.pictures import Pictures
@@ -181,7 +182,7 @@ class LabelRoutes:
         return _jpeg(lambda: self._pictures.painted(attribute, LEVELS[level]), headers)
 
     def _image(self, gender: str, stem: str) -> Path:
-        found = self._store.images.get(gender, {}).get(stem)
+        found = self._store.images.get(gender, {}).get(nfc(stem))
         if found is None:
             raise HTTPException(404, f"there is no image {stem} in the {gender} originals")
         return found
@@ -404,7 +405,7 @@ class Refreshing:
 def _version(root: DataRoot, gender: str, original: Path) -> int:
     """A number that changes with the original and with the resized image, which a refresh makes."""
     times = [0]
-    for path in (original, root.resized_picture(gender, original.stem)):
+    for path in (original, root.resized_picture(gender, stem_of(original))):
         with suppress(OSError):
             times.append(path.stat().st_mtime_ns // 1_000_000)
     return max(times)

@@ -18,6 +18,7 @@ from gaip3_pipeline.imaging.processing import read_picture
 from gaip3_pipeline.imaging.transform import encode_jpeg, resize
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.settings import Images
+from gaip3_pipeline.tables.names import stem_of
 
 LARGE_HEIGHT = 512  # pixels; less for a smaller original
 KEPT = 256  # pictures in memory, about 20 MB
@@ -39,7 +40,7 @@ class Pictures:
         Raises :class:`~gaip3_pipeline.imaging.decode.UnusableImage`.
         """
         try:
-            return self._root.resized_picture(gender, original.stem).read_bytes()
+            return self._root.resized_picture(gender, stem_of(original)).read_bytes()
         except FileNotFoundError:
             return self._keep(
                 ("thumbnail", original, original.stat().st_mtime_ns),

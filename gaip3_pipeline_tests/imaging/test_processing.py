@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from gaip3_pipeline import checks
+from gaip3_pipeline.assets import labels
 from gaip3_pipeline.imaging.processing import MissingSource, augment_set, resize_set
 from gaip3_pipeline.imaging.transform import brightness_ratio
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, ImageSet
 from gaip3_pipeline.settings import Images
-from gaip3_pipeline.tables.image_files import DuplicateStems
+from gaip3_pipeline.tables.image_files import LEFT_OUT, DuplicateStems
 from gaip3_pipeline_tests.imaging.pictures import fill, jpeg, photograph
 
 D1, FEMALE, _ = IMAGE_SETS
@@ -64,7 +67,7 @@ def test_names_with_spaces_korean_and_emoji_and_folders_inside_folders_are_kept(
     for i, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         photograph(i, 128).save(folder / name)
-    for ignored in (".hidden.jpg", "__MACOSX/._a b.jpg", ".cache/x.jpg", "labels.csv", "notes.txt"):
+    for ignored in (".hidden.jpg", "__MACOSX/._a b.jpg", ".cache/x.jpg", "@eaDir/a b.JPG/t.jpg"):
         (folder / ignored).parent.mkdir(parents=True, exist_ok=True)
         (folder / ignored).write_bytes(b"not a picture")
     result = resize_set(root, FEMALE, SETTINGS)
@@ -128,6 +131,126 @@ def test_unusable_originals_are_listed_with_their_reason_in_both_manifests(root:
     before = state(root)
     again = resize_set(root, D1, SETTINGS)
     assert (again.done, again.reused, again.unusable) == (0, 3, 6)
+    assert state(root) == before
+
+
+def test_every_file_beside_the_originals_has_a_row_and_only_photographs_count_as_unusable(
+    root: DataRoot,
+) -> None:
+    folder = fill(root, D1, 2)[0].parent
+    names = ["p0.jpg.json", "p0.json", "more/p0.json", "p0.jpg.jpg.csv", "p1.heic", "q.heic"]
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"{}")
+    os.mkfifo(folder / "pipe.jpg")
+    for result in (resize_set(root, D1, SETTINGS), augment_set(root, D1, SETTINGS)):
+        assert (result.done, result.unusable, result.left_out) == (2, 2, 5)
+        table = result.manifest
+        assert table.path.is_unique
+        assert len(table) == 9
+        reasons = dict(zip(table.source.map(os.path.basename), table.reason, strict=True))
+        assert reasons["q.heic"].startswith("HEIC pictures are not read: convert it to")
+        assert reasons["p1.heic"].startswith(f"{LEFT_OUT}p1.jpg is used instead")
+        assert reasons["pipe.jpg"] == "not a file but a pipe, socket or device"
+        assert all(reasons[name].startswith(LEFT_OUT) for name in reasons if "json" in name)
+    figures = {"images": 98, "unusable": 2, "left_out": 100}
+    passed, said = checks._usable(0.05)(root, figures)
+    assert passed
+    assert said == "98 images, 2 unusable (2.0%, at most 5%), 100 other files left out"
+    again = resize_set(root, D1, SETTINGS)
+    assert (again.done, again.reused, len(again.manifest)) == (0, 2, 9)
+
+
+def test_without_a_readable_original_the_others_are_named(root: DataRoot) -> None:
+    root.original(D1).mkdir(parents=True)
+    (root.original(D1) / "a.heic").touch()
+    with pytest.raises(MissingSource, match=r"1 cannot, such as a\.heic \(HEIC pictures are"):
+        resize_set(root, D1, SETTINGS)
+
+
+def test_an_original_in_nfd_is_processed_under_its_name_in_nfc(root: DataRoot) -> None:
+    [original] = fill(root, D1, 1)
+    nfc, nfd = (unicodedata.normalize(form, "é가") for form in ("NFC", "NFD"))
+    original.rename(original.with_name(f"{nfd}.jpg"))
+    old = root.processed("resized", D1) / f"{nfd}.jpg"  # as roots of before have it
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"of before")
+    resized, augmented = resize_set(root, D1, SETTINGS), augment_set(root, D1, SETTINGS)
+    assert list(state(root)) == list(state(root, "augmented")) == [f"{nfc}.jpg"]
+    assert resized.manifest.path.tolist() == [f"resized/10k-images/{nfc}.jpg"]
+    assert (root.path / resized.manifest.source[0]).name == f"{nfd}.jpg"
+    copy = np.asarray(Image.open(root.path / augmented.manifest.path[0])).mean()
+    share = copy / np.asarray(Image.open(root.path / resized.manifest.path[0])).mean()
+    assert (share < 1) == (brightness_ratio(nfc) < 1)
+
+
+@pytest.mark.parametrize(
+    ("image_set", "longest"), [(D1, 230), (FEMALE, 234)], ids=["d1", "d2_female"]
+)
+def test_a_name_too_long_for_final_is_refused_with_its_limit(
+    root: DataRoot, image_set: ImageSet, longest: int
+) -> None:
+    one, other, third = fill(root, image_set, 3)
+    one.rename(one.with_name("a" * longest + ".jpg"))
+    other.rename(other.with_name("가" * (longest // 3 + 1) + ".jpg"))
+    third.rename(third.with_name("b\\c.jpg"))
+    result = resize_set(root, image_set, SETTINGS)
+    assert (result.done, result.unusable) == (1, 2)
+    names_and_reasons = result.manifest.path, result.manifest.reason
+    by_first = {Path(p).name[0]: r for p, r in zip(*names_and_reasons, strict=True)}
+    assert by_first["a"] == ""
+    assert by_first["가"].startswith("the file name is too long: ")
+    assert by_first["가"].endswith(
+        f"names made from it may have 255; shorten it by {3 * (longest // 3 + 1) - longest} bytes"
+    )
+    assert by_first["b"].startswith("the name has a backslash")
+
+
+def test_entries_that_the_pipeline_did_not_make_stay_and_are_named(root: DataRoot) -> None:
+    original = fill(root, D1, 1)[0]
+    resize_set(root, D1, SETTINGS)
+    folder = root.processed("resized", D1)
+    (folder / "folder.jpg").mkdir()
+    (folder / "link.jpg").symlink_to(original)
+    for name in (".DS_Store", "notes.txt"):
+        (folder / name).touch()
+    result = resize_set(root, D1, SETTINGS)
+    assert result.foreign == (".DS_Store", "folder.jpg", "link.jpg", "notes.txt")
+    assert result.removed == 0
+    assert sorted(state(root)) == [*result.foreign, "p0.jpg"]
+
+
+def test_an_entry_that_the_pipeline_did_not_make_takes_no_label(root: DataRoot) -> None:
+    fill(root, FEMALE, 1)
+    resize_set(root, FEMALE, SETTINGS)
+    (root.processed("resized", FEMALE) / "folder.jpg").mkdir()
+    path = root.hand_labels("eyes")
+    path.parent.mkdir()
+    path.write_text("gender,img_id,path,value\nfemale,0,p0.jpg,1\nfemale,1,folder.jpg,1\n")
+    found = labels.read(root, "eyes")
+    assert found.table.stem.tolist() == ["p0"]
+    assert found.left_out == ["line 3: there is no image folder in the female originals"]
+
+
+def test_a_folder_in_the_place_of_a_picture_is_named(root: DataRoot) -> None:
+    fill(root, D1, 1)
+    (root.processed("resized", D1) / "p0.jpg").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError, match=r"p0\.jpg is a folder.*: move it away"):
+        resize_set(root, D1, SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["more", "more.jpg"])
+def test_a_link_from_the_originals_to_the_output_is_refused(root: DataRoot, name: str) -> None:
+    fill(root, D1, 2)
+    resize_set(root, D1, SETTINGS)
+    before = state(root)
+    output = root.processed("resized", D1)
+    target = output if name == "more" else output / "p0.jpg"
+    for original in root.original(D1).iterdir():
+        original.unlink()
+    (root.original(D1) / name).symlink_to(target)
+    with pytest.raises(ValueError, match="a link leads from one to the other"):
+        resize_set(root, D1, SETTINGS)
     assert state(root) == before
 
 

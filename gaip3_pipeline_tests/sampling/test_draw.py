@@ -19,8 +19,10 @@ from gaip3_pipeline.sampling.draw import (
     noise_maps,
     noise_of_seeds,
     out_of_range,
+    remove_others,
 )
 from gaip3_pipeline.settings import Samples, of_preset
+from gaip3_pipeline.tables.files import foreign_entries
 
 RNG = np.random.default_rng(0)
 VALUES = np.random.default_rng(1).random((21, 5)).astype(np.float32)
@@ -166,3 +168,12 @@ def test_roles_never_share_a_face(generator: FaceGenerator) -> None:
     # samples that are shown
     of_roles.append(drawn(generator, SETTINGS.seed + np.arange(4), VALUES[:4]))
     assert len(np.unique(np.concatenate(of_roles), axis=0)) == 16
+
+
+def test_only_samples_are_removed_and_what_is_not_theirs_is_named(tmp_path):
+    (tmp_path / "000009.jpg").mkdir()
+    for name in ("000000.jpg", "000001.jpg", "mine.jpg", "notes.txt", "samples.csv", ".DS_Store"):
+        (tmp_path / name).touch()
+    remove_others(tmp_path, ["000000.jpg"])
+    foreign = [".DS_Store", "000009.jpg", "mine.jpg", "notes.txt"]
+    assert foreign_entries(tmp_path, ["000000.jpg", "samples.csv"]) == foreign

@@ -4,6 +4,7 @@ import os
 import socket
 import sqlite3
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,22 @@ def test_a_kaggle_file_that_cannot_be_read_is_a_warning(
     (tmp_path / "kaggle.json").write_text("{")
     found = about("Invalid Kaggle credentials", root)
     assert (found.state, "Generate New Token" in found.remedy) == ("warning", True)
+
+
+def test_photographs_that_cannot_be_read_are_counted_and_sidecars_are_not(root: DataRoot) -> None:
+    folder = root.original(IMAGE_SETS[0])
+    for name in ("a.heic", "b.HEIC", "a.json", ".DS_Store", "@eaDir/b.jpg", "c.jfif"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    found = about("cannot be read as pictures", root)
+    assert found.state == "warning"
+    assert found.what.endswith("10k: 2 files cannot be read as pictures, such as a.heic")
+    assert found.remedy == "HEIC pictures are not read: convert it to JPEG or PNG"
+    assert about("10k: 2 images", root).state == "ok"
+
+
+def test_a_label_of_a_name_in_another_unicode_spelling_is_used(root: DataRoot) -> None:
+    path = root.hand_labels("eyes")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(unicodedata.normalize("NFD", text), encoding="utf-8")
+    assert about("train_output_eyes.csv", root).what == "labels/train_output_eyes.csv: 2 labels"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,6 +161,17 @@ def test_existing_files_are_kept_whatever_their_content(kaggle: Kaggle, root: Da
     assert (report[0].new, report[0].kept, report[0].different) == (2, 1, ("00000.jpg",))
     assert "1 of your files differ" in str(report[0])
     assert (folder / "00000.jpg").read_bytes() == b"mine"
+
+
+def test_a_file_that_is_there_in_another_unicode_spelling_is_kept(
+    kaggle: Kaggle, root: DataRoot
+) -> None:
+    folder, name = root.original(IMAGE_SETS[0]), "가나 다.jpg"
+    folder.mkdir(parents=True)
+    own = folder / unicodedata.normalize("NFD", name)
+    own.write_bytes(content("original/thispersondoesnotexist.10k", name))
+    report = fetch(root, str, EXPECTED)
+    assert (report[0].new, report[0].kept, report[0].found) == (3, 1, 4)
 
 
 def test_a_damaged_archive_is_removed_and_named(kaggle: Kaggle, root: DataRoot) -> None:

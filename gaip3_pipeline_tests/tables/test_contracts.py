@@ -1,14 +1,18 @@
 """Tables edited by people: which deviations are accepted, which are refused, and the error
 messages."""
 
+import unicodedata
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from gaip3_pipeline.tables.contracts import (
+    REVIEW_COLUMNS,
     ContractError,
     read_gender_probabilities,
     read_input_values,
+    read_label_review,
     read_labels,
     read_samples,
     write_gender_probabilities,
@@ -16,6 +20,7 @@ from gaip3_pipeline.tables.contracts import (
     write_labels,
     write_samples,
 )
+from gaip3_pipeline.tables.duplicates import set_and_stem
 
 HEAD = "gender,img_id,path,value\n"
 
@@ -153,3 +158,19 @@ def test_samples_survive_a_round_trip(tmp_path):
     )
     write_samples(tmp_path / "samples.csv", table)
     assert read_samples(tmp_path / "samples.csv").to_dict("records") == table.to_dict("records")
+
+
+def test_names_of_tables_are_read_in_nfc(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "\xe9\uac00") for form in ("NFC", "NFD"))
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"gender,img_id,path,value\nfemale,0,resized/{nfd}.png,1\n", encoding="utf-8")
+    read = read_labels(labels, {"female": {nfc}})
+    assert (read.table.stem.tolist(), read.left_out) == ([nfc], [])
+    table = tmp_path / "gender.csv"
+    write_gender_probabilities(table, [f"resized/female/{nfd}.jpg"], np.ones((1, 2)))
+    paths = read_gender_probabilities(table).image_path
+    assert paths.tolist() == [f"resized/female/{nfc}.jpg"]
+    review = tmp_path / "review.csv"
+    review.write_text(f"{','.join(REVIEW_COLUMNS)}\nfemale,{nfd},,,,,\n", encoding="utf-8")
+    assert read_label_review(review).stem.tolist() == [nfc]
+    assert set_and_stem(f"original/ThisPersonDoesNotExist/Female/{nfd}.jpg") == ("d2_female", nfc)

@@ -3,9 +3,12 @@
 import os
 
 import pandas as pd
+import pytest
 
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
+from gaip3_pipeline.tables.files import foreign_entries
 from gaip3_pipeline.tables.final import link_final, select_final
+from gaip3_pipeline.tables.names import longest_final_name
 
 
 def originals(*keys):
@@ -85,3 +88,41 @@ def test_files_are_copied_where_hard_links_are_refused(tmp_path, monkeypatch):
     link_final(root, chosen_of("a"))
     assert (root.final / "resized_female_a.jpg").read_bytes() == b"a" * 100
     assert sorted(os.listdir(root.final)) == ["resized_female_a.jpg"]
+
+
+def test_entries_of_others_in_final_stay_and_leftovers_of_a_killed_run_go(tmp_path):
+    root = make_root(tmp_path)
+    link_final(root, chosen_of("a", "b"))
+    (root.final / "a folder").mkdir()
+    (root.final / "augmented_male_x.jpg").mkdir()
+    (root.final / "resized_female_link.jpg").symlink_to(root.path / "resized/female/a.jpg")
+    for name in (".DS_Store", "notes.txt", "mine.jpg", ".linking-picture", ".writing-1.jpg"):
+        (root.final / name).touch()
+    link_final(root, chosen_of("a"))
+    assert foreign_entries(root.final, ["resized_female_a.jpg"]) == [
+        ".DS_Store",
+        "a folder",
+        "augmented_male_x.jpg",
+        "mine.jpg",
+        "notes.txt",
+        "resized_female_link.jpg",
+    ]
+
+
+def test_a_folder_in_the_place_of_a_final_picture_is_named(tmp_path):
+    root = make_root(tmp_path)
+    (root.final / "resized_female_a.jpg").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError, match=r"female_a\.jpg is a folder.*: move it away"):
+        link_final(root, chosen_of("a"))
+    assert os.listdir(root.final) == ["resized_female_a.jpg"]
+
+
+def test_the_longest_name_that_the_file_system_takes_is_linked(tmp_path):
+    root, stem = make_root(tmp_path), "c" * 234
+    (root.path / f"resized/female/{stem}.jpg").write_bytes(b"c")
+    table = pd.DataFrame({"image_path": [f"resized/female/{stem}.jpg"], "prob_female": 1.0})
+    name = longest_final_name(IMAGE_SETS[1], stem)
+    assert name == f"augmented_female_{stem}.jpg"
+    assert len(name) == 255
+    link_final(root, select_final(table, originals(f"d2_female/{stem}"), 0.9999))
+    assert os.listdir(root.final) == [f"resized_female_{stem}.jpg"]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -159,3 +160,14 @@ def test_the_first_runs_own_tables_arrive_byte_for_byte(
             assert place.read_bytes() == by_name[place.name]
     assert root.gender_probabilities.read_bytes() == by_name[root.gender_probabilities.name]
     assert {root.original(s).relative_to(root.path).parts[0] for s in IMAGE_SETS} == {"original"}
+
+
+def test_a_file_that_the_root_has_in_another_unicode_spelling_is_not_moved(
+    tmp_path: Path, root: DataRoot
+) -> None:
+    nfc, nfd = (unicodedata.normalize(form, "\uac00.jpg") for form in ("NFC", "NFD"))
+    write(tmp_path / "old/dataset/original/thispersondoesnotexist.10k" / nfd, "one")
+    write(root.original(IMAGE_SETS[0]) / nfc, "one")
+    report = import_first_run(tmp_path / "old", root)
+    assert len(report.present) == 1
+    assert os.listdir(root.original(IMAGE_SETS[0])) == [nfc]

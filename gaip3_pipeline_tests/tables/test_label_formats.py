@@ -4,8 +4,11 @@ error messages."""
 import csv
 import io
 import json
+import re
+import unicodedata
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -540,3 +543,34 @@ def test_the_first_runs_labels_survive_every_format(first_run_tables, tmp_path):
         assert (
             read_label_file(write(tmp_path / "out", writer(found, images)), known).values == found
         )
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    "image",
+    [
+        "{name}.jpg",
+        "female/{name}.png",
+        "/data/local-files/?d=original/ThisPersonDoesNotExist/Female/{quoted}.jpg",
+        "https://example.org/{quoted}.jpg",
+        "/data/upload/3/0a1b2c3d-{stored}.jpg",
+    ],
+)
+def test_an_image_is_found_in_either_unicode_spelling_of_its_name(tmp_path, form, image):
+    known, name = "\xe9 \uac00", unicodedata.normalize(form, "\xe9 \uac00")
+    # as Django's get_valid_filename stores an upload
+    stored = re.sub(r"[^-\w.]", "", name.replace(" ", "_"))
+    path = tmp_path / "mouth.csv"
+    path.write_text(
+        f"file,value\n{image.format(name=name, quoted=quote(name), stored=stored)},0.5\n",
+        encoding="utf-8",
+    )
+    read = read_label_file(path, {"female": {known, "other"}, "male": set()}, "mouth")
+    assert read.values == {"mouth": {("female", known): 0.5}}
+
+
+def test_an_uploaded_name_without_accents_means_first_the_image_of_that_name(tmp_path):
+    path = tmp_path / "mouth.csv"
+    path.write_text("file,value\n0a1b2c3d-cafe.jpg,0.5\n", encoding="utf-8")
+    read = read_label_file(path, {"female": {"caf\xe9", "cafe"}, "male": set()}, "mouth")
+    assert read.values == {"mouth": {("female", "cafe"): 0.5}}

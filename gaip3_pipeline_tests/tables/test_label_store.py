@@ -2,6 +2,7 @@
 
 import errno
 import json
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
@@ -276,3 +277,20 @@ def test_an_unknown_attribute_is_refused_before_it_becomes_a_path(root, attribut
     for ask in (LabelStore(root).history, LabelStore(root).values):
         with pytest.raises(ValueError, match="there is no attribute"):
             ask(attribute)
+
+
+def test_names_in_another_unicode_spelling_are_the_same_image(root):
+    nfc, nfd = (unicodedata.normalize(form, "\xe9 \uac00") for form in ("NFC", "NFD"))
+    original = root.original(IMAGE_SETS[1]) / f"{nfd}.jpg"
+    original.touch()
+    write(root, "eyes", f"{HEAD}female,0,resized/{nfd}.png,0.5\n")
+    store = LabelStore(root)
+    assert store.images["female"][nfc] == original
+    assert store.values("eyes") == {("female", nfc): 0.5}
+    store.apply([Edit("eyes", "female", nfd, 1.0)], "kim")
+    store.apply([Edit("eyes", "female", nfc, 0.25)], "kim")
+    assert text_of(root, "eyes") == f"{HEAD}female,0,resized/{nfd}.png,0.25\n"
+    history = root.label_history.read_text(encoding="utf-8")
+    root.label_history.write_text(history.replace(nfc, nfd), encoding="utf-8")  # one of before
+    assert [c.after for c in LabelStore(root).history("eyes", "female", nfd)] == [1.0, 0.25]
+    assert LabelStore(root).values("eyes") == {("female", nfc): 0.25}

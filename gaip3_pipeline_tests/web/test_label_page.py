@@ -10,20 +10,24 @@ import struct
 import subprocess
 import threading
 import time
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import cv2
 import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from fastapi.testclient import TestClient
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.label_store import LabelStore
+from gaip3_pipeline.web.app import build_app
 from gaip3_pipeline_tests.web.processes import start, wait_for
 
 SERVE = "import sys\nfrom gaip3_pipeline.cli import main\nmain(['label', '--root', *sys.argv[1:]])"
@@ -321,3 +325,21 @@ def test_five_clients_lose_no_acknowledged_label_to_kill_9(root: DataRoot) -> No
     table = read_labels(root.hand_labels("mouth")).table
     last = {(gender, stem): value for mine in acknowledged for gender, stem, value in mine}
     assert dict(zip(zip(table.gender, table.stem, strict=True), table.value, strict=True)) == last
+
+
+def test_an_original_in_nfd_is_shown_and_labelled_in_either_spelling(root: DataRoot) -> None:
+    nfc, nfd = (unicodedata.normalize(form, "\xe9 \uac00") for form in ("NFC", "NFD"))
+    original = root.original(FEMALE) / f"{nfd}.jpg"
+    (root.original(FEMALE) / "f_000.jpg").rename(original)
+    resized = root.resized_picture("female", nfc)
+    resized.parent.mkdir(parents=True)
+    resized.write_bytes(b"the resized picture")
+    page = TestClient(build_app(root), base_url="http://127.0.0.1:3100")
+    assert nfc in page.get("/api/labels/eyes").json()["columns"]["stem"]
+    for stem in (nfc, nfd):
+        url = f"/picture/thumbnail/female/{quote(stem)}"
+        assert page.get(url).content == b"the resized picture"
+        assert page.get(f"/picture/large/female/{quote(stem)}").status_code == 200
+        new = {"labels": [label(stem, 1.0, attribute="eyes")], "who": "kim"}
+        assert page.post("/api/labels", json=new).json()["changes"][0]["stem"] == nfc
+    assert LabelStore(root).values("eyes") == {("female", nfc): 1.0}
