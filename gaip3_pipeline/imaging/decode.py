@@ -218,10 +218,16 @@ def _reason(data: bytes | mmap.mmap, error: Exception) -> str:
         if data[4:12] in (b"ftypavif", b"ftypavis") or data[8:12] == b"WEBP" or data[:2] == b"BM":
             return f"damaged: the header of the picture, in a file of {len(data)} bytes"
         start = data[:8]
-        return f"not a JPEG, PNG, WebP, BMP, TIFF or AVIF picture (it begins with {start!r})"
+        return f"not a JPEG, PNG, WebP, BMP, TIFF or AVIF picture (it begins with {_shown(start)})"
     # Pillow raises many kinds of errors for damaged files: OSError, SyntaxError, struct.error,
     # zlib.error, …
     return f"damaged: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+def _shown(start: bytes) -> str:
+    """The first bytes of a file as text, or in hexadecimal digits."""
+    text = start.decode("latin-1")
+    return f"“{text}”" if text.isascii() and text.isprintable() else f"the bytes {start.hex(' ')}"
 
 
 def _jpeg(

@@ -101,7 +101,8 @@ def read_label_file(
         form, cells = "plain CSV", list(_plain_rows(table))
     else:
         raise ContractError(
-            f"{path}, line {table.header_line}: the columns are {', '.join(header)}; there must be"
+            f"{path}, line {table.header_line}: the columns are {', '.join(header) or 'none'};"
+            " there must be"
             f" {','.join(LABEL_COLUMNS)}, or file,value, or file and columns named after"
             f" {', '.join(ATTRIBUTES)}, or those of an export of Label Studio"
         )

@@ -117,7 +117,7 @@ def test_unusable_originals_are_listed_with_their_reason_in_both_manifests(root:
     }
     assert reasons == {
         "empty": "empty file",
-        "text": "not a JPEG, PNG, WebP, BMP, TIFF or AVIF picture (it begins with b'no pictu')",
+        "text": "not a JPEG, PNG, WebP, BMP, TIFF or AVIF picture (it begins with “no pictu”)",
         "cut": "truncated",
         "huge": "too large",
         "gone": "cannot be read",
