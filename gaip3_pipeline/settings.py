@@ -260,10 +260,30 @@ class Retouch:
 
 @dataclass(frozen=True)
 class Tracking:
-    """MLflow. An empty ``uri`` means the root's own sqlite store."""
+    """MLflow. An empty ``uri`` means the root's own sqlite store; ``env:NAME`` means the value of an
+    environment variable."""
 
     enabled: bool = True
     uri: str = ""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Dagster's store of runs and events: a Postgres database, ``postgresql+psycopg2://…`` or
+    ``env:NAME``. Empty: the root's own sqlite store."""
+
+    dagster: str = ""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster that runs the steps. Empty ``address``: every step runs on this machine."""
+
+    address: str = ""  # of Ray's job server, http://HEAD:8265
+    chunk: int = 64  # pictures in a task of image work and scoring, at least 32
+    cpus: float = 1.0  # that a training asks for
+    gpus: float = 0.0
+    workers: int = 1  # processes of a data-parallel training
 
 
 @dataclass(frozen=True)
@@ -286,6 +306,8 @@ class Settings:
     critic: Critic = Critic()
     retouch: Retouch = Retouch()
     tracking: Tracking = Tracking()
+    storage: Storage = Storage()
+    cluster: Cluster = Cluster()
 
 
 SECTIONS: dict[str, type] = {
