@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.cluster.connection import ADDRESS, ClusterError, address_of, usable
 from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
 from gaip3_pipeline.layout import (
     DATA,
@@ -51,7 +52,7 @@ def command(function: Callable[..., Any], default_root: Path | None = None) -> c
         os.environ.update(environment(root))
         try:
             function(root=root, **options)
-        except (SettingsError, ContractError, DuplicateStems) as e:
+        except (SettingsError, ContractError, DuplicateStems, ClusterError) as e:
             raise click.ClickException(str(e)) from e
         except KeyboardInterrupt as e:
             raise click.ClickException("interrupted; run the same command again to continue") from e
@@ -114,6 +115,12 @@ command(demo, DEMO)
 @click.option(
     "--json", "as_json", is_flag=True, help="With --dry-run: print the plan as one line of JSON."
 )
+@click.option(
+    "--on",
+    "cluster",
+    metavar="ADDRESS",
+    help="Run the steps on the Ray cluster with this job server, http://HEAD:8265.",
+)
 def refresh(
     root: DataRoot,
     dry_run: bool,
@@ -121,10 +128,13 @@ def refresh(
     verify: bool,
     warm_start: bool,
     as_json: bool,
+    cluster: str | None,
 ) -> None:
     """Rebuild the stale assets, and no others."""
     if as_json and not dry_run:
         raise click.UsageError("--json goes with --dry-run")
+    if cluster:
+        os.environ[ADDRESS] = cluster  # before the definitions are built
     if dry_run:
         _show_plan(root, list(select) or None, verify, as_json)
     else:
@@ -566,7 +576,10 @@ def _refresh(
         from gaip3_pipeline.refresh.record import headlines
         from gaip3_pipeline.refresh.run import refresh as run
 
-        tracking = tracking_of(root, load(root))
+        settings = load(root)
+        tracking, cluster = tracking_of(root, settings), address_of(settings)
+        if cluster:
+            usable(settings)
         outcome = run(
             definitions,
             instance,
@@ -576,6 +589,7 @@ def _refresh(
             again=again,
             config=config,
             verify=verify,
+            cluster=cluster,
             say=click.echo,
         )
         if not outcome.materialized:

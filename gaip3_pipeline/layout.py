@@ -75,6 +75,10 @@ class DataRoot:
     def hash_cache(self) -> Path:
         return self.state / "hashes.sqlite"
 
+    def step_progress(self, asset: str) -> Path:
+        """The progress of an asset's step that runs on another machine."""
+        return self.state / "progress" / f"{asset}.json"
+
     @property
     def refresh_lock(self) -> Path:
         """Locked while a process refreshes the root; holds its pid."""

@@ -260,7 +260,7 @@ class Retouch:
 
 @dataclass(frozen=True)
 class Tracking:
-    """MLflow. An empty ``uri`` means the root's own sqlite store; ``env:NAME`` means the value of an
+    """MLflow. An empty ``uri`` means the root's own sqlite store, ``env:NAME`` the value of an
     environment variable."""
 
     enabled: bool = True

@@ -14,7 +14,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from gaip3_pipeline.imaging.processing import in_order
+from gaip3_pipeline.imaging.mapping import in_order
 
 HASH_SIZE = 16  # bits per side; a hash has 256 bits
 # After alignment, the highest correlation of different pictures is .975 among 3.9 million pairs of
