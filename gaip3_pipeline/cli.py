@@ -558,6 +558,27 @@ def doctor(root: DataRoot) -> None:
     sys.exit(1 if missing else 0)
 
 
+@command
+@click.argument("action", type=click.Choice(["check"]))
+@click.option(
+    "--on",
+    "address",
+    metavar="ADDRESS",
+    help="The cluster's job server, http://HEAD:8265 [default: settings].",
+)
+def cluster(root: DataRoot, action: str, address: str | None) -> None:
+    """Check whether every machine of the Ray cluster can run the steps of this root."""
+    from gaip3_pipeline.setup.cluster_check import check_cluster
+
+    if address:
+        os.environ[ADDRESS] = address
+    missing = 0
+    for finding in check_cluster(root, load(root)):
+        click.echo(finding)
+        missing += finding.state == "missing"
+    sys.exit(1 if missing else 0)
+
+
 def _refresh(
     root: DataRoot,
     select: list[str] | None,

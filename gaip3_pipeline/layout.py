@@ -75,6 +75,11 @@ class DataRoot:
     def hash_cache(self) -> Path:
         return self.state / "hashes.sqlite"
 
+    @property
+    def cluster_files(self) -> Path:
+        """Files by which the nodes of a cluster show that they share this root."""
+        return self.state / "cluster"
+
     def step_progress(self, asset: str) -> Path:
         """The progress of an asset's step that runs on another machine."""
         return self.state / "progress" / f"{asset}.json"

@@ -258,6 +258,9 @@ class Retouch:
             raise ValueError(f"method = {self.method!r} is not one of {known}")
 
 
+FROM_ENVIRONMENT = "env:"  # before the name of the variable that holds a value
+
+
 @dataclass(frozen=True)
 class Tracking:
     """MLflow. An empty ``uri`` means the root's own sqlite store, ``env:NAME`` the value of an
@@ -368,6 +371,14 @@ def resolve(preset: str, tables: list[dict[str, Any]], source: Path | str = "set
         for a in ATTRIBUTES
     }
     return Settings(preset=preset, input_model=inputs, **plain)
+
+
+def variables_of(settings: Settings) -> list[str]:
+    """The environment variables that ``env:NAME`` in the settings refers to."""
+    named = (settings.tracking.uri, settings.storage.dagster)
+    return [
+        text.removeprefix(FROM_ENVIRONMENT) for text in named if text.startswith(FROM_ENVIRONMENT)
+    ]
 
 
 def section_hash(*sections: Any) -> str:
