@@ -14,6 +14,8 @@ def nodes() -> Iterator[Nodes]:
     """A head and one worker, of one CPU each."""
     pytest.importorskip("ray", reason="needs the extra cluster")
     # a short path: Ray's sockets lie below it, and a socket's path has at most 107 bytes
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        with cluster_of(Path(folder) / "r") as started:
-            yield started
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-") as folder,
+        cluster_of(Path(folder) / "r") as started,
+    ):
+        yield started

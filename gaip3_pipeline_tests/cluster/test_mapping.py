@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from gaip3_pipeline.imaging.processing import augment_set, resize_set
-from gaip3_pipeline.layout import DataRoot, ImageSet, IMAGE_SETS
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Images
 from gaip3_pipeline.tables.manifests import read_manifest
 from gaip3_pipeline_tests.cluster.nodes import Nodes
