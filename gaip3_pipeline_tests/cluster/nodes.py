@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 HEAD = "127.0.0.2"  # not 127.0.0.1, which Ray replaces by the address of the node that asks
 _STORE = 80_000_000  # bytes, the least that Ray accepts is 75 MB
 _ENVIRONMENT = {
@@ -41,9 +43,10 @@ class Nodes:
         """The address of the job server."""
         return f"http://{HEAD}:{self.dashboard}"
 
-    def start_head(self) -> None:
+    def start_head(self, cpus: int = 1) -> None:
         self._start(
             HEAD,
+            cpus,
             "--head",
             f"--port={self.port}",
             f"--dashboard-host={HEAD}",
@@ -51,9 +54,9 @@ class Nodes:
             f"--temp-dir={self.folder}",
         )
 
-    def start(self, ip: str) -> None:
+    def start(self, ip: str, cpus: int = 1) -> None:
         """Start a worker at ``ip`` and wait until it is in the cluster."""
-        self._start(ip, f"--address={self.address}")
+        self._start(ip, cpus, f"--address={self.address}")
 
     def kill(self, ip: str) -> None:
         """``kill -9`` of all processes of a node at once."""
@@ -67,14 +70,24 @@ class Nodes:
         for ip in reversed(list(self._running)):
             self.kill(ip)
 
-    def _start(self, ip: str, *words: str) -> None:
+    def cpu_seconds(self) -> float:
+        """CPU time so far of all processes of the nodes."""
+        total = 0.0
+        for node in self._running.values():
+            for pid in _descendants(node.pid):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = psutil.Process(pid).cpu_times()
+                    total += times.user + times.system
+        return total
+
+    def _start(self, ip: str, cpus: int, *words: str) -> None:
         log = (self.folder.parent / f"{ip}.log").open("wb")
         self._running[ip] = subprocess.Popen(
             [
                 str(Path(sys.executable).with_name("ray")),
                 "start",
                 "--block",
-                "--num-cpus=1",
+                f"--num-cpus={cpus}",
                 f"--object-store-memory={_STORE}",
                 "--disable-usage-stats",
                 f"--node-ip-address={ip}",
@@ -101,11 +114,11 @@ class Nodes:
 
 
 @contextmanager
-def cluster_of(folder: Path, workers: int = 1) -> Iterator[Nodes]:
+def cluster_of(folder: Path, workers: int = 1, head_cpus: int = 1) -> Iterator[Nodes]:
     """A head and ``workers`` further nodes, each with one CPU."""
     nodes = Nodes(folder)
     try:
-        nodes.start_head()
+        nodes.start_head(head_cpus)
         for number in range(workers):
             nodes.start(f"127.0.0.{3 + number}")
         yield nodes
@@ -114,8 +127,6 @@ def cluster_of(folder: Path, workers: int = 1) -> Iterator[Nodes]:
 
 
 def _descendants(pid: int) -> list[int]:
-    import psutil
-
     process = psutil.Process(pid)
     return [*(p.pid for p in process.children(recursive=True)), pid]
 
