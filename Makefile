@@ -15,7 +15,8 @@ PYTHON ?= python3
 ROOT ?= data
 UV := .uv/bin/uv
 BIN := .venv/bin
-READY := .venv/.installed
+EXTRA ?=
+READY := .venv/.installed$(EXTRA:%=-%)
 
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -57,7 +58,7 @@ install: $(READY)
 
 $(READY): uv.lock pyproject.toml | $(UV)
 	@echo "Installing the locked packages into .venv (3.7 GB; the first time takes minutes) …"
-	@$(UV) sync --quiet --frozen --all-groups --compile-bytecode --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+	@$(UV) sync --quiet --frozen --all-groups $(EXTRA:%=--extra %) --compile-bytecode --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 	@touch $@
 
 $(UV):

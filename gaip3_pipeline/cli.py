@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.cluster.connection import ADDRESS, ClusterError, address_of, usable
 from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
 from gaip3_pipeline.environment import EnvironmentVariableError, check
 from gaip3_pipeline.layout import (
@@ -124,6 +125,7 @@ def command(
             DuplicateStems,
             DatabaseError,
             EnvironmentVariableError,
+            ClusterError,
         ) as e:
             raise click.ClickException(str(e)) from e
         except KeyboardInterrupt as e:
@@ -194,6 +196,12 @@ begins = partial(command, begins=True)
 @click.option(
     "--json", "as_json", is_flag=True, help="With --dry-run: print the plan as one line of JSON."
 )
+@click.option(
+    "--on",
+    "cluster",
+    metavar="ADDRESS",
+    help="Run the steps on the Ray cluster with this job server, http://HEAD:8265.",
+)
 def refresh(
     root: DataRoot,
     dry_run: bool,
@@ -201,10 +209,13 @@ def refresh(
     verify: bool,
     warm_start: bool,
     as_json: bool,
+    cluster: str | None,
 ) -> None:
     """Rebuild the stale assets, and no others."""
     if as_json and not dry_run:
         raise click.UsageError("--json goes with --dry-run")
+    if cluster:
+        os.environ[ADDRESS] = cluster  # before the definitions are built
     if dry_run:
         _show_plan(root, list(select) or None, verify, as_json)
     else:
@@ -681,6 +692,27 @@ def doctor(root: DataRoot) -> None:
     sys.exit(1 if missing else 0)
 
 
+@command
+@click.argument("action", type=click.Choice(["check"]))
+@click.option(
+    "--on",
+    "address",
+    metavar="ADDRESS",
+    help="The cluster's job server, http://HEAD:8265 [default: settings].",
+)
+def cluster(root: DataRoot, action: str, address: str | None) -> None:
+    """Check whether every machine of the Ray cluster can run the steps of this root."""
+    from gaip3_pipeline.setup.cluster_check import check_cluster
+
+    if address:
+        os.environ[ADDRESS] = address
+    missing = 0
+    for finding in check_cluster(root, load(root)):
+        click.echo(finding)
+        missing += finding.state == "missing"
+    sys.exit(1 if missing else 0)
+
+
 def _refresh(
     root: DataRoot,
     select: list[str] | None,
@@ -703,7 +735,10 @@ def _refresh(
         from gaip3_pipeline.refresh.record import headlines
         from gaip3_pipeline.refresh.run import refresh as run
 
-        tracking = tracking_of(root, load(root))
+        settings = load(root)
+        tracking, cluster = tracking_of(root, settings), address_of(settings)
+        if cluster:
+            usable(settings)
         outcome = run(
             definitions,
             instance,
@@ -713,6 +748,7 @@ def _refresh(
             again=again,
             config=config,
             verify=verify,
+            cluster=cluster,
             say=click.echo,
         )
         if not outcome.materialized:

@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from gaip3_pipeline import assets, checks
+from gaip3_pipeline.cluster.connection import address_of
+from gaip3_pipeline.cluster.executor import ray_steps
 from gaip3_pipeline.environment import check
 from gaip3_pipeline.layout import DATA, DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
@@ -18,8 +21,11 @@ from gaip3_pipeline.versions import RootResource
 def build_defs(
     root: DataRoot, settings: Settings | None = None, in_process: bool = False
 ) -> dg.Definitions:
-    """The definitions of one data root. With ``in_process`` all steps of a job run in one process,
-    since importing Keras takes 16 s. Raises ``EnvironmentVariableError`` if no step could run."""
+    """The definitions of one data root.
+
+    Steps run on the cluster that the settings name, else each in a process of its own. With
+    ``in_process`` all steps of a job run in one process, since importing Keras takes 16 s. Raises
+    ``EnvironmentVariableError`` if no step could run."""
     check()
     settings = settings or load(root)
     return dg.Definitions(
@@ -31,14 +37,22 @@ def build_defs(
             )
         ],
         sensors=[observe_sources_sensor, materialize_stale_sensor],
-        resources={
-            "root": RootResource(path=str(root.path.absolute())),
-            "tracking": tracking_of(root, settings),
-        },
-        executor=dg.in_process_executor
-        if in_process
-        else dg.multiprocess_executor.configured({"max_concurrent": 2}),
+        resources=_resources(root, settings),
+        executor=dg.in_process_executor if in_process else _executor(settings),
     )
+
+
+def _resources(root: DataRoot, settings: Settings) -> dict[str, Any]:
+    return {
+        "root": RootResource(path=str(root.path.absolute())),
+        "tracking": tracking_of(root, settings),
+    }
+
+
+def _executor(settings: Settings) -> dg.ExecutorDefinition:
+    if address_of(settings):
+        return ray_steps(settings)
+    return dg.multiprocess_executor.configured({"max_concurrent": 2})
 
 
 def tracking_of(root: DataRoot, settings: Settings) -> MlflowTracking:
@@ -56,6 +70,19 @@ def tracking_of(root: DataRoot, settings: Settings) -> MlflowTracking:
 def root_of_environment() -> DataRoot:
     """The root that ``GAIP3_ROOT`` names, or the repository's ``data/``."""
     return DataRoot(Path(os.environ.get("GAIP3_ROOT") or DATA))
+
+
+def assets_alone() -> dg.Definitions:
+    """The assets of the root that ``GAIP3_ROOT`` names, without their checks: what ``gaip3
+    refresh`` runs on a cluster. There a check would be a job of its own and cost ten seconds, so
+    the checks run where the refresh runs."""
+    root = root_of_environment()
+    settings = load(root)
+    return dg.Definitions(
+        assets=assets.build(settings),
+        resources=_resources(root, settings),
+        executor=_executor(settings),
+    )
 
 
 @dg.definitions

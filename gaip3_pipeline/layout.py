@@ -144,6 +144,15 @@ class DataRoot:
         return self.state / "hashes.sqlite"
 
     @property
+    def cluster_files(self) -> Path:
+        """Files by which the nodes of a cluster show that they share this root."""
+        return self.state / "cluster"
+
+    def step_progress(self, asset: str) -> Path:
+        """The progress of an asset's step that runs on another machine."""
+        return self.state / "progress" / f"{asset}.json"
+
+    @property
     def refresh_lock(self) -> Path:
         """Locked while a process refreshes the root; holds its pid."""
         return self.state / "refresh.lock"

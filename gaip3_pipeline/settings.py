@@ -258,12 +258,35 @@ class Retouch:
             raise ValueError(f"method = {self.method!r} is not one of {known}")
 
 
+FROM_ENVIRONMENT = "env:"  # before the name of the variable that holds a value
+
+
 @dataclass(frozen=True)
 class Tracking:
-    """MLflow. An empty ``uri`` means the root's own sqlite store."""
+    """MLflow. An empty ``uri`` means the root's own sqlite store, ``env:NAME`` the value of an
+    environment variable."""
 
     enabled: bool = True
     uri: str = ""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Dagster's store of runs and events: a Postgres database, ``postgresql+psycopg2://…`` or
+    ``env:NAME``. Empty: the root's own sqlite store."""
+
+    dagster: str = ""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster that runs the steps. Empty ``address``: every step runs on this machine."""
+
+    address: str = ""  # of Ray's job server, http://HEAD:8265
+    chunk: int = 64  # pictures in a task of image work and scoring, at least 32
+    cpus: float = 1.0  # that a training asks for
+    gpus: float = 0.0
+    workers: int = 1  # processes of a data-parallel training
 
 
 @dataclass(frozen=True)
@@ -286,6 +309,8 @@ class Settings:
     critic: Critic = Critic()
     retouch: Retouch = Retouch()
     tracking: Tracking = Tracking()
+    storage: Storage = Storage()
+    cluster: Cluster = Cluster()
 
 
 SECTIONS: dict[str, type] = {
@@ -346,6 +371,14 @@ def resolve(preset: str, tables: list[dict[str, Any]], source: Path | str = "set
         for a in ATTRIBUTES
     }
     return Settings(preset=preset, input_model=inputs, **plain)
+
+
+def variables_of(settings: Settings) -> list[str]:
+    """The environment variables that ``env:NAME`` in the settings refers to."""
+    named = (settings.tracking.uri, settings.storage.dagster)
+    return [
+        text.removeprefix(FROM_ENVIRONMENT) for text in named if text.startswith(FROM_ENVIRONMENT)
+    ]
 
 
 def section_hash(*sections: Any) -> str:

@@ -8,17 +8,22 @@ assets of the pipeline in the same way."""
 import errno
 import json
 import math
+import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
+from gaip3_pipeline.cluster.connection import ADDRESS
+from gaip3_pipeline.cluster.executor import on_cluster
+from gaip3_pipeline.imaging.mapping import LocalMapper, Mapper
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun
-from gaip3_pipeline.progress import Progress
+from gaip3_pipeline.progress import Progress, watched_by
 from gaip3_pipeline.settings import Settings, load, section_hash
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.hashing import digest, file_version
@@ -59,6 +64,8 @@ STARTS = {
 }
 
 Reads = Callable[[Settings], tuple[Any, ...]]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class RootResource(dg.ConfigurableResource):
@@ -144,6 +151,27 @@ class AssetContext:
         """A progress reporter for this step, on the terminal or in the step's log."""
         return Progress(f"  {label or self.name}", total)
 
+    @property
+    def mapper(self) -> Mapper:
+        """Where work on pictures runs: on this machine, or on all nodes of the cluster that runs
+        this step."""
+        if not os.environ.get(ADDRESS):
+            return LocalMapper()
+        from gaip3_pipeline.cluster.mapping import RayMapper
+
+        return RayMapper(self.settings.cluster.chunk)
+
+    def spread(
+        self, work: Callable[[Sequence[Item]], Result], items: Sequence[Item], size: int
+    ) -> Iterator[Result]:
+        """``work`` of batches of ``size`` of ``items``, in their order (see ``Mapper.batches``),
+        with progress."""
+        batches = (items[i : i + size] for i in range(0, len(items), size))
+        progress = self.progress(total=len(items))
+        for number, result in enumerate(self.mapper.batches(work, batches), 1):
+            progress.update(min(number * size, len(items)))
+            yield result
+
     def training(self, folder: Path, run: TrainingRun) -> Run:
         """The :class:`Run` of a training into ``folder``: this step's fingerprint and progress, and
         the log function of the MLflow ``run``."""
@@ -207,13 +235,15 @@ def versioned_asset(
     reads: Reads = lambda s: (),
     files: Sequence[Path] = (),
     training: bool = False,
+    spreads: bool = False,
     resumable: bool = False,
 ) -> Callable[[Callable[[AssetContext], AssetResult]], dg.AssetsDefinition]:
     """An asset whose data version is a content hash and whose code version includes the settings
     and ``files`` that it reads.
 
     The step fails if these settings changed in gaip3.toml after the definitions were loaded. A
-    ``resumable`` asset accepts the run configuration ``STARTS``."""
+    ``resumable`` asset accepts the run configuration ``STARTS``. An asset ``spreads`` if its work
+    goes through :attr:`AssetContext.mapper`."""
     planned = code_version(version, settings, reads, files)
 
     def decorate(body: Callable[[AssetContext], AssetResult]) -> dg.AssetsDefinition:
@@ -228,6 +258,7 @@ def versioned_asset(
             pool=TRAINING_POOL if training else None,
             automation_condition=automation(),
             config_schema=STARTS if resumable else None,
+            **on_cluster(settings, training, spreads),
         )
         def asset_body(
             context: dg.AssetExecutionContext,
@@ -243,24 +274,20 @@ def versioned_asset(
                     allow_retries=False,
                 )
             inputs = {d: current_version(context.instance, dg.AssetKey(d)) or "" for d in deps}
+            start = _start(context.op_execution_context.op_config) if resumable else AFRESH
+            step = AssetContext(
+                name, root.data_root, now, inputs, planned, context, tracking, start
+            )
             try:
-                start = _start(context.op_execution_context.op_config) if resumable else AFRESH
-                made = body(
-                    AssetContext(
-                        name,
-                        root.data_root,
-                        now,
-                        inputs,
-                        planned,
-                        context,
-                        tracking,
-                        start,
-                    )
-                )
-                keep(root.data_root, name, made)
-            except OSError as e:
-                if e.errno in TRANSIENT:
+                with _reporting(step):
+                    made = body(step)
+                    keep(root.data_root, name, made)
+            except Exception as e:
+                if isinstance(e, OSError) and e.errno in TRANSIENT:
                     raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from e
+                if os.environ.get(ADDRESS) and not isinstance(e, dg.Failure):
+                    # Dagster repeats steps of a cluster whose node was lost, but not this error.
+                    raise dg.Failure(f"{e}", allow_retries=False) from e
                 raise
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(made.version), metadata=made.metadata()
@@ -269,6 +296,25 @@ def versioned_asset(
         return asset_body
 
     return decorate
+
+
+@contextmanager
+def _reporting(step: AssetContext) -> Iterator[None]:
+    """On a cluster, write the step's progress to a file, which the refresh reads on its machine."""
+    if not os.environ.get(ADDRESS):
+        yield
+        return
+    file = step.root.step_progress(step.name)
+
+    def write(label: str, done: int, total: int, left: float | None) -> None:
+        now = {"label": label, "done": done, "total": total, "left": left}
+        write_text_atomically(file, json.dumps(now) + "\n")
+
+    try:
+        with watched_by(write):
+            yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _start(config: Mapping[str, bool]) -> str:

@@ -68,6 +68,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         name="gender_probabilities",
         deps=["gender_model", "feature_extractor", "near_duplicates", *PROCESSED],
         version=4,
+        spreads=True,
         group=GROUP,
         kinds={"keras", "csv"},
         description=(
@@ -76,32 +77,29 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         ),
     )
     def gender_probabilities(step: AssetContext) -> AssetResult:
+        import numpy as np
+
         from gaip3_pipeline.evaluation.charts import histogram
-        from gaip3_pipeline.features.extractor import load_extractor
-        from gaip3_pipeline.features.patches import HEIGHT, WIDTH
-        from gaip3_pipeline.imaging.packing import load_images
+        from gaip3_pipeline.models.scoring import SCORING_BATCH
         from gaip3_pipeline.tables.contracts import write_gender_probabilities
         from gaip3_pipeline.training.gender import (
             FEMALE,
+            GenderScoring,
             combine,
-            load_gender_models,
             probabilities_of,
-            score_gender,
         )
         from gaip3_pipeline.training_data import folds_of_keys, originals_table, processed_table
 
-        models, extractor = (
-            load_gender_models(step.root.gender_model),
-            load_extractor(step.root.feature_extractor),
-        )
         table = processed_table(step.root)
-        fold = folds_of_keys(originals_table(step.root), len(models.models))
-        batches = load_images(
-            [step.root.path / p for p in table.path], HEIGHT, WIDTH, progress=step.progress()
+        scoring = GenderScoring(
+            step.root.gender_model,
+            step.root.feature_extractor,
+            digest([step.inputs["gender_model"], step.inputs["feature_extractor"]]),
         )
-        probabilities = probabilities_of(
-            combine(score_gender(models, extractor, batches), table.key.map(fold).to_numpy())
-        )
+        files = [step.root.path / p for p in table.path]
+        logits = np.concatenate(list(step.spread(scoring, files, SCORING_BATCH)))
+        fold = folds_of_keys(originals_table(step.root), logits.shape[1])
+        probabilities = probabilities_of(combine(logits, table.key.map(fold).to_numpy()))
         path = step.root.gender_probabilities
         write_gender_probabilities(path, table.path, probabilities)
         female = probabilities[:, FEMALE]

@@ -26,6 +26,7 @@ def _resized(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
         deps=[f"original_{image_set.id}", "dropped_images"],
         version=2,
         reads=lambda s: (s.images,),
+        spreads=True,
         group=GROUP,
         kinds={"jpeg", "opencv"},
         description=(
@@ -36,7 +37,12 @@ def _resized(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
     def resized(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.imaging.processing import resize_set
 
-        return _made(step, resize_set(step.root, image_set, step.settings.images, step.progress()))
+        return _made(
+            step,
+            resize_set(
+                step.root, image_set, step.settings.images, step.progress(), mapper=step.mapper
+            ),
+        )
 
     return resized
 
@@ -48,6 +54,7 @@ def _augmented(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
         deps=[f"resized_{image_set.id}"],
         version=1,
         reads=lambda s: (s.images,),
+        spreads=True,
         group=GROUP,
         kinds={"jpeg", "opencv"},
         description=(
@@ -58,7 +65,12 @@ def _augmented(settings: Settings, image_set: ImageSet) -> dg.AssetsDefinition:
     def augmented(step: AssetContext) -> AssetResult:
         from gaip3_pipeline.imaging.processing import augment_set
 
-        return _made(step, augment_set(step.root, image_set, step.settings.images, step.progress()))
+        return _made(
+            step,
+            augment_set(
+                step.root, image_set, step.settings.images, step.progress(), mapper=step.mapper
+            ),
+        )
 
     return augmented
 

@@ -92,6 +92,7 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         name="final_features",
         deps=["feature_extractor", "final_dataset"],
         version=2,
+        spreads=True,
         group=GROUP,
         kinds={"keras", "numpy"},
         description=(
@@ -102,16 +103,15 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
     def final_features(step: AssetContext) -> AssetResult:
         import numpy as np
 
-        from gaip3_pipeline.features.extractor import extract, load_extractor
+        from gaip3_pipeline.features.extractor import PackedFeatures
+        from gaip3_pipeline.models.scoring import SCORING_BATCH
         from gaip3_pipeline.tables.files import writing
 
-        packed = np.load(step.root.packed_final, mmap_mode="r")
-        batches = (packed[i : i + 256] for i in range(0, len(packed), 256))
-        features = extract(
-            load_extractor(step.root.feature_extractor),
-            batches,
-            step.progress(total=len(packed)).update,
+        extraction = PackedFeatures(
+            step.root.feature_extractor, step.inputs["feature_extractor"], step.root.packed_final
         )
+        rows = range(len(np.load(step.root.packed_final, mmap_mode="r")))
+        features = np.concatenate(list(step.spread(extraction, rows, SCORING_BATCH)), axis=1)
         path = step.root.features_final
         with writing(path) as temporary, temporary.open("wb") as file:
             np.save(file, features)

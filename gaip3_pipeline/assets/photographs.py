@@ -66,7 +66,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             perceptual_hash,
             to_grey,
         )
-        from gaip3_pipeline.imaging.processing import in_order
+        from gaip3_pipeline.imaging.mapping import in_order
         from gaip3_pipeline.tables import duplicates
         from gaip3_pipeline.tables.splits import moved
         from gaip3_pipeline.training_data import originals_with, resized_batches
@@ -120,7 +120,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         import pandas as pd
 
         from gaip3_pipeline.imaging.decode import original_size
-        from gaip3_pipeline.imaging.processing import in_order
+        from gaip3_pipeline.imaging.mapping import in_order
         from gaip3_pipeline.imaging.quality import ISSUES, measure, with_issues
         from gaip3_pipeline.tables.files import write_text_atomically
         from gaip3_pipeline.training_data import originals_with, resized_batches

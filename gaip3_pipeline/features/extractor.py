@@ -1,8 +1,9 @@
 """Features of faces, learned without labels: those of a trunk (trunk.py) and those of the parts of
 the face (parts.py)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import keras
@@ -111,6 +112,28 @@ def extract(
         if out
         else np.zeros((2, 0, int((groups() if with_parts else trunk_groups())[-1])), np.float16)
     )
+
+
+@dataclass(frozen=True)
+class PackedFeatures:
+    """:func:`extract` of rows of a packed ``.npy`` file, by the extractor in ``folder``, as work
+    for a :class:`gaip3_pipeline.imaging.mapping.Mapper`.
+
+    ``version`` is the extractor's content hash; a process loads it once for each version."""
+
+    folder: Path
+    version: str
+    packed: Path
+
+    def __call__(self, rows: Sequence[int]) -> np.ndarray:
+        """``(2, N, D) float16`` of N consecutive rows."""
+        pictures = np.load(self.packed, mmap_mode="r")
+        return extract(_loaded(self.folder, self.version), [pictures[rows[0] : rows[-1] + 1]])
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: Path, version: str) -> Extractor:
+    return load_extractor(folder)
 
 
 def save_extractor(extractor: Extractor, folder: Path) -> None:

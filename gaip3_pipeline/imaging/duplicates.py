@@ -14,7 +14,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from gaip3_pipeline.imaging.processing import in_order
+from gaip3_pipeline.imaging.mapping import in_order
 from gaip3_pipeline.threads import one_blas_thread
 
 HASH_SIZE = 16  # bits per side; a hash has 256 bits

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gaip3_pipeline.imaging.decode import Target, UnusableImage, decode
-from gaip3_pipeline.imaging.processing import in_order
+from gaip3_pipeline.imaging.mapping import in_order
 from gaip3_pipeline.imaging.transform import resize
 from gaip3_pipeline.tables.files import writing
 

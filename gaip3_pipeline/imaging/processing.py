@@ -12,18 +12,16 @@ import hashlib
 import json
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISREG
-from typing import TypeVar
 
 import pandas as pd
 
 from gaip3_pipeline.imaging.decode import DECODER, Target, UnusableImage, decode
+from gaip3_pipeline.imaging.mapping import LocalMapper, Mapper
 from gaip3_pipeline.imaging.transform import RATIOS, brighten, brightness_ratio, encode_jpeg, resize
 from gaip3_pipeline.layout import DataRoot, ImageSet
 from gaip3_pipeline.settings import Images
@@ -36,9 +34,8 @@ from gaip3_pipeline.tables.manifests import Journal, Row, manifest_version
 from gaip3_pipeline.tables.names import printable
 
 Progress = Callable[[int, int], None]
-_Make = Callable[[bytes, Path], tuple[bytes, tuple[str, ...]]]
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
+_Make = Callable[[bytes, Path, Images], tuple[bytes, tuple[str, ...]]]
+_LARGE = threading.Lock()  # held while a large picture is decoded
 _BYTES_PER_PIXEL = 8  # of the largest file that a picture can need: uncompressed 16-bit RGBA
 _MADE = (".jpg", ".png")  # suffixes of the pictures that this pipeline and the first run made
 
@@ -114,7 +111,11 @@ def brightness_copy(data: bytes, stem: str, settings: Images) -> bytes:
 
 
 def resize_set(
-    root: DataRoot, image_set: ImageSet, settings: Images, progress: Progress | None = None
+    root: DataRoot,
+    image_set: ImageSet,
+    settings: Images,
+    progress: Progress | None = None,
+    mapper: Mapper | None = None,
 ) -> ProcessedSet:
     """Crop and area-resize every original of ``image_set`` into ``resized/`` and write the
     manifest.
@@ -149,7 +150,6 @@ def resize_set(
         Row.of_unusable(_source(root, other.path), _source(root, other.path), other.reason)
         for other in listing.unused()
     ]
-    large = threading.Lock()
     made_by = {"height": settings.height, "width": settings.width, "crop": settings.crop}
     made = _process(
         root,
@@ -164,14 +164,19 @@ def resize_set(
             "decoder": DECODER,
         },
         settings=settings,
-        make=lambda data, path: resize_picture(data, path.name, settings, large),
+        make=_resized,
         progress=progress,
+        mapper=mapper,
     )
     return replace(made, unknown=unknown)
 
 
 def augment_set(
-    root: DataRoot, image_set: ImageSet, settings: Images, progress: Progress | None = None
+    root: DataRoot,
+    image_set: ImageSet,
+    settings: Images,
+    progress: Progress | None = None,
+    mapper: Mapper | None = None,
 ) -> ProcessedSet:
     """Make one brightness copy of every resized picture of ``image_set`` in ``augmented/`` and
     write the manifest.
@@ -199,9 +204,6 @@ def augment_set(
         "max_pixels": settings.max_pixels,
     }
 
-    def copy(data: bytes, path: Path) -> tuple[bytes, tuple[str, ...]]:
-        return brightness_copy(data, path.stem, settings), ()
-
     return _process(
         root,
         "augmented",
@@ -210,35 +212,10 @@ def augment_set(
         refused=refused,
         made_by=made_by,
         settings=settings,
-        make=copy,
+        make=_brightened,
         progress=progress,
+        mapper=mapper,
     )
-
-
-def in_order(
-    work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None
-) -> Iterator[_Result]:
-    """``map`` on all cores in the order of ``items`` with a bounded number of results in memory;
-    the first error is raised and ends it."""
-    # one more than cores, so that no core is idle while a thread waits for the disk
-    workers = workers or cores() + 1
-    waiting: deque[Future[_Result]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _process(
@@ -252,6 +229,7 @@ def _process(
     settings: Images,
     make: _Make,
     progress: Progress | None,
+    mapper: Mapper | None,
 ) -> ProcessedSet:
     output, asset = root.processed(kind, image_set), asset_name(kind, image_set)
     _keep_apart(root.original(image_set), sources.values(), output)
@@ -265,25 +243,22 @@ def _process(
     known = {row.path: row for row in [*before, *journal.rows()]}
 
     rows: dict[str, Row] = {}
-    todo: list[tuple[str, Path]] = []
+    todo: list[_Task] = []
     for stem, path in sources.items():
-        row = known.get(_output(root, output, stem))
+        place = _output(root, output, stem)
+        row = known.get(place)
         if row is not None and _is_current(root, path, row):
             rows[stem] = row
         else:
-            todo.append((stem, path))
+            todo.append(_Task(stem, path, place, row))
     reused, total = len(sources) - len(todo), len(sources)
     if progress:
         progress(reused, total)
 
-    def work(item: tuple[str, Path]) -> tuple[str, Row, bool]:
-        stem, path = item
-        place = _output(root, output, stem)
-        return stem, *_one(root, path, place, known.get(place), settings, make)
-
+    made_now = (mapper or LocalMapper()).pictures(_Work(root, settings, make), todo)
     done = 0
     try:
-        for number, (stem, row, made) in enumerate(in_order(work, todo), reused + 1):
+        for number, (stem, row, made) in enumerate(made_now, reused + 1):
             rows[stem] = row
             journal.append(row)
             done += made
@@ -322,11 +297,39 @@ def _process(
     )
 
 
-def _one(
-    root: DataRoot, path: Path, place: str, known: Row | None, settings: Images, make: _Make
-) -> tuple[Row, bool]:
-    """The row of one picture, and whether its file was made now. Effects: writes or removes the
-    file at ``place``."""
+@dataclass(frozen=True)
+class _Task:
+    """One original, the path of the picture made from it, and its row of the last run."""
+
+    stem: str
+    source: Path
+    place: str
+    known: Row | None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The work on one :class:`_Task`: returns the stem, the row, and whether the file was made now.
+    Effects: writes or removes the file at the task's place."""
+
+    root: DataRoot
+    settings: Images
+    make: _Make
+
+    def __call__(self, task: _Task) -> tuple[str, Row, bool]:
+        return task.stem, *_one(self.root, task, self.settings, self.make)
+
+
+def _resized(data: bytes, path: Path, settings: Images) -> tuple[bytes, tuple[str, ...]]:
+    return resize_picture(data, path.name, settings, _LARGE)
+
+
+def _brightened(data: bytes, path: Path, settings: Images) -> tuple[bytes, tuple[str, ...]]:
+    return brightness_copy(data, path.stem, settings), ()
+
+
+def _one(root: DataRoot, task: _Task, settings: Images, make: _Make) -> tuple[Row, bool]:
+    path, place, known = task.source, task.place, task.known
     row = Row.of_unusable(place, _source(root, path), "")
     target = root.path / place
     try:
@@ -354,7 +357,7 @@ def _one(
                 reason=known.reason,
                 mtime_ns=mtime_ns,
             ), False
-        made, notes = make(data, path)
+        made, notes = make(data, path, settings)
     except UnusableImage as e:
         target.unlink(missing_ok=True)
         return replace(row, reason=str(e)), False

@@ -12,7 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,18 @@ from typing import Any
 import dagster as dg
 
 from gaip3_pipeline.assets import observe_sources
+from gaip3_pipeline.cluster.connection import ClusterError, stop_jobs_of
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
-from gaip3_pipeline.progress import watched_by
+from gaip3_pipeline.progress import Progress, Watch, watched_by
+from gaip3_pipeline.refresh.execution import (
+    CLUSTER_TAG,
+    Finished,
+    Layer,
+    Note,
+    OnCluster,
+    run_here,
+)
 from gaip3_pipeline.refresh.plan import (
     Planned,
     RefreshError,
@@ -46,8 +55,11 @@ UNFINISHED = [
 ]
 
 _ERRNO = re.compile(r"^\[Errno \d+\] (.+?): (?:'.+' -> )?'(.+)'$")  # OSError's text
+# the first event of a step of this process, and of a step of a cluster
+STARTS_STEP = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_WORKER_STARTING}
 
 Say = Callable[[str], None]
+Execute = Callable[[dg.Definitions, dg.DagsterInstance, Layer, Note], Finished]
 
 
 @dataclass
@@ -73,6 +85,7 @@ def refresh(
     again: Iterable[str] = (),
     config: Mapping[str, Mapping[str, Any]] | None = None,
     verify: bool = False,
+    cluster: str = "",
     say: Say = print,
 ) -> Outcome:
     """Observe the sources, then materialise every stale or missing asset without a stale ancestor,
@@ -80,7 +93,8 @@ def refresh(
 
     The plan is passed to ``say`` first. Unless it is empty, a record is written (see record.py).
     Assets of ``again`` are materialised even if nothing changed; ``config`` maps assets to their
-    run configuration. Raises :class:`RefreshError` if an asset or a blocking check fails, or
+    run configuration. With the address of a ``cluster``, steps run there as Ray jobs. Raises
+    :class:`RefreshError` if an asset or a blocking check fails, or
     another refresh of the root is running, and ``KeyboardInterrupt`` if it is interrupted."""
     chosen = list(select) if select is not None else None
     check_selection(definitions, chosen)
@@ -101,6 +115,7 @@ def refresh(
             recording(root, outcome.refresh_id, planned) as record,
             watched_by(record.progress),
         ):
+            execute = OnCluster(root, cluster, _shown_and(record)) if cluster else run_here
             done: set[str] = set()
             while todo:
                 layer = _without_stale_ancestor(definitions, todo)
@@ -118,7 +133,15 @@ def refresh(
                 record.run_started(run_id, [p.name for p in todo])
                 given = {name: (config or {}).get(name, {}) for name in layer}
                 _materialize(
-                    definitions, instance, given, run_id, outcome, record, say=say, place=root.state
+                    definitions,
+                    instance,
+                    given,
+                    run_id,
+                    outcome,
+                    record,
+                    say=say,
+                    execute=execute,
+                    place=root.state,
                 )
                 done |= set(layer)
                 todo = plan(
@@ -154,6 +177,10 @@ def end_dead_runs(instance: dg.DagsterInstance, tracking: MlflowTracking) -> int
     dead = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         if PROCESS_TAG in run.tags and not process_lives(run.tags[PROCESS_TAG]):
+            if CLUSTER_TAG in run.tags:
+                # a cluster that is gone has no jobs left
+                with suppress(ClusterError):
+                    stop_jobs_of(run.tags[CLUSTER_TAG], [run.run_id])
             instance.report_run_failed(
                 run,
                 "The process of this run was killed; gaip3 refresh continues from its checkpoints.",
@@ -163,6 +190,17 @@ def end_dead_runs(instance: dg.DagsterInstance, tracking: MlflowTracking) -> int
     if dead:
         tracking.end_dead_runs()
     return dead
+
+
+def _shown_and(record: Record) -> Watch:
+    """Shows the progress of the steps of a cluster on this terminal, and notes it in ``record``."""
+    shown: dict[str, Progress] = {}
+
+    def watch(label: str, done: int, total: int, left: float | None) -> None:
+        record.progress(label, done, total, left)
+        shown.setdefault(label, Progress(f"  {label}", total))(done, total)
+
+    return watch
 
 
 def _without_stale_ancestor(definitions: dg.Definitions, todo: list[Planned]) -> list[str]:
@@ -204,36 +242,27 @@ def _materialize(
     record: Record,
     *,
     say: Say,
+    execute: Execute,
     place: Path,
 ) -> None:
     names = list(config)
-    job = definitions.resolve_implicit_global_asset_job_def()
     say(f"making {', '.join(names)}")
     start = time.monotonic()
     outcome.run_ids.append(run_id)
-    instance.add_event_listener(
-        run_id, lambda entry: _note(entry, instance, names, outcome, record)
+    tags = {REFRESH_TAG: outcome.refresh_id, PROCESS_TAG: this_process()}
+    result = execute(
+        definitions,
+        instance,
+        Layer(names, run_id, tags, config),
+        lambda entry: _note(entry, instance, names, outcome, record, say),
     )
-    result = job.execute_in_process(
-        run_id=run_id,
-        instance=instance,
-        asset_selection=[dg.AssetKey(n) for n in names],
-        tags={REFRESH_TAG: outcome.refresh_id, PROCESS_TAG: this_process()},
-        # Dagster's log lines for every step would hide the progress of trainings; the UI shows
-        # them.
-        run_config={
-            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-            "ops": {name: {"config": given} for name, given in config.items() if given},
-        },
-        raise_on_error=False,
-    )
-    failed = [e for e in result.all_events if e.is_step_failure]
-    between = [e.job_failure_data.error for e in result.all_events if e.is_job_failure]
+    failed = [e for e in result.events if e.is_step_failure]
+    between = [e.job_failure_data.error for e in result.events if e.is_job_failure]
     if {*map(_cause, failed), *(error.cls_name for error in between if error)} & INTERRUPTIONS:
         raise KeyboardInterrupt
     problems = [_failure(e, place) for e in failed if _cause(e) != "DagsterAssetCheckFailedError"]
     stopped = len(problems) < len(failed)
-    for evaluation in result.get_asset_check_evaluations():
+    for evaluation in result.evaluations:
         if not evaluation.passed:
             reason = f": {evaluation.description}" if evaluation.description else ""
             line = (
@@ -247,7 +276,7 @@ def _materialize(
                 problems.append(f"{line}\nThe assets downstream were not materialised.")
     say(f"  made in {time.monotonic() - start:.1f} s")
     if not result.success:
-        raise RefreshError("\n".join(problems) or f"Dagster run {result.run_id} failed; see the UI")
+        raise RefreshError("\n".join(problems) or f"Dagster run {run_id} failed; see the UI")
 
 
 def _note(
@@ -256,19 +285,22 @@ def _note(
     names: list[str],
     outcome: Outcome,
     record: Record,
+    say: Say,
 ) -> None:
     """Note Dagster's event in ``outcome`` and ``record`` if it is about an asset of ``names``."""
     event = entry.dagster_event
     if event is None or event.step_key not in names:
         return
     name = event.step_key
-    if event.is_step_start:
+    if event.event_type in STARTS_STEP:
         record.begins(name, _mlflow_run(instance, name))
     elif event.is_step_success:
         seconds = event.step_success_data.duration_ms / 1000
         outcome.materialized.append(name)
         outcome.seconds[name] = seconds
         record.made(name, seconds, _mlflow_run(instance, name))
+    elif event.is_step_up_for_retry:
+        say(f"  {name}: its machine was lost, or a disk failed for a moment; it runs again")
     elif event.is_step_failure:
         record.failed(name)
 

@@ -7,8 +7,9 @@ scaling (Platt 1999) of its leave-one-out predictions."""
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import keras
@@ -16,8 +17,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from gaip3_pipeline.features.extractor import Extractor, extract
+from gaip3_pipeline.features.extractor import Extractor, extract, load_extractor
+from gaip3_pipeline.features.patches import HEIGHT, WIDTH
 from gaip3_pipeline.imaging.augment import as_float, flip_some, jitter, shift, shrink
+from gaip3_pipeline.imaging.packing import load_images
 from gaip3_pipeline.layout import checkpoints, platt_file
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.classifier import build_classifier
@@ -177,6 +180,28 @@ def score_gender(
         if done:
             done(n)
     return np.concatenate(parts) if parts else np.zeros((0, len(models.models), 2), np.float32)
+
+
+@dataclass(frozen=True)
+class GenderScoring:
+    """:func:`score_gender` of the models and the extractor in two folders, as work for a
+    :class:`gaip3_pipeline.imaging.mapping.Mapper`.
+
+    ``version`` is a hash of their content; a process loads them once for each version."""
+
+    models: Path
+    extractor: Path
+    version: str
+
+    def __call__(self, paths: Sequence[Path]) -> np.ndarray:
+        """``(N, folds, 2) float32`` logits of the N pictures at ``paths``."""
+        models, extractor = _loaded(self.models, self.extractor, self.version)
+        return score_gender(models, extractor, load_images(paths, HEIGHT, WIDTH))
+
+
+@lru_cache(maxsize=1)
+def _loaded(models: Path, extractor: Path, version: str) -> tuple[GenderModels, Extractor]:
+    return load_gender_models(models), load_extractor(extractor)
 
 
 def fit_platt(features: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> ScaledProcess:

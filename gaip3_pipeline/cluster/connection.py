@@ -1,0 +1,85 @@
+"""The connection to a Ray cluster: its address, its job server, and the jobs of a Dagster run."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from gaip3_pipeline.settings import Settings
+
+ADDRESS = "GAIP3_CLUSTER"  # environment variable with the address; overrides [cluster] address
+RUN_LABEL = "dagster/run-id"  # metadata that dagster-ray gives to the job of a step
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot be used; the message is one line with the remedy."""
+
+
+def address_of(settings: Settings) -> str:
+    """The address of the cluster's job server that ``GAIP3_CLUSTER`` or the settings name; "" for
+    none."""
+    return os.environ.get(ADDRESS) or settings.cluster.address
+
+
+def job_client(address: str) -> Any:
+    """Ray's ``JobSubmissionClient`` for the job server at ``address`` (``http://HOST:8265``).
+
+    Raises :class:`ClusterError` if Ray is not installed, the address is none of a job server, the
+    server cannot be reached or it refuses the token."""
+    if not address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"{address!r} is not the address of a Ray job server: write http://HEAD:8265"
+        )
+    try:
+        from ray.job_submission import JobSubmissionClient
+    except ImportError as e:
+        raise ClusterError(
+            "Ray is not installed: run make install EXTRA=cluster on every machine"
+        ) from e
+    try:
+        client = JobSubmissionClient(address)
+        client.list_jobs()
+    except ConnectionError as e:
+        raise ClusterError(
+            f"no Ray job server answers at {address}: start one with ray start --head, or correct"
+            " [cluster] address"
+        ) from e
+    except RuntimeError as e:
+        reason = " ".join(str(e).split())
+        if "401" in reason or "403" in reason or "nauthenticated" in reason:
+            raise ClusterError(
+                f"{address} refuses the token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or"
+                " RAY_AUTH_TOKEN_PATH) as on the head"
+            ) from e
+        raise ClusterError(f"{address}: {reason[:300]}") from e
+    return client
+
+
+def usable(settings: Settings) -> None:
+    """Raise :class:`ClusterError` if the cluster's job server does not answer, or if the root's
+    history is in SQLite files, which steps on other machines cannot write to."""
+    job_client(address_of(settings))
+    lacking = [
+        name
+        for name, value in (
+            ("[storage] dagster", settings.storage.dagster),
+            ("[tracking] uri", settings.tracking.uri or not settings.tracking.enabled),
+        )
+        if not value
+    ]
+    if lacking:
+        raise ClusterError(
+            f"steps on other machines cannot write to SQLite files: set {' and '.join(lacking)} to"
+            " a Postgres database; gaip3 storage move takes the root's history along"
+        )
+
+
+def stop_jobs_of(address: str, run_ids: Iterable[str]) -> list[str]:
+    """Stop the unfinished Ray jobs of the steps of the Dagster runs ``run_ids``; returns their
+    ids."""
+    wanted, client = set(run_ids), job_client(address)
+    stopped = []
+    for job in client.list_jobs():
+        if (job.metadata or {}).get(RUN_LABEL) in wanted and not job.status.is_terminal():
+            client.stop_job(job.submission_id)
+            stopped.append(job.submission_id)
+    return stopped

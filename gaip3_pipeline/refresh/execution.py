@@ -1,0 +1,175 @@
+"""How one layer of a refresh runs: in this process, or as jobs of a Ray cluster."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.progress import Watch
+
+CLUSTER_TAG = "gaip3/cluster"  # of runs whose steps are jobs of a cluster: its address
+_EVERY_SECONDS = 1.0
+_FOLLOWED = {
+    dg.DagsterEventType.STEP_WORKER_STARTING,
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.STEP_UP_FOR_RETRY,
+}
+
+Note = Callable[[dg.EventLogEntry], None]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Assets of which none depends on another, the Dagster run that materialises them, and the run
+    configuration of each."""
+
+    names: Sequence[str]
+    run_id: str
+    tags: Mapping[str, str]
+    config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def run_config(self) -> dict[str, Any]:
+        """Dagster's log lines for every step would hide the progress of trainings, so they are
+        left out; the UI shows them."""
+        return {
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+            "ops": {name: {"config": given} for name, given in self.config.items() if given},
+        }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The result of a layer: the events of its steps and checks, and what the checks found."""
+
+    success: bool
+    events: Sequence[dg.DagsterEvent]
+    evaluations: Sequence[dg.AssetCheckEvaluation]
+
+
+def run_here(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, layer: Layer, note: Note
+) -> Finished:
+    """Run a layer and its checks in this process. ``note`` is called with every event as it
+    occurs."""
+    instance.add_event_listener(layer.run_id, note)
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        run_id=layer.run_id,
+        instance=instance,
+        asset_selection=[dg.AssetKey(n) for n in layer.names],
+        tags=dict(layer.tags),
+        run_config=layer.run_config,
+        raise_on_error=False,
+    )
+    return Finished(result.success, result.all_events, result.get_asset_check_evaluations())
+
+
+class OnCluster:
+    """Runs a layer as jobs of the cluster at ``address``, one for each asset, and then its checks
+    in this process.
+
+    ``watch`` is called with the progress of the steps (see :data:`gaip3_pipeline.progress.Watch`),
+    which they write to files of the root."""
+
+    def __init__(self, root: DataRoot, address: str, watch: Watch) -> None:
+        self._root = root
+        self._address = address
+        self._watch = watch
+
+    def __call__(
+        self, definitions: dg.Definitions, instance: dg.DagsterInstance, layer: Layer, note: Note
+    ) -> Finished:
+        from dagster._core.definitions.reconstruct import ReconstructableRepository
+        from dagster._core.execution.api import execute_run
+
+        job = ReconstructableRepository.for_module(
+            "gaip3_pipeline.definitions", "assets_alone"
+        ).get_reconstructable_job(definitions.resolve_implicit_global_asset_job_def().name)
+        run = instance.create_run_for_job(
+            job.get_definition(),
+            run_id=layer.run_id,
+            run_config=layer.run_config,
+            tags={**layer.tags, CLUSTER_TAG: self._address},
+            asset_selection={dg.AssetKey(n) for n in layer.names},
+            job_code_origin=job.get_python_origin(),
+        )
+        with self._following(instance, layer, note):
+            result = execute_run(job, run, instance)
+        checked = self._checked(
+            definitions,
+            instance,
+            layer,
+            {e.step_key for e in result.all_events if e.is_step_success},
+        )
+        return Finished(
+            result.success and checked.success,
+            [*result.all_events, *checked.events],
+            checked.evaluations,
+        )
+
+    def _checked(
+        self,
+        definitions: dg.Definitions,
+        instance: dg.DagsterInstance,
+        layer: Layer,
+        made: Collection[str | None],
+    ) -> Finished:
+        keys = {
+            key
+            for key in definitions.resolve_asset_graph().asset_check_keys
+            if key.asset_key.to_user_string() in made
+        }
+        if not keys:
+            return Finished(True, [], [])
+        job = definitions.resolve_implicit_global_asset_job_def()
+        result = job.get_subset(asset_check_selection=keys).execute_in_process(
+            instance=instance,
+            tags=dict(layer.tags),
+            run_config={"loggers": layer.run_config["loggers"]},
+            raise_on_error=False,
+        )
+        return Finished(result.success, result.all_events, result.get_asset_check_evaluations())
+
+    @contextmanager
+    def _following(self, instance: dg.DagsterInstance, layer: Layer, note: Note) -> Iterator[None]:
+        """Pass the events of the run to ``note`` and the progress of its steps to ``watch``: steps
+        run in other processes, so this process reads the event log and the files."""
+        ended, cursor = threading.Event(), None
+
+        def read() -> None:
+            nonlocal cursor
+            found = instance.get_records_for_run(layer.run_id, cursor=cursor, of_type=_FOLLOWED)
+            for record in found.records:
+                note(record.event_log_entry)
+            cursor = found.cursor
+
+        def follow() -> None:
+            while not ended.wait(_EVERY_SECONDS):
+                # The store may be away for a moment; what was missed is read at the next turn.
+                with contextlib.suppress(Exception):
+                    read()
+                self._report_progress(layer.names)
+
+        follower = threading.Thread(target=follow, daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            follower.join()
+            read()
+
+    def _report_progress(self, names: Sequence[str]) -> None:
+        for name in names:
+            try:
+                now = json.loads(self._root.step_progress(name).read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            self._watch(now["label"], now["done"], now["total"], now["left"])

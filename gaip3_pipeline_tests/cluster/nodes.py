@@ -1,0 +1,137 @@
+"""A real Ray cluster on this machine: every node is a process group of its own with an address of
+its own, so that it can be killed as a machine can."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+HEAD = "127.0.0.2"  # not 127.0.0.1, which Ray replaces by the address of the node that asks
+_STORE = 80_000_000  # bytes, the least that Ray accepts is 75 MB
+_ENVIRONMENT = {
+    "RAY_DISABLE_USAGE_STATS": "1",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    # a lost node is noticed after 5 s instead of 30
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_failure_threshold": "5",
+}
+
+
+class Nodes:
+    """The nodes of one cluster: the head at ``HEAD`` with the job server, and workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port, self.dashboard = _free_port(), _free_port()
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def address(self) -> str:
+        """Where drivers connect."""
+        return f"{HEAD}:{self.port}"
+
+    @property
+    def jobs(self) -> str:
+        """The address of the job server."""
+        return f"http://{HEAD}:{self.dashboard}"
+
+    def start_head(self, cpus: int = 1) -> None:
+        self._start(
+            HEAD,
+            cpus,
+            "--head",
+            f"--port={self.port}",
+            f"--dashboard-host={HEAD}",
+            f"--dashboard-port={self.dashboard}",
+            f"--temp-dir={self.folder}",
+        )
+
+    def start(self, ip: str, cpus: int = 1) -> None:
+        """Start a worker at ``ip`` and wait until it is in the cluster."""
+        self._start(ip, cpus, f"--address={self.address}")
+
+    def kill(self, ip: str) -> None:
+        """``kill -9`` of all processes of a node at once."""
+        node = self._running.pop(ip)
+        for pid in _descendants(node.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        node.wait()
+
+    def stop(self) -> None:
+        for ip in reversed(list(self._running)):
+            self.kill(ip)
+
+    def cpu_seconds(self) -> float:
+        """CPU time so far of all processes of the nodes."""
+        total = 0.0
+        for node in self._running.values():
+            for pid in _descendants(node.pid):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = psutil.Process(pid).cpu_times()
+                    total += times.user + times.system
+        return total
+
+    def _start(self, ip: str, cpus: int, *words: str) -> None:
+        log = (self.folder.parent / f"{ip}.log").open("wb")
+        self._running[ip] = subprocess.Popen(
+            [
+                str(Path(sys.executable).with_name("ray")),
+                "start",
+                "--block",
+                f"--num-cpus={cpus}",
+                f"--object-store-memory={_STORE}",
+                "--disable-usage-stats",
+                f"--node-ip-address={ip}",
+                *words,
+            ],
+            env=os.environ | _ENVIRONMENT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._wait_for(ip)
+
+    def _wait_for(self, ip: str) -> None:
+        from ray.util.state import list_nodes
+
+        until = time.monotonic() + 90
+        while time.monotonic() < until:
+            with contextlib.suppress(Exception):  # the head's servers start one after another
+                if ip in {n.node_ip for n in list_nodes(self.jobs) if n.state == "ALIVE"}:
+                    return
+            time.sleep(0.3)
+        text = (self.folder.parent / f"{ip}.log").read_text(errors="replace")
+        raise TimeoutError(f"the Ray node {ip} did not start:\n{text[-2000:]}")
+
+
+@contextmanager
+def cluster_of(folder: Path, workers: int = 1, head_cpus: int = 1) -> Iterator[Nodes]:
+    """A head and ``workers`` further nodes, each with one CPU."""
+    nodes = Nodes(folder)
+    try:
+        nodes.start_head(head_cpus)
+        for number in range(workers):
+            nodes.start(f"127.0.0.{3 + number}")
+        yield nodes
+    finally:
+        nodes.stop()
+
+
+def _descendants(pid: int) -> list[int]:
+    process = psutil.Process(pid)
+    return [*(p.pid for p in process.children(recursive=True)), pid]
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind((HEAD, 0))
+        return int(s.getsockname()[1])
