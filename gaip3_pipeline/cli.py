@@ -15,7 +15,7 @@ import click
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.cluster.connection import ADDRESS, ClusterError, address_of, usable
-from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
+from gaip3_pipeline.dagster_home import dagster_store, ensure_dagster_home, environment
 from gaip3_pipeline.layout import (
     DATA,
     DEMO,
@@ -25,6 +25,7 @@ from gaip3_pipeline.layout import (
     retouched_photographs,
 )
 from gaip3_pipeline.settings import SettingsError, load
+from gaip3_pipeline.stores import StoreError, in_one_line
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.image_files import DuplicateStems
 from gaip3_pipeline.tables.problems import ContractError, at_most
@@ -52,7 +53,13 @@ def command(function: Callable[..., Any], default_root: Path | None = None) -> c
         os.environ.update(environment(root))
         try:
             function(root=root, **options)
-        except (SettingsError, ContractError, DuplicateStems, ClusterError) as e:
+        except (
+            SettingsError,
+            StoreError,
+            ContractError,
+            DuplicateStems,
+            ClusterError,
+        ) as e:
             raise click.ClickException(str(e)) from e
         except KeyboardInterrupt as e:
             raise click.ClickException("interrupted; run the same command again to continue") from e
@@ -656,8 +663,11 @@ def _dagster(root: DataRoot) -> Iterator[tuple[Any, Any]]:
     from gaip3_pipeline.definitions import build_defs
     from gaip3_pipeline.refresh.plan import RefreshError
 
+    store = dagster_store(root)
+    if store:
+        store.check()
     definitions = build_defs(root, load(root), in_process=True)
-    with dg.DagsterInstance.get() as instance:
+    with in_one_line(store), dg.DagsterInstance.get() as instance:
         try:
             yield definitions, instance
         except RefreshError as e:

@@ -64,6 +64,24 @@ class DataRoot:
         return self.state
 
     @property
+    def dagster_runs_db(self) -> Path:
+        return self.state / "dagster" / "history" / "runs.db"
+
+    @property
+    def dagster_events(self) -> Path:
+        """The events of Dagster: a database for each run and one for events outside runs."""
+        return self.state / "dagster" / "history" / "runs"
+
+    @property
+    def dagster_index_db(self) -> Path:
+        """The assets, and a second copy of the events about them."""
+        return self.dagster_events / "index.db"
+
+    @property
+    def dagster_schedules_db(self) -> Path:
+        return self.state / "dagster" / "schedules" / "schedules.db"
+
+    @property
     def mlflow_db(self) -> Path:
         return self.state / "mlflow.db"
 
@@ -86,8 +104,14 @@ class DataRoot:
 
     @property
     def refresh_lock(self) -> Path:
-        """Locked while a process refreshes the root; holds its pid."""
+        """Locked while a process refreshes the root; holds its pid and host."""
         return self.state / "refresh.lock"
+
+    @property
+    def heartbeats(self) -> Path:
+        """A file for each process that works on the root, which the process touches every few
+        seconds."""
+        return self.state / "heartbeats"
 
     @property
     def refreshes(self) -> Path:

@@ -8,9 +8,9 @@ import json
 import logging
 import math
 import os
-import socket
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +20,12 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 
 from gaip3_pipeline.layout import REPOSITORY
+from gaip3_pipeline.processes import beating, process_lives, this_process
+from gaip3_pipeline.stores import Store, is_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from sqlalchemy import MetaData
 
 EXPERIMENT = "gaip3"
 DIGEST_LENGTH = 32  # MLflow takes at most 36 characters
@@ -42,7 +45,11 @@ class ModelVersion:
 
 
 class MlflowTracking(dg.ConfigurableResource):
-    """MLflow runs of trainings. ``enabled = false`` runs the same code without MLflow."""
+    """MLflow runs of trainings. ``enabled = false`` runs the same code without MLflow.
+
+    ``uri``: of the store, or ``env:NAME``; ``artifacts``: the folder of the files of runs, unless
+    the store is a server, which decides itself; ``link``: the address of MLflow's pages, unless the
+    store is a server; ``heartbeats``: see :mod:`gaip3_pipeline.processes`."""
 
     PARENT_TAG: ClassVar[str] = "gaip3/mlflow_run_id"
 
@@ -50,9 +57,12 @@ class MlflowTracking(dg.ConfigurableResource):
     uri: str = ""
     artifacts: str = ""
     link: str = "http://127.0.0.1:5000"
+    heartbeats: str = ""
 
     def client(self) -> "MlflowClient":
-        """A client of the store, which is created on first use."""
+        """A client of the store, which is created on first use. Raises
+        :class:`~gaip3_pipeline.stores.StoreError` if the store cannot be used."""
+        self._store.check()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         from mlflow import MlflowClient
@@ -61,7 +71,11 @@ class MlflowTracking(dg.ConfigurableResource):
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        return MlflowClient(tracking_uri=self._store.url, registry_uri=self._store.url)
+
+    @property
+    def _store(self) -> Store:
+        return Store.of_mlflow(self.uri)
 
     def experiment(self, client: "MlflowClient") -> str:
         """The id of the pipeline's experiment, which is created on first use."""
@@ -73,7 +87,9 @@ class MlflowTracking(dg.ConfigurableResource):
         try:
             return client.create_experiment(
                 EXPERIMENT,
-                artifact_location=Path(self.artifacts).as_uri() if self.artifacts else None,
+                artifact_location=Path(self.artifacts).as_uri()
+                if self.artifacts and self._store.in_database
+                else None,
             )
         except MlflowException:
             found = client.get_experiment_by_name(EXPERIMENT)  # another process has created it
@@ -91,7 +107,7 @@ class MlflowTracking(dg.ConfigurableResource):
             for r in client.search_runs(
                 [self.experiment(client)], "attributes.status = 'RUNNING'", max_results=1000
             )
-            if not process_lives(r.data.tags.get("gaip3.process", ""))
+            if not process_lives(r.data.tags.get("gaip3.process", ""), Path(self.heartbeats))
         ]
         for run in dead:
             client.set_terminated(run.info.run_id, status="KILLED")
@@ -168,7 +184,31 @@ class MlflowTracking(dg.ConfigurableResource):
 
     def url(self, experiment_id: str, run_id: str) -> str:
         """The page of a run in the MLflow UI."""
-        return f"{self.link}/#/experiments/{experiment_id}/runs/{run_id}"
+        server = self._store.url if is_server(self._store.url) else self.link
+        return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def create_tables(url: str) -> None:
+    """Create MLflow's tables in the database ``url`` if it has none."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow.store.db import utils
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    engine = utils.create_sqlalchemy_engine_with_retry(url)
+    try:
+        utils._safe_initialize_tables(engine)
+    finally:
+        engine.dispose()
+
+
+def definitions() -> "MetaData":
+    """The definitions of MLflow's tables."""
+    # the first import registers all tables
+    import mlflow.store.db.utils  # noqa: F401
+    from mlflow.store.db.base_sql_model import Base
+
+    return Base.metadata
 
 
 class TrainingRun:
@@ -204,10 +244,21 @@ class TrainingRun:
         self._client: Any = None
         self.run_id = ""
         self.url = ""
+        self._beats = ExitStack()
 
     def __enter__(self) -> "TrainingRun":
         if not self._tracking.enabled:
             return self
+        if self._tracking.heartbeats:
+            self._beats.enter_context(beating(Path(self._tracking.heartbeats)))
+        with self._beats:  # closed if the run cannot be started
+            self._start()
+            self._beats = self._beats.pop_all()
+        return self
+
+    def _start(self) -> None:
+        # also those whose Dagster run has ended, and which a refresh does not look for
+        self._tracking.end_dead_runs()
         self._client = client = self._tracking.client()
         experiment = self._tracking.experiment(client)
         if self._parent_id is None:
@@ -246,7 +297,6 @@ class TrainingRun:
             self.run_id = client.create_run(experiment, run_name=self._asset, tags=tags).info.run_id
             self._log_parameters_and_inputs()
         self.url = self._tracking.url(experiment, self.run_id)
-        return self
 
     def __exit__(
         self,
@@ -256,6 +306,10 @@ class TrainingRun:
     ) -> None:
         if not self._client:
             return
+        with self._beats:
+            self._end(kind, error)
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         if kind is None:
             status = "FINISHED"
         else:
@@ -358,7 +412,7 @@ class TrainingRun:
             return None
         stopped = found[0].info.status in ("FAILED", "KILLED")
         dead = found[0].info.status == "RUNNING" and not process_lives(
-            found[0].data.tags.get("gaip3.process", "")
+            found[0].data.tags.get("gaip3.process", ""), Path(self._tracking.heartbeats)
         )
         return found[0] if stopped or dead else None
 
@@ -382,37 +436,6 @@ class TrainingRun:
         ]
         if datasets:
             self._client.log_inputs(self.run_id, datasets)
-
-
-def this_process() -> str:
-    """An identifier of this process (host, pid and start time), by which another process can tell
-    whether it still runs."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
-
-
-def of_this_host(name: str) -> bool:
-    """Whether ``name``, an identifier from :func:`this_process`, is of a process of this host."""
-    return name.rsplit(":", 2)[0] == socket.gethostname()
-
-
-def process_lives(name: str) -> bool:
-    """Whether the process with the identifier ``name`` (:func:`this_process`) still runs; one of
-    another host is assumed to run."""
-    try:
-        _, pid, started = name.rsplit(":", 2)
-    except ValueError:
-        return False
-    return not of_this_host(name) or (bool(started) and _started(int(pid)) == started)
-
-
-def _started(pid: int) -> str:
-    try:
-        # The 22nd field is the start time in clock ticks since boot; the second field may contain
-        # spaces and brackets.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
 
 
 def _git_state() -> dict[str, str]:

@@ -20,8 +20,10 @@ from typing import Literal
 
 from gaip3_pipeline import settings
 from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.dagster_home import dagster_store, mlflow_store
 from gaip3_pipeline.layout import IMAGE_SETS, IMAGE_SUFFIXES, LOCK_FILE, DataRoot
 from gaip3_pipeline.setup import fetch
+from gaip3_pipeline.stores import StoreError, is_server
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.servers import port_is_free
@@ -65,6 +67,7 @@ def doctor(root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000) ->
         _kaggle(),
         *_leftovers(root),
         *_databases(root),
+        *_stores(root),
     ]
 
 
@@ -353,6 +356,22 @@ def _databases(root: DataRoot) -> Iterator[Finding]:
             "ok",
             f"{usable} databases of Dagster, MLflow and the hash cache can be opened and written",
         )
+
+
+def _stores(root: DataRoot) -> Iterator[Finding]:
+    """Whether the stores that the settings name can be reached and have the schema of the installed
+    packages."""
+    try:
+        stores = [s for s in (dagster_store(root), mlflow_store(root)) if s]
+    except settings.SettingsError:
+        return  # found by _settings
+    for store in stores:
+        try:
+            if store.in_postgres or is_server(store.url):
+                store.check()
+                yield Finding("ok", f"{store.setting} answers")
+        except StoreError as error:
+            yield Finding("missing", str(error))  # names the remedy
 
 
 def _existing(path: Path) -> Path:
