@@ -586,6 +586,42 @@ def cluster(root: DataRoot, action: str, address: str | None) -> None:
     sys.exit(1 if missing else 0)
 
 
+@command
+@click.argument("action", type=click.Choice(["move"]))
+@click.option(
+    "--dagster",
+    default="",
+    help="The empty database for Dagster's history: postgresql+psycopg2://USER@HOST/DATABASE, or"
+    " env:NAME if the environment variable NAME has the URL.",
+)
+@click.option("--mlflow", default="", help="The same for MLflow's runs and registered models.")
+@click.option("--dry-run", is_flag=True, help="Count what would be copied; write nothing.")
+def storage(root: DataRoot, action: str, dagster: str, mlflow: str, dry_run: bool) -> None:
+    """Copy the root's history from its sqlite files into Postgres, where it continues."""
+    from gaip3_pipeline.refresh.plan import RefreshError
+    from gaip3_pipeline.setup.storage import kept, move
+    from gaip3_pipeline.web.servers import ServerError
+
+    if not dagster and not mlflow:
+        raise click.UsageError("give --dagster, --mlflow or both")
+    try:
+        moved = move(root, dagster, mlflow, dry_run)
+    except (RefreshError, ServerError) as e:
+        raise click.ClickException(str(e)) from e
+    click.echo(f"{'table':40} {'before':>9} {'after':>9}")
+    for row in moved:
+        after = "" if row.after is None else f"{row.after:,}"
+        click.echo(f"{f'{row.package} {row.table}':40} {row.before:>9,} {after:>9}")
+    if dry_run:
+        click.echo("nothing was written")
+    else:
+        files = ", ".join(str(path) for path in kept(root, bool(dagster), bool(mlflow)))
+        click.echo(
+            f"{root.settings_file} names the databases now. The old ones are not used any more and"
+            f" stay as a backup: {files}"
+        )
+
+
 def _refresh(
     root: DataRoot,
     select: list[str] | None,
