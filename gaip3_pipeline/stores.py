@@ -16,7 +16,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 POSTGRES = "postgresql+psycopg2"
 FROM_ENVIRONMENT = "env:"
 CONNECT_SECONDS = 5
+ANSWER_SECONDS = 30  # after which a connection without a sign of life is lost
 EXAMPLE = f"{POSTGRES}://USER@HOST/DATABASE"
 INSTALL = "uv sync --extra cluster"
 # the folder of the migrations inside each package
@@ -123,6 +124,7 @@ class Store:
         options: dict[str, Any] = (
             {
                 "connect_timeout": CONNECT_SECONDS,
+                "tcp_user_timeout": ANSWER_SECONDS * 1000,
                 "application_name": name[:NAME_LENGTH],
                 "options": SERVER_OPTIONS,
             }
@@ -290,13 +292,8 @@ def check_setting(package: str, value: str) -> None:
         return
     if not value:
         return
-    try:
-        parts = urlsplit(value)
-        _ = parts.port  # checked when it is read
-        secret = parts.password or {"password", "sslpassword"} & set(parse_qs(parts.query))
-    except ValueError as e:
-        raise ValueError(f"not a URL: {e}") from None
-    if secret:
+    parts = _parts(value)
+    if parts.password or {"password", "sslpassword"} & set(parse_qs(parts.query)):
         raise ValueError(
             "the URL contains a password, which does not belong in a file: write env:NAME and put"
             " the URL into the environment variable NAME"
@@ -338,11 +335,25 @@ def _of_database(error: BaseException | None) -> BaseException | None:
     return None
 
 
+def _parts(url: str) -> SplitResult:
+    """The parts of ``url``. Raises ``ValueError`` with a message that has nothing of the URL: what
+    cannot be read as a port may be half of a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read here, since it is checked only then
+    except ValueError:
+        raise ValueError(
+            "the URL cannot be read: write # / ? @ : in a password as %23 %2F %3F %40 %3A"
+        ) from None
+    return parts
+
+
 def _check_scheme(package: str, url: str) -> None:
+    parts = _parts(url)
     scheme = url.partition("://")[0] if "://" in url else ""
     # SQLAlchemy gives postgresql:// to another driver, which Dagster's queries do not work with.
     if scheme == POSTGRES:
-        if not urlsplit(url).path.strip("/"):
+        if not parts.path.strip("/"):
             raise ValueError(f"the URL names no database: write {EXAMPLE}")
     elif package == "dagster" or scheme in ("postgres", "postgresql"):
         raise ValueError(

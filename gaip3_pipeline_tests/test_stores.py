@@ -98,6 +98,10 @@ def test_a_store_that_cannot_be_reached_is_one_line(gaip3, root, monkeypatch):
     line = complaint(gaip3, root, dagster)
     assert "FACES_DB: postgresql:// does not work here" in line
     assert "geheim" not in line
+    monkeypatch.setenv("FACES_DB", "postgresql+psycopg2://u:ge#heim@db/faces")
+    line = complaint(gaip3, root, dagster)
+    assert "FACES_DB: the URL cannot be read: write # / ? @ : in a password as %23" in line
+    assert "heim" not in line
     monkeypatch.setattr(stores, "find_spec", lambda name: None)
     monkeypatch.setenv("FACES_DB", "postgresql+psycopg2://u:geheim@db/faces")
     assert "needs the extra cluster: uv sync --extra cluster" in complaint(gaip3, root, dagster)
