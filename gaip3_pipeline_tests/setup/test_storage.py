@@ -45,7 +45,7 @@ def history(instance: dg.DagsterInstance) -> dict[str, object]:
 
 def aliases(root: DataRoot) -> dict[str, dict[str, str]]:
     models = tracking_of(root, load(root)).client().search_registered_models()
-    return {m.name: m.aliases for m in models}
+    return {m.name: {alias: str(n) for alias, n in m.aliases.items()} for m in models}
 
 
 def test_a_finished_root_is_as_fresh_in_postgres_as_before(gaip3, root_copy, postgres, monkeypatch):
