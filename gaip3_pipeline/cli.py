@@ -19,7 +19,7 @@ import click
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.cluster.connection import ADDRESS, ClusterError, address_of, usable
-from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
+from gaip3_pipeline.dagster_home import dagster_store, ensure_dagster_home, environment
 from gaip3_pipeline.environment import EnvironmentVariableError, check
 from gaip3_pipeline.layout import (
     DATA,
@@ -31,6 +31,7 @@ from gaip3_pipeline.layout import (
     retouched_photographs,
 )
 from gaip3_pipeline.settings import SettingsError, load
+from gaip3_pipeline.stores import Store, StoreError, in_one_line
 from gaip3_pipeline.tables.databases import DatabaseError, check_writable, explain
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.image_files import DuplicateStems
@@ -121,6 +122,7 @@ def command(
             function(root=root, **options)
         except (
             SettingsError,
+            StoreError,
             ContractError,
             DuplicateStems,
             DatabaseError,
@@ -204,6 +206,7 @@ begins = partial(command, begins=True)
 )
 def refresh(
     root: DataRoot,
+    *,
     dry_run: bool,
     select: tuple[str, ...],
     verify: bool,
@@ -713,6 +716,42 @@ def cluster(root: DataRoot, action: str, address: str | None) -> None:
     sys.exit(1 if missing else 0)
 
 
+@command
+@click.argument("action", type=click.Choice(["move"]))
+@click.option(
+    "--dagster",
+    default="",
+    help="The empty database for Dagster's history: postgresql+psycopg2://USER@HOST/DATABASE, or"
+    " env:NAME if the environment variable NAME has the URL.",
+)
+@click.option("--mlflow", default="", help="The same for MLflow's runs and registered models.")
+@click.option("--dry-run", is_flag=True, help="Count what would be copied; write nothing.")
+def storage(root: DataRoot, action: str, dagster: str, mlflow: str, dry_run: bool) -> None:
+    """Copy the root's history from its sqlite files into Postgres, where it continues."""
+    from gaip3_pipeline.refresh.plan import RefreshError
+    from gaip3_pipeline.setup.storage import kept, move
+    from gaip3_pipeline.web.servers import ServerError
+
+    if not dagster and not mlflow:
+        raise click.UsageError("give --dagster, --mlflow or both")
+    try:
+        moved = move(root, dagster, mlflow, dry_run)
+    except (RefreshError, ServerError) as e:
+        raise click.ClickException(str(e)) from e
+    click.echo(f"{'table':40} {'before':>9} {'after':>9}")
+    for row in moved:
+        after = "" if row.after is None else f"{row.after:,}"
+        click.echo(f"{f'{row.package} {row.table}':40} {row.before:>9,} {after:>9}")
+    if dry_run:
+        click.echo("nothing was written")
+    else:
+        files = ", ".join(str(path) for path in kept(root, bool(dagster), bool(mlflow)))
+        click.echo(
+            f"{root.settings_file} names the databases now. The old ones are not used any more and"
+            f" stay as a backup: {files}"
+        )
+
+
 def _refresh(
     root: DataRoot,
     select: list[str] | None,
@@ -727,10 +766,15 @@ def _refresh(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     check_writable(root.databases)
+    store = _dagsters_database(root)
     ensure_dagster_home(root)
     import dagster as dg
 
-    with dg.DagsterInstance.get() as instance, _definitions(root) as definitions:
+    with (
+        in_one_line(store),
+        dg.DagsterInstance.get() as instance,
+        _definitions(root) as definitions,
+    ):
         from gaip3_pipeline.definitions import tracking_of
         from gaip3_pipeline.refresh.record import headlines
         from gaip3_pipeline.refresh.run import refresh as run
@@ -770,7 +814,11 @@ def _refresh(
 def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: bool) -> None:
     from gaip3_pipeline.dagster_storage import reading_instance
 
-    with reading_instance(root) as instance, _definitions(root) as definitions:
+    with (
+        in_one_line(_dagsters_database(root)),
+        reading_instance(root) as instance,
+        _definitions(root) as definitions,
+    ):
         from gaip3_pipeline.refresh.plan import check_selection, describe, forecast, plan
         from gaip3_pipeline.refresh.run import observe_only
 
@@ -787,6 +835,15 @@ def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: 
             "seconds": planned.seconds,
         }
         click.echo(json.dumps(content, ensure_ascii=False) if as_json else describe(planned))
+
+
+def _dagsters_database(root: DataRoot) -> Store | None:
+    """The database in Postgres with the history of ``root``, after a check that it can be used;
+    None for the root's own files."""
+    store = dagster_store(root)
+    if store:
+        store.check()
+    return store
 
 
 def _is_text(path: Path) -> bool:

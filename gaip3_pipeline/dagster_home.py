@@ -9,26 +9,24 @@ import re
 from pathlib import Path
 
 from gaip3_pipeline.layout import DAGSTER_TEMPLATE, DataRoot
+from gaip3_pipeline.settings import load
+from gaip3_pipeline.stores import Store, variable
+from gaip3_pipeline.tables.databases import sqlite_url
 from gaip3_pipeline.tables.files import write_text_atomically
 
+_STORAGE = re.compile(r"^storage:\n(?:[ \t]+.*\n)+", re.MULTILINE)
 _RELATIVE_STATE = re.compile(r"^(?P<key>\s*base_dir:\s*)\.gaip3/(?P<rest>\S*)[ \t]*$", re.MULTILINE)
 
 
 def ensure_dagster_home(root: DataRoot) -> Path:
     """Create the folder for ``DAGSTER_HOME`` and return it. It contains the repository's
-    ``dagster.yaml`` with absolute paths inside ``root``.
+    ``dagster.yaml`` with absolute paths inside ``root``, and with the store that ``[storage]
+    dagster`` names. Raises :class:`~gaip3_pipeline.settings.SettingsError`.
 
     The copy makes the commands independent of the current folder. For the root ``data/`` it names
     the same storage as the repository's own file, so that ``dagster dev`` and ``gaip3`` show the
     same history. The file is written only if it differs."""
-    home = root.dagster_home.absolute()
-    text = _RELATIVE_STATE.sub(
-        lambda found: (
-            found["key"]
-            + json.dumps(str(root.state.absolute() / found["rest"]), ensure_ascii=False)
-        ),
-        DAGSTER_TEMPLATE.read_text(encoding="utf-8"),
-    )
+    home, text = root.dagster_home.absolute(), dagster_yaml(root)
     file = home / DAGSTER_TEMPLATE.name
     if file != DAGSTER_TEMPLATE and not (
         file.exists() and file.read_text(encoding="utf-8") == text
@@ -37,10 +35,43 @@ def ensure_dagster_home(root: DataRoot) -> Path:
     return home
 
 
-def is_local() -> bool:
-    """Whether the repository's ``dagster.yaml`` keeps the history in the root's own SQLite files,
-    and not in a database that the user named there."""
-    return "gaip3_pipeline.dagster_storage" in DAGSTER_TEMPLATE.read_text(encoding="utf-8")
+def dagster_yaml(root: DataRoot) -> str:
+    """The text of the ``dagster.yaml`` of ``root``. Raises
+    :class:`~gaip3_pipeline.settings.SettingsError`."""
+    text = _RELATIVE_STATE.sub(
+        lambda found: (
+            found["key"]
+            + json.dumps(str(root.state.absolute() / found["rest"]), ensure_ascii=False)
+        ),
+        DAGSTER_TEMPLATE.read_text(encoding="utf-8"),
+    )
+    store = dagster_store(root)
+    if store:
+        name = variable(store.value)
+        # JSON is YAML. Dagster itself reads the environment, so that no secret is in the file.
+        url = json.dumps({"env": name} if name else store.value)
+        text = _STORAGE.sub(f"storage:\n  postgres:\n    postgres_url: {url}\n", text)
+    return text
+
+
+def is_local(root: DataRoot) -> bool:
+    """Whether the history of ``root`` is in its own SQLite files, and not in a database that the
+    settings, or the user in the repository's ``dagster.yaml``, name."""
+    template = DAGSTER_TEMPLATE.read_text(encoding="utf-8")
+    return dagster_store(root) is None and "gaip3_pipeline.dagster_storage" in template
+
+
+def dagster_store(root: DataRoot) -> Store | None:
+    """The database in Postgres with the history of ``root``; None if the history is in the root's
+    own sqlite files. Raises :class:`~gaip3_pipeline.settings.SettingsError`."""
+    value = load(root).storage.dagster
+    return Store.of_dagster(value, root.dagster_home.absolute()) if value else None
+
+
+def mlflow_store(root: DataRoot) -> Store:
+    """The store of MLflow: the one that ``[tracking] uri`` names, or the root's own sqlite file.
+    Raises :class:`~gaip3_pipeline.settings.SettingsError`."""
+    return Store.of_mlflow(load(root).tracking.uri or sqlite_url(root.mlflow_db.absolute()))
 
 
 def environment(root: DataRoot) -> dict[str, str]:

@@ -5,6 +5,7 @@ Dagster pastes the path of a database into a URL without escaping it, so that ``
 in the name of a folder change their meaning."""
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +23,8 @@ from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from dagster._serdes import ConfigurableClassData
 
-from gaip3_pipeline.dagster_home import ensure_dagster_home, is_local
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.dagster_home import dagster_yaml, is_local
+from gaip3_pipeline.layout import DAGSTER_TEMPLATE, DataRoot
 from gaip3_pipeline.tables.databases import sqlite_url
 
 
@@ -59,9 +60,11 @@ class _ReadOnlyEventLog(sqlite_event_log.SqliteEventLogStorage):
 def reading_instance(root: DataRoot) -> Iterator[dg.DagsterInstance]:
     """A Dagster instance with the history of ``root`` that writes nothing; without a store its
     history is empty. A storage that the user named in ``dagster.yaml`` is opened as it is."""
-    if not is_local():
-        with DagsterInstance.from_config(str(ensure_dagster_home(root))) as instance:
-            yield instance
+    if not is_local(root):
+        with tempfile.TemporaryDirectory(prefix="gaip3-") as home:
+            (Path(home) / DAGSTER_TEMPLATE.name).write_text(dagster_yaml(root), encoding="utf-8")
+            with DagsterInstance.from_config(home) as instance:
+                yield instance
         return
     if not (root.dagster_runs.exists() and root.dagster_events.exists()):
         with DagsterInstance.ephemeral() as instance:

@@ -56,12 +56,15 @@ def _executor(settings: Settings) -> dg.ExecutorDefinition:
 
 
 def tracking_of(root: DataRoot, settings: Settings) -> MlflowTracking:
-    """MLflow with the store that the settings name, or the root's own store."""
+    """MLflow with the store that the settings name, or the root's own store.
+
+    ``env:NAME`` stays as it is, since Dagster shows the configuration of resources."""
     uri = settings.tracking.uri or sqlite_url(root.mlflow_db.absolute())
     return MlflowTracking(
         enabled=settings.tracking.enabled,
         uri=uri,
-        artifacts="" if settings.tracking.uri else str(root.mlflow_artifacts.absolute()),
+        artifacts=str(root.mlflow_artifacts.absolute()),
+        heartbeats=str(root.heartbeats.absolute()),
         # gaip3 ui may serve MLflow on another port
         link=os.environ.get("GAIP3_MLFLOW_URL", "http://127.0.0.1:5000"),
     )

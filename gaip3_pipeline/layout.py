@@ -154,8 +154,14 @@ class DataRoot:
 
     @property
     def refresh_lock(self) -> Path:
-        """Locked while a process refreshes the root; holds its pid."""
+        """Locked while a process refreshes the root; holds its pid and host."""
         return self.state / "refresh.lock"
+
+    @property
+    def heartbeats(self) -> Path:
+        """A file for each process that works on the root, which the process touches every few
+        seconds."""
+        return self.state / "heartbeats"
 
     @property
     def refreshes(self) -> Path:

@@ -8,12 +8,12 @@ import json
 import logging
 import math
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,10 +23,13 @@ import dagster as dg
 
 from gaip3_pipeline.layout import REPOSITORY
 from gaip3_pipeline.mlflow_paths import Followed, follow_root, place_of
+from gaip3_pipeline.processes import beating, process_lives, this_process
+from gaip3_pipeline.stores import Store, is_server
 from gaip3_pipeline.tables.databases import DatabaseError, explain, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from sqlalchemy import MetaData
 
 EXPERIMENT = "gaip3"
 DIGEST_LENGTH = 32  # MLflow takes at most 36 characters
@@ -53,7 +56,11 @@ class ModelVersion:
 
 
 class MlflowTracking(dg.ConfigurableResource):
-    """MLflow runs of trainings. ``enabled = false`` runs the same code without MLflow."""
+    """MLflow runs of trainings. ``enabled = false`` runs the same code without MLflow.
+
+    ``uri``: of the store, or ``env:NAME``; ``artifacts``: the folder of the files of runs, unless
+    the store is a server, which decides itself; ``link``: the address of MLflow's pages, unless the
+    store is a server; ``heartbeats``: see :mod:`gaip3_pipeline.processes`."""
 
     PARENT_TAG: ClassVar[str] = "gaip3/mlflow_run_id"
 
@@ -61,10 +68,13 @@ class MlflowTracking(dg.ConfigurableResource):
     uri: str = ""
     artifacts: str = ""
     link: str = "http://127.0.0.1:5000"
+    heartbeats: str = ""
 
     def client(self) -> "MlflowClient":
-        """A client of the store, which is created on first use."""
-        if self.artifacts:  # the root's own store
+        """A client of the store, which is created on first use. Raises
+        :class:`~gaip3_pipeline.stores.StoreError` if the store cannot be used."""
+        self._store.check()
+        if self.is_own:
             for name in os.environ.keys() - for_own_store(os.environ).keys():
                 del os.environ[name]
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -78,11 +88,21 @@ class MlflowTracking(dg.ConfigurableResource):
         file = sqlite_file(self.uri)
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
-        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        return MlflowClient(tracking_uri=self._store.url, registry_uri=self._store.url)
+
+    @property
+    def _store(self) -> Store:
+        return Store.of_mlflow(self.uri)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the store is the root's own, and not one that the user named."""
+        file = sqlite_file(self.uri)
+        return file is not None and file.parent == Path(self.artifacts).parent
 
     def answers(self) -> bool:
         """Whether the tracking server answers within seconds; True for a store without a server."""
-        if not self.enabled or not self.uri.startswith(("http://", "https://")):
+        if not self.enabled or not is_server(self._store.url):
             return True
         from mlflow.exceptions import MlflowException
         from mlflow.tracking._tracking_service.utils import get_default_host_creds
@@ -90,7 +110,7 @@ class MlflowTracking(dg.ConfigurableResource):
 
         try:
             answer = http_request(
-                get_default_host_creds(self.uri),
+                get_default_host_creds(self._store.url),
                 "/health",
                 "GET",
                 timeout=ANSWER_SECONDS,
@@ -102,7 +122,12 @@ class MlflowTracking(dg.ConfigurableResource):
         return answer.status_code not in (502, 503, 504)  # of a proxy in front of the server
 
     def check(self) -> None:
-        """Raises :class:`TrackingError` if the tracking server does not answer."""
+        """Raises :class:`TrackingError` if the tracking server does not answer, and
+        :class:`~gaip3_pipeline.stores.StoreError` if the database cannot be used."""
+        if not self.enabled:
+            return
+        if not is_server(self._store.url):
+            self._store.check()
         if not self.answers():
             raise TrackingError(
                 f"the MLflow server {self.uri} does not answer: start it, or change uri or set"
@@ -112,7 +137,7 @@ class MlflowTracking(dg.ConfigurableResource):
     def follow_root(self) -> Followed | None:
         """Lead the paths in the root's own store to where the root is now, if it was moved or
         copied. A store that the user named is left alone."""
-        file = sqlite_file(self.uri) if self.enabled and self.artifacts else None
+        file = sqlite_file(self.uri) if self.enabled and self.is_own else None
         return follow_root(file, EXPERIMENT, Path(self.artifacts)) if file else None
 
     def experiment(self, client: "MlflowClient") -> str:
@@ -125,7 +150,9 @@ class MlflowTracking(dg.ConfigurableResource):
         try:
             return client.create_experiment(
                 EXPERIMENT,
-                artifact_location=Path(self.artifacts).as_uri() if self.artifacts else None,
+                artifact_location=Path(self.artifacts).as_uri()
+                if self.artifacts and self._store.in_database
+                else None,
             )
         except MlflowException:
             found = client.get_experiment_by_name(EXPERIMENT)  # another process has created it
@@ -145,7 +172,7 @@ class MlflowTracking(dg.ConfigurableResource):
             for r in client.search_runs(
                 [self.experiment(client)], "attributes.status = 'RUNNING'", max_results=1000
             )
-            if not process_lives(r.data.tags.get("gaip3.process", ""))
+            if not process_lives(r.data.tags.get("gaip3.process", ""), Path(self.heartbeats))
         ]
         for run in dead:
             client.set_terminated(run.info.run_id, status="KILLED")
@@ -240,11 +267,38 @@ class MlflowTracking(dg.ConfigurableResource):
     def store(self) -> str:
         """The store in messages."""
         file = sqlite_file(self.uri)
-        return f"MLflow's database {file}" if file else f"the MLflow server {self.uri}"
+        if file:
+            return f"MLflow's database {file}"
+        server = is_server(self._store.url)
+        return f"the MLflow server {self.uri}" if server else "MLflow's database in Postgres"
 
     def url(self, experiment_id: str, run_id: str) -> str:
         """The page of a run in the MLflow UI."""
-        return f"{self.link}/#/experiments/{experiment_id}/runs/{run_id}"
+        server = self._store.url if is_server(self._store.url) else self.link
+        return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def create_tables(url: str) -> None:
+    """Create MLflow's tables in the database ``url`` if it has none."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow.store.db import utils
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    engine = utils.create_sqlalchemy_engine_with_retry(url)
+    try:
+        utils._safe_initialize_tables(engine)
+    finally:
+        engine.dispose()
+
+
+def definitions() -> "MetaData":
+    """The definitions of MLflow's tables."""
+    # the first import registers all tables
+    import mlflow.store.db.utils  # noqa: F401
+    from mlflow.store.db.base_sql_model import Base
+
+    return Base.metadata
 
 
 class TrainingRun:
@@ -286,25 +340,32 @@ class TrainingRun:
         self._next_try = 0.0
         self.run_id = ""
         self.url = ""
+        self._beats = ExitStack()
 
     def __enter__(self) -> "TrainingRun":
         if not self._tracking.enabled:
             return self
-        self._tracking.check()
-        try:
-            moved = self._tracking.follow_root()
-            if moved:
-                print(moved, file=sys.stderr, flush=True)
-            self._start()
-        except Exception as e:
-            file = sqlite_file(self._tracking.uri)
-            line = explain(e, file) if file else None
-            if line:
-                raise TrackingError(line) from e
-            raise
+        if self._tracking.heartbeats:
+            self._beats.enter_context(beating(Path(self._tracking.heartbeats)))
+        with self._beats:  # closed if the run cannot be started
+            self._tracking.check()
+            try:
+                moved = self._tracking.follow_root()
+                if moved:
+                    print(moved, file=sys.stderr, flush=True)
+                self._start()
+            except Exception as e:
+                file = sqlite_file(self._tracking.uri)
+                line = explain(e, file) if file else None
+                if line:
+                    raise TrackingError(line) from e
+                raise
+            self._beats = self._beats.pop_all()
         return self
 
     def _start(self) -> None:
+        # also those whose Dagster run has ended, and which a refresh does not look for
+        self._tracking.end_dead_runs()
         self._client = client = self._tracking.client()
         experiment = self._tracking.experiment(client)
         if self._parent_id is None:
@@ -352,6 +413,10 @@ class TrainingRun:
     ) -> None:
         if not self._client:
             return
+        with self._beats:
+            self._end(kind, error)
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         if kind is None:
             status = "FINISHED"
         else:
@@ -501,7 +566,7 @@ class TrainingRun:
             return None
         stopped = found[0].info.status in ("FAILED", "KILLED")
         dead = found[0].info.status == "RUNNING" and not process_lives(
-            found[0].data.tags.get("gaip3.process", "")
+            found[0].data.tags.get("gaip3.process", ""), Path(self._tracking.heartbeats)
         )
         return found[0] if stopped or dead else None
 
@@ -531,37 +596,6 @@ def for_own_store(variables: Mapping[str, str]) -> dict[str, str]:
     """``variables`` without those of MLflow, except the ones that the pipeline sets: a server and
     a workspace of the user's other projects have no part in the root's own store."""
     return {k: v for k, v in variables.items() if not k.startswith("MLFLOW_") or k in OWN_VARIABLES}
-
-
-def this_process() -> str:
-    """An identifier of this process (host, pid and start time), by which another process can tell
-    whether it still runs."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
-
-
-def of_this_host(name: str) -> bool:
-    """Whether ``name``, an identifier from :func:`this_process`, is of a process of this host."""
-    return name.rsplit(":", 2)[0] == socket.gethostname()
-
-
-def process_lives(name: str) -> bool:
-    """Whether the process with the identifier ``name`` (:func:`this_process`) still runs; one of
-    another host is assumed to run."""
-    try:
-        _, pid, started = name.rsplit(":", 2)
-    except ValueError:
-        return False
-    return not of_this_host(name) or (bool(started) and _started(int(pid)) == started)
-
-
-def _started(pid: int) -> str:
-    try:
-        # The 22nd field is the start time in clock ticks since boot; the second field may contain
-        # spaces and brackets.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
 
 
 def _git_state() -> dict[str, str]:

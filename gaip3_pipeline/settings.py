@@ -15,6 +15,7 @@ from typing import Any
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import SETTINGS_FILE, DataRoot
+from gaip3_pipeline.stores import check_setting, variable
 
 BEFORE = "before"
 
@@ -258,16 +259,23 @@ class Retouch:
             raise ValueError(f"method = {self.method!r} is not one of {known}")
 
 
-FROM_ENVIRONMENT = "env:"  # before the name of the variable that holds a value
+def _check_store(package: str, key: str, value: str) -> None:
+    try:
+        check_setting(package, value)
+    except ValueError as e:
+        raise ValueError(f"{key}: {e}") from None
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """MLflow. An empty ``uri`` means the root's own sqlite store, ``env:NAME`` the value of an
-    environment variable."""
+    """MLflow. ``uri``: a server, ``postgresql+psycopg2://…``, or ``env:NAME`` for the value of an
+    environment variable. Empty: the root's own sqlite store."""
 
     enabled: bool = True
     uri: str = ""
+
+    def __post_init__(self) -> None:
+        _check_store("mlflow", "uri", self.uri)
 
 
 @dataclass(frozen=True)
@@ -275,18 +283,21 @@ class Storage:
     """Dagster's store of runs and events: a Postgres database, ``postgresql+psycopg2://…`` or
     ``env:NAME``. Empty: the root's own sqlite store."""
 
-    dagster: str = ""
+    dagster: str = added("")
+
+    def __post_init__(self) -> None:
+        _check_store("dagster", "dagster", self.dagster)
 
 
 @dataclass(frozen=True)
 class Cluster:
     """A Ray cluster that runs the steps. Empty ``address``: every step runs on this machine."""
 
-    address: str = ""  # of Ray's job server, http://HEAD:8265
-    chunk: int = 64  # pictures in a task of image work and scoring, at least 32
-    cpus: float = 1.0  # that a training asks for
-    gpus: float = 0.0
-    workers: int = 1  # processes of a data-parallel training
+    address: str = added("")  # of Ray's job server, http://HEAD:8265
+    chunk: int = added(64)  # pictures in a task of image work and scoring, at least 32
+    cpus: float = added(1.0)  # that a training asks for
+    gpus: float = added(0.0)
+    workers: int = added(1)  # processes of a data-parallel training
 
 
 @dataclass(frozen=True)
@@ -376,9 +387,7 @@ def resolve(preset: str, tables: list[dict[str, Any]], source: Path | str = "set
 def variables_of(settings: Settings) -> list[str]:
     """The environment variables that ``env:NAME`` in the settings refers to."""
     named = (settings.tracking.uri, settings.storage.dagster)
-    return [
-        text.removeprefix(FROM_ENVIRONMENT) for text in named if text.startswith(FROM_ENVIRONMENT)
-    ]
+    return [variable(text) for text in named if variable(text)]
 
 
 def section_hash(*sections: Any) -> str:

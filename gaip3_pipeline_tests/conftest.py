@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import absl.logging
@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline_tests.postgres import Postgres, programs, serving
 
 # Set before TensorFlow, Dagster or MLflow are imported: few log lines, no GPU, no telemetry.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -89,6 +90,19 @@ def chromium() -> str:
             "GAIP3_REQUIRE_BROWSER is set, but there is no Chromium: apt-get install chromium"
         )
     return found or pytest.skip("needs Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A Postgres server; the test skips without the programs or the extra ``cluster``."""
+    from importlib.util import find_spec
+
+    if not programs():
+        pytest.skip("needs Postgres: apt-get install postgresql")
+    if not find_spec("dagster_postgres"):
+        pytest.skip("needs the extra cluster: uv sync --extra cluster")
+    with serving() as server:
+        yield server
 
 
 def _beside(name: str) -> Path:

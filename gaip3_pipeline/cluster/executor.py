@@ -55,7 +55,7 @@ def ray_steps(settings: Settings) -> dg.ExecutorDefinition:
 def environment_of_steps(address: str) -> dict[str, str]:
     """The variables of a step's process. Its PATH begins with this interpreter's folder, since the
     job's command is ``dagster``."""
-    path = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)])
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
     # a job that waits longer than 15 minutes for a busy node would fail
     waits = {"RAY_JOB_START_TIMEOUT_SECONDS": str(7 * 24 * 3600)}

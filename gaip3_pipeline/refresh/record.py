@@ -7,7 +7,6 @@ details of its Dagster runs are in Dagster."""
 
 import contextlib
 import datetime
-import fcntl
 import json
 import math
 import re
@@ -18,7 +17,7 @@ from typing import Any
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.mlflow_tracking import of_this_host, process_lives, this_process
+from gaip3_pipeline.processes import process_lives, this_process
 from gaip3_pipeline.refresh.plan import Forecast
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.versions import numbers, read_figures
@@ -203,7 +202,7 @@ def read_records(root: DataRoot) -> list[dict[str, Any]]:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if record["state"] == RUNNING and not _goes_on(root, record["process"]):
+        if record["state"] == RUNNING and not process_lives(record["process"], root.heartbeats):
             record |= {"state": STOPPED, "message": DIED, "progress": None}
         records.append(record)
     return sorted(records, key=lambda r: r["started"], reverse=True)
@@ -228,21 +227,6 @@ def headlines(results: Iterable[dict[str, Any]]) -> list[str]:
 def _change(figure: dict[str, Any]) -> str:
     before, after = figure["before"], figure["after"]
     return f"{after:.4g}" if before is None or before == after else f"{before:.4g} → {after:.4g}"
-
-
-def _goes_on(root: DataRoot, process: str) -> bool:
-    if of_this_host(process):
-        return process_lives(process)
-    # A process of another host, or of a container that is gone, cannot be looked up, but its lock
-    # can be tested.
-    try:
-        with root.refresh_lock.open() as f:
-            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def _finite(root: DataRoot, name: str) -> dict[str, float]:

@@ -9,6 +9,7 @@ rebuilt."""
 import fcntl
 import os
 import re
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,8 +22,10 @@ import dagster as dg
 
 from gaip3_pipeline.assets import observe_sources
 from gaip3_pipeline.cluster.connection import ClusterError, stop_jobs_of
+from gaip3_pipeline.dagster_home import dagster_store
 from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.mlflow_tracking import MlflowTracking, process_lives, this_process
+from gaip3_pipeline.mlflow_tracking import MlflowTracking
+from gaip3_pipeline.processes import beating, process_lives, this_process
 from gaip3_pipeline.progress import Progress, Watch, watched_by
 from gaip3_pipeline.refresh.execution import (
     CLUSTER_TAG,
@@ -41,6 +44,7 @@ from gaip3_pipeline.refresh.plan import (
     plan,
 )
 from gaip3_pipeline.refresh.record import Record, recording
+from gaip3_pipeline.stores import Lock, Occupied, in_one_line
 from gaip3_pipeline.tables.databases import explain
 from gaip3_pipeline.versions import RUN_METADATA, latest_materialization, observation_if_changed
 
@@ -98,11 +102,16 @@ def refresh(
     another refresh of the root is running, and ``KeyboardInterrupt`` if it is interrupted."""
     chosen = list(select) if select is not None else None
     check_selection(definitions, chosen)
-    with _only_one(root):
+    with (
+        only_one(root) as still_alone,
+        beating(root.heartbeats),
+        in_one_line(dagster_store(root)),
+    ):
         moved = tracking.follow_root()
         if moved:
             say(str(moved))
-        end_dead_runs(instance, tracking)
+        if end_dead_runs(instance, root):
+            tracking.end_dead_runs()
         observed = observe(instance, root, verify)
         outcome = Outcome(uuid.uuid4().hex[:12])
         todo = plan(definitions, instance, observed, chosen, set(again))
@@ -114,10 +123,12 @@ def refresh(
         with (
             recording(root, outcome.refresh_id, planned) as record,
             watched_by(record.progress),
+            in_one_line(dagster_store(root)),
         ):
             execute = OnCluster(root, cluster, _shown_and(record)) if cluster else run_here
             done: set[str] = set()
             while todo:
+                still_alone()
                 layer = _without_stale_ancestor(definitions, todo)
                 stopped = _stopped_by_checks(definitions, instance, layer)
                 if stopped:
@@ -171,12 +182,12 @@ def observe_only(
     return {name: made.version for name, made in found.items()}
 
 
-def end_dead_runs(instance: dg.DagsterInstance, tracking: MlflowTracking) -> int:
-    """Mark the runs of killed processes as failed in Dagster and as killed in MLflow, and free
-    their slots in the training pool. Returns the number of Dagster runs."""
+def end_dead_runs(instance: dg.DagsterInstance, root: DataRoot) -> int:
+    """Mark the runs of killed processes, also of other hosts, as failed in Dagster, and free their
+    slots in the training pool. Returns their number."""
     dead = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
-        if PROCESS_TAG in run.tags and not process_lives(run.tags[PROCESS_TAG]):
+        if PROCESS_TAG in run.tags and not process_lives(run.tags[PROCESS_TAG], root.heartbeats):
             if CLUSTER_TAG in run.tags:
                 # a cluster that is gone has no jobs left
                 with suppress(ClusterError):
@@ -187,8 +198,6 @@ def end_dead_runs(instance: dg.DagsterInstance, tracking: MlflowTracking) -> int
             )
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             dead += 1
-    if dead:
-        tracking.end_dead_runs()
     return dead
 
 
@@ -316,11 +325,25 @@ def _cause(event: dg.DagsterEvent) -> str:
     return (error.cls_name or "") if error else ""
 
 
+def _of_postgres(error: Any) -> bool:
+    """Whether ``error``, as Dagster stores it, or one of its causes came from Postgres' driver."""
+    while error:
+        if "(psycopg2." in error.message:
+            return True
+        error = error.cause or error.context
+    return False
+
+
 def _failure(event: dg.DagsterEvent, place: Path) -> str:
     """The reason of a failed step; ``place`` is the folder of the databases."""
     error = event.step_failure_data.error
     while error and error.cause and error.cls_name == "DagsterExecutionStepExecutionError":
         error = error.cause
+    if _of_postgres(error):
+        return (
+            f"{event.step_key}: a database was lost in mid-run; when it answers again, run the same"
+            " command again to continue"
+        )
     failure = event.step_failure_data.user_failure_data
     if failure and failure.description:
         return f"{event.step_key}: {failure.description}"
@@ -335,18 +358,33 @@ def _failure(event: dg.DagsterEvent, place: Path) -> str:
 
 
 @contextmanager
-def _only_one(root: DataRoot) -> Iterator[None]:
+def only_one(root: DataRoot) -> Iterator[Callable[[], None]]:
+    """The lock of ``root``: a file, and a session in Postgres if the history of the root is there.
+    The block gets a function that makes sure that the lock is still held.
+
+    Raises :class:`RefreshError` if another process holds the lock; the message says which one."""
     root.state.mkdir(parents=True, exist_ok=True)
+    store = dagster_store(root)
+
+    def occupied(holder: str) -> RefreshError:
+        return RefreshError(
+            f"another refresh of {root.path} is running ({holder}); wait for it or stop it"
+        )
+
     with root.refresh_lock.open("a+") as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             f.seek(0)
-            raise RefreshError(
-                f"another refresh of {root.path} is running (process {f.read().strip()}); wait for"
-                " it or stop it"
-            ) from e
+            raise occupied(f.read().strip()) from e
         f.truncate(0)
-        f.write(str(os.getpid()))
+        f.write(f"process {os.getpid()} on {socket.gethostname()}")
         f.flush()
-        yield
+        if store is None:
+            yield lambda: None
+            return
+        try:
+            with Lock(store) as lock:
+                yield lock.check
+        except Occupied as e:
+            raise occupied(str(e)) from e

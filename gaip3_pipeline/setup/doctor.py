@@ -22,6 +22,7 @@ from typing import Literal
 
 from gaip3_pipeline import settings
 from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.dagster_home import dagster_store, mlflow_store
 from gaip3_pipeline.environment import backend_problem
 from gaip3_pipeline.layout import (
     IMAGE_SETS,
@@ -31,6 +32,7 @@ from gaip3_pipeline.layout import (
     users_keras_settings,
 )
 from gaip3_pipeline.setup import fetch
+from gaip3_pipeline.stores import StoreError, is_server
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.databases import SUFFIXES, lock_holder, read_only_uri
 from gaip3_pipeline.tables.image_files import list_folder, usable_images
@@ -80,6 +82,7 @@ def doctor(
         _kaggle(),
         *_leftovers(root),
         *_databases(root),
+        *_stores(root),
     ]
 
 
@@ -451,6 +454,22 @@ def _databases(root: DataRoot) -> Iterator[Finding]:
             "ok",
             f"{usable} databases of Dagster, MLflow and the hash cache can be opened and written",
         )
+
+
+def _stores(root: DataRoot) -> Iterator[Finding]:
+    """Whether the stores that the settings name can be reached and have the schema of the installed
+    packages."""
+    try:
+        stores = [s for s in (dagster_store(root), mlflow_store(root)) if s]
+    except settings.SettingsError:
+        return  # found by _settings
+    for store in stores:
+        try:
+            if store.in_postgres or is_server(store.url):
+                store.check()
+                yield Finding("ok", f"{store.setting} answers")
+        except StoreError as error:
+            yield Finding("missing", str(error))  # names the remedy
 
 
 def _existing(path: Path) -> Path:

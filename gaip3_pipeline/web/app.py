@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.layout import INDEX, PAGE, REPOSITORY, DataRoot
-from gaip3_pipeline.mlflow_tracking import of_this_host
+from gaip3_pipeline.processes import of_this_host
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import REVIEW_COLUMNS, read_label_review
 from gaip3_pipeline.tables.label_store import Change, Edit, Key, LabelConflict, LabelStore

@@ -1,10 +1,11 @@
 """The servers of Dagster, MLflow and the label page for one data root: started, watched and stopped
 together, on loopback only.
 
-There are five servers, each in a process group of its own: the code server with the definitions;
-Dagster's web server and its daemon, which share the code server, so that "Reload" on the page also
-reloads what the sensors use; MLflow; and the label page with the studio. A sixth process, a small
-shell loop, ends the groups if this process is killed and cannot do it.
+There are at most five servers, each in a process group of its own: the code server with the
+definitions; Dagster's web server and its daemon, which share the code server, so that "Reload" on
+the page also reloads what the sensors use; MLflow, unless the settings name a server that runs
+elsewhere; and the label page with the studio. A further process, a small shell loop, ends the
+groups if this process is killed and cannot do it.
 
 The content of the pages comes from ``definitions`` and ``mlflow_tracking``, not from here.
 """
@@ -29,10 +30,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gaip3_pipeline.dagster_home import ensure_dagster_home, environment
+from gaip3_pipeline.dagster_home import (
+    dagster_store,
+    ensure_dagster_home,
+    environment,
+    mlflow_store,
+)
 from gaip3_pipeline.layout import REPOSITORY, DataRoot, servers_files
 from gaip3_pipeline.mlflow_tracking import for_own_store
-from gaip3_pipeline.tables.databases import sqlite_url
+from gaip3_pipeline.stores import is_server
 
 HOST = "127.0.0.1"
 DEFINITIONS = "gaip3_pipeline.definitions"
@@ -90,8 +96,12 @@ def serve(
     page can reload it. Raises :class:`ServerError` if a server does not start or ends unexpectedly,
     or if ``root`` is served already."""
     ensure_dagster_home(root)
+    for store in filter(None, (dagster_store(root), mlflow := mlflow_store(root))):
+        store.check()
     ports = choose_ports(dagster=dagster_port, mlflow=mlflow_port, label=label_port)
     pages = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
+    if is_server(mlflow.url):
+        pages["mlflow"] = mlflow.url.rstrip("/")
     links = {"Labels": f"{pages['label']}/", "Studio": f"{pages['label']}/#studio"}
     links |= {"Dagster": f"{pages['dagster']}/asset-groups", "MLflow": f"{pages['mlflow']}/"}
     # The URLs are for links: of runs to MLflow's page, and of the label page to both others. The
@@ -102,8 +112,10 @@ def serve(
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     variables = {**os.environ, **environment(root), **own}
+    # not in the command line, which all users of this machine can read
+    secret = {"mlflow": {"MLFLOW_BACKEND_STORE_URI": mlflow.url}}
     with (
-        _only_one(root, links),
+        only_one(root, links),
         _stop_requests() as stop,
         tempfile.TemporaryDirectory(prefix="gaip3-", ignore_cleanup_errors=True) as folder,
         _watchdog(folder) as spawn,
@@ -112,15 +124,20 @@ def serve(
         _say(f"Starting Dagster, MLflow and the label page for {root.path} …")
         servers: list[Server] = []
         try:
-            for name, command in _commands(root, Path(folder), ports, module).items():
+            commands = _commands(root, Path(folder), ports, module)
+            if is_server(mlflow.url):
+                del commands["mlflow"]
+            for name, command in commands.items():
                 log = root.server_log(name)
-                given = for_own_store(variables) if name == "mlflow" else variables
+                kept = for_own_store(variables) if name == "mlflow" else variables
+                given = kept | secret.get(name, {})
                 with log.open("wb") as output:
                     servers.append(Server(name, spawn(command, given, output), log))
                 if name == "code":
                     _wait(servers_files(Path(folder))[0].exists, servers, stop)
             _wait(lambda: _dagster_ready(ports["dagster"]), servers, stop)
-            _wait(lambda: _get(f"{pages['mlflow']}/health") is not None, servers, stop)
+            if "mlflow" in commands:
+                _wait(lambda: _get(f"{pages['mlflow']}/health") is not None, servers, stop)
             _wait(lambda: _get(f"{pages['label']}/api/about") is not None, servers, stop)
             _say(f"Ready after {time.monotonic() - started:.0f} s.")
             for problem in _load_errors(ports["dagster"]):
@@ -196,8 +213,7 @@ def _commands(
     return {
         "mlflow": [
             *(python, "-m", "mlflow", "server", "--host", HOST, "--port", str(ports["mlflow"])),
-            *("--workers", "1", "--backend-store-uri", sqlite_url(root.mlflow_db.absolute())),
-            *("--artifacts-destination", str(root.mlflow_artifacts.absolute())),
+            *("--workers", "1", "--artifacts-destination", str(root.mlflow_artifacts.absolute())),
         ],
         "code": [
             *(python, "-m", "dagster", "code-server", "start", "-m", module, "-s", str(code)),
@@ -217,7 +233,7 @@ def _commands(
 
 
 @contextmanager
-def _only_one(root: DataRoot, links: dict[str, str]) -> Iterator[None]:
+def only_one(root: DataRoot, links: dict[str, str]) -> Iterator[None]:
     """Hold the root's lock, since two daemons on one storage would run every sensor twice. Raises
     :class:`ServerError` if another process holds it."""
     root.ui_lock.parent.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import ModelVersion
 from gaip3_pipeline.sampling.recipe import Face, Pair, RecipeError, recipe_in, write_png
+from gaip3_pipeline.stores import StoreError
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.registered import Generators, named
 
@@ -122,7 +123,13 @@ class _Work:
         """The answer to a question; an error of the request is reported in one line."""
         try:
             return getattr(self, head["do"])(head, body)
-        except (RecipeError, UnusableImage, ContractError, EnvironmentVariableError) as e:
+        except (
+            RecipeError,
+            UnusableImage,
+            ContractError,
+            EnvironmentVariableError,
+            StoreError,
+        ) as e:
             return _complaint(422, str(e))
         except FileNotFoundError as e:
             lacking = f"there is no {e.filename}" if e.filename else str(e)

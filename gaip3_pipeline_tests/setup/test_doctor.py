@@ -149,6 +149,16 @@ def test_a_locked_and_a_damaged_database_are_told_apart(root: DataRoot) -> None:
     assert about("damaged.db", root).state == "missing"
 
 
+def test_a_store_that_the_settings_name_is_tried(
+    root: DataRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FACES_DB", raising=False)
+    root.settings_file.write_text('preset = "tiny"\n[storage]\ndagster = "env:FACES_DB"\n')
+    assert about("variable FACES_DB is not set", root).state == "missing"
+    root.settings_file.write_text('preset = "tiny"\n[tracking]\nuri = "http://127.0.0.1:1"\n')
+    assert about("127.0.0.1:1 does not answer", root).state == "missing"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir(mode=0o555)
