@@ -204,9 +204,10 @@ class TrainPoint:
             except (DivergedError, OutOfMemoryError, ValueError) as e:
                 return {FAILED: str(e)}
             write_text_atomically(sweep_result(run.folder), json.dumps(result, indent=1) + "\n")
-        from gaip3_pipeline.training import checkpoint
+        if checkpoints(run.folder).exists():
+            from gaip3_pipeline.training import checkpoint
 
-        checkpoint.discard(checkpoints(run.folder))
+            checkpoint.discard(checkpoints(run.folder))
         return result
 
     def _train(self, number: int, run: Run) -> dict[str, Any]:

@@ -18,14 +18,15 @@ from gaip3_pipeline.tables.contracts import write_input_values
 SETTINGS = """\
 preset = "tiny"
 [nvae]
-height = 4
-width = 4
-channels = [8, 8]
-latents = [2, 1]
-cells = [1, 1]
-kl_weights = [1.0, 2.0]
+height = 2
+width = 2
+channels = [8]
+latents = [2]
+cells = [1]
+kl_weights = [1.0]
 condition_width = 8
 control = 0.0
+spectral = 0.0
 epochs = 2
 batch_size = 8
 """
@@ -33,8 +34,12 @@ batch_size = 8
 
 @pytest.fixture
 def root(tmp_path):
+    return inputs_of_a_generator(tmp_path / "root")
+
+
+def inputs_of_a_generator(folder):
     """What a training of the generator reads, without the assets that make it."""
-    root = DataRoot(tmp_path / "root")
+    root = DataRoot(folder)
     root.packed_final.parent.mkdir(parents=True)
     root.settings_file.write_text(SETTINGS, encoding="utf-8")
     rng = np.random.default_rng(0)
@@ -168,10 +173,11 @@ def test_a_killed_sweep_continues_and_ends_with_a_table(root, monkeypatch):
 
 def test_a_training_that_fails_ends_no_other(root):
     said = []
-    made = run_sweep(root, sweep_of(root, "channels=(8,8),(8,)"), said.append)
-    assert made.failed.tolist() == [0, 1]
-    [_, message] = said
-    assert message.startswith("channels=(8,), seed=1: nvae: channels needs 2 numbers")
+    made = run_sweep(root, sweep_of(root, "channels=(8,8),(8,8,8)"), said.append)
+    assert made.failed.tolist() == [1, 1]
+    _, first, second = said
+    assert first.startswith("channels=(8, 8), seed=1: nvae: channels needs 1 numbers")
+    assert second.startswith("channels=(8, 8, 8), seed=1: nvae: channels needs 1 numbers")
 
 
 def test_a_sweep_that_runs_already_is_refused(root):
