@@ -1,5 +1,6 @@
 """A sweep trains every combination, keeps what it finished, and changes no asset."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,10 +11,11 @@ import pytest
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.definitions import tracking_of
-from gaip3_pipeline.layout import DataRoot, is_trained
+from gaip3_pipeline.layout import DataRoot, checkpoints, is_trained, sweep_result
 from gaip3_pipeline.settings import SettingsError, load, of_preset
 from gaip3_pipeline.sweep import MEASURE, Sweep, SweepError, grid, run_sweep, shown, table
 from gaip3_pipeline.tables.contracts import write_input_values
+from gaip3_pipeline.training import generator
 
 SETTINGS = """\
 preset = "tiny"
@@ -122,52 +124,57 @@ def test_the_best_combination_comes_first_and_a_failed_training_is_counted():
 
 def test_a_killed_sweep_continues_and_ends_with_a_table(root, monkeypatch):
     sweep, trained = sweep_of(root, "learning_rate=.002,.005"), []
-    from gaip3_pipeline.training import generator
-
+    finished = sweep_result(root.sweep_point(sweep.id, 0))
+    finished.parent.mkdir(parents=True)
+    finished.write_text(json.dumps({MEASURE: 99.0}))
     real = generator.fit
 
-    def killed_in_the_second(model, batches, run, **options):
-        trained.append(run.folder.name)
-        if run.folder.name == "1":
+    def killed_after_an_epoch(model, batches, run, **options):
+        def log(epoch, figures):
+            run.log(epoch, figures)
+            raise KeyboardInterrupt
 
-            def log(epoch, figures, after=run.log):
-                after(epoch, figures)
-                raise KeyboardInterrupt
+        return real(model, batches, dataclasses.replace(run, log=log), **options)
 
-            run = type(run)(run.folder, run.fingerprint, log)
-        return real(model, batches, run, **options)
+    def watched(model, batches, run, **options):
+        history = real(model, batches, run, **options)
+        trained.append((run.folder.name, len(history)))
+        return history
 
-    monkeypatch.setattr(generator, "fit", killed_in_the_second)
+    monkeypatch.setattr(generator, "fit", killed_after_an_epoch)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(root, sweep, print)
-    monkeypatch.setattr(generator, "fit", lambda *a, **k: trained.append("again") or real(*a, **k))
+    monkeypatch.setattr(generator, "fit", watched)
     said = []
     made = run_sweep(root, sweep, said.append)
 
-    assert trained == ["0", "1", "again"]
     assert said == [f"sweep {sweep.id}: 2 trainings, 1 of them finished"]
+    assert trained == [("1", 2)]
+    assert made.learning_rate.tolist() == [0.005, 0.002]
     assert made.trainings.tolist() == [1, 1]
     assert made[MEASURE].notna().all()
     tracking = tracking_of(root, load(root))
     client = tracking.client()
     runs = client.search_runs([tracking.experiment(client)])
-    [parent] = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-    children = {r.info.run_name: r for r in runs if r is not parent}
-    assert set(children) == {"learning_rate=0.002, seed=1", "learning_rate=0.005, seed=1"}
-    assert parent.info.run_name == f"sweep nvae {sweep.id}"
+    child, parent = sorted(runs, key=lambda r: r.info.run_name)
+    assert [r.info.run_name for r in (child, parent)] == [
+        "learning_rate=0.005, seed=1",
+        f"sweep nvae {sweep.id}",
+    ]
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert {r.info.status for r in runs} == {"FINISHED"}
-    [table_file] = client.list_artifacts(parent.info.run_id)
-    kept = pd.read_csv(client.download_artifacts(parent.info.run_id, table_file.path))
+    [file] = client.list_artifacts(parent.info.run_id)
+    kept = pd.read_csv(client.download_artifacts(parent.info.run_id, file.path))
     pd.testing.assert_frame_equal(kept, made)
-    for child in children.values():
-        assert child.data.params["epochs"] == "2"
-        curve = client.get_metric_history(child.info.run_id, "loss")
-        assert [m.step for m in curve] == [1, 2]  # each epoch once, interrupted or not
-        assert "final/bits_per_dim" in child.data.metrics
-        [sheet] = client.list_artifacts(child.info.run_id)
-        assert sheet.path == "samples_and_sweeps.jpg"
+    assert child.data.params["epochs"] == "2"
+    curve = client.get_metric_history(child.info.run_id, "loss")
+    assert [m.step for m in curve] == [1, 2]  # each epoch once, interrupted or not
+    assert "final/bits_per_dim" in child.data.metrics
+    [sheet] = client.list_artifacts(child.info.run_id)
+    assert sheet.path == "samples_and_sweeps.jpg"
     assert not client.search_registered_models()
     assert not is_trained(root.nvae)
+    assert not checkpoints(root.sweep_point(sweep.id, 1)).exists()
     assert run_sweep(root, sweep, print).equals(made)
 
 
