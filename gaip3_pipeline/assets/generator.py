@@ -93,6 +93,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             run.image("samples", epoch, faces)
 
         if step.together:
+            # before this process makes an array: its GPUs are those of the first of the processes
             step.together(FitTogether(step.root, step.settings, step.start), training, show)
             resume = False  # what follows continues from their last checkpoint
         last = warm_start(step.root.nvae, section) if step.start == WARM_START else None

@@ -169,6 +169,9 @@ def join(coordinator: str, rank: int, world: int) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(coordinator, world, rank)
     check_world(world)
+    # Models that are loaded before a training sets its seed begin with random weights, and JAX
+    # refuses variables that differ between processes.
+    keras.utils.set_random_seed(0)
     keras.distribution.set_distribution(Replicas())
 
 
