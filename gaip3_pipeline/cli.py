@@ -250,6 +250,82 @@ def train(root: DataRoot, model: str, resume: bool) -> None:
 
 
 @command
+@click.argument("model", type=click.Choice(["nvae"]))
+@click.option(
+    "--set",
+    "given",
+    multiple=True,
+    metavar="KEY=V1,V2",
+    help="Values of a setting of [nvae]; may be repeated, then all combinations are trained.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Trainings of each combination, with seeds from that of the settings on.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="Epochs of a training [default: settings].")
+@click.option(
+    "--on",
+    "address",
+    metavar="ADDRESS",
+    help="Train on the Ray cluster with this job server, http://HEAD:8265.",
+)
+def sweep(
+    root: DataRoot,
+    model: str,
+    given: tuple[str, ...],
+    seeds: int,
+    epochs: int | None,
+    address: str | None,
+) -> None:
+    """Train the generator with several settings and seeds, and compare them.
+
+    No asset changes and no model is registered. MLflow gets a run for the sweep with a child for
+    each training. Interrupted, the same command continues the sweep."""
+    from gaip3_pipeline.cluster.job import run_module
+    from gaip3_pipeline.dagster_storage import reading_instance
+    from gaip3_pipeline.sweep import (
+        ARGUMENTS,
+        Sweep,
+        SweepError,
+        grid,
+        run_sweep,
+        shown,
+        state_of_inputs,
+    )
+
+    if address:
+        os.environ[ADDRESS] = address
+    settings = load(root)
+    points = grid(settings, given, seeds, epochs)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with (
+            in_one_line(_dagsters_database(root)),
+            reading_instance(root) as instance,
+            _definitions(root) as definitions,
+        ):
+            inputs, version = state_of_inputs(root, definitions, instance)
+        cluster = address_of(settings)
+        if cluster:
+            usable(settings)
+            arguments = {"root": str(root.path), "given": given, "seeds": seeds, "epochs": epochs}
+            arguments |= {"inputs": inputs, "code_version": version}
+            variables = {ARGUMENTS: json.dumps(arguments)}
+            done = run_module(
+                cluster, "gaip3_pipeline.sweep", variables, lambda text: click.echo(text, nl=False)
+            )
+            sys.exit(0 if done else 1)
+        made = run_sweep(root, Sweep(points, inputs, version), click.echo)
+    except SweepError as e:
+        raise click.ClickException(str(e)) from e
+    click.echo(shown(made))
+    sys.exit(1 if made.failed.any() else 0)
+
+
+@command
 @click.option("--port", type=PORT, default=3000, show_default=True, help="The Dagster UI's port.")
 @click.option(
     "--mlflow-port", type=PORT, default=5000, show_default=True, help="The MLflow UI's port."

@@ -152,6 +152,14 @@ class DataRoot:
         """The progress of an asset's step that runs on another machine."""
         return self.state / "progress" / f"{asset}.json"
 
+    def sweep_point(self, sweep: str, number: int) -> Path:
+        """The folder of one training of a sweep."""
+        return self.state / "sweeps" / sweep / str(number)
+
+    def sweep_lock(self, sweep: str) -> Path:
+        """Locked while a process runs the sweep."""
+        return self.state / "sweeps" / sweep / "lock"
+
     @property
     def refresh_lock(self) -> Path:
         """Locked while a process refreshes the root; holds its pid and host."""
@@ -476,6 +484,11 @@ def platt_file(folder: Path) -> Path:
 def posterior_file(folder: Path) -> Path:
     """The aggregate posterior that a detail network was trained with."""
     return folder / "aggregate_posterior.npz"
+
+
+def sweep_result(folder: Path) -> Path:
+    """The metrics of a finished training of a sweep."""
+    return folder / "result.json"
 
 
 def is_trained(folder: Path) -> bool:

@@ -272,6 +272,26 @@ class MlflowTracking(dg.ConfigurableResource):
         server = is_server(self._store.url)
         return f"the MLflow server {self.uri}" if server else "MLflow's database in Postgres"
 
+    def start_sweep(self, sweep: str, name: str) -> str:
+        """The id of the parent run of a sweep, which is created on first use; "" without MLflow."""
+        if not self.enabled:
+            return ""
+        client = self.client()
+        experiment = self.experiment(client)
+        found = client.search_runs([experiment], f"tags.`gaip3.sweep` = '{sweep}'", max_results=1)
+        if found:
+            return found[0].info.run_id
+        tags = {"gaip3.sweep": sweep, "gaip3.process": this_process(), **_git_state()}
+        return client.create_run(experiment, run_name=name, tags=tags).info.run_id
+
+    def end_sweep(self, run_id: str, table: str) -> None:
+        """Store the ``table`` of a sweep, a CSV, with its parent run, and close it."""
+        if not self.enabled:
+            return
+        client = self.client()
+        client.log_text(run_id, table, "sweep.csv")
+        client.set_terminated(run_id)
+
     def url(self, experiment_id: str, run_id: str) -> str:
         """The page of a run in the MLflow UI."""
         server = self._store.url if is_server(self._store.url) else self.link
@@ -305,9 +325,10 @@ class TrainingRun:
     """One training in MLflow. Its status is FINISHED when the block ends, FAILED after an error,
     KILLED after an interruption.
 
-    ``parent_id`` is the id of the parent run; if it is None, a parent run is created and
-    ``on_parent`` is called with its id. If an earlier run with the same fingerprint failed or was
-    killed, it is continued, as the training itself continues from its checkpoint.
+    ``name`` is shown in MLflow, by default that of the asset. ``parent_id`` is the id of the parent
+    run; if it is None, a parent run is created and ``on_parent`` is called with its id. If an
+    earlier run with the same fingerprint failed or was killed, it is continued, as the training
+    itself continues from its checkpoint.
 
     Raises :class:`TrackingError` at the beginning if MLflow cannot be used. A store that fails
     later does not stop the training: what it did not take is kept and delivered when it answers
@@ -318,9 +339,10 @@ class TrainingRun:
         tracking: MlflowTracking,
         *,
         asset: str,
-        dagster_run_id: str,
+        name: str = "",
+        dagster_run_id: str = "",
         parent_id: str | None,
-        on_parent: Callable[[str], None],
+        on_parent: Callable[[str], None] = lambda run_id: None,
         code_version: str,
         inputs: Mapping[str, str],
         fingerprint: str,
@@ -328,6 +350,7 @@ class TrainingRun:
     ) -> None:
         self._tracking = tracking
         self._asset = asset
+        self._name = name or asset
         self._dagster_run_id = dagster_run_id
         self._parent_id = parent_id
         self._on_parent = on_parent
@@ -401,7 +424,7 @@ class TrainingRun:
             ).items():
                 client.set_tag(self.run_id, key, value)
         else:
-            self.run_id = client.create_run(experiment, run_name=self._asset, tags=tags).info.run_id
+            self.run_id = client.create_run(experiment, run_name=self._name, tags=tags).info.run_id
             self._log_parameters_and_inputs()
         self.url = self._tracking.url(experiment, self.run_id)
 

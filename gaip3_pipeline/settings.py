@@ -384,6 +384,16 @@ def resolve(preset: str, tables: list[dict[str, Any]], source: Path | str = "set
     return Settings(preset=preset, input_model=inputs, **plain)
 
 
+def with_values(
+    settings: Settings, name: str, values: dict[str, Any], source: Path | str
+) -> Settings:
+    """``settings`` with ``values`` in the section ``name``; ``source`` is named in messages. Raises
+    :class:`SettingsError`."""
+    section = getattr(settings, name)
+    made = _section(type(section), {**vars(section), **values}, name, source)
+    return dataclasses.replace(settings, **{name: made})
+
+
 def variables_of(settings: Settings) -> list[str]:
     """The environment variables that ``env:NAME`` in the settings refers to."""
     named = (settings.tracking.uri, settings.storage.dagster)

@@ -5,13 +5,14 @@ This module defines no asset; the assets of all models call its functions."""
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS, SET_OF_SEX, DataRoot, made_of
-from gaip3_pipeline.settings import Settings, section_hash
+from gaip3_pipeline.settings import Nvae, Settings, section_hash
 from gaip3_pipeline.tables import splits
 from gaip3_pipeline.tables.contracts import (
     read_all_input_values,
@@ -25,6 +26,9 @@ from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_man
 from gaip3_pipeline.tables.names import stem_of
 from gaip3_pipeline.training.run import Examples
 from gaip3_pipeline.versions import read_figures
+
+if TYPE_CHECKING:
+    import keras
 
 # least R² on held-out pictures at which a regressor can predict a value well enough to teach it
 KNOWN = 0.25
@@ -255,6 +259,13 @@ def known_values(root: DataRoot) -> dict[str, bool]:
         a: control[f"r2_{a}"] >= KNOWN and read_figures(root, f"evaluator_{a}")["r2"] >= KNOWN
         for a in ATTRIBUTES
     }
+
+
+def generator_guides(root: DataRoot, section: Nvae) -> "list[keras.Model]":
+    """The regressors that a training of the generator needs for its control."""
+    from gaip3_pipeline.training.regressor import load_network
+
+    return [load_network(root.control_regressor)] if section.control else []
 
 
 def _packed_large(

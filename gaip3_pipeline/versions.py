@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
@@ -28,7 +28,10 @@ from gaip3_pipeline.settings import Settings, load, section_hash
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.hashing import digest, file_version
 from gaip3_pipeline.tables.problems import ContractError
-from gaip3_pipeline.training.run import Run
+from gaip3_pipeline.training.run import Run, Trainings, one_after_another
+
+if TYPE_CHECKING:
+    from gaip3_pipeline.cluster.training import Together
 
 # observable_source_asset is beta in Dagster 1.13 and warns once for each of our sources.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, module="dagster")
@@ -172,6 +175,26 @@ class AssetContext:
             progress.update(min(number * size, len(items)))
             yield result
 
+    @property
+    def trainings(self) -> Trainings:
+        """Where independent trainings of this step run: here one after another, or as tasks of the
+        cluster that runs this step."""
+        if not os.environ.get(ADDRESS):
+            return one_after_another
+        from gaip3_pipeline.cluster.training import RayTrainings
+
+        return RayTrainings(self.settings.cluster)
+
+    @property
+    def together(self) -> "Together | None":
+        """Several processes that train one model, if this step runs on a cluster and its settings
+        ask for more than one."""
+        if not os.environ.get(ADDRESS) or self.settings.cluster.workers < 2:
+            return None
+        from gaip3_pipeline.cluster.training import Together
+
+        return Together(self.settings.cluster)
+
     def training(self, folder: Path, run: TrainingRun) -> Run:
         """The :class:`Run` of a training into ``folder``: this step's fingerprint and progress, and
         the log function of the MLflow ``run``."""
@@ -243,7 +266,7 @@ def versioned_asset(
 
     The step fails if these settings changed in gaip3.toml after the definitions were loaded. A
     ``resumable`` asset accepts the run configuration ``STARTS``. An asset ``spreads`` if its work
-    goes through :attr:`AssetContext.mapper`."""
+    goes through :attr:`AssetContext.mapper` or :attr:`AssetContext.trainings`."""
     planned = code_version(version, settings, reads, files)
 
     def decorate(body: Callable[[AssetContext], AssetResult]) -> dg.AssetsDefinition:

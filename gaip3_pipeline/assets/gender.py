@@ -26,6 +26,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         **reads_section(lambda s: s.gender_model),
         folder=lambda root: root.gender_model,
         logbook=("train_data_decide_model", "Gender model"),
+        spreads=True,
         group=GROUP,
         kinds={"keras", "mlflow"},
         description=(
@@ -51,7 +52,9 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         # without the brightness copies, and without the features of the parts of the face
         features = features[:, : len(table), : groups[-1]]
         faces = LabelledFaces(images, is_female, bucket, features, groups)
-        result = train_gender(faces, step.settings.gender_model, step.training(folder, run))
+        result = train_gender(
+            faces, step.settings.gender_model, step.training(folder, run), step.trainings
+        )
         scored = table.assign(prob_female=result.probabilities[:, FEMALE])
         write_text_atomically(out_of_fold(folder), scored.to_csv(index=False, lineterminator="\n"))
         figures = gender_figures(result.logits, is_female)

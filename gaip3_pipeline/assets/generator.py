@@ -1,11 +1,16 @@
 """The generator and its samples."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
 from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import TrainingRun
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import files_version
@@ -18,7 +23,38 @@ from gaip3_pipeline.versions import (
     versioned_asset,
 )
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gaip3_pipeline.training.run import Run
+
 GROUP = "generator"
+
+
+@dataclass(frozen=True)
+class FitTogether:
+    """The epochs of ``nvae_weights`` in one of several processes that train it together."""
+
+    root: DataRoot
+    settings: Settings
+    start: str
+
+    def __call__(self, run: "Run", show: "Callable[[int, np.ndarray], None]") -> None:
+        from gaip3_pipeline.models.nvae.model import warm_start
+        from gaip3_pipeline.training.generator import fit_nvae
+        from gaip3_pipeline.training_data import final_images, generator_guides, known_values
+
+        section = self.settings.nvae
+        fit_nvae(
+            final_images(self.root, self.settings).examples,
+            section,
+            run,
+            guides=generator_guides(self.root, section),
+            show=show,
+            resume=self.start == RESUME,
+            start_from=warm_start(self.root.nvae, section) if self.start == WARM_START else None,
+            known=list(known_values(self.root).values()),
+        )
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -46,21 +82,30 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.evaluation.generator import generator_sheet
         from gaip3_pipeline.models.nvae.model import warm_start
         from gaip3_pipeline.training.generator import train_nvae
-        from gaip3_pipeline.training.regressor import load_network
-        from gaip3_pipeline.training_data import final_images, known_values
+        from gaip3_pipeline.training_data import final_images, generator_guides, known_values
 
         data = final_images(step.root, step.settings, step.progress())
-        section, known = step.settings.nvae, known_values(step.root)
+        section, training = step.settings.nvae, step.training(step.root.nvae, run)
+        known = known_values(step.root)
+        resume = step.start == RESUME
+
+        def show(epoch: int, faces: "np.ndarray") -> None:
+            run.image("samples", epoch, faces)
+
+        if step.together:
+            # before this process makes an array: its GPUs are those of the first of the processes
+            step.together(FitTogether(step.root, step.settings, step.start), training, show)
+            resume = False  # what follows continues from their last checkpoint
         last = warm_start(step.root.nvae, section) if step.start == WARM_START else None
         start = AFRESH if step.start == WARM_START and last is None else step.start
         run.tag("gaip3.start", start)
         result = train_nvae(
             data.examples,
             section,
-            step.training(step.root.nvae, run),
-            guides=[load_network(step.root.control_regressor)] if section.control else [],
-            show=lambda epoch, faces: run.image("samples", epoch, faces),
-            resume=step.start == RESUME,
+            training,
+            guides=generator_guides(step.root, section),
+            show=show,
+            resume=resume,
             start_from=last,
             known=list(known.values()),
         )

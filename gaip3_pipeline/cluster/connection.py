@@ -55,8 +55,15 @@ def job_client(address: str) -> Any:
 
 
 def usable(settings: Settings) -> None:
-    """Raise :class:`ClusterError` if the cluster's job server does not answer, or if the root's
-    history is in SQLite files, which steps on other machines cannot write to."""
+    """Raise :class:`ClusterError` if the cluster's job server does not answer, if the root's
+    history is in SQLite files, which steps on other machines cannot write to, or if the backend of
+    Keras cannot train on several workers."""
+    workers, backend = settings.cluster.workers, os.environ.get("KERAS_BACKEND", "tensorflow")
+    if workers > 1 and backend != "jax":
+        raise ClusterError(
+            f"[cluster] workers = {workers} needs JAX, and the backend of Keras is {backend}: set"
+            " KERAS_BACKEND=jax, or workers = 1"
+        )
     job_client(address_of(settings))
     lacking = [
         name

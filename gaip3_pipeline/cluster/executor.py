@@ -67,12 +67,13 @@ def on_cluster(settings: Settings, training: bool, spreads: bool) -> dict[str, A
     without a cluster.
 
     A ``training`` asks for the CPUs and GPUs of the settings. A step that ``spreads`` its work
-    asks for none, since each of its tasks asks for a CPU. Every other step asks for one CPU."""
+    asks for none, since each of its tasks asks for what it needs. Every other step asks for one
+    CPU."""
     if not address_of(settings):
         return {}
     cluster = settings.cluster
     asked = {"num_cpus": 0.0 if spreads else cluster.cpus if training else 1.0}
-    if training:
+    if training and not spreads:
         asked["num_gpus"] = cluster.gpus
     return {
         "op_tags": {RESOURCES: json.dumps(asked)},

@@ -38,9 +38,7 @@ class RayMapper:
     def _tasks(self, work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
         import ray
 
-        if not ray.is_initialized():
-            # inside a job, Ray's own environment variables name the cluster
-            ray.init(log_to_driver=False, configure_logging=False)
+        connect()
         ahead = _AHEAD * max(2, int(ray.cluster_resources().get("CPU", 1)))
         task: Any = ray.remote(num_cpus=1, max_retries=_LOST)(_run)
         shared = ray.put(work)
@@ -57,6 +55,15 @@ class RayMapper:
         finally:
             for left in waiting:
                 ray.cancel(left, force=True)
+
+
+def connect() -> None:
+    """Connect this process to the cluster of its job, which Ray's own environment variables
+    name."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, configure_logging=False)
 
 
 class _EachOf:

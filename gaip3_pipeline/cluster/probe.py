@@ -24,12 +24,12 @@ def code_hash(folder: str | Path) -> str:
     return h.hexdigest()[:12]
 
 
-def node_state(shared: str, token: str, variables: list[str]) -> dict[str, Any]:
+def node_state(shared: str, token: str, variables: list[str], lock_name: str) -> dict[str, Any]:
     """The state of this node. Effects: writes a file named after the node into the folder
     ``shared``, for :func:`files_seen`."""
     found = importlib.util.find_spec("gaip3_pipeline")
     package = Path(found.origin).parent if found and found.origin else None
-    lock = package.parent / "uv.lock" if package else None
+    lock = package.parent / lock_name if package else None
     folder, error = Path(shared), ""
     try:
         read = (folder / token).read_text() == token
@@ -59,7 +59,7 @@ def clock() -> float:
     return time.time()
 
 
-def probe(shared: str, token: str, variables: list[str]) -> list[dict[str, Any]]:
+def probe(shared: str, token: str, variables: list[str], lock_name: str) -> list[dict[str, Any]]:
     """The state of every node that is or was in the cluster: its ``id``, ``address``, ``alive``,
     ``resources``, :func:`node_state`, :func:`files_seen` and its clock's ``skew`` in seconds
     against this node."""
@@ -87,7 +87,7 @@ def probe(shared: str, token: str, variables: list[str]) -> list[dict[str, Any]]
     alive = [n for n in nodes if n["alive"]]
     for node in alive:
         try:
-            node |= on(node, node_state, shared, token, variables)
+            node |= on(node, node_state, shared, token, variables, lock_name)
             on(node, clock)  # the first call starts a process
             before = time.time()
             there = on(node, clock)

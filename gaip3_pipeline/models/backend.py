@@ -1,5 +1,5 @@
 """The differences between Keras backends: gradients with respect to arrays, compile options,
-memory, determinism.
+memory, determinism, trainings on several processes.
 
 This is the only module that imports TensorFlow or JAX, and it does so only when a function needs
 one of them."""
@@ -130,6 +130,78 @@ def seed_everything(seed: int) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+class WorldError(RuntimeError):
+    """A training runs on another number of processes than it was asked to."""
+
+
+class Replicas(keras.distribution.DataParallel):
+    """Copies of the model on all devices of all processes that train it together."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_shard_dataset=False)  # ArrayBatches splits its batches
+        self.splits = True
+
+    def get_data_layout(self, data_shape: Any) -> Any:
+        """The parts of a batch on one device each, or with ``splits`` off the whole on every
+        device."""
+        if self.splits:
+            return super().get_data_layout(data_shape)
+        return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
+
+
+def join(coordinator: str, rank: int, world: int) -> None:
+    """Make this process number ``rank`` of the ``world`` processes that train one model together.
+
+    Every process holds all weights and computes its part of each batch; means, noise and norms are
+    those of the whole batch. To be called in every process before the first array is made, with the
+    address ``HOST:PORT`` at which process 0 listens. Raises :class:`WorldError` on backends other
+    than JAX, and if the group has another size."""
+    if keras.backend.backend() != "jax":
+        raise WorldError(
+            f"{world} processes train one model only with JAX, not with {keras.backend.backend()}:"
+            " set KERAS_BACKEND=jax, or workers = 1 under [cluster] in gaip3.toml"
+        )
+    import jax
+
+    # between CPU devices; GPUs have NCCL
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(coordinator, world, rank)
+    check_world(world)
+    # Models that are loaded before a training sets its seed begin with random weights, and JAX
+    # refuses variables that differ between processes.
+    keras.utils.set_random_seed(0)
+    keras.distribution.set_distribution(Replicas())
+
+
+def check_world(world: int) -> None:
+    """Raise :class:`WorldError` unless ``world`` processes train together. With fewer, each would
+    train alone on a part of the pictures."""
+    found = 1
+    if world > 1 and keras.backend.backend() == "jax":
+        import jax
+
+        found = jax.process_count()
+    if found != world:
+        raise WorldError(
+            f"{world} processes were to train one model together, but this one found {found}: run"
+            " the same command again; the last checkpoint is kept"
+        )
+
+
+def devices() -> int:
+    """The number of devices that share a batch."""
+    replicas = keras.distribution.distribution()
+    return replicas.num_model_replicas if replicas else 1
+
+
+def split_batches(splits: bool) -> None:
+    """Whether the batches that this process passes to the model are its parts of batches, as in
+    training, or whole batches. The last batch of a validation need not be divisible."""
+    replicas = keras.distribution.distribution()
+    if replicas:
+        replicas.splits = splits
 
 
 def _tensorflow_gradient(

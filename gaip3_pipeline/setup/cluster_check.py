@@ -84,6 +84,7 @@ def _probed(
         "shared": str(root.cluster_files.absolute()),
         "token": token,
         "variables": variables_of(settings),
+        "lock_name": LOCK_FILE.name,
     }
     variables = environment_of_steps(address) | {"GAIP3_PROBE": json.dumps(given)}
     job = client.submit_job(

@@ -46,10 +46,16 @@ class ArrayBatches(keras.utils.PyDataset):
         self._transform = transform
         self._shuffle = shuffle
         self._steps = steps
+        self._rank, self._world = 0, 1
         self._weights = None
         if weights is not None and np.ptp(weights) > 0:
             self._weights = weights * self._n / weights.sum(dtype=np.float64)
         self.start_at(0)
+
+    def split(self, rank: int, world: int) -> None:
+        """Give only part ``rank`` of ``world`` of each batch, in order. Every part is drawn and
+        transformed as in the whole batch."""
+        self._rank, self._world = rank, world
 
     def start_at(self, epoch: int) -> None:
         """Set the order of rows to that of ``epoch``, counted from 0."""
@@ -81,4 +87,11 @@ class ArrayBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Any:
         rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         generator = np.random.default_rng((self._seed, self._epoch, index))
-        return self._transform({k: np.asarray(a[rows]) for k, a in self._arrays.items()}, generator)
+        batch = self._transform(
+            {k: np.asarray(a[rows]) for k, a in self._arrays.items()}, generator
+        )
+        if self._world == 1:
+            return batch
+        size = len(rows) // self._world
+        own = slice(self._rank * size, (self._rank + 1) * size)
+        return keras.tree.map_structure(lambda a: a[own], batch)

@@ -9,7 +9,13 @@ from typing import Any
 
 import keras
 
-from gaip3_pipeline.models.backend import is_out_of_memory, keep_freed_memory
+from gaip3_pipeline.models.backend import (
+    check_world,
+    devices,
+    is_out_of_memory,
+    keep_freed_memory,
+    split_batches,
+)
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.run import Run
@@ -66,10 +72,19 @@ def fit(
     called for the epochs trained here. The training ends earlier by the patience of ``keep_best``,
     or if ``is_over`` is true for the metrics of all epochs. With ``resume`` the training must
     continue from the last checkpoint, which may be of other settings, data or code; its epochs are
-    logged again so that the curves are complete. Raises :class:`DivergedError` if the loss is not
-    finite or more than half of an epoch's updates were skipped as spikes, and
-    :class:`OutOfMemoryError` with the batch size to try; both keep the last checkpoint. Raises
-    :class:`checkpoint.CheckpointError` if ``resume`` is not possible."""
+    logged again so that the curves are complete. If ``run.world`` processes train together, each
+    calls this function, and number 0 writes the checkpoints, which hold nothing of the number of
+    processes. Raises :class:`DivergedError` if the loss is not finite or more than half of an
+    epoch's updates were skipped as spikes, and :class:`OutOfMemoryError` with the batch size to
+    try; both keep the last checkpoint. Raises :class:`checkpoint.CheckpointError` if ``resume`` is
+    not possible, and ``WorldError`` if the processes are not those of ``run``."""
+    check_world(run.world)
+    if run.world > 1 and batches.batch_size % devices():
+        raise ValueError(
+            f"batch_size = {batches.batch_size} cannot be split over {devices()} devices: set a"
+            f" multiple of {devices()}"
+        )
+    batches.split(run.rank, run.world)
     position = (
         checkpoint.resume(run.checkpoints, model)
         if resume
@@ -86,7 +101,7 @@ def fit(
     if over:
         return position.history
     if position.fingerprint != run.fingerprint:
-        for i, figures in enumerate(position.history):
+        for i, figures in enumerate(position.history if run.rank == 0 else []):
             run.log(i + 1, figures)
         position = dataclasses.replace(position, fingerprint=run.fingerprint)
     batches.start_at(position.epoch)
@@ -125,10 +140,11 @@ class _Keeper(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._steps = len(batches)
+        self._first = run.rank == 0
         self._folder = run.checkpoints
         self._fingerprint = position.fingerprint
         self._log = run.log
-        self._progress = run.progress
+        self._progress = run.progress if self._first else None
         self._epoch = position.epoch
         self._keep_best, self._is_over = keep_best, is_over
         self.history = list(position.history)
@@ -164,6 +180,15 @@ class _Keeper(keras.callbacks.Callback):
                 )
         self._epoch = epoch + 1
         self.history.append(figures)
+        if self._first:
+            self._keep(figures)
+        if self._is_over(self.history):
+            self.model.stop_training = True
+            if self._progress:
+                self._progress.total = self._epoch * self._steps
+                self._progress.update(self._progress.total)
+
+    def _keep(self, figures: dict[str, float]) -> None:
         best = self._keep_best
         if best and best.best(self.history) == self._epoch:
             # before the checkpoint: a training killed in between repeats this epoch and keeps it
@@ -175,11 +200,12 @@ class _Keeper(keras.callbacks.Callback):
             checkpoint.Position(self._epoch, self.history, self._fingerprint),
         )
         self._log(self._epoch, figures)
-        if self._is_over(self.history):
-            self.model.stop_training = True
-            if self._progress:
-                self._progress.total = self._epoch * self._steps
-                self._progress.update(self._progress.total)
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        split_batches(False)
+
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
+        split_batches(True)
 
 
 def _never(history: list[dict[str, float]]) -> bool:

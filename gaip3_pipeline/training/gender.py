@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import keras
@@ -21,7 +21,7 @@ from gaip3_pipeline.features.extractor import Extractor, extract, load_extractor
 from gaip3_pipeline.features.patches import HEIGHT, WIDTH
 from gaip3_pipeline.imaging.augment import as_float, flip_some, jitter, shift, shrink
 from gaip3_pipeline.imaging.packing import load_images
-from gaip3_pipeline.layout import checkpoints, platt_file
+from gaip3_pipeline.layout import checkpoints, platt_file, weights_file
 from gaip3_pipeline.models.backend import compile_options, seed_everything
 from gaip3_pipeline.models.classifier import build_classifier
 from gaip3_pipeline.models.scoring import score, score_all
@@ -39,7 +39,7 @@ from gaip3_pipeline.training.attribute_model import (
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import fit
 from gaip3_pipeline.training.optimizer import cosine_decay
-from gaip3_pipeline.training.run import Log, Run
+from gaip3_pipeline.training.run import Log, Run, Trainings, one_after_another
 
 MALE, FEMALE = 0, 1  # columns of logits and probabilities
 SEX = "sex"  # name of the attribute of the processes
@@ -94,9 +94,24 @@ class LabelledFaces:
     groups: np.ndarray
 
 
-def train_gender(faces: LabelledFaces, settings: GenderModel, run: Run) -> GenderResult:
+@dataclass(frozen=True)
+class _Fold:
+    """A trained fold, whose network is among the checkpoints of its run: the metrics of each epoch,
+    the process, and the logits ``(n, 2)`` of the n pictures that it was trained without."""
+
+    history: list[dict[str, float]]
+    process: ScaledProcess
+    logits: np.ndarray
+
+
+def train_gender(
+    faces: LabelledFaces,
+    settings: GenderModel,
+    run: Run,
+    trainings: Trainings = one_after_another,
+) -> GenderResult:
     """Train ``settings.folds`` models into ``run.folder``, each on the other folds, and score every
-    picture by the model trained without it.
+    picture by the model trained without it. The folds are independent ``trainings``.
 
     The cross-entropy has no label smoothing, which would keep every score below the 99.99 % of the
     rule. Raises ``ValueError`` if a fold lacks one of the sexes."""
@@ -108,39 +123,40 @@ def train_gender(faces: LabelledFaces, settings: GenderModel, run: Run) -> Gende
                 f"gender model: {len(labels)} labelled pictures do not fill {settings.folds} folds"
                 " with both sexes"
             )
-    pictures = shrink(faces.images, settings.height, settings.width)
-    logits = np.zeros((len(pictures), 2), np.float32)
-    models, processes, histories = [], [], []
+    small = dataclasses.replace(
+        faces, images=shrink(faces.images, settings.height, settings.width), is_female=labels
+    )
+    logits = np.zeros((len(labels), 2), np.float32)
+    folds = []
+    for k, trained in enumerate(
+        trainings(
+            partial(_train_fold, small, fold, settings),
+            (_run_of_fold(run, k, settings.folds) for k in range(settings.folds)),
+        )
+    ):
+        logits[fold == k] = trained.logits
+        folds.append(trained)
     for k in range(settings.folds):
-        seen = fold != k
-        progress = run.progress and run.progress.another(
-            f"{run.progress.label}, fold {k + 1} of {settings.folds}"
-        )
-        own = Run(folder, f"{run.fingerprint} fold {k}", _named(run.log, k), progress, f"fold{k}")
-        model, history = _train_fold(
-            {"image": pictures[seen], "label": labels[seen]}, k, settings, own
-        )
-        process = fit_platt(faces.features[:, seen], faces.groups, labels[seen])
-        logits[~seen] = add_logits(
-            score(model, [pictures[~seen]], settings.height, settings.width),
-            process.logits(faces.features[:, ~seen]),
-        )
-        models.append(model)
-        processes.append(process)
-        histories.append(history)
-    for k, model in enumerate(models):
-        save_weights(model, folder, f"fold{k}")
-    for k, process in enumerate(processes):
-        save_input_model(process.process, folder, f"process{k}")
-    lines = [{"slope": p.slope, "offset": p.offset} for p in processes]
+        made = weights_file(_run_of_fold(run, k, settings.folds).checkpoints)
+        made.replace(weights_file(folder, f"fold{k}"))
+    for k, trained in enumerate(folds):
+        save_input_model(trained.process.process, folder, f"process{k}")
+    lines = [{"slope": f.process.slope, "offset": f.process.offset} for f in folds]
     write_text_atomically(platt_file(folder), json.dumps(lines) + "\n")
     save_config(folder, dataclasses.asdict(settings))
     checkpoint.discard(checkpoints(folder))
     history = [
         {f"fold{k}_{n}": v for k, h in enumerate(epoch) for n, v in h.items()}
-        for epoch in zip(*histories, strict=True)
+        for epoch in zip(*(f.history for f in folds), strict=True)
     ]
     return GenderResult(history, logits, probabilities_of(logits))
+
+
+def _run_of_fold(run: Run, k: int, folds: int) -> Run:
+    progress = run.progress and run.progress.another(
+        f"{run.progress.label}, fold {k + 1} of {folds}"
+    )
+    return Run(run.folder, f"{run.fingerprint} fold {k}", _named(run.log, k), progress, f"fold{k}")
 
 
 def load_gender_models(folder: Path) -> GenderModels:
@@ -246,6 +262,24 @@ def probabilities_of(logits: np.ndarray) -> np.ndarray:
 
 
 def _train_fold(
+    faces: LabelledFaces, fold: np.ndarray, settings: GenderModel, k: int, run: Run
+) -> _Fold:
+    """Train fold ``k`` on the other folds of ``faces``, whose pictures have the model's size and
+    whose labels are 0 and 1."""
+    seen, labels = fold != k, faces.is_female
+    model, history = _train_network(
+        {"image": faces.images[seen], "label": labels[seen]}, k, settings, run
+    )
+    process = fit_platt(faces.features[:, seen], faces.groups, labels[seen])
+    logits = add_logits(
+        score(model, [faces.images[~seen]], settings.height, settings.width),
+        process.logits(faces.features[:, ~seen]),
+    )
+    save_weights(model, run.checkpoints)
+    return _Fold(history, process, logits)
+
+
+def _train_network(
     arrays: dict[str, np.ndarray],
     k: int,
     settings: GenderModel,

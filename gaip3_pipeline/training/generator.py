@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -105,22 +106,75 @@ def train_nvae(
     ``known (5,)`` tells which of the values they can predict (see :class:`NvaeTraining`). ``show``
     is called about 20 times, with an epoch and a grid of samples ``(H, W, 3) uint8`` of the same
     latents. Raises ``ValueError`` if there is nothing to train on, and the errors of ``fit``."""
+    fitted = fit_nvae(
+        examples,
+        settings,
+        run,
+        guides=guides,
+        show=show,
+        resume=resume,
+        start_from=start_from,
+        known=known,
+    )
+    model, data = fitted.training.ema, fitted.data
+    if fitted.epoch < len(fitted.history):
+        load_weights(model, best_epoch_folder(run))
+    held_out = data["test" if len(data["test"]["image"]) else "validation"]
+    bound = None
+    if len(held_out["image"]):
+        bound = bits_per_dim(
+            model,
+            held_out["image"],
+            held_out["condition"],
+            samples=IMPORTANCE_SAMPLES,
+            seed=settings.seed,
+        )
+    learned = data["train"]["condition"]
+    readjust_normalization(model, learned[: settings.batch_size], Samples.temperature)
+    save_nvae(model, run.folder)
+    return NvaeResult(model, fitted.history, bound, len(learned), fitted.epoch, fitted.best_epoch)
+
+
+@dataclass(frozen=True)
+class FittedNvae:
+    """A model after its last epoch, the metrics of each epoch, the number of the epoch whose
+    weights are to be kept and of the best one (0: there is none), and the ``data`` by split:
+    ``image (N, h, w, 3) uint8`` of the generator's size and ``condition (N, 5) float32``."""
+
+    training: NvaeTraining
+    history: list[dict[str, float]]
+    epoch: int
+    best_epoch: int
+    data: dict[str, dict[str, np.ndarray]]
+
+
+def fit_nvae(
+    examples: Examples,
+    settings: Nvae,
+    run: Run,
+    *,
+    guides: Sequence[keras.Model] = (),
+    show: Show | None = None,
+    resume: bool = False,
+    start_from: NVAE | None = None,
+    known: Sequence[bool] = (),
+) -> FittedNvae:
+    """The epochs of :func:`train_nvae`, with its arguments; what they leave is in
+    ``run.checkpoints``. The processes that train a model together all call it."""
     split = np.asarray(examples.split)
-    parts = {name: np.flatnonzero(split == name) for name in ("train", "validation", "test")}
-    if not len(parts["train"]):
-        raise ValueError("no image is in the split 'train'")
     conditions = np.asarray(examples.values, np.float32)
     small = shrink(examples.images, settings.height, settings.width)
-
-    learned = conditions[parts["train"]]
-
-    def data(name: str) -> dict[str, np.ndarray]:
-        return {"image": small[parts[name]], "condition": conditions[parts[name]]}
-
+    data = {
+        name: {"image": small[split == name], "condition": conditions[split == name]}
+        for name in ("train", "validation", "test")
+    }
+    learned = data["train"]["condition"]
+    if not len(learned):
+        raise ValueError("no image is in the split 'train'")
     seed_everything(settings.seed)
     augmentation = partial(augmented, settings.shift)
     batches = ArrayBatches(
-        data("train"), settings.batch_size, settings.seed, augmentation, weights=rarity(learned)
+        data["train"], settings.batch_size, settings.seed, augmentation, weights=rarity(learned)
     )
     epochs = max(1, math.ceil(WARM_SHARE * settings.epochs)) if start_from else settings.epochs
     total_steps, steps = settings.epochs * len(batches), epochs * len(batches)
@@ -129,18 +183,20 @@ def train_nvae(
         training.start_from(start_from, total_steps - steps)
     training.compile(optimizer=optimizer(settings, total_steps, steps), **compile_options())
     validation = (
-        ArrayBatches(data("validation"), settings.batch_size, 0, unchanged, shuffle=False)
-        if len(parts["validation"])
+        ArrayBatches(data["validation"], settings.batch_size, 0, unchanged, shuffle=False)
+        if len(data["validation"]["image"])
         else None
     )
-    best = run.checkpoints / "best"
     keep_best = None
     if validation:
         before = settings.epochs - epochs
         # before that, the validation loss does not measure how well values are followed
         first = max(1, math.ceil(CONTROL_COMPLETE * settings.epochs) - before)
         keep_best = KeepBest(
-            "val_loss", lambda: save_nvae(training.ema, best), settings.patience, first
+            "val_loss",
+            lambda: save_nvae(training.ema, best_epoch_folder(run)),
+            settings.patience,
+            first,
         )
     history = fit(
         training,
@@ -154,21 +210,12 @@ def train_nvae(
     )
     best_epoch = keep_best.best(history) if keep_best else 0
     epoch = best_epoch if settings.patience and best_epoch else len(history)
-    if epoch < len(history):
-        load_weights(training.ema, best)
-    held_out = data("test" if len(parts["test"]) else "validation")
-    bound = None
-    if len(held_out["image"]):
-        bound = bits_per_dim(
-            training.ema,
-            held_out["image"],
-            held_out["condition"],
-            samples=IMPORTANCE_SAMPLES,
-            seed=settings.seed,
-        )
-    readjust_normalization(training.ema, learned[: settings.batch_size], Samples.temperature)
-    save_nvae(training.ema, run.folder)
-    return NvaeResult(training.ema, history, bound, len(parts["train"]), epoch, best_epoch)
+    return FittedNvae(training, history, epoch, best_epoch, data)
+
+
+def best_epoch_folder(run: Run) -> Path:
+    """The folder of the model of the best epoch."""
+    return run.checkpoints / "best"
 
 
 def supported_range(values: np.ndarray) -> np.ndarray:

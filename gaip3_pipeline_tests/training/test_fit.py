@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gaip3_pipeline.layout import checkpoints
+from gaip3_pipeline.models.backend import WorldError
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import DivergedError, KeepBest, OutOfMemoryError, fit
@@ -67,6 +68,23 @@ def test_an_epoch_may_have_a_number_of_batches_of_its_own(data):
     assert (batches[10] != first).any()
     batches.start_at(0)
     np.testing.assert_array_equal(batches[10], first)
+
+
+def test_the_parts_of_a_batch_are_those_of_the_whole_batch(data):
+    whole = ArrayBatches(data, 16, seed=1, transform=noisy)
+    parts = [ArrayBatches(data, 16, seed=1, transform=noisy) for _ in range(2)]
+    for rank, part in enumerate(parts):
+        part.split(rank, 2)
+    for together, *halves in zip(whole[3], parts[0][3], parts[1][3], strict=True):
+        assert [len(half) for half in halves] == [8, 8]
+        np.testing.assert_array_equal(together, np.concatenate(halves))
+
+
+def test_a_process_that_finds_itself_alone_in_a_group_of_two_is_refused(data, tmp_path):
+    batches = ArrayBatches(data, 16, seed=1, transform=noisy)
+    with pytest.raises(WorldError, match=r"2 processes were to train .* this one found 1"):
+        fit(make_model(), batches, Run(tmp_path, "a", world=2), epochs=1)
+    assert not checkpoints(tmp_path).exists()
 
 
 def test_rows_of_larger_weights_come_more_often(data):

@@ -2,6 +2,7 @@
 a kill."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from gaip3_pipeline.features.extractor import extract, learn_extractor
 from gaip3_pipeline.features.trunk import trunk_groups
 from gaip3_pipeline.settings import GenderModel
+from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.training import gender
 from gaip3_pipeline.training.gender import (
     NO_FOLD,
@@ -20,7 +22,7 @@ from gaip3_pipeline.training.gender import (
     score_gender,
     train_gender,
 )
-from gaip3_pipeline.training.run import Run
+from gaip3_pipeline.training.run import Run, one_after_another
 
 TINY = GenderModel(
     height=16,
@@ -54,12 +56,13 @@ def extractor():
 
 @pytest.fixture(scope="module")
 def train(extractor):
-    def run(images, is_female, bucket, folder, log=silent):
+    def run(images, is_female, bucket, folder, log=silent, trainings=one_after_another):
         features = extract(extractor, [images], with_parts=False)
         return train_gender(
             LabelledFaces(images, is_female, bucket, features, trunk_groups()),
             TINY,
             Run(folder, "a", log),
+            trainings,
         )
 
     return run
@@ -98,6 +101,24 @@ def test_a_model_does_not_depend_on_the_pictures_of_its_own_fold(trained, train,
     others = (fold == 0) & (np.arange(len(images)) != victim)
     np.testing.assert_allclose(again.logits[others], result.logits[others], atol=0.02)
     assert not np.allclose(again.logits[fold == 1], result.logits[fold == 1], atol=0.02)
+
+
+def test_folds_trained_elsewhere_equal_those_trained_here(trained, train, tmp_path):
+    images, is_female, bucket, folder, result = trained
+
+    def elsewhere(work, runs):
+        for number, run in reversed(list(enumerate(runs))):
+            sent = pickle.dumps((work, number, dataclasses.replace(run, log=silent)))
+            there, *given = pickle.loads(sent)
+            results[number] = pickle.dumps(there(*given))
+        yield from (pickle.loads(results[number]) for number in sorted(results))
+
+    results = {}
+    again = train(images, is_female, bucket, tmp_path, trainings=elsewhere)
+    np.testing.assert_array_equal(again.logits, result.logits)
+    assert again.history == result.history
+    assert weights_version(tmp_path) == weights_version(folder)
+    assert sorted(f.name for f in tmp_path.iterdir()) == sorted(f.name for f in folder.iterdir())
 
 
 def test_a_training_killed_in_the_second_fold_ends_as_an_unbroken_one(trained, train, tmp_path):

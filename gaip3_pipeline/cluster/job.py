@@ -1,0 +1,34 @@
+"""A command of gaip3 that runs as a job of the cluster, followed from here."""
+
+import asyncio
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+
+from gaip3_pipeline.cluster.connection import job_client
+from gaip3_pipeline.cluster.executor import environment_of_steps
+
+
+def run_module(
+    address: str, module: str, variables: Mapping[str, str], write: Callable[[str], None]
+) -> bool:
+    """Run ``python -m module`` with the environment ``variables`` as a job of the cluster at
+    ``address`` and pass its output to ``write``. Returns whether it succeeded.
+
+    An error or Ctrl-C here stops the job."""
+    client = job_client(address)
+    job = client.submit_job(
+        entrypoint=f"{shlex.quote(sys.executable)} -m {module}",
+        runtime_env={"env_vars": environment_of_steps(address) | dict(variables)},
+    )
+
+    async def follow() -> None:
+        async for text in client.tail_job_logs(job):
+            write(text)
+
+    try:
+        asyncio.run(follow())
+        return client.get_job_status(job).name == "SUCCEEDED"
+    finally:
+        if not client.get_job_status(job).is_terminal():
+            client.stop_job(job)
