@@ -9,20 +9,23 @@ import errno
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
-from gaip3_pipeline.cluster.connection import ADDRESS
+from gaip3_pipeline.cluster.connection import ADDRESS, DRIVER
 from gaip3_pipeline.cluster.executor import on_cluster
 from gaip3_pipeline.imaging.mapping import LocalMapper, Mapper
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun
+from gaip3_pipeline.processes import BEAT_SECONDS, process_lives
 from gaip3_pipeline.progress import Progress, watched_by
 from gaip3_pipeline.settings import Settings, load, section_hash
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
@@ -302,7 +305,7 @@ def versioned_asset(
                 name, root.data_root, now, inputs, planned, context, tracking, start
             )
             try:
-                with _reporting(step):
+                with _for_refresh(step):
                     made = body(step)
                     keep(root.data_root, name, made)
             except Exception as e:
@@ -322,11 +325,15 @@ def versioned_asset(
 
 
 @contextmanager
-def _reporting(step: AssetContext) -> Iterator[None]:
-    """On a cluster, write the step's progress to a file, which the refresh reads on its machine."""
+def _for_refresh(step: AssetContext) -> Iterator[None]:
+    """On a cluster, write the step's progress to a file, which the refresh reads on its machine,
+    and end this process if the process of the refresh is gone."""
     if not os.environ.get(ADDRESS):
         yield
         return
+    driver = os.environ.get(DRIVER)
+    if driver:
+        Thread(target=_end_without, args=(driver, step.root.heartbeats), daemon=True).start()
     file = step.root.step_progress(step.name)
 
     def write(label: str, done: int, total: int, left: float | None) -> None:
@@ -338,6 +345,12 @@ def _reporting(step: AssetContext) -> Iterator[None]:
             yield
     finally:
         file.unlink(missing_ok=True)
+
+
+def _end_without(process: str, heartbeats: Path) -> None:
+    while process_lives(process, heartbeats):
+        time.sleep(BEAT_SECONDS)
+    os._exit(1)  # nobody waits for this step; files appear whole or not at all
 
 
 def _start(config: Mapping[str, bool]) -> str:

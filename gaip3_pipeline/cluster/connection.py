@@ -7,6 +7,7 @@ from typing import Any
 from gaip3_pipeline.settings import Settings
 
 ADDRESS = "GAIP3_CLUSTER"  # environment variable with the address; overrides [cluster] address
+DRIVER = "GAIP3_DRIVER"  # environment variable with the process of the refresh that runs a step
 RUN_LABEL = "dagster/run-id"  # metadata that dagster-ray gives to the job of a step
 
 

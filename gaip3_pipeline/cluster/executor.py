@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from gaip3_pipeline.cluster.connection import ADDRESS, address_of
+from gaip3_pipeline.cluster.connection import ADDRESS, DRIVER, address_of
 from gaip3_pipeline.settings import Settings
 
 RESOURCES = "dagster-ray/config"  # op tag that dagster-ray reads
@@ -18,6 +18,7 @@ RETRIES = 3
 # Variables of this process that a step needs. Secrets are not among them: they stand in the
 # environment of every node.
 _PASSED = (
+    DRIVER,
     "DAGSTER_HOME",
     "GAIP3_ROOT",
     "GAIP3_MLFLOW_URL",

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,9 @@ from typing import Any
 
 import dagster as dg
 
+from gaip3_pipeline.cluster.connection import DRIVER
 from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.processes import this_process
 from gaip3_pipeline.progress import Watch
 
 CLUSTER_TAG = "gaip3/cluster"  # of runs whose steps are jobs of a cluster: its address
@@ -89,6 +92,7 @@ class OnCluster:
         from dagster._core.definitions.reconstruct import ReconstructableRepository
         from dagster._core.execution.api import execute_run
 
+        os.environ[DRIVER] = this_process()  # the steps end without it
         job = ReconstructableRepository.for_module(
             "gaip3_pipeline.definitions", "assets_alone"
         ).get_reconstructable_job(definitions.resolve_implicit_global_asset_job_def().name)

@@ -7,15 +7,20 @@ from pathlib import Path
 import pytest
 
 from gaip3_pipeline_tests.cluster.nodes import Nodes, cluster_of
+from gaip3_pipeline_tests.postgres import Postgres
+
+STORES = {"dagster": "GAIP3_TEST_DAGSTER_DB", "mlflow": "GAIP3_TEST_MLFLOW_DB"}
 
 
 @pytest.fixture(scope="session")
-def nodes() -> Iterator[Nodes]:
-    """A head and one worker, of one CPU each."""
+def nodes(postgres: Postgres) -> Iterator[Nodes]:
+    """A head and one worker, of one CPU each, with the URLs of two empty databases in their
+    environment."""
     pytest.importorskip("ray", reason="needs the extra cluster")
+    variables = {name: postgres.create(f"cluster_{kind}") for kind, name in STORES.items()}
     # a short path: Ray's sockets lie below it, and a socket's path has at most 107 bytes
     with (
         tempfile.TemporaryDirectory(prefix="ray-") as folder,
-        cluster_of(Path(folder) / "r") as started,
+        cluster_of(Path(folder) / "r", variables=variables) as started,
     ):
         yield started

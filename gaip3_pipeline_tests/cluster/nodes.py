@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,8 +28,9 @@ _ENVIRONMENT = {
 class Nodes:
     """The nodes of one cluster: the head at ``HEAD`` with the job server, and workers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
         self.folder = folder
+        self.variables = variables  # in the environment of every node, as its unit sets them
         self.port, self.dashboard = _free_port(), _free_port()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -93,7 +94,7 @@ class Nodes:
                 f"--node-ip-address={ip}",
                 *words,
             ],
-            env=os.environ | _ENVIRONMENT,
+            env=os.environ | _ENVIRONMENT | dict(self.variables),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -114,9 +115,14 @@ class Nodes:
 
 
 @contextmanager
-def cluster_of(folder: Path, workers: int = 1, head_cpus: int = 1) -> Iterator[Nodes]:
+def cluster_of(
+    folder: Path,
+    workers: int = 1,
+    head_cpus: int = 1,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Nodes]:
     """A head and ``workers`` further nodes, each with one CPU."""
-    nodes = Nodes(folder)
+    nodes = Nodes(folder, variables or {})
     try:
         nodes.start_head(head_cpus)
         for number in range(workers):
