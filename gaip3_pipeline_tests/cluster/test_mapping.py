@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gaip3_pipeline.imaging.mapping import LocalMapper
 from gaip3_pipeline.imaging.processing import augment_set, resize_set
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Images
@@ -92,6 +93,28 @@ def test_a_node_killed_in_mid_work_costs_no_picture_and_makes_none_twice(
     again = resize_set(there, D1, Images(), mapper=RayMapper(32))
     assert (again.done, again.reused) == (0, 400)
     assert _content(here, "resized") == _content(there, "resized")
+
+
+def test_scores_and_features_of_two_nodes_equal_those_made_here(
+    driver: Nodes, finished_root: DataRoot
+) -> None:
+    from gaip3_pipeline.cluster.mapping import RayMapper
+    from gaip3_pipeline.features.extractor import PackedFeatures
+    from gaip3_pipeline.training.gender import GenderScoring
+
+    models, extractor = finished_root.gender_model, finished_root.feature_extractor
+    files = sorted((finished_root.path / "resized").rglob("*.jpg"))[:160]
+    rows = range(len(np.load(finished_root.packed_final, mmap_mode="r")))[:96]
+    for work, items in (
+        (GenderScoring(models, extractor, "test"), files),
+        (PackedFeatures(extractor, "test", finished_root.packed_final), rows),
+    ):
+        batches = [items[i : i + 32] for i in range(0, len(items), 32)]
+        here = list(LocalMapper().batches(work, batches))
+        there = list(RayMapper(32).batches(work, batches))
+        assert len(here) == len(there) == len(batches)
+        for ours, theirs in zip(here, there, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_an_error_of_the_work_is_raised_as_it_is_here(driver: Nodes) -> None:
