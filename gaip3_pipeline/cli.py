@@ -32,7 +32,7 @@ from gaip3_pipeline.layout import (
 )
 from gaip3_pipeline.settings import SettingsError, load
 from gaip3_pipeline.stores import Store, StoreError, in_one_line
-from gaip3_pipeline.tables.databases import DatabaseError, check_writable, explain
+from gaip3_pipeline.tables.databases import DatabaseError, check_history, check_writable, explain
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.image_files import DuplicateStems
 from gaip3_pipeline.tables.problems import ContractError, at_most
@@ -438,6 +438,7 @@ def generate(
     """Generate faces with the given slider values, or the faces of a PNG from the studio."""
     if out.suffix.lower() not in (".png", ""):
         raise click.ClickException(f"--out {out}: a PNG is written; name it {out.stem}.png")
+    _not_in_root(root, out)
     if source:
         _generate_again(root, source, out)
         return
@@ -485,12 +486,13 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
     from gaip3_pipeline.tables.image_files import LEFT_OUT
 
     settings = load(root)
-    _need_generator(root)
     out = (out or folder.with_name(f"{folder.name}-retouched")).resolve()
     if out == folder:
         raise click.ClickException(
             f"{out}: this is the folder of the photographs; choose another one with --out"
         )
+    _not_in_root(root, out)
+    _need_generator(root)
     try:
         work = find_photographs(folder, out)
     except OutputError as e:
@@ -535,6 +537,14 @@ def _need_generator(root: DataRoot) -> None:
         raise click.ClickException(
             f"there is no generator in {root.nvae} yet: run gaip3 refresh --root {root.path}, or"
             " make demo"
+        )
+
+
+def _not_in_root(root: DataRoot, out: Path) -> None:
+    """Raises if a result would replace a file of the root, or be taken for one."""
+    if root.holds(out):
+        raise click.ClickException(
+            f"{out} is a place of the data root {root.path} itself: choose another one"
         )
 
 
@@ -662,6 +672,7 @@ def export_labels(root: DataRoot, form: str, out: Path, attributes: tuple[str, .
     from gaip3_pipeline.tables.label_formats import WRITERS, label_studio_config
     from gaip3_pipeline.tables.label_store import LabelStore
 
+    _not_in_root(root, out)
     if form != "csv" and out.is_dir():
         raise click.ClickException(f"{out} is a folder: give the name of a file in it")
     if form == "label-studio-config":
@@ -841,6 +852,7 @@ def _refresh(
     starts a command in the background makes it ignore SIGINT."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    check_history(root.dagster_runs, root.dagster_events)
     check_writable(root.databases)
     store = _dagsters_database(root)
     ensure_dagster_home(root)

@@ -25,7 +25,7 @@ from dagster._serdes import ConfigurableClassData
 
 from gaip3_pipeline.dagster_home import dagster_yaml, is_local
 from gaip3_pipeline.layout import DAGSTER_TEMPLATE, DataRoot
-from gaip3_pipeline.tables.databases import sqlite_url
+from gaip3_pipeline.tables.databases import check_history, sqlite_url
 
 
 def _database(base_dir: str, name: str) -> Path:
@@ -66,6 +66,7 @@ def reading_instance(root: DataRoot) -> Iterator[dg.DagsterInstance]:
             with DagsterInstance.from_config(home) as instance:
                 yield instance
         return
+    check_history(root.dagster_runs, root.dagster_events)
     if not (root.dagster_runs.exists() and root.dagster_events.exists()):
         with DagsterInstance.ephemeral() as instance:
             yield instance

@@ -62,6 +62,10 @@ IMAGE_SETS = (
     ImageSet("d2_male", "male", "ThisPersonDoesNotExist/Male", "male"),
 )
 SET_OF_SEX = {s.sex: s for s in IMAGE_SETS if s.sex}  # the sets with hand labels
+OWN_FOLDERS = (
+    "original", "resized", "augmented", "final", "labels", "curation", "review", "manifests",
+    "models", "packed", "predictions", "samples", "retouched", "report", "logs",
+)  # fmt: skip
 MALE_FOLDERS = {s.folder for s in IMAGE_SETS if s.sex == "male"}  # no picture of them is final
 KINDS = ("resized", "augmented")
 
@@ -82,6 +86,13 @@ class DataRoot:
         or state."""
         parts = (self.originals, self.labels, self.nvae.parent, self.settings_file, self.state)
         return self.is_repository_data or any(part.exists() for part in parts)
+
+    def holds(self, path: Path) -> bool:
+        """Whether ``path`` is a file of the root, or in one of its folders. What is written for
+        other uses does not belong there."""
+        place = path.resolve()
+        own = [self.settings_file, self.state, *(self.path / name for name in OWN_FOLDERS)]
+        return any(place.is_relative_to(p.resolve()) for p in own)
 
     # state
     @property

@@ -383,17 +383,17 @@ def test_retouch_does_not_change_photographs_and_names_files_that_it_cannot_use(
     (folder / "a.json").write_text("{}")
     words = ("retouch", folder, "--root", finished_root.path, "--fidelity", 0, "--out", inside)
     done = gaip3(*words)
-    assert f"{inside}: 6 of 7 photographs used" in done.output, done.output
+    assert f"{inside}: 7 of 8 photographs used" in done.output, done.output
     assert f"{folder / 'a.json'}: left out: not a picture (.json)" in done.output
     made = set(pd.read_csv(inside / "retouched.csv", keep_default_na=False).picture) - {""}
     assert {"a.jpg", "same.png.jpg", "same.png.jpg.jpg"} < made
     there = {p.relative_to(inside).as_posix() for p in inside.rglob("*") if p.is_file()}
     assert there == {*made, "changes.jpg", "retouched.csv"}
-    assert len(made) == 6
+    assert len(made) == 7
     # a photograph that is gone keeps its result, one that is broken does not
     (folder / "b.jpeg").unlink()
     (folder / "same.png").write_text("no picture")
-    assert f"{inside}: 4 of 6 photographs used" in gaip3(*words).output
+    assert f"{inside}: 5 of 7 photographs used" in gaip3(*words).output
     table = pd.read_csv(inside / "retouched.csv", keep_default_na=False).set_index("file")
     assert table.picture["b.jpeg"] == "b.jpeg"
     assert (inside / "b.jpeg").exists()

@@ -173,3 +173,25 @@ def test_an_export_into_a_folder_asks_for_the_name_of_a_file(gaip3, root, tmp_pa
     done = gaip3("export-labels", form, tmp_path, "--root", root.path)
     assert done.exit_code == 1
     assert done.output == f"Error: {tmp_path} is a folder: give the name of a file in it\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (("export-labels", "plain", "--attribute", "mouth"), "labels/train_output_mouth.csv"),
+        (("export-labels", "label-studio-config"), "original/a.jpg"),
+        (("export-labels", "label-studio"), "gaip3.toml"),
+        (("generate", "--out"), "original/a.png"),
+        (("retouch", "{folder}", "--out"), "original/a"),
+    ],
+)
+def test_no_result_is_written_over_a_file_of_the_root_or_among_its_photographs(
+    gaip3, root, tmp_path, words, out
+):
+    root.settings_file.write_text('preset = "tiny"\n')
+    before = {p: p.read_bytes() for p in root.path.rglob("*") if p.is_file()}
+    given = [str(tmp_path) if word == "{folder}" else word for word in words]
+    done = gaip3(*given, root.path / out, "--root", root.path)
+    assert done.exit_code == 1
+    assert f"is a place of the data root {root.path} itself" in done.output
+    assert {p: p.read_bytes() for p in root.path.rglob("*") if p.is_file()} == before

@@ -131,3 +131,13 @@ def test_a_root_that_is_not_there_is_one_line_and_is_not_made(what, tmp_path, ga
     assert gaip3("doctor", "--root", root.path).exit_code == 1
     assert {p.name for p in tmp_path.rglob("*")} <= {"mistyped", "pictures"}
     assert root.path.exists() == (what == "no data root")
+
+
+@pytest.mark.parametrize("words", [("--dry-run",), ()])
+def test_a_history_that_an_interrupted_copy_left_empty_is_named(root, gaip3, words):
+    with_history(root)
+    root.dagster_events.write_bytes(b"")
+    done = gaip3("refresh", *words, "--select", "resized_d2_female", "--root", root.path)
+    assert done.exit_code == 1
+    assert f"{root.dagster_events} is empty: restore it from a backup" in done.output
+    assert root.dagster_events.stat().st_size == 0

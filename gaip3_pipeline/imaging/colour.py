@@ -23,10 +23,11 @@ Primaries = tuple[float, ...]
 _D65 = (0.3127, 0.3290)
 BT709: Primaries = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _ADOBE: Primaries = (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+_UNSPECIFIED = 2  # in both tables of ITU-T H.273
 # ITU-T H.273, table 2
 _PRIMARIES: dict[int, Primaries] = {
     1: BT709,
-    2: BT709,  # unspecified
+    _UNSPECIFIED: BT709,
     4: (0.310, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
     5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
     6: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
@@ -38,7 +39,7 @@ _PRIMARIES: dict[int, Primaries] = {
 }
 # ITU-T H.273, table 3: transfer characteristics that are sRGB's, unspecified, or the camera curves
 # of television, which viewers of pictures show as sRGB
-_LIKE_SRGB = (1, 2, 6, 13, 14, 15)
+_LIKE_SRGB = (1, _UNSPECIFIED, 6, 13, 14, 15)
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
 _PQ, _HLG = 16, 18
 _WHITE = 203.0  # cd/m² of white in a picture of high dynamic range (ITU-R BT.2408)
@@ -174,17 +175,18 @@ def adobe_rgb_profile() -> bytes:
 
 
 def coded_profile(primaries: int, transfer: int, full_range: bool = True) -> bytes | None:
-    """An ICC profile of code points of ITU-T H.273, as in PNG's cICP; None for sRGB. Raises
-    :class:`UnreadableProfile` for code points that are not known here.
+    """An ICC profile of code points of ITU-T H.273, as in PNG's cICP; None if both are
+    unspecified. Raises :class:`UnreadableProfile` for code points that are not known here.
 
     A picture of high dynamic range is cut off at 203 cd/m², which becomes white."""
     name = f"code points {primaries}/{transfer}"
     known = transfer in (*_LIKE_SRGB, *_GAMMAS, _PQ, _HLG) and primaries in _PRIMARIES
     if not known or not full_range:
         raise UnreadableProfile(f"{name} are not supported")
+    if primaries == transfer == _UNSPECIFIED:
+        return None
     if transfer in _LIKE_SRGB:
-        colours = _PRIMARIES[primaries]
-        return None if colours == BT709 else matrix_profile(name, colours, _SRGB_CURVE)
+        return matrix_profile(name, _PRIMARIES[primaries], _SRGB_CURVE)
     if transfer in _GAMMAS:
         return matrix_profile(name, _PRIMARIES[primaries], _gamma(_GAMMAS[transfer]))
     levels = np.linspace(0, 1, 4096)
@@ -195,16 +197,14 @@ def coded_profile(primaries: int, transfer: int, full_range: bool = True) -> byt
     )
 
 
-def gamma_profile(gamma: int | None, primaries: tuple[int, ...] | None) -> bytes | None:
-    """An ICC profile of PNG's gAMA and cHRM chunks in units of 1/100,000; None for sRGB.
+def gamma_profile(gamma: int | None, primaries: tuple[int, ...] | None) -> bytes:
+    """An ICC profile of PNG's gAMA and cHRM chunks in units of 1/100,000.
 
     A missing one is that of sRGB. Raises :class:`UnreadableProfile`."""
     is_srgb = gamma is None or abs(gamma - 45455) <= 500
     wanted = tuple(v / 100_000 for v in primaries) if primaries else BT709
     if max(abs(a - b) for a, b in zip(wanted, BT709, strict=True)) <= 0.001:
         wanted = BT709
-        if is_srgb:
-            return None
     if gamma is not None and not 10_000 <= gamma <= 1_000_000:
         raise UnreadableProfile(f"a gamma of {gamma / 100_000:g}")
     curve = _SRGB_CURVE if is_srgb or gamma is None else _gamma(100_000 / gamma)

@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
 from gaip3_pipeline.imaging import colour
@@ -36,6 +36,7 @@ from gaip3_pipeline.imaging.jpeg import (
 )
 from gaip3_pipeline.imaging.png import SIGNATURE, BrokenPng, Png, has_all_rows, read_png, unzipped
 from gaip3_pipeline.imaging.webp import BrokenWebp, refuse_holes, without_cut_metadata
+from gaip3_pipeline.tables.image_files import UNREAD_FORMATS
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 _SUFFIXES = {
@@ -49,14 +50,7 @@ _SUFFIXES = {
 _FORMATS = tuple(_SUFFIXES)
 _SOI = b"\xff\xd8"
 # formats that are named when they are refused, by bytes at the beginning of the file
-_REFUSED = {
-    "GIF": (0, (b"GIF8",)),
-    "HEIC": (4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")),
-    "JPEG XL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
-    "JPEG 2000": (0, (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")),
-    "Photoshop": (0, (b"8BPS",)),
-    "PDF": (0, (b"%PDF",)),
-}
+_REFUSED = UNREAD_FORMATS | {"PDF": (0, (b"%PDF",))}
 DECODER = 2  # raised when the same file gives other pixels or notes: originals are decoded again
 LARGE = 16_000_000  # pixels; larger pictures are decoded one at a time, which bounds memory
 ORIENTATION = 0x0112  # EXIF tag; values 5..8 swap width and height
@@ -64,8 +58,11 @@ ORIENTATION = 0x0112  # EXIF tag; values 5..8 swap width and height
 # of the option file of DCF 2.0 (JEITA CP-3461)
 _EXIF_IFD, _COLOR_SPACE, _INTEROPERABILITY_IFD, _INDEX = 0x8769, 0xA001, 0xA005, 1
 _TIFF = (b"II*\0", b"MM\0*")
-_BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262  # TIFF tags
-_DEFLATED, _WHITE_IS_ZERO = (8, 32946), 0
+# TIFF tags and values
+_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR = 258, 259, 262, 277, 284
+_EXTRA_SAMPLES, _SAMPLE_FORMAT = 338, 339
+_DEFLATED, _WHITE_IS_ZERO, _SEPARATE_PLANES, _SIGNED = (8, 32946), 0, 2, 2
+_COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # channels without extra samples; other kinds have one
 # of BMP: the length of the header that may name an embedded profile, and the mark that it does
 _BMP_V5, _MBED = b"\x7c\0\0\0", b"DEBM"
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -83,6 +80,9 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 warnings.filterwarnings("ignore", module=r"PIL\.")
 with suppress(AttributeError, OSError):  # so does libtiff, whose errors Pillow raises as well
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+# Without libtiff, Pillow reads uncompressed planes of 16 bits as if they had 8, and loses that
+# white is zero
+TiffImagePlugin.READ_LIBTIFF = True
 
 
 class UnusableImage(ValueError):
@@ -219,6 +219,8 @@ def _reason(data: bytes | mmap.mmap, error: Exception) -> str:
             return f"damaged: the header of the picture, in a file of {len(data)} bytes"
         start = data[:8]
         return f"not a JPEG, PNG, WebP, BMP, TIFF or AVIF picture (it begins with {_shown(start)})"
+    if str(error).startswith("decoder error"):  # and a number
+        return f"damaged: the pixels cannot be decoded, in a file of {len(data)} bytes"
     # Pillow raises many kinds of errors for damaged files: OSError, SyntaxError, struct.error,
     # zlib.error, …
     return f"damaged: {' '.join(str(error).split()) or type(error).__name__}"
@@ -314,6 +316,7 @@ def _other(
             if form == "WEBP":
                 refuse_holes(data, image.width * image.height)
             elif isinstance(image, TiffImageFile):
+                _refuse_layout(image)
                 _verify_strips(data, image)
             stored, kinds = _stored(image)
             if png and _ends_in_one_colour(stored) and not has_all_rows(png):
@@ -324,7 +327,7 @@ def _other(
                 profile = _png_profile(png) if png else _profile(image, data)
             except UnreadableProfile as e:
                 notes.append(f"colour profile ignored: {e}")
-            if profile is None and adobe and not notes:
+            if profile is None and adobe and not notes:  # the file says nothing else
                 profile = colour.adobe_rgb_profile()
             pixels = _to_srgb(stored, profile, notes)
     turned = 1 if form == "TIFF" else orientation  # Pillow turns TIFF itself
@@ -385,6 +388,9 @@ def _stored(image: Image.Image) -> tuple[np.ndarray, list[str]]:
         return np.asarray(image), ["CMYK"]
     if mode in ("P", "PA", "LAB"):
         notes.append("Lab" if mode == "LAB" else "palette")
+    if mode == "LAB" and _planes_are_separate(image):
+        # Pillow takes a* and b* of separate planes for unsigned
+        image = as_image(np.asarray(image) ^ np.array([0, 128, 128], np.uint8), mode)
     return np.asarray(image.convert("RGB")), notes
 
 
@@ -406,6 +412,26 @@ def _bits(image: Image.Image) -> int:
 def _ends_in_one_colour(stored: np.ndarray) -> bool:
     """Whether the last two rows have one colour, as missing rows have."""
     return bool((stored[-2:] == stored[-1, -1]).all())
+
+
+def _planes_are_separate(image: Image.Image) -> bool:
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(_PLANAR) == _SEPARATE_PLANES
+
+
+def _refuse_layout(image: TiffImageFile) -> None:
+    """Raise :class:`UnusableImage` for channels that Pillow reads wrongly or not at all: signed
+    ones, grey that is multiplied by alpha, and separate planes with an extra one that is not
+    described or with several that are."""
+    tags = image.tag_v2
+    extra = tags.get(_EXTRA_SAMPLES, ())
+    colours = _COLOURS.get(tags.get(_PHOTOMETRIC, 0), 1)
+    signed = _SIGNED in tags.get(_SAMPLE_FORMAT, ()) and _bits(image) <= 16
+    unread = (tags.get(_SAMPLES, 1) > colours and not extra) or (len(extra) > 1 and any(extra))
+    if signed or image.mode == "La" or (unread and _planes_are_separate(image)):
+        raise UnusableImage(
+            "a TIFF file of a kind that is not supported: save it anew as RGB with 8 bits per"
+            " channel"
+        )
 
 
 def _verify_strips(data: bytes, image: TiffImageFile) -> None:
@@ -454,10 +480,10 @@ def _converted(pixels: np.ndarray, profile: bytes | None, notes: list[str]) -> n
 
 
 def _profile(image: Image.Image, data: bytes) -> bytes | None:
-    """The colour encoding of a WebP, AVIF, TIFF or BMP picture as an ICC profile; None for sRGB.
-    Raises :class:`UnreadableProfile`."""
-    if image.mode == "LAB":
-        return None
+    """The colour encoding of a WebP, AVIF, TIFF or BMP picture as an ICC profile; None if it says
+    nothing. Raises :class:`UnreadableProfile`."""
+    if image.mode == "LAB":  # whose pixels are converted already
+        return colour.srgb_profile()
     profile: bytes | None = image.info.get("icc_profile")
     if profile is None and image.format == "AVIF":
         return _nclx_profile(data)
@@ -483,8 +509,8 @@ def _nclx_profile(data: bytes) -> bytes | None:
 
 
 def _png_profile(png: Png) -> bytes | None:
-    """The colour encoding of a PNG as an ICC profile; None for sRGB. The order of the chunks is
-    that of the specification (section 4.3). Raises :class:`UnreadableProfile`."""
+    """The colour encoding of a PNG as an ICC profile; None if it says nothing. The order of the
+    chunks is that of the specification (section 4.3). Raises :class:`UnreadableProfile`."""
     chunks = png.chunks
     if b"cICP" in chunks:
         primaries, transfer, _, full_range = _numbers(">4B", chunks[b"cICP"])
@@ -492,7 +518,9 @@ def _png_profile(png: Png) -> bytes | None:
     if b"iCCP" in chunks:
         _, _, packed = (chunks[b"iCCP"] or b"").partition(b"\0")
         return unzipped(packed[1:], colour.LONGEST_PROFILE) or b""
-    if b"sRGB" in chunks or not chunks.keys() & {b"gAMA", b"cHRM"}:
+    if b"sRGB" in chunks:
+        return colour.srgb_profile()
+    if not chunks.keys() & {b"gAMA", b"cHRM"}:
         return None
     return colour.gamma_profile(
         _numbers(">I", chunks[b"gAMA"])[0] if b"gAMA" in chunks else None,

@@ -2,6 +2,7 @@
 networks."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ import pandas as pd
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.imaging.decode import JPEG_SUFFIXES
 from gaip3_pipeline.layout import retouched_photographs
+from gaip3_pipeline.tables.hand_tables import read_table
 from gaip3_pipeline.tables.image_files import LEFT_OUT, Other, is_picture_name, list_folder
 from gaip3_pipeline.tables.names import most_bytes, nfc, printable, too_long
 
 COLUMNS = ["file", "outcome", "picture", "fidelity", *ATTRIBUTES, "folder"]
+_HEADER_BYTES = 400
 
 
 class OutputError(ValueError):
@@ -95,11 +98,14 @@ def result_names(names: Sequence[str], out: Path) -> list[str]:
 
 def _earlier(folder: Path, out: Path) -> pd.DataFrame:
     """The table of an earlier run in ``out``, all columns as text; without rows if there was none.
-    Raises :class:`OutputError` for that of another folder."""
+    Raises :class:`OutputError` for that of another folder, and ContractError if it cannot be
+    read."""
     path = retouched_photographs(out)[0]
     if not _is_table(path):
         return pd.DataFrame(columns=COLUMNS, dtype=str)
-    earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = read_table(path, COLUMNS[:4])  # a spreadsheet may have saved it
+    rows = [row for _, row in table.records(COLUMNS[:4])]
+    earlier = pd.DataFrame(rows, columns=table.columns, dtype=str)
     # tables of before have no column folder
     of = set(earlier.get("folder", [])) - {printable(str(folder))}
     if of:
@@ -121,8 +127,11 @@ def _is_table(path: Path) -> bool:
     """Whether the file ``path`` is a table of retouched photographs."""
     if not path.is_file():
         return False
-    with path.open(encoding="utf-8", errors="replace") as f:
-        return f.readline().startswith(",".join(COLUMNS[:4]))
+    with path.open("rb") as f:
+        header = f.read(_HEADER_BYTES)
+    # as a spreadsheet may have saved it: with a byte order mark, quotes, another separator, UTF-16
+    names = re.findall(r"[a-z_]+", header.replace(b"\0", b"").decode("ascii", "ignore"))
+    return names[:4] == COLUMNS[:4]
 
 
 def _keeps_name(name: str) -> bool:

@@ -104,6 +104,16 @@ def check_writable(paths: Iterable[Path]) -> None:
             raise DatabaseError(explain(e, path) or f"{path}: {e}") from e
 
 
+def check_history(runs: Path, events: Path) -> None:
+    """Raises :class:`DatabaseError` if Dagster's database ``events`` is an empty file beside one of
+    ``runs``, as an interrupted copy leaves it: SQLite would take it for a new one."""
+    with suppress(FileNotFoundError):
+        if runs.stat().st_size and not events.stat().st_size:
+            raise DatabaseError(
+                f"{events} is empty: restore it from a backup, or delete it to start a new history"
+            )
+
+
 def explain(error: BaseException | str, place: Path) -> str | None:
     """One line for an error of SQLite, which may be wrapped or given as text; None for other
     errors. ``place`` is the database, or the folder of the databases."""

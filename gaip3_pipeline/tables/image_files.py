@@ -3,6 +3,7 @@ are not used."""
 
 import mimetypes
 import os
+import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -60,6 +61,14 @@ _UNREADABLE = {
     ".xcf": "GIMP",
     **dict.fromkeys(_RAW.split(), "camera RAW"),
 }
+# formats of pictures that are not read, by bytes at the beginning of the file
+UNREAD_FORMATS = {
+    "GIF": (0, (b"GIF8",)),
+    "HEIC": (4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")),
+    "JPEG XL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
+    "JPEG 2000": (0, (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")),
+    "Photoshop": (0, (b"8BPS",)),
+}
 # by the name that Pillow gives a format
 _SUFFIX_OF = {
     "JPEG": ".jpg",
@@ -70,6 +79,13 @@ _SUFFIX_OF = {
     "TIFF": ".tif",
     "AVIF": ".avif",
 }
+_FORMATS = tuple(form for form in _SUFFIX_OF if form != "MPO")  # which Pillow opens as JPEG
+# A suffix of a kind that is not known here: at most four characters with a letter (.bin), or more
+# after the suffix of a picture (.jpg_large). The rest of “2024.05.06” or “John H. Smith” is none.
+_SUFFIX = re.compile(
+    rf"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})(?![a-z]).*|\.(?=.*[a-z])[!-~]{{1,4}}",
+    re.DOTALL,
+)
 _TYPES = mimetypes.MimeTypes()  # without those of the machine, so that all machines agree
 
 
@@ -100,8 +116,8 @@ class Listing:
     others: dict[str, str] = field(default_factory=dict)
 
     def unused(self) -> list[Other]:
-        """All ``others`` in the order of their paths, with their reasons. Files of an unknown
-        suffix are opened."""
+        """All ``others`` in the order of their paths, with their reasons. The first bytes of files
+        are read, unless their suffix is that of a camera's RAW, a video or a sound."""
         beside = {name: p for p in self.pictures for name in (p, os.path.splitext(p)[0])}
         return [
             Other(Path(path), reason or _reason(path, beside))
@@ -242,41 +258,51 @@ def is_picture_name(name: str) -> bool:
 def _reason(path: str, beside: dict[str, str]) -> str:
     """Why the file ``path`` is not used. ``beside`` maps the path of each picture, with and without
     its suffix, to the picture."""
-    without, suffix = os.path.splitext(path)
-    suffix = suffix.lower()
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return f"{LEFT_OUT}not a file but a pipe, socket or device"
     except OSError as e:
         return f"{LEFT_OUT}cannot be read: {e.strerror or e}"
+    without, suffix = os.path.splitext(path)
+    suffix = suffix.lower()
     kind = _TYPES.guess_type(f"x{suffix}")[0] or ""
-    if suffix in _UNREADABLE:
-        reason = f"{_UNREADABLE[suffix]} pictures are not read: {_REMEDY}"
-    elif kind.startswith("video/"):
+    if not (kind or suffix in _UNREADABLE or _SUFFIX.fullmatch(suffix)):
+        without, suffix = path, ""
+    if kind.startswith("video/"):
         return f"{LEFT_OUT}a video ({suffix}), not a picture: export a frame as JPEG or PNG"
-    elif kind and not kind.startswith("image/"):
-        return f"{LEFT_OUT}not a picture ({suffix})"
-    elif form := _format(path):
-        renamed = f"name it {os.path.basename(without)}{_SUFFIX_OF.get(form, '')}"
+    is_known = suffix in _UNREADABLE or kind.startswith("image/")
+    form = None if suffix in _RAW.split() or kind.startswith("audio/") else _format(path, kind)
+    if form in _SUFFIX_OF or (form and not is_known):
+        # the whole name, so that no two files get one name
+        renamed = f"name it {os.path.basename(path)}{_SUFFIX_OF.get(form, '')}"
         remedy = renamed if form in _SUFFIX_OF else _REMEDY
         reason = (
             f"a {form} picture with {f'the suffix {suffix}' if suffix else 'no suffix'}: {remedy}"
         )
-    elif kind:
-        reason = f"{suffix} pictures are not read: {_REMEDY}"
+    elif is_known:
+        reason = f"{_UNREADABLE.get(suffix, suffix)} pictures are not read: {_REMEDY}"
     else:
         return f"{LEFT_OUT}not a picture" + (f" ({suffix})" if suffix else "")
-    if without in beside:
-        return f"{LEFT_OUT}{os.path.basename(beside[without])} is used instead ({reason})"
+    for other in (path, without):
+        if other in beside:
+            return f"{LEFT_OUT}{os.path.basename(beside[other])} is used instead ({reason})"
     return reason
 
 
-def _format(path: str) -> str | None:
-    """The format of the picture in the file ``path``, by its content; None if it is none."""
-    from PIL import Image
+def _format(path: str, kind: str) -> str | None:
+    """The format of the picture in the file ``path``, by its content; None if it is none. ``kind``
+    is the media type of its suffix, if that is known."""
+    from PIL import Image, ImageFile
 
     try:
-        with Image.open(path) as image:
-            return image.format
+        with open(path, "rb") as file:
+            start = file.read(16)
+            for form, (at, beginnings) in UNREAD_FORMATS.items():
+                if start[at:].startswith(beginnings):
+                    return form
+            # of a file that says to be something else, only formats that are sure by their content
+            with Image.open(file, formats=_FORMATS if kind else None) as image:
+                # a stub is a file that Pillow leaves to another program, such as HDF5
+                return None if isinstance(image, ImageFile.StubImageFile) else image.format
     except Exception:  # Pillow raises many kinds of errors for files that are no pictures
         return None

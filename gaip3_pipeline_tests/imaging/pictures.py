@@ -51,6 +51,57 @@ def png_with(image: Image.Image, *chunks: bytes) -> bytes:
     return data[:33] + b"".join(chunks) + data[33:]
 
 
+def tiff(
+    channels: np.ndarray,
+    photometric: int,
+    *,
+    separate: bool = True,
+    packed: bool = False,
+    order: str = "<",
+    tile: int = 0,
+    **tags: tuple[int, ...],
+) -> bytes:
+    """A TIFF file of ``(H, W, C) uint8`` or ``uint16`` channels, in separate planes or interleaved,
+    raw or compressed by zlib, in the byte ``order`` of struct, in one strip or in square tiles.
+    ``tags`` are more tags of 16 bits, such as ``t338=(2,)``."""
+    height, width, count = channels.shape
+    pieces = []
+    for plane in np.split(channels, count, axis=2) if separate else [channels]:
+        step = tile or max(height, width)
+        for y in range(0, height, step):
+            for x in range(0, width, step):
+                part = plane[y : y + step, x : x + step]
+                if tile:
+                    missing = [(0, tile - n) for n in part.shape[:2]]
+                    part = np.pad(part, [*missing, (0, 0)])
+                raw = part.astype(part.dtype.newbyteorder(order)).tobytes()
+                pieces.append(zlib.compress(raw) if packed else raw)
+    sizes = [len(piece) for piece in pieces]
+    starts = [8 + sum(sizes[:i]) for i in range(len(sizes))]
+    shorts = {258: (8 * channels.itemsize,) * count, 259: (8 if packed else 1,)}
+    shorts |= {262: (photometric,), 277: (count,), 284: (1 + separate,)}
+    shorts |= {int(name[1:]): values for name, values in tags.items()}
+    longs = {256: [width], 257: [height]}
+    longs |= (
+        {322: [tile], 323: [tile], 324: starts, 325: sizes}
+        if tile
+        else {273: starts, 278: [height], 279: sizes}
+    )
+    entries = {key: (3, struct.pack(f"{order}{len(v)}H", *v)) for key, v in shorts.items()}
+    entries |= {key: (4, struct.pack(f"{order}{len(v)}I", *v)) for key, v in longs.items()}
+    body = b"".join(pieces)
+    at, table, values = 8 + len(body), struct.pack(f"{order}H", len(entries)), b""
+    for key, (kind, value) in sorted(entries.items()):
+        table += struct.pack(f"{order}HHI", key, kind, len(value) // (2 if kind == 3 else 4))
+        if len(value) > 4:
+            table += struct.pack(f"{order}I", at + 6 + 12 * len(entries) + len(values))
+            values += value
+        else:
+            table += value.ljust(4, b"\0")
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(f"{order}I", at) + body + table + bytes(4) + values
+
+
 def fill(root: DataRoot, image_set: ImageSet, count: int, size: int = 256) -> list[Path]:
     """``count`` JPEG originals named p0.jpg, p1.jpg, …"""
     folder = root.original(image_set)

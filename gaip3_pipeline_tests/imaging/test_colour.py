@@ -18,7 +18,14 @@ from gaip3_pipeline.imaging.transform import encode_jpeg, resize
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Images
 from gaip3_pipeline.tables.manifests import manifest_rows
-from gaip3_pipeline_tests.imaging.pictures import file_of, jpeg, photograph, png_chunk, png_with
+from gaip3_pipeline_tests.imaging.pictures import (
+    file_of,
+    jpeg,
+    photograph,
+    png_chunk,
+    png_with,
+    tiff,
+)
 from gaip3_pipeline_tests.imaging.profiles import (
     ADOBE,
     P3,
@@ -288,6 +295,69 @@ def test_adobe_rgb_by_exif_is_used_where_there_is_no_profile(form: str) -> None:
     plain = decode(file_of(photograph(1), form, exif=exif, icc_profile=srgb_profile(), **options),
                    "a", TARGET, MAX)  # fmt: skip
     assert not any("converted" in note for note in plain.notes)
+
+
+BT709 = [round(100_000 * v) for v in SRGB]
+SAYS_SRGB = {
+    "sRGB": [png_chunk(b"sRGB", b"\0")],
+    "gAMA and cHRM": [
+        png_chunk(b"gAMA", struct.pack(">I", 45455)),
+        png_chunk(b"cHRM", struct.pack(">8I", *BT709)),
+    ],
+    "gAMA": [png_chunk(b"gAMA", struct.pack(">I", 45455))],
+    "cHRM": [png_chunk(b"cHRM", struct.pack(">8I", *BT709))],
+    "cICP": [png_chunk(b"cICP", bytes([1, 13, 0, 1]))],
+    "cICP of television": [png_chunk(b"cICP", bytes([1, 1, 0, 1]))],
+}
+
+
+def adobe_rgb_by_exif() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"  # without a tag of its own, Pillow writes none into an AVIF
+    exif.get_ifd(0x8769).update({0xA001: 2, 0xA005: {1: "R03"}})
+    return exif
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
+@pytest.mark.parametrize("said", SAYS_SRGB)
+def test_adobe_rgb_by_exif_does_not_count_in_a_png_that_says_srgb(said: str, mode: str) -> None:
+    image = photograph(1).convert(mode)
+    data = file_of(image, "PNG", exif=adobe_rgb_by_exif())
+    tagged = data[:33] + b"".join(SAYS_SRGB[said]) + data[33:]
+    picture = decode(tagged, "a.png", TARGET, MAX)
+    assert np.array_equal(picture.pixels, np.asarray(image.convert("RGB")))
+    assert not any("converted" in note for note in picture.notes)
+    assert "converted to sRGB from Adobe RGB" in decode(data, "a.png", TARGET, MAX).notes
+
+
+def test_adobe_rgb_by_exif_counts_in_an_avif_only_if_its_code_points_say_nothing() -> None:
+    data = file_of(photograph(1), "AVIF", quality=95, exif=adobe_rgb_by_exif())
+    assert decode(data, "a.avif", TARGET, MAX).notes == ()
+    at = data.find(b"colrnclx") + 8
+    silent = data[:at] + struct.pack(">HH", 2, 2) + data[at + 4 :]
+    notes = decode(silent, "a.avif", TARGET, MAX).notes
+    assert notes == ("converted to sRGB from Adobe RGB",)
+
+
+def lab(image: Image.Image) -> Image.Image:
+    srgb, wanted = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    converted = ImageCms.profileToProfile(image, srgb, wanted, outputMode="LAB")
+    assert converted is not None
+    return converted
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_lab_tiff_has_its_colours_in_one_plane_or_three(separate: bool, packed: bool) -> None:
+    data = tiff(np.asarray(lab(photograph(1))), 8, separate=separate, packed=packed)
+    picture = decode(data, "a.tif", TARGET, MAX)
+    assert picture.notes == ("Lab",)
+    assert np.abs(picture.pixels.astype(int) - np.asarray(photograph(1))).mean() < 3
+
+
+def test_adobe_rgb_by_exif_does_not_count_in_a_lab_tiff() -> None:
+    data = file_of(lab(photograph(1)), "TIFF", exif=adobe_rgb_by_exif().tobytes())
+    assert decode(data, "a.tif", TARGET, MAX).notes == ("Lab",)
 
 
 def test_a_profile_that_is_added_to_a_jpeg_is_read_by_others_and_changes_no_pixel() -> None:

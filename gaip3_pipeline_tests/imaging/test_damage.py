@@ -13,7 +13,14 @@ from PIL import Image
 
 from gaip3_pipeline.imaging.decode import Target, UnusableImage, decode, original_size
 from gaip3_pipeline.imaging.jpeg import structure
-from gaip3_pipeline_tests.imaging.pictures import file_of, jpeg, photograph, png_chunk, png_with
+from gaip3_pipeline_tests.imaging.pictures import (
+    file_of,
+    jpeg,
+    photograph,
+    png_chunk,
+    png_with,
+    tiff,
+)
 
 TARGET = Target(128, 104, 0.09375)
 MAX = 10_000_000
@@ -240,7 +247,9 @@ def test_a_webp_that_was_cut_off_in_its_metadata_is_used(tmp_path: Path) -> None
 def test_damage_of_a_tiff_is_found_where_its_compression_shows_it(compression: str) -> None:
     data = file_of(photograph(5), "TIFF", compression=compression)
     assert np.array_equal(pixels(data), np.asarray(photograph(5)))
-    assert refusal(data[: len(data) // 2]).startswith("damaged")
+    said = refusal(data[: len(data) // 2])
+    assert said.startswith("damaged")
+    assert "decoder" not in said
     if compression != "raw":
         holed = overwritten(data, len(data) // 2, bytes(400))
         assert refusal(holed).startswith("damaged")
@@ -344,6 +353,76 @@ def test_sixteen_bits_of_a_tiff_count_from_its_own_white() -> None:
     for file, wanted in ((data, np.arange(256)), (bytes(inverted), np.arange(256)[::-1])):
         levels = decode(file, "a.tif", Target(128, 256), MAX).pixels[0, :, 0]
         assert np.abs(levels.astype(int) - wanted).max() <= 1
+
+
+GREY = np.asarray(photograph(5).convert("L"))[:, :, None]
+ALPHA = np.full((256, 256, 1), 128, np.uint8)
+RGB, CMYK = (np.asarray(photograph(5).convert(mode)) for mode in ("RGB", "CMYK"))
+
+
+def with_alpha(channels: np.ndarray, count: int = 1) -> np.ndarray:
+    return np.concatenate([channels, *[ALPHA] * count], axis=2)
+
+
+@pytest.mark.parametrize(
+    ("channels", "photometric", "tags", "mode"),
+    [
+        (RGB, 2, {}, "RGB"),
+        (with_alpha(RGB), 2, {"t338": (2,)}, "RGB"),
+        (with_alpha(RGB), 2, {"t338": (0,)}, "RGB"),
+        (CMYK, 5, {}, "CMYK"),
+        (GREY, 1, {}, "L"),
+        (255 - GREY, 0, {}, "L"),
+    ],
+    ids=["RGB", "alpha", "extra", "CMYK", "grey", "white is zero"],
+)
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("layout", ["strip", "tiles", "big-endian", "zlib"])
+def test_separate_planes_of_a_tiff_are_read_as_interleaved_channels(
+    channels: np.ndarray,
+    photometric: int,
+    tags: dict[str, tuple[int, ...]],
+    mode: str,
+    deep: bool,
+    layout: str,
+) -> None:
+    if deep:
+        channels = channels.astype(np.uint16) * 257
+    order = ">" if layout == "big-endian" and not (deep and photometric == 0) else "<"
+    data = tiff(
+        channels,
+        photometric,
+        packed=layout == "zlib",
+        order=order,
+        tile=96 if layout == "tiles" else 0,
+        **tags,
+    )
+    wanted = np.asarray(photograph(5).convert(mode).convert("RGB"))
+    assert np.abs(pixels(data).astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "photometric", "separate", "tags"),
+    [
+        (with_alpha(RGB), 2, True, {}),
+        (with_alpha(RGB, 2), 2, True, {"t338": (2, 0)}),
+        (with_alpha(GREY), 1, True, {"t338": (1,)}),
+        (with_alpha(GREY), 1, False, {"t338": (1,)}),
+        (GREY, 1, False, {"t339": (2,)}),
+        (GREY.astype(np.uint16), 1, False, {"t339": (2,)}),
+    ],
+    ids=["undescribed", "two extra", "multiplied", "interleaved", "signed", "signed, 16 bits"],
+)
+def test_channels_of_a_tiff_that_would_be_read_wrongly_are_refused(
+    channels: np.ndarray,
+    photometric: int,
+    separate: bool,
+    tags: dict[str, tuple[int, ...]],
+    packed: bool,
+) -> None:
+    said = refusal(tiff(channels, photometric, separate=separate, packed=packed, **tags))
+    assert said.startswith("a TIFF file of a kind that is not supported: save it anew as RGB")
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from gaip3_pipeline.models.detail import (
     Discriminator,
     PairError,
     build_detail,
-    detail_version,
     doubled,
     halved,
     load_detail,
     save_detail,
 )
 from gaip3_pipeline.models.nvae.model import build_nvae, save_nvae
+from gaip3_pipeline.models.storage import detail_version
 from gaip3_pipeline.settings import of_preset
 from gaip3_pipeline.tables.hashing import weights_version
 

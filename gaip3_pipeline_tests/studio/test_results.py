@@ -1,6 +1,7 @@
 """Which files of a folder ``gaip3 retouch`` uses, and the names of their results."""
 
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from gaip3_pipeline.studio.results import (
     find_photographs,
     result_names,
 )
+from gaip3_pipeline.tables.problems import ContractError
 
 
 def files(folder: Path, *names: str) -> Path:
@@ -45,7 +47,7 @@ def test_results_have_names_of_their_own_that_depend_on_the_names_alone(tmp_path
         "c.png.jpg",
         "c.png.jpg.jpg",
         "c.png.jpg.jpg.jpg",
-        "d.jfif.jpg",
+        "d.jfif",
         "e.f.webp.jpg",
         "g/a.jpg",
     ]
@@ -118,3 +120,34 @@ def test_the_results_of_another_folder_are_not_replaced(tmp_path: Path) -> None:
     before = pd.read_csv(tmp_path / "out/retouched.csv").drop(columns="folder")
     before.to_csv(tmp_path / "out/retouched.csv", index=False)  # of an older version
     assert len(find_photographs(folder, tmp_path / "out").earlier) == 1
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        lambda text: ("\ufeff" + text).encode(),
+        lambda text: text.replace(",", ";").encode(),
+        lambda text: text.replace(",", "\t").encode("utf-16"),
+    ],
+    ids=["bom", "semicolons", "utf-16"],
+)
+def test_results_whose_table_a_spreadsheet_saved_are_no_photographs(
+    tmp_path: Path, saved: Callable[[str], bytes]
+) -> None:
+    folder = files(tmp_path / "in", "a.jpg")
+    results(folder / "res", ("a.jpg", "a.jpg"), folder=folder)
+    table = folder / "res" / "retouched.csv"
+    table.write_bytes(saved(table.read_text(encoding="utf-8")))
+    assert list(find_photographs(folder, tmp_path / "out").pictures) == [folder / "a.jpg"]
+    again = find_photographs(folder, folder / "res")
+    assert again.earlier.picture.tolist() == ["a.jpg"]
+
+
+def test_a_table_in_another_encoding_is_one_line(tmp_path: Path) -> None:
+    folder, out = files(tmp_path / "in", "a.jpg"), tmp_path / "out"
+    results(out, ("사진.png", "사진.png.jpg"), folder=folder)
+    table = out / "retouched.csv"
+    table.write_bytes(table.read_text(encoding="utf-8").encode("cp949"))
+    with pytest.raises(ContractError, match=r"retouched\.csv.*UTF-8") as raised:
+        find_photographs(folder, out)
+    assert "\n" not in str(raised.value)

@@ -71,8 +71,82 @@ def test_a_picture_without_a_known_suffix_is_recognised_by_its_content(folder: P
         Image.new("RGB", (8, 8)).save(folder / name, "JPEG")
     assert unused(folder) == {
         "photo": "a JPEG picture with no suffix: name it photo.jpg",
-        "photo.jpg_large": "a JPEG picture with the suffix .jpg_large: name it photo.jpg",
+        "photo.jpg_large": "a JPEG picture with the suffix .jpg_large: name it photo.jpg_large.jpg",
     }
+
+
+NAMES_WITH_DOTS = (
+    "2024.05.06",
+    "2024.05.07",
+    "John H. Smith",
+    "WhatsApp Image 2024-05-06 at 10.11.12 AM",
+    "Kim.Minjung",
+    "Kim.민정",
+)
+
+
+def test_the_end_of_a_name_is_no_suffix_and_no_two_pictures_are_to_get_one_name(
+    folder: Path,
+) -> None:
+    files(folder, "2024.05.jpg", "John H.jpg", "Kim.jpg")
+    for name in (*NAMES_WITH_DOTS, "face.bin", "face.dat"):
+        Image.new("RGB", (8, 8)).save(folder / name, "JPEG")
+    said = unused(folder)
+    for name in NAMES_WITH_DOTS:
+        assert said.pop(name) == f"a JPEG picture with no suffix: name it {name}.jpg"
+    assert said == {
+        f"face{s}": f"a JPEG picture with the suffix {s}: name it face{s}.jpg"
+        for s in (".bin", ".dat")
+    }
+    files(folder, "face.bin.jpg")
+    assert unused(folder)["face.bin"].startswith(f"{LEFT_OUT}face.bin.jpg is used instead (")
+
+
+@pytest.mark.parametrize("name", ["index.html", "x.txt", "x.pdf", "x.json", "x.heic", "x.svg"])
+@pytest.mark.parametrize(
+    ("form", "suffix"),
+    [
+        ("JPEG", ".jpg"),
+        ("PNG", ".png"),
+        ("WEBP", ".webp"),
+        ("AVIF", ".avif"),
+        ("TIFF", ".tif"),
+        ("BMP", ".bmp"),
+    ],
+)
+def test_a_picture_with_the_suffix_of_another_kind_is_recognised_by_its_content(
+    folder: Path, name: str, form: str, suffix: str
+) -> None:
+    Image.new("RGB", (8, 8)).save(folder / name, form)
+    given = os.path.splitext(name)[1]
+    said = f"a {form} picture with the suffix {given}: name it {name}{suffix}"
+    assert unused(folder) == {name: said}
+
+
+@pytest.mark.parametrize(
+    ("start", "form"),
+    [(b"GIF89a", "GIF"), (b"\0\0\0\x18ftypheic", "HEIC"), (b"\xff\x0a", "JPEG XL")],
+)
+@pytest.mark.parametrize("name", ["photo", "x.php", "index.html"])
+def test_a_picture_of_another_format_without_its_suffix_is_counted(
+    folder: Path, name: str, start: bytes, form: str
+) -> None:
+    (folder / name).write_bytes(start + bytes(50))
+    assert unused(folder)[name].startswith(f"a {form} picture with ")
+
+
+def test_texts_and_data_are_not_taken_for_pictures(folder: Path) -> None:
+    contents = {
+        "index.html": b"<!DOCTYPE html>",
+        "bm.txt": b"BMW and other words, more than the header of a bitmap has" * 3,
+        "features": b"\x89HDF\r\n\x1a\n" + bytes(100),
+        "portable.txt": b"P3\n1 1\n255\n0 0 0\n",
+        "2024.06.07": b"a day",
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    assert all(s.startswith(f"{LEFT_OUT}not a picture") for s in unused(folder).values())
+    assert unused(folder).keys() == contents.keys()
 
 
 @pytest.mark.parametrize("name", ["a.heic", "a.CR2", "a.jpg_original", "a.jpg.bak"])

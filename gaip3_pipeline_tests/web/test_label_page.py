@@ -213,7 +213,10 @@ def test_what_cannot_be_a_picture_is_refused_with_its_reason(
     (root.original(FEMALE) / "text.jpg").write_text("no picture")
     # although they were added after the start
     assert {"bomb", "text"} <= set(page.get("/api/labels/mouth").json()["columns"]["stem"])
-    for stem, reason in (("bomb", "too large"), ("text", "not a JPEG, PNG or WebP picture")):
+    for stem, reason in (
+        ("bomb", "too large"),
+        ("text", "not a JPEG, PNG, WebP, BMP, TIFF or AVIF picture"),
+    ):
         answer = page.get(f"/picture/large/female/{stem}")
         assert answer.status_code == 422
         assert reason in answer.json()["detail"]
