@@ -253,7 +253,8 @@ const photograph = {
     if (!this.cut || !pictures.length) return;
     pictures[0].src = this.cut;
     pictures[1].src = this.seen;
-    if (!this.studio.now || this.studio.chosen !== this.face) return;
+    // until the photograph's own face is drawn, the picture at hand is that of the face before
+    if (!this.studio.now || this.studio.now === this.before || this.studio.chosen !== this.face) return;
     const turn = (this.turn = (this.turn ?? 0) + 1); // only the result of the last call is shown
     laidOver(this.cut, this.seen, this.studio.now.src).then((src) => { if (turn === this.turn) pictures[2].src = src; }).catch(failed);
   },
@@ -270,7 +271,7 @@ const photograph = {
       const answer = await answered(await fetch(`/api/studio/photograph?${query}`, { method: "POST", body: file }));
       const { cut, faces, pictures } = await answer.json();
       if (!cut) { studio.reopen(faces); return; } // a picture of the studio
-      Object.assign(this, { cut, seen: pictures[0], face: faces[0] });
+      Object.assign(this, { cut, seen: pictures[0], face: faces[0], before: studio.now });
       studio.adopt(this.face);
     } catch (error) {
       if (!(error instanceof Refused)) say(t("failed", { why: error.message }));
