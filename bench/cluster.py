@@ -37,7 +37,7 @@ from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.models.scoring import SCORING_BATCH
 from gaip3_pipeline.settings import Images
 from gaip3_pipeline.tables.manifests import Row, table_of, write_manifest
-from gaip3_pipeline_tests.cluster.nodes import Nodes, cluster_of
+from gaip3_pipeline_tests.cluster.nodes import Nodes, cluster_of, ip
 
 D1 = IMAGE_SETS[0]
 ROW = Row(
@@ -70,7 +70,7 @@ def measure(words: Any, folder: Path) -> dict[str, Any]:
     print(f"this process, one thread: {here['per_s']:.0f} pictures/s, {here['cpu_ms']:.2f} CPU ms")
     with cluster_of(folder / "r", workers=0, head_cpus=0) as nodes, driver(nodes):
         for count in (1, 2):
-            nodes.start(f"127.0.0.{2 + count}")
+            nodes.start(ip(2 + count))
             mapper = RayMapper(words.chunk)
             warm(mapper)
             there = processed(originals, folder / f"on{count}", mapper, nodes)
@@ -81,12 +81,12 @@ def measure(words: Any, folder: Path) -> dict[str, Any]:
             print(f"{count} nodes: {there['per_s']:.0f} pictures/s, overhead {overhead:.2f} CPU ms")
         out["share"] = out["per_s_2"] / (2000 / (out["work_ms"] + out["overhead_ms_2"]))
         for pretended in map(int, words.nodes.split(",")):
-            nodes.start("127.0.0.8", cpus=pretended)
+            nodes.start(ip(8), cpus=pretended)
             for kind, work in (("rows", _Sleeps), ("parts", _SleepsAndWrites)):
                 rate = simulated(work(out["work_ms"] / 1000, str(folder)), pretended, words.chunk)
                 out[f"driver_{kind}_{pretended}"] = rate
                 print(f"{pretended} pretended nodes, {kind}: {rate:.0f} pictures/s")
-            nodes.kill("127.0.0.8")
+            nodes.kill(ip(8))
     return out
 
 

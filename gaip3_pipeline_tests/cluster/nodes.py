@@ -14,7 +14,15 @@ from pathlib import Path
 
 import psutil
 
-HEAD = "127.0.0.2"  # not 127.0.0.1, which Ray replaces by the address of the node that asks
+_NETWORK = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+
+
+def ip(number: int) -> str:
+    """An address of this machine for a node; each worker of pytest-xdist has its own."""
+    return f"127.0.{_NETWORK}.{number}"
+
+
+HEAD = ip(2)  # not 127.0.0.1, which Ray replaces by the address of the node that asks
 _STORE = 80_000_000  # bytes, the least that Ray accepts is 75 MB
 _ENVIRONMENT = {
     "RAY_DISABLE_USAGE_STATS": "1",
@@ -55,21 +63,21 @@ class Nodes:
             f"--temp-dir={self.folder}",
         )
 
-    def start(self, ip: str, cpus: int = 1) -> None:
-        """Start a worker at ``ip`` and wait until it is in the cluster."""
-        self._start(ip, cpus, f"--address={self.address}")
+    def start(self, at: str, cpus: int = 1) -> None:
+        """Start a worker at the address ``at`` and wait until it is in the cluster."""
+        self._start(at, cpus, f"--address={self.address}")
 
-    def kill(self, ip: str) -> None:
+    def kill(self, at: str) -> None:
         """``kill -9`` of all processes of a node at once."""
-        node = self._running.pop(ip)
+        node = self._running.pop(at)
         for pid in _descendants(node.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         node.wait()
 
     def stop(self) -> None:
-        for ip in reversed(list(self._running)):
-            self.kill(ip)
+        for at in reversed(list(self._running)):
+            self.kill(at)
 
     def cpu_seconds(self) -> float:
         """CPU time so far of all processes of the nodes."""
@@ -81,9 +89,9 @@ class Nodes:
                     total += times.user + times.system
         return total
 
-    def _start(self, ip: str, cpus: int, *words: str) -> None:
-        log = (self.folder.parent / f"{ip}.log").open("wb")
-        self._running[ip] = subprocess.Popen(
+    def _start(self, at: str, cpus: int, *words: str) -> None:
+        log = (self.folder.parent / f"{at}.log").open("wb")
+        self._running[at] = subprocess.Popen(
             [
                 str(Path(sys.executable).with_name("ray")),
                 "start",
@@ -91,7 +99,7 @@ class Nodes:
                 f"--num-cpus={cpus}",
                 f"--object-store-memory={_STORE}",
                 "--disable-usage-stats",
-                f"--node-ip-address={ip}",
+                f"--node-ip-address={at}",
                 *words,
             ],
             env=os.environ | _ENVIRONMENT | dict(self.variables),
@@ -99,19 +107,19 @@ class Nodes:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self._wait_for(ip)
+        self._wait_for(at)
 
-    def _wait_for(self, ip: str) -> None:
+    def _wait_for(self, at: str) -> None:
         from ray.util.state import list_nodes
 
         until = time.monotonic() + 90
         while time.monotonic() < until:
             with contextlib.suppress(Exception):  # the head's servers start one after another
-                if ip in {n.node_ip for n in list_nodes(self.jobs) if n.state == "ALIVE"}:
+                if at in {n.node_ip for n in list_nodes(self.jobs) if n.state == "ALIVE"}:
                     return
             time.sleep(0.3)
-        text = (self.folder.parent / f"{ip}.log").read_text(errors="replace")
-        raise TimeoutError(f"the Ray node {ip} did not start:\n{text[-2000:]}")
+        text = (self.folder.parent / f"{at}.log").read_text(errors="replace")
+        raise TimeoutError(f"the Ray node {at} did not start:\n{text[-2000:]}")
 
 
 @contextmanager
@@ -126,7 +134,7 @@ def cluster_of(
     try:
         nodes.start_head(head_cpus)
         for number in range(workers):
-            nodes.start(f"127.0.0.{3 + number}")
+            nodes.start(ip(3 + number))
         yield nodes
     finally:
         nodes.stop()

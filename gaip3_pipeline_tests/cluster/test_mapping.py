@@ -13,7 +13,7 @@ from gaip3_pipeline.imaging.processing import augment_set, resize_set
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Images
 from gaip3_pipeline.tables.manifests import read_manifest
-from gaip3_pipeline_tests.cluster.nodes import Nodes
+from gaip3_pipeline_tests.cluster.nodes import Nodes, ip
 
 pytestmark = pytest.mark.cluster
 D1 = IMAGE_SETS[0]
@@ -78,13 +78,13 @@ def test_a_node_killed_in_mid_work_costs_no_picture_and_makes_none_twice(
     for root in (here, there):
         _originals(root, 400)
     resize_set(here, D1, Images())
-    driver.start("127.0.0.9")
+    driver.start(ip(9))
     killed = threading.Event()
 
     def kill(done: int, total: int) -> None:
         if done >= 64 and not killed.is_set():
             killed.set()
-            driver.kill("127.0.0.9")
+            driver.kill(ip(9))
 
     made = resize_set(there, D1, Images(), kill, mapper=RayMapper(32))
     assert killed.is_set()
