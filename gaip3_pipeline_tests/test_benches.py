@@ -69,6 +69,18 @@ def test_every_bench_has_a_test() -> None:
     assert benches == set(re.findall(r'bench\(\s*"(\w+)"', Path(__file__).read_text()))
 
 
+@pytest.mark.cluster
+def test_cluster(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="needs the extra cluster")
+    monkeypatch.setenv("GAIP3_TEST_NETWORK", "200")
+    said = bench("cluster", "--pictures", 64, "--size", 128, "--chunk", 32, "--nodes", "2")
+
+    assert said["work_ms"] > 0
+    assert min(said["per_s_1"], said["per_s_2"], said["driver_rows_2"], said["driver_parts_2"]) > 0
+    assert said["share"] > 0
+    assert not_finite(said) == []
+
+
 def test_cells(bench: Bench, root_copy: DataRoot, tmp_path: Path) -> None:
     with root_copy.settings_file.open("a") as file:
         print("[nvae]", *(f"{k} = {v}" for k, v in FEW_CELLS.items()), sep="\n", file=file)

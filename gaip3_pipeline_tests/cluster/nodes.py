@@ -14,15 +14,14 @@ from pathlib import Path
 
 import psutil
 
-_NETWORK = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-
 
 def ip(number: int) -> str:
-    """An address of this machine for a node; each worker of pytest-xdist has its own."""
-    return f"127.0.{_NETWORK}.{number}"
+    """An address of this machine for a node. Each worker of pytest-xdist has addresses of its own,
+    and so has a process with the variable GAIP3_TEST_NETWORK."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return f"127.0.{os.environ.get('GAIP3_TEST_NETWORK', worker)}.{number}"
 
 
-HEAD = ip(2)  # not 127.0.0.1, which Ray replaces by the address of the node that asks
 _STORE = 80_000_000  # bytes, the least that Ray accepts is 75 MB
 _ENVIRONMENT = {
     "RAY_DISABLE_USAGE_STATS": "1",
@@ -34,31 +33,32 @@ _ENVIRONMENT = {
 
 
 class Nodes:
-    """The nodes of one cluster: the head at ``HEAD`` with the job server, and workers."""
+    """The nodes of one cluster: the head with the job server, and workers."""
 
     def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
         self.folder = folder
+        self.head = ip(2)  # not 127.0.0.1, which Ray replaces by the address of the node that asks
         self.variables = variables  # in the environment of every node, as its unit sets them
-        self.port, self.dashboard = _free_port(), _free_port()
+        self.port, self.dashboard = _free_port(self.head), _free_port(self.head)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
     def address(self) -> str:
         """Where drivers connect."""
-        return f"{HEAD}:{self.port}"
+        return f"{self.head}:{self.port}"
 
     @property
     def jobs(self) -> str:
         """The address of the job server."""
-        return f"http://{HEAD}:{self.dashboard}"
+        return f"http://{self.head}:{self.dashboard}"
 
     def start_head(self, cpus: int = 1) -> None:
         self._start(
-            HEAD,
+            self.head,
             cpus,
             "--head",
             f"--port={self.port}",
-            f"--dashboard-host={HEAD}",
+            f"--dashboard-host={self.head}",
             f"--dashboard-port={self.dashboard}",
             f"--temp-dir={self.folder}",
         )
@@ -145,7 +145,7 @@ def _descendants(pid: int) -> list[int]:
     return [*(p.pid for p in process.children(recursive=True)), pid]
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as s:
-        s.bind((HEAD, 0))
+        s.bind((host, 0))
         return int(s.getsockname()[1])

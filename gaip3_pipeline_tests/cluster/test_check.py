@@ -8,7 +8,7 @@ from click.testing import Result
 
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline_tests.cluster.conftest import STORES
-from gaip3_pipeline_tests.cluster.nodes import HEAD, Nodes, ip
+from gaip3_pipeline_tests.cluster.nodes import Nodes, ip
 
 pytestmark = pytest.mark.cluster
 
@@ -30,7 +30,7 @@ def test_every_node_is_examined_and_what_it_lacks_has_a_remedy(
     done = gaip3("cluster", "check", "--root", root.path, "--on", nodes.jobs)
     assert done.exit_code == 1, done.output  # for the missing variable alone
     lines = done.output.splitlines()
-    for at in (HEAD, ip(3)):
+    for at in (nodes.head, ip(3)):
         fine = [line for line in lines if line.startswith(f"ok       {at} (")]
         for said in ("1 CPUs", "same code", "same uv.lock", "sees the same root", "clock within"):
             assert any(said in line for line in fine), said
