@@ -9,7 +9,7 @@ import dagster as dg
 from gaip3_pipeline import assets, checks
 from gaip3_pipeline.cluster.connection import address_of
 from gaip3_pipeline.cluster.executor import ray_steps
-from gaip3_pipeline.environment import check
+from gaip3_pipeline.environment import check, check_charts
 from gaip3_pipeline.layout import DATA, DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.sensors import materialize_stale_sensor, observe_sources_sensor
@@ -27,6 +27,7 @@ def build_defs(
     ``in_process`` all steps of a job run in one process, since importing Keras takes 16 s. Raises
     ``EnvironmentVariableError`` if no step could run."""
     check()
+    check_charts()
     settings = settings or load(root)
     return dg.Definitions(
         assets=assets.build(settings),

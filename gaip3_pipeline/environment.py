@@ -9,7 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from gaip3_pipeline.layout import KERAS_SETTINGS
+from gaip3_pipeline.layout import KERAS_SETTINGS, MATPLOTLIB_SETTINGS
 
 BACKENDS = ("tensorflow", "jax")
 # Keras ends trainings early or uses other layers if these are set
@@ -17,21 +17,26 @@ _OF_KERAS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED
 
 
 class EnvironmentVariableError(RuntimeError):
-    """A variable has a value with which the pipeline cannot run; the message is one line with the
-    remedy."""
+    """A variable, or a file of another project, with which the pipeline cannot run; the message is
+    one line with the remedy."""
 
 
 def prepare() -> None:
-    """Set the variables that Keras and others read when they are imported.
+    """Set the variables that Keras, Matplotlib and others read when they are imported.
 
     Keras reads the package's own ``keras.json`` in place of the user's, which may name another
-    backend, data format or float type for other projects. A user without a home directory gets the
-    one that containers give: with none, ``Path.home()`` raises when libraries are imported."""
+    backend, data format or float type for other projects. Matplotlib reads the package's
+    ``matplotlibrc`` and needs no display; a notebook keeps its own, in which it shows its charts. A
+    user without a home directory gets the one that containers give: with none, ``Path.home()``
+    raises when libraries are imported."""
     os.environ["KERAS_HOME"] = str(KERAS_SETTINGS.parent)
     for name in _OF_KERAS:
         os.environ.pop(name, None)
     if "keras" in sys.modules:  # a notebook imported it first, with the user's keras.json
         _set_keras()
+    if "IPython" not in sys.modules:
+        # the backend that a notebook leaves to `!gaip3` need not be installed here
+        os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": str(MATPLOTLIB_SETTINGS)}
     try:
         Path.home()
     except RuntimeError:
@@ -40,9 +45,12 @@ def prepare() -> None:
 
 def check() -> None:
     """Raise :class:`EnvironmentVariableError` if networks cannot run with these variables."""
-    problem = backend_problem()
-    if problem:
-        raise EnvironmentVariableError(problem)
+    _refuse(backend_problem())
+
+
+def check_charts() -> None:
+    """Raise :class:`EnvironmentVariableError` if charts cannot be drawn in the current folder."""
+    _refuse(charts_problem())
 
 
 def backend_problem() -> str | None:
@@ -56,6 +64,25 @@ def backend_problem() -> str | None:
             " --extra jax, or unset the variable"
         )
     return None
+
+
+def charts_problem() -> str | None:
+    """What is wrong with the ``matplotlibrc`` of the current folder, in one line with the remedy;
+    None if nothing is. Matplotlib reads it before all others and cannot be told not to."""
+    path = Path(MATPLOTLIB_SETTINGS.name)
+    try:
+        if path.is_file():
+            path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        return f"{path.absolute()}: not UTF-8 (byte {e.start}); save it as UTF-8 or move it away"
+    except OSError as e:
+        return f"{path.absolute()}: {e.strerror}; make it readable or move it away"
+    return None
+
+
+def _refuse(problem: str | None) -> None:
+    if problem:
+        raise EnvironmentVariableError(problem)
 
 
 def _set_keras() -> None:

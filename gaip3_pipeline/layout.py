@@ -23,6 +23,8 @@ DATA, DEMO = REPOSITORY / "data", REPOSITORY / "demo"
 DETAIL_START = PACKAGE / "models" / "detail_start.npz"
 # Keras's settings; Keras also looks for this name in the folder that KERAS_HOME names
 KERAS_SETTINGS = PACKAGE / "models" / "keras.json"
+# Matplotlib's settings; Matplotlib also looks for this name in the current folder
+MATPLOTLIB_SETTINGS = PACKAGE / "evaluation" / "matplotlibrc"
 LANDMARK_NETWORKS = PACKAGE / "features" / "mediapipe"
 PAGE = PACKAGE / "web" / "page"
 INDEX = PAGE / "index.html"

@@ -8,6 +8,7 @@ hash of its *resolved* section, so editing one preset does not affect the others
 import dataclasses
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from gaip3_pipeline.layout import SETTINGS_FILE, DataRoot
 from gaip3_pipeline.stores import check_setting, variable
 
 BEFORE = "before"
+_CONFLICT = re.compile(r"^(<{7}|={7}|>{7})", re.MULTILINE)  # of a version control system
 
 
 def added(default: Any, before: Any = dataclasses.MISSING) -> Any:
@@ -435,8 +437,21 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        text = path.read_text(encoding="utf-8").lstrip("\ufeff")
+    except UnicodeDecodeError as e:
+        raise SettingsError(f"{path}: not UTF-8 (byte {e.start}); save it as UTF-8") from e
+    if "\0" in text:
+        raise SettingsError(f"{path}: a NUL byte, so it is not text in UTF-8; save it as UTF-8")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        conflict = _CONFLICT.search(text)
+        if conflict:
+            line = text.count("\n", 0, conflict.start()) + 1
+            raise SettingsError(
+                f"{path}, line {line}: a merge conflict; keep the lines that are right and remove"
+                " those that begin with <<<<<<<, ======= and >>>>>>>"
+            ) from e
         raise SettingsError(f"{path}: not valid TOML: {e}") from e
 
 

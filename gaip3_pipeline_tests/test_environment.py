@@ -27,7 +27,7 @@ EUC_KR = "ko_KR.EUC-KR"
 
 
 def run(
-    *words: object, before: tuple[str, ...] = (), **variables: str
+    *words: object, before: tuple[str, ...] = (), cwd: Path = REPOSITORY, **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
     """Python in an environment that contains nothing but ``variables``."""
     return subprocess.run(
@@ -35,7 +35,7 @@ def run(
         env={"PATH": os.defpath, "PYTHONPATH": str(REPOSITORY), **variables},
         capture_output=True,
         timeout=120,
-        cwd=REPOSITORY,
+        cwd=cwd,
     )
 
 
@@ -139,3 +139,58 @@ def test_in_a_euc_kr_locale_names_are_utf8_and_what_is_printed_is_euc_kr(tmp_pat
     doctor = gaip3_in("doctor", "--root", root.path, **locale).stdout.decode("euc_kr")
     assert f"{root.path} can be written to" in doctor
     assert "the locale's encoding is EUC-KR" in doctor
+
+
+CHART = """
+import hashlib
+import gaip3_pipeline
+from gaip3_pipeline.evaluation.charts import histogram
+print(hashlib.sha256(histogram([0.1, 0.2, 0.7], "a")).hexdigest())
+"""
+STYLE = (
+    "text.usetex: True\naxes.facecolor: red\nlines.linewidth: 9\nfont.size: 30\nbackend: nosuch\n"
+)
+
+
+def test_charts_do_not_depend_on_matplotlibs_settings_of_the_user(tmp_path: Path) -> None:
+    def chart(folder: Path, script: str = CHART, **variables: str) -> bytes:
+        done = run("-c", script, cwd=folder, HOME=str(tmp_path / "empty"), **variables)
+        assert not done.returncode, done.stderr.decode()
+        return done.stdout
+
+    (tmp_path / "empty").mkdir()
+    plain = chart(tmp_path)
+    own = tmp_path / ".config" / "matplotlib"
+    own.mkdir(parents=True)
+    (own / "matplotlibrc").write_text(STYLE, encoding="utf-8")
+    assert chart(own) == plain  # the current folder
+    assert chart(tmp_path, MATPLOTLIBRC=str(own)) == plain
+    assert chart(tmp_path, MPLCONFIGDIR=str(own)) == plain
+    for backend in ("module://matplotlib_inline.backend_inline", "nosuch", "tkagg"):
+        assert chart(tmp_path, MPLBACKEND=backend) == plain
+
+
+def test_a_notebook_keeps_its_style_and_backend_and_gets_the_same_charts(tmp_path: Path) -> None:
+    notebook = "import IPython"
+    shown = "from matplotlib import rcParams as p\nprint(p['lines.linewidth'], p['backend'])"
+    (tmp_path / "IPython.py").write_text("version_info = (9, 0)\ndef get_ipython(): pass")
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9", encoding="utf-8")
+    here = {"cwd": tmp_path, "HOME": str(tmp_path)}
+    done = run("-c", f"{notebook}\n{CHART}\n{shown}", MPLBACKEND="svg", **here).stdout
+    assert done == run("-c", CHART, **here).stdout + b"9.0 svg\n"
+
+
+def test_a_matplotlibrc_that_matplotlib_cannot_read_is_named_before_anything_is_made(
+    gaip3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = DataRoot(tmp_path / "root")
+    root.originals.mkdir(parents=True)
+    (tmp_path / "matplotlibrc").write_bytes("# 한글".encode("cp949"))
+    monkeypatch.chdir(tmp_path)
+    line = f"{tmp_path / 'matplotlibrc'}: not UTF-8 (byte 2)"
+    done = gaip3("refresh", "--root", root.path)
+    assert (done.exit_code, done.output) == (
+        1,
+        f"Error: {line}; save it as UTF-8 or move it away\n",
+    )
+    assert line in gaip3("doctor", "--root", root.path).output

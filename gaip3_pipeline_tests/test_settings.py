@@ -75,6 +75,32 @@ def test_a_mistake_names_file_key_and_remedy(tmp_path, text, complaint):
     assert "gaip3.toml" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('preset = "seed"'.encode("utf-16"), r"not UTF-8 \(byte 0\); save it as UTF-8"),
+        ("# 한글".encode("cp949"), r"not UTF-8 \(byte 2\); save it as UTF-8"),
+        ('preset = "seed"'.encode("utf-16-le"), "a NUL byte, .*; save it as UTF-8"),
+        (
+            b"[nvae]\n<<<<<<< HEAD\nepochs = 3\n=======\nepochs = 4\n>>>>>>> other\n",
+            "line 2: a merge conflict; keep the lines that are right",
+        ),
+    ],
+)
+def test_what_is_no_text_in_utf8_or_has_a_merge_conflict_is_named(tmp_path, content, complaint):
+    root = root_with(tmp_path, "")
+    root.settings_file.write_bytes(content)
+    with pytest.raises(SettingsError, match=complaint) as raised:
+        load(root)
+    assert str(raised.value).startswith(str(root.settings_file))
+    assert "codec" not in str(raised.value)
+
+
+def test_byte_order_marks_are_passed_over(tmp_path):
+    root = root_with(tmp_path, "\ufeff\ufeff[nvae]\nepochs = 3\n")
+    assert load(root).nvae.epochs == 3
+
+
 def test_every_preset_of_the_repository_resolves(tmp_path):
     import tomllib
 

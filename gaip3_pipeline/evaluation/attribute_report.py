@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.attributes import ATTRIBUTES, BRIGHTENED, MEANINGS
-from gaip3_pipeline.evaluation.charts import BLUE, GREEN, GREY, RED, jpeg
+from gaip3_pipeline.evaluation.charts import BLUE, GREEN, GREY, RED, default_style, jpeg
 from gaip3_pipeline.evaluation.page import Entry, Report
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import RATIOS, brightened_value, brightness_ratio
@@ -288,6 +288,7 @@ def brightness_rows(attribute: str, pairs: pd.DataFrame) -> Iterator[Row]:
                 yield attribute, part, figure, _mean(values), *_normal(values), len(of)
 
 
+@default_style
 def predicted_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
     """A JPEG: for each attribute the predictions against the labels, by sex, and the mean
     prediction of each level."""
@@ -332,6 +333,7 @@ def predicted_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame
     return jpeg(figure)
 
 
+@default_style
 def level_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
     """A JPEG: for each attribute the MAE of each level by sex, and the recall of each level with
     intervals and counts."""
@@ -373,6 +375,7 @@ def level_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) ->
     return jpeg(figure)
 
 
+@default_style
 def uncertainty_chart(table: pd.DataFrame) -> bytes:
     """A JPEG: the predicted standard deviation against the RMSE, in five bins of the labels, and
     the shares of labels within one and two standard deviations."""
@@ -435,6 +438,7 @@ def worst_sheet(table: pd.DataFrame, attribute: str, load: Load) -> bytes:
     )
 
 
+@default_style
 def set_chart(originals: pd.DataFrame) -> bytes:
     """A JPEG: histograms of the values and uncertainties of the final originals of D1 and of D2,
     each normalised to area 1."""
@@ -473,6 +477,7 @@ def set_chart(originals: pd.DataFrame) -> bytes:
     return jpeg(figure)
 
 
+@default_style
 def brightness_chart(pairs: Mapping[str, pd.DataFrame]) -> bytes:
     """A JPEG: the change of each value from original to copy by brightness ratio; for the
     background also the change that the transform itself causes."""

@@ -5,13 +5,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # distinguishable for colour-blind people
 BLUE, RED, GREEN, GREY = "#4477aa", "#ee6677", "#228833", "#bbbbbb"
+# Decorates each function that draws. The current folder may hold a matplotlibrc, which Matplotlib
+# prefers to that of the package, and a notebook has a style of its own.
+default_style = rc_context(dict(rcParamsDefault))
 
 
+@default_style
 def histogram(values: npt.ArrayLike, title: str, low: float = 0.0, high: float = 1.0) -> bytes:
     """Counts of ``values`` in 40 bins from ``low`` to ``high``."""
     figure = Figure(figsize=(6, 2.6), layout="constrained")
@@ -23,6 +28,7 @@ def histogram(values: npt.ArrayLike, title: str, low: float = 0.0, high: float =
     return jpeg(figure)
 
 
+@default_style
 def training_curves(history: Sequence[Mapping[str, float]], title: str) -> bytes:
     """Every figure of a training against its epochs; a validation figure is in the panel of its
     training figure."""
@@ -52,6 +58,7 @@ def training_curves(history: Sequence[Mapping[str, float]], title: str) -> bytes
     return jpeg(figure)
 
 
+@default_style
 def scatter(
     asked: np.ndarray, measured: np.ndarray, title: str, x: str = "label", y: str = "prediction"
 ) -> bytes:

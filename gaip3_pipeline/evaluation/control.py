@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.evaluation.charts import GREY, jpeg
+from gaip3_pipeline.evaluation.charts import GREY, default_style, jpeg
 from gaip3_pipeline.evaluation.distances import random_features
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance
@@ -185,6 +185,7 @@ def sweep_strips(sweeps: Sweeps, faces: int = 2) -> bytes:
     )
 
 
+@default_style
 def control_chart(sweeps: Sweeps, limits: Mapping[str, float]) -> bytes:
     """A JPEG: asked against measured for each value with the evaluator's own held-out R², the
     slopes as a heat map, and drift."""

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import expit
 
-from gaip3_pipeline.evaluation.charts import BLUE, GREY, RED, jpeg
+from gaip3_pipeline.evaluation.charts import BLUE, GREY, RED, default_style, jpeg
 from gaip3_pipeline.metrics.classification import (
     calibration_curve,
     expected_calibration_error,
@@ -41,6 +41,7 @@ def critic_figures(result: CriticResult) -> dict[str, float | int]:
     }
 
 
+@default_style
 def critic_chart(result: CriticResult, title: str) -> bytes:
     """A JPEG of the ROC curve, the reliability diagram and the logits, of pairs out of fold."""
     logits, is_real = scores_and_labels(result.real_logits, result.generated_logits)
@@ -70,6 +71,7 @@ def critic_chart(result: CriticResult, title: str) -> bytes:
     return jpeg(figure)
 
 
+@default_style
 def occlusion_chart(
     critic: TrainedCritic, real: np.ndarray, generated: np.ndarray, title: str
 ) -> bytes:

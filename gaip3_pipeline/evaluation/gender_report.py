@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import expit
 
-from gaip3_pipeline.evaluation.charts import BLUE, GREEN, GREY, RED, jpeg
+from gaip3_pipeline.evaluation.charts import BLUE, GREEN, GREY, RED, default_style, jpeg
 from gaip3_pipeline.evaluation.page import Entry, Report
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import RATIOS, brightness_ratio
@@ -263,6 +263,7 @@ def rule_sheets(
     }
 
 
+@default_style
 def rule_chart(rates: Rows, kept: Rows, threshold: float) -> bytes:
     """A JPEG: female recall and false accepts of males against the threshold, and the images kept
     of each folder."""
@@ -319,6 +320,7 @@ def rule_chart(rates: Rows, kept: Rows, threshold: float) -> bytes:
     return jpeg(figure)
 
 
+@default_style
 def reliability_chart(logit: np.ndarray, is_female: np.ndarray, temperature: float) -> bytes:
     """A JPEG: score against the share of females, plain and calibrated, with counts; and the same
     on an axis of logits, which resolves scores near the threshold."""
@@ -379,6 +381,7 @@ def reliability_chart(logit: np.ndarray, is_female: np.ndarray, temperature: flo
     return jpeg(figure)
 
 
+@default_style
 def score_chart(scored: pd.DataFrame, threshold: float) -> bytes:
     """A JPEG: histograms of the score for each folder on an axis of logits, for originals and
     copies, with the threshold."""
@@ -413,6 +416,7 @@ def score_chart(scored: pd.DataFrame, threshold: float) -> bytes:
     return jpeg(figure)
 
 
+@default_style
 def brightness_chart(pairs: pd.DataFrame) -> bytes:
     """A JPEG: the change of the logit from original to copy by brightness ratio, and the share of
     pairs of which only one passes the rule."""

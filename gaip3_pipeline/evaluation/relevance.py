@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.attribute_report import mean_absolute_error
-from gaip3_pipeline.evaluation.charts import jpeg
+from gaip3_pipeline.evaluation.charts import default_style, jpeg
 from gaip3_pipeline.features.extractor import GROUPS
 from gaip3_pipeline.features.landmarks import find_parts
 from gaip3_pipeline.features.part_measures import regions
@@ -63,6 +63,7 @@ def parts_sheet(pictures: np.ndarray) -> bytes:
     )
 
 
+@default_style
 def relevance_map(relevance: np.ndarray, attribute: str) -> bytes:
     """A JPEG of each feature group's share of the ``relevance (G,)`` of the process of
     ``attribute`` (groups: features/extractor.groups)."""

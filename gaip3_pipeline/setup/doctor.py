@@ -13,9 +13,10 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -23,19 +24,21 @@ from typing import Literal
 from gaip3_pipeline import settings
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.dagster_home import dagster_store, mlflow_store
-from gaip3_pipeline.environment import backend_problem
+from gaip3_pipeline.environment import backend_problem, charts_problem
 from gaip3_pipeline.layout import (
     IMAGE_SETS,
     KERAS_SETTINGS,
     LOCK_FILE,
     DataRoot,
+    ImageSet,
     users_keras_settings,
 )
 from gaip3_pipeline.setup import fetch
 from gaip3_pipeline.stores import StoreError, is_server
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.databases import SUFFIXES, lock_holder, read_only_uri
-from gaip3_pipeline.tables.image_files import list_folder, usable_images
+from gaip3_pipeline.tables.duplicates import read_dropped
+from gaip3_pipeline.tables.image_files import DuplicateStems, by_stem, list_folder, usable_images
 from gaip3_pipeline.tables.names import stem_of
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.servers import port_is_free
@@ -62,28 +65,50 @@ class Finding:
 
 def doctor(
     root: DataRoot, dagster_port: int = 3000, mlflow_port: int = 5000, label_port: int = 3100
-) -> list[Finding]:
-    """The findings about this machine, the installed packages and ``root``."""
-    return [
-        _python(),
-        *_packages(),
-        *_environment(),
-        _processor(),
-        _memory(),
-        _disk(root),
-        _gpu(),
-        *_ports(dagster=dagster_port, mlflow=mlflow_port, labels=label_port),
-        _chromium(),
-        _git(),
-        *_folder(root),
-        *_settings(root),
-        *_originals(root),
-        *_labels(root),
-        _kaggle(),
-        *_leftovers(root),
-        *_databases(root),
-        *_stores(root),
-    ]
+) -> Iterator[Finding]:
+    """The findings about this machine, the installed packages and ``root``, as they are made."""
+    return _each(
+        _python,
+        _packages,
+        _environment,
+        _processor,
+        _memory,
+        partial(_disk, root),
+        _gpu,
+        partial(_ports, dagster=dagster_port, mlflow=mlflow_port, labels=label_port),
+        _chromium,
+        _git,
+        partial(_folder, root),
+        partial(_settings, root),
+        *(partial(_originals, root, s) for s in IMAGE_SETS),
+        partial(_dropped, root),
+        partial(_labels, root),
+        _kaggle,
+        partial(_leftovers, root),
+        partial(_databases, root),
+        partial(_stores, root),
+    )
+
+
+def _each(*tests: Callable[[], Finding | Iterator[Finding]]) -> Iterator[Finding]:
+    """The findings of the tests. A file that ends a test is a finding itself, since it would end a
+    refresh too, and the next test follows."""
+    for test in tests:
+        try:
+            found = test()
+            yield from [found] if isinstance(found, Finding) else found
+        except OSError as error:
+            yield Finding(
+                "missing",
+                f"{error.filename or 'a file'} cannot be read: {error.strerror or error}",
+                "make it readable for you, or move it away",
+            )
+        except ContractError as error:
+            yield Finding(
+                "missing",
+                str(error).splitlines()[0],
+                "correct the file; the message names row and column",
+            )
 
 
 def _python() -> Finding:
@@ -141,6 +166,9 @@ def _environment() -> Iterator[Finding]:
     else:
         yield Finding("ok", f"Keras on {os.environ.get('KERAS_BACKEND') or 'tensorflow'}")
     yield from _keras_settings()
+    problem = charts_problem()
+    if problem:
+        yield Finding("missing", *problem.split("; ", 1))
     for name in ("XLA_FLAGS", "TF_XLA_FLAGS"):
         if os.environ.get(name):
             yield Finding(
@@ -321,69 +349,72 @@ def _settings(root: DataRoot) -> Iterator[Finding]:
         )
 
 
-def _originals(root: DataRoot) -> Iterator[Finding]:
-    for image_set in IMAGE_SETS:
-        listing = list_folder(root.original(image_set))
-        count, others = len(listing.pictures), listing.unused()
-        expected = fetch.EXPECTED[image_set.id]
-        here = f"original/{image_set.original}: {count:,} images"
-        if not count:
-            yield Finding(
-                "missing",
-                here,
-                "run gaip3 fetch to download them, or put your own there; gaip3 demo paints some"
-                " into demo/",
-            )
-        elif root.is_repository_data and count < expected:
-            yield Finding(
-                "warning",
-                f"{here} of the {expected:,} in Kaggle's set",
-                "run gaip3 fetch to download the rest, if these are Kaggle's",
-            )
-        else:
-            yield Finding("ok", here)
-        unread = [other for other in others if not other.left_out]
-        if unread:
-            yield Finding(
-                "warning",
-                f"original/{image_set.original}: {len(unread):,} files cannot be read as pictures,"
-                f" such as {unread[0].path.name}",
-                unread[0].reason,
-            )
+def _originals(root: DataRoot, image_set: ImageSet) -> Iterator[Finding]:
+    listing = list_folder(root.original(image_set))
+    count, others = len(listing.pictures), listing.unused()
+    expected = fetch.EXPECTED[image_set.id]
+    here = f"original/{image_set.original}: {count:,} images"
+    if not count:
+        yield Finding(
+            "missing",
+            here,
+            "run gaip3 fetch to download them, or put your own there; gaip3 demo paints some into"
+            " demo/",
+        )
+    elif root.is_repository_data and count < expected:
+        yield Finding(
+            "warning",
+            f"{here} of the {expected:,} in Kaggle's set",
+            "run gaip3 fetch to download the rest, if these are Kaggle's",
+        )
+    else:
+        yield Finding("ok", here)
+    unread = [other for other in others if not other.left_out]
+    if unread:
+        yield Finding(
+            "warning",
+            f"original/{image_set.original}: {len(unread):,} files cannot be read as pictures,"
+            f" such as {unread[0].path.name}",
+            unread[0].reason,
+        )
+    try:
+        by_stem(usable_images(root, image_set))
+    except DuplicateStems as error:
+        what, _, remedy = str(error).rpartition("; ")
+        yield Finding("missing", what, remedy)
+
+
+def _dropped(root: DataRoot) -> Iterator[Finding]:
+    dropped = read_dropped(root.dropped)
+    if dropped:
+        yield Finding("ok", f"{root.relative(root.dropped)}: {len(dropped):,} dropped originals")
 
 
 def _labels(root: DataRoot) -> Iterator[Finding]:
     known = {
         s.sex: {stem_of(p) for p in usable_images(root, s)} for s in IMAGE_SETS if s.sex is not None
     }
-    for attribute in ATTRIBUTES:
-        path = root.hand_labels(attribute)
-        here = root.relative(path)
-        if not path.exists():
-            how = (
-                "label images on the page of gaip3 label, or add the file (columns"
-                " gender,img_id,path,value); gaip3 import-labels takes those of other tools,"
-                " gaip3 import-first-run those of the first version"
-            )
-            yield Finding("missing", f"{here}: the file does not exist", how)
-            continue
-        try:
-            labels = read_labels(path, known)
-        except ContractError as error:
-            yield Finding(
-                "missing",
-                str(error).splitlines()[0],
-                "correct the file; the message names row and column",
-            )
-            continue
-        if labels.left_out:
-            left = (
-                f"{here}: {len(labels.table):,} labels are used, {len(labels.left_out):,} are not:"
-                f" {labels.left_out[0]}"
-            )
-            yield Finding("warning", left, "add the missing images, or remove the rows")
-        else:
-            yield Finding("ok", f"{here}: {len(labels.table):,} labels")
+    return _each(*(partial(_labels_of, root, known, a) for a in ATTRIBUTES))
+
+
+def _labels_of(root: DataRoot, known: dict[str, set[str]], attribute: str) -> Finding:
+    path = root.hand_labels(attribute)
+    here = root.relative(path)
+    if not path.exists():
+        how = (
+            "label images on the page of gaip3 label, or add the file (columns"
+            " gender,img_id,path,value); gaip3 import-labels takes those of other tools,"
+            " gaip3 import-first-run those of the first version"
+        )
+        return Finding("missing", f"{here}: the file does not exist", how)
+    labels = read_labels(path, known)
+    if labels.left_out:
+        left = (
+            f"{here}: {len(labels.table):,} labels are used, {len(labels.left_out):,} are not:"
+            f" {labels.left_out[0]}"
+        )
+        return Finding("warning", left, "add the missing images, or remove the rows")
+    return Finding("ok", f"{here}: {len(labels.table):,} labels")
 
 
 def _kaggle() -> Finding:

@@ -36,6 +36,7 @@ CREDENTIALS = (
     " ~/.kaggle/access_token or the variable KAGGLE_API_TOKEN; a legacy key works too, in"
     " ~/.kaggle/kaggle.json, or in KAGGLE_USERNAME and KAGGLE_KEY"
 )
+_NO_PROXY = " (HTTPS_PROXY or ALL_PROXY is not of the form http://host:port in ASCII)"
 _CREDENTIAL_VARIABLES = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
 
 
@@ -142,9 +143,18 @@ def credentials() -> str | None:
     if not found:
         return None
     if found.api_key:
-        return get_access_token_from_env()[1] or "KAGGLE_API_TOKEN"
-    in_environment = os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY")
-    return "KAGGLE_USERNAME and KAGGLE_KEY" if in_environment else "kaggle.json"
+        used = {get_access_token_from_env()[1] or "KAGGLE_API_TOKEN": [found.api_key]}
+    elif os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
+        used = {"KAGGLE_USERNAME": [found.username], "KAGGLE_KEY": [found.key]}
+    else:
+        used = {"kaggle.json": [found.username, found.key]}
+    for name, texts in used.items():
+        # a request sends them in a header; none is shown, since it may be a secret
+        if not all(isinstance(t, str) and t and t.isascii() and t.isprintable() for t in texts):
+            raise FetchError(
+                f"{name} is not one line of ASCII text, as Kaggle's credentials are: {CREDENTIALS}"
+            )
+    return " and ".join(used)
 
 
 def _fetch(dataset: Dataset, root: DataRoot, say: Say, expected: dict[str, int]) -> list[Placed]:
@@ -293,6 +303,7 @@ def _clear_errors(dataset: Dataset, found: str | None, root: DataRoot) -> Iterat
     remedy."""
     import requests
     from kagglehub import exceptions
+    from urllib3.exceptions import LocationParseError
 
     try:
         yield
@@ -329,6 +340,10 @@ def _clear_errors(dataset: Dataset, found: str | None, root: DataRoot) -> Iterat
             f"Kaggle cannot be reached or the download was cut off{why}: run gaip3 fetch again to"
             " continue"
         ) from error
+    except (UnicodeError, LocationParseError) as error:  # of a URL that requests does not check
+        raise FetchError(
+            f"Kaggle cannot be reached{_NO_PROXY}: run gaip3 fetch again to continue"
+        ) from error
     except (
         exceptions.BackendError,
         exceptions.CredentialError,
@@ -351,6 +366,8 @@ def _reasons() -> tuple[tuple[type[Exception], str], ...]:
     from requests import exceptions
 
     return (
+        (exceptions.InvalidURL, _NO_PROXY),
+        (exceptions.InvalidSchema, _NO_PROXY),
         (exceptions.ProxyError, " (the proxy of HTTPS_PROXY does not answer)"),
         (
             exceptions.SSLError,

@@ -3,13 +3,15 @@ them.
 
 Accepted are UTF-8 and UTF-16 with a byte order mark, any line ends, columns separated by commas,
 semicolons or tabs, and numbers with a decimal point or comma, since spreadsheets save these in
-different countries. The writer keeps the separator, the byte order mark, the header and the text
-of rows that did not change; it writes UTF-8 with LF. Errors name the file, the line (as a text
+different countries. A first line ``sep=;``, by which Excel knows the separator, is passed over. The
+writer keeps that line, the separator, a byte order mark, the header and the text of rows that did
+not change; it writes UTF-8 with LF. Errors name the file, the line (as a text
 editor counts) and the remedy."""
 
 import codecs
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,10 @@ from gaip3_pipeline.tables.problems import ContractError
 
 _MARK = "\ufeff"
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+# of Excel; a spreadsheet that saved it anew may have put quotes around it, or cells behind it
+_SEPARATOR_LINE = re.compile(r'\s*"?sep=.?"?[,;\t ]*(\r\n|\r|\n|$)', re.IGNORECASE)
+# of a version control system; a remark of several lines may hold a line of =
+_CONFLICT = re.compile(r"^(?:<{7}|\|{7}|>{7})(?: .*)?\r?$|^={7}[,;\t]*\r?$", re.MULTILINE)
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -41,7 +47,8 @@ class HandTable:
     header: str = ""  # the text of the first line
     header_line: int = 1
     separator: str = ","
-    mark: str = ""  # the byte order mark, without which Excel does not read a file as UTF-8
+    # the byte order mark, without which Excel does not read a file as UTF-8, and its line sep=;
+    start: str = ""
     rows: list[HandRow] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -83,7 +90,7 @@ class HandTable:
     def text(self) -> str:
         """The table as it is written to its file, in UTF-8."""
         lines = [self.header, *(row.text for row in self.rows)]
-        return self.mark + "\n".join(lines) + "\n"
+        return self.start + "\n".join(lines) + "\n"
 
     def has_decimal_commas(self, column: str) -> bool:
         """Whether the numbers of ``column`` are written with a comma. Where no number shows it, a
@@ -111,14 +118,17 @@ def read_table(path: Path, known: Collection[str]) -> HandTable:
     :class:`ContractError` for two columns of one name (upper and lower case and outer spaces do not
     distinguish them), for a field that belongs to no column, and for a file that is no such
     table; FileNotFoundError."""
-    text = _marked_text(path)
-    mark, text, lines = text[: text.startswith(_MARK)], text.removeprefix(_MARK), None
+    mark, text = _marked_text(path)
+    named = _SEPARATOR_LINE.match(text)
+    before, text = (named[0], text[named.end() :]) if named else ("", text)
+    start = mark + (before.strip() + "\n" if named else "")
+    lines = None
     try:
         separator = _separator(text, known)
-        lines = _Lines(io.StringIO(text, newline=""))
+        lines = _Lines(io.StringIO(text, newline=""), len(before.splitlines()))
         reader = csv.reader(lines, delimiter=separator, strict=True)
         rows = [
-            HandRow(reader.line_num, fields, taken)
+            HandRow(lines.number, fields, taken)
             for fields, taken in ((fields, lines.take()) for fields in reader)
             if any(f.strip() for f in fields)
         ]
@@ -148,13 +158,13 @@ def read_table(path: Path, known: Collection[str]) -> HandTable:
                 f"{path}, line {row.line}: more than {len(columns)} fields; put a name that has a"
                 f" {_SEPARATORS[separator]} in quotes{decimals}"
             )
-    return HandTable(path, columns, head.text, head.line, separator, mark, rows)
+    return HandTable(path, columns, head.text, head.line, separator, start, rows)
 
 
 def read_text(path: Path) -> str:
     """The text of a file that a person saved: UTF-8 with or without byte order mark, or UTF-16 with
     one, which Excel calls “Unicode text”. Raises :class:`ContractError`."""
-    return _marked_text(path).removeprefix(_MARK)
+    return _marked_text(path)[1]
 
 
 def to_number(text: str) -> float:
@@ -166,10 +176,10 @@ def to_number(text: str) -> float:
 
 class _Lines:
     """An iterator over lines for ``csv.reader`` that records the lines taken: a row may span
-    several."""
+    several. ``number`` is that of the last one, with ``before`` lines above the first."""
 
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines, self._taken, self.number = lines, list[str](), 0
+    def __init__(self, lines: Iterator[str], before: int) -> None:
+        self._lines, self._taken, self.number = lines, list[str](), before
 
     def __iter__(self) -> "_Lines":
         return self
@@ -187,22 +197,35 @@ class _Lines:
         return text
 
 
-def _marked_text(path: Path) -> str:
-    """:func:`read_text` with the byte order mark."""
+def _marked_text(path: Path) -> tuple[str, str]:
+    """The byte order mark or "", and :func:`read_text`. Programs that do not know the mark put a
+    second one before it."""
     data = path.read_bytes()
     try:
-        text = data.decode(_UTF16.get(data[:2], "utf-8"))
+        written = data.decode(_UTF16.get(data[:2], "utf-8"))
     except UnicodeDecodeError as e:
         raise ContractError(
             f"{path}: not UTF-8 (byte {e.start}); save it as UTF-8 (in Excel: “CSV UTF-8”)"
         ) from e
+    text = written.lstrip(_MARK)
     if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
         raise ContractError(
-            f"{path}, line {line}: a NUL byte, so it is not text in UTF-8; save it as UTF-8 (in"
-            " Excel: “CSV UTF-8”)"
+            f"{path}, line {_line(text, text.index(chr(0)))}: a NUL byte, so it is not text in"
+            " UTF-8; save it as UTF-8 (in Excel: “CSV UTF-8”)"
         )
-    return text
+    for found in _CONFLICT.finditer(text):
+        quoted = found[0].startswith("=") and text.count('"', 0, found.start()) % 2
+        if not quoted:
+            raise ContractError(
+                f"{path}, line {_line(text, found.start())}: a merge conflict ({found[0][:7]});"
+                " keep the rows that are right and remove the lines that begin with <<<<<<<,"
+                " ======= and >>>>>>>"
+            )
+    return written[: len(written) > len(text)], text
+
+
+def _line(text: str, place: int) -> int:
+    return text.count("\n", 0, place) + 1
 
 
 def _separator(text: str, known: Collection[str]) -> str:

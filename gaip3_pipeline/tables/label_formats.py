@@ -243,7 +243,9 @@ def _label_studio_rows(table: HandTable) -> Iterator[_Cell]:
 
 def _json_cells(path: Path, text: str) -> tuple[str, list[_Cell]]:
     try:
-        tasks = json.loads(text)
+        tasks = json.loads(text, object_pairs_hook=_object)
+    except _KeyTwiceError as e:
+        raise ContractError(f"{path}: {e}") from e
     except json.JSONDecodeError as e:
         raise ContractError(f"{path}, line {e.lineno}: not JSON ({e.msg}); export it again") from e
     tasks = tasks if isinstance(tasks, list) else [tasks]
@@ -289,7 +291,29 @@ def _record_cells(path: Path, where: str, record: Mapping[str, Any]) -> Iterator
     time = _time(path, where, record)
     for name, value in record.items():
         if name not in _NO_CONTROLS and value is not image:
-            yield _Cell(where, image, str(record.get("gender", "")), name, _unpacked(value), time)
+            try:
+                unpacked = _unpacked(value)
+            except _KeyTwiceError as e:
+                raise ContractError(f"{path}, {where}: {e}") from e
+            yield _Cell(where, image, str(record.get("gender", "")), name, unpacked, time)
+
+
+class _KeyTwiceError(Exception):
+    """A JSON object with two values for one key; the message shows it and has the remedy."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object for ``json.loads``, which would take the last of several values of a key."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            shown = json.dumps(dict(pairs[:1]), ensure_ascii=False)[:80].removesuffix("}")
+            raise _KeyTwiceError(
+                f"the object that begins with {shown} has the key {printable(key)!r} twice"
+                f" ({found[key]!r:.40} and {value!r:.40}); keep one of the two"
+            )
+        found[key] = value
+    return found
 
 
 def _listed(value: Any) -> list[Any]:
@@ -331,7 +355,7 @@ def _unpacked(value: Any) -> Any:
     """The value of a cell of Label Studio's CSV, which is JSON unless it is a choice."""
     if isinstance(value, str) and value.startswith(("[", "{")):
         try:
-            return json.loads(value)
+            return json.loads(value, object_pairs_hook=_object)
         except json.JSONDecodeError:
             return value
     return value

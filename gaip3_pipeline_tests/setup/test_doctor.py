@@ -42,8 +42,7 @@ def test_nothing_is_missing_from_a_root_that_has_all(root: DataRoot) -> None:
 
 
 def test_for_an_empty_root_the_doctor_says_how_to_get_images_and_labels(tmp_path: Path) -> None:
-    findings = doctor(DataRoot(tmp_path / "new"))
-    missing = [f for f in findings if f.state == "missing"]
+    missing = [f for f in doctor(DataRoot(tmp_path / "new")) if f.state == "missing"]
     assert len(missing) == len(IMAGE_SETS) + len(ATTRIBUTES)
     assert all(f.remedy for f in missing)
     assert "gaip3 fetch" in missing[0].remedy
@@ -52,7 +51,7 @@ def test_for_an_empty_root_the_doctor_says_how_to_get_images_and_labels(tmp_path
 
 def test_the_doctor_changes_nothing(root: DataRoot) -> None:
     before = sorted(root.path.rglob("*"))
-    doctor(root)
+    list(doctor(root))
     assert sorted(root.path.rglob("*")) == before
 
 
@@ -195,3 +194,50 @@ def test_a_label_of_a_name_in_another_unicode_spelling_is_used(root: DataRoot) -
     text = path.read_text(encoding="utf-8")
     path.write_text(unicodedata.normalize("NFD", text), encoding="utf-8")
     assert about("train_output_eyes.csv", root).what == "labels/train_output_eyes.csv: 2 labels"
+
+
+def test_what_cannot_be_read_is_a_finding_and_all_others_are_shown(root: DataRoot) -> None:
+    whole = [f.what for f in doctor(root)]
+    for path in (root.hand_labels("eyes"), root.settings_file, root.dropped):
+        path.unlink(missing_ok=True)
+        path.mkdir(parents=True)
+    found = {f.what: f for f in doctor(root)}
+    for path in (root.hand_labels("eyes"), root.settings_file, root.dropped):
+        finding = found[f"{path} cannot be read: Is a directory"]
+        assert finding.state == "missing"
+        assert "move it away" in finding.remedy
+    gone = [w for w in whole if w not in found and "memory" not in w and "disk" not in w]
+    assert gone == ["settings: preset seed", "labels/train_output_eyes.csv: 2 labels"]
+
+
+def test_findings_are_printed_as_they_are_made(root: DataRoot) -> None:
+    findings = doctor(root)
+    assert next(findings).what.startswith("Python")
+    path = root.hand_labels("mouth")
+    path.unlink()
+    assert "train_output_mouth.csv: the file does not exist" in "".join(f.what for f in findings)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_files_without_the_right_to_read_are_findings(root: DataRoot) -> None:
+    root.settings_file.write_text("")
+    for path in (root.hand_labels("eyes"), root.settings_file):
+        path.chmod(0)
+        assert about(f"{path} cannot be read: Permission denied", root).state == "missing"
+
+
+def test_what_a_refresh_refuses_is_named(root: DataRoot) -> None:
+    folder = root.original(IMAGE_SETS[1])
+    assert not [f for f in doctor(root) if "dropped" in f.what or "two originals" in f.what]
+    (folder / "sub").mkdir()
+    (folder / "sub" / "얼굴 1.png").touch()
+    root.dropped.parent.mkdir()
+    root.dropped.write_text("path,reason\nelsewhere/a.jpg,blurred\n", encoding="utf-8")
+    found = about("two originals are called '얼굴 1'", root)
+    assert found.state == "missing"
+    assert str(folder / "sub" / "얼굴 1.png") in found.what
+    assert found.remedy == "rename or remove one of them"
+    found = about(f"{root.dropped}, line 2, column path", root)
+    assert (found.state, found.remedy.startswith("correct the file")) == ("missing", True)
+    root.dropped.write_text("path,reason\noriginal/ThisPersonDoesNotExist/Female/a.jpg,\n")
+    assert about("1 dropped originals", root).state == "ok"

@@ -251,6 +251,10 @@ def test_a_page_in_place_of_an_answer_is_named_without_the_names_of_errors(
         ("kaggle.json", b"KGAT_abc", FetchError),
         ("kaggle.json", b"5", FetchError),
         ("kaggle.json", b'{"username": "portrait"}', FetchError),
+        ("kaggle.json", '{"username": "홍길동", "key": "k"}'.encode(), FetchError),
+        ("kaggle.json", b'{"username": "portrait", "key": null}', FetchError),
+        ("access_token", "“KGAT_abc”".encode(), FetchError),
+        ("access_token", b"KGAT_abc\nKGAT_def\n", FetchError),
     ],
 )
 def test_files_with_credentials_are_taken_or_refused_with_the_remedy(
@@ -283,6 +287,38 @@ def test_a_token_in_a_variable_may_end_in_a_line_break_and_is_never_shown(
     with pytest.raises(FetchError, match="KAGGLE_API_TOKEN cannot be read") as refused:
         credentials()
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("KAGGLE_USERNAME", "홍길동"),
+        ("KAGGLE_KEY", "비밀"),
+        ("KAGGLE_KEY", "secret\tkey"),
+        ("KAGGLE_API_TOKEN", "토큰"),
+        ("KAGGLE_API_TOKEN", "“KGAT”"),
+        ("KAGGLE_API_TOKEN", "KGAT\nKGAT"),
+        ("KAGGLE_API_TOKEN", "KGAT\udcff"),
+    ],
+)
+def test_credentials_that_no_request_can_hold_are_named_and_not_shown(
+    kaggle: Kaggle, root: DataRoot, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(FetchError, match=f"^{name} is not one line of ASCII text, .*Token") as e:
+        fetch(root)
+    assert not any(part in str(e.value) for part in ("KGAT", "토큰", "비밀", "secret", "홍길동"))
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://홍:길@127.0.0.1:9", "http://a..b:9", "http://127.0.0.1:port", "nosuch://a"]
+)
+def test_a_proxy_that_is_no_url_is_named(
+    kaggle: Kaggle, root: DataRoot, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(FetchError, match="ALL_PROXY is not of the form http://host:port"):
+        fetch(root)
 
 
 def test_a_data_set_that_is_gone_is_named(kaggle: Kaggle, root: DataRoot) -> None:

@@ -265,3 +265,72 @@ def test_dropping_keeps_the_list_as_a_person_wrote_it(root):
     assert change_dropped(root, [other], "", undo=True) == [other]
     assert root.dropped.read_text(encoding="utf-8") == before
     assert read_dropped(root.dropped) == {("d2_female", "a"): "blurred; twice"}
+
+
+@pytest.mark.parametrize("start", ["sep=;", "\ufeffSEP=;", '"sep=;"', "sep=;;;;"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_excels_line_with_the_separator_is_passed_over_and_kept(root, tmp_path, start, end):
+    def saved(path, *lines):
+        return write(path, end.join([start, *lines, ""]))
+
+    path = saved(
+        root.hand_labels("mouth"),
+        "gender;img_id;path;value",
+        "female;0;a.png;0,25",
+        "female;1;d.png;1",
+    )
+    assert labels_in(root) == {"a": 0.25, "d": 1.0}
+    LabelStore(root).apply([Edit("mouth", "female", "d", 0.75)], "kim")
+    assert path.read_text(encoding="utf-8") == (
+        f"{start}\ngender;img_id;path;value\nfemale;0;a.png;0,25\nfemale;1;d.png;0,75\n"
+    )
+    folder = f"original/{FEMALE.original}"
+    saved(root.dropped, "path;reason", f"{folder}/a.jpg;blurred")
+    change_dropped(root, [f"{folder}/d.jpg"], "dark")
+    assert read_dropped(root.dropped) == {
+        (FEMALE.id, "a"): "blurred",
+        (FEMALE.id, "d"): "dark",
+    }
+    assert root.dropped.read_text(encoding="utf-8").startswith(f"{start}\npath;reason\n")
+    foreign = saved(tmp_path / "a.csv", "file;mouth", "a.jpg;0,5")
+    read = read_label_file(foreign, {"female": {"a"}, "male": set()})
+    assert read.values["mouth"] == {("female", "a"): 0.5}
+    values = saved(tmp_path / "b.csv", "image_path;mouth", "final/a.jpg;0,5")
+    assert list(read_input_values(values, "mouth").mouth) == [0.5]
+
+
+def test_lines_are_counted_from_the_first_one_of_the_file(tmp_path):
+    path = write(tmp_path / "a.csv", f"sep=,\n{HEAD}female,0,a.png,1\nfemale,1,b.png,2\n")
+    with pytest.raises(ContractError, match="line 4: column value is '2'"):
+        read_labels(path)
+    with pytest.raises(ContractError, match="line 2: column gender is missing"):
+        read_labels(write(path, "sep=|\ngender|img_id|path|value\n"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be"])
+def test_all_byte_order_marks_are_passed_over_and_one_is_kept(root, encoding):
+    path = write(root.hand_labels("mouth"), f"\ufeff\ufeff{HEAD}female,0,a.png,1\n", encoding)
+    assert labels_in(root) == {"a": 1.0}
+    LabelStore(root).apply([Edit("mouth", "female", "a", 0.5)], "kim")
+    assert path.read_text(encoding="utf-8") == f"\ufeff{HEAD}female,0,a.png,0.5\n"
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "marker", ["<<<<<<< HEAD", ">>>>>>> theirs", "||||||| base", "=======", "<<<<<<< HEAD,,,"]
+)
+def test_a_merge_conflict_is_named_in_every_table(tmp_path, name, end, marker):
+    read, header, row = READERS[name]
+    path = tmp_path / "labels" / "train_output_mouth.csv"
+    write(path, end.join([header, row, marker, ""]))
+    with pytest.raises(ContractError) as raised:
+        read(path)
+    message = str(raised.value)
+    assert message.startswith(f"{path}, line 3: a merge conflict ({marker[:7]}); keep the rows")
+    assert "\n" not in message
+
+
+def test_a_line_of_equal_signs_in_a_remark_is_no_merge_conflict(tmp_path):
+    text = 'gender,img_id,path,value,remark\nfemale,0,a.png,1,"Title\n=======\ntext"\n'
+    assert len(read_labels(write(tmp_path / "a.csv", text)).table) == 1

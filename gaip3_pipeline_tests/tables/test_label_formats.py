@@ -574,3 +574,35 @@ def test_an_uploaded_name_without_accents_means_first_the_image_of_that_name(tmp
     path.write_text("file,value\n0a1b2c3d-cafe.jpg,0.5\n", encoding="utf-8")
     read = read_label_file(path, {"female": {"caf\xe9", "cafe"}, "male": set()}, "mouth")
     assert read.values == {"mouth": {("female", "cafe"): 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "where"),
+    [
+        ("a.json", '[{"image": "a.jpg", "mouth": 0.5, "mouth": 0.75}]', "begins with {.*a.jpg.* "),
+        (
+            "a.json",
+            '[{"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"result": [{"from_name":'
+            ' "mouth", "value": {"number": 0.5, "number": 0.75}}]}]}]',
+            'begins with {"number": 0.5 ',
+        ),
+        (
+            "a.csv",
+            'annotation_id,image,mouth\n1,a.jpg,"[{""number"": 0.5, ""number"": 0.75}]"\n',
+            'line 2: .*begins with {"number": 0.5 ',
+        ),
+    ],
+)
+def test_two_values_of_one_key_are_refused(tmp_path, name, text, where):
+    path = write(tmp_path / name, text)
+    key = r"'(mouth|number)' twice \(0.5 and 0.75\); keep one of the two"
+    with pytest.raises(ContractError, match=f"{where}has the key {key}") as raised:
+        read_label_file(path, {"female": {"a"}, "male": set()})
+    assert str(raised.value).startswith(str(path))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_merge_conflict_in_json_is_named(tmp_path):
+    text = '[\n<<<<<<< HEAD\n{"image": "a.jpg", "mouth": 0.5}\n=======\n>>>>>>> other\n]\n'
+    with pytest.raises(ContractError, match="line 2: a merge conflict"):
+        read_label_file(write(tmp_path / "a.json", text), {"female": {"a"}, "male": set()})
