@@ -151,7 +151,8 @@ def test_the_definitions_load_without_the_heavy_libraries():
     code = (
         "import sys, json, gaip3_pipeline.definitions as d;"
         " d.defs().resolve_asset_graph();print(json.dumps([m for m in ('tensorflow', 'keras',"
-        " 'mlflow', 'cv2', 'jax', 'sklearn', 'psycopg', 'psycopg2', 'dagster_postgres')"
+        " 'mlflow', 'cv2', 'jax', 'sklearn', 'psycopg', 'psycopg2', 'dagster_postgres', 'ray',"
+        " 'dagster_ray')"
         " if m in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
