@@ -94,6 +94,7 @@ def test_a_mistake_in_the_grid_is_named(given, message):
 
 
 def test_a_mistake_is_one_line_and_comes_before_tensorflow_is_imported(tmp_path):
+    DataRoot(tmp_path).settings_file.write_text('preset = "tiny"\n')
     code = (
         "import sys; from gaip3_pipeline.cli import main\n"
         "try: main(['sweep', 'nvae', '--root', sys.argv[1], '--set', 'epoch=3'])\n"

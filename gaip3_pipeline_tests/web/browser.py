@@ -46,10 +46,14 @@ def open_page(
     context.close()
 
 
+# urllib keeps the proxies of its first request, also those of another test
+WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def fetch_json(url: str, body: dict | None = None) -> dict:
     """The answer to a GET, or to a POST of ``body``."""
     request = urllib.request.Request(
         url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request) as answer:
+    with WITHOUT_PROXY.open(request) as answer:
         return json.load(answer)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline_tests.refresh.test_run import relabel
+from gaip3_pipeline_tests.web.browser import WITHOUT_PROXY
 from gaip3_pipeline_tests.web.processes import start, wait_for, wait_until_gone
 
 UI = (
@@ -20,7 +21,7 @@ UI = (
 def unsynced(dagster: str) -> set[str]:
     """What Dagster's page shows as unsynced."""
     body = json.dumps({"query": "{ assetNodes { assetKey { path } staleStatus } }"}).encode()
-    with urllib.request.urlopen(
+    with WITHOUT_PROXY.open(
         urllib.request.Request(f"{dagster}/graphql", body, {"Content-Type": "application/json"})
     ) as answer:
         nodes = json.load(answer)["data"]["assetNodes"]

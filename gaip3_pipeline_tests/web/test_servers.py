@@ -14,6 +14,7 @@ import pytest
 from gaip3_pipeline.dagster_home import ensure_dagster_home
 from gaip3_pipeline.layout import REPOSITORY, DataRoot
 from gaip3_pipeline.web.servers import ServerError, _get, choose_ports, port_is_free, serve
+from gaip3_pipeline_tests.web.browser import WITHOUT_PROXY
 from gaip3_pipeline_tests.web.processes import processes_of, start, wait_for, wait_until_gone
 
 SERVE = """
@@ -83,13 +84,13 @@ def test_all_pages_are_served_until_sigterm_and_then_no_process_is_left(
         request = urllib.request.Request(
             f"{dagster}/graphql", query, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request) as answer:
+        with WITHOUT_PROXY.open(request) as answer:
             assert json.load(answer)["data"]["assetNodes"] == [
                 {"groupName": "faces", "assetKey": {"path": ["portraits"]}}
             ]
-        with urllib.request.urlopen(f"{mlflow}/") as answer:
+        with WITHOUT_PROXY.open(f"{mlflow}/") as answer:
             assert b"<title>MLflow</title>" in answer.read()
-        with urllib.request.urlopen(f"{labels}/api/about") as answer:
+        with WITHOUT_PROXY.open(f"{labels}/api/about") as answer:
             assert json.load(answer)["links"] == {"Dagster": dagster, "MLflow": mlflow}
         assert root.mlflow_db.exists()
         assert len(processes_of(root.path)) >= 6
