@@ -24,7 +24,7 @@ import dagster as dg
 from gaip3_pipeline.layout import REPOSITORY
 from gaip3_pipeline.mlflow_paths import Followed, follow_root, place_of
 from gaip3_pipeline.processes import beating, process_lives, this_process
-from gaip3_pipeline.stores import Store, is_server
+from gaip3_pipeline.stores import Store, StoreError, is_server
 from gaip3_pipeline.tables.databases import DatabaseError, explain, sqlite_file
 
 if TYPE_CHECKING:
@@ -128,6 +128,10 @@ class MlflowTracking(dg.ConfigurableResource):
             return
         if not is_server(self._store.url):
             self._store.check()
+        self.check_server()
+
+    def check_server(self) -> None:
+        """Raises :class:`TrackingError` if the store is a server that does not answer."""
         if not self.answers():
             raise TrackingError(
                 f"the MLflow server {self.uri} does not answer: start it, or change uri or set"
@@ -198,7 +202,7 @@ class MlflowTracking(dg.ConfigurableResource):
             client.set_registered_model_alias(
                 asset, CHAMPION, max(found, key=lambda m: int(m.version)).version
             )
-        except (MlflowException, TrackingError):
+        except (MlflowException, TrackingError, StoreError):
             print(
                 f"{asset}: {self.store} fails; it does not show that this model passed its check",
                 file=sys.stderr,
@@ -560,7 +564,9 @@ class TrainingRun:
             return
         while self._unsent:
             try:
-                self._tracking.check()
+                # MLflow itself would wait for a server; a database fails at once, and to look at it
+                # first would open a connection for every figure
+                self._tracking.check_server()
                 self._unsent[0][1]()
             except (MlflowException, TrackingError, OSError) as e:
                 if getattr(e, "error_code", "") == "INVALID_PARAMETER_VALUE":

@@ -4,7 +4,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gaip3_pipeline.stores import POSTGRES, Store
+from gaip3_pipeline_tests.web.processes import free_port
 
 USER = "gaip3"
 
@@ -85,10 +85,7 @@ def serving() -> Iterator[Postgres]:
     found = programs()
     assert found
     folder = Path(tempfile.mkdtemp(prefix="gaip3-postgres-"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = Postgres(found, folder, port, secrets.token_hex(12))
+    server = Postgres(found, folder, free_port(), secrets.token_hex(12))
     secret = folder / "password"
     secret.write_text(server.password)
     if os.getuid() == 0:

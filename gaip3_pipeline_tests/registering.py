@@ -1,8 +1,23 @@
-"""Register a model as a finished training does."""
+"""Runs of trainings in MLflow, and models registered as a finished training does."""
 
 from pathlib import Path
 
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun
+
+
+def training(tracking: MlflowTracking, asset: str = "gender_model") -> TrainingRun:
+    """The run of a training, which the caller enters."""
+    return TrainingRun(
+        tracking,
+        asset=asset,
+        dagster_run_id="0123456789",
+        parent_id=None,
+        on_parent=lambda run_id: None,
+        code_version="1",
+        inputs={},
+        fingerprint="print",
+        parameters={"epochs": 3},
+    )
 
 
 def register(

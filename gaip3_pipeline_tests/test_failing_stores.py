@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import urllib.request
 from contextlib import closing, contextmanager
 
 import dagster as dg
@@ -13,11 +12,14 @@ import pytest
 
 from gaip3_pipeline.assets.trained import Trained, trained_asset
 from gaip3_pipeline.layout import DataRoot, weights_file
-from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrackingError, TrainingRun
+from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrackingError
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.databases import DatabaseError, check_writable, sqlite_url
 from gaip3_pipeline.tables.image_files import list_images
 from gaip3_pipeline.versions import RootResource
+from gaip3_pipeline_tests.registering import training
+from gaip3_pipeline_tests.web.browser import WITHOUT_PROXY
+from gaip3_pipeline_tests.web.processes import free_port
 
 LOCK = """import sqlite3, sys, time
 store = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -25,26 +27,6 @@ store.execute("BEGIN EXCLUSIVE")
 print("locked", flush=True)
 time.sleep(600)
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def training(store, asset="gender_model"):
-    return TrainingRun(
-        store,
-        asset=asset,
-        dagster_run_id="0123456789",
-        parent_id=None,
-        on_parent=lambda run_id: None,
-        code_version="1",
-        inputs={},
-        fingerprint="print",
-        parameters={"epochs": 3},
-    )
 
 
 @contextmanager
@@ -73,7 +55,7 @@ def server(tmp_path):
     try:
         for _ in range(600):
             try:
-                urllib.request.urlopen(f"{address}/health", timeout=5).close()
+                WITHOUT_PROXY.open(f"{address}/health", timeout=5).close()
                 break
             except OSError:
                 assert process.poll() is None, (tmp_path / "server.log").read_text()

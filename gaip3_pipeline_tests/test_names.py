@@ -48,7 +48,8 @@ from gaip3_pipeline.tables.manifests import UNUSABLE, read_manifest
 from gaip3_pipeline.tables.names import printable, spelling_problem
 from gaip3_pipeline.tables.splits import originals
 from gaip3_pipeline_tests.imaging.pictures import jpeg, photograph
-from gaip3_pipeline_tests.web.test_label_page import free_port, serving
+from gaip3_pipeline_tests.web.processes import free_port
+from gaip3_pipeline_tests.web.test_label_page import serving
 
 FEMALE = IMAGE_SETS[1]
 # fmt: off

@@ -18,6 +18,7 @@ from gaip3_pipeline.refresh.run import observe_only, plan, refresh
 from gaip3_pipeline.settings import SettingsError, load
 from gaip3_pipeline.stores import Lock, Occupied, StoreError
 from gaip3_pipeline_tests.refreshing import definitions_of, instance_of
+from gaip3_pipeline_tests.registering import training
 
 IN_POSTGRES = "[storage]\ndagster = 'env:FACES_DAGSTER'"
 URL = "postgresql+psycopg2://gaip3@db/faces"
@@ -234,25 +235,29 @@ def test_a_refresh_ends_with_one_line_without_postgres_and_is_continued(
 
 
 @pytest.mark.cluster
-def test_no_secret_is_in_settings_stores_metadata_or_logs(painted, postgres, capfd, monkeypatch):
-    from gaip3_pipeline.mlflow_tracking import TrainingRun
+def test_a_training_outlives_a_stop_of_postgres(root, postgres, monkeypatch, capfd):
+    monkeypatch.setenv("FACES_MLFLOW", postgres.create("outlived"))
+    configure(root, "[tracking]\nuri = 'env:FACES_MLFLOW'")
+    tracking = tracking_of(root, load(root))
+    with training(tracking) as run:
+        run.log(1, {"loss": 3.0})
+        postgres.control("stop")
+        run.log(2, {"loss": 2.0})
+        assert not tracking.promote("gender_model", "of these weights")
+        postgres.control("start")
+    curve = tracking.client().get_metric_history(run.run_id, "loss")
+    assert [(m.step, m.value) for m in curve] == [(1, 3.0), (2, 2.0)]
+    assert "the training goes on and delivers its figures later" in capfd.readouterr().err
 
+
+@pytest.mark.cluster
+def test_no_secret_is_in_settings_stores_metadata_or_logs(painted, postgres, capfd, monkeypatch):
     databases = [os.environ["FACES_DAGSTER"].rpartition("/")[2], "runs"]
     monkeypatch.setenv("FACES_MLFLOW", postgres.create("runs"))
     configure(painted, f"{IN_POSTGRES}\n[tracking]\nuri = 'env:FACES_MLFLOW'")
     refreshed(painted, print)
     tracking = tracking_of(painted, load(painted))
-    with TrainingRun(
-        tracking,
-        asset="gender_model",
-        dagster_run_id="0123456789",
-        parent_id=None,
-        on_parent=lambda run_id: None,
-        code_version="1",
-        inputs={},
-        fingerprint="print",
-        parameters={"epochs": 3},
-    ) as run:
+    with training(tracking) as run:
         run.text("notes.csv", "a,b\n")
     [notes] = painted.mlflow_artifacts.rglob("notes.csv")
     assert notes.read_text() == "a,b\n"

@@ -4,7 +4,6 @@ its own, so that it can be killed as a machine can."""
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+
+from gaip3_pipeline_tests.web.processes import free_port
 
 
 def ip(number: int) -> str:
@@ -39,7 +40,7 @@ class Nodes:
         self.folder = folder
         self.head = ip(2)  # not 127.0.0.1, which Ray replaces by the address of the node that asks
         self.variables = variables  # in the environment of every node, as its unit sets them
-        self.port, self.dashboard = _free_port(self.head), _free_port(self.head)
+        self.port, self.dashboard = free_port(self.head), free_port(self.head)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -143,9 +144,3 @@ def cluster_of(
 def _descendants(pid: int) -> list[int]:
     process = psutil.Process(pid)
     return [*(p.pid for p in process.children(recursive=True)), pid]
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as s:
-        s.bind((host, 0))
-        return int(s.getsockname()[1])

@@ -1,10 +1,18 @@
 """Start the pages as a user does, and find the processes that remain."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of ``host`` on which no server listens."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def start(code: str, log: Path, *arguments: str) -> subprocess.Popen[bytes]:

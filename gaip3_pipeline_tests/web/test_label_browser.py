@@ -17,8 +17,8 @@ from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Faces
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline_tests.web.browser import open_page
-from gaip3_pipeline_tests.web.processes import start, wait_for
-from gaip3_pipeline_tests.web.test_label_page import SERVE, free_port, serving
+from gaip3_pipeline_tests.web.processes import free_port, start, wait_for
+from gaip3_pipeline_tests.web.test_label_page import SERVE, serving
 
 pytestmark = pytest.mark.browser
 IMAGES = 16_873  # as many as the two public sets have

@@ -28,7 +28,7 @@ from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.label_store import LabelStore
 from gaip3_pipeline.web.app import build_app
-from gaip3_pipeline_tests.web.processes import start, wait_for
+from gaip3_pipeline_tests.web.processes import free_port, start, wait_for
 
 SERVE = "import sys\nfrom gaip3_pipeline.cli import main\nmain(['label', '--root', *sys.argv[1:]])"
 FEMALE, MALE = IMAGE_SETS[1:]
@@ -56,12 +56,6 @@ def serving(root: DataRoot, *options: str) -> Iterator[tuple[str, subprocess.Pop
     finally:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture

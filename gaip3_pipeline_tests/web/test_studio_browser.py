@@ -35,8 +35,8 @@ from gaip3_pipeline.training_data import final_images
 from gaip3_pipeline.web.registered import MODEL
 from gaip3_pipeline_tests.registering import register
 from gaip3_pipeline_tests.web.browser import open_page
-from gaip3_pipeline_tests.web.processes import start, wait_for
-from gaip3_pipeline_tests.web.test_label_page import SERVE, free_port
+from gaip3_pipeline_tests.web.processes import free_port, start, wait_for
+from gaip3_pipeline_tests.web.test_label_page import SERVE
 
 pytestmark = pytest.mark.browser
 Gaip3 = Callable[..., Result]
