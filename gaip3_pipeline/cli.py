@@ -315,7 +315,11 @@ def sweep(
             arguments |= {"inputs": inputs, "code_version": version}
             variables = {ARGUMENTS: json.dumps(arguments)}
             done = run_module(
-                cluster, "gaip3_pipeline.sweep", variables, lambda text: click.echo(text, nl=False)
+                root,
+                cluster,
+                "gaip3_pipeline.sweep",
+                variables,
+                lambda text: click.echo(text, nl=False),
             )
             sys.exit(0 if done else 1)
         made = run_sweep(root, Sweep(points, inputs, version), click.echo)
@@ -775,11 +779,7 @@ def doctor(root: DataRoot) -> None:
     """List what this machine and the data root lack, and how to get it."""
     from gaip3_pipeline.setup.doctor import doctor as examine
 
-    missing = 0
-    for finding in examine(root):
-        click.echo(finding)
-        missing += finding.state == "missing"
-    sys.exit(1 if missing else 0)
+    _print_findings(examine(root))
 
 
 @command
@@ -796,8 +796,13 @@ def cluster(root: DataRoot, action: str, address: str | None) -> None:
 
     if address:
         os.environ[ADDRESS] = address
+    _print_findings(check_cluster(root, load(root)))
+
+
+def _print_findings(findings: Iterator[Any]) -> None:
+    """Print findings of the doctor as they are made, and end with 1 if something is missing."""
     missing = 0
-    for finding in check_cluster(root, load(root)):
+    for finding in findings:
         click.echo(finding)
         missing += finding.state == "missing"
     sys.exit(1 if missing else 0)

@@ -39,7 +39,7 @@ def build_defs(
         ],
         sensors=[observe_sources_sensor, materialize_stale_sensor],
         resources=_resources(root, settings),
-        executor=dg.in_process_executor if in_process else _executor(settings),
+        executor=dg.in_process_executor if in_process else _executor(root, settings),
     )
 
 
@@ -50,9 +50,9 @@ def _resources(root: DataRoot, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _executor(settings: Settings) -> dg.ExecutorDefinition:
+def _executor(root: DataRoot, settings: Settings) -> dg.ExecutorDefinition:
     if address_of(settings):
-        return ray_steps(settings)
+        return ray_steps(root, settings)
     return dg.multiprocess_executor.configured({"max_concurrent": 2})
 
 
@@ -85,7 +85,7 @@ def assets_alone() -> dg.Definitions:
     return dg.Definitions(
         assets=assets.build(settings),
         resources=_resources(root, settings),
-        executor=_executor(settings),
+        executor=_executor(root, settings),
     )
 
 

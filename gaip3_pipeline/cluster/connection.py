@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gaip3_pipeline.settings import Settings
+from gaip3_pipeline.stores import is_server
 
 ADDRESS = "GAIP3_CLUSTER"  # environment variable with the address; overrides [cluster] address
 DRIVER = "GAIP3_DRIVER"  # environment variable with the process of the refresh that runs a step
@@ -26,7 +27,7 @@ def job_client(address: str) -> Any:
 
     Raises :class:`ClusterError` if Ray is not installed, the address is none of a job server, the
     server cannot be reached or it refuses the token."""
-    if not address.startswith(("http://", "https://")):
+    if not is_server(address):
         raise ClusterError(
             f"{address!r} is not the address of a Ray job server: write http://HEAD:8265"
         )

@@ -10,31 +10,20 @@ from typing import Any
 import dagster as dg
 
 from gaip3_pipeline.cluster.connection import ADDRESS, DRIVER, address_of
+from gaip3_pipeline.dagster_home import environment
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.settings import Settings
 
 RESOURCES = "dagster-ray/config"  # op tag that dagster-ray reads
 # A step is repeated when its node is lost. Errors of the step itself are not repeated.
 RETRIES = 3
-# Variables of this process that a step needs. Secrets are not among them: they stand in the
-# environment of every node.
-_PASSED = (
-    DRIVER,
-    "DAGSTER_HOME",
-    "GAIP3_ROOT",
-    "GAIP3_MLFLOW_URL",
-    "DAGSTER_DISABLE_TELEMETRY",
-    "MLFLOW_DISABLE_TELEMETRY",
-    "DO_NOT_TRACK",
-    "GIT_PYTHON_REFRESH",
-    "TF_CPP_MIN_LOG_LEVEL",
-    "PYTHONUNBUFFERED",
-    "KERAS_BACKEND",
-    "OPENBLAS_NUM_THREADS",
-)
+# Variables of this process that a step needs besides those of the root. Secrets are not among them:
+# they stand in the environment of every node.
+_PASSED = (DRIVER, "GAIP3_MLFLOW_URL", "KERAS_BACKEND", "OPENBLAS_NUM_THREADS")
 
 
-def ray_steps(settings: Settings) -> dg.ExecutorDefinition:
-    """The executor that runs every step as a job of the cluster that the settings name.
+def ray_steps(root: DataRoot, settings: Settings) -> dg.ExecutorDefinition:
+    """The executor that runs every step of ``root`` as a job of the cluster that the settings name.
 
     No resources are set here: an executor's would override those of the assets, and leak from one
     step to the next."""
@@ -45,7 +34,7 @@ def ray_steps(settings: Settings) -> dg.ExecutorDefinition:
         {
             "ray": {
                 "address": address,
-                "runtime_env": {"env_vars": environment_of_steps(address)},
+                "runtime_env": {"env_vars": environment_of_steps(root, address)},
                 "inherit_job_submission_client_from_ray_run_launcher": False,
             },
             "retries": {"enabled": {}},
@@ -53,14 +42,14 @@ def ray_steps(settings: Settings) -> dg.ExecutorDefinition:
     )
 
 
-def environment_of_steps(address: str) -> dict[str, str]:
-    """The variables of a step's process. Its PATH begins with this interpreter's folder, since the
-    job's command is ``dagster``."""
+def environment_of_steps(root: DataRoot, address: str) -> dict[str, str]:
+    """The variables of the process of a step of ``root``. Its PATH begins with this interpreter's
+    folder, since the job's command is ``dagster``."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
     # a job that waits longer than 15 minutes for a busy node would fail
     waits = {"RAY_JOB_START_TIMEOUT_SECONDS": str(7 * 24 * 3600)}
-    return passed | waits | {"PATH": path, ADDRESS: address}
+    return environment(root) | passed | waits | {"PATH": path, ADDRESS: address}
 
 
 def on_cluster(settings: Settings, training: bool, spreads: bool) -> dict[str, Any]:

@@ -7,19 +7,26 @@ from collections.abc import Callable, Mapping
 
 from gaip3_pipeline.cluster.connection import job_client
 from gaip3_pipeline.cluster.executor import environment_of_steps
+from gaip3_pipeline.layout import DataRoot
 
 
 def run_module(
-    address: str, module: str, variables: Mapping[str, str], write: Callable[[str], None]
+    root: DataRoot,
+    address: str,
+    module: str,
+    variables: Mapping[str, str],
+    write: Callable[[str], None],
+    seconds: float | None = None,
 ) -> bool:
-    """Run ``python -m module`` with the environment ``variables`` as a job of the cluster at
-    ``address`` and pass its output to ``write``. Returns whether it succeeded.
+    """Run ``python -m module`` with the environment of a step of ``root`` and ``variables`` as a
+    job of the cluster at ``address``, and pass its output to ``write``. Returns whether it
+    succeeded.
 
-    An error or Ctrl-C here stops the job."""
+    Raises TimeoutError after ``seconds``. An error or Ctrl-C here stops the job."""
     client = job_client(address)
     job = client.submit_job(
         entrypoint=f"{shlex.quote(sys.executable)} -m {module}",
-        runtime_env={"env_vars": environment_of_steps(address) | dict(variables)},
+        runtime_env={"env_vars": environment_of_steps(root, address) | dict(variables)},
     )
 
     async def follow() -> None:
@@ -27,7 +34,7 @@ def run_module(
             write(text)
 
     try:
-        asyncio.run(follow())
+        asyncio.run(asyncio.wait_for(follow(), seconds))
         return client.get_job_status(job).name == "SUCCEEDED"
     finally:
         if not client.get_job_status(job).is_terminal():

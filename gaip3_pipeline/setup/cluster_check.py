@@ -1,9 +1,7 @@
 """Whether the machines of a Ray cluster can run the steps of a data root, and what they lack."""
 
 import json
-import shlex
 import sys
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gaip3_pipeline.cluster.connection import ClusterError, address_of, job_client
-from gaip3_pipeline.cluster.executor import environment_of_steps
+from gaip3_pipeline.cluster.job import run_module
 from gaip3_pipeline.cluster.probe import MARK, code_hash
 from gaip3_pipeline.layout import LOCK_FILE, DataRoot
 from gaip3_pipeline.settings import Settings, variables_of
@@ -35,14 +33,14 @@ def check_cluster(root: DataRoot, settings: Settings) -> Iterator[Finding]:
         raise ClusterError(
             "no cluster is named: set [cluster] address in gaip3.toml, or give --on http://HEAD:8265"
         )
-    client = job_client(address)
+    job_client(address)
     yield Finding("ok", f"the job server at {address} answers")
     yield _token(address)
     token = uuid.uuid4().hex
     root.cluster_files.mkdir(parents=True, exist_ok=True)
     try:
         write_text_atomically(root.cluster_files / token, token)
-        nodes = _probed(client, address, root, token, settings)
+        nodes = _probed(address, root, token, settings)
     finally:
         for file in root.cluster_files.glob(f"{token}*"):
             file.unlink(missing_ok=True)
@@ -77,29 +75,28 @@ def _token(address: str) -> Finding:
         return Finding("warning", f"{address}/api/jobs/: {e}", "look at the head's dashboard.log")
 
 
-def _probed(
-    client: Any, address: str, root: DataRoot, token: str, settings: Settings
-) -> list[dict[str, Any]]:
+def _probed(address: str, root: DataRoot, token: str, settings: Settings) -> list[dict[str, Any]]:
     given = {
         "shared": str(root.cluster_files.absolute()),
         "token": token,
         "variables": variables_of(settings),
         "lock_name": LOCK_FILE.name,
     }
-    variables = environment_of_steps(address) | {"GAIP3_PROBE": json.dumps(given)}
-    job = client.submit_job(
-        entrypoint=f"{shlex.quote(sys.executable)} -m gaip3_pipeline.cluster.probe",
-        runtime_env={"env_vars": variables},
-    )
-    until = time.monotonic() + _WAIT_SECONDS
-    while not client.get_job_status(job).is_terminal():
-        if time.monotonic() > until:
-            client.stop_job(job)
-            raise ClusterError(
-                f"the nodes did not answer within {_WAIT_SECONDS} s: see ray job logs {job}"
-            )
-        time.sleep(0.5)
-    lines = client.get_job_logs(job).splitlines()
+    printed: list[str] = []
+    try:
+        run_module(
+            root,
+            address,
+            "gaip3_pipeline.cluster.probe",
+            {"GAIP3_PROBE": json.dumps(given)},
+            printed.append,
+            _WAIT_SECONDS,
+        )
+    except TimeoutError as e:
+        raise ClusterError(
+            f"the nodes did not answer within {_WAIT_SECONDS} s: see the jobs on {address}"
+        ) from e
+    lines = "".join(printed).splitlines()
     found = [line for line in lines if line.startswith(MARK)]
     if not found:
         last = next((line for line in reversed(lines) if line.strip()), "no output")

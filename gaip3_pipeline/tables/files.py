@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gaip3_pipeline.tables.names import printable
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
@@ -57,10 +59,10 @@ def refuse_folder(path: Path) -> None:
 
 
 def foreign_entries(folder: Path, own: Iterable[str]) -> list[str]:
-    """The names of what is in ``folder`` beside the files ``own``, sorted. Bytes that are not UTF-8
-    are written as ``\\xNN``."""
+    """The names of what is in ``folder`` beside the files ``own``, sorted, as
+    :func:`~gaip3_pipeline.tables.names.printable` writes them."""
     names = set(os.listdir(folder)) - set(own)
-    return sorted(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
+    return sorted(map(printable, names))
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:

@@ -155,7 +155,9 @@ def test_a_sweep_runs_as_a_job_of_the_cluster_and_keeps_what_is_finished(
         file.write_text(json.dumps({MEASURE: bits}))
     written: list[str] = []
     arguments = json.dumps({"root": str(root.path), **given, **state})
-    done = run_module(nodes.jobs, "gaip3_pipeline.sweep", {ARGUMENTS: arguments}, written.append)
+    done = run_module(
+        root, nodes.jobs, "gaip3_pipeline.sweep", {ARGUMENTS: arguments}, written.append
+    )
     lines = "".join(written).splitlines()
     assert done, lines
     assert f"sweep {sweep.id}: 4 trainings, 4 of them finished" in lines

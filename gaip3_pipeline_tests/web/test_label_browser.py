@@ -282,7 +282,7 @@ def test_names_that_look_like_html_or_an_address_are_shown_as_they_are(
             page.keyboard.press("1")
             saved(page)
         page.keyboard.press("u")
+        expect(page.locator("#count")).to_contain_text("2 of 3")
         expect(page.locator("#caption")).to_contain_text(f"female {max(names)} ·")
-        saved(page)
         assert page.title() == title
     assert set(labels_of(root, "mouth")) == set(sorted(names)[:2])
