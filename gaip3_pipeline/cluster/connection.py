@@ -32,6 +32,7 @@ def job_client(address: str) -> Any:
             f"{address!r} is not the address of a Ray job server: write http://HEAD:8265"
         )
     try:
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
     except ImportError as e:
         raise ClusterError(
@@ -45,14 +46,13 @@ def job_client(address: str) -> Any:
             f"no Ray job server answers at {address}: start one with ray start --head, or correct"
             " [cluster] address"
         ) from e
+    except AuthenticationError as e:
+        raise ClusterError(
+            f"{address} refuses the token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or"
+            " RAY_AUTH_TOKEN_PATH) as on the head"
+        ) from e
     except RuntimeError as e:
-        reason = " ".join(str(e).split())
-        if "401" in reason or "403" in reason or "nauthenticated" in reason:
-            raise ClusterError(
-                f"{address} refuses the token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or"
-                " RAY_AUTH_TOKEN_PATH) as on the head"
-            ) from e
-        raise ClusterError(f"{address}: {reason[:300]}") from e
+        raise ClusterError(f"{address}: {' '.join(str(e).split())[:300]}") from e
     return client
 
 

@@ -1,6 +1,7 @@
 """A command of gaip3 that runs as a job of the cluster, followed from here."""
 
 import asyncio
+import logging
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ def run_module(
 
     Raises TimeoutError after ``seconds``. An error or Ctrl-C here stops the job."""
     client = job_client(address)
+    # it tells with a line of its own that the job's log has ended
+    logging.getLogger(type(client).__module__).setLevel(logging.WARNING)
     job = client.submit_job(
         entrypoint=f"{shlex.quote(sys.executable)} -m {module}",
         runtime_env={"env_vars": environment_of_steps(root, address) | dict(variables)},

@@ -35,7 +35,7 @@ def check_cluster(root: DataRoot, settings: Settings) -> Iterator[Finding]:
         )
     job_client(address)
     yield Finding("ok", f"the job server at {address} answers")
-    yield _token(address)
+    yield token_in_force(address)
     token = uuid.uuid4().hex
     root.cluster_files.mkdir(parents=True, exist_ok=True)
     try:
@@ -56,7 +56,7 @@ def check_cluster(root: DataRoot, settings: Settings) -> Iterator[Finding]:
     )
 
 
-def _token(address: str) -> Finding:
+def token_in_force(address: str) -> Finding:
     """Whether the job server refuses a request without a token: whoever may start jobs may run any
     code."""
     try:

@@ -1,5 +1,6 @@
 """A Ray cluster for the tests of this folder; they skip without the extra ``cluster``."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,10 @@ import pytest
 
 from gaip3_pipeline_tests.cluster.nodes import Nodes, cluster_of
 from gaip3_pipeline_tests.postgres import Postgres
+
+# Every node and every client of these tests uses a token, as deploy/ sets it up.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = "of-the-tests-" + "0" * 32
 
 STORES = {"dagster": "GAIP3_TEST_DAGSTER_DB", "mlflow": "GAIP3_TEST_MLFLOW_DB"}
 

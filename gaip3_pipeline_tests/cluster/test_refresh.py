@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster import DagsterEventType
 
 from gaip3_pipeline.cluster.connection import RUN_LABEL, job_client
 from gaip3_pipeline.faces.dataset import write_dataset
@@ -19,7 +20,7 @@ from gaip3_pipeline.refresh.record import read_records
 from gaip3_pipeline.refresh.run import UNFINISHED
 from gaip3_pipeline.settings import load
 from gaip3_pipeline_tests.cluster.conftest import STORES
-from gaip3_pipeline_tests.cluster.nodes import Nodes
+from gaip3_pipeline_tests.cluster.nodes import Nodes, ip
 from gaip3_pipeline_tests.refreshing import instance_of, refresh_command, refresh_root
 
 pytestmark = pytest.mark.cluster
@@ -108,6 +109,41 @@ def test_a_killed_refresh_leaves_no_job_and_no_slot_and_is_continued(
         pool = instance.event_log_storage.get_concurrency_info("training")
         assert (pool.active_slot_count, pool.pending_step_count) == (0, 0)
     assert [r["state"] for r in read_records(root)] == ["finished", "stopped", "finished"]
+
+
+def test_a_step_whose_node_is_lost_is_repeated_on_another_node(
+    root: DataRoot, nodes: Nodes
+) -> None:
+    text = root.settings_file.read_text(encoding="utf-8")
+    # no node but the two of this test has room for it
+    text = text.replace("address = ", "cpus = 2\naddress = ").replace("epochs = 2", "epochs = 60")
+    root.settings_file.write_text(text, encoding="utf-8")
+    lost, other = ip(4), ip(5)
+    nodes.start(lost, cpus=2)
+    refreshing = subprocess.Popen(
+        refresh_command(root, "--select", TRAININGS[1]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    progress = root.step_progress(TRAININGS[1])
+    until(progress.exists, "the training reports no progress")
+    nodes.kill(lost)
+    nodes.start(other, cpus=2)
+    output, _ = refreshing.communicate(timeout=300)
+    nodes.kill(other)
+    assert refreshing.returncode == 0, output
+    with instance_of(root) as instance:
+        [made] = instance.fetch_materializations(dg.AssetKey(TRAININGS[1]), limit=1).records
+        events = {
+            kind: instance.get_records_for_run(made.run_id, of_type=kind).records
+            for kind in (DagsterEventType.STEP_UP_FOR_RETRY, DagsterEventType.STEP_SUCCESS)
+        }
+    assert {kind.value: len(found) for kind, found in events.items()} == {
+        "STEP_UP_FOR_RETRY": 1,
+        "STEP_SUCCESS": 1,
+    }
+    assert read_records(root)[-1]["state"] == "finished"
 
 
 def refresh(root: DataRoot, *assets: str) -> subprocess.CompletedProcess[str]:
