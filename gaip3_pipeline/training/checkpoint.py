@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from gaip3_pipeline.tables.files import write_text_atomically, writing
+from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
 
 INDEX = "last.json"
 PART_BYTES = 15 << 20  # of arrays; a larger variable has a part of its own
@@ -39,16 +40,9 @@ class Position:
 
 def save(folder: Path, model: keras.Model, position: Position) -> None:
     """Write the checkpoint of ``model``, completely or not at all."""
-    variables = _variables(model)
+    arrays = _arrays(model)
     names = []
-    for i, part in enumerate(
-        _parts(
-            {
-                f"v{n}": np.asarray(keras.ops.convert_to_numpy(v.value))
-                for n, v in enumerate(variables)
-            }
-        )
-    ):
+    for i, part in enumerate(_parts({f"v{n}": array for n, array in enumerate(arrays)})):
         names.append(f"epoch_{position.epoch:05d}_{i:02d}.npz")
         with writing(folder / names[-1]) as temporary, temporary.open("wb") as f:
             np.savez(f, **part)  # type: ignore[arg-type]
@@ -57,7 +51,7 @@ def save(folder: Path, model: keras.Model, position: Position) -> None:
         "epoch": position.epoch,
         "history": position.history,
         "parts": names,
-        "variables": _signature(variables),
+        "variables": _signature(arrays),
     }
     write_text_atomically(folder / INDEX, json.dumps(about))
     for file in folder.glob("epoch_*.npz"):
@@ -115,8 +109,8 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _assign(folder: Path, about: dict[str, Any], model: keras.Model) -> Position:
-    variables = _variables(model)
-    if about["variables"] != _signature(variables):
+    present = _arrays(model)
+    if about["variables"] != _signature(present):
         raise CheckpointError(
             f"the checkpoint in {folder} is of a network of another shape: train without --resume"
         )
@@ -125,26 +119,43 @@ def _assign(folder: Path, about: dict[str, Any], model: keras.Model) -> Position
         for name in about["parts"]:
             with np.load(folder / name, allow_pickle=False) as data:
                 arrays |= dict(data)
-        ordered = [arrays[f"v{i}"] for i in range(len(variables))]
+        ordered = [arrays[f"v{i}"] for i in range(len(present))]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
         raise CheckpointError(
             f"a part of the checkpoint in {folder} cannot be read ({e}): train without --resume"
         ) from e
-    for variable, array in zip(variables, ordered, strict=True):
+    of_model = len(model.variables)
+    for variable, array in zip(model.variables, ordered[:of_model], strict=True):
         variable.assign(array)
+    _set_state(model.optimizer, ordered[of_model:])
     return Position(about["epoch"], about["history"], about["fingerprint"])
 
 
-def _variables(model: keras.Model) -> list[Any]:
+def _arrays(model: keras.Model) -> list[np.ndarray]:
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    return [*model.variables, *model.optimizer.variables]
+    optimizer = model.optimizer
+    if isinstance(optimizer, SpikeSkippingAdamax):
+        return [*_values(model.variables), *optimizer.state]
+    return _values([*model.variables, *optimizer.variables])
 
 
-def _signature(variables: list[Any]) -> list[list[Any]]:
+def _set_state(optimizer: keras.optimizers.Optimizer, arrays: list[np.ndarray]) -> None:
+    if isinstance(optimizer, SpikeSkippingAdamax):
+        optimizer.state = arrays
+        return
+    for variable, array in zip(optimizer.variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def _values(variables: list[Any]) -> list[np.ndarray]:
+    return [np.asarray(keras.ops.convert_to_numpy(v.value)) for v in variables]
+
+
+def _signature(arrays: list[np.ndarray]) -> list[list[Any]]:
     # Variable paths contain counters of the process ("dense_3"), so shapes and dtypes in order
     # represent the architecture. The dtype of seeds depends on the backend: uint32 or int64.
-    return [["int" if "int" in str(v.dtype) else str(v.dtype), list(v.shape)] for v in variables]
+    return [["int" if "int" in str(a.dtype) else str(a.dtype), list(a.shape)] for a in arrays]
 
 
 def _parts(arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:

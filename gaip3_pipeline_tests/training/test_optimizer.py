@@ -64,3 +64,35 @@ def test_a_lasting_change_of_scale_is_followed():
     assert 0 < skipped < 40
     apply(optimizer, weight, 100.0)
     assert float(value(optimizer.skipped)) == skipped
+
+
+def test_its_state_is_that_of_adamax_by_weight_and_is_set_again():
+    shapes, generator = [(2, 3), (4,), ()], np.random.default_rng(0)
+
+    def built(optimizer):
+        weights = [keras.Variable(np.ones(shape, np.float32)) for shape in shapes]
+        optimizer.build(weights)
+        return optimizer, weights
+
+    def update(pair, gradients):
+        pair[0].apply([keras.ops.convert_to_tensor(g) for g in gradients], pair[1])
+
+    ours, plain = built(SpikeSkippingAdamax(0.1, spike=10.0)), built(keras.optimizers.Adamax(0.1))
+    gradients = [[generator.normal(0, 1, s).astype(np.float32) for s in shapes] for _ in range(4)]
+    for some in gradients[:3]:
+        update(ours, some)
+        update(plain, some)
+    state = ours[0].state
+    expected = [value(v) for v in plain[0].variables]
+    assert len(state) == len(expected) + 2
+    for mine, theirs in zip(state[:-2], expected, strict=True):
+        assert mine.shape == theirs.shape
+        np.testing.assert_array_equal(mine, theirs)
+    again = built(SpikeSkippingAdamax(0.1, spike=10.0))
+    again[0].state = state
+    for mine, theirs in zip(again[1], ours[1], strict=True):
+        mine.assign(theirs)
+    update(ours, gradients[3])
+    update(again, gradients[3])
+    for mine, theirs in zip(again[1], ours[1], strict=True):
+        np.testing.assert_array_equal(value(mine), value(theirs))
