@@ -34,12 +34,12 @@ def sweep(
     ``noise``: arrays of N rows; ``conditions`` (N, 5): the values, of which the swept one is
     replaced.
     """
-    columns = []
-    for value in values:
-        swept = np.array(conditions, np.float32)
-        swept[:, attribute_index] = value
-        columns.append(to_numpy(model.decode(noise, swept, temperature, guidance)))
-    return np.stack(columns, axis=1)
+    n, steps = len(conditions), len(values)
+    swept = np.repeat(np.asarray(conditions, np.float32), steps, axis=0)
+    swept[:, attribute_index] = np.tile(values, n)
+    repeated = [np.repeat(level, steps, axis=0) for level in noise]
+    pictures = to_numpy(model.decode(repeated, swept, temperature, guidance))
+    return pictures.reshape(n, steps, *pictures.shape[1:])
 
 
 def rebuild(model: NVAE, images: np.ndarray, conditions: np.ndarray) -> np.ndarray:

@@ -71,6 +71,12 @@ class Latent(layers.Layer):
         self.posterior = convolution(2 * latent_channels, size, gain=0.1)
         self.merge = convolution(channels, gain=0.5)
 
+    def build(self, h_shape: Any, condition_shape: Any) -> None:
+        self.film.build(h_shape, condition_shape)
+        for layer in (self.prior, self.from_state, self.from_encoder, self.posterior):
+            layer.build(h_shape)
+        self.merge.build((*h_shape[:3], self.shape[-1]))
+
     def prior_parameters(self, h: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-sigma of p(z_l | z_<l, c), each ``(B, h, w, c)`` float32."""
         mean, log_sigma = ops.split(
@@ -109,6 +115,15 @@ class Encoder(layers.Layer):
             for w, size, n in zip(widths, sizes, counts, strict=True)
         ]
         self.downs = [convolution(w, sizes[i + 1], strides=2) for i, w in enumerate(widths[:-1])]
+        self.maps = [(None, *size, w) for w, size in zip(widths, sizes, strict=True)]
+
+    def build(self, x_shape: Any, condition_shape: Any) -> None:
+        self.stem.build(x_shape)
+        for down, finer in zip(self.downs, self.maps[1:], strict=True):
+            down.build(finer)
+        for cells, shape in zip(self.cells, self.maps, strict=True):
+            for cell in cells:
+                cell.build(shape, condition_shape)
 
     def call(self, x: Tensor, condition: Tensor, training: bool = False) -> list[Tensor]:
         h = self.stem(x)
@@ -172,6 +187,30 @@ class NVAE(keras.Model):
             self.likelihood.channels, size, settings.stem, gain=0.3, reach=sizes[-1]
         )
         self.noise_seed = keras.random.SeedGenerator(settings.seed)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Create the weights from the shapes of the settings, without computing anything: to run
+        hundreds of layers once, one operation after another, takes minutes on a GPU."""
+        settings = self.settings
+        picture = (None, settings.height, settings.width, self.likelihood.picture_channels)
+        condition = (None, settings.condition_width)
+        self.condition_embedding.build((None, len(ATTRIBUTES)))
+        self.encoder.build(picture, condition)
+        maps = self.encoder.maps
+        for up, coarser in zip(self.ups, maps[:-1], strict=True):
+            up.build(coarser)
+        for top, cells, latents, shape in zip(
+            self.tops, self.cells, self.latents, maps, strict=True
+        ):
+            top.build(shape, condition)
+            for layer in (*cells, *latents):
+                layer.build(shape, condition)
+        self.head.build(maps[-1])
+        # A model was built by a call until version 5, which drew noise once for each group. The
+        # same noise follows here, so trainings keep their bits.
+        for _ in self.latent_shapes:
+            self.noise_seed.next()
+        self.built = True
 
     @property
     def latent_shapes(self) -> list[tuple[int, int, int]]:
@@ -334,10 +373,7 @@ def build_nvae(settings: Nvae) -> NVAE:
     keras.utils.set_random_seed(settings.seed)
     np.random.set_state(state)
     model = NVAE(settings)
-    picture = np.zeros(
-        (1, settings.height, settings.width, model.likelihood.picture_channels), np.uint8
-    )
-    model({"image": picture, "condition": np.zeros((1, len(ATTRIBUTES)), np.float32)})
+    model.build()
     return model
 
 
