@@ -16,6 +16,7 @@ The nodes are processes of this machine with one CPU each. Three measurements:
 
 The last line is JSON."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -142,7 +143,9 @@ def features(root: DataRoot, mapper: Mapper) -> float:
 def simulated(work: Any, cpus: int, chunk: int) -> float:
     """Pictures per second of tasks that sleep, in a steady state."""
     mapper = RayMapper(chunk)
-    list(mapper.pictures(work, range(cpus * chunk)))  # start the workers
+    begun: set[int] = set()
+    while len(begun) < cpus:  # until every worker runs and has imported what the work needs
+        begun |= set(mapper.batches(_Begins(work), range(4 * cpus)))
     count = cpus * chunk * 8
     start = time.perf_counter()
     for _ in mapper.pictures(work, range(count)):
@@ -177,6 +180,18 @@ class _Warm:
 
         time.sleep(0.005)
         return item
+
+
+class _Begins:
+    """Does the work once and returns the process, after others had time to begin as well."""
+
+    def __init__(self, work: Any) -> None:
+        self.work = work
+
+    def __call__(self, item: int) -> int:
+        self.work(1)
+        time.sleep(0.5)
+        return os.getpid()
 
 
 class _Sleeps:

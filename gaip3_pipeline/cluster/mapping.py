@@ -1,5 +1,6 @@
 """Work of one step spread over the nodes of the cluster that the step runs on."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -66,6 +67,15 @@ def connect() -> None:
         ray.init(log_to_driver=False, configure_logging=False)
 
 
+def keep_to_asked_cpus() -> None:
+    """Let TensorFlow use as many threads as the task of this process asked for CPUs, which Ray puts
+    into ``OMP_NUM_THREADS``: as many as the machine has cores, in each of its tasks, would wait for
+    each other. Works before TensorFlow starts."""
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, threads)
+
+
 class _EachOf:
     """``work`` of every element of a list."""
 
@@ -77,6 +87,7 @@ class _EachOf:
 
 
 def _run(work: Callable[[_Item], _Result], item: _Item) -> _Result:
+    keep_to_asked_cpus()
     return work(item)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gaip3_pipeline.cluster.connection import ClusterError
-from gaip3_pipeline.cluster.mapping import connect
+from gaip3_pipeline.cluster.mapping import connect, keep_to_asked_cpus
 from gaip3_pipeline.progress import Progress, watched_by
 from gaip3_pipeline.settings import Cluster
 from gaip3_pipeline.training.run import Run, keep_no_figures
@@ -192,6 +192,7 @@ def _tell(run: Run, queue: Any, words: tuple[Any, ...]) -> None:
 
 
 def _train(train: Callable[[int, Run], _Result], number: int, run: Run, queue: Any) -> _Result:
+    keep_to_asked_cpus()
     with _reporting(number, run, queue) as told:
         return train(number, told)
 

@@ -1,6 +1,7 @@
 """Image work and scoring on the nodes of a real Ray cluster."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gaip3_pipeline.imaging.mapping import LocalMapper
+from gaip3_pipeline.imaging.mapping import LocalMapper, cores
 from gaip3_pipeline.imaging.processing import augment_set, resize_set
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Images
@@ -122,6 +123,17 @@ def test_an_error_of_the_work_is_raised_as_it_is_here(driver: Nodes) -> None:
 
     with pytest.raises(FileNotFoundError, match="nowhere"):
         list(RayMapper(32).pictures(_fails, ["a", "b"]))
+
+
+def test_a_task_uses_as_many_threads_as_it_asked_for_cpus(driver: Nodes) -> None:
+    from gaip3_pipeline.cluster.mapping import RayMapper
+
+    assert list(RayMapper(32).batches(_threads, [0])) == [(1, "1", "1")]
+
+
+def _threads(_: int) -> tuple[int, str, str]:
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    return cores(), *(os.environ[name] for name in names)  # type: ignore[return-value]
 
 
 def _fails(name: str) -> None:
