@@ -28,6 +28,7 @@ from gaip3_pipeline.metrics.classification import roc_auc
 from gaip3_pipeline.metrics.sharpness import bands
 from gaip3_pipeline.models.backend import compile_options
 from gaip3_pipeline.training.critic import MASKED, as_jpegs, cross_entropy
+from gaip3_pipeline.training.optimizer import Adam
 
 JPEG_QUALITY = 95
 SEEDS, FOLDS = 3, 5
@@ -252,7 +253,7 @@ def _compiled(height: int, width: int) -> keras.Model:
             h = layers.Conv2D(channels, 4, strides=2, padding="same", activation="relu")(h)
         logits.append(layers.Dense(1)(layers.Dropout(DROPOUT)(layers.Flatten()(h))))
     model = keras.Model(pictures, layers.Concatenate()(logits))
-    model.compile(keras.optimizers.Adam(RATE), cross_entropy, **compile_options())
+    model.compile(Adam(RATE), cross_entropy, **compile_options())
     model.optimizer.build(model.trainable_variables)
     return model
 

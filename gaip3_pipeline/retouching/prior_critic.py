@@ -21,7 +21,7 @@ from gaip3_pipeline.settings import Critic
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import fit
-from gaip3_pipeline.training.optimizer import cosine_decay
+from gaip3_pipeline.training.optimizer import Adam, cosine_decay
 from gaip3_pipeline.training.run import Examples, Run
 
 DRAWS = 4  # of the posterior for each picture
@@ -120,7 +120,7 @@ def train_prior_critic(
     model = build_prior_critic(nvae.latent_shapes, len(ATTRIBUTES))
     batches = ArrayBatches(arrays, settings.batch_size, settings.seed, against_prior)
     model.compile(
-        optimizer=keras.optimizers.Adam(
+        optimizer=Adam(
             cosine_decay(settings.learning_rate, len(batches), settings.epochs), beta_1=0.5
         ),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),

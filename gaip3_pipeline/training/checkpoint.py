@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from gaip3_pipeline.tables.files import write_text_atomically, writing
-from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
+from gaip3_pipeline.training.optimizer import AllAtOnce
 
 INDEX = "last.json"
 PART_BYTES = 15 << 20  # of arrays; a larger variable has a part of its own
@@ -135,13 +135,13 @@ def _arrays(model: keras.Model) -> list[np.ndarray]:
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     optimizer = model.optimizer
-    if isinstance(optimizer, SpikeSkippingAdamax):
+    if isinstance(optimizer, AllAtOnce):
         return [*_values(model.variables), *optimizer.state]
     return _values([*model.variables, *optimizer.variables])
 
 
 def _set_state(optimizer: keras.optimizers.Optimizer, arrays: list[np.ndarray]) -> None:
-    if isinstance(optimizer, SpikeSkippingAdamax):
+    if isinstance(optimizer, AllAtOnce):
         optimizer.state = arrays
         return
     for variable, array in zip(optimizer.variables, arrays, strict=True):

@@ -30,7 +30,7 @@ from gaip3_pipeline.tables.splits import folds_of, split
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import fit
-from gaip3_pipeline.training.optimizer import cosine_decay
+from gaip3_pipeline.training.optimizer import Adam, cosine_decay
 from gaip3_pipeline.training.run import Run
 
 JPEG_QUALITY, LEAST_QUALITY = 95, 20
@@ -141,7 +141,7 @@ def train_critic(
     }
     batches = ArrayBatches(arrays, settings.batch_size, settings.seed, augmented)
     model.compile(
-        optimizer=keras.optimizers.Adam(
+        optimizer=Adam(
             cosine_decay(settings.learning_rate, len(batches), settings.epochs), beta_1=0.5
         ),
         loss=cross_entropy,

@@ -37,6 +37,7 @@ from gaip3_pipeline.settings import Detail, Samples
 from gaip3_pipeline.tables.files import writing
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import DivergedError, fit
+from gaip3_pipeline.training.optimizer import Adam
 from gaip3_pipeline.training.run import Run
 
 Tensor = Any
@@ -320,12 +321,12 @@ class DetailTraining(keras.Model):
         self.step.assign(self.step + 1.0)
 
 
-def optimizer(training: DetailTraining) -> keras.optimizers.Adam:
+def optimizer(training: DetailTraining) -> Adam:
     """Adam for both networks, without momentum as is usual in adversarial training; the learning
     rate falls to a tenth by a cosine."""
     s = training.settings
     rate = keras.optimizers.schedules.CosineDecay(s.learning_rate, s.epochs * s.steps, alpha=0.1)
-    return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99)
+    return Adam(rate, beta_1=0.0, beta_2=0.99)
 
 
 def train_detail(

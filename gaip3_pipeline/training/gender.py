@@ -38,7 +38,7 @@ from gaip3_pipeline.training.attribute_model import (
 )
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import fit
-from gaip3_pipeline.training.optimizer import cosine_decay
+from gaip3_pipeline.training.optimizer import Adam, cosine_decay
 from gaip3_pipeline.training.run import Log, Run, Trainings, one_after_another
 
 MALE, FEMALE = 0, 1  # columns of logits and probabilities
@@ -298,9 +298,7 @@ def _train_network(
     model = _build(settings)
     batches = ArrayBatches(arrays, settings.batch_size, settings.seed + k, augmented)
     model.compile(
-        optimizer=keras.optimizers.Adam(
-            cosine_decay(settings.learning_rate, len(batches), settings.epochs)
-        ),
+        optimizer=Adam(cosine_decay(settings.learning_rate, len(batches), settings.epochs)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         **compile_options(),

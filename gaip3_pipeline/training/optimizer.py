@@ -1,5 +1,5 @@
-"""Adamax that skips updates whose gradient is not finite or far larger than usual, and that updates
-all weights at once."""
+"""Adam and Adamax that update all weights at once; the latter skips updates whose gradient is not
+finite or far larger than usual."""
 
 import math
 from collections.abc import Sequence
@@ -12,36 +12,31 @@ from keras import ops
 Tensor = Any
 
 
-class SpikeSkippingAdamax(keras.optimizers.Optimizer):
-    """Adamax (Kingma and Ba 2015, section 7.1) that skips spikes, which occur occasionally in deep
-    hierarchical VAEs.
+class AllAtOnce(keras.optimizers.Optimizer):
+    """An optimiser whose state is a vector over all weights for each of ``MOMENTS``, and which
+    computes the change of all weights together.
 
-    The norm of the whole gradient is bounded by ``clip_norm``. An update is skipped if that norm,
-    before it is bounded, is not finite, is exactly 0, or exceeds ``spike`` times its running mean
-    after the first ``PATIENCE`` updates; the weights then do not change. ``skipped`` counts the
-    skipped updates. A spike enters the mean as ``spike`` times the mean, so that the mean follows a
-    lasting change of scale after a few updates.
+    Networks have hundreds of small weights. An operation for each costs more than the arithmetic:
+    half of the time that TensorFlow takes to compile a step, and a kernel each on a GPU. The
+    results are those of the optimiser of the same name in Keras, bit for bit."""
 
-    The state of all weights is one vector each for momentum and norm, and an update is computed for
-    all weights together: a deep network has hundreds of small ones, and an operation each costs
-    more than the arithmetic, in time to compile and on a GPU."""
-
-    PATIENCE = 20
+    MOMENTS: tuple[str, str]
 
     def __init__(
         self,
         learning_rate: Any,
-        spike: float,
-        clip_norm: float = math.inf,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, **kwargs)
-        self.spike = spike
-        self.clip_norm = clip_norm
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+
+    def change(self, gradient: Tensor, step: Tensor, rate: Tensor) -> Tensor:
+        """What is subtracted from all weights ``(W,) float32``, for their ``gradient (W,)`` at
+        ``step``, 1 at first, with the learning ``rate``. Effects: updates the state."""
+        raise NotImplementedError
 
     def build(self, variables: list[Any]) -> None:
         if self.built:
@@ -49,12 +44,10 @@ class SpikeSkippingAdamax(keras.optimizers.Optimizer):
         super().build(variables)
         sizes = [math.prod(v.shape) for v in variables]
         self._ends = np.cumsum(sizes)
-        self._momentum, self._norm = (
+        self.moments = [
             self.add_variable(shape=(sum(sizes),), initializer="zeros", name=name)
-            for name in ("momentum", "norm")
-        )
-        self.usual_norm = self.add_variable(shape=(), initializer="zeros", name="usual_norm")
-        self.skipped = self.add_variable(shape=(), initializer="zeros", name="skipped")
+            for name in self.MOMENTS
+        ]
 
     def apply(self, grads: list[Tensor], trainable_variables: list[Any] | None = None) -> None:
         if trainable_variables is not None:
@@ -69,66 +62,113 @@ class SpikeSkippingAdamax(keras.optimizers.Optimizer):
                 for g, w in zip(grads, weights, strict=True)
             ]
         )
-        steady, scale = self._steadiness(ops.sqrt(ops.sum(ops.square(gradient))))
-        # ``where``, not a product with 0, which would keep NaN.
-        gradient = ops.where(steady, gradient * scale, 0.0)
         step = ops.cast(self.iterations + 1, "float32")
-        rate = ops.cast(self.learning_rate, "float32") * ops.cast(steady, "float32")
-        momentum = self._momentum + (gradient - self._momentum) * (1.0 - self.beta_1)
-        norm = ops.maximum(self.beta_2 * self._norm, ops.abs(gradient))
-        unbiased = 1.0 - ops.power(self.beta_1, step)
-        change = rate * momentum / (unbiased * (norm + self.epsilon))
-        self._momentum.assign(momentum)
-        self._norm.assign(norm)
+        change = self.change(gradient, step, ops.cast(self.learning_rate, "float32"))
         # TensorFlow does not split into one part
         parts = ops.split(change, self._ends[:-1]) if len(weights) > 1 else [change]
         for weight, part in zip(weights, parts, strict=True):
             weight.assign_sub(ops.cast(ops.reshape(part, weight.shape), weight.dtype))
         self.iterations.assign_add(1)
 
-    def _steadiness(self, norm: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether the gradient with this ``norm`` is no spike, and the factor that bounds it."""
-        finite = ops.logical_and(ops.isfinite(norm), norm > 0.0)
-        step = ops.cast(self.iterations, "float32")
-        usual = ops.convert_to_tensor(self.usual_norm)
-        limit = ops.where(step < self.PATIENCE, float("inf"), self.spike * usual)
-        steady = ops.logical_and(finite, norm <= limit)
-        keep = ops.minimum(0.99, step / (step + 1.0))
-        followed = keep * usual + (1.0 - keep) * ops.minimum(norm, limit)
-        self.usual_norm.assign(ops.where(finite, followed, usual))
-        self.skipped.assign_add(1.0 - ops.cast(steady, "float32"))
-        return steady, ops.minimum(1.0, self.clip_norm / norm)
-
     @property
     def state(self) -> list[np.ndarray]:
-        """All variables as those of ``keras.optimizers.Adamax``, with momentum and norm of each
-        weight in turn: the form that checkpoints have, whatever the layout in memory is."""
+        """All variables as those of Keras's optimiser, with the moments of each weight in turn: the
+        form that checkpoints have, whatever the layout in memory is."""
         arrays = []
         for variable in self.variables:
-            array = np.asarray(ops.convert_to_numpy(variable))
-            if variable is self._momentum:
-                norm = np.asarray(ops.convert_to_numpy(self._norm))
-                parts = [np.split(x, self._ends[:-1]) for x in (array, norm)]
+            if variable is self.moments[0]:
+                parts = [
+                    np.split(ops.convert_to_numpy(moment), self._ends[:-1])
+                    for moment in self.moments
+                ]
                 for weight, *both in zip(self._trainable_variables, *parts, strict=True):
                     arrays += [part.reshape(weight.shape) for part in both]
-            elif variable is not self._norm:
-                arrays.append(array)
+            elif variable is not self.moments[1]:
+                arrays.append(np.asarray(ops.convert_to_numpy(variable)))
         return arrays
 
     @state.setter
     def state(self, arrays: Sequence[np.ndarray]) -> None:
         given = iter(arrays)
         for variable in self.variables:
-            if variable is self._momentum:
+            if variable is self.moments[0]:
                 both = [next(given).ravel() for _ in range(2 * len(self._trainable_variables))]
-                self._momentum.assign(np.concatenate(both[::2]))
-                self._norm.assign(np.concatenate(both[1::2]))
-            elif variable is not self._norm:
+                for i, moment in enumerate(self.moments):
+                    moment.assign(np.concatenate(both[i::2]))
+            elif variable is not self.moments[1]:
                 variable.assign(next(given))
 
     def get_config(self) -> dict[str, Any]:
-        own = ("spike", "clip_norm", "beta_1", "beta_2", "epsilon")
-        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+        own = {name: getattr(self, name) for name in ("beta_1", "beta_2", "epsilon")}
+        return {**super().get_config(), **own}
+
+
+class Adam(AllAtOnce):
+    """Adam (Kingma and Ba 2015, algorithm 1)."""
+
+    MOMENTS = ("momentum", "velocity")
+
+    def change(self, gradient: Tensor, step: Tensor, rate: Tensor) -> Tensor:
+        momentum, velocity = self.moments
+        momentum.assign_add((gradient - momentum) * (1 - self.beta_1))
+        velocity.assign_add((ops.square(gradient) - velocity) * (1 - self.beta_2))
+        unbiased = rate * ops.sqrt(1 - ops.power(self.beta_2, step))
+        unbiased = unbiased / (1 - ops.power(self.beta_1, step))
+        return momentum * unbiased / (ops.sqrt(velocity) + self.epsilon)
+
+
+class SpikeSkippingAdamax(AllAtOnce):
+    """Adamax (Kingma and Ba 2015, section 7.1) that skips spikes, which occur occasionally in deep
+    hierarchical VAEs.
+
+    The norm of the whole gradient is bounded by ``clip_norm``. An update is skipped if that norm,
+    before it is bounded, is not finite, is exactly 0, or exceeds ``spike`` times its running mean
+    after the first ``PATIENCE`` updates; the weights then do not change. ``skipped`` counts the
+    skipped updates. A spike enters the mean as ``spike`` times the mean, so that the mean follows a
+    lasting change of scale after a few updates."""
+
+    MOMENTS = ("momentum", "norm")
+    PATIENCE = 20
+
+    def __init__(
+        self, learning_rate: Any, spike: float, clip_norm: float = math.inf, **kwargs: Any
+    ) -> None:
+        super().__init__(learning_rate, **kwargs)
+        self.spike = spike
+        self.clip_norm = clip_norm
+
+    def build(self, variables: list[Any]) -> None:
+        if not self.built:
+            super().build(variables)
+            self.usual_norm = self.add_variable(shape=(), initializer="zeros", name="usual_norm")
+            self.skipped = self.add_variable(shape=(), initializer="zeros", name="skipped")
+
+    def change(self, gradient: Tensor, step: Tensor, rate: Tensor) -> Tensor:
+        steady, scale = self._steadiness(ops.sqrt(ops.sum(ops.square(gradient))), step - 1.0)
+        # ``where``, not a product with 0, which would keep NaN.
+        gradient = ops.where(steady, gradient * scale, 0.0)
+        momentum, norm = self.moments
+        momentum.assign_add((gradient - momentum) * (1 - self.beta_1))
+        norm.assign(ops.maximum(self.beta_2 * norm, ops.abs(gradient)))
+        rate = rate * ops.cast(steady, "float32")
+        unbiased = 1 - ops.power(self.beta_1, step)
+        return rate * momentum / (unbiased * (norm + self.epsilon))
+
+    def _steadiness(self, norm: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether the gradient with this ``norm`` is no spike, and the factor that bounds it, after
+        ``before`` updates."""
+        finite = ops.logical_and(ops.isfinite(norm), norm > 0.0)
+        usual = ops.convert_to_tensor(self.usual_norm)
+        limit = ops.where(before < self.PATIENCE, float("inf"), self.spike * usual)
+        steady = ops.logical_and(finite, norm <= limit)
+        keep = ops.minimum(0.99, before / (before + 1.0))
+        followed = keep * usual + (1.0 - keep) * ops.minimum(norm, limit)
+        self.usual_norm.assign(ops.where(finite, followed, usual))
+        self.skipped.assign_add(1.0 - ops.cast(steady, "float32"))
+        return steady, ops.minimum(1.0, self.clip_norm / norm)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "spike": self.spike, "clip_norm": self.clip_norm}
 
 
 def cosine_decay(

@@ -1,11 +1,13 @@
 """An update that is not finite or a spike does not change the weights, is counted, and the training
 continues."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 
-from gaip3_pipeline.training.optimizer import SpikeSkippingAdamax
+from gaip3_pipeline.training.optimizer import Adam, SpikeSkippingAdamax
 
 
 def optimizer_and_weight():
@@ -66,33 +68,44 @@ def test_a_lasting_change_of_scale_is_followed():
     assert float(value(optimizer.skipped)) == skipped
 
 
-def test_its_state_is_that_of_adamax_by_weight_and_is_set_again():
+@pytest.mark.parametrize("given", [{}, {"beta_1": 0.0, "beta_2": 0.99}], ids=str)
+@pytest.mark.parametrize(
+    ("ours", "theirs", "more"),
+    [
+        (Adam, keras.optimizers.Adam, 0),
+        (partial(SpikeSkippingAdamax, spike=10.0), keras.optimizers.Adamax, 2),
+    ],
+    ids=["Adam", "Adamax"],
+)
+def test_results_and_state_are_those_of_keras_and_the_state_is_set_again(ours, theirs, more, given):
     shapes, generator = [(2, 3), (4,), ()], np.random.default_rng(0)
 
-    def built(optimizer):
+    def built(make):
         weights = [keras.Variable(np.ones(shape, np.float32)) for shape in shapes]
+        optimizer = make(0.1, **given)
         optimizer.build(weights)
         return optimizer, weights
 
     def update(pair, gradients):
         pair[0].apply([keras.ops.convert_to_tensor(g) for g in gradients], pair[1])
 
-    ours, plain = built(SpikeSkippingAdamax(0.1, spike=10.0)), built(keras.optimizers.Adamax(0.1))
-    gradients = [[generator.normal(0, 1, s).astype(np.float32) for s in shapes] for _ in range(4)]
-    for some in gradients[:3]:
-        update(ours, some)
+    def same(a, b):
+        for mine, other in zip(a, b, strict=True):
+            assert mine.shape == other.shape
+            np.testing.assert_array_equal(value(mine), value(other))
+
+    mine, plain = built(ours), built(theirs)
+    gradients = [[generator.normal(0, 1, s).astype(np.float32) for s in shapes] for _ in range(9)]
+    for some in gradients[:8]:
+        update(mine, some)
         update(plain, some)
-    state = ours[0].state
-    expected = [value(v) for v in plain[0].variables]
-    assert len(state) == len(expected) + 2
-    for mine, theirs in zip(state[:-2], expected, strict=True):
-        assert mine.shape == theirs.shape
-        np.testing.assert_array_equal(mine, theirs)
-    again = built(SpikeSkippingAdamax(0.1, spike=10.0))
+    same(mine[1], plain[1])
+    state = mine[0].state
+    same(state[: len(state) - more], plain[0].variables)
+    again = built(ours)
     again[0].state = state
-    for mine, theirs in zip(again[1], ours[1], strict=True):
-        mine.assign(theirs)
-    update(ours, gradients[3])
-    update(again, gradients[3])
-    for mine, theirs in zip(again[1], ours[1], strict=True):
-        np.testing.assert_array_equal(value(mine), value(theirs))
+    for variable, other in zip(again[1], mine[1], strict=True):
+        variable.assign(other)
+    update(mine, gradients[8])
+    update(again, gradients[8])
+    same(again[1], mine[1])
