@@ -18,7 +18,8 @@ class AllAtOnce(keras.optimizers.Optimizer):
 
     Networks have hundreds of small weights. An operation for each costs more than the arithmetic:
     half of the time that TensorFlow takes to compile a step, and a kernel each on a GPU. The
-    results are those of the optimiser of the same name in Keras, bit for bit."""
+    results are those of the optimiser of the same name in Keras, bit for bit. Keras's other options
+    (clipping, weight decay, averages) are left out."""
 
     MOMENTS: tuple[str, str]
 
@@ -28,9 +29,8 @@ class AllAtOnce(keras.optimizers.Optimizer):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate, **kwargs)
+        super().__init__(learning_rate)
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
 
     def change(self, gradient: Tensor, step: Tensor, rate: Tensor) -> Tensor:
@@ -98,10 +98,6 @@ class AllAtOnce(keras.optimizers.Optimizer):
             elif variable is not self.moments[1]:
                 variable.assign(next(given))
 
-    def get_config(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("beta_1", "beta_2", "epsilon")}
-        return {**super().get_config(), **own}
-
 
 class Adam(AllAtOnce):
     """Adam (Kingma and Ba 2015, algorithm 1)."""
@@ -166,9 +162,6 @@ class SpikeSkippingAdamax(AllAtOnce):
         self.usual_norm.assign(ops.where(finite, followed, usual))
         self.skipped.assign_add(1.0 - ops.cast(steady, "float32"))
         return steady, ops.minimum(1.0, self.clip_norm / norm)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "spike": self.spike, "clip_norm": self.clip_norm}
 
 
 def cosine_decay(
