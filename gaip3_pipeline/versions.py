@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
-from gaip3_pipeline.cluster.connection import ADDRESS, DRIVER
+from gaip3_pipeline.cluster.connection import ADDRESS, DRIVER, is_of_the_cluster
 from gaip3_pipeline.cluster.executor import on_cluster
 from gaip3_pipeline.imaging.mapping import LocalMapper, Mapper
 from gaip3_pipeline.layout import DataRoot
@@ -311,7 +311,8 @@ def versioned_asset(
             except Exception as e:
                 if isinstance(e, OSError) and e.errno in TRANSIENT:
                     raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from e
-                if os.environ.get(ADDRESS) and not isinstance(e, dg.Failure):
+                of_the_step = not (isinstance(e, dg.Failure) or is_of_the_cluster(e))
+                if os.environ.get(ADDRESS) and of_the_step:
                     # Dagster repeats steps of a cluster whose node was lost, but not this error.
                     raise dg.Failure(f"{e}", allow_retries=False) from e
                 raise

@@ -1,6 +1,7 @@
 """The connection to a Ray cluster: its address, its job server, and the jobs of a Dagster run."""
 
 import os
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,6 +55,16 @@ def job_client(address: str) -> Any:
     except RuntimeError as e:
         raise ClusterError(f"{address}: {' '.join(str(e).split())[:300]}") from e
     return client
+
+
+def is_of_the_cluster(error: Exception) -> bool:
+    """Whether Ray itself raised ``error``, as it does for a lost node, and not the work that it
+    ran."""
+    if "ray" not in sys.modules:
+        return False
+    from ray.exceptions import RayError, RayTaskError
+
+    return isinstance(error, RayError) and not isinstance(error, RayTaskError)
 
 
 def usable(settings: Settings) -> None:

@@ -4,11 +4,15 @@ import asyncio
 import logging
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from gaip3_pipeline.cluster.connection import job_client
+from gaip3_pipeline.cluster.connection import ClusterError, job_client
 from gaip3_pipeline.cluster.executor import environment_of_steps
 from gaip3_pipeline.layout import DataRoot
+
+_WAIT_SECONDS = 60
 
 
 def run_module(
@@ -27,7 +31,8 @@ def run_module(
     client = job_client(address)
     # it tells with a line of its own that the job's log has ended
     logging.getLogger(type(client).__module__).setLevel(logging.WARNING)
-    job = client.submit_job(
+    job = _submitted(
+        client,
         entrypoint=f"{shlex.quote(sys.executable)} -m {module}",
         runtime_env={"env_vars": environment_of_steps(root, address) | dict(variables)},
     )
@@ -42,3 +47,20 @@ def run_module(
     finally:
         if not client.get_job_status(job).is_terminal():
             client.stop_job(job)
+
+
+def _submitted(client: Any, **job: Any) -> str:
+    """The id of a new job. A head that has just started, or is busy, says for some seconds that it
+    has no agent for jobs."""
+    until = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            return client.submit_job(**job)
+        except RuntimeError as e:
+            if "No available agent" not in str(e):
+                raise
+            if time.monotonic() > until:
+                raise ClusterError(
+                    f"the head took no job for {_WAIT_SECONDS} s: see its dashboard_agent.log"
+                ) from e
+            time.sleep(1)

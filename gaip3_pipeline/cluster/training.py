@@ -109,18 +109,14 @@ class Together:
     ) -> None:
         import ray
         from ray.util.placement_group import placement_group, remove_placement_group
-        from ray.util.scheduling_strategies import (
-            NodeAffinitySchedulingStrategy,
-            PlacementGroupSchedulingStrategy,
-        )
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         cluster, world = self.cluster, self.cluster.workers
         asked = {k: v for k, v in (("CPU", cluster.cpus), ("GPU", cluster.gpus)) if v}
         # all or none of the others start: two halves of groups would wait for each other for ever
         others = placement_group([asked] * (world - 1), strategy="SPREAD")
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor: Any = ray.remote(num_cpus=0, max_restarts=0)(_Process)
-        workers = [actor.options(scheduling_strategy=here).remote()]
+        workers = [actor.options(scheduling_strategy=_here()).remote()]
         workers += [
             actor.options(
                 num_cpus=cluster.cpus,
@@ -186,6 +182,14 @@ class _Process:
             train(told, lambda epoch, picture: _tell(run, queue, (0, SHOW, epoch, picture)))
 
 
+def _here() -> Any:
+    """The scheduling strategy of an actor on the node of this process."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
 def _tell(run: Run, queue: Any, words: tuple[Any, ...]) -> None:
     if run.rank == 0:
         queue.put(words)
@@ -224,7 +228,8 @@ def _heard(
     at the end."""
     from ray.util.queue import Queue
 
-    queue = Queue(actor_options={"num_cpus": 0})
+    # on the node of this process: lost with another node, it would end trainings of all nodes
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": _here()})
 
     def hear() -> None:
         for number, kind, first, second in queue.get_nowait_batch(queue.qsize()):

@@ -68,6 +68,9 @@ class Nodes:
         """Start a worker at the address ``at`` and wait until it is in the cluster."""
         self._start(at, cpus, f"--address={self.address}")
 
+    def __contains__(self, at: str) -> bool:
+        return at in self._running
+
     def kill(self, at: str) -> None:
         """``kill -9`` of all processes of a node at once."""
         node = self._running.pop(at)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from gaip3_pipeline.layout import sweep_result
 from gaip3_pipeline.settings import Cluster, load
 from gaip3_pipeline.sweep import ARGUMENTS, MEASURE, Sweep, grid
 from gaip3_pipeline.training.run import Run
-from gaip3_pipeline_tests.cluster.nodes import Nodes
+from gaip3_pipeline_tests.cluster.nodes import Nodes, ip
 from gaip3_pipeline_tests.test_sweep import inputs_of_a_generator
 
 pytestmark = pytest.mark.cluster
@@ -138,6 +139,36 @@ def test_more_processes_than_the_cluster_has_room_for_are_refused(
 
     with pytest.raises(ClusterError, match=r"9 processes of 1 CPUs each do not fit"):
         Together(Cluster(workers=9))(functools.partial(_fit, 1), Run(tmp_path, "a"), print)
+
+
+def _slow(number: int, run: Run) -> int:
+    with (run.folder / "starts").open("a") as starts:
+        starts.write(f"{number}\n")
+    for epoch in range(20):
+        run.log(epoch, {"loss": 0.0})
+        time.sleep(0.2)
+    return number
+
+
+def test_a_training_whose_node_is_lost_is_repeated_and_the_others_go_on(
+    driver: Nodes, tmp_path: Path
+) -> None:
+    from gaip3_pipeline.cluster.training import RayTrainings
+
+    driver.start(ip(9))
+    heard: set[str] = set()
+
+    def log(name: str, epoch: int, figures: dict[str, float]) -> None:
+        heard.add(name)
+        if len(heard) == 3 and ip(9) in driver:
+            driver.kill(ip(9))  # each of the three nodes runs one of the trainings
+
+    runs = [Run(tmp_path, name, functools.partial(log, name)) for name in "abc"]
+    assert list(RayTrainings(Cluster())(_slow, runs)) == [0, 1, 2]
+    assert ip(9) not in driver
+    starts = (tmp_path / "starts").read_text().split()
+    assert sorted(set(starts)) == ["0", "1", "2"]
+    assert len(starts) == 4
 
 
 def test_a_sweep_runs_as_a_job_of_the_cluster_and_keeps_what_is_finished(
