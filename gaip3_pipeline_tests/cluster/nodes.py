@@ -17,10 +17,11 @@ from gaip3_pipeline_tests.web.processes import free_port
 
 
 def ip(number: int) -> str:
-    """An address of this machine for a node. Each worker of pytest-xdist has addresses of its own,
-    and so has a process with the variable GAIP3_TEST_NETWORK."""
+    """An address of this machine for a node, none of those in docs/cluster.md. Each worker of
+    pytest-xdist has addresses of its own, and so has a process with the variable
+    GAIP3_TEST_NETWORK."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    return f"127.0.{os.environ.get('GAIP3_TEST_NETWORK', worker)}.{number}"
+    return f"127.0.{100 + int(os.environ.get('GAIP3_TEST_NETWORK', worker))}.{number}"
 
 
 _STORE = 80_000_000  # bytes, the least that Ray accepts is 75 MB
