@@ -15,7 +15,8 @@ PYTHON ?= python3
 ROOT ?= data
 UV := .uv/bin/uv
 BIN := .venv/bin
-EXTRA ?=
+# An extra that is installed stays: make install EXTRA=cluster, then make ui
+EXTRA ?= $(patsubst .venv/.installed-%,%,$(wildcard .venv/.installed-*))
 READY := .venv/.installed$(EXTRA:%=-%)
 
 export UV_PYTHON_DOWNLOADS := never
@@ -41,7 +42,7 @@ test: lint
 
 # The extra stays in .venv afterwards.
 test-jax: $(READY)
-	@$(UV) sync --quiet --frozen --all-groups --extra jax
+	@$(UV) sync --quiet --frozen --all-groups $(EXTRA:%=--extra %) --extra jax
 	@KERAS_BACKEND=jax $(BIN)/pytest gaip3_pipeline_tests/models gaip3_pipeline_tests/training
 
 # docs/results.md and docs/performance.md from bench/results/

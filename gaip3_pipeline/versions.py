@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
-from gaip3_pipeline.cluster.connection import ADDRESS, DRIVER, is_of_the_cluster
+from gaip3_pipeline.cluster.connection import ADDRESS, DRIVER, is_of_the_cluster, supervisor
 from gaip3_pipeline.cluster.executor import on_cluster
 from gaip3_pipeline.imaging.mapping import LocalMapper, Mapper
 from gaip3_pipeline.layout import DataRoot
@@ -328,30 +328,29 @@ def versioned_asset(
 @contextmanager
 def _for_refresh(step: AssetContext) -> Iterator[None]:
     """On a cluster, write the step's progress to a file, which the refresh reads on its machine,
-    and end this process if the process of the refresh is gone."""
+    and end this process if the process of the refresh is gone, or the node that runs this step."""
     if not os.environ.get(ADDRESS):
         yield
         return
-    driver = os.environ.get(DRIVER)
-    if driver:
-        Thread(target=_end_without, args=(driver, step.root.heartbeats), daemon=True).start()
+    needed = (os.environ.get(DRIVER), supervisor(), step.root.heartbeats)
+    Thread(target=_end_without, args=needed, daemon=True).start()
     file = step.root.step_progress(step.name)
 
     def write(label: str, done: int, total: int, left: float | None) -> None:
         now = {"label": label, "done": done, "total": total, "left": left}
         write_text_atomically(file, json.dumps(now) + "\n")
 
-    try:
-        with watched_by(write):
-            yield
-    finally:
-        file.unlink(missing_ok=True)
+    with watched_by(write):
+        yield
 
 
-def _end_without(process: str, heartbeats: Path) -> None:
-    while process_lives(process, heartbeats):
+def _end_without(driver: str | None, supervisor: int | None, heartbeats: Path) -> None:
+    while (driver is None or process_lives(driver, heartbeats)) and (
+        supervisor is None or Path(f"/proc/{supervisor}").exists()
+    ):
         time.sleep(BEAT_SECONDS)
-    os._exit(1)  # nobody waits for this step; files appear whole or not at all
+    # Nobody waits for this step, or it is repeated elsewhere. Files appear whole or not at all.
+    os._exit(1)
 
 
 def _start(config: Mapping[str, bool]) -> str:

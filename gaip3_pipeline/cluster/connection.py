@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from gaip3_pipeline.settings import Settings
@@ -65,6 +66,21 @@ def is_of_the_cluster(error: Exception) -> bool:
     from ray.exceptions import RayError, RayTaskError
 
     return isinstance(error, RayError) and not isinstance(error, RayTaskError)
+
+
+def supervisor() -> int | None:
+    """The pid of Ray's process that supervises the job of this process; None in no job. A step
+    outlives it when it is killed, since Ray starts steps in a session of their own."""
+    pid = os.getppid()
+    while pid > 1:
+        try:
+            if b"JobSupervisor" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+            # pid (name) state ppid …; a name may hold spaces and parentheses
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return None
+    return None
 
 
 def usable(settings: Settings) -> None:

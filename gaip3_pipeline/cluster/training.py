@@ -178,8 +178,8 @@ class _Process:
         from gaip3_pipeline.models.backend import join
 
         join(coordinator, run.rank, run.world)
-        with _reporting(0, run, queue) as told:
-            train(told, lambda epoch, picture: _tell(run, queue, (0, SHOW, epoch, picture)))
+        with _reporting(0, run, queue) as (told, tell):
+            train(told, lambda epoch, picture: tell(SHOW, epoch, picture))
 
 
 def _here() -> Any:
@@ -190,14 +190,9 @@ def _here() -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _tell(run: Run, queue: Any, words: tuple[Any, ...]) -> None:
-    if run.rank == 0:
-        queue.put(words)
-
-
 def _train(train: Callable[[int, Run], _Result], number: int, run: Run, queue: Any) -> _Result:
     keep_to_asked_cpus()
-    with _reporting(number, run, queue) as told:
+    with _reporting(number, run, queue) as (told, _):
         return train(number, told)
 
 
@@ -206,18 +201,35 @@ def _silent(run: Run) -> Run:
 
 
 @contextmanager
-def _reporting(number: int, run: Run, queue: Any) -> Iterator[Run]:
-    """``run`` with a log and a progress that put what they are told into the queue."""
+def _reporting(
+    number: int, run: Run, queue: Any
+) -> Iterator[tuple[Run, Callable[[str, Any, Any], None]]]:
+    """``run`` with a log and a progress that put what they are told into the queue, and a function
+    that does so. Only process 0 reports.
+
+    Reports are sent without waiting, in their order: Ray gives the CPU of a task that waits to
+    another task. Those that are under way are waited for at the end."""
+    import ray
+
+    sent: list[Any] = []
+
+    def tell(kind: str, first: Any, second: Any) -> None:
+        if run.rank == 0:
+            sent[:] = [queue.actor.put_nowait.remote((number, kind, first, second))]
 
     def watch(label: str, done: int, total: int, left: float | None) -> None:
-        queue.put((number, PROGRESS, done, total))
+        tell(PROGRESS, done, total)
 
     with Path(os.devnull).open("w") as nowhere, watched_by(watch):
-        yield replace(
-            run,
-            log=lambda epoch, figures: queue.put((number, LOG, epoch, figures)),
-            progress=Progress("", 1, nowhere),
+        yield (
+            replace(
+                run,
+                log=lambda epoch, figures: tell(LOG, epoch, figures),
+                progress=Progress("", 1, nowhere),
+            ),
+            tell,
         )
+    ray.get(sent)
 
 
 @contextmanager

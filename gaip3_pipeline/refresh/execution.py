@@ -150,6 +150,7 @@ class OnCluster:
         def read() -> None:
             nonlocal cursor
             found = instance.get_records_for_run(layer.run_id, cursor=cursor, of_type=_FOLLOWED)
+            self._report_progress(layer.names)  # the last of a step before the line about its end
             for record in found.records:
                 note(record.event_log_entry)
             cursor = found.cursor
@@ -159,8 +160,8 @@ class OnCluster:
                 # The store may be away for a moment; what was missed is read at the next turn.
                 with contextlib.suppress(Exception):
                     read()
-                self._report_progress(layer.names)
 
+        self._forget_progress(layer.names)
         follower = threading.Thread(target=follow, daemon=True)
         follower.start()
         try:
@@ -169,6 +170,7 @@ class OnCluster:
             ended.set()
             follower.join()
             read()
+            self._forget_progress(layer.names)
 
     def _report_progress(self, names: Sequence[str]) -> None:
         for name in names:
@@ -177,3 +179,7 @@ class OnCluster:
             except (OSError, ValueError):
                 continue
             self._watch(now["label"], now["done"], now["total"], now["left"])
+
+    def _forget_progress(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._root.step_progress(name).unlink(missing_ok=True)

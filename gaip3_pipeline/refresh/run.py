@@ -309,7 +309,8 @@ def _note(
         outcome.seconds[name] = seconds
         record.made(name, seconds, _mlflow_run(instance, name))
     elif event.is_step_up_for_retry:
-        say(f"  {name}: its machine was lost, or a disk failed for a moment; it runs again")
+        # on a line of its own below the progress of the step
+        say(f"\n  {name}: its machine was lost, or a disk failed for a moment; it runs again")
     elif event.is_step_failure:
         record.failed(name)
 

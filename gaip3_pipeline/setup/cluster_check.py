@@ -45,12 +45,15 @@ def check_cluster(root: DataRoot, settings: Settings) -> Iterator[Finding]:
         for file in root.cluster_files.glob(f"{token}*"):
             file.unlink(missing_ok=True)
     alive = [n for n in nodes if n["alive"] and "unreachable" not in n]
+    back = {n["address"] for n in alive}  # a node that was started again has a new id
     for node in nodes:
-        yield from _node(node, root, {n["id"] for n in alive})
+        if node["alive"] or node["address"] not in back:
+            yield from _node(node, root, {n["id"] for n in alive})
     total = {k: sum(n["resources"].get(k, 0) for n in alive) for k in ("CPU", "GPU", "memory")}
     yield Finding(
         "ok" if len(alive) else "missing",
-        f"{len(alive)} nodes: {total['CPU']:g} CPUs, {total['GPU']:g} GPUs,"
+        f"{len(alive)} {'node' if len(alive) == 1 else 'nodes'}: {total['CPU']:g} CPUs,"
+        f" {total['GPU']:g} GPUs,"
         f" {total['memory'] / GIB:.1f} GiB for tasks",
         "" if alive else "start nodes with ray start --address=HEAD:6379",
     )

@@ -72,13 +72,19 @@ class Nodes:
     def __contains__(self, at: str) -> bool:
         return at in self._running
 
-    def kill(self, at: str) -> None:
-        """``kill -9`` of all processes of a node at once."""
+    def kill(self, at: str, sparing: str = "\n") -> list[int]:
+        """``kill -9`` of all processes of a node at once, but those with ``sparing`` in their
+        command line, whose pids are returned."""
         node = self._running.pop(at)
+        spared = []
         for pid in _descendants(node.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+                if sparing in " ".join(psutil.Process(pid).cmdline()):
+                    spared.append(pid)
+                else:
+                    os.kill(pid, signal.SIGKILL)
         node.wait()
+        return spared
 
     def stop(self) -> None:
         for at in reversed(list(self._running)):
