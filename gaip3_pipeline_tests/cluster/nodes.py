@@ -111,6 +111,8 @@ class Nodes:
                 f"--object-store-memory={_STORE}",
                 "--disable-usage-stats",
                 f"--node-ip-address={at}",
+                # Ray's own choice, 52365, is taken by other nodes on this machine
+                f"--dashboard-agent-listen-port={free_port(at)}",
                 *words,
             ],
             env=os.environ | _ENVIRONMENT | dict(self.variables),
