@@ -72,7 +72,7 @@ def test_every_bench_has_a_test() -> None:
 @pytest.mark.cluster
 def test_cluster(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="needs the extra cluster")
-    monkeypatch.setenv("GAIP3_TEST_NETWORK", "200")
+    monkeypatch.setenv("GAIP3_TEST_NETWORK", "50")
     said = bench("cluster", "--pictures", 64, "--size", 128, "--chunk", 32, "--nodes", "2")
 
     assert said["work_ms"] > 0
