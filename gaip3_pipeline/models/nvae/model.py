@@ -206,8 +206,8 @@ class NVAE(keras.Model):
             for layer in (*cells, *latents):
                 layer.build(shape, condition)
         self.head.build(maps[-1])
-        # A model was built by a call until version 5, which drew noise once for each group. The
-        # same noise follows here, so trainings keep their bits.
+        # A first call, which built models before, drew noise once for each group. Skipping as much
+        # keeps the bits of trainings.
         for _ in self.latent_shapes:
             self.noise_seed.next()
         self.built = True
