@@ -1,14 +1,14 @@
 """Pictures per second on a Ray cluster, and what it costs.
 
-    python bench/cluster.py [--pictures N] [--size S] [--chunk C] [--root ROOT] [--nodes 4,8,16]
+    python bench/cluster.py [--pictures N] [--size S] [--chunk C] [--root ROOT] [--nodes 8,16,32]
 
 The nodes are processes of this machine with one CPU each. Three measurements:
 
 1. Resize and brightness copy of N JPEGs of S x S pixels by the functions of the pipeline, in this
-   process, on one node and on two: pictures per second, CPU milliseconds per picture, the overhead
-   (CPU time beyond the work itself, of all processes), and the share of 2 / (work + overhead) that
-   two nodes reach. With fewer than three idle cores the driver and the head take part of the time
-   of the two nodes.
+   process, on one node and on two, in turn and each three times: medians of pictures per second,
+   CPU milliseconds per picture, the overhead (CPU time beyond the work, of all processes), and
+   the share of 2 / (work + overhead) that two nodes reach. With fewer than three idle cores the
+   driver and the head take part of the time of the two nodes.
 2. With --root, a finished root: features of its final pictures on one node and on two.
 3. Where one driver ends: tasks that sleep as long as the work would take, on a node that pretends
    to have as many CPUs as --nodes says. Their results are either rows, as now, or the name of a
@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--chunk", type=int, default=64)
     parser.add_argument("--root", type=Path)
-    parser.add_argument("--nodes", default="4,8,16", help="pretended numbers of CPUs")
+    parser.add_argument("--nodes", default="8,16,32", help="pretended numbers of CPUs")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         out = measure(words, Path(folder))
@@ -62,29 +63,44 @@ def main() -> None:
 def measure(words: Any, folder: Path) -> dict[str, Any]:
     originals = folder / "originals"
     paint(originals, words.pictures, words.size)
-    here = processed(originals, folder / "here", _OneThread(), None)
-    out: dict[str, Any] = {
-        "pictures": words.pictures,
-        "chunk": words.chunk,
-        "work_ms": here["cpu_ms"],
-    }
-    print(f"this process, one thread: {here['per_s']:.0f} pictures/s, {here['cpu_ms']:.2f} CPU ms")
+    out: dict[str, Any] = {"pictures": words.pictures, "chunk": words.chunk}
     with cluster_of(folder / "r", workers=0, head_cpus=0) as nodes, driver(nodes):
         for count in (1, 2):
             nodes.start(ip(2 + count))
             mapper = RayMapper(words.chunk)
             warm(mapper)
-            there = processed(originals, folder / f"on{count}", mapper, nodes)
-            overhead = there["cpu_ms"] - here["cpu_ms"]
-            out[f"per_s_{count}"], out[f"overhead_ms_{count}"] = there["per_s"], overhead
+            # in turn, since the speed of a machine changes with what else it does
+            turns = [
+                (
+                    processed(originals, folder, _OneThread(), None),
+                    processed(originals, folder, mapper, nodes),
+                )
+                for _ in range(3)
+            ]
+            work = median(here["cpu_ms"] for here, _ in turns)
+            overhead = median(there["cpu_ms"] - here["cpu_ms"] for here, there in turns)
+            rate = median(there["per_s"] for _, there in turns)
+            share = rate * (work + overhead) / (1000 * count)
+            print(
+                f"{count} nodes: {rate:.0f} pictures/s, work {work:.2f} CPU ms, overhead"
+                f" {overhead:.2f} CPU ms, share {share:.2f}"
+            )
+            out |= {
+                f"per_s_{count}": rate,
+                f"work_ms_{count}": work,
+                f"overhead_ms_{count}": overhead,
+                f"share_{count}": share,
+            }
             if words.root:
-                out[f"features_per_s_{count}"] = features(DataRoot(words.root.resolve()), mapper)
-            print(f"{count} nodes: {there['per_s']:.0f} pictures/s, overhead {overhead:.2f} CPU ms")
-        out["share"] = out["per_s_2"] / (2000 / (out["work_ms"] + out["overhead_ms_2"]))
+                rate = features(DataRoot(words.root.resolve()), mapper)
+                out[f"features_per_s_{count}"] = rate
+                print(f"{count} nodes: features of {rate:.0f} pictures/s")
+        for count in (1, 2):
+            nodes.kill(ip(2 + count))
         for pretended in map(int, words.nodes.split(",")):
             nodes.start(ip(8), cpus=pretended)
             for kind, work in (("rows", _Sleeps), ("parts", _SleepsAndWrites)):
-                rate = simulated(work(out["work_ms"] / 1000, str(folder)), pretended, words.chunk)
+                rate = simulated(work(out["work_ms_1"] / 1000, str(folder)), pretended, words.chunk)
                 out[f"driver_{kind}_{pretended}"] = rate
                 print(f"{pretended} pretended nodes, {kind}: {rate:.0f} pictures/s")
             nodes.kill(ip(8))
@@ -111,13 +127,14 @@ def paint(folder: Path, count: int, size: int) -> None:
 def processed(
     originals: Path, folder: Path, mapper: Mapper, nodes: Nodes | None
 ) -> dict[str, float]:
-    root = DataRoot(folder)
-    root.original(D1).parent.mkdir(parents=True)
-    shutil.copytree(originals, root.original(D1))
-    before, start = cpu_seconds(nodes), time.perf_counter()
-    made = resize_set(root, D1, Images(), mapper=mapper)
-    augment_set(root, D1, Images(), mapper=mapper)
-    seconds = time.perf_counter() - start
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        root = DataRoot(Path(place))
+        root.original(D1).parent.mkdir(parents=True)
+        shutil.copytree(originals, root.original(D1))
+        before, start = cpu_seconds(nodes), time.perf_counter()
+        made = resize_set(root, D1, Images(), mapper=mapper)
+        augment_set(root, D1, Images(), mapper=mapper)
+        seconds = time.perf_counter() - start
     assert made.done == len(made.manifest)
     return {
         "per_s": made.done / seconds,

@@ -860,6 +860,10 @@ def _refresh(
     check_history(root.dagster_runs, root.dagster_events)
     check_writable(root.databases)
     store = _dagsters_database(root)
+    settings = load(root)
+    cluster = address_of(settings)
+    if cluster:
+        usable(settings)
     ensure_dagster_home(root)
     import dagster as dg
 
@@ -872,10 +876,7 @@ def _refresh(
         from gaip3_pipeline.refresh.record import headlines
         from gaip3_pipeline.refresh.run import refresh as run
 
-        settings = load(root)
-        tracking, cluster = tracking_of(root, settings), address_of(settings)
-        if cluster:
-            usable(settings)
+        tracking = tracking_of(root, settings)
         outcome = run(
             definitions,
             instance,

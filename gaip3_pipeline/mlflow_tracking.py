@@ -456,8 +456,8 @@ class TrainingRun:
             self.tag("gaip3.error", f"{kind.__name__}: {error}"[:500])
         # The parent run is closed with each child and reopened by the next: no process runs after
         # the last child that could close it.
-        for run_id in (self.run_id, self._parent_id):
-            self._send("its status", self._client.set_terminated, run_id, status)
+        self._send("its status", self._client.set_terminated, self.run_id, status)
+        self._send("its parent's status", self._end_parent)
         self._deliver(last=True)
         if self._unsent:
             counts = Counter(what for what, _ in self._unsent)
@@ -468,6 +468,16 @@ class TrainingRun:
                 file=sys.stderr,
                 flush=True,
             )
+
+    def _end_parent(self) -> None:
+        """Close the parent run: it failed if one of its children did."""
+        parent = self._client.get_run(self._parent_id)
+        children = self._client.search_runs(
+            [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{self._parent_id}'"
+        )
+        ended = {child.info.status for child in children}
+        status = next((s for s in ("FAILED", "KILLED") if s in ended), "FINISHED")
+        self._client.set_terminated(self._parent_id, status)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Log the metrics of an epoch. Values that are not finite are left out, since MLflow's

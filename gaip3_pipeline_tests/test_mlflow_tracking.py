@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import dagster as dg
 import pytest
@@ -176,6 +177,19 @@ def test_the_run_of_a_failed_training_is_continued_by_the_same_training_only(sto
     assert run.info.status == "FINISHED"
     assert run.data.tags["gaip3.resumed"] == "1"
     assert run.data.metrics == {"loss": 0.5}
+
+
+def test_a_parent_run_fails_with_any_of_its_children_until_that_child_succeeds(store):
+    parents = []
+    with suppress(RuntimeError), start(store, fingerprint="1", on_parent=parents.append):
+        raise RuntimeError("no memory")
+    assert status(store, parents[0]) == "FAILED"
+    with start(store, fingerprint="2", parent_id=parents[0]):
+        pass
+    assert status(store, parents[0]) == "FAILED"
+    with start(store, fingerprint="1", parent_id=parents[0]):
+        pass
+    assert status(store, parents[0]) == "FINISHED"
 
 
 def test_runs_of_dead_processes_are_marked_and_those_of_living_ones_are_not(store, tmp_path):

@@ -283,7 +283,8 @@ def _materialize(
             say(f"  {line}")
             if stopped and evaluation.blocking:
                 problems.append(f"{line}\nThe assets downstream were not materialised.")
-    say(f"  made in {time.monotonic() - start:.1f} s")
+    ended = "made in" if result.success else "failed after"
+    say(f"  {ended} {time.monotonic() - start:.1f} s")
     if not result.success:
         raise RefreshError("\n".join(problems) or f"Dagster run {run_id} failed; see the UI")
 
