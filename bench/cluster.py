@@ -77,17 +77,17 @@ def measure(words: Any, folder: Path) -> dict[str, Any]:
                 )
                 for _ in range(3)
             ]
-            work = median(here["cpu_ms"] for here, _ in turns)
+            own = median(here["cpu_ms"] for here, _ in turns)
             overhead = median(there["cpu_ms"] - here["cpu_ms"] for here, there in turns)
             rate = median(there["per_s"] for _, there in turns)
-            share = rate * (work + overhead) / (1000 * count)
+            share = rate * (own + overhead) / (1000 * count)
             print(
-                f"{count} nodes: {rate:.0f} pictures/s, work {work:.2f} CPU ms, overhead"
+                f"{count} nodes: {rate:.0f} pictures/s, work {own:.2f} CPU ms, overhead"
                 f" {overhead:.2f} CPU ms, share {share:.2f}"
             )
             out |= {
                 f"per_s_{count}": rate,
-                f"work_ms_{count}": work,
+                f"work_ms_{count}": own,
                 f"overhead_ms_{count}": overhead,
                 f"share_{count}": share,
             }

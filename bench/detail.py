@@ -131,7 +131,13 @@ def main() -> None:
     n = min(MOST, len(held_out))
     _, plain = draw_fresh(generator, data.values, n, settings.samples)
     started = time.perf_counter()
-    pool = detail.draw_pool(generator, data.images[learned], data.values[learned], settings.samples)
+    pool = detail.draw_pool(
+        generator,
+        data.images[learned],
+        data.values[learned],
+        settings.samples,
+        detail.pictures_seen(section),
+    )
     watched = detail.draw_watched(generator, data.images[~learned], values, settings.samples)
     seconds = {"means": time.perf_counter() - started}
     seen = (held_out, values, groups)

@@ -5,6 +5,7 @@ This module contains what must be in place *before* Dagster or MLflow is importe
 neither."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gaip3_pipeline.stores import Store, variable
 from gaip3_pipeline.tables.databases import sqlite_url
 from gaip3_pipeline.tables.files import write_text_atomically
 
+COMPILED = "JAX_COMPILATION_CACHE_DIR"  # JAX's own variable
 _STORAGE = re.compile(r"^storage:\n(?:[ \t]+.*\n)+", re.MULTILINE)
 _RELATIVE_STATE = re.compile(r"^(?P<key>\s*base_dir:\s*)\.gaip3/(?P<rest>\S*)[ \t]*$", re.MULTILINE)
 
@@ -88,4 +90,6 @@ def environment(root: DataRoot) -> dict[str, str]:
         # for processes that this one starts: the locale may name another encoding
         "PYTHONUTF8": "1",
         "PYTHONIOENCODING": "utf-8",
+        # what JAX compiled is used again by later processes
+        COMPILED: os.environ.get(COMPILED) or str(root.compiled.absolute()),
     }

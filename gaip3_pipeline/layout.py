@@ -179,6 +179,11 @@ class DataRoot:
         return self.state / "refresh.lock"
 
     @property
+    def compiled(self) -> Path:
+        """The programs that JAX compiled."""
+        return self.state / "compiled"
+
+    @property
     def heartbeats(self) -> Path:
         """A file for each process that works on the root, which the process touches every few
         seconds."""

@@ -11,7 +11,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -499,8 +499,19 @@ def latest_materialization(
     instance: dg.DagsterInstance, key: dg.AssetKey
 ) -> dg.AssetMaterialization | None:
     """The last materialisation of an asset."""
-    records = instance.fetch_materializations(key, limit=1).records
-    return records[0].asset_materialization if records else None
+    return latest_materializations(instance, [key]).get(key)
+
+
+def latest_materializations(
+    instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]
+) -> dict[dg.AssetKey, dg.AssetMaterialization]:
+    """The last materialisation of each of ``keys`` that has one, by one query."""
+    events = instance.event_log_storage.get_latest_materialization_events(list(keys))
+    return {
+        key: event.asset_materialization
+        for key, event in events.items()
+        if event and event.asset_materialization
+    }
 
 
 def observation_if_changed(

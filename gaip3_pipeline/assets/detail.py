@@ -88,6 +88,7 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
             detail_sheet,
             draw_pool,
             draw_watched,
+            pictures_seen,
             train_detail,
         )
         from gaip3_pipeline.training.regressor import load_network
@@ -104,6 +105,7 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
             data.images[learned],
             data.values[learned],
             samples,
+            pictures_seen(section),
             step.progress("detail_weights, means"),
         )
         watched = draw_watched(generator, data.images[held_out], data.values[held_out], samples)

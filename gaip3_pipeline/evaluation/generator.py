@@ -18,28 +18,12 @@ to_numpy = ops.convert_to_numpy
 SHEET_TEMPERATURE, SHEET_GUIDANCE = Samples.temperature, Samples.guidance
 
 
-def sweep(
-    model: NVAE,
-    noise: Sequence[np.ndarray],
-    conditions: np.ndarray,
-    attribute_index: int,
-    values: Sequence[float],
-    *,
-    temperature: float = 1.0,
-    guidance: float = 1.0,
-) -> np.ndarray:
-    """Pictures with one value swept and all else fixed: ``(N, len(values), H, W, 3)`` float32 in
-    0..1.
-
-    ``noise``: arrays of N rows; ``conditions`` (N, 5): the values, of which the swept one is
-    replaced.
-    """
-    n, steps = len(conditions), len(values)
-    swept = np.repeat(np.asarray(conditions, np.float32), steps, axis=0)
-    swept[:, attribute_index] = np.tile(values, n)
-    repeated = [np.repeat(level, steps, axis=0) for level in noise]
-    pictures = to_numpy(model.decode(repeated, swept, temperature, guidance))
-    return pictures.reshape(n, steps, *pictures.shape[1:])
+def swept(conditions: np.ndarray, attribute: int, values: Sequence[float]) -> np.ndarray:
+    """``(N · V, 5) float32``: each row of ``conditions (N, 5)`` once for each of the V ``values``,
+    which replace its value of number ``attribute``."""
+    rows = np.repeat(np.asarray(conditions, np.float32), len(values), axis=0)
+    rows[:, attribute] = np.tile(values, len(conditions))
+    return rows
 
 
 def rebuild(model: NVAE, images: np.ndarray, conditions: np.ndarray) -> np.ndarray:
@@ -67,31 +51,21 @@ def generator_sheet(
     real = np.stack([area_resize(np.asarray(images[i]), *size) for i in chosen])
     drawn = np.random.default_rng(seed).integers(0, len(values), 2 * columns)
     rows = [real / 255.0, rebuild(model, real, values[chosen])]
+    middle = np.median(values, axis=0, keepdims=True)
+    positions = np.linspace(0.0, 1.0, columns).tolist()
+    sweeps = [swept(middle, i, positions) for i in range(len(ATTRIBUTES))]
+    one = [np.repeat(e, len(sweeps) * columns, axis=0) for e in model.sample_noise(1, seed)]
+    noise = zip(model.sample_noise(len(drawn), seed), one, strict=True)
     rows.append(
         to_numpy(
             model.decode(
-                model.sample_noise(2 * columns, seed),
-                values[drawn],
+                [np.concatenate(level) for level in noise],
+                np.concatenate([values[drawn], *sweeps]),
                 SHEET_TEMPERATURE,
                 SHEET_GUIDANCE,
             )
         )
     )
-    one = model.sample_noise(1, seed)
-    middle = np.median(values, axis=0, keepdims=True)
-    for attribute in range(len(ATTRIBUTES)):
-        values_swept = np.linspace(0.0, 1.0, columns).tolist()
-        rows.append(
-            sweep(
-                model,
-                one,
-                middle,
-                attribute,
-                values_swept,
-                temperature=SHEET_TEMPERATURE,
-                guidance=SHEET_GUIDANCE,
-            )[0]
-        )
     pictures = as_bytes(np.concatenate(rows))
     title = f"held out | rebuilt | samples (2 rows) | one face, 0 to 1: {', '.join(ATTRIBUTES)}"
     return contact_sheet(

@@ -45,20 +45,26 @@ def gradient(
     )
 
 
-def compiled(function: Callable[[list[Any]], Any]) -> Callable[[Sequence[np.ndarray]], Value]:
-    """``function``, which maps a list of float32 tensors to one tensor, compiled: it maps a list of
-    arrays to an array. Raises ``NotImplementedError`` on backends other than TensorFlow and JAX."""
+def compiled(
+    function: Callable[[Any], Any], network: keras.Model | None = None
+) -> Callable[[Any], Any]:
+    """``function``, which maps a structure of tensors to another one, compiled: it maps arrays to
+    arrays, floats as float32.
+
+    Each call uses the weights that ``network`` has then, and updates its variables as ``function``
+    does, such as the seeds of its noise. Without ``network`` the weights that ``function`` uses
+    must not change. Raises ``NotImplementedError`` on backends other than TensorFlow and JAX."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
         traced = tf.function(function, reduce_retracing=True)
-        return lambda arrays: traced([tf.convert_to_tensor(a, tf.float32) for a in arrays]).numpy()
+        return lambda given: keras.tree.map_structure(
+            lambda tensor: tensor.numpy(),
+            traced(keras.tree.map_structure(tf.convert_to_tensor, _in_single_precision(given))),
+        )
     if backend == "jax":
-        import jax
-
-        traced = jax.jit(function)
-        return lambda arrays: np.asarray(traced([np.asarray(a, np.float32) for a in arrays]))
+        return _compiled_by_jax(function, network)
     raise NotImplementedError(
         f"compiled functions of arrays need the tensorflow or jax backend of Keras, not {backend}"
     )
@@ -202,6 +208,37 @@ def split_batches(splits: bool) -> None:
     replicas = keras.distribution.distribution()
     if replicas:
         replicas.splits = splits
+
+
+def _in_single_precision(arrays: Any) -> Any:
+    def single(array: Any) -> np.ndarray:
+        given = np.asarray(array)
+        return given.astype(np.float32) if given.dtype == np.float64 else given
+
+    return keras.tree.map_structure(single, arrays)
+
+
+def _compiled_by_jax(
+    function: Callable[[Any], Any], network: keras.Model | None
+) -> Callable[[Any], Any]:
+    import jax
+
+    # weights as arguments: as constants they would be those of the first call
+    variables = list(network.variables) if network else []
+    updated = [v for v in variables if not v.trainable]
+
+    @jax.jit
+    def traced(weights: list[Any], arrays: Any) -> Any:
+        with keras.StatelessScope(zip(variables, weights, strict=True)) as scope:
+            return function(arrays), [scope.get_current_value(v) for v in updated]
+
+    def call(given: Any) -> Any:
+        found, values = traced([v.value for v in variables], _in_single_precision(given))
+        for variable, value in zip(updated, values, strict=True):
+            variable.assign(value)
+        return keras.tree.map_structure(np.asarray, found)
+
+    return call
 
 
 def _tensorflow_gradient(

@@ -14,9 +14,9 @@ from gaip3_pipeline.layout import ASSET_LIST, DataRoot
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.versions import (
     CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
     INPUT_VERSION_TAG,
-    current_version,
-    latest_materialization,
+    latest_materializations,
 )
 
 if TYPE_CHECKING:
@@ -134,12 +134,13 @@ def plan(
     to the next refresh. Raises :class:`RefreshError` for a selection without assets."""
     graph = definitions.resolve_asset_graph()
     wanted = _selected(graph, select)
+    made = latest_materializations(instance, graph.materializable_asset_keys)
     stale: dict[dg.AssetKey, list[str]] = {}
     out = []
     for key in graph.toposorted_asset_keys:
         if key not in graph.materializable_asset_keys or key not in wanted:
             continue
-        reasons = _reasons(graph, instance, key, observed, key.to_user_string() in settled)
+        reasons = _reasons(graph, made, key, observed, key.to_user_string() in settled)
         if not reasons and key.to_user_string() in again:
             reasons = [ASKED]
         following = sorted(p.to_user_string() for p in graph.get(key).parent_keys if p in stale)
@@ -218,15 +219,14 @@ def _counted(n: int, noun: str) -> str:
 
 def _reasons(
     graph: "AssetGraph",
-    instance: dg.DagsterInstance,
+    made: Mapping[dg.AssetKey, dg.AssetMaterialization],
     key: dg.AssetKey,
     observed: Mapping[str, str],
     settled: bool,
 ) -> list[str]:
-    made = latest_materialization(instance, key)
-    if made is None:
+    if key not in made:
         return [NEVER]
-    tags = made.tags or {}
+    tags = made[key].tags or {}
     node = graph.get(key)
     reasons = []
     if tags.get(CODE_VERSION_TAG) != node.code_version:
@@ -235,7 +235,9 @@ def _reasons(
         name = parent.to_user_string()
         if settled and name in observed:
             continue
-        now = observed.get(name) or current_version(instance, parent)
+        now = observed.get(name)
+        if now is None and parent in made:
+            now = (made[parent].tags or {}).get(DATA_VERSION_TAG)
         if now is not None and tags.get(INPUT_VERSION_TAG + name) != now:
             reasons.append(f"{name} changed")
     return reasons

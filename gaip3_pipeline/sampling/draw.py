@@ -8,7 +8,7 @@ A face is drawn in three steps: latents from the aggregate posterior
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
 from gaip3_pipeline.models.backend import compiled
 from gaip3_pipeline.models.detail import DetailNetwork, load_detail
 from gaip3_pipeline.models.nvae.model import NVAE, load_nvae
+from gaip3_pipeline.models.storage import detail_version
 from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Samples
 from gaip3_pipeline.tables.contracts import read_all_input_values
 from gaip3_pipeline.tables.files import write_bytes_atomically
+from gaip3_pipeline.tables.hashing import weights_version
 
 BATCH = 64
 JPEG_QUALITY = 95
@@ -67,6 +69,13 @@ class FaceGenerator:
     ) -> None:
         self.nvae, self.posterior, self.detail = nvae, posterior, detail
         self._batch, self._levels = batch, len(nvae.latent_shapes)
+
+    @cached_property
+    def without_detail(self) -> "FaceGenerator":
+        """The same generator without its detail network."""
+        if self.detail is None:
+            return self
+        return FaceGenerator(self.nvae, self.posterior, batch=self._batch)
 
     @property
     def supported(self) -> np.ndarray:
@@ -233,7 +242,8 @@ class FaceGenerator:
     @cached_property
     def _decode(self) -> Any:
         return compiled(
-            lambda arrays: self.nvae.decode(arrays[: self._levels], arrays[self._levels])
+            lambda arrays: self.nvae.decode(arrays[: self._levels], arrays[self._levels]),
+            self.nvae,
         )
 
     @cached_property
@@ -241,12 +251,14 @@ class FaceGenerator:
         return compiled(
             lambda arrays: self.nvae.decode(
                 arrays[: self._levels], arrays[self._levels], 1.0, arrays[self._levels + 1]
-            )
+            ),
+            self.nvae,
         )
 
     @cached_property
     def _change(self) -> Any:
-        return compiled(lambda arrays: self.detail(arrays[0]))  # type: ignore[misc]
+        network = self.detail
+        return compiled(lambda arrays: network(arrays[0]), network)  # type: ignore[misc]
 
     @cached_property
     def _encode(self) -> Any:
@@ -254,14 +266,23 @@ class FaceGenerator:
             levels = self.nvae.encode(arrays[0], arrays[1], arrays[2:])
             return ops.concatenate([ops.reshape(e, (self._batch, -1)) for e in levels], axis=1)
 
-        return compiled(flat)
+        return compiled(flat, self.nvae)
 
 
 def load_face_generator(root: DataRoot, batch: int = BATCH) -> FaceGenerator:
     """The generator of ``root`` with its detail network. Raises ``FileNotFoundError`` if one is
-    missing, ``PairError`` if they do not belong together."""
-    nvae, finish = load_nvae(root.nvae), load_detail(root.detail, root.nvae)
-    return FaceGenerator(nvae, finish.posterior, finish.network, batch)
+    missing, ``PairError`` if they do not belong together.
+
+    The last one of this process is kept with what it compiled, and returned while the files have
+    the same content."""
+    content = (weights_version(root.nvae), detail_version(root.detail))
+    return _loaded(root.nvae, root.detail, content, batch)
+
+
+@lru_cache(maxsize=1)
+def _loaded(nvae: Path, detail: Path, content: tuple[str, str], batch: int) -> FaceGenerator:
+    finish = load_detail(detail, nvae)
+    return FaceGenerator(load_nvae(nvae), finish.posterior, finish.network, batch)
 
 
 def noise_of_seeds(model: NVAE, seeds: Seeds) -> list[np.ndarray]:

@@ -28,6 +28,7 @@ Say = Callable[[str], None]
 # images in the sets at the time of the first run
 EXPECTED = {"d1": 10_000, "d2_female": 3_860, "d2_male": 3_013}
 ATTEMPTS = 5  # of a download that is cut off; each continues where the last one ended
+PAUSE = 1.0  # seconds before the third attempt; each further pause is longer by as much
 # disk space for the archive and its content, as a multiple of the size that Kaggle reports (JPEGs
 # do not compress)
 UNPACKED = 2.1
@@ -216,7 +217,7 @@ def _download(dataset: Dataset, version: int, cache: Path, say: Say) -> Path:
                 f"The connection broke after {here / 1e6:,.1f} MB ({(here - before) / 1e6:,.1f}"
                 " new); going on from there."
             )
-            time.sleep(min(attempt - 1, 5))
+            time.sleep(PAUSE * (attempt - 1))
         except (
             DataCorruptionError,
             zipfile.BadZipFile,

@@ -22,6 +22,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from gaip3_pipeline.attributes import BRIGHTENED, MIRRORED
+from gaip3_pipeline.imaging.mapping import cores, in_order
 from gaip3_pipeline.imaging.transform import brightened_value, brightness_ratio
 from gaip3_pipeline.layout import weights_file
 from gaip3_pipeline.settings import InputModel
@@ -122,6 +123,7 @@ class InputResult:
     deviation: np.ndarray
 
 
+@one_blas_thread
 def train_input_model(
     attribute: str,
     features: np.ndarray,
@@ -144,24 +146,28 @@ def train_input_model(
     then their brightness copies. Raises ``ValueError`` if a fold leaves fewer than two labels."""
     fold = folds_of(bucket, FOLDS)
     predicted, deviation = np.zeros(len(values), np.float32), np.zeros(len(values), np.float32)
-    for k in range(FOLDS):
-        seen = fold != k
-        if seen.sum() < 2:
-            raise ValueError(
-                f"input model {attribute}: {len(values)} labels are too few for {FOLDS} folds:"
-                " label more images"
-            )
-        if not seen.all():
-            process = fit_process(
-                attribute, features[:, seen], groups, values[seen], settings, repeats
-            )
-            predicted[~seen], deviation[~seen] = process.predict(features[:, ~seen])
+    seen = [fold != k for k in range(FOLDS)]
+    if min(some.sum() for some in seen) < 2:
+        raise ValueError(
+            f"input model {attribute}: {len(values)} labels are too few for {FOLDS} folds:"
+            " label more images"
+        )
+    fits = [some for some in seen if not some.all()] + [np.ones(len(values), bool)]
+
+    def fitted(some: np.ndarray) -> AttributeGP:
+        process = fit_process(attribute, features[:, some], groups, values[some], settings, repeats)
+        if not some.all():
+            predicted[~some], deviation[~some] = process.predict(features[:, ~some])
+        return process
+
+    # The fits do not depend on each other, and each uses one thread. The limit is that of this
+    # thread, since threadpoolctl lets one thread at a time set it.
+    processes: list[AttributeGP] = []
+    for process in in_order(fitted, fits, cores()):
+        processes.append(process)
         if progress:
-            progress(k + 1, FOLDS + 1)
-    process = fit_process(attribute, features, groups, values, settings, repeats)
-    if progress:
-        progress(FOLDS + 1, FOLDS + 1)
-    return InputResult(process, predicted, deviation)
+            progress(len(processes), len(fits))
+    return InputResult(processes[-1], predicted, deviation)
 
 
 def with_copies(attribute: str, values: np.ndarray, stems: Iterable[str]) -> np.ndarray:

@@ -2,6 +2,7 @@
 training gets the same batches."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -47,6 +48,8 @@ class ArrayBatches(keras.utils.PyDataset):
         self._shuffle = shuffle
         self._steps = steps
         self._rank, self._world = 0, 1
+        self._thread = ThreadPoolExecutor(1, "batches")
+        self._ahead: dict[tuple[int, int], Future[Any]] = {}  # the next batch by epoch and index
         self._weights = None
         if weights is not None and np.ptp(weights) > 0:
             self._weights = weights * self._n / weights.sum(dtype=np.float64)
@@ -85,8 +88,20 @@ class ArrayBatches(keras.utils.PyDataset):
         return self._n // self.batch_size if self._shuffle else -(-self._n // self.batch_size)
 
     def __getitem__(self, index: int) -> Any:
+        key = (self._epoch, index)
+        ahead = self._ahead.pop(key, None)
+        self._ahead.clear()
+        batch = ahead.result() if ahead else self._batch(*key)
+        if index + 1 < len(self):
+            # in a thread, while the model uses this one
+            self._ahead[self._epoch, index + 1] = self._thread.submit(
+                self._batch, self._epoch, index + 1
+            )
+        return batch
+
+    def _batch(self, epoch: int, index: int) -> Any:
         rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
-        generator = np.random.default_rng((self._seed, self._epoch, index))
+        generator = np.random.default_rng((self._seed, epoch, index))
         batch = self._transform(
             {k: np.asarray(a[rows]) for k, a in self._arrays.items()}, generator
         )

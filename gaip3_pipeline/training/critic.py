@@ -145,7 +145,7 @@ def train_critic(
             cosine_decay(settings.learning_rate, len(batches), settings.epochs), beta_1=0.5
         ),
         loss=cross_entropy,
-        metrics=[accuracy],
+        metrics=[keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")],
         **compile_options(),
     )
     first = both_sides[0].reshape(-1, height, width, 3)

@@ -108,25 +108,33 @@ def draw_pool(
     photographs: np.ndarray,
     values: np.ndarray,
     settings: Samples,
+    seen: int,
     progress: Progress | None = None,
 ) -> Pool:
     """Mean pictures of samples and of reconstructions of ``photographs (N, …, 3) uint8`` with
-    ``values (N, 5)``.
+    ``values (N, 5)``, at most ``seen`` of each, as many as the training sees.
 
     Samples are drawn with ``settings``; the generator's detail network is not used. The pool takes
     about 2 · max(N, 4096) · H · W · 3 bytes."""
     values = np.asarray(values, np.float32)
-    rows = np.random.default_rng(settings.seed).integers(0, len(values), max(POOL, len(values)))
+    random = np.random.default_rng(settings.seed)
+    rows = random.integers(0, len(values), min(seen, max(POOL, len(values))))
     seeds = settings.seed + SEED_OFFSET["detail"] + np.arange(len(rows))
-    plain = FaceGenerator(generator.nvae, generator.posterior)
+    plain = generator.without_detail
     samples = np.concatenate(list(plain.draw(seeds, values[rows], settings, progress)))
-    draws = min(MOST_DRAWS, math.ceil(POOL / len(values)))
+    of = np.arange(len(values))
+    if seen < len(of):
+        of = np.sort(random.permutation(of)[:seen])
+    draws = min(MOST_DRAWS, math.ceil(min(seen, POOL) / len(of)))
     rebuilt = np.concatenate(
-        [plain.reconstructions(photographs, values, 0.0, draw) for draw in range(draws)]
+        [plain.reconstructions(photographs[of], values[of], 0.0, draw) for draw in range(draws)]
     )
-    return Pool(
-        samples, values[rows], rebuilt, np.tile(np.arange(len(values)), draws), photographs, values
-    )
+    return Pool(samples, values[rows], rebuilt, np.tile(of, draws), photographs, values)
+
+
+def pictures_seen(settings: Detail) -> int:
+    """The number of samples, and of reconstructions, in all batches of a training."""
+    return settings.epochs * settings.steps * settings.batch_size
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ def draw_watched(
     """Samples for at most ``WATCHED`` of the held-out ``values (N, 5)``, with their
     ``photographs (N, …, 3) uint8``."""
     n = min(WATCHED, len(values))
-    plain = FaceGenerator(generator.nvae, generator.posterior)
+    plain = generator.without_detail
     seeds = settings.seed + SEED_OFFSET["detail"] - 1 - np.arange(n)
     means = np.concatenate(list(plain.draw(seeds, values[:n], settings)))
     return Watched(means, shrink(photographs[:n], *means.shape[1:3]))

@@ -85,6 +85,8 @@ def fit(
             f" multiple of {devices()}"
         )
     batches.split(run.rank, run.world)
+    # TensorFlow traces a step twice if it creates variables
+    model.optimizer.build(model.trainable_variables)
     position = (
         checkpoint.resume(run.checkpoints, model)
         if resume
@@ -150,16 +152,19 @@ class _Keeper(keras.callbacks.Callback):
         self.history = list(position.history)
         if self._progress:
             self._progress.total = epochs * self._steps
-            self._progress.update(self._epoch * self._steps)
+            self._show()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if batch == 0:
+    # Not at the end of a batch: Keras would wait there for the loss of each before the next begins.
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if batch <= 1:
             keep_freed_memory()
-        if self._progress:
-            self._progress.update(self._epoch * self._steps + batch + 1, **_shown(logs))
+        self._show(batch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         figures = {k: float(v) for k, v in (logs or {}).items()}
+        unmeasured = [k for k, v in figures.items() if not k.endswith("loss") and math.isnan(v)]
+        for name in unmeasured:
+            del figures[name]
         if not math.isfinite(figures["loss"]):
             raise DivergedError(
                 f"the loss is {figures['loss']} in epoch {epoch + 1}: lower the learning rate; the"
@@ -186,7 +191,13 @@ class _Keeper(keras.callbacks.Callback):
             self.model.stop_training = True
             if self._progress:
                 self._progress.total = self._epoch * self._steps
-                self._progress.update(self._progress.total)
+        self._show()
+
+    def _show(self, batches: int = 0) -> None:
+        """Report the progress, ``batches`` into an epoch, with the loss of the epoch before."""
+        if self._progress:
+            shown = {"loss": self.history[-1]["loss"]} if self.history else {}
+            self._progress.update(self._epoch * self._steps + batches, **shown)
 
     def _keep(self, figures: dict[str, float]) -> None:
         best = self._keep_best
@@ -210,7 +221,3 @@ class _Keeper(keras.callbacks.Callback):
 
 def _never(history: list[dict[str, float]]) -> bool:
     return False
-
-
-def _shown(logs: dict[str, float] | None) -> dict[str, float]:
-    return {"loss": float(logs["loss"])} if logs and "loss" in logs else {}

@@ -12,7 +12,7 @@ import numpy as np
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.imaging.augment import flip_some, shift, shrink
-from gaip3_pipeline.models.backend import compile_options, seed_everything
+from gaip3_pipeline.models.backend import compile_options, compiled, seed_everything
 from gaip3_pipeline.models.nvae.bound import Bound, bits_per_dim
 from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization, save_nvae
 from gaip3_pipeline.models.nvae.objective import CONTROL_COMPLETE, NvaeTraining
@@ -297,13 +297,14 @@ class _Samples(keras.callbacks.Callback):
         self._conditions = np.resize(conditions, (GRID_FACES, conditions.shape[1]))
         self._every = max(1, epochs // GRIDS)
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        network = self.model.ema
+        self._noise = noise_of_seeds(network, GRID_SEED + np.arange(GRID_FACES))
+        self._decode = compiled(
+            lambda given: network.decode(*given, Samples.temperature, Samples.guidance), network
+        )
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self._every == 0:
-            seeds = GRID_SEED + np.arange(GRID_FACES)
-            # Not compiled: on the JAX backend a compiled function keeps the weights of its first
-            # call.
-            noise = noise_of_seeds(self.model.ema, seeds)
-            faces = self.model.ema.decode(
-                noise, self._conditions, Samples.temperature, Samples.guidance
-            )
-            self._show(epoch + 1, grid(as_bytes(keras.ops.convert_to_numpy(faces))))
+            faces = self._decode((self._noise, self._conditions))
+            self._show(epoch + 1, grid(as_bytes(faces)))

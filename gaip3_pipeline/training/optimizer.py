@@ -19,7 +19,7 @@ class AllAtOnce(keras.optimizers.Optimizer):
     Networks have hundreds of small weights. An operation for each costs more than the arithmetic:
     half of the time that TensorFlow takes to compile a step, and a kernel each on a GPU. The
     results are those of the optimiser of the same name in Keras, bit for bit. Keras's other options
-    (clipping, weight decay, averages) are left out."""
+    (weight decay, averages) are left out."""
 
     MOMENTS: tuple[str, str]
 
@@ -100,9 +100,23 @@ class AllAtOnce(keras.optimizers.Optimizer):
 
 
 class Adam(AllAtOnce):
-    """Adam (Kingma and Ba 2015, algorithm 1)."""
+    """Adam (Kingma and Ba 2015, algorithm 1). The norm of each weight's gradient is bounded by
+    ``clip_norm``, as by ``clipnorm`` of Keras."""
 
     MOMENTS = ("momentum", "velocity")
+
+    def __init__(self, learning_rate: Any, *, clip_norm: float = math.inf, **kwargs: Any) -> None:
+        super().__init__(learning_rate, **kwargs)
+        self.clip_norm = clip_norm
+
+    def apply(self, grads: list[Tensor], trainable_variables: list[Any] | None = None) -> None:
+        if self.clip_norm < math.inf:
+            grads = [g if g is None else self._bounded(g) for g in grads]
+        super().apply(grads, trainable_variables)
+
+    def _bounded(self, gradient: Tensor) -> Tensor:
+        norm = ops.sqrt(ops.sum(ops.square(gradient)))
+        return gradient * self.clip_norm / ops.maximum(norm, self.clip_norm)
 
     def change(self, gradient: Tensor, step: Tensor, rate: Tensor) -> Tensor:
         momentum, velocity = self.moments

@@ -20,7 +20,7 @@ from gaip3_pipeline.tables.values import as_values
 from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import fit
-from gaip3_pipeline.training.optimizer import cosine_decay
+from gaip3_pipeline.training.optimizer import Adam, cosine_decay
 from gaip3_pipeline.training.run import Examples, Run
 
 
@@ -84,11 +84,11 @@ def train_regressor(
         augmented,
     )
     model.compile(
-        optimizer=keras.optimizers.Adam(
-            cosine_decay(settings.learning_rate, len(batches), settings.epochs), clipnorm=1.0
+        optimizer=Adam(
+            cosine_decay(settings.learning_rate, len(batches), settings.epochs), clip_norm=1.0
         ),
         loss="mse",
-        metrics=["mae"],
+        metrics=[keras.metrics.MeanAbsoluteError(name="mae")],
         **compile_options(),
     )
     watched = split == "validation"

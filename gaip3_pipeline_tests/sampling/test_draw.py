@@ -3,18 +3,22 @@ earlier settings draw the same faces as before."""
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
-from gaip3_pipeline.models.detail import build_detail
-from gaip3_pipeline.models.nvae.model import NVAE, build_nvae
+from gaip3_pipeline.models.backend import compiled
+from gaip3_pipeline.models.detail import build_detail, save_detail
+from gaip3_pipeline.models.nvae.model import NVAE, build_nvae, save_nvae
 from gaip3_pipeline.sampling.draw import (
     AGGREGATE,
     STANDARD,
     FaceGenerator,
     draw_samples,
+    load_face_generator,
     matched_samples,
     noise_maps,
     noise_of_seeds,
@@ -23,6 +27,7 @@ from gaip3_pipeline.sampling.draw import (
 )
 from gaip3_pipeline.settings import Samples, of_preset
 from gaip3_pipeline.tables.files import foreign_entries
+from gaip3_pipeline.tables.hashing import weights_version
 
 RNG = np.random.default_rng(0)
 VALUES = np.random.default_rng(1).random((21, 5)).astype(np.float32)
@@ -99,6 +104,40 @@ def test_the_seed_chooses_latents_and_noise_map_and_the_map_changes_no_latents(
     assert np.abs(first - other).max() > 1e-3
     maps = noise_maps(SEEDS, 32, 26)
     assert abs(np.corrcoef(maps[:-1].ravel(), maps[1:].ravel())[0, 1]) < 0.05
+
+
+def test_a_compiled_function_uses_the_weights_of_each_call_and_updates_seeds() -> None:
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+    random = network.random = keras.random.SeedGenerator(3)
+    noisy = compiled(
+        lambda given: {
+            "product": network(given["x"]),
+            "noise": keras.random.normal((4,), seed=random),
+        },
+        network,
+    )
+    ones = {"x": np.ones((1, 2))}  # float64
+    network.set_weights([np.array([[1.0], [2.0]])])
+    first = noisy(ones)
+    network.set_weights([np.array([[3.0], [4.0]])])
+    second = noisy(ones)
+    assert (first["product"].item(), second["product"].item()) == (3.0, 7.0)
+    assert first["product"].dtype == np.float32
+    assert not np.array_equal(first["noise"], second["noise"])
+
+
+def test_the_last_generator_is_kept_until_its_files_change(
+    nvae: NVAE, posterior: AggregatePosterior, tmp_path
+) -> None:
+    root = DataRoot(tmp_path)
+    save_nvae(nvae, root.nvae)
+    detail = build_detail((4, 6), 32, 26)
+    save_detail(root.detail, detail, posterior, weights_version(root.nvae), (32, 26))
+    first = load_face_generator(root)
+    assert load_face_generator(root) is first
+    detail.weights[0].assign(detail.weights[0] + 1.0)
+    save_detail(root.detail, detail, posterior, weights_version(root.nvae), (32, 26))
+    assert load_face_generator(root) is not first
 
 
 def test_a_generator_alone_draws_from_its_prior_as_before_there_was_detail(nvae: NVAE) -> None:

@@ -116,8 +116,9 @@ def test_a_download_that_is_cut_off_is_continued(kaggle: Kaggle, root: DataRoot)
 
 
 def test_a_connection_that_keeps_breaking_is_an_error_and_the_next_call_continues(
-    kaggle: Kaggle, root: DataRoot
+    kaggle: Kaggle, root: DataRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("gaip3_pipeline.setup.fetch.PAUSE", 0.01)
     kaggle.cut_after = [MIB + 1] + [0] * ATTEMPTS
     with pytest.raises(FetchError, match="run gaip3 fetch again to continue"):
         fetch(root, str, EXPECTED)

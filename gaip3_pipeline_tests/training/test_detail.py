@@ -17,6 +17,8 @@ from keras import layers, ops
 from gaip3_pipeline.layout import DETAIL_START
 from gaip3_pipeline.metrics.sharpness import sharpness_figures
 from gaip3_pipeline.models.backend import compile_options
+from gaip3_pipeline.models.nvae.model import build_nvae
+from gaip3_pipeline.sampling.draw import FaceGenerator
 from gaip3_pipeline.settings import Detail, of_preset
 from gaip3_pipeline.training import detail as detail_training
 from gaip3_pipeline.training.detail import (
@@ -24,6 +26,7 @@ from gaip3_pipeline.training.detail import (
     Pool,
     Watched,
     begin_with,
+    draw_pool,
     optimizer,
     save_start,
     train_detail,
@@ -68,6 +71,18 @@ def faces() -> np.ndarray:
 @pytest.fixture(scope="module")
 def pool(faces: np.ndarray) -> Pool:
     return pool_of(faces)
+
+
+def test_no_more_pictures_are_drawn_than_a_short_training_sees(faces: np.ndarray) -> None:
+    generator = FaceGenerator(build_nvae(of_preset("tiny").nvae), batch=8)
+    values = np.random.default_rng(0).random((N, 5), np.float32)
+    short = draw_pool(generator, faces, values, of_preset("tiny").samples, seen=10)
+    assert len(short.samples) == len(short.asked) == len(short.rebuilt) == len(short.of) == 10
+    assert len(set(short.of)) == 10
+    longer = draw_pool(generator, faces, values, of_preset("tiny").samples, seen=2 * N + 1)
+    assert len(longer.samples) == 2 * N + 1
+    assert longer.of.tolist() == [*range(N)] * 3
+    np.testing.assert_array_equal(short.asked, longer.asked[:10])
 
 
 @pytest.fixture

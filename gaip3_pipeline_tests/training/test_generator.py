@@ -15,7 +15,7 @@ import pytest
 from keras import ops
 
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.evaluation.generator import generator_sheet, sweep
+from gaip3_pipeline.evaluation.generator import generator_sheet, swept
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.models.nvae.bound import bits_per_dim
 from gaip3_pipeline.models.nvae.model import load_nvae, warm_start
@@ -343,6 +343,8 @@ def test_with_guides_samples_have_the_values_that_were_asked_for(coloured, train
     # 1/12 if sliders have no effect
     assert np.square(drawn.mean(axis=(1, 2)) - asked[:, :3]).mean() < 0.04
     assert "val_control_mse" in result.history[-1]
+    # not computed before it is in force
+    assert ["control_mse" in figures for figures in result.history] == [False] * 20 + [True] * 20
     assert "val_control_mse" not in trained[1].history[-1]  # without guides
 
 
@@ -426,15 +428,12 @@ def test_the_bound_of_more_posterior_samples_is_not_looser(trained, coloured):
     assert one == bits_per_dim(trained[1].model, small, conditions[:16], samples=1)
 
 
-def test_a_sweep_keeps_the_noise_and_the_other_values(trained):
-    model = trained[1].model
-    noise, conditions = model.sample_noise(2, seed=0), np.full((2, 5), 0.5, np.float32)
-    strips = sweep(model, noise, conditions, 0, [0.0, 0.5, 1.0])
-    assert strips.shape == (2, 3, 7, 6, 3)
-    np.testing.assert_allclose(
-        strips[:, 1], ops.convert_to_numpy(model.decode(noise, conditions)), atol=1e-6
-    )
-    assert (conditions == 0.5).all()
+def test_a_sweep_replaces_one_value_and_keeps_the_others():
+    conditions = np.array([[0.1] * 5, [0.2] * 5], np.float32)
+    rows = swept(conditions, 1, [0.0, 0.5, 1.0]).reshape(2, 3, 5)
+    np.testing.assert_array_equal(rows[:, :, 1], [[0.0, 0.5, 1.0]] * 2)
+    np.testing.assert_array_equal(np.delete(rows, 1, axis=2)[:, 2], conditions[:, 1:])
+    assert (conditions[:, 1] == conditions[:, 0]).all()
 
 
 def test_the_sheet_is_a_small_jpeg(trained, coloured):

@@ -73,9 +73,10 @@ def test_a_lasting_change_of_scale_is_followed():
     ("ours", "theirs", "more"),
     [
         (Adam, keras.optimizers.Adam, 0),
+        (partial(Adam, clip_norm=1.0), partial(keras.optimizers.Adam, clipnorm=1.0), 0),
         (partial(SpikeSkippingAdamax, spike=10.0), keras.optimizers.Adamax, 2),
     ],
-    ids=["Adam", "Adamax"],
+    ids=["Adam", "Adam that clips", "Adamax"],
 )
 def test_results_and_state_are_those_of_keras_and_the_state_is_set_again(ours, theirs, more, given):
     shapes, generator = [(2, 3), (4,), ()], np.random.default_rng(0)

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from keras import ops
 
+from gaip3_pipeline.models.backend import compiled
 from gaip3_pipeline.models.nvae.model import NVAE
 
 
@@ -39,22 +39,23 @@ def bits_per_dim(
     if not len(images):
         raise ValueError("no images to evaluate on")
     model.noise_seed.state.assign([seed, 0])
+    terms_of = compiled(lambda inputs: model(inputs, training=False), model)
     bounds, weighted, kl = [], [], []
     for start in range(0, len(images), batch_size):
-        rows = slice(start, start + batch_size)
+        n = min(batch_size, len(images) - start)
+        # batches of one shape, padded by repetition: each shape is compiled
+        rows = start + np.arange(min(batch_size, len(images))) % n
         inputs = {
             "image": np.asarray(images[rows]),
             "condition": np.asarray(conditions[rows], np.float32),
         }
         elbo, log_weights = [], []
         for _ in range(samples):
-            terms = model(inputs, training=False)
-            groups = np.stack([ops.convert_to_numpy(k) for k in terms["kl"]], axis=1).astype(
-                np.float64
-            )
-            likelihood = ops.convert_to_numpy(terms["log_likelihood"]).astype(np.float64)
+            terms = terms_of(inputs)
+            groups = np.stack([k[:n] for k in terms["kl"]], axis=1).astype(np.float64)
+            likelihood = terms["log_likelihood"][:n].astype(np.float64)
             elbo.append(likelihood - groups.sum(axis=1))
-            log_weights.append(likelihood + ops.convert_to_numpy(terms["log_ratio"]))
+            log_weights.append(likelihood + terms["log_ratio"][:n])
             kl.append(groups)
         bounds.append(np.mean(elbo, axis=0))
         weighted.append(importance_weighted(np.stack(log_weights)))

@@ -106,7 +106,7 @@ class NvaeTraining(keras.Model):
                 network.condition_embedding.range.assign(ranges)
         self._known = [float(k) for k in known] or [1.0] * len(ATTRIBUTES)
         has_control = self.guides and settings.control > 0.0 and any(self._known)
-        self._control = [keras.metrics.Mean(name="control_mse")] if has_control else []
+        self._control = [_Measured(name="control_mse")] if has_control else []
         self._control_seed = keras.random.SeedGenerator(settings.seed + 1)
         self._kl = [
             keras.metrics.Mean(name=f"kl_{i}_{h}x{w}")
@@ -150,10 +150,16 @@ class NvaeTraining(keras.Model):
                 ops.where(finite, value, 0.0), sample_weight=ops.cast(finite, "float32")
             )
         if self._control:
-            control = self._control_error(
-                self.nvae if training else self.ema, ops.shape(x["image"])[0]
+            # Control starts only when samples look like faces: before that, the guides' gradients
+            # are meaningless and would only distort the prior.
+            rising = (self.step / self._total_steps - CONTROL_BEGINS) / (
+                CONTROL_COMPLETE - CONTROL_BEGINS
             )
-            self._control[0].update_state(control)
+            needed = ops.logical_or(rising > 0.0, not training)
+            control = self._control_error(
+                self.nvae if training else self.ema, ops.shape(x["image"])[0], needed
+            )
+            self._control[0].update_state(control, sample_weight=ops.cast(needed, "float32"))
         if not training:
             return -bound / self._dimensions + (
                 self.settings.control * control if self._control else 0.0
@@ -162,20 +168,15 @@ class NvaeTraining(keras.Model):
         if self.settings.spectral > 0.0:
             loss = loss + self.settings.spectral / self._dimensions * self.spectral.penalty()
         if self._control:
-            # Control starts only when samples look like faces: before that, the guides' gradients
-            # are meaningless and would only distort the prior.
-            rising = (self.step / self._total_steps - CONTROL_BEGINS) / (
-                CONTROL_COMPLETE - CONTROL_BEGINS
-            )
             loss = loss + self.settings.control * ops.clip(rising, 0.0, 1.0) * control
         self._follow()
         # A loss that is not finite is reported as 0 and has no gradient: the optimiser skips and
         # counts the update.
         return ops.where(ops.isfinite(loss), loss, 0.0)
 
-    def _control_error(self, nvae: NVAE, batch: Any) -> Tensor:
+    def _control_error(self, nvae: NVAE, batch: Any, needed: Tensor) -> Tensor:
         """Mean squared error between five random values and the guides' predictions for samples
-        drawn with these values."""
+        drawn with these values; 0, without computing it, where it is not ``needed``."""
         n = (
             max(batch // CONTROL_SHARE, 1)
             if isinstance(batch, int)
@@ -189,17 +190,21 @@ class NvaeTraining(keras.Model):
             keras.random.normal((n, *shape), seed=self._control_seed)
             for shape in self.nvae.latent_shapes
         ]
-        pictures = nvae.decode(noise, asked)
         # Half of the pictures are mirrored and all get a little noise, so that patterns that only a
         # guide recognises are not worth learning.
         mirrored = keras.random.uniform((n, 1), seed=self._control_seed) < 0.5
-        pictures = ops.where(mirrored[:, :, None, None], ops.flip(pictures, axis=2), pictures)
-        pictures = pictures + GUIDE_NOISE * keras.random.normal(
-            ops.shape(pictures), seed=self._control_seed
-        )
+        size = (n, self.settings.height, self.settings.width, nvae.likelihood.picture_channels)
+        grain = GUIDE_NOISE * keras.random.normal(size, seed=self._control_seed)
         turns = ops.convert_to_tensor([[a in MIRRORED for a in ATTRIBUTES]])
-        asked = ops.where(ops.logical_and(mirrored, turns), 1.0 - asked, asked)
-        return values_error(self.guides, self._known, pictures, asked)
+        shown = ops.where(ops.logical_and(mirrored, turns), 1.0 - asked, asked)
+
+        def error() -> Tensor:
+            drawn = nvae.decode(noise, asked)
+            turned = ops.where(mirrored[:, :, None, None], ops.flip(drawn, axis=2), drawn)
+            return values_error(self.guides, self._known, turned + grain, shown)
+
+        # Random numbers are drawn outside, so that they do not depend on what is needed.
+        return ops.cond(needed, error, lambda: ops.zeros(()))
 
     def _kl_factors(self, kl: Tensor) -> Tensor:
         """The weight of each group's KL: the warm-up, the balancing during it (NVAE, appendix A),
@@ -219,6 +224,13 @@ class NvaeTraining(keras.Model):
         for average, weight in zip(self.ema.weights, self.nvae.weights, strict=True):
             average.assign(average * keep + ops.stop_gradient(weight) * (1.0 - keep))
         self.step.assign(self.step + 1.0)
+
+
+class _Measured(keras.metrics.Mean):
+    """A mean that is not a number where nothing was measured."""
+
+    def result(self) -> Tensor:
+        return ops.where(self.count > 0.0, super().result(), float("nan"))
 
 
 def _unit(x: Tensor) -> Tensor:
