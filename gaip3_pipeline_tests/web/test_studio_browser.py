@@ -304,14 +304,24 @@ def test_two_registered_models_draw_the_same_latents_with_their_figures(page: Pa
 
 def test_before_and_after_of_retouching_stand_beside_each_other(page: Page, tmp_path: Path) -> None:
     view(page, "Before / after")
-    expect(page.locator("#s-why")).to_contain_text("above 0")
-    page.locator("[data-what=fidelity] input").fill("0.8")
-    expect(page.locator("#s-why")).to_have_text("retouching …")
-    expect(page.locator("#s-why")).to_have_text("")
+    why = page.locator("#s-why")
+    expect(why).to_contain_text("above 0")
+    for seed in range(7, 23):  # until a face that the guide finds less real than a real one
+        page.locator("[data-what=fidelity] input").fill("0.8")
+        expect(why).to_have_text("retouching …")
+        expect(why).not_to_have_text("retouching …")
+        if why.text_content() == "":
+            break
+        page.locator("[data-what=fidelity] input").fill("0")
+        expect(why).to_contain_text("above 0")
+        shown = face(page)
+        page.locator("#s-seed").fill(str(seed + 1))
+        page.keyboard.press("Tab")
+        expect(page.locator("#s-face figure img")).not_to_have_attribute("src", shown)
     before, after = page.get_by_alt_text("before"), page.get_by_alt_text("after")
     assert before.get_attribute("src") != after.get_attribute("src") == face(page)
     [downloaded] = read_recipe(download(page, tmp_path).read_bytes()).faces
-    assert (downloaded.fidelity, downloaded.drawn) == (0.8, Drawn(seed=7))
+    assert (downloaded.fidelity, downloaded.drawn) == (0.8, Drawn(seed=seed))
     page.get_by_label("before … after").fill("0.2")
     assert page.locator(".s-wipe").evaluate("e => e.style.getPropertyValue('--at')") == "0.2"
 
