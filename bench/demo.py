@@ -8,14 +8,12 @@ finds nothing to do. Installation is not measured. Prints a line for each asset,
 the last line is one JSON object."""
 
 import resource
-import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from common import command_line, print_result
-from full_size import GAIP3
+from full_size import timed
 
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.refresh.record import read_records
@@ -48,12 +46,9 @@ def measure(root: DataRoot) -> dict[str, Any]:
 
 def run(root: DataRoot) -> tuple[float, float]:
     """Wall and CPU seconds of ``gaip3 demo``. Exits if it fails."""
-    start, before = time.monotonic(), children()
-    command = [*GAIP3, "demo", "--root", str(root.path)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}")
-    return time.monotonic() - start, children() - before
+    before = children()
+    seconds, _ = timed("demo", "--root", str(root.path))
+    return seconds, children() - before
 
 
 def children() -> float:

@@ -55,6 +55,15 @@ def origins(root: DataRoot, wanted: list[str]) -> list[str]:
     return [key.to_user_string() for key in graph.toposorted_asset_keys if key in made]
 
 
+def timed(*words: str) -> tuple[float, str]:
+    """Run ``gaip3`` with ``words``: its seconds and its output. Exits if it fails."""
+    start, command = time.monotonic(), [*GAIP3, *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}")
+    return time.monotonic() - start, done.stdout
+
+
 def measured(command: list[str]) -> tuple[float, float, str]:
     """Run ``command``: its wall seconds, the peak anonymous memory in MiB of its process tree, and
     its output. Exits if it fails."""

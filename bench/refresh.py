@@ -13,11 +13,9 @@ of each part; the last line is one JSON object. A second call uses the same root
 
 import argparse
 import statistics
-import subprocess
-import time
 
 from common import command_line, print_result
-from full_size import GAIP3, own_seconds, settle, sized
+from full_size import own_seconds, settle, sized, timed
 
 from gaip3_pipeline.faces.dataset import write_dataset
 from gaip3_pipeline.layout import DataRoot
@@ -47,12 +45,7 @@ def settings_of(a: argparse.Namespace) -> str:
 
 def refresh(root: DataRoot, *words: str) -> tuple[float, str]:
     """Run ``gaip3 refresh``: its seconds and its output. Exits if it fails."""
-    start = time.monotonic()
-    command = [*GAIP3, "refresh", "--root", str(root.path), *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}")
-    return time.monotonic() - start, done.stdout
+    return timed("refresh", "--root", str(root.path), *words)
 
 
 def listed(seconds: dict[str, float]) -> list[str]:

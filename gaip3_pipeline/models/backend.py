@@ -225,12 +225,17 @@ def _compiled_by_jax(
 
     # weights as arguments: as constants they would be those of the first call
     variables = list(network.variables) if network else []
-    updated = [v for v in variables if not v.trainable]
+    updated: list[Any] = []  # those that the function assigns, known once it is traced
 
     @jax.jit
     def traced(weights: list[Any], arrays: Any) -> Any:
         with keras.StatelessScope(zip(variables, weights, strict=True)) as scope:
-            return function(arrays), [scope.get_current_value(v) for v in updated]
+            before = [scope.get_current_value(v) for v in variables]
+            found = function(arrays)
+            now = [scope.get_current_value(v) for v in variables]
+        assigned = [i for i, value in enumerate(now) if value is not before[i]]
+        updated[:] = [variables[i] for i in assigned]
+        return found, [now[i] for i in assigned]
 
     def call(given: Any) -> Any:
         found, values = traced([v.value for v in variables], _in_single_precision(given))

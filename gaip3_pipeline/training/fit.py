@@ -161,10 +161,12 @@ class _Keeper(keras.callbacks.Callback):
         self._show(batch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        figures = {k: float(v) for k, v in (logs or {}).items()}
-        unmeasured = [k for k, v in figures.items() if not k.endswith("loss") and math.isnan(v)]
-        for name in unmeasured:
-            del figures[name]
+        # a metric that is not a number was not measured in this epoch
+        figures = {
+            k: float(v)
+            for k, v in (logs or {}).items()
+            if k.endswith("loss") or not math.isnan(float(v))
+        }
         if not math.isfinite(figures["loss"]):
             raise DivergedError(
                 f"the loss is {figures['loss']} in epoch {epoch + 1}: lower the learning rate; the"
