@@ -36,9 +36,10 @@ demo: $(READY)
 ui: $(READY)
 	@$(BIN)/gaip3 ui --root $(ROOT)
 
-# One BLAS thread for each of the two workers. With more threads on two cores the workers wait for each other and take up to 30 times as long.
+# Three workers for two cores, since tests wait for servers and disks. One BLAS thread each: with
+# more, they wait for each other and take up to 30 times as long.
 test: lint
-	@OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The extra stays in .venv afterwards.
 test-jax: $(READY)

@@ -6,9 +6,10 @@ The nodes are processes of this machine with one CPU each. Three measurements:
 
 1. Resize and brightness copy of N JPEGs of S x S pixels by the functions of the pipeline, in this
    process, on one node and on two, in turn and each three times: medians of pictures per second,
-   CPU milliseconds per picture, the overhead (CPU time beyond the work, of all processes), and
-   the share of 2 / (work + overhead) that two nodes reach. With fewer than three idle cores the
-   driver and the head take part of the time of the two nodes.
+   CPU milliseconds per picture, the overhead (CPU time beyond the work, of all processes), how
+   much of it Ray's own processes take while nothing runs, and the share of
+   2 / (work + overhead) that two nodes reach. With fewer than three idle cores the driver and the
+   head take part of the time of the two nodes.
 2. With --root, a finished root: features of its final pictures on one node and on two.
 3. Where one driver ends: tasks that sleep as long as the work would take, on a node that pretends
    to have as many CPUs as --nodes says. Their results are either rows, as now, or the name of a
@@ -69,6 +70,7 @@ def measure(words: Any, folder: Path) -> dict[str, Any]:
             nodes.start(ip(2 + count))
             mapper = RayMapper(words.chunk)
             warm(mapper)
+            idle = idle_share(nodes)
             # in turn, since the speed of a machine changes with what else it does
             turns = [
                 (
@@ -81,18 +83,20 @@ def measure(words: Any, folder: Path) -> dict[str, Any]:
             overhead = median(there["cpu_ms"] - here["cpu_ms"] for here, there in turns)
             rate = median(there["per_s"] for _, there in turns)
             share = rate * (own + overhead) / (1000 * count)
+            daemons = 1000 * idle / rate
             print(
                 f"{count} nodes: {rate:.0f} pictures/s, work {own:.2f} CPU ms, overhead"
-                f" {overhead:.2f} CPU ms, share {share:.2f}"
+                f" {overhead:.2f} CPU ms, {daemons:.2f} of it by idle processes, share {share:.2f}"
             )
             out |= {
                 f"per_s_{count}": rate,
                 f"work_ms_{count}": own,
                 f"overhead_ms_{count}": overhead,
+                f"idle_ms_{count}": daemons,
                 f"share_{count}": share,
             }
             if words.root:
-                rate = features(DataRoot(words.root.resolve()), mapper)
+                rate = features(DataRoot(words.root.resolve()), mapper, count)
                 out[f"features_per_s_{count}"] = rate
                 print(f"{count} nodes: features of {rate:.0f} pictures/s")
         for count in (1, 2):
@@ -142,32 +146,46 @@ def processed(
     }
 
 
+def idle_share(nodes: Nodes, seconds: float = 10.0) -> float:
+    """CPU seconds a second of the nodes while nothing runs."""
+    before = nodes.cpu_seconds()
+    time.sleep(seconds)
+    return (nodes.cpu_seconds() - before) / seconds
+
+
 def cpu_seconds(nodes: Nodes | None) -> float:
     """CPU time so far of this process and of all processes of the nodes."""
     return time.process_time() + (nodes.cpu_seconds() if nodes else 0.0)
 
 
-def features(root: DataRoot, mapper: Mapper) -> float:
+def features(root: DataRoot, mapper: Mapper, nodes: int) -> float:
+    """Pictures per second of four passes over the packed pictures."""
     work = PackedFeatures(root.feature_extractor, "bench", root.packed_final)
     count = len(np.load(root.packed_final, mmap_mode="r"))
     batches = [range(count)[i : i + SCORING_BATCH] for i in range(0, count, SCORING_BATCH)]
-    list(mapper.batches(work, batches[:2]))  # load the model
+    begin_everywhere(mapper, work, batches[0], nodes)
     start = time.perf_counter()
-    list(mapper.batches(work, batches))
-    return count / (time.perf_counter() - start)
+    for _ in mapper.batches(work, 4 * batches):
+        pass
+    return 4 * count / (time.perf_counter() - start)
 
 
 def simulated(work: Any, cpus: int, chunk: int) -> float:
     """Pictures per second of tasks that sleep, in a steady state."""
     mapper = RayMapper(chunk)
-    begun: set[int] = set()
-    while len(begun) < cpus:  # until every worker runs and has imported what the work needs
-        begun |= set(mapper.batches(_Begins(work), range(4 * cpus)))
+    begin_everywhere(mapper, work, 1, cpus)
     count = cpus * chunk * 8
     start = time.perf_counter()
     for _ in mapper.pictures(work, range(count)):
         pass
     return count / (time.perf_counter() - start)
+
+
+def begin_everywhere(mapper: Mapper, work: Any, item: Any, workers: int) -> None:
+    """Return when every worker runs and has loaded what ``work`` of ``item`` needs."""
+    begun: set[int] = set()
+    while len(begun) < workers:
+        begun |= set(mapper.batches(_Begins(work), [item] * 4 * workers))
 
 
 def warm(mapper: Mapper) -> None:
@@ -205,8 +223,8 @@ class _Begins:
     def __init__(self, work: Any) -> None:
         self.work = work
 
-    def __call__(self, item: int) -> int:
-        self.work(1)
+    def __call__(self, item: Any) -> int:
+        self.work(item)
         time.sleep(0.5)
         return os.getpid()
 

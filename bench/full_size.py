@@ -31,10 +31,10 @@ from common import command_line, data_root, print_result
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.definitions import build_defs
 from gaip3_pipeline.layout import DEMO, DataRoot
+from gaip3_pipeline.processes import gaip3
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.setup.doctor import find_chromium
 
-GAIP3 = [sys.executable, "-m", "gaip3_pipeline.cli"]
 PAINT = """
 import sys
 from pathlib import Path
@@ -57,7 +57,7 @@ def origins(root: DataRoot, wanted: list[str]) -> list[str]:
 
 def timed(*words: str) -> tuple[float, str]:
     """Run ``gaip3`` with ``words``: its seconds and its output. Exits if it fails."""
-    start, command = time.monotonic(), [*GAIP3, *words]
+    start, command = time.monotonic(), gaip3(*words)
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}")
@@ -133,7 +133,7 @@ def opening_times(root: DataRoot, asset: str, chromium: str, repeats: int) -> di
     from playwright.sync_api import sync_playwright
 
     ports = ["--port", "23800", "--mlflow-port", "23900"]
-    command = [*GAIP3, "ui", "--root", str(root.path), *ports]
+    command = gaip3("ui", "--root", str(root.path), *ports)
     ui = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -195,7 +195,7 @@ def main() -> None:
 
     seconds, peak, _ = measured([sys.executable, "-c", PAINT, str(a.root.path)])
     add("painting", seconds, seconds, peak)
-    refresh = [*GAIP3, "refresh", "--root", str(a.root.path)]
+    refresh = gaip3("refresh", "--root", str(a.root.path))
     targets = origins(a.root, a.to)
     for asset in targets:
         seconds, peak, output = measured([*refresh, "--select", asset])

@@ -25,7 +25,7 @@ import pandas as pd
 from common import command_line, data_root, network_values, print_result
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
-from gaip3_pipeline.evaluation.review import LOOKS_WRONG, review_labels
+from gaip3_pipeline.evaluation.review import look_wrong, review_labels
 from gaip3_pipeline.layout import SET_OF_SEX
 from gaip3_pipeline.metrics.classification import roc_auc
 from gaip3_pipeline.metrics.regression import r_squared
@@ -76,6 +76,7 @@ def told_apart(
     """How well ``suspicion`` of the labels in ``table`` ranks those that differ in the ``second``
     labelling: AUC and counts."""
     mine = pd.DataFrame({"key": table.key, "value": table.value, "suspicion": suspicion})
+    mine["row"] = np.arange(len(mine))
     keys = [
         f"{SET_OF_SEX[sex.lower()].id}/{Path(name).stem}"
         for sex, name in zip(second.gender, second["name"], strict=True)
@@ -83,7 +84,7 @@ def told_apart(
     others = pd.DataFrame({"key": keys, "other": second[attribute].to_numpy()})
     both = mine.merge(others, on="key").dropna()
     differ = both.value != both.other
-    suspected = both.suspicion > LOOKS_WRONG
+    suspected = look_wrong(suspicion)[both.row]
     auc = roc_auc(both.suspicion.to_numpy(), differ.to_numpy())
     return {
         "n": len(both),
@@ -127,7 +128,7 @@ def main() -> None:
             given, wrong = planted(values, a.share, seed)
             fitted = cross_fit(features, given, bucket, mirrored)
             review = review_labels(given, fitted.predicted, fitted.variance)
-            suspected = review.suspicion > LOOKS_WRONG
+            suspected = look_wrong(review.suspicion)
             counts = {
                 "expected_wrong": review.expected_wrong,
                 "look_wrong": int(suspected.sum()),

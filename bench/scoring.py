@@ -6,7 +6,8 @@ ROOT must have a gender model and input models. ``ours`` is the pipeline's way: 
 once on all cores, and batches are scored by the gender models and by the five processes, which
 share their features. One by one means: for each picture and each model the JPEG is read again and
 the model is called through ``predict``. Pictures are repeated if ROOT has fewer than ``--images``.
-Prints the time of each part; the last line is one JSON object.
+Prints the time of each part, its CPU time, and the share of the cores that it keeps busy: what is
+computed limits the rate where the share is 1. The last line is one JSON object.
 """
 
 import os
@@ -32,11 +33,11 @@ BATCH = 256
 Found = TypeVar("Found")
 
 
-def timed(work: Callable[[], Found]) -> tuple[Found, float]:
-    """What ``work()`` returns, and its seconds."""
-    start = time.monotonic()
+def timed(work: Callable[[], Found]) -> tuple[Found, tuple[float, float]]:
+    """What ``work()`` returns, its seconds, and the CPU seconds of all threads."""
+    start, used = time.monotonic(), time.process_time()
     found = work()
-    return found, time.monotonic() - start
+    return found, (time.monotonic() - start, time.process_time() - used)
 
 
 def features_of(extractor: Extractor, path: Path, with_parts: bool = True) -> np.ndarray:
@@ -80,9 +81,13 @@ def main() -> None:
         "features": extracting,
         "values": by_values,
     }
-    ours = len(paths) / sum(parts.values())
-    for name, seconds in parts.items():
-        print(f"{name:12}{seconds:8.2f} s{len(paths) / seconds:10.0f} images/s")
+    n, cores = len(paths), len(os.sched_getaffinity(0))
+    wall, used = (sum(of) for of in zip(*parts.values(), strict=True))
+    for name, (seconds, cpu) in parts.items():
+        print(
+            f"{name:12}{seconds:8.2f} s{n / seconds:10.0f} images/s{1000 * cpu / n:8.2f} CPU ms"
+            f" an image, cores {cpu / seconds / cores:4.0%} busy"
+        )
 
     def alone() -> None:
         for path in paths[: a.one_by_one]:
@@ -93,16 +98,19 @@ def main() -> None:
             for input_model in input_models:
                 input_model.predict(features_of(extractor, path))
 
-    _, seconds = timed(alone)
-    one_by_one = a.one_by_one / seconds
+    _, (seconds, _) = timed(alone)
+    ours, one_by_one = n / wall, a.one_by_one / seconds
     print(f"ours {ours:.0f} images/s, one by one {one_by_one:.1f}")
     print_result(
         {
             "ours_images_per_s": round(ours, 1),
             "one_by_one_images_per_s": round(one_by_one, 2),
             "times": round(ours / one_by_one, 1),
-            "images": len(paths),
-            "parts_s": {k: round(v, 2) for k, v in parts.items()},
+            "images": n,
+            "cpu_ms": round(1000 * used / n, 2),
+            "cores_busy": round(used / wall / cores, 2),
+            "parts_s": {k: round(s, 2) for k, (s, _) in parts.items()},
+            "parts_cpu_ms": {k: round(1000 * c / n, 2) for k, (_, c) in parts.items()},
         }
     )
 

@@ -9,28 +9,23 @@ import dagster as dg
 
 from gaip3_pipeline.assets.gender import PROCESSED
 from gaip3_pipeline.attributes import ATTRIBUTES, BRIGHTENED
+from gaip3_pipeline.evaluation.check_texts import (
+    CHECK_TEXTS,
+    MAX_MOVED,
+    MIN_FINAL,
+    MIN_LABELS,
+)
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, Settings
-from gaip3_pipeline.versions import RootResource, current_version, read_figures
+from gaip3_pipeline.versions import RootResource, current_version, numbers, read_figures
 
-MIN_FINAL = 50  # with fewer, neither the generator nor its held-out figures are meaningful
-MIN_LABELS = 30
 MAX_LOOK_WRONG = 0.05  # of the labels of an attribute
 MAX_SUSPECTED = 0.02  # of the pictures of D2
-MAX_MOVED = 0.02  # mean change of a value that brightness should not change
 # Normal errors have 68 % and 95 %. Where most labels have the same level, errors are more peaked,
 # and more of them lie within one standard deviation.
 WITHIN_ONE, WITHIN_TWO = (0.55, 0.85), 0.9
 NOTHING_HELD_OUT = "there are no held-out pictures to compare with"
-BETTER_THAN_MEAN = (
-    "R² above 0 on labels that were not trained on, that is, better than predicting their mean."
-    " If it fails, label more images or review the labels (gaip3 label)."
-)
-CRITIC_LEARNED = (
-    "Held-out ROC AUC above 0.5 and below 1. At 0.5 or below the critic has learned nothing: more"
-    " final images or more epochs under [critic] help."
-)
 Verdict = tuple[bool, str]
 Rule = Callable[[DataRoot, dict[str, Any]], Verdict]
 
@@ -38,246 +33,43 @@ Rule = Callable[[DataRoot, dict[str, Any]], Verdict]
 def build(settings: Settings) -> list[dg.AssetChecksDefinition]:
     """Every check of the pipeline."""
     most = settings.images.max_unusable_share
-    contrastive = [
-        _check(
-            "prior_critic_weights",
-            "tells_apart",
-            _critic,
-            CRITIC_LEARNED,
-            promotes=True,
-        )
-    ]
+    contrastive = [_check("prior_critic_weights", "tells_apart", _critic, promotes=True)]
     return [
         *(contrastive if settings.retouch.method == NOISE_CONTRASTIVE else []),
+        *(_check(n, "usable", _usable(most), blocking=True) for n in PROCESSED),
+        _check("near_duplicates", "no_leakage", _no_leakage, blocking=True),
+        _check("image_quality", "few_defects", _few_defects),
         *(
-            _check(
-                n,
-                "usable",
-                _usable(most),
-                "There are images, and the share of unusable ones is at most max_unusable_share of"
-                " [images]. If it fails, convert, replace, drop or move away the files that the"
-                " asset lists as noted.",
-                blocking=True,
-            )
-            for n in PROCESSED
-        ),
-        _check(
-            "near_duplicates",
-            "no_leakage",
-            _no_leakage,
-            "No photograph is in two buckets of the split. All pictures are compared with each"
-            " other. If it fails, drop one of the two pictures (gaip3 drop).",
-            blocking=True,
-        ),
-        _check(
-            "image_quality",
-            "few_defects",
-            _few_defects,
-            "At most 5 % of the originals have a defect. If it fails, look at them and drop the bad"
-            " ones (gaip3 drop).",
-        ),
-        *(
-            _check(
-                f"labels_{a}",
-                "enough_labels",
-                _enough_labels,
-                f"At least {MIN_LABELS} labels, of at least two different values. If it fails,"
-                " label more images (gaip3 label).",
-                blocking=True,
-            )
+            _check(f"labels_{a}", "enough_labels", _enough_labels, blocking=True)
             for a in ATTRIBUTES
         ),
-        _check(
-            "label_review",
-            "few_look_wrong",
-            _few_look_wrong,
-            "For every attribute, at most 5 % of the labels are probably wrong. If it fails, review"
-            " the most suspicious ones (gaip3 label).",
-        ),
-        _check(
-            "gender_model",
-            "tells_apart",
-            _gender_learned,
-            "Out-of-fold ROC AUC above 0.8. If it fails, check that the folders of D2 are sorted by"
-            " sex, and add originals to them.",
-            blocking=True,
-            promotes=True,
-        ),
-        _check(
-            "gender_probabilities",
-            "probabilities",
-            _probabilities,
-            "One row for each processed image; probabilities lie in 0..1 and are not all alike"
-            " (standard deviation above 0.01). If it fails, materialise gender_model again.",
-            blocking=True,
-        ),
-        _check(
-            "final_dataset",
-            "enough_images",
-            _enough_final,
-            f"The rule keeps at least {MIN_FINAL} images. If it fails, add originals or lower the"
-            " threshold of [final_dataset].",
-            blocking=True,
-        ),
-        _check(
-            "final_dataset",
-            "no_leakage",
-            _no_final_leakage,
-            "No two final images of one photograph, such as an original and its brightness copy,"
-            " are in different splits. If it fails, drop one of them (gaip3 drop).",
-            blocking=True,
-        ),
-        _check(
-            "feature_extractor",
-            "keeps_variance",
-            _extractor,
-            "The principal axes keep more than a third of the features' variance.",
-        ),
-        _check(
-            "final_features",
-            "covers_final",
-            _final_features,
-            "There are features for every final image. If it fails, materialise final_features"
-            " again.",
-            blocking=True,
-        ),
-        _check(
-            "curation_report",
-            "few_suspected",
-            _few_suspected,
-            "At most 2 % of the originals of D2 are probably in the wrong folder. If it fails, move"
-            " or drop them.",
-        ),
-        *(
-            _check(f"input_model_{a}", "learned", _input_learned, BETTER_THAN_MEAN, promotes=True)
-            for a in ATTRIBUTES
-        ),
-        *(
-            _check(
-                f"input_values_{a}",
-                "covers_final",
-                _values,
-                "There is a value for every final image, and their mean lies in 0..1. If it fails,"
-                " materialise final_features and input_values_* again.",
-                blocking=True,
-            )
-            for a in ATTRIBUTES
-        ),
-        _check(
-            "inputs_report",
-            "steady_under_brightness",
-            _steady,
-            f"Brightness changes no value but the background's: the others change by less than"
-            f" {MAX_MOVED:g} on average. If it fails, see Brightness copies in the report.",
-        ),
-        _check(
-            "inputs_report",
-            "honest_uncertainty",
-            _honest,
-            "The predicted standard deviations match the errors on labels that were not trained on."
-            " If it fails, see Uncertainty in the report.",
-        ),
-        _check(
-            "control_regressor",
-            "learned",
-            _control,
-            "R² above 0 against the values of the input models on held-out images, for every value."
-            " If it fails, raise epochs under [control_regressor] or label more images.",
-            promotes=True,
-        ),
-        _check(
-            "nvae_weights",
-            "finite_likelihood",
-            _generator,
-            "Held-out bits/dim are above 0 and below 8, those of uniform noise. If it fails, raise"
-            " epochs or lower learning_rate under [nvae].",
-            blocking=True,
-            promotes=True,
-        ),
-        _check(
-            "nvae_samples",
-            "not_flat",
-            _samples,
-            "As many samples as the settings request, and no flat ones (standard deviation of the"
-            " pixels below 4 grey levels). If it fails, train the generator longer.",
-            blocking=True,
-        ),
-        *(
-            _check(f"evaluator_{a}", "learned", _input_learned, BETTER_THAN_MEAN, promotes=True)
-            for a in ATTRIBUTES
-        ),
-        _check(
-            "detail_weights",
-            "sharp",
-            _detailed,
-            "In every octave, samples with detail have 0.7 to 1.4 times the power of photographs."
-            " If it fails, raise epochs under [detail].",
-            promotes=True,
-        ),
-        _check(
-            "generator_evaluation",
-            "sliders_move",
-            _sliders,
-            "Every value can be predicted on held-out pictures, and every slider moves its value"
-            " (slope above 0.1). If it fails, label more images with rare values.",
-        ),
-        _check(
-            "generator_evaluation",
-            "sliders_stay_real",
-            _stay_real,
-            "At no slider position does the judge find pictures significantly less real than at the"
-            " middle (at most 2 standard errors). If it fails, add images with such values.",
-        ),
-        _check(
-            "generator_evaluation",
-            "sharp_as_photographs",
-            _sharp,
-            "Power, kurtosis and share of noise of the samples' octaves are those of photographs,"
-            " without a periodic pattern. If it fails, raise epochs under [detail].",
-        ),
-        _check(
-            "generator_evaluation",
-            "judges_count",
-            _judges_count,
-            "The fresh judges are valid: they detect blur and missing detail, and find no"
-            " difference between two halves of photographs. If it fails, do not use their figures.",
-        ),
-        _check(
-            "critic_weights",
-            "tells_apart",
-            _critic,
-            CRITIC_LEARNED,
-            promotes=True,
-        ),
-        _check(
-            "judge_weights",
-            "tells_apart",
-            _critic,
-            CRITIC_LEARNED,
-            promotes=True,
-        ),
-        _check(
-            "reconstruction_judge_weights",
-            "tells_apart",
-            _critic,
-            CRITIC_LEARNED,
-            promotes=True,
-        ),
-        _check(
-            "aggregate_posterior",
-            "better_than_prior",
-            _aggregate,
-            "Latents of held-out pictures have a higher density under the fitted Gaussians than"
-            " under the prior.",
-        ),
-        _check(
-            "retouched_samples",
-            "judge_prefers",
-            _retouched,
-            "The mean logit of the judge, which does not steer retouching, is higher after it than"
-            " before. If it fails, change [retouch] or train the generator longer.",
-        ),
-        _check("report", "complete", _report, "The page has an entry for every asset."),
+        _check("label_review", "few_look_wrong", _few_look_wrong),
+        _check("gender_model", "tells_apart", _gender_learned, blocking=True, promotes=True),
+        _check("gender_probabilities", "probabilities", _probabilities, blocking=True),
+        _check("final_dataset", "enough_images", _enough_final, blocking=True),
+        _check("final_dataset", "no_leakage", _no_final_leakage, blocking=True),
+        _check("feature_extractor", "keeps_variance", _extractor),
+        _check("final_features", "covers_final", _final_features, blocking=True),
+        _check("curation_report", "few_suspected", _few_suspected),
+        *(_check(f"input_model_{a}", "learned", _input_learned, promotes=True) for a in ATTRIBUTES),
+        *(_check(f"input_values_{a}", "covers_final", _values, blocking=True) for a in ATTRIBUTES),
+        _check("inputs_report", "steady_under_brightness", _steady),
+        _check("inputs_report", "honest_uncertainty", _honest),
+        _check("control_regressor", "learned", _control, promotes=True),
+        _check("nvae_weights", "finite_likelihood", _generator, blocking=True, promotes=True),
+        _check("nvae_samples", "not_flat", _samples, blocking=True),
+        *(_check(f"evaluator_{a}", "learned", _input_learned, promotes=True) for a in ATTRIBUTES),
+        _check("detail_weights", "sharp", _detailed, promotes=True),
+        _check("generator_evaluation", "sliders_move", _sliders),
+        _check("generator_evaluation", "sliders_stay_real", _stay_real),
+        _check("generator_evaluation", "sharp_as_photographs", _sharp),
+        _check("generator_evaluation", "judges_count", _judges_count),
+        _check("critic_weights", "tells_apart", _critic, promotes=True),
+        _check("judge_weights", "tells_apart", _critic, promotes=True),
+        _check("reconstruction_judge_weights", "tells_apart", _critic, promotes=True),
+        _check("aggregate_posterior", "better_than_prior", _aggregate),
+        _check("retouched_samples", "judge_prefers", _retouched),
+        _check("report", "complete", _report),
     ]
 
 
@@ -285,23 +77,42 @@ def _check(
     asset: str,
     name: str,
     rule: Rule,
-    description: str,
     *,
     blocking: bool = False,
     promotes: bool = False,
 ) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=asset, name=name, blocking=blocking, description=description)
+    english, _ = CHECK_TEXTS[asset, name].meaning
+
+    @dg.asset_check(asset=asset, name=name, blocking=blocking, description=english)
     def check(
         context: dg.AssetCheckExecutionContext, root: RootResource, tracking: MlflowTracking
     ) -> dg.AssetCheckResult:
-        passed, summary = rule(root.data_root, read_figures(root.data_root, asset))
+        figures = _Read(read_figures(root.data_root, asset))
+        passed, summary = rule(root.data_root, figures)
         version = current_version(context.instance, dg.AssetKey(asset))
         if promotes and passed and version:
             tracking.promote(asset, version)
         severity = dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN
-        return dg.AssetCheckResult(passed=passed, severity=severity, description=summary)
+        return dg.AssetCheckResult(
+            passed=passed,
+            severity=severity,
+            description=summary,
+            metadata={k: v for k, v in numbers(figures.read).items() if math.isfinite(v)},
+        )
 
     return check
+
+
+class _Read(dict[str, Any]):
+    """Figures, with those of them that were read: what a check is about, for Dagster's plots."""
+
+    def __init__(self, figures: dict[str, Any]) -> None:
+        super().__init__(figures)
+        self.read: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        self.read[name] = value = super().__getitem__(name)
+        return value
 
 
 def _usable(most: float) -> Rule:
@@ -595,6 +406,9 @@ def _report(root: DataRoot, f: dict[str, Any]) -> Verdict:
 
     page = root.report.read_text(encoding="utf-8")
     absent = [
-        name for names in SECTIONS.values() for name in names if f"<h3>{name}</h3>" not in page
+        name
+        for names in SECTIONS.values()
+        for name in names
+        if f'<article id="{name}">' not in page
     ]
     return not absent, f"{f['bytes'] // 1024} KB" if not absent else f"missing: {', '.join(absent)}"

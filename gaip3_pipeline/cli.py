@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -330,6 +331,46 @@ def sweep(
 
 
 @command
+@click.argument("action", type=click.Choice(["pack", "take"]))
+@click.argument("place", type=click.Path(path_type=Path, resolve_path=True))
+def gpu(root: DataRoot, action: str, place: Path) -> None:
+    """Train the generator on a rented machine with a GPU: docs/gpu.md.
+
+    pack FILE brings the generator's inputs up to date and writes what the training needs, with the
+    code, into a tar archive. take FOLDER takes over the checkpoints that the training there wrote;
+    the next refresh continues from them."""
+    from gaip3_pipeline.dagster_storage import reading_instance
+    from gaip3_pipeline.setup.gpu import RentedError, pack, take
+    from gaip3_pipeline.sweep import SweepError, names_of_inputs
+    from gaip3_pipeline.training.rented import FOLDER
+
+    if action == "pack":
+        if place.is_dir():
+            raise click.UsageError(f"{place} is a folder: name a file in it")
+        with _definitions(root) as definitions:
+            inputs = names_of_inputs(definitions)
+        _refresh(root, inputs)
+    try:
+        with (
+            in_one_line(_dagsters_database(root)),
+            reading_instance(root) as instance,
+            _definitions(root) as definitions,
+        ):
+            if action == "take":
+                click.echo(take(root, place, definitions, instance))
+                return
+            made = pack(root, place, definitions, instance)
+    except (RentedError, SweepError) as e:
+        raise click.ClickException(str(e)) from e
+    height, width = made.size
+    megabytes = made.bytes / 1e6
+    click.echo(f"{place}: {made.pictures:,} pictures of {height} × {width}, {megabytes:.1f} MB")
+    click.echo("On the other machine, with an NVIDIA GPU and Python 3.11 or later:")
+    click.echo(f"  tar xf {place.name} && cd {FOLDER} && pip install -r requirements.txt")
+    click.echo("  python -m gaip3_pipeline.training.rented")
+
+
+@command
 @click.option("--port", type=PORT, default=3000, show_default=True, help="The Dagster UI's port.")
 @click.option(
     "--mlflow-port", type=PORT, default=5000, show_default=True, help="The MLflow UI's port."
@@ -402,7 +443,7 @@ def _sliders(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--temperature",
     type=Number(0, 2),
-    help="Scale of the latents' noise at every level [default: settings].",
+    help="How much the faces differ; 1 is as in training [default: settings].",
 )
 @click.option(
     "--guidance",
@@ -425,7 +466,7 @@ def _sliders(function: Callable[..., Any]) -> Callable[..., Any]:
     "--from",
     "source",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A PNG downloaded from the studio; it is generated again with its settings.",
+    help="A PNG of this command or of the studio; it is generated again with its settings.",
 )
 def generate(
     root: DataRoot,
@@ -439,7 +480,9 @@ def generate(
     source: Path | None,
     **sliders: float | None,
 ) -> None:
-    """Generate faces with the given slider values, or the faces of a PNG from the studio."""
+    """Generate faces with the given slider values, or again those of a PNG.
+
+    The PNG contains its settings: --from draws it again, and the studio opens it."""
     if out.suffix.lower() not in (".png", ""):
         raise click.ClickException(f"--out {out}: a PNG is written; name it {out.stem}.png")
     _not_in_root(root, out)
@@ -448,23 +491,31 @@ def generate(
         return
     asked = {"temperature": temperature, "guidance": guidance, "detail": detail}
     given: dict[str, Any] = {k: v for k, v in asked.items() if v is not None}
-    settings = replace(load(root).samples, seed=seed, **given)
+    settings = load(root)
+    settings = replace(settings, samples=replace(settings.samples, **given))
     _need_generator(root)
     _need_folder(out.parent)
     # TensorFlow takes seconds to import: mistakes are reported before
     from gaip3_pipeline.models.detail import PairError
-    from gaip3_pipeline.sampling.draw import generate_grid, load_face_generator, out_of_range
+    from gaip3_pipeline.models.storage import detail_version
+    from gaip3_pipeline.sampling.draw import out_of_range
+    from gaip3_pipeline.sampling.recipe import LISTED, Pair
+    from gaip3_pipeline.studio.faces import Studio
+    from gaip3_pipeline.tables.hashing import weights_version
 
     try:
-        generator = load_face_generator(root)
+        versions = weights_version(root.nvae), detail_version(root.detail)
+        pair = Pair(root.nvae, versions[0], root.detail, versions[1])
+        studio = Studio(root, settings, pair)
     except (PairError, FileNotFoundError) as e:
         raise click.ClickException(f"{e}: run gaip3 refresh --root {root.path}") from e
     moved = {k: v for k, v in sliders.items() if v is not None}
-    for line in out_of_range(generator, moved):
+    for line in out_of_range(studio.generator, moved):
         click.echo(line, err=True)
-    picture = generate_grid(root, generator, moved, n, settings)
-    write_bytes_atomically(out, picture)
-    click.echo(f"{out}: {n} faces, seed {seed}")
+    write_bytes_atomically(out, studio.png(studio.of_seeds(seed, n, moved)))
+    faces = "1 face" if n == 1 else f"{n} faces"
+    recipe = f"; without its settings, which fit {LISTED} faces" if n > LISTED else ""
+    click.echo(f"{out}: {faces}, seed {seed}{recipe}")
 
 
 @command
@@ -484,8 +535,9 @@ def generate(
 def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | None) -> None:
     """Retouch the photographs of FOLDER with the critic. The originals stay unchanged.
 
-    Each photograph is encoded, its latents are moved along the critic's gradient, and the pixel
-    difference is added to the photograph."""
+    The generator's picture of each photograph is changed until the critic rates it as more
+    realistic, and the difference is added to the photograph in its own size. A photograph that
+    does not change is copied byte for byte, with the reason."""
     from gaip3_pipeline.studio.results import OutputError, find_photographs
     from gaip3_pipeline.tables.image_files import LEFT_OUT
 
@@ -511,6 +563,7 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
     free = settings.retouch.fidelity if fidelity is None else fidelity
     from gaip3_pipeline.progress import Progress
     from gaip3_pipeline.studio.faces import Studio
+    from gaip3_pipeline.studio.novelty import FAR
     from gaip3_pipeline.studio.photographs import retouch_photographs
     from gaip3_pipeline.web.registered import Generators
 
@@ -528,11 +581,22 @@ def retouch(root: DataRoot, folder: Path, out: Path | None, fidelity: float | No
     lines = [f"{folder / str(r.file)}: {r.outcome}" for r in table[is_left_out].itertuples()]
     for line in at_most(lines):
         click.echo(line, err=True)
+    far = table[table.farther_than >= FAR]
+    lines = [
+        f"{folder / file}: unlike the training pictures, and farther from them than"
+        f" {100 * share:.1f} % of the held-out pictures: the result may not fit"
+        for file, share in zip(far.file, far.farther_than, strict=True)
+    ]
+    for line in at_most(lines):
+        click.echo(line, err=True)
     used, changed = int((table.picture != "").sum()), int((table.outcome == "").sum())
     click.echo(
         f"{out}: {used} of {work.found} photographs used, {changed} of them changed"
         + (f"; compare in {retouched_photographs(out)[1]}" if used else "")
     )
+    copied = table.outcome[(table.picture != "") & (table.outcome != "")]
+    for reason, n in copied.value_counts().items():
+        click.echo(f"  {n} copied as they are: {reason}")
 
 
 def _need_generator(root: DataRoot) -> None:
@@ -595,6 +659,166 @@ def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
         f"{out}: {len(recipe.faces)} face{'s' if len(recipe.faces) > 1 else ''} of generator"
         f" {pair.version[:12]}"
     )
+
+
+@command
+@click.argument("name")
+def snapshot(root: DataRoot, name: str) -> None:
+    """Keep the whole state of the root under NAME: photographs, labels, settings, everything made
+    from them, and the history.
+
+    Files are linked, not copied, so it takes seconds and little space."""
+    from gaip3_pipeline.progress import Progress
+    from gaip3_pipeline.setup.snapshots import take
+
+    with _snapshots():
+        made = take(root, name, Progress("snapshot", 0))
+    click.echo(
+        f"{made.name}: {made.files:,} files, {made.bytes / 1e6:,.1f} MB, {made.content[:12]}"
+    )
+
+
+@command
+def snapshots(root: DataRoot) -> None:
+    """List the snapshots of the root, the oldest first."""
+    from gaip3_pipeline.setup.snapshots import snapshots as all_of
+
+    with _snapshots():
+        found = all_of(root)
+    for s in found:
+        click.echo(
+            f"{s.created}  {s.name:20} {s.files:>8,} files {s.bytes / 1e6:>10,.1f} MB "
+            f" {s.content[:12]}"
+        )
+    if not found:
+        click.echo(f"{root.path} has no snapshots: gaip3 snapshot NAME makes one")
+
+
+@command
+@click.argument("first")
+@click.argument("second")
+def diff(root: DataRoot, first: str, second: str) -> None:
+    """Show what changed from snapshot FIRST to SECOND: photographs, labels, settings."""
+    from gaip3_pipeline.setup.snapshots import compare, described
+
+    with _snapshots():
+        click.echo(described(compare(root, first, second)))
+
+
+@command
+@click.argument("name")
+def restore(root: DataRoot, name: str) -> None:
+    """Make the root what it was when the snapshot NAME was taken.
+
+    Refused while labels, settings or photographs of now are in no snapshot."""
+    from gaip3_pipeline.progress import Progress
+    from gaip3_pipeline.setup.snapshots import restore as make
+
+    with _snapshots():
+        placed, removed = make(root, name, Progress("restore", 0))
+    click.echo(f"{name}: {placed:,} files put in place, {removed:,} removed")
+
+
+@command
+@click.argument("url")
+@click.argument("name", required=False)
+@click.option(
+    "--with-pictures/--without-pictures",
+    default=None,
+    help="Whether photographs and what shows them leave this machine; asked if not given.",
+)
+def push(root: DataRoot, url: str, name: str | None, with_pictures: bool | None) -> None:
+    """Send the snapshot NAME, or the latest one, to URL (file:///FOLDER or s3://BUCKET/PREFIX).
+
+    What is there already is not sent again. Keys come from the environment: AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION."""
+    from gaip3_pipeline.progress import Progress
+    from gaip3_pipeline.setup.remote import push as send
+    from gaip3_pipeline.setup.snapshots import SnapshotError
+    from gaip3_pipeline.setup.snapshots import snapshots as all_of
+
+    with _snapshots():
+        if name is None:
+            names = [s.name for s in all_of(root)]
+            if not names:
+                raise SnapshotError(f"{root.path} has no snapshots: gaip3 snapshot NAME makes one")
+            name = names[-1]
+        if with_pictures is None:
+            with_pictures = sys.stdin.isatty() and click.confirm(
+                f"Send the photographs, and pictures made from them, to {url}?"
+            )
+        sent = send(root, name, url, with_pictures, Progress("push", 0))
+    left_out = "" if with_pictures else "; photographs and pictures stayed here (--with-pictures)"
+    click.echo(
+        f"{name}: {sent.files:,} files, {sent.bytes / 1e6:,.1f} MB in {sent.shards} shards sent,"
+        f" {sent.known:,} were there{left_out}"
+    )
+
+
+@begins
+@click.argument("url")
+@click.argument("name", required=False)
+def pull(root: DataRoot, url: str, name: str | None) -> None:
+    """Fetch the snapshot NAME, or the latest one, from URL.
+
+    Into an empty root it is put in place; elsewhere gaip3 restore NAME does that."""
+    from gaip3_pipeline.progress import Progress
+    from gaip3_pipeline.setup.remote import Remote, RemoteError
+    from gaip3_pipeline.setup.remote import pull as fetch
+
+    with _snapshots():
+        if name is None:
+            names = [s.name for s in Remote(url).snapshots()]
+            if not names:
+                raise RemoteError(f"{url} has no snapshots: gaip3 push sends one there")
+            name = names[-1]
+        got, in_place = fetch(root, url, name, Progress("pull", 0))
+    next_step = "it is in place" if in_place else f"gaip3 restore {name} puts it in place"
+    click.echo(
+        f"{name}: {got.files:,} files, {got.bytes / 1e6:,.1f} MB fetched, {got.known:,} were here;"
+        f" {next_step}"
+    )
+
+
+@contextmanager
+def _snapshots() -> Iterator[None]:
+    """Errors of snapshots as one line."""
+    from gaip3_pipeline.refresh.plan import RefreshError
+    from gaip3_pipeline.setup.snapshots import SnapshotError
+    from gaip3_pipeline.web.servers import ServerError
+
+    try:
+        yield
+    except (SnapshotError, RefreshError, ServerError) as e:
+        raise click.ClickException(str(e)) from e
+
+
+@command
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, resolve_path=True))
+@click.option(
+    "--license",
+    "license_id",
+    required=True,
+    help="The licence of the pictures, by its name on data-set hubs: cc0-1.0, cc-by-4.0, other …",
+)
+def export_dataset(root: DataRoot, folder: Path, license_id: str) -> None:
+    """Write the final images with their values into the new FOLDER, as data-set hubs read them.
+
+    images/ holds them with a metadata.csv for each split, data/ the same as Parquet files, and
+    README.md is the data card, which lists the sources."""
+    from gaip3_pipeline.progress import Progress
+    from gaip3_pipeline.setup.export import ExportError, export
+
+    if not root.manifest("final_dataset").exists():
+        raise click.ClickException(f"{root.path} has no final images yet: run gaip3 refresh")
+    progress = Progress("pictures", 0)
+    try:
+        made = export(root, folder, license_id, progress)
+    except (ExportError, ValueError) as e:
+        raise click.ClickException(str(e)) from e
+    counts = ", ".join(f"{split} {n:,}" for split, n in made.pictures.items())
+    click.echo(f"{folder}: {sum(made.pictures.values()):,} pictures ({counts})")
+    click.echo(f"{made.bytes / 1e6:.1f} MB, faces included: read README.md before you publish it.")
 
 
 @begins
@@ -876,7 +1100,7 @@ def _refresh(
         from gaip3_pipeline.refresh.record import headlines
         from gaip3_pipeline.refresh.run import refresh as run
 
-        tracking = tracking_of(root, settings)
+        tracking, started = tracking_of(root, settings), time.monotonic()
         outcome = run(
             definitions,
             instance,
@@ -891,14 +1115,14 @@ def _refresh(
         )
         if not outcome.materialized:
             return
-        click.echo(
-            f"{len(outcome.materialized)} assets made in {sum(outcome.seconds.values()):.0f} s"
-        )
+        whole = time.monotonic() - started
+        click.echo(f"{len(outcome.materialized)} assets made in {whole:.0f} s")
         for name, seconds in outcome.seconds.items():
             click.echo(f"  {seconds:8.1f} s  {name}")
         changed = headlines(outcome.results)
         if changed:
-            click.echo("\n".join(["Before → after:", *changed]))
+            known = any(f["before"] is not None for r in outcome.results for f in r["figures"])
+            click.echo("\n".join(["Before → after:" if known else "Figures:", *changed]))
         if outcome.failed_checks:
             click.echo(
                 "\n".join([f"{len(outcome.failed_checks)} checks failed:", *outcome.failed_checks])
@@ -914,13 +1138,16 @@ def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: 
         _definitions(root) as definitions,
     ):
         from gaip3_pipeline.refresh.plan import check_selection, describe, forecast, plan
-        from gaip3_pipeline.refresh.run import observe_only
+        from gaip3_pipeline.refresh.record import begun
+        from gaip3_pipeline.refresh.run import check_owner, observe_only
 
+        check_owner(instance, root)
         check_selection(definitions, select)
         planned = forecast(
             instance,
             root,
             plan(definitions, instance, observe_only(instance, root, verify), select),
+            begun(root),
         )
         content = {
             "summary": planned.summary,

@@ -9,12 +9,13 @@ import os
 import re
 from pathlib import Path
 
-from gaip3_pipeline.layout import DAGSTER_TEMPLATE, DataRoot
+from gaip3_pipeline.layout import DAGSTER_TEMPLATE, DATA, DataRoot
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.stores import Store, variable
 from gaip3_pipeline.tables.databases import sqlite_url
 from gaip3_pipeline.tables.files import write_text_atomically
 
+LOCATION = "gaip3_pipeline"  # the name of the code location on Dagster's pages
 COMPILED = "JAX_COMPILATION_CACHE_DIR"  # JAX's own variable
 _STORAGE = re.compile(r"^storage:\n(?:[ \t]+.*\n)+", re.MULTILINE)
 _RELATIVE_STATE = re.compile(r"^(?P<key>\s*base_dir:\s*)\.gaip3/(?P<rest>\S*)[ \t]*$", re.MULTILINE)
@@ -76,6 +77,11 @@ def mlflow_store(root: DataRoot) -> Store:
     return Store.of_mlflow(load(root).tracking.uri or sqlite_url(root.mlflow_db.absolute()))
 
 
+def root_of_environment() -> DataRoot:
+    """The root that ``GAIP3_ROOT`` names, or the repository's ``data/``."""
+    return DataRoot(Path(os.environ.get("GAIP3_ROOT") or DATA))
+
+
 def environment(root: DataRoot) -> dict[str, str]:
     """The variables that a process working on ``root`` needs in addition to its own environment."""
     return {
@@ -85,7 +91,6 @@ def environment(root: DataRoot) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
         "GIT_PYTHON_REFRESH": "quiet",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
         "PYTHONUNBUFFERED": "1",
         # for processes that this one starts: the locale may name another encoding
         "PYTHONUTF8": "1",

@@ -1,16 +1,16 @@
 """The Dagster definitions: assets, checks, jobs, sensors, resources. No logic."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from gaip3_pipeline import assets, checks
+from gaip3_pipeline import assets, checks, jobs
 from gaip3_pipeline.cluster.connection import address_of
 from gaip3_pipeline.cluster.executor import ray_steps
+from gaip3_pipeline.dagster_home import root_of_environment
 from gaip3_pipeline.environment import check, check_charts
-from gaip3_pipeline.layout import DATA, DataRoot
+from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.sensors import materialize_stale_sensor, observe_sources_sensor
 from gaip3_pipeline.settings import Settings, load
@@ -32,11 +32,7 @@ def build_defs(
     return dg.Definitions(
         assets=assets.build(settings),
         asset_checks=checks.build(settings),
-        jobs=[
-            dg.define_asset_job(
-                "everything", dg.AssetSelection.all(), description="Every asset, stale or not."
-            )
-        ],
+        jobs=jobs.build(),
         sensors=[observe_sources_sensor, materialize_stale_sensor],
         resources=_resources(root, settings),
         executor=dg.in_process_executor if in_process else _executor(root, settings),
@@ -68,12 +64,8 @@ def tracking_of(root: DataRoot, settings: Settings) -> MlflowTracking:
         heartbeats=str(root.heartbeats.absolute()),
         # gaip3 ui may serve MLflow on another port
         link=os.environ.get("GAIP3_MLFLOW_URL", "http://127.0.0.1:5000"),
+        dagster=os.environ.get("GAIP3_DAGSTER_URL", "http://127.0.0.1:3000"),
     )
-
-
-def root_of_environment() -> DataRoot:
-    """The root that ``GAIP3_ROOT`` names, or the repository's ``data/``."""
-    return DataRoot(Path(os.environ.get("GAIP3_ROOT") or DATA))
 
 
 def assets_alone() -> dg.Definitions:
@@ -84,6 +76,7 @@ def assets_alone() -> dg.Definitions:
     settings = load(root)
     return dg.Definitions(
         assets=assets.build(settings),
+        jobs=[jobs.stage()],
         resources=_resources(root, settings),
         executor=_executor(root, settings),
     )

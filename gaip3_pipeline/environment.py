@@ -5,15 +5,30 @@ holds in every process: commands, Dagster's steps, the studio, notebooks."""
 
 import json
 import os
+import re
 import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 from gaip3_pipeline.layout import KERAS_SETTINGS, MATPLOTLIB_SETTINGS
 
+PACKAGE_NAME = "gaip3-pipeline"
 BACKENDS = ("tensorflow", "jax")
 # Keras ends trainings early or uses other layers if these are set
 _OF_KERAS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED")
+# what TensorFlow and LiteRT say about themselves, past every setting of their log
+_REMARK = re.compile(
+    rb"(I\d{4} [\d:.]+ +\d+ .*|WARNING: All log messages before absl::InitializeLog\(\) .*"
+    rb"|To enable the following instructions: .*|INFO: Created TensorFlow Lite .*)\n"
+)
+_SILENCE = threading.Lock()
 
 
 class EnvironmentVariableError(RuntimeError):
@@ -30,6 +45,10 @@ def prepare() -> None:
     user without a home directory gets the one that containers give: with none, ``Path.home()``
     raises when libraries are imported."""
     os.environ["KERAS_HOME"] = str(KERAS_SETTINGS.parent)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors arrive as exceptions
+    # JAX keeps short compilations too: initial weights are one for each shape, 27 s for a model
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    sys.meta_path.insert(0, _QuietTensorFlow())
     for name in _OF_KERAS:
         os.environ.pop(name, None)
     if "keras" in sys.modules:  # a notebook imported it first, with the user's keras.json
@@ -41,6 +60,67 @@ def prepare() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = "/"
+
+
+def required_packages() -> list[str]:
+    """The names of the packages that this one needs, without those of extras. Raises
+    ``importlib.metadata.PackageNotFoundError`` if this one is not installed."""
+    from importlib import metadata
+
+    return [
+        re.split(r"[^A-Za-z0-9._-]", line)[0]
+        for line in metadata.requires(PACKAGE_NAME) or []
+        if "extra ==" not in line
+    ]
+
+
+def pinned(packages: Iterable[str]) -> list[str]:
+    """``packages`` in the versions that are installed, as lines of a requirements file."""
+    from importlib import metadata
+
+    return [f"{name}=={metadata.version(name)}" for name in packages]
+
+
+@contextmanager
+def without_remarks() -> Iterator[None]:
+    """A block in which TensorFlow and LiteRT do not write about themselves to the standard error;
+    whatever else arrives there follows after the block."""
+    with _SILENCE, tempfile.TemporaryFile() as caught:
+        try:
+            kept = os.dup(2)
+        except OSError:  # closed
+            yield
+            return
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            caught.seek(0)
+            rest = b"".join(line for line in caught if not _REMARK.fullmatch(line))
+            if rest:
+                os.write(2, rest)
+
+
+class _QuietTensorFlow(MetaPathFinder):
+    """Imports TensorFlow without its remarks, whoever asks for it."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "tensorflow":
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec and spec.loader:
+            load = spec.loader.exec_module
+
+            def quietly(module: ModuleType) -> None:
+                with without_remarks():
+                    load(module)
+
+            spec.loader.exec_module = quietly  # type: ignore[method-assign]
+        return spec
 
 
 def check() -> None:

@@ -174,6 +174,11 @@ class DataRoot:
         return self.state / "sweeps" / sweep / "lock"
 
     @property
+    def identity(self) -> Path:
+        """A number by which a database knows whose history it holds."""
+        return self.state / "root.id"
+
+    @property
     def refresh_lock(self) -> Path:
         """Locked while a process refreshes the root; holds its pid and host."""
         return self.state / "refresh.lock"
@@ -188,6 +193,20 @@ class DataRoot:
         """A file for each process that works on the root, which the process touches every few
         seconds."""
         return self.state / "heartbeats"
+
+    @property
+    def snapshots(self) -> Path:
+        """Snapshots of the root: a JSON file for each, and the contents of their files."""
+        return self.state / "snapshots"
+
+    def snapshot(self, name: str) -> Path:
+        """The file of a snapshot."""
+        return self.snapshots / f"{name}.json"
+
+    @property
+    def snapshot_files(self) -> Path:
+        """The contents of all snapshots, by their hashes."""
+        return self.snapshots / "files"
 
     @property
     def refreshes(self) -> Path:
@@ -288,12 +307,16 @@ class DataRoot:
         """The final images at a size above that of ``final/``, decoded from the originals."""
         return self.path / "packed" / f"final_{height}x{width}.npy"
 
+    @property
+    def manifests(self) -> Path:
+        return self.path / "manifests"
+
     def manifest(self, asset: str) -> Path:
-        return self.path / "manifests" / f"{asset}.parquet"
+        return self.manifests / f"{asset}.parquet"
 
     def journal(self, asset: str) -> Path:
         """The rows that an unfinished run of ``asset`` has completed."""
-        return self.path / "manifests" / f"{asset}.journal"
+        return self.manifests / f"{asset}.journal"
 
     # tables
     @property
@@ -329,8 +352,18 @@ class DataRoot:
         latest last."""
         return self.path / "labels" / "history.jsonl"
 
+    @property
+    def label_examples(self) -> Path:
+        """The pictures that users chose as examples of levels, for the label page."""
+        return self.path / "labels" / "examples.json"
+
+    @property
+    def labels_checked(self) -> Path:
+        """The copies of hand labels that hold the contract."""
+        return self.labels / "checked"
+
     def checked_labels(self, attribute: str) -> Path:
-        return self.path / "labels" / "checked" / f"{attribute}.csv"
+        return self.labels_checked / f"{attribute}.csv"
 
     def labels_seen(self, model: Path, attribute: str) -> Path:
         """The checked labels that the model in the folder ``model`` was trained with; not part of
@@ -457,6 +490,10 @@ class DataRoot:
         main = self.picture(asset)
         return [p for p in (main, *sorted(main.parent.glob(f"{asset}.*.jpg"))) if p.exists()]
 
+    def all_pictures(self) -> list[Path]:
+        """All existing pictures of all assets."""
+        return sorted(self.picture("").parent.glob("*.jpg"))
+
     # logs
     @property
     def logs(self) -> Path:
@@ -472,6 +509,11 @@ class DataRoot:
         return path.relative_to(self.path).as_posix()
 
 
+# Of the links to MLflow's pages: they then show trainings, not the traces of language models
+TRAININGS_VIEW = "?workflowType=machine_learning"
+TRAININGS_PAGE = f"#/experiments{TRAININGS_VIEW}"  # the list of experiments
+
+
 # Inside the folder of a model
 def weights_file(folder: Path, name: str = "model") -> Path:
     return folder / f"{name}.weights.h5"
@@ -485,6 +527,16 @@ def config_file(folder: Path) -> Path:
 def checkpoints(folder: Path) -> Path:
     """The checkpoints from which a training resumes."""
     return folder / "checkpoints"
+
+
+def filmstrip_file(checkpoints: Path) -> Path:
+    """The faces of a training's filmstrip, beside its checkpoints."""
+    return checkpoints / "progress.npz"
+
+
+def best_epoch_folder(checkpoints: Path) -> Path:
+    """The model of the generator's best epoch, beside its checkpoints."""
+    return checkpoints / "best"
 
 
 def out_of_fold(folder: Path) -> Path:
@@ -520,6 +572,26 @@ def samples_table(folder: Path) -> Path:
     return folder / "samples.csv"
 
 
+def exported_images(folder: Path, split: str) -> Path:
+    """The images of a split of an exported data set."""
+    return folder / "images" / split
+
+
+def exported_table(images: Path) -> Path:
+    """The table of a folder of exported images, by the name that data-set hubs know."""
+    return images / "metadata.csv"
+
+
+def exported_parquet(folder: Path) -> Path:
+    """The Parquet files of an exported data set."""
+    return folder / "data"
+
+
+def data_card_file(folder: Path) -> Path:
+    """The data card of an exported data set."""
+    return folder / "README.md"
+
+
 def made_of(packed: Path) -> Path:
     """The file beside ``packed`` that holds the version of its inputs."""
     return packed.with_suffix(".json")
@@ -533,6 +605,11 @@ def retouched_photographs(out: Path) -> tuple[Path, Path]:
 def downloads(cache: Path, dataset: str) -> Path:
     """The folder in which kagglehub keeps ``dataset``."""
     return cache / "datasets" / dataset
+
+
+def mlflow_first_page(server: Path) -> Path:
+    """MLflow's first page, in the folder of its package ``mlflow.server``."""
+    return server / "js" / "build" / "index.html"
 
 
 def servers_files(folder: Path) -> tuple[Path, Path]:

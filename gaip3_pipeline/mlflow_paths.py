@@ -8,10 +8,12 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from gaip3_pipeline.tables.databases import read_only_uri
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,29 @@ def follow_root(database: Path, experiment: str, artifacts: Path) -> Followed | 
     return Followed(place, now, paths, runs)
 
 
-def _recorded(store: sqlite3.Connection, experiment: str) -> str:
+def experiment_id(database: Path, experiment: str) -> str:
+    """The id of the ``experiment`` in a root's own ``database``; "" if there is none yet, or the
+    database cannot be read: the id is for a link."""
+    if not database.exists():
+        return ""
+    with (
+        suppress(sqlite3.DatabaseError),
+        closing(sqlite3.connect(read_only_uri(database), uri=True)) as store,
+    ):
+        return _recorded(store, experiment, "experiment_id")
+    return ""
+
+
+def _recorded(store: sqlite3.Connection, experiment: str, column: str = "artifact_location") -> str:
     try:
         row = store.execute(
-            "SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)
+            f"SELECT {column} FROM experiments WHERE name = ?", (experiment,)
         ).fetchone()
     except sqlite3.OperationalError as e:
         if "no such table" in str(e):  # MLflow has not written its tables yet
             return ""
         raise
-    return row[0] or "" if row else ""
+    return str(row[0] or "") if row else ""
 
 
 def _same(before: Path, artifacts: Path) -> bool:

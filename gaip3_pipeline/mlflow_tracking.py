@@ -1,9 +1,10 @@
-"""The only module that uses MLflow: a parent run per Dagster run, a child run per training, the
-model registry.
+"""The only module that uses MLflow: a parent run per refresh (or per Dagster run that was started
+in the UI), a child run per training, the model registry.
 
 MLflow is imported when the first run starts, never with the definitions. Runs are addressed by id
 through the client, so this module keeps no state in the process."""
 
+import base64
 import json
 import logging
 import math
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 
-from gaip3_pipeline.layout import REPOSITORY
+from gaip3_pipeline.environment import PACKAGE_NAME, pinned, required_packages
+from gaip3_pipeline.evaluation.headlines import is_bookkeeping, main_figures
+from gaip3_pipeline.layout import REPOSITORY, TRAININGS_VIEW
 from gaip3_pipeline.mlflow_paths import Followed, follow_root, place_of
 from gaip3_pipeline.processes import beating, process_lives, this_process
+from gaip3_pipeline.served import Kind, kind_of
 from gaip3_pipeline.stores import Store, StoreError, is_server
 from gaip3_pipeline.tables.databases import DatabaseError, explain, sqlite_file
 
@@ -34,6 +38,25 @@ if TYPE_CHECKING:
 EXPERIMENT = "gaip3"
 DIGEST_LENGTH = 32  # MLflow takes at most 36 characters
 OWN_VARIABLES = ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION")
+NOTE = "mlflow.note.content"  # the description on the page of a run or an experiment, in Markdown
+# sections of a run's metrics
+EPOCH, FINAL, BOOKKEEPING = "epoch/", "final/", "meta/"
+_REFRESH = "gaip3.refresh_id"
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    NOTE: (
+        "The trainings and evaluations of the pipeline: a parent run for each refresh, a child run"
+        " for each asset. Metrics: `epoch/…` are the curves of a training, `final/…` the figures of"
+        " its result, `meta/…` what it was made with (numbers of examples, epochs, ranges)."
+    ),
+}
+# a picture of one grey pixel, a value
+_EXAMPLES = {
+    "binary": base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNoaGgAAAMEAYFL09IQAAAAAElFTkSuQmCC"
+    ),
+    "double": 0.5,
+}
 CANDIDATE, CHAMPION = "candidate", "champion"
 ANSWER_SECONDS = 6  # for a connection and for an answer of a tracking server
 RETRY_SECONDS = 60  # between two attempts to deliver what a server did not take
@@ -41,6 +64,17 @@ RETRY_SECONDS = 60  # between two attempts to deliver what a server did not take
 
 class TrackingError(DatabaseError):
     """MLflow cannot be used; the message is one line with its address and the remedy."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A registered version of a model: its number, its aliases, and the commit of its training,
+    with changes that were not committed if ``dirty``."""
+
+    number: str
+    aliases: list[str]
+    commit: str
+    dirty: bool
 
 
 @dataclass(frozen=True)
@@ -60,7 +94,8 @@ class MlflowTracking(dg.ConfigurableResource):
 
     ``uri``: of the store, or ``env:NAME``; ``artifacts``: the folder of the files of runs, unless
     the store is a server, which decides itself; ``link``: the address of MLflow's pages, unless the
-    store is a server; ``heartbeats``: see :mod:`gaip3_pipeline.processes`."""
+    store is a server; ``dagster``: that of Dagster's pages; ``heartbeats``: see
+    :mod:`gaip3_pipeline.processes`."""
 
     PARENT_TAG: ClassVar[str] = "gaip3/mlflow_run_id"
 
@@ -68,6 +103,7 @@ class MlflowTracking(dg.ConfigurableResource):
     uri: str = ""
     artifacts: str = ""
     link: str = "http://127.0.0.1:5000"
+    dagster: str = "http://127.0.0.1:3000"
     heartbeats: str = ""
 
     def client(self) -> "MlflowClient":
@@ -157,6 +193,7 @@ class MlflowTracking(dg.ConfigurableResource):
                 artifact_location=Path(self.artifacts).as_uri()
                 if self.artifacts and self._store.in_database
                 else None,
+                tags=EXPERIMENT_TAGS,
             )
         except MlflowException:
             found = client.get_experiment_by_name(EXPERIMENT)  # another process has created it
@@ -192,16 +229,10 @@ class MlflowTracking(dg.ConfigurableResource):
         try:
             self.check()
             client = self.client()
-            found = [
-                m
-                for m in client.search_model_versions(f"name = '{asset}'")
-                if m.tags.get("gaip3.data_version") == version
-            ]
+            found = _latest_with(client, asset, version)
             if not found:
                 return False
-            client.set_registered_model_alias(
-                asset, CHAMPION, max(found, key=lambda m: int(m.version)).version
-            )
+            client.set_registered_model_alias(asset, CHAMPION, found.version)
         except (MlflowException, TrackingError, StoreError):
             print(
                 f"{asset}: {self.store} fails; it does not show that this model passed its check",
@@ -210,6 +241,31 @@ class MlflowTracking(dg.ConfigurableResource):
             )
             return False
         return True
+
+    def registered(self, asset: str, version: str) -> Registered | None:
+        """The latest registered version of a model whose weights have the content hash
+        ``version``; None if MLflow has none or does not answer."""
+        file = sqlite_file(self.uri)
+        if not self.enabled or (file and not file.exists()):
+            return None
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.check()
+            client = self.client()
+            found = _latest_with(client, asset, version)
+            if not found:
+                return None
+            aliases = client.get_registered_model(asset).aliases
+            tags = client.get_run(str(found.run_id)).data.tags
+        except (MlflowException, TrackingError, StoreError):
+            return None
+        return Registered(
+            found.version,
+            sorted(a for a, n in aliases.items() if n == found.version),
+            tags.get("gaip3.git_commit", ""),
+            tags.get("gaip3.git_dirty") == "true",
+        )
 
     def versions(self, asset: str, measured_by: str) -> list[ModelVersion]:
         """The registered versions of a model whose files are on this machine, newest first; empty
@@ -251,10 +307,11 @@ class MlflowTracking(dg.ConfigurableResource):
             )
             runs = [client.get_run(str(entry.run_id)), *measured]
             figures = {
-                k.removeprefix("final/"): v
+                k.removeprefix(section): v
                 for run in runs
                 for k, v in run.data.metrics.items()
-                if k.startswith("final/")
+                for section in (FINAL, BOOKKEEPING)
+                if k.startswith(section)
             }
             found.append(
                 ModelVersion(
@@ -276,6 +333,37 @@ class MlflowTracking(dg.ConfigurableResource):
         server = is_server(self._store.url)
         return f"the MLflow server {self.uri}" if server else "MLflow's database in Postgres"
 
+    def start_refresh(self, refresh_id: str, name: str) -> str:
+        """The id of a new parent run for the trainings of a refresh; "" without MLflow."""
+        if not self.enabled:
+            return ""
+        there = f"[Its runs in Dagster]({self.dagster}/runs?q[0]=tag:gaip3/refresh_id={refresh_id})"
+        tags = {_REFRESH: refresh_id, NOTE: there}
+        return self._start_parent(self.client(), name, tags)
+
+    def end_refresh(
+        self, run_id: str, figures: Mapping[str, float], lines: Sequence[str], complete: bool
+    ) -> None:
+        """Store the headline ``figures`` of a refresh with its parent run, describe it by ``lines``
+        (headlines before and after), and close it: as failed if a training failed, as killed if it
+        is not ``complete``, and as finished else."""
+        if not run_id or not self.answers():  # the next refresh ends what is left
+            return
+        from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(k, v, now, 0) for k, v in figures.items() if math.isfinite(v)]
+        try:
+            client = self.client()
+            client.log_batch(run_id, metrics)
+            if lines:
+                there = client.get_run(run_id).data.tags.get(NOTE, "")
+                client.set_tag(run_id, NOTE, "\n".join([there, "```", *lines, "```"]))
+            close_parent(client, run_id, "FINISHED" if complete else "KILLED")
+        except (MlflowException, StoreError) as e:
+            print(f"{self.store} lacks the figures of the refresh: {e}", file=sys.stderr)
+
     def start_sweep(self, sweep: str, name: str) -> str:
         """The id of the parent run of a sweep, which is created on first use; "" without MLflow."""
         if not self.enabled:
@@ -285,8 +373,11 @@ class MlflowTracking(dg.ConfigurableResource):
         found = client.search_runs([experiment], f"tags.`gaip3.sweep` = '{sweep}'", max_results=1)
         if found:
             return found[0].info.run_id
-        tags = {"gaip3.sweep": sweep, "gaip3.process": this_process(), **_git_state()}
-        return client.create_run(experiment, run_name=name, tags=tags).info.run_id
+        return self._start_parent(client, name, {"gaip3.sweep": sweep})
+
+    def _start_parent(self, client: "MlflowClient", name: str, tags: dict[str, str]) -> str:
+        tags = {**tags, "gaip3.process": this_process(), **_git_state()}
+        return client.create_run(self.experiment(client), run_name=name, tags=tags).info.run_id
 
     def end_sweep(self, run_id: str, table: str) -> None:
         """Store the ``table`` of a sweep, a CSV, with its parent run, and close it."""
@@ -298,8 +389,38 @@ class MlflowTracking(dg.ConfigurableResource):
 
     def url(self, experiment_id: str, run_id: str) -> str:
         """The page of a run in the MLflow UI."""
+        return f"{self.pages}/#/experiments/{experiment_id}/runs/{run_id}{TRAININGS_VIEW}"
+
+    @property
+    def pages(self) -> str:
+        """The address of MLflow's pages."""
         server = self._store.url if is_server(self._store.url) else self.link
-        return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+        return server.rstrip("/")
+
+
+def _latest_with(client: "MlflowClient", asset: str, version: str) -> Any:
+    """The latest registered version of ``asset`` whose weights have the content hash ``version``,
+    or None."""
+    return max(
+        (
+            m
+            for m in client.search_model_versions(f"name = '{asset}'")
+            if m.tags.get("gaip3.data_version") == version
+        ),
+        key=lambda m: int(m.version),
+        default=None,
+    )
+
+
+def close_parent(client: "MlflowClient", run_id: str, otherwise: str = "FINISHED") -> None:
+    """Close a parent run: it failed, or was killed, if one of its children was, and has the status
+    ``otherwise`` else."""
+    children = client.search_runs(
+        [client.get_run(run_id).info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'"
+    )
+    ended = {child.info.status for child in children}
+    status = next((s for s in ("FAILED", "KILLED") if s in ended), otherwise)
+    client.set_terminated(run_id, status)
 
 
 def create_tables(url: str) -> None:
@@ -344,6 +465,7 @@ class TrainingRun:
         *,
         asset: str,
         name: str = "",
+        description: str = "",
         dagster_run_id: str = "",
         parent_id: str | None,
         on_parent: Callable[[str], None] = lambda run_id: None,
@@ -355,8 +477,10 @@ class TrainingRun:
         self._tracking = tracking
         self._asset = asset
         self._name = name or asset
+        self._description = description
         self._dagster_run_id = dagster_run_id
         self._parent_id = parent_id
+        self._closes_parent = True
         self._on_parent = on_parent
         self._code_version = code_version
         self._inputs = inputs
@@ -365,6 +489,7 @@ class TrainingRun:
         self._client: Any = None
         self._unsent: deque[tuple[str, Callable[[], Any]]] = deque()
         self._next_try = 0.0
+        self._figures: dict[str, float] = {}
         self.run_id = ""
         self.url = ""
         self._beats = ExitStack()
@@ -402,13 +527,17 @@ class TrainingRun:
                 tags={
                     "gaip3.dagster_run_id": self._dagster_run_id,
                     "gaip3.process": this_process(),
+                    NOTE: self._in_dagster,
                 },
             )
             self._parent_id = parent.info.run_id
             self._on_parent(self._parent_id)
         else:
-            client.set_tag(self._parent_id, "gaip3.process", this_process())
-            client.update_run(self._parent_id, status="RUNNING")
+            parent = client.get_run(self._parent_id)
+            self._closes_parent = _REFRESH not in parent.data.tags  # a refresh closes its own
+            if self._closes_parent:
+                client.set_tag(self._parent_id, "gaip3.process", this_process())
+                client.update_run(self._parent_id, status="RUNNING")
         tags = {
             "mlflow.parentRunId": self._parent_id,
             "gaip3.asset": self._asset,
@@ -416,6 +545,7 @@ class TrainingRun:
             "gaip3.code_version": self._code_version,
             "gaip3.fingerprint": self._fingerprint,
             "gaip3.process": this_process(),
+            NOTE: self._note({}),
             **{f"gaip3.input.{k}": v for k, v in self._inputs.items()},
             **_git_state(),
         }
@@ -454,10 +584,11 @@ class TrainingRun:
                 else "KILLED"
             )
             self.tag("gaip3.error", f"{kind.__name__}: {error}"[:500])
-        # The parent run is closed with each child and reopened by the next: no process runs after
-        # the last child that could close it.
         self._send("its status", self._client.set_terminated, self.run_id, status)
-        self._send("its parent's status", self._end_parent)
+        if self._closes_parent:
+            # with each child, and the next one opens it again: without a refresh no process runs
+            # after the last child that could close it
+            self._send("its parent's status", self._end_parent)
         self._deliver(last=True)
         if self._unsent:
             counts = Counter(what for what, _ in self._unsent)
@@ -470,19 +601,39 @@ class TrainingRun:
             )
 
     def _end_parent(self) -> None:
-        """Close the parent run: it failed if one of its children did."""
-        parent = self._client.get_run(self._parent_id)
-        children = self._client.search_runs(
-            [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{self._parent_id}'"
+        assert self._parent_id
+        close_parent(self._client, self._parent_id)
+
+    @property
+    def _in_dagster(self) -> str:
+        """Links to the Dagster run, and to the asset."""
+        if not self._dagster_run_id:
+            return ""
+        pages, run = self._tracking.dagster, self._dagster_run_id
+        return (
+            f"[{self._asset} in Dagster]({pages}/assets/{self._asset})"
+            f" · [Dagster run {run[:8]}]({pages}/runs/{run})"
         )
-        ended = {child.info.status for child in children}
-        status = next((s for s in ("FAILED", "KILLED") if s in ended), "FINISHED")
-        self._client.set_terminated(self._parent_id, status)
+
+    def _note(self, figures: Mapping[str, float]) -> str:
+        """The description of the run: what is trained, the main ones of ``figures``, and the way
+        to Dagster."""
+        rest = " · ".join(filter(None, (self._headline(figures), self._in_dagster)))
+        return "\n\n".join(filter(None, (self._description, rest)))  # MLflow folds a third line
+
+    def _headline(self, figures: Mapping[str, float]) -> str:
+        main = [name for name in main_figures(self._asset) if name in figures]
+        return ", ".join(f"{name} {figures[name]:.4g}" for name in main)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Log the metrics of an epoch. Values that are not finite are left out, since MLflow's
-        store rejects them."""
-        if not self._client:
+        """Log the metrics of an epoch as ``epoch/…``, those of held-out examples first, since
+        MLflow opens a comparison on the first metric. Values that are not finite are left out,
+        since MLflow's store rejects them."""
+        order = sorted(figures, key=lambda k: ("val_" not in k, k.endswith("loss")))
+        self._log(step, {f"{EPOCH}{name}": figures[name] for name in order})
+
+    def _log(self, step: int, figures: Mapping[str, float]) -> None:
+        if not self._client or not figures:
             return
         from mlflow.entities import Metric
 
@@ -491,9 +642,15 @@ class TrainingRun:
         self._send("metrics", self._client.log_batch, self.run_id, metrics)
 
     def result(self, figures: Mapping[str, float]) -> None:
-        """Log final metrics as ``final/…``: a section of their own on the run's page, separate from
-        the curves of the same names."""
-        self.log(0, {f"final/{name}": value for name, value in figures.items()})
+        """Log final metrics, the main ones first: figures as ``final/…``, and as ``meta/…`` what
+        says how many examples, epochs and so on they are of."""
+        main = main_figures(self._asset)
+        place = {name: i for i, name in enumerate(main)}
+        order = sorted(figures, key=lambda k: (is_bookkeeping(k), place.get(k, len(main))))
+        self._figures = dict(figures)
+        named = {f"{BOOKKEEPING if is_bookkeeping(k) else FINAL}{k}": figures[k] for k in order}
+        self._log(0, named)
+        self.tag(NOTE, self._note(figures))
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file with the run."""
@@ -521,32 +678,99 @@ class TrainingRun:
         if self._client:
             self._send("tags", self._client.set_tag, self.run_id, name, value)
 
-    def register(self, folder: Path, version: str) -> None:
-        """Register the model in ``folder`` under the asset's name, with the alias ``candidate``.
+    def register(
+        self,
+        folder: Path,
+        version: str,
+        beside: Mapping[str, Path] | None = None,
+        ways: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Register the model in ``folder`` under the asset's name, with the alias ``candidate``, so
+        that MLflow can load it (see served.py).
 
         ``version`` is the content hash of its weights, stored as a tag of the run and of the model
-        version."""
+        version. ``beside``: folders of further models that it needs, by name; ``ways``: how it cuts
+        pictures, and how it draws faces by default."""
         if not self._client:
             return
-        files = [file for kind in ("*.weights.h5", "*.json", "*.npz") for file in folder.glob(kind)]
-        for file in files:
-            self.artifact(file, "model")
+        for name, place in ({"": folder} | dict(beside or {})).items():
+            for pattern in ("*.weights.h5", "*.json", "*.npz"):
+                for file in sorted(place.glob(pattern)):
+                    self.artifact(file, f"model/{name}" if name else "model")
+        kind = kind_of(self._asset)
+        if kind:
+            self._send(
+                "the model's description",
+                self._describe_model,
+                kind,
+                {"asset": self._asset, **(ways or {})},
+            )
         self.tag("gaip3.data_version", version)
         self._send("the registered model", self._register, version)
+
+    def _describe_model(self, kind: Kind, config: dict[str, Any]) -> None:
+        """Add to the model's files what MLflow needs to load it, without pickle."""
+        import tempfile
+
+        import mlflow.pyfunc
+        import pandas as pd
+        from mlflow.models import ModelSignature
+        from mlflow.types import ColSpec, Schema
+
+        optional = kind.optional or {}
+        columns: list[Any] = [ColSpec(t, name) for name, t in kind.inputs.items()]
+        columns += [ColSpec(t, name, required=False) for name, t in optional.items()]
+        signature = ModelSignature(
+            Schema(columns), Schema([ColSpec(t, name) for name, t in kind.outputs.items()])
+        )
+        example = {name: [_EXAMPLES[t]] for name, t in kind.inputs.items()}
+        # it warns that this environment has no pip
+        logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / self._asset
+            mlflow.pyfunc.save_model(
+                place,
+                loader_module=kind.__module__,
+                signature=signature,
+                input_example=pd.DataFrame(example),
+                pip_requirements=pinned([PACKAGE_NAME, *required_packages()]),
+                model_config=config,
+            )
+            self._client.log_artifacts(self.run_id, str(place), "model")
 
     def _register(self, version: str) -> None:
         from mlflow.exceptions import MlflowException
 
+        about = self._about_model
         try:
-            self._client.create_registered_model(self._asset)
+            self._client.create_registered_model(self._asset, description=about)
         except MlflowException as e:
             if e.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+            if not self._client.get_registered_model(self._asset).description:
+                self._client.update_registered_model(self._asset, about)  # one of before
         source = f"{self._client.get_run(self.run_id).info.artifact_uri}/model"
+        parent = self._client.get_run(self._parent_id).info.run_name
+        told = filter(None, (self._headline(self._figures), parent))
         registered = self._client.create_model_version(
-            self._asset, source, self.run_id, tags={"gaip3.data_version": version}
+            self._asset,
+            source,
+            self.run_id,
+            tags={"gaip3.data_version": version},
+            description="\n\n".join([" · ".join(told), self._in_dagster]),
         )
         self._client.set_registered_model_alias(self._asset, CANDIDATE, registered.version)
+
+    @property
+    def _about_model(self) -> str:
+        """The description of the registered model."""
+        aliases = (
+            f"`{CANDIDATE}` is the version trained last, `{CHAMPION}` the last one whose check"
+            " passed."
+        )
+        load = f'Load it by `mlflow.pyfunc.load_model("models:/{self._asset}@{CHAMPION}")`.'
+        parts = (self._description, aliases, load if kind_of(self._asset) else "")
+        return "\n\n".join(filter(None, parts))
 
     def _bytes(self, name: str, data: bytes) -> None:
         if self._client:

@@ -1,10 +1,12 @@
-"""Names of processes, and whether the process of a name still runs.
+"""The command of a process of this project; names of processes, and whether the process of a name
+still runs.
 
 A process of this host is looked up by its pid. A process of another host lives while it touches its
 file in the folder of heartbeats, which lies in the data root and is thus seen by every host."""
 
 import os
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -13,6 +15,11 @@ from pathlib import Path
 
 BEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 60.0
+
+
+def gaip3(*words: str) -> list[str]:
+    """The command ``gaip3`` with ``words``, as a process of this Python."""
+    return [sys.executable, "-m", "gaip3_pipeline.cli", *words]
 
 
 def this_process() -> str:

@@ -33,8 +33,9 @@ materialize_stale_sensor = dg.AutomationConditionSensorDefinition(
     name="materialize_stale",
     target=dg.AssetSelection.all(),
     description=(
-        "Materialises stale assets automatically, once for each change of content. Off until you"
-        " switch it on."
+        "Materialises stale assets automatically: for each change of content, one run of all that"
+        " depends on it, also where new content equals the old; the job refresh stops there. Off"
+        " until you switch it on."
     ),
     default_status=dg.DefaultSensorStatus.STOPPED,
 )

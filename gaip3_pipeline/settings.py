@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,9 @@ class Evaluator(Network):
     seed: int = 101  # differs from that of the control regressor
 
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
 @dataclass(frozen=True)
 class Nvae:
     """The generator (models/nvae). Tuples hold one number per scale, 1×1 first."""
@@ -175,7 +179,16 @@ class Nvae:
     control: float = 1.0
     spectral: float = 0.01  # weight of the spectral regularisation, per picture in nats
     ema: float = 0.995
+    # of matrix products and convolutions in the training: "float32", "bfloat16", or "auto":
+    # bfloat16 on GPUs, float32 on CPUs
+    precision: str = added("auto")
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision = {self.precision!r} is not one of {', '.join(PRECISIONS)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -415,6 +428,12 @@ def _hashed(section: Any) -> dict[str, Any]:
         f.name: f.metadata[BEFORE] for f in dataclasses.fields(section) if BEFORE in f.metadata
     }
     return {k: v for k, v in values.items() if k not in before or v != before[k]}
+
+
+def nvae_of(values: Mapping[str, Any]) -> Nvae:
+    """The section ``[nvae]`` from JSON, which has lists for tuples."""
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Nvae(**given)
 
 
 def flatten(section: Any, prefix: str = "") -> dict[str, Any]:

@@ -76,11 +76,9 @@ class Sweep:
 def state_of_inputs(root: DataRoot, definitions: Any, instance: Any) -> tuple[dict[str, str], str]:
     """The data versions of the generator's inputs in ``root`` and the code version of its training.
     Raises :class:`SweepError` for an input that was never made."""
-    import dagster as dg
-
     from gaip3_pipeline.versions import current_version
 
-    node = definitions.resolve_asset_graph().get(dg.AssetKey(ASSET))
+    node = _generator(definitions)
     inputs = {
         key.to_user_string(): current_version(instance, key) or ""
         for key in sorted(node.parent_keys)
@@ -92,6 +90,17 @@ def state_of_inputs(root: DataRoot, definitions: Any, instance: Any) -> tuple[di
                 f" refresh --root {root.path}"
             )
     return inputs, str(node.code_version)
+
+
+def names_of_inputs(definitions: Any) -> list[str]:
+    """The assets that a training of the generator reads."""
+    return sorted(key.to_user_string() for key in _generator(definitions).parent_keys)
+
+
+def _generator(definitions: Any) -> Any:
+    import dagster as dg
+
+    return definitions.resolve_asset_graph().get(dg.AssetKey(ASSET))
 
 
 def grid(

@@ -13,21 +13,31 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
-from gaip3_pipeline.cluster.connection import ADDRESS, DRIVER, is_of_the_cluster, supervisor
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.cluster.connection import (
+    ADDRESS,
+    DRIVER,
+    is_of_the_cluster,
+    node_address,
+    supervisor,
+)
 from gaip3_pipeline.cluster.executor import on_cluster
+from gaip3_pipeline.dagster_home import LOCATION
 from gaip3_pipeline.imaging.mapping import LocalMapper, Mapper
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun
 from gaip3_pipeline.processes import BEAT_SECONDS, process_lives
 from gaip3_pipeline.progress import Progress, watched_by
-from gaip3_pipeline.settings import Settings, load, section_hash
+from gaip3_pipeline.settings import SECTIONS, Settings, load, section_hash
+from gaip3_pipeline.tables.columns import OF_COLUMNS
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.hashing import digest, file_version
 from gaip3_pipeline.tables.problems import ContractError
@@ -46,8 +56,14 @@ CODE_VERSION_TAG = "dagster/code_version"
 INPUT_VERSION_TAG = "dagster/input_data_version/"
 RUN_METADATA = "mlflow_run"
 FILE_METADATA = "sha256"  # of the bytes of an observed table
+SETTINGS = "settings"  # in the metadata and the run configuration of an asset
+PICTURE_WIDTH = 760  # pixels; the column of Dagster's page is not much wider
+REFRESH_JOB = "refresh"
+REFRESH_PAGE = f"/locations/{LOCATION}/jobs/{REFRESH_JOB}/playground"
 # errors of disks and network folders that may not occur again
 TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EIO, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
+
+STOPPED = "stopped; the next refresh makes this asset, a training from its last checkpoint on"
 
 AFRESH, RESUME, WARM_START = "afresh", "resume", "warm_start"  # how a training starts
 STARTS = {
@@ -96,6 +112,7 @@ class AssetResult:
     run_url: str = ""  # the page of the training in MLflow
     # further JPEGs by name, for the report alone
     more: Mapping[str, bytes] = field(default_factory=dict)
+    tables: Sequence[Path] = ()  # CSV or Parquet, of the same columns
 
     def metadata(self) -> dict[str, Any]:
         """The metadata that the Dagster UI shows.
@@ -112,7 +129,33 @@ class AssetResult:
             shown["picture"] = dg.MetadataValue.md(to_markdown(self.picture, "contact sheet"))
         if self.run_url:
             shown[RUN_METADATA] = dg.MetadataValue.url(self.run_url)
-        return shown
+        return shown | table_metadata(self.tables)
+
+
+def table_metadata(paths: Sequence[Path]) -> dict[str, Any]:
+    """The number of rows, the columns and the places of tables, in Dagster's standard metadata."""
+    if not paths:
+        return {}
+    import pandas as pd
+
+    def read(path: Path) -> "pd.DataFrame":
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        try:
+            return pd.read_csv(path, dtype={"key": str, "stem": str})  # also names like 0012
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame()
+
+    tables = [read(path) for path in paths]
+    columns = [
+        dg.TableColumn(str(name), str(kind), OF_COLUMNS.get(str(name)))
+        for name, kind in tables[0].dtypes.items()
+    ]
+    return {
+        "dagster/row_count": sum(map(len, tables)),
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        **{f"table {path.name}": dg.MetadataValue.path(path) for path in paths},
+    }
 
 
 @dataclass(frozen=True)
@@ -122,6 +165,17 @@ class Seen:
 
     version: str
     file: str
+
+
+def fingerprint_of(
+    name: str, code_version: str, inputs: Mapping[str, str], start: str = AFRESH
+) -> str:
+    """A hash of an asset's name, its code version (which includes its settings), the data versions
+    of its inputs and, if so, that this is a warm start.
+
+    A checkpoint is resumed only under the same fingerprint."""
+    warm = [start] if start == WARM_START else []
+    return digest([name, code_version, *(f"{k}={v}" for k, v in sorted(inputs.items())), *warm])
 
 
 @dataclass(frozen=True)
@@ -136,22 +190,12 @@ class AssetContext:
     context: dg.AssetExecutionContext
     tracking: MlflowTracking
     start: str = AFRESH  # or RESUME, WARM_START (see STARTS)
+    description: str = ""  # of the asset
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the asset's name, its code version (which includes its settings), the data
-        versions of its inputs and, if so, that this is a warm start.
-
-        A checkpoint is resumed only under the same fingerprint."""
-        start = [self.start] if self.start == WARM_START else []
-        return digest(
-            [
-                self.name,
-                self.code_version,
-                *(f"{k}={v}" for k, v in sorted(self.inputs.items())),
-                *start,
-            ]
-        )
+        """See :func:`fingerprint_of`."""
+        return fingerprint_of(self.name, self.code_version, self.inputs, self.start)
 
     def progress(self, label: str = "", total: int = 1) -> Progress:
         """A progress reporter for this step, on the terminal or in the step's log."""
@@ -211,6 +255,7 @@ class AssetContext:
         return TrainingRun(
             self.tracking,
             asset=self.name,
+            description=self.description,
             dagster_run_id=run.run_id,
             parent_id=run.tags.get(self.tracking.PARENT_TAG),
             on_parent=lambda run_id: self.context.instance.add_run_tags(
@@ -229,6 +274,7 @@ class AssetContext:
         pictures: Mapping[str, bytes],
         parameters: Mapping[str, Any],
         artifacts: Sequence[Path] = (),
+        tables: Sequence[Path] = (),
     ) -> AssetResult:
         """The result of a step that only measures.
 
@@ -239,7 +285,7 @@ class AssetContext:
             for path in artifacts:
                 run.artifact(path)
         (_, first), *more = pictures.items()
-        return AssetResult(version, figures, first, run.url, dict(more))
+        return AssetResult(version, figures, first, run.url, dict(more), tables)
 
 
 def code_version(number: int, settings: Settings, reads: Reads, files: Sequence[Path] = ()) -> str:
@@ -271,6 +317,8 @@ def versioned_asset(
     ``resumable`` asset accepts the run configuration ``STARTS``. An asset ``spreads`` if its work
     goes through :attr:`AssetContext.mapper` or :attr:`AssetContext.trainings`."""
     planned = code_version(version, settings, reads, files)
+    shown = _shown(settings, reads(settings))
+    config = (STARTS if resumable else {}) | _read_only(shown)
 
     def decorate(body: Callable[[AssetContext], AssetResult]) -> dg.AssetsDefinition:
         @dg.asset(
@@ -279,11 +327,13 @@ def versioned_asset(
             code_version=planned,
             group_name=group,
             kinds=kinds,
+            tags=_tags(name),
             owners=OWNERS,
-            description=description,
+            description=described(name, description),
+            metadata={SETTINGS: dg.MetadataValue.json(shown)} if shown else None,
             pool=TRAINING_POOL if training else None,
             automation_condition=automation(),
-            config_schema=STARTS if resumable else None,
+            config_schema=config or None,
             **on_cluster(settings, training, spreads),
         )
         def asset_body(
@@ -299,15 +349,24 @@ def versioned_asset(
                     " definitions (Deployment → Reload, or start gaip3 refresh again)",
                     allow_retries=False,
                 )
+            given = context.op_execution_context.op_config if config else {}
+            if given.get(SETTINGS, shown) != shown:
+                raise dg.Failure(
+                    f"settings are read from {root.data_root.settings_file} and cannot be set in"
+                    " the launchpad: change them there and reload the definitions",
+                    allow_retries=False,
+                )
             inputs = {d: current_version(context.instance, dg.AssetKey(d)) or "" for d in deps}
-            start = _start(context.op_execution_context.op_config) if resumable else AFRESH
+            start = _start(given) if resumable else AFRESH
             step = AssetContext(
-                name, root.data_root, now, inputs, planned, context, tracking, start
+                name, root.data_root, now, inputs, planned, context, tracking, start, description
             )
             try:
                 with _for_refresh(step):
                     made = body(step)
                     keep(root.data_root, name, made)
+            except (KeyboardInterrupt, DagsterExecutionInterruptedError) as e:
+                raise type(e)(STOPPED) from None
             except Exception as e:
                 if isinstance(e, OSError) and e.errno in TRANSIENT:
                     raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from e
@@ -316,8 +375,9 @@ def versioned_asset(
                     # Dagster repeats steps of a cluster whose node was lost, but not this error.
                     raise dg.Failure(f"{e}", allow_retries=False) from e
                 raise
+            place = {"node": node_address()} if os.environ.get(ADDRESS) else {}
             return dg.MaterializeResult(
-                data_version=dg.DataVersion(made.version), metadata=made.metadata()
+                data_version=dg.DataVersion(made.version), metadata=made.metadata() | place
             )
 
         return asset_body
@@ -334,10 +394,10 @@ def _for_refresh(step: AssetContext) -> Iterator[None]:
         return
     needed = (os.environ.get(DRIVER), supervisor(), step.root.heartbeats)
     Thread(target=_end_without, args=needed, daemon=True).start()
-    file = step.root.step_progress(step.name)
+    file, place = step.root.step_progress(step.name), node_address()
 
     def write(label: str, done: int, total: int, left: float | None) -> None:
-        now = {"label": label, "done": done, "total": total, "left": left}
+        now = {"label": f"{label} on {place}", "done": done, "total": total, "left": left}
         write_text_atomically(file, json.dumps(now) + "\n")
 
     with watched_by(write):
@@ -351,6 +411,41 @@ def _end_without(driver: str | None, supervisor: int | None, heartbeats: Path) -
         time.sleep(BEAT_SECONDS)
     # Nobody waits for this step, or it is repeated elsewhere. Files appear whole or not at all.
     os._exit(1)
+
+
+def described(name: str, description: str) -> str:
+    """The description of an asset for Dagster's pages, in Markdown: with a link to the job that
+    makes what is stale, and with the asset's picture if ``gaip3 ui`` serves the pages."""
+    parts = [description, f"[Refresh]({REFRESH_PAGE}) makes everything that is stale."]
+    pictures = os.environ.get("GAIP3_LABEL_URL")
+    if pictures:
+        page = f"{pictures}/picture/asset/{name}"
+        parts.append(f"[![{name}]({page}?width={PICTURE_WIDTH})]({page})")
+    return "\n\n".join(parts)
+
+
+def _tags(name: str) -> dict[str, str]:
+    """Tags by which Dagster's pages find all assets of an attribute or a set of images."""
+    of = {"attribute": ATTRIBUTES, "set": [s.id for s in IMAGE_SETS]}
+    return {tag: v for tag, values in of.items() for v in values if name.endswith(f"_{v}")}
+
+
+def _shown(settings: Settings, sections: Iterable[Any]) -> dict[str, Any]:
+    """The sections of ``settings`` that an asset reads, as JSON, by name."""
+    kinds = {n: k.__name__ for n, k in SECTIONS.items() if not n.startswith("input_model_")}
+    names = {kind: name for name, kind in kinds.items()}
+    read = {names[type(section).__name__]: section for section in sections}
+    # whole, also where the asset ignores some of its values
+    whole = {name: getattr(settings, name) for name in read.keys() - {"input_model"}}
+    return json.loads(json.dumps({name: asdict(s) for name, s in (read | whole).items()}))
+
+
+def _read_only(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as a part of the run configuration, so that the launchpad shows them."""
+    if not shown:
+        return {}
+    what = "The settings of gaip3.toml. They are shown here and can be changed only there."
+    return {SETTINGS: dg.Field(dict, default_value=dict(shown), description=what)}
 
 
 def _start(config: Mapping[str, bool]) -> str:
@@ -371,7 +466,10 @@ def observed_source(
     hash, given the last observation."""
 
     @dg.observable_source_asset(
-        name=name, group_name=group, description=description, tags={f"dagster/kind/{kind}": ""}
+        name=name,
+        group_name=group,
+        description=described(name, description),
+        tags={f"dagster/kind/{kind}": "", **_tags(name)},
     )
     def source(context: dg.AssetExecutionContext, root: RootResource) -> dg.ObserveResult:
         made = observe(root.data_root, last_seen(context.instance, name))
@@ -418,16 +516,16 @@ def automation() -> dg.AutomationCondition:
     changed = dg.AutomationCondition.any_deps_updated().replace(
         "newly_updated", dg.AutomationCondition.data_version_changed()
     )
-    cause = (
+    cause = (  # the labels are shown on the page of an asset's automation
         changed
         | dg.AutomationCondition.code_version_changed()
         | dg.AutomationCondition.newly_missing()
-    )
+    ).with_label("an input's content, the settings or the code changed, or the asset was lost")
     waits = (
         dg.AutomationCondition.any_deps_missing()
         | dg.AutomationCondition.any_deps_in_progress()
         | dg.AutomationCondition.in_progress()
-    )
+    ).with_label("an input is missing, or a run makes it or the asset")
     return cause.since(dg.AutomationCondition.newly_requested()) & ~waits
 
 
@@ -506,12 +604,19 @@ def latest_materializations(
     instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]
 ) -> dict[dg.AssetKey, dg.AssetMaterialization]:
     """The last materialisation of each of ``keys`` that has one, by one query."""
-    events = instance.event_log_storage.get_latest_materialization_events(list(keys))
     return {
         key: event.asset_materialization
-        for key, event in events.items()
-        if event and event.asset_materialization
+        for key, event in latest_events(instance, keys).items()
+        if event.asset_materialization
     }
+
+
+def latest_events(
+    instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]
+) -> dict[dg.AssetKey, dg.EventLogEntry]:
+    """The event of the last materialisation of each of ``keys`` that has one, by one query."""
+    events = instance.event_log_storage.get_latest_materialization_events(list(keys))
+    return {key: event for key, event in events.items() if event}
 
 
 def observation_if_changed(

@@ -12,6 +12,7 @@ import absl.logging
 import pytest
 from click.testing import CliRunner, Result
 
+from gaip3_pipeline.dagster_home import COMPILED
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline_tests.postgres import Postgres, programs, serving
 
@@ -27,14 +28,23 @@ os.environ["DO_NOT_TRACK"] = "1"
 # it is sys.stderr, which during a test is pytest's.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
+# files that take minutes, the longest first
+LONGEST = ["web/test_ui_browser.py", "refresh/test_run.py", "test_benches.py", "setup/test_gpu.py"]
+
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let processes that use JAX share what they compile, as those of one root do."""
+    os.environ.setdefault(COMPILED, str(config.rootpath / ".pytest_cache" / "compiled"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the tests: of the files that need the finished root, the one with most tests comes first
-    and makes it; the others come last.
+    and makes it; the others come last, the longest of them first.
 
-    With two workers, one makes the root while the other runs tests that do not need it.
+    One worker makes the root while the others run tests that do not need it. A long file at the end
+    would leave them idle.
     """
     need = Counter(
         item.path
@@ -42,7 +52,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function) and "finished_root" in item.fixturenames
     )
     [(first, _)] = need.most_common(1) or [(None, 0)]
-    items.sort(key=lambda item: 0 if item.path == first else 2 if item.path in need else 1)
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        if item.path == first or item.path not in need:
+            return (0 if item.path == first else 1), 0
+        name = item.path.relative_to(Path(__file__).parent).as_posix()
+        return 2, LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
@@ -125,8 +142,7 @@ def finished_root(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
     from gaip3_pipeline.settings import load
     from gaip3_pipeline_tests.refreshing import refresh_root
 
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "roots"
+    folder = _shared_by_workers(tmp_path_factory) / "roots"
     folder.mkdir(exist_ok=True)
     root, finished = DataRoot(folder / "그림 faces"), folder / "finished"
     with (folder / "lock").open("a") as lock:
@@ -136,12 +152,33 @@ def finished_root(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
             root.settings_file.write_text('preset = "tiny"\n', encoding="utf-8")
             write_dataset(root, load(root).faces)
             refresh_root(root)
+            shutil.copytree(root.path, folder / "untouched", copy_function=shutil.copy2)
             finished.touch()
     return root
 
 
+def _shared_by_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def copy_finished_root(
+    finished_root: DataRoot, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], DataRoot]:
+    """A function that copies the finished root with its history to a new folder, which a test may
+    change.
+
+    The source is a copy that nothing opens: SQLite's files come and go in a root that other workers
+    read.
+    """
+    source = finished_root.path.with_name("untouched")
+    return lambda folder: DataRoot(
+        Path(shutil.copytree(source, folder, copy_function=shutil.copy2))
+    )
+
+
 @pytest.fixture
-def root_copy(finished_root: DataRoot, tmp_path: Path) -> DataRoot:
-    """A copy of the finished root with its history, which a test may change."""
-    shutil.copytree(finished_root.path, tmp_path / "root", copy_function=shutil.copy2)
-    return DataRoot(tmp_path / "root")
+def root_copy(copy_finished_root: Callable[[Path], DataRoot], tmp_path: Path) -> DataRoot:
+    """A copy of the finished root, which a test may change."""
+    return copy_finished_root(tmp_path / "root")

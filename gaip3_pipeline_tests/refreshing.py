@@ -1,6 +1,5 @@
 """Refresh a root inside the test's own process, so that Keras is imported once for all tests."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.dagster_home import ensure_dagster_home
 from gaip3_pipeline.definitions import build_defs, tracking_of
 from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.processes import gaip3
 from gaip3_pipeline.refresh.plan import Planned, plan
 from gaip3_pipeline.refresh.run import Outcome, observe_only, refresh
 from gaip3_pipeline.settings import load
@@ -63,8 +63,7 @@ def refresh_root(
 
 def refresh_command(root: DataRoot, *words: str) -> list[str]:
     """``gaip3 refresh`` of a root as a process of its own."""
-    command = [sys.executable, "-m", "gaip3_pipeline.cli", "refresh"]
-    return [*command, "--root", str(root.path), *words]
+    return gaip3("refresh", "--root", str(root.path), *words)
 
 
 def plan_of(root: DataRoot) -> list[Planned]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from gaip3_pipeline import settings
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.layout import REPOSITORY, DataRoot
+from gaip3_pipeline.layout import IMAGE_SETS, REPOSITORY, DataRoot
 from gaip3_pipeline.settings import Nvae, load
 
 BENCH = REPOSITORY / "bench"
@@ -322,12 +322,28 @@ def test_sampling_refuses_too_few_held_out_pictures(bench: Bench, root_copy: Dat
         bench("sampling", root_copy.path)
 
 
+def test_novelty(bench: Bench, finished_root: DataRoot) -> None:
+    said = bench(
+        "novelty", finished_root.path, "--photographs", finished_root.original(IMAGE_SETS[1])
+    )
+
+    changed = {"held_out", "upside_down", "shifted", "small", "noise", "photographs"}
+    assert said.keys() == {f"{kind}_{name}" for kind in ("far", "n") for name in changed}
+    assert not not_finite(said)
+    assert said["far_noise"] == 1
+
+
 def test_scoring(bench: Bench, finished_root: DataRoot) -> None:
     said = bench("scoring", finished_root.path, "--images", 2, "--one-by-one", 1)
 
     rates = {"ours_images_per_s", "one_by_one_images_per_s", "times"}
-    assert said.keys() == rates | {"images", "parts_s"}
-    assert set(said["parts_s"]) == {"decoding", "gender", "features", "values"}
+    limits = {"cpu_ms", "cores_busy", "parts_cpu_ms"}
+    assert said.keys() == rates | limits | {"images", "parts_s"}
+    assert (
+        set(said["parts_s"])
+        == set(said["parts_cpu_ms"])
+        == {"decoding", "gender", "features", "values"}
+    )
     assert said["images"] == 2
     assert not not_finite(said)
 

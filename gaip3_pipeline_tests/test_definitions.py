@@ -12,6 +12,7 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.definitions import build_defs
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import NOISE_CONTRASTIVE, TRANSPORT, Retouch, Settings
+from gaip3_pipeline.versions import described
 from gaip3_pipeline_tests.refreshing import TRAINED
 
 SETS = [s.id for s in IMAGE_SETS]
@@ -145,6 +146,25 @@ def test_every_asset_has_a_description_and_a_check(tmp_path, method):
         assert node.owners, key
         assert node.code_version, key
         assert key in checked, key
+
+
+def test_tags_select_all_assets_of_an_attribute_or_a_set(tmp_path):
+    graph = definitions(tmp_path).resolve_asset_graph()
+
+    def tagged(text):
+        found = dg.AssetSelection.from_string(text, include_sources=True).resolve(graph)
+        return {key.to_user_string() for key in found}
+
+    of_mouth = {f"{n}_mouth" for n in ("labels", "input_model", "input_values", "evaluator")}
+    assert tagged("tag:attribute=mouth") == of_mouth | {"hand_labels_mouth"}
+    assert tagged("tag:set=d1") == {"original_d1", "resized_d1", "augmented_d1"}
+
+
+def test_a_description_has_the_picture_where_the_label_page_serves_it(monkeypatch):
+    assert "![" not in described("report", "A page.")
+    monkeypatch.setenv("GAIP3_LABEL_URL", "http://127.0.0.1:3100")
+    page = "http://127.0.0.1:3100/picture/asset/report"
+    assert described("report", "A page.").endswith(f"[![report]({page}?width=760)]({page})")
 
 
 def test_the_definitions_load_without_the_heavy_libraries():

@@ -118,7 +118,7 @@ def test_a_locale_without_unicode_changes_no_name(tmp_path: Path) -> None:
     assert gaip3_in("drop", picture, "--root", root.path, **ascii_only).returncode == 0
     assert picture in root.dropped.read_text(encoding="utf-8")
     planned = gaip3_in("refresh", "--dry-run", "--root", root.path, **ascii_only)
-    assert b"resized_d2_female" in planned.stdout, planned.stderr
+    assert b"assets to make for the first time" in planned.stdout, planned.stderr
 
 
 def test_in_a_euc_kr_locale_names_are_utf8_and_what_is_printed_is_euc_kr(tmp_path: Path) -> None:
@@ -194,3 +194,23 @@ def test_a_matplotlibrc_that_matplotlib_cannot_read_is_named_before_anything_is_
         f"Error: {line}; save it as UTF-8 or move it away\n",
     )
     assert line in gaip3("doctor", "--root", root.path).output
+
+
+QUIET = """
+import os, gaip3_pipeline
+from gaip3_pipeline.environment import without_remarks
+from gaip3_pipeline.features.landmarks import find_parts
+import keras, numpy as np
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+model.compile("adam", "mse")
+model.fit(np.zeros((8, 4)), np.zeros((8, 1)), verbose=0)
+find_parts(np.zeros((2, 128, 104, 3), np.uint8))
+with without_remarks():
+    os.write(2, b"I0000 00:00:1.5   7 port.cc:153] about myself\\nan error\\nanother, cut off")
+"""
+
+
+def test_frameworks_say_nothing_about_themselves_and_errors_stay() -> None:
+    done = run("-c", QUIET)
+    assert done.returncode == 0
+    assert done.stderr == b"an error\nanother, cut off"

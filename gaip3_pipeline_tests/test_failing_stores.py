@@ -166,7 +166,7 @@ def test_what_a_locked_store_did_not_take_is_delivered_when_it_is_free(tmp_path,
             run.log(2, {"loss": 0.5})
         run.log(3, {"loss": 0.25})
         run.text("changes.csv", "a,b")
-    history = store.client().get_metric_history(run.run_id, "loss")
+    history = store.client().get_metric_history(run.run_id, "epoch/loss")
     assert [m.value for m in history] == [1.0, 0.5, 0.25]
     assert store.client().get_run(run.run_id).info.status == "FINISHED"
     assert [a.path for a in store.client().list_artifacts(run.run_id)] == ["changes.csv"]

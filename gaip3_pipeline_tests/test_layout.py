@@ -8,8 +8,6 @@ from gaip3_pipeline.layout import PACKAGE
 
 # files in a temporary folder that is removed at once
 OF_A_TRIAL = {"doctor.py": {"first", "second"}}
-# a folder inside the checkpoints that only the training itself uses
-OF_A_TRAINING = {"generator.py": {"best"}}
 
 
 def spelled(module: Path) -> Iterator[str]:
@@ -25,5 +23,4 @@ def test_only_the_layout_joins_string_constants_to_paths() -> None:
     assert any(spelled(PACKAGE / "layout.py"))
     for module in sorted(PACKAGE.rglob("*.py")):
         if module != PACKAGE / "layout.py":
-            own = OF_A_TRIAL.get(module.name, set()) | OF_A_TRAINING.get(module.name, set())
-            assert set(spelled(module)) <= own, module
+            assert set(spelled(module)) <= OF_A_TRIAL.get(module.name, set()), module

@@ -1,6 +1,7 @@
 """The MLflow runs of a finished root, and how runs end."""
 
 import os
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -10,10 +11,11 @@ import pytest
 
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrainingRun
+from gaip3_pipeline.mlflow_tracking import NOTE, MlflowTracking, TrainingRun
 from gaip3_pipeline.models.storage import save_config
+from gaip3_pipeline.refresh.record import read_records
 from gaip3_pipeline.settings import flatten, load
-from gaip3_pipeline.versions import DATA_VERSION_TAG, AssetResult, keep
+from gaip3_pipeline.versions import DATA_VERSION_TAG, AssetResult, keep, read_figures
 from gaip3_pipeline_tests.refreshing import TRAINED, definitions_of, instance_of
 
 MEASURED = {  # assets without a training that log a run, with the files that they log
@@ -79,7 +81,6 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
         assert run.info.status == "FINISHED", name
         parent = client.get_run(run.data.tags["mlflow.parentRunId"])
         assert parent.info.status == "FINISHED"
-        assert parent.data.tags["gaip3.dagster_run_id"] == run.data.tags["gaip3.dagster_run_id"]
         assert run.data.params, name
         assert run.data.metrics, name
         assert run.inputs.dataset_inputs, name
@@ -89,18 +90,72 @@ def test_every_training_is_a_finished_child_with_its_settings_inputs_and_model(f
             )
         kept = {a.path for a in client.list_artifacts(run.info.run_id)}
         assert kept >= MEASURED.get(name, {"model"}), name
-    parents = {r.data.tags["mlflow.parentRunId"] for r in runs}
-    assert len(parents) == len({r.data.tags["gaip3.dagster_run_id"] for r in runs})
+    [parent_id] = {r.data.tags["mlflow.parentRunId"] for r in runs}  # of the refresh
+    parent = client.get_run(parent_id)
+    [record] = read_records(finished_root)
+    assert parent.data.tags["gaip3.refresh_id"] == record["refresh_id"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d · first run", parent.info.run_name)
+    bits = read_figures(finished_root, "nvae_weights")["bits_per_dim"]
+    assert parent.data.metrics["nvae_weights/bits_per_dim"] == pytest.approx(bits)
     nvae = next(r for r in runs if r.data.tags["gaip3.asset"] == "nvae_weights")
     assert nvae.data.params["epochs"] == str(flatten(load(finished_root).nvae)["epochs"])
-    assert (
-        len(client.get_metric_history(nvae.info.run_id, "loss")) == load(finished_root).nvae.epochs
-    )
-    # only the curve, whose steps begin at 1
-    assert min(m.step for m in client.get_metric_history(nvae.info.run_id, "bits_per_dim")) == 1
+    epochs = load(finished_root).nvae.epochs
+    assert len(client.get_metric_history(nvae.info.run_id, "epoch/loss")) == epochs
+    assert len(client.get_metric_history(nvae.info.run_id, "final/bits_per_dim")) == 1
     assert 0 < nvae.data.metrics["final/bits_per_dim"] < 10
+    assert nvae.data.metrics["meta/epochs"] == epochs
     # at least one grid of samples per epoch
-    assert len(client.list_artifacts(nvae.info.run_id, "images")) >= load(finished_root).nvae.epochs
+    assert len(client.list_artifacts(nvae.info.run_id, "images")) >= epochs
+    for name in ("nvae_weights", "detail_weights"):
+        run = next(r for r in runs if r.data.tags["gaip3.asset"] == name)
+        assert "progress.jpg" in {a.path for a in client.list_artifacts(run.info.run_id)}
+
+
+def test_the_first_metric_of_a_run_is_a_main_figure(finished_root):
+    """MLflow opens a comparison on it."""
+    tracking = tracking_of(finished_root, load(finished_root))
+    client = tracking.client()
+    for asset, first in (
+        ("nvae_weights", "epoch/val_bits_per_dim"),
+        ("input_model_eyes", "final/r2"),
+        ("critic_weights", "epoch/val_accuracy"),
+        ("generator_evaluation", "final/r2_eyes"),
+    ):
+        [run] = client.search_runs([tracking.experiment(client)], f"tags.`gaip3.asset` = '{asset}'")
+        assert next(iter(run.data.metrics)) == first
+
+
+def test_runs_and_models_say_what_they_are_and_lead_to_dagster(finished_root):
+    tracking = tracking_of(finished_root, load(finished_root))
+    client = tracking.client()
+    [run] = client.search_runs([tracking.experiment(client)], "tags.`gaip3.asset` = 'nvae_weights'")
+    bits = f"bits_per_dim {read_figures(finished_root, 'nvae_weights')['bits_per_dim']:.4g}"
+    there = f"{tracking.dagster}/runs/{run.data.tags['gaip3.dagster_run_id']}"
+    version = client.get_model_version_by_alias("nvae_weights", "champion")
+    for text in (run.data.tags[NOTE], version.description):
+        assert bits in text
+        assert f"({there})" in text
+        assert f"({tracking.dagster}/assets/nvae_weights)" in text
+    assert "first run" in version.description
+    model = client.get_registered_model("nvae_weights")
+    for text in (run.data.tags[NOTE], model.description):
+        assert text.startswith("The generator: an NVAE")
+    parent = client.get_run(run.data.tags["mlflow.parentRunId"]).data.tags
+    assert bits in parent[NOTE]
+    assert parent["gaip3.refresh_id"] in parent[NOTE]
+
+
+def test_a_description_that_a_user_wrote_stays(store, tmp_path):
+    folder = tmp_path / "model"
+    for version in ("one", "two"):
+        with start(store, fingerprint=version, description="The sex of a face.") as run:
+            save_config(folder, {"weights": version})
+            run.register(folder, version)
+        if version == "one":
+            before = store.client().get_registered_model("gender_model").description
+            store.client().update_registered_model("gender_model", "Ours, of May.")
+    assert before.startswith("The sex of a face.")
+    assert store.client().get_registered_model("gender_model").description == "Ours, of May."
 
 
 def test_the_champion_is_the_version_whose_check_passed(finished_root):
@@ -176,7 +231,7 @@ def test_the_run_of_a_failed_training_is_continued_by_the_same_training_only(sto
     run = store.client().get_run(first.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["gaip3.resumed"] == "1"
-    assert run.data.metrics == {"loss": 0.5}
+    assert run.data.metrics == {"epoch/loss": 0.5}
 
 
 def test_a_parent_run_fails_with_any_of_its_children_until_that_child_succeeds(store):
@@ -223,7 +278,7 @@ def test_variables_of_other_projects_have_no_part_in_the_roots_own_store(store, 
         monkeypatch.setenv(name, value)
     with start(store) as run:
         run.log(1, {"loss": 0.5})
-    assert store.client().get_run(run.run_id).data.metrics == {"loss": 0.5}
+    assert store.client().get_run(run.run_id).data.metrics == {"epoch/loss": 0.5}
     # a server that the user names in the settings may need theirs
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
     MlflowTracking(uri=store.uri).client()

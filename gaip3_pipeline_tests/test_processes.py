@@ -9,10 +9,11 @@ import dagster as dg
 import pytest
 
 from gaip3_pipeline import processes
+from gaip3_pipeline.dagster_storage import PROCESS_TAG
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.processes import beating, process_lives, this_process
-from gaip3_pipeline.refresh.run import PROCESS_TAG, end_dead_runs
+from gaip3_pipeline.refresh.run import end_dead_runs
 from gaip3_pipeline.settings import load
 from gaip3_pipeline_tests.refreshing import definitions_of, instance_of
 
@@ -71,15 +72,19 @@ def test_beats_go_on_until_the_outermost_block_ends_and_dead_files_are_removed(r
 
 def test_runs_of_dead_processes_of_another_host_end(root):
     job = definitions_of(root).resolve_implicit_global_asset_job_def()
+    status = dg.DagsterRunStatus
+    ends = {status.STARTED: status.FAILURE, status.CANCELING: status.CANCELED}
     with instance_of(root) as instance:
-        run = instance.create_run_for_job(
-            job, tags={PROCESS_TAG: ELSEWHERE}, status=dg.DagsterRunStatus.STARTED
-        )
+        runs = {
+            begun: instance.create_run_for_job(job, tags={PROCESS_TAG: ELSEWHERE}, status=begun)
+            for begun in ends
+        }
         touch(root, ELSEWHERE)
         assert end_dead_runs(instance, root) == 0
         touch(root, ELSEWHERE, 70)
-        assert end_dead_runs(instance, root) == 1
-        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+        assert end_dead_runs(instance, root) == 2
+        for begun, run in runs.items():
+            assert instance.get_run_by_id(run.run_id).status == ends[begun]
 
 
 def test_a_training_of_a_dead_process_of_another_host_ends_in_mlflow(root):

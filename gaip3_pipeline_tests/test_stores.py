@@ -77,7 +77,7 @@ def test_a_server_of_mlflows_keeps_the_files_of_runs_and_shows_them(root):
     configure(root, "[tracking]\nuri = 'https://mlflow.example/'")
     assert not mlflow_store(root).in_database
     link = tracking_of(root, load(root)).url("1", "a")
-    assert link == "https://mlflow.example/#/experiments/1/runs/a"
+    assert link == ("https://mlflow.example/#/experiments/1/runs/a?workflowType=machine_learning")
 
 
 def complaint(gaip3, root: DataRoot, setting: str, *words: str) -> str:
@@ -172,6 +172,29 @@ def end_sessions(postgres) -> None:
     )
 
 
+@pytest.mark.cluster
+def test_a_database_that_another_root_left_is_refused(painted, tmp_path, gaip3):
+    assert refreshed(painted) == []
+    other = DataRoot(tmp_path / "other")
+    shutil.copytree(painted.path, other.path, ignore=shutil.ignore_patterns(".gaip3"))
+    with pytest.raises(StoreError, match=f"another root .{painted.path}.: drop and create it"):
+        refreshed(other)
+    said = gaip3("doctor", "--root", other.path).output
+    assert f"the history of another root ({painted.path})" in said
+    new = DataRoot(tmp_path / "new")
+    new.path.mkdir()
+    shutil.copy(painted.settings_file, new.settings_file)
+    with instance_of(painted) as instance:  # as a version of before left it
+        owner = instance.run_storage.get_cursor_values({"gaip3/root"})
+        instance.run_storage.set_cursor_values({"gaip3/root": "null"})
+        with pytest.raises(StoreError, match="the history of another root: drop and create it"):
+            refreshed(new)
+        instance.run_storage.set_cursor_values(owner)
+    moved = DataRoot(tmp_path / "moved")
+    painted.path.rename(moved.path)  # a root that moved keeps its history
+    assert refreshed(moved) == []
+
+
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory) -> DataRoot:
     root = DataRoot(tmp_path_factory.mktemp("faces"))
@@ -204,7 +227,7 @@ def test_a_refresh_goes_on_after_a_restart_of_postgres(painted, postgres):
     restarted = []
 
     def restart(line: str) -> None:
-        if line.startswith("making "):
+        if ": making " in line:
             postgres.control("restart")
             restarted.append(line)
 
@@ -219,7 +242,7 @@ def test_a_refresh_ends_with_one_line_without_postgres_and_is_continued(
     monkeypatch.setattr("dagster_postgres.utils.calculate_delay", lambda *_, **__: 0)
 
     def stop(line: str) -> None:
-        if line.startswith("making labels_"):
+        if ": making labels_" in line:
             postgres.control("stop")
 
     with pytest.raises(StoreError, match="does not answer: start Postgres") as ended:
@@ -231,7 +254,9 @@ def test_a_refresh_ends_with_one_line_without_postgres_and_is_continued(
     postgres.control("start")
     made: list[str] = []
     assert refreshed(painted, made.append) == []
-    assert [line for line in made if line.startswith("making ")] == ["making labels_mouth"]
+    [stage] = [line for line in made if "making " in line]
+    assert stage.startswith("stage 1 of 1")
+    assert stage.endswith(": making labels_mouth")
 
 
 @pytest.mark.cluster
@@ -245,7 +270,7 @@ def test_a_training_outlives_a_stop_of_postgres(root, postgres, monkeypatch, cap
         run.log(2, {"loss": 2.0})
         assert not tracking.promote("gender_model", "of these weights")
         postgres.control("start")
-    curve = tracking.client().get_metric_history(run.run_id, "loss")
+    curve = tracking.client().get_metric_history(run.run_id, "epoch/loss")
     assert [(m.step, m.value) for m in curve] == [(1, 3.0), (2, 2.0)]
     assert "the training goes on and delivers its figures later" in capfd.readouterr().err
 

@@ -168,7 +168,7 @@ def test_a_killed_sweep_continues_and_ends_with_a_table(root, monkeypatch):
     kept = pd.read_csv(client.download_artifacts(parent.info.run_id, file.path))
     pd.testing.assert_frame_equal(kept, made)
     assert child.data.params["epochs"] == "2"
-    curve = client.get_metric_history(child.info.run_id, "loss")
+    curve = client.get_metric_history(child.info.run_id, "epoch/loss")
     assert [m.step for m in curve] == [1, 2]  # each epoch once, interrupted or not
     assert "final/bits_per_dim" in child.data.metrics
     [sheet] = client.list_artifacts(child.info.run_id)

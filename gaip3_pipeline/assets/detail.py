@@ -2,19 +2,75 @@
 that adds detail to its mean pictures."""
 
 import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
-from gaip3_pipeline.assets.trained import Trained, trained_asset
-from gaip3_pipeline.layout import DETAIL_START, checkpoints
+from gaip3_pipeline.assets.trained import Shown, Trained, trained_asset
+from gaip3_pipeline.layout import DETAIL_START, DataRoot, checkpoints
 from gaip3_pipeline.mlflow_tracking import TrainingRun
+from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import arrays_version
 from gaip3_pipeline.versions import AssetContext, AssetResult, versioned_asset
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gaip3_pipeline.models.aggregate_posterior import AggregatePosterior
+    from gaip3_pipeline.sampling.draw import FaceGenerator
+    from gaip3_pipeline.training.detail import DetailResult
+    from gaip3_pipeline.training.run import Run
+    from gaip3_pipeline.training_data import FinalImages
+
 GROUP = "generator"
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The final images, which of them the generator learned from ``(N,) bool``, and the generator
+    without detail, with its aggregate posterior."""
+
+    data: "FinalImages"
+    learned: "np.ndarray"
+    generator: "FaceGenerator"
+    posterior: "AggregatePosterior"
+
+    @classmethod
+    def of(cls, root: DataRoot, settings: Settings) -> "Faces":
+        """Those of ``root``."""
+        from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
+        from gaip3_pipeline.models.nvae.model import load_nvae
+        from gaip3_pipeline.sampling.draw import FaceGenerator
+        from gaip3_pipeline.training_data import final_images
+
+        data = final_images(root, settings)
+        posterior = load_aggregate_posterior(root.aggregate_posterior)
+        learned = (data.table.split == "train").to_numpy()
+        return cls(data, learned, FaceGenerator(load_nvae(root.nvae), posterior), posterior)
+
+    @property
+    def held_out(self) -> tuple["np.ndarray", "np.ndarray"]:
+        """The pictures that the generator did not learn from, and their values; all if there are
+        no others."""
+        rows = self.learned if self.learned.all() else ~self.learned
+        return self.data.images[rows], self.data.values[rows]
+
+
+@dataclass(frozen=True)
+class TrainDetailTogether:
+    """The epochs of ``detail_weights`` in one of several processes that train it together. Each
+    draws the same pictures for itself."""
+
+    root: DataRoot
+    settings: Settings
+
+    def __call__(self, run: "Run", show: "Callable[[int, np.ndarray], None]") -> None:
+        _train(Faces.of(self.root, self.settings), self.root, self.settings, run, show)
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -78,60 +134,71 @@ def _detail_weights(settings: Settings) -> dg.AssetsDefinition:
     )
     def detail_weights(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.evaluation.charts import training_curves
-        from gaip3_pipeline.models.aggregate_posterior import load_aggregate_posterior
         from gaip3_pipeline.models.detail import save_detail
-        from gaip3_pipeline.models.nvae.model import load_nvae
         from gaip3_pipeline.models.storage import detail_version
         from gaip3_pipeline.sampling.draw import FaceGenerator
         from gaip3_pipeline.training import checkpoint
-        from gaip3_pipeline.training.detail import (
-            detail_sheet,
-            draw_pool,
-            draw_watched,
-            pictures_seen,
-            train_detail,
-        )
+        from gaip3_pipeline.training.detail import detail_sheet, trained_together
         from gaip3_pipeline.training.regressor import load_network
-        from gaip3_pipeline.training_data import final_images, known_values
 
-        root, section, samples = step.root, step.settings.detail, step.settings.samples
-        data = final_images(root, step.settings, step.progress())
-        learned = (data.table.split == "train").to_numpy()
-        held_out = ~learned if (~learned).any() else learned
-        posterior = load_aggregate_posterior(root.aggregate_posterior)
-        generator = FaceGenerator(load_nvae(root.nvae), posterior)
-        pool = draw_pool(
-            generator,
-            data.images[learned],
-            data.values[learned],
-            samples,
-            pictures_seen(section),
-            step.progress("detail_weights, means"),
-        )
-        watched = draw_watched(generator, data.images[held_out], data.values[held_out], samples)
-        result = train_detail(
-            pool,
-            watched,
-            section,
-            step.training(root.detail, run),
-            guides=[load_network(root.control_regressor)],
-            known=list(known_values(root).values()),
-            show=lambda epoch, faces: run.image("samples", epoch, faces),
-        )
-        size = generator.nvae.settings
-        save_detail(
-            root.detail,
-            result.network,
-            posterior,
-            step.inputs["nvae_weights"],
-            (size.height, size.width),
-        )
-        checkpoint.discard(checkpoints(root.detail))
-        shown = FaceGenerator(generator.nvae, posterior, result.network)
+        root, settings, training = step.root, step.settings, step.training(step.root.detail, run)
+
+        show = Shown(step, run, training)
+        if step.together:
+            # before this process makes an array, as for nvae_weights
+            step.together(TrainDetailTogether(root, settings), training, show)
+        faces = Faces.of(root, settings)
+        nvae, posterior = faces.generator.nvae, faces.posterior
+        size = (nvae.settings.height, nvae.settings.width)
+        if step.together:
+            guides = [load_network(root.control_regressor)]
+            n_train = int(faces.learned.sum())
+            result = trained_together(settings.detail, size, n_train, training, guides=guides)
+        else:
+            result = _train(faces, root, settings, training, show)
+        save_detail(root.detail, result.network, posterior, step.inputs["nvae_weights"], size)
+        shown = FaceGenerator(nvae, posterior, result.network)
         pictures = {
-            "detail": detail_sheet(shown, data.images[held_out], data.values[held_out], samples),
+            "detail": detail_sheet(shown, *faces.held_out, settings.samples),
             "curves": training_curves(result.history, "detail"),
+            **show.pictures,
         }
+        checkpoint.discard(checkpoints(root.detail))
         return Trained(result.figures, pictures, result.history, detail_version(root.detail))
 
     return detail_weights
+
+
+def _train(
+    faces: Faces,
+    root: DataRoot,
+    settings: Settings,
+    run: "Run",
+    show: "Callable[[int, np.ndarray], None]",
+) -> "DetailResult":
+    from gaip3_pipeline.training.detail import (
+        draw_pool,
+        draw_watched,
+        pictures_seen,
+        train_detail,
+    )
+    from gaip3_pipeline.training.regressor import load_network
+    from gaip3_pipeline.training_data import known_values
+
+    generator, data, learned = faces.generator, faces.data, faces.learned
+    return train_detail(
+        draw_pool(
+            generator,
+            data.images[learned],
+            data.values[learned],
+            settings.samples,
+            pictures_seen(settings.detail),
+            Progress("  detail_weights, means", 1),
+        ),
+        draw_watched(generator, *faces.held_out, settings.samples),
+        settings.detail,
+        run,
+        guides=[load_network(root.control_regressor)],
+        known=list(known_values(root).values()),
+        show=show,
+    )

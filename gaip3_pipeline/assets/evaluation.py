@@ -3,6 +3,7 @@ and sliders."""
 
 import dagster as dg
 
+from gaip3_pipeline.assets import inputs
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
 from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
@@ -30,7 +31,8 @@ def _evaluator(settings: Settings, attribute: str) -> dg.AssetsDefinition:
         **reads_section(lambda s: s.evaluator),
         folder=lambda root: root.evaluator(attribute),
         labels=[attribute],
-        group=GROUP,
+        # the generator's training reads them
+        group=inputs.GROUP,
         kinds={"keras", "mlflow"},
         description=(
             f"A regressor of {attribute} ({MEANINGS[attribute]}) that only measures the generator."
@@ -125,6 +127,7 @@ def _generator_evaluation(settings: Settings) -> dg.AssetsDefinition:
             figures | of_samples,
             pictures | sheets,
             flatten(section),
+            [root.control_table],
             [root.control_table],
         )
 

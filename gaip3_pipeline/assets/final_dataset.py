@@ -45,7 +45,10 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         figures = selection_figures(probabilities, manifest, step.settings.final_dataset.threshold)
         figures["foreign"] = foreign_entries(step.root.final, [p.name for p in files])[:20]
         return AssetResult(
-            manifest_version(manifest), figures, sheet_of_files(files, title="final_dataset")
+            manifest_version(manifest),
+            figures,
+            sheet_of_files(files, title="final_dataset"),
+            tables=[step.root.manifest(step.name)],
         )
 
     return [final_dataset]

@@ -111,6 +111,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             "female_above_half": int((female > 0.5).sum()),
             "mean": float(female.mean()),
         }
-        return AssetResult(file_version(path), figures, histogram(female, "P(female)"))
+        picture = histogram(female, "P(female)")
+        return AssetResult(file_version(path), figures, picture, tables=[path])
 
     return [gender_model, gender_probabilities]

@@ -8,7 +8,7 @@ import dagster as dg
 
 from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.inputs import INPUT_VALUES
-from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
+from gaip3_pipeline.assets.trained import Shown, Trained, reads_section, trained_asset
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import TrainingRun
@@ -89,9 +89,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         known = known_values(step.root)
         resume = step.start == RESUME
 
-        def show(epoch: int, faces: "np.ndarray") -> None:
-            run.image("samples", epoch, faces)
-
+        show = Shown(step, run, training)
         if step.together:
             # before this process makes an array: its GPUs are those of the first of the processes
             step.together(FitTogether(step.root, step.settings, step.start), training, show)
@@ -109,12 +107,14 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             start_from=last,
             known=list(known.values()),
         )
+        run.tag("gaip3.precision", result.precision)
         unknown = ", ".join(a for a, is_known in known.items() if not is_known)
         pictures = {
             "samples_and_sweeps": generator_sheet(
                 step.root.nvae, data.images, data.values, data.table.split.to_numpy()
             ),
             "curves": training_curves(result.history, "NVAE"),
+            **show.pictures,
         }
         return Trained(
             result.figures | {"start": start, "without_control": unknown or "none"},
@@ -156,6 +156,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             files_version(own),
             figures,
             contact_sheet(list(images[:40]), 10, title="samples"),
+            tables=[step.root.samples_table],
         )
 
     return [nvae_weights, nvae_samples]

@@ -109,4 +109,5 @@ def _made(step: AssetContext, result: "ProcessedSet") -> AssetResult:
         manifest_version(result.manifest),
         figures,
         sheet_of_files([step.root.path / p for p in usable.path], title=step.name),
+        tables=[step.root.manifest(step.name)],
     )

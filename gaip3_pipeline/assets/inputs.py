@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from gaip3_pipeline.assets import images
 from gaip3_pipeline.assets.labels import LABELLED_SETS
 from gaip3_pipeline.assets.trained import Trained, reads_section, trained_asset
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
@@ -40,7 +41,7 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         version=2,
         parameters=lambda s: {"learned_from": LEARNED_FROM},
         folder=lambda root: root.feature_extractor,
-        group=GROUP,
+        group=images.GROUP,
         kinds={"keras", "mlflow"},
         description=(
             "An extractor of features, learned without labels: patches and colours by region of the"
@@ -248,9 +249,8 @@ def _values(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             "standard_deviation": float(values.std()),
             "mean_uncertainty": float(deviations.mean()),
         }
-        return AssetResult(
-            file_version(path), figures, histogram(values, f"{attribute}: {MEANINGS[attribute]}")
-        )
+        picture = histogram(values, f"{attribute}: {MEANINGS[attribute]}")
+        return AssetResult(file_version(path), figures, picture, tables=[path])
 
     return input_values
 

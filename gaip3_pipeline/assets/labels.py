@@ -101,6 +101,7 @@ def _checked(settings: Settings, attribute: str) -> dg.AssetsDefinition:
             file_version(path),
             figures,
             histogram(found.table.value, f"{attribute}: {MEANINGS[attribute]}"),
+            tables=[path],
         )
 
     return labels

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from gaip3_pipeline.assets import images, originals
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import Settings
 from gaip3_pipeline.tables.hashing import MISSING, file_version, rows_version
@@ -39,7 +40,7 @@ def observe(root: DataRoot, seen: Seen | None = None) -> AssetResult:
 def source() -> Any:
     """``dropped_images``, written by the user and observed."""
     what = "The originals that the user dropped (gaip3 drop). All assets leave them out."
-    return observed_source("dropped_images", GROUP, "csv", what, observe)
+    return observed_source("dropped_images", originals.GROUP, "csv", what, observe)
 
 
 def build(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -50,7 +51,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         name="near_duplicates",
         deps=RESIZED,
         version=2,
-        group=GROUP,
+        group=images.GROUP,
         kinds={"csv", "opencv"},
         description=(
             "Groups of pictures of the same photograph in all three sets, also if re-encoded,"
@@ -100,8 +101,9 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             "moved": len(went),
             "moved_originals": went[:20],
         }
+        path = step.root.near_duplicates
         return AssetResult(
-            file_version(step.root.near_duplicates), figures, _groups_sheet(step.root, table)
+            file_version(path), figures, _groups_sheet(step.root, table), tables=[path]
         )
 
     @versioned_asset(
@@ -151,7 +153,8 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             "with_issues": int((found.issues != "").sum()),
             **counts,
         }
-        return AssetResult(file_version(path), figures, _quality_sheet(step.root, found))
+        sheet = _quality_sheet(step.root, found)
+        return AssetResult(file_version(path), figures, sheet, tables=[path])
 
     return [near_duplicates, image_quality]
 

@@ -1,6 +1,8 @@
 """Reports for people: the curation, the five values, all figures on one page, and the summary that
 a demo prints at its end."""
 
+import datetime
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,20 +12,26 @@ import dagster as dg
 from gaip3_pipeline.assets.evaluation import EVALUATORS
 from gaip3_pipeline.assets.gender import PROCESSED
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.layout import DataRoot, out_of_fold
+from gaip3_pipeline.layout import TRAININGS_PAGE, DataRoot, out_of_fold
+from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import digest, file_version
 from gaip3_pipeline.versions import (
+    DATA_VERSION_TAG,
+    RUN_METADATA,
     AssetContext,
     AssetResult,
+    latest_events,
     read_figures,
     versioned_asset,
 )
 
 if TYPE_CHECKING:
+    from gaip3_pipeline.evaluation.overview import Overview, Verdict, Version
     from gaip3_pipeline.evaluation.page import Report
 
 GROUP = "report"
+GENERATOR = ("nvae_weights", "detail_weights")
 SECTIONS = {
     "Images": PROCESSED,
     "Curation": ["near_duplicates", "image_quality"],
@@ -65,26 +73,114 @@ def _report(settings: Settings) -> dg.AssetsDefinition:
         description="An HTML page with the figures and pictures of all assets.",
     )
     def report(step: AssetContext) -> AssetResult:
-        from gaip3_pipeline.evaluation.page import write_page
+        from gaip3_pipeline.evaluation.overview import first_screen
+        from gaip3_pipeline.evaluation.page import fold, write_page
+        from gaip3_pipeline.evaluation.wording import asset_words
 
+        figures = {n: read_figures(step.root, n) for names in SECTIONS.values() for n in names}
         sections = {
             title: [
                 (
                     name,
-                    read_figures(step.root, name),
+                    figures[name],
                     {p.stem: p.read_bytes() for p in step.root.pictures(name)},
                 )
                 for name in names
             ]
             for title, names in SECTIONS.items()
         }
-        write_page(step.root.report, f"gaip3: {step.root.path.name}", sections)
         page = step.root.report
+        write_page(
+            page,
+            "gaip3 report: {root}",
+            step.root.path.name,
+            first_screen(_overview(step, figures)),
+            fold(sections, asset_words),
+        )
         return AssetResult(
             file_version(page), {"page": step.root.relative(page), "bytes": page.stat().st_size}
         )
 
     return report
+
+
+def _overview(step: AssetContext, figures: Mapping[str, Mapping[str, Any]]) -> "Overview":
+    """What the first screen of the report shows."""
+    import pandas as pd
+
+    from gaip3_pipeline.evaluation.overview import SHOWN, Overview
+    from gaip3_pipeline.tables.contracts import read_samples
+
+    root = step.root
+    made = latest_events(step.context.instance, map(dg.AssetKey, figures))
+    return Overview(
+        figures=figures,
+        control=pd.read_csv(root.control_table),
+        strips=root.picture("generator_evaluation").read_bytes(),
+        samples=[
+            (root.path / p).read_bytes()
+            for p in read_samples(root.samples_table).image_path[:SHOWN]
+        ],
+        verdicts=_verdicts(step.context.instance, made),
+        versions=[_version(step.tracking, made[dg.AssetKey(name)]) for name in GENERATOR],
+        made=_local(time.time()),
+        mlflow=f"{step.tracking.pages}/{TRAININGS_PAGE}" if step.tracking.enabled else "",
+        dagster=step.tracking.dagster,
+    )
+
+
+def _verdicts(
+    instance: dg.DagsterInstance, made: Mapping[dg.AssetKey, dg.EventLogEntry]
+) -> list["Verdict"]:
+    """What the checks found about the last materialisations ``made``."""
+    from gaip3_pipeline.evaluation.check_texts import CHECK_TEXTS
+    from gaip3_pipeline.evaluation.overview import Verdict
+
+    keys = [
+        dg.AssetCheckKey(dg.AssetKey(asset), check)
+        for asset, check in CHECK_TEXTS
+        if dg.AssetKey(asset) in made
+    ]
+    ran = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    verdicts = []
+    for key in keys:
+        event = ran[key].event if key in ran else None
+        found = event.asset_check_evaluation if event else None
+        name = key.asset_key.to_user_string()
+        if not event or not found or event.timestamp < made[key.asset_key].timestamp:
+            verdicts.append(Verdict(name, key.name, None))
+            continue
+        blocking = found.severity == dg.AssetCheckSeverity.ERROR
+        verdicts.append(Verdict(name, key.name, found.passed, found.description or "", blocking))
+    return verdicts
+
+
+def _version(tracking: MlflowTracking, made: dg.EventLogEntry) -> "Version":
+    """The trained model of the materialisation ``made``."""
+    from gaip3_pipeline.evaluation.overview import Version
+
+    materialized = made.asset_materialization
+    assert materialized
+    name = materialized.asset_key.to_user_string()
+    found = tracking.registered(name, (materialized.tags or {}).get(DATA_VERSION_TAG, ""))
+    run = materialized.metadata.get(RUN_METADATA)
+    url = str(run.value) if run else ""
+    if found is None:
+        return Version(name, _local(made.timestamp), url=url)
+    return Version(
+        name,
+        _local(made.timestamp),
+        found.number,
+        found.aliases,
+        found.commit,
+        found.dirty,
+        url,
+    )
+
+
+def _local(seconds: float) -> str:
+    """A time of this machine's zone."""
+    return f"{datetime.datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M %Z}"
 
 
 def summary(root: DataRoot) -> str:
@@ -174,7 +270,12 @@ def _curation(settings: Settings) -> dg.AssetsDefinition:
             probabilities, manifest, section.threshold, lambda path: _pixels(step.root.path / path)
         )
         return _made(
-            step, report, step.root.curation_page, step.root.folder_review, flatten(section)
+            step,
+            report,
+            "gaip3 curation: {root}",
+            step.root.curation_page,
+            step.root.folder_review,
+            flatten(section),
         )
 
     return curation
@@ -214,6 +315,7 @@ def _inputs(settings: Settings) -> dg.AssetsDefinition:
         return _made(
             step,
             report,
+            "gaip3 five values: {root}",
             root.inputs_page,
             root.inputs_table,
             {"labels": sum(map(len, predicted.values()))},
@@ -231,14 +333,21 @@ def _pixels(path: Path) -> Any:
 
 
 def _made(
-    step: AssetContext, report: "Report", page: Path, table: Path, parameters: dict[str, Any]
+    step: AssetContext,
+    report: "Report",
+    title: str,
+    page: Path,
+    table: Path,
+    parameters: dict[str, Any],
 ) -> AssetResult:
-    """Write the page and the table of ``report``, and log both, its figures and its pictures to an
-    MLflow run."""
-    from gaip3_pipeline.evaluation.page import write_page
+    """Write the page, whose title is a template, and the table of ``report``, and log both, its
+    figures and its pictures to an MLflow run."""
+    from gaip3_pipeline.evaluation.page import fold, write_page
     from gaip3_pipeline.tables.files import write_text_atomically
 
     write_text_atomically(table, report.table.to_csv(index=False, lineterminator="\n"))
-    write_page(page, f"{step.name}: {step.root.path.name}", report.sections)
+    write_page(page, title, step.root.path.name, report.lead, fold(report.sections, unfolded=1))
     version = digest([file_version(page), file_version(table)])
-    return step.evaluated(version, report.figures, report.pictures, parameters, [page, table])
+    return step.evaluated(
+        version, report.figures, report.pictures, parameters, [page, table], [table]
+    )

@@ -124,7 +124,9 @@ def _retouched(settings: Settings, correction: str) -> dg.AssetsDefinition:
             table[:MEASURED], before, after, tools, judges, data.images
         )
         own = [*(root.retouched / name for name in names), root.retouched_table]
-        made = step.evaluated(files_version(own), figures, sheets, flatten(section))
+        made = step.evaluated(
+            files_version(own), figures, sheets, flatten(section), tables=[root.retouched_table]
+        )
         foreign = foreign_entries(root.retouched, [p.name for p in own])[:20]
         return replace(made, figures={**figures, "foreign": foreign, **flatten(section)})
 

@@ -65,6 +65,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             figures,
             _sheet(step.root, tables, SHOWN_OF_ALL),
             more={a: s for a, s in sheets.items() if s},
+            tables=[step.root.label_review(a) for a in ATTRIBUTES],
         )
 
     return [label_review]
@@ -140,14 +141,14 @@ def _lid_openings(root: DataRoot, images: Any, extractor: str) -> Any:
 
 
 def _figures(table: Any) -> dict[str, float | int]:
-    from gaip3_pipeline.evaluation.review import LOOKS_WRONG
+    from gaip3_pipeline.evaluation.review import look_wrong
     from gaip3_pipeline.metrics.regression import regression_figures
 
     labelled = table[table.value.notna()]
     return {
         "r2": regression_figures(labelled.predicted.to_numpy(), labelled.value.to_numpy())["r2"],
         "n": len(labelled),
-        "look_wrong": int((labelled.suspicion > LOOKS_WRONG).sum()),
+        "look_wrong": int(look_wrong(labelled.suspicion.to_numpy()).sum()),
         "expected_wrong": float(labelled.suspicion.sum()),
         "unlabelled": len(table) - len(labelled),
     }

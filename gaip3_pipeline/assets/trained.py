@@ -1,18 +1,31 @@
 """What all assets that train a model share: the MLflow run, what is logged to it, and a copy of the
 labels that the model was trained with."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.layout import DataRoot, filmstrip_file
 from gaip3_pipeline.mlflow_tracking import TrainingRun
+from gaip3_pipeline.served import USUAL, kind_of
 from gaip3_pipeline.settings import Settings, flatten
 from gaip3_pipeline.tables.hashing import weights_version
-from gaip3_pipeline.versions import AssetContext, AssetResult, log_outcome, versioned_asset
+from gaip3_pipeline.versions import (
+    RESUME,
+    AssetContext,
+    AssetResult,
+    log_outcome,
+    versioned_asset,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gaip3_pipeline.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,34 @@ class Trained:
     history: Sequence[Mapping[str, float]] = ()  # the figures of each epoch
     version: str = ""  # the content hash of the model, if that covers more than its weights
     content: str = ""  # the content hash of the asset, if that covers more than the model
+
+
+class Shown:
+    """What a training shows of its faces: in MLflow a grid for each epoch that is shown, and the
+    filmstrip, which a training that was interrupted continues."""
+
+    def __init__(self, step: AssetContext, run: TrainingRun, training: "Run") -> None:
+        from gaip3_pipeline.imaging.filmstrip import Filmstrip
+
+        self._run = run
+        self._strip = Filmstrip(
+            filmstrip_file(training.checkpoints), training.fingerprint, step.start == RESUME
+        )
+
+    def __call__(self, epoch: int, faces: "np.ndarray") -> None:
+        """Show ``faces (N, H, W, 3) uint8`` of the same latents after ``epoch``."""
+        from gaip3_pipeline.sampling.draw import grid
+
+        self._run.image("samples", epoch, grid(faces))
+        self._strip.add(epoch, faces)
+        for name, jpeg in self.pictures.items():
+            self._run.picture(f"{name}.jpg", jpeg)
+
+    @property
+    def pictures(self) -> dict[str, bytes]:
+        """The filmstrip as ``progress``; empty if no epoch was shown."""
+        jpeg = self._strip.jpeg()
+        return {"progress": jpeg} if jpeg else {}
 
 
 def trained_asset(
@@ -75,7 +116,14 @@ def trained_asset(
                             result=figures,
                         )
                     )
-                run.register(where, version)
+                kind = kind_of(step.name)
+                usual = {name: getattr(step.settings.samples, name) for name in USUAL}
+                run.register(
+                    where,
+                    version,
+                    {name: getattr(step.root, name) for name in (kind.beside if kind else ())},
+                    dataclasses.asdict(step.settings.images) | usual,
+                )
             if labels:
                 keep_labels_seen(step.root, where, labels)
             pictures = dict(trained.pictures)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +71,29 @@ def is_of_the_cluster(error: Exception) -> bool:
 def supervisor() -> int | None:
     """The pid of Ray's process that supervises the job of this process; None in no job. A step
     outlives it when it is killed, since Ray starts steps in a session of their own."""
+    return next(
+        (pid for pid, words in _ancestors() if any(b"JobSupervisor" in w for w in words)), None
+    )
+
+
+def node_address() -> str:
+    """The address of the node that runs the job of this process, by the command line of the node's
+    own process; "" in no job."""
+    option = b"--node_ip_address="
+    found = (w for _, words in _ancestors() for w in words if w.startswith(option))
+    return next(found, b"").removeprefix(option).decode()
+
+
+def _ancestors() -> Iterator[tuple[int, list[bytes]]]:
+    """The pids and the command lines of the processes from which this one descends."""
     pid = os.getppid()
     while pid > 1:
         try:
-            if b"JobSupervisor" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return pid
+            yield pid, Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             # pid (name) state ppid …; a name may hold spaces and parentheses
             pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
-            return None
-    return None
+            return
 
 
 def usable(settings: Settings) -> None:

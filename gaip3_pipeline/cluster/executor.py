@@ -19,7 +19,13 @@ RESOURCES = "dagster-ray/config"  # op tag that dagster-ray reads
 RETRIES = 3
 # Variables of this process that a step needs besides those of the root. Secrets are not among them:
 # they stand in the environment of every node.
-_PASSED = (DRIVER, "GAIP3_MLFLOW_URL", "KERAS_BACKEND", "OPENBLAS_NUM_THREADS")
+_PASSED = (
+    DRIVER,
+    "GAIP3_MLFLOW_URL",
+    "GAIP3_DAGSTER_URL",
+    "KERAS_BACKEND",
+    "OPENBLAS_NUM_THREADS",
+)
 
 
 def ray_steps(root: DataRoot, settings: Settings) -> dg.ExecutorDefinition:

@@ -38,6 +38,7 @@ def node_state(shared: str, token: str, variables: list[str], lock_name: str) ->
         read, error = False, e.strerror or str(e)
     return {
         "host": socket.gethostname(),
+        "machine": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         "python": sys.version.split()[0],
         "code": code_hash(package) if package else "",
         "lock": hashlib.sha256(lock.read_bytes()).hexdigest()[:12]

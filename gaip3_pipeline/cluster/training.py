@@ -41,9 +41,10 @@ class RayTrainings:
             num_cpus=self._cluster.cpus, num_gpus=self._cluster.gpus, max_retries=_LOST
         )(_train)
         shared = ray.put(train)
-        with _heard(given) as (queue, hear):
+        with _heard(given) as (reports, hear):
             tasks = [
-                task.remote(shared, number, _silent(run), queue) for number, run in enumerate(given)
+                task.remote(shared, number, _silent(run), reports)
+                for number, run in enumerate(given)
             ]
             try:
                 _wait(tasks, hear)
@@ -129,14 +130,14 @@ class Together:
             ray.get([worker.ready.remote() for worker in workers])
             coordinator = ray.get(workers[0].address.remote())
             shared, devices = ray.put(train), os.environ.get("CUDA_VISIBLE_DEVICES")
-            with _heard([run], show) as (queue, hear):
+            with _heard([run], show) as (reports, hear):
                 _wait(
                     [
                         worker.train.remote(
                             shared,
                             replace(_silent(run), rank=rank, world=world),
                             coordinator,
-                            queue,
+                            reports,
                             devices if rank == 0 else None,
                         )
                         for rank, worker in enumerate(workers)
@@ -169,7 +170,7 @@ class _Process:
         train: Callable[[Run, Callable[[int, Any], None]], None],
         run: Run,
         coordinator: str,
-        queue: Any,
+        reports: Any,
         devices: str | None,
     ) -> None:
         if devices is not None:
@@ -178,7 +179,7 @@ class _Process:
         from gaip3_pipeline.models.backend import join
 
         join(coordinator, run.rank, run.world)
-        with _reporting(0, run, queue) as (told, tell):
+        with _reporting(0, run, reports) as (told, tell):
             train(told, lambda epoch, picture: tell(SHOW, epoch, picture))
 
 
@@ -190,9 +191,9 @@ def _here() -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _train(train: Callable[[int, Run], _Result], number: int, run: Run, queue: Any) -> _Result:
+def _train(train: Callable[[int, Run], _Result], number: int, run: Run, reports: Any) -> _Result:
     keep_to_asked_cpus()
-    with _reporting(number, run, queue) as (told, _):
+    with _reporting(number, run, reports) as (told, _):
         return train(number, told)
 
 
@@ -202,10 +203,10 @@ def _silent(run: Run) -> Run:
 
 @contextmanager
 def _reporting(
-    number: int, run: Run, queue: Any
+    number: int, run: Run, reports: Any
 ) -> Iterator[tuple[Run, Callable[[str, Any, Any], None]]]:
-    """``run`` with a log and a progress that put what they are told into the queue, and a function
-    that does so. Only process 0 reports.
+    """``run`` with a log and a progress that send what they are told to the actor ``reports``, and
+    a function that does so. Only process 0 reports.
 
     Reports are sent without waiting, in their order: Ray gives the CPU of a task that waits to
     another task. Those that are under way are waited for at the end."""
@@ -215,7 +216,7 @@ def _reporting(
 
     def tell(kind: str, first: Any, second: Any) -> None:
         if run.rank == 0:
-            sent[:] = [queue.actor.put_nowait.remote((number, kind, first, second))]
+            sent[:] = [reports.put.remote((number, kind, first, second))]
 
     def watch(label: str, done: int, total: int, left: float | None) -> None:
         tell(PROGRESS, done, total)
@@ -236,15 +237,16 @@ def _reporting(
 def _heard(
     runs: Sequence[Run], show: Callable[[int, Any], None] | None = None
 ) -> Iterator[tuple[Any, Callable[[], None]]]:
-    """A queue for reports, and a function that passes those that arrived to ``runs``; also called
-    at the end."""
-    from ray.util.queue import Queue
+    """The actor that takes reports, and a function that passes those that arrived to ``runs``; also
+    called at the end."""
+    import ray
 
     # on the node of this process: lost with another node, it would end trainings of all nodes
-    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": _here()})
+    actor: Any = ray.remote(num_cpus=0, max_restarts=0)(_Reports)
+    reports = actor.options(scheduling_strategy=_here()).remote()
 
     def hear() -> None:
-        for number, kind, first, second in queue.get_nowait_batch(queue.qsize()):
+        for number, kind, first, second in ray.get(reports.take.remote()):
             progress = runs[number].progress
             if kind == LOG:
                 runs[number].log(first, second)
@@ -254,9 +256,24 @@ def _heard(
                 show(first, second)
 
     try:
-        yield queue, hear
+        yield reports, hear
     finally:
-        queue.shutdown(force=True)
+        ray.kill(reports)
+
+
+class _Reports:
+    """Reports of trainings on their way. Ray's own queue is an asynchronous actor, whose calls may
+    overtake each other."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[int, str, Any, Any]] = []
+
+    def put(self, report: tuple[int, str, Any, Any]) -> None:
+        self._kept.append(report)
+
+    def take(self) -> list[tuple[int, str, Any, Any]]:
+        kept, self._kept = self._kept, []
+        return kept
 
 
 def _wait(tasks: Sequence[Any], hear: Callable[[], None]) -> None:

@@ -12,11 +12,19 @@ from matplotlib.figure import Figure
 
 from gaip3_pipeline.attributes import ATTRIBUTES, BRIGHTENED, MEANINGS
 from gaip3_pipeline.evaluation.charts import BLUE, GREEN, GREY, RED, default_style, jpeg
-from gaip3_pipeline.evaluation.page import Entry, Report
+from gaip3_pipeline.evaluation.page import Entry, Report, both, words
+from gaip3_pipeline.evaluation.page import table as page_table
+from gaip3_pipeline.evaluation.wording import ATTRIBUTE_NAMES, attribute_words, figure_words
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import RATIOS, brightened_value, brightness_ratio
 from gaip3_pipeline.metrics.intervals import Z_95, bootstrap_interval, wilson_interval
-from gaip3_pipeline.metrics.regression import MOST_LEVELS, r_squared, spearman
+from gaip3_pipeline.metrics.regression import (
+    MOST_LEVELS,
+    mean_absolute_error,
+    r_squared,
+    root_mean_square_error,
+    spearman,
+)
 
 SEED = 0
 QUARTERS = np.linspace(0.0, 1.0, 5)
@@ -93,17 +101,21 @@ def inputs_report(
             )
         ],
     }
-    return Report(_flat(table), sections, table)
+    return Report(_lead(table), _flat(table), sections, table)
 
 
-def mean_absolute_error(predicted: np.ndarray, labelled: np.ndarray) -> float:
-    """The mean absolute error of ``predicted (N,)``; NaN without labels."""
-    return float(np.abs(predicted - labelled).mean()) if len(labelled) else math.nan
-
-
-def root_mean_square_error(predicted: np.ndarray, labelled: np.ndarray) -> float:
-    """The root mean square error of ``predicted (N,)``; NaN without labels."""
-    return math.sqrt(float(np.square(predicted - labelled).mean())) if len(labelled) else math.nan
+def _lead(metrics: pd.DataFrame) -> str:
+    """What the page says first: how far the predictions of each value are from its labels."""
+    rows = [
+        [words(attribute_words(row[""])), row["mae"], row["r2"], row["n"]]
+        for row in _shown(metrics, ["all"], ["mae", "r2"])
+    ]
+    told = both(
+        "The models predict the hand labels of photographs that they have not seen. An error of .1"
+        " is a tenth of a slider."
+    )
+    shown = page_table(["", "mae", "r2", "n"], rows)
+    return f'<div class="lead"><p>{told}</p>{shown}</div>'
 
 
 def levels_of(values: np.ndarray) -> np.ndarray:
@@ -307,7 +319,7 @@ def predicted_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame
                 alpha=0.45,
                 color=colour,
                 edgecolors="none",
-                label=sex,
+                label=figure_words(sex)[0],
             )
         levels = _of(table, attribute, "mean_prediction")
         axes.plot(
@@ -324,7 +336,7 @@ def predicted_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame
             f"R² {r2.value:.2f} [{r2.low:.2f}, {r2.high:.2f}], MAE {mae.value:.3f}, n ="
             f" {len(rows):,}"
         )
-        axes.set_title(f"{attribute}\n{caption}", fontsize=9)
+        axes.set_title(f"{attribute_words(attribute)[0]}\n{caption}", fontsize=9)
         axes.set(
             xlabel="label", ylabel="prediction, out of fold", xlim=(-0.06, 1.06), ylim=(-0.06, 1.06)
         )
@@ -349,8 +361,8 @@ def level_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) ->
                 heights.append(
                     mean_absolute_error(rows.predicted[of].to_numpy(), rows.value[of].to_numpy())
                 )
-            error.bar(at + shift, heights, 0.38, color=colour, label=sex)
-        error.set_title(f"{attribute}: MAE", fontsize=9)
+            error.bar(at + shift, heights, 0.38, color=colour, label=figure_words(sex)[0])
+        error.set_title(f"{attribute_words(attribute)[0]}: MAE", fontsize=9)
         ends = np.abs(recalls[["low", "high"]].to_numpy().T - recalls.value.to_numpy())
         recall.errorbar(
             at,
@@ -365,7 +377,7 @@ def level_chart(out_of_fold: Mapping[str, pd.DataFrame], table: pd.DataFrame) ->
         for x, n in zip(at, recalls.n, strict=True):
             recall.annotate(f"n {n}", (x, 1.05), ha="center", fontsize=7, color="#555555")
         recall.set_ylim(-0.04, 1.15)
-        recall.set_title(f"{attribute}: recall", fontsize=9)
+        recall.set_title(f"{attribute_words(attribute)[0]}: recall", fontsize=9)
         for axes in (error, recall):
             axes.set_xticks(at, [f"{_level(p):g}" for p in recalls.part])
             axes.set_xlim(-0.6, len(at) - 0.4)
@@ -394,7 +406,9 @@ def uncertainty_chart(table: pd.DataFrame) -> bytes:
         axes.set(
             xlabel="predicted deviation", ylabel="RMSE, out of fold", xlim=(0, top), ylim=(0, top)
         )
-        axes.set_title(f"{attribute}: five bins by predicted deviation", fontsize=9)
+        axes.set_title(
+            f"{attribute_words(attribute)[0]}: five bins by predicted deviation", fontsize=9
+        )
     at, shares = np.arange(len(ATTRIBUTES)), panels[5]
     for shift, name, colour, normal in (
         (-0.2, "within_one", BLUE, 0.683),
@@ -417,7 +431,7 @@ def uncertainty_chart(table: pd.DataFrame) -> bytes:
         )
         shares.bar_label(bars, fontsize=7, fmt="{:.0f}", label_type="center", color="white")
         shares.axhline(100 * normal, color=colour, linestyle="--", linewidth=1)
-    shares.set_xticks(at, ATTRIBUTES, fontsize=8, rotation=15)
+    shares.set_xticks(at, ATTRIBUTE_NAMES, fontsize=8, rotation=15)
     shares.set_ylim(0, 125)
     shares.set_title("labels within … deviations, %\n(dashed: normal distribution)", fontsize=9)
     shares.legend(fontsize=8, ncols=2, loc="upper center")
@@ -466,7 +480,7 @@ def set_chart(originals: pd.DataFrame) -> bytes:
             axes.legend(fontsize=7, title="mean", title_fontsize=7)
             axes.set_yticks([])
             axes.tick_params(labelsize=8)
-        panels[0, i].set_title(attribute, fontsize=9)
+        panels[0, i].set_title(attribute_words(attribute)[0], fontsize=9)
     panels[0, 0].set_ylabel("values", fontsize=9)
     panels[1, 0].set_ylabel("uncertainties", fontsize=9)
     figure.suptitle(
@@ -532,7 +546,10 @@ def brightness_chart(pairs: Mapping[str, pd.DataFrame]) -> bytes:
         axes.set_ylim(-reach, reach)
         axes.set_xticks(at, [f"{r:g}".removeprefix("0") for r in RATIOS], fontsize=7, rotation=45)
         n = int((~pairs[attribute].labelled).sum())
-        axes.set_title(f"{attribute}: change from original to copy  (n = {n:,})", fontsize=9)
+        axes.set_title(
+            f"{attribute_words(attribute)[0]}: change from original to copy  (n = {n:,})",
+            fontsize=9,
+        )
         axes.set_xlabel("brightness ratio of the copy", fontsize=8)
     lines = [
         "blue: unlabelled final originals and their copies,",

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.charts import GREY, default_style, jpeg
 from gaip3_pipeline.evaluation.distances import random_features
+from gaip3_pipeline.evaluation.wording import ATTRIBUTE_NAMES
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance
 from gaip3_pipeline.metrics.regression import r_squared, spearman
@@ -207,7 +208,8 @@ def control_chart(sweeps: Sweeps, limits: Mapping[str, float]) -> bytes:
             f"R² {figures[f'r2_{attribute}']:.2f}, Spearman {figures[f'spearman_{attribute}']:.2f}"
         )
         axes.set_title(
-            f"{attribute}: {scores}\n(evaluator held out: R² {limits[attribute]:.2f})", fontsize=8
+            f"{ATTRIBUTE_NAMES[i]}: {scores}\n(evaluator held out: R² {limits[attribute]:.2f})",
+            fontsize=8,
         )
     matrix, axes = slopes(sweeps), panels[5]
     axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
@@ -215,11 +217,11 @@ def control_chart(sweeps: Sweeps, limits: Mapping[str, float]) -> bytes:
         for j in range(len(ATTRIBUTES)):
             ink = "white" if abs(matrix[i, j]) > 0.6 else "black"
             axes.text(j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize=7, color=ink)
-    axes.set_xticks(range(len(ATTRIBUTES)), ATTRIBUTES, rotation=40, ha="right", fontsize=7)
-    axes.set_yticks(range(len(ATTRIBUTES)), ATTRIBUTES, fontsize=7)
+    axes.set_xticks(range(len(ATTRIBUTES)), ATTRIBUTE_NAMES, rotation=40, ha="right", fontsize=7)
+    axes.set_yticks(range(len(ATTRIBUTES)), ATTRIBUTE_NAMES, fontsize=7)
     axes.set_title("slope of measured (column)\nwhile one is swept (row)", fontsize=8)
-    for attribute, positions, drift in zip(ATTRIBUTES, sweeps.positions, sweeps.drift, strict=True):
-        panels[6].plot(positions, drift, label=attribute)
+    for name, positions, drift in zip(ATTRIBUTE_NAMES, sweeps.positions, sweeps.drift, strict=True):
+        panels[6].plot(positions, drift, label=name)
     panels[6].axhline(1.0, color="#bbbbbb", linewidth=1)
     panels[6].set_title("drift from the middle\n(1: another person)", fontsize=8)
     panels[6].set_xlabel("asked")

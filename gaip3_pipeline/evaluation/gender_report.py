@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.special import expit
 
 from gaip3_pipeline.evaluation.charts import BLUE, GREEN, GREY, RED, default_style, jpeg
-from gaip3_pipeline.evaluation.page import Entry, Report
+from gaip3_pipeline.evaluation.page import Entry, Report, both
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.imaging.transform import RATIOS, brightness_ratio
 from gaip3_pipeline.layout import IMAGE_SETS
@@ -103,7 +103,39 @@ def curation_report(
         for k, v in row.items()
         if k != "folder"
     }
-    return Report(figures | {"thresholds": shown_rates}, sections, folders)
+    return Report(
+        _lead(rule, len(folders)), figures | {"thresholds": shown_rates}, sections, folders
+    )
+
+
+def _lead(rule: dict[str, Any], suspected: int) -> str:
+    """What the page says first: what the ``rule`` takes, and how many originals it suspects."""
+    shown = {
+        name: f"{rule[rate]:.1%}"
+        for name, rate in (
+            ("women", "female_recall"),
+            ("men", "male_accept_rate"),
+            ("d1", "d1_share"),
+        )
+    }
+    counts = {
+        f"{name}_{part}": f"{rule[f'{key}_{column}']:,}"
+        for name, key in (("women", "female"), ("men", "male"), ("d1", "d1"))
+        for part, column in (("taken", "accepted"), ("n", "n"))
+    }
+    taken = both(
+        "The rule P(female) ≥ {threshold} takes {women} of the women's photographs ({women_taken}"
+        " of {women_n}), {men_taken} of {men_n} men's, and {d1} of D1 ({d1_taken} of {d1_n}).",
+        threshold=f"{rule['threshold']:g}",
+        **shown,
+        **counts,
+    )
+    doubted = (
+        both("1 photograph is probably in the wrong folder.")
+        if suspected == 1
+        else both("{suspected} photographs are probably in the wrong folder.", suspected=suspected)
+    )
+    return f'<div class="lead"><p>{taken}</p><p>{doubted}</p></div>'
 
 
 def scored_images(probabilities: pd.DataFrame) -> pd.DataFrame:

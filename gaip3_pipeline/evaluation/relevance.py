@@ -5,7 +5,6 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from gaip3_pipeline.evaluation.attribute_report import mean_absolute_error
 from gaip3_pipeline.evaluation.charts import default_style, jpeg
 from gaip3_pipeline.features.extractor import GROUPS
 from gaip3_pipeline.features.landmarks import find_parts
@@ -13,7 +12,11 @@ from gaip3_pipeline.features.part_measures import regions
 from gaip3_pipeline.features.trunk import REGIONS
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.metrics.intervals import bootstrap_interval
-from gaip3_pipeline.metrics.regression import r_squared, regression_figures
+from gaip3_pipeline.metrics.regression import (
+    mean_absolute_error,
+    r_squared,
+    regression_figures,
+)
 
 TINTS = {"background": (40, 90, 255), "hair": (255, 210, 0), "skin": (255, 60, 60)}
 

@@ -13,7 +13,6 @@ from gaip3_pipeline.training.label_regression import NOISE, KernelRegression, cr
 SHARE_WRONG = 0.02
 NEIGHBOURHOOD = 0.1  # standard deviation of the kernel over predicted values
 LEAST_DEVIATION = 0.01  # in units of the value
-LOOKS_WRONG = 0.5  # suspicion above which a label counts as probably wrong
 MOST_NEXT = 200  # images ranked to be labelled next
 # The landmark network finds closed eyes too far open: of 786 photographs, eyes labelled .5 have .85
 # of the median opening, and closed eyes .66. Of the photographs below .7 of it, 30 % are labelled
@@ -115,6 +114,18 @@ def review_labels(values: np.ndarray, predicted: np.ndarray, variance: np.ndarra
     suspicion = np.full(len(values), np.nan)
     suspicion[labelled] = SHARE_WRONG / (SHARE_WRONG + (1.0 - SHARE_WRONG) * density)
     return Review(suspicion, deviation)
+
+
+def look_wrong(suspicion: np.ndarray) -> np.ndarray:
+    """``(N,) bool``: the labels to check, the most suspicious ones, as many as are expected to be
+    wrong (the sum of ``suspicion (N,)``, NaN without a label).
+
+    A fixed limit, such as .5, finds nearly none where predictions are uncertain, although their
+    suspicions add up to several wrong labels."""
+    chosen = np.zeros(len(suspicion), bool)
+    expected = round(float(np.nansum(suspicion)))
+    chosen[np.argsort(-suspicion, kind="stable")[:expected]] = True  # NaN comes last
+    return chosen
 
 
 def next_images(

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from gaip3_pipeline.environment import without_remarks
 from gaip3_pipeline.imaging.mapping import cores
 from gaip3_pipeline.layout import LANDMARK_NETWORKS
 
@@ -64,8 +65,9 @@ def _run(name: str, picture: np.ndarray) -> np.ndarray:
     if not hasattr(_networks, name):  # one per thread: an interpreter holds its tensors
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(str(LANDMARK_NETWORKS / f"{name}.tflite"), num_threads=1)
-        interpreter.allocate_tensors()
+        with without_remarks():
+            interpreter = Interpreter(str(LANDMARK_NETWORKS / f"{name}.tflite"), num_threads=1)
+            interpreter.allocate_tensors()
         setattr(_networks, name, interpreter)
     network: Any = getattr(_networks, name)
     network.set_tensor(

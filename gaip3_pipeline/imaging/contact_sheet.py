@@ -77,10 +77,15 @@ def pairs(
     return contact_sheet(shown, 3 * max(1, min(across, len(before))), cell, texts, title, max_bytes)
 
 
+def data_url(data: bytes, form: str = "jpeg") -> str:
+    """The picture ``data`` as a URL that contains it; ``form``: its format."""
+    return f"data:image/{form};base64,{base64.b64encode(data).decode('ascii')}"
+
+
 def to_markdown(jpeg: bytes, alt: str) -> str:
     """A Markdown image that contains the bytes of ``jpeg``, which Dagster's metadata displays."""
     text = " ".join(alt.replace("[", "(").replace("]", ")").split())
-    return f"![{text}](data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')})"
+    return f"![{text}]({data_url(jpeg)})"
 
 
 def _fit(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:

@@ -2,7 +2,7 @@
 functions of arrays."""
 
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -11,6 +11,22 @@ from gaip3_pipeline.imaging.decode import Picture, Target
 
 Array = Any
 RATIOS = (0.84, 0.864, 0.888, 0.912, 0.936, 0.96, 1.04, 1.064, 1.088, 1.112, 1.136, 1.16)
+
+
+class Box(NamedTuple):
+    """A part of a picture, in shares of its width and height, from its top left corner."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def of(self, pixels: np.ndarray) -> np.ndarray:
+        """The part ``(h, w, 3)`` of ``pixels (H, W, 3)``, at least one pixel."""
+        height, width = pixels.shape[:2]
+        left, right = round(self.left * width), round(self.right * width)
+        top, bottom = round(self.top * height), round(self.bottom * height)
+        return pixels[top : max(bottom, top + 1), left : max(right, left + 1)]
 
 
 def resize(picture: Picture, target: Target) -> np.ndarray:

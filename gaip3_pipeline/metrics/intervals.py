@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest, bootstrap, norm
@@ -20,10 +21,10 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 
 
 def bootstrap_interval(
-    figure: Callable[..., float], *samples: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+    figure: Callable[..., Any], *samples: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile interval of ``figure(*samples)``. Rows of ``samples``, ``(N,)`` each, are
-    resampled together.
+    """The percentile interval of ``figure(*samples, axis=-1)``. Rows of ``samples``, ``(N,)`` each,
+    are resampled together; ``figure`` gets ``(resamples, N)`` of each.
 
     Resamples without a finite value are ignored. (NaN, NaN) if no resample has a finite value, or
     for fewer than two rows."""
@@ -33,7 +34,7 @@ def bootstrap_interval(
         [np.asarray(s) for s in samples],
         figure,
         paired=True,
-        vectorized=False,
+        vectorized=True,
         n_resamples=resamples,
         method="percentile",
         rng=np.random.default_rng(seed),

@@ -1,6 +1,10 @@
-"""Metrics of models of the five values on pictures that they were not trained on."""
+"""Metrics of models of the five values on pictures that they were not trained on.
+
+Those with ``axis`` map arrays of equal shape to an array without that axis, or ``(N,)`` to a
+number."""
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -36,23 +40,45 @@ def regression_figures(
     return figures
 
 
-def r_squared(predicted: np.ndarray, labelled: np.ndarray) -> float:
-    """R²: 1 - residual sum of squares / total sum of squares. Negative if worse than the labels'
-    mean, NaN if the labels do not vary."""
-    total = float(((labelled - labelled.mean()) ** 2).sum()) if len(labelled) else 0.0
-    return 1.0 - float(((labelled - predicted) ** 2).sum()) / total if total > 0 else math.nan
-
-
-def pearson(a: np.ndarray, b: np.ndarray) -> float:
-    """Linear correlation; NaN if one side does not vary."""
-    if len(a) < 2 or np.std(a) == 0 or np.std(b) == 0:
+def r_squared(predicted: np.ndarray, labelled: np.ndarray, axis: int = -1) -> Any:
+    """R²: 1 - residual sum of squares / total sum of squares, over ``axis``. Negative if worse than
+    the labels' mean, NaN if the labels do not vary."""
+    if not np.shape(labelled)[axis]:
         return math.nan
-    return float(np.corrcoef(a, b)[0, 1])
+    total = ((labelled - labelled.mean(axis, keepdims=True)) ** 2).sum(axis)
+    residual = ((labelled - predicted) ** 2).sum(axis)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _number(np.where(total > 0, 1.0 - residual / total, math.nan))
 
 
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation, ties with their mean rank; NaN if one side does not vary."""
-    return pearson(rankdata(a), rankdata(b))
+def mean_absolute_error(predicted: np.ndarray, labelled: np.ndarray, axis: int = -1) -> Any:
+    """The mean absolute error over ``axis``; NaN without labels."""
+    if not np.shape(labelled)[axis]:
+        return math.nan
+    return _number(np.abs(predicted - labelled).mean(axis))
+
+
+def root_mean_square_error(predicted: np.ndarray, labelled: np.ndarray, axis: int = -1) -> Any:
+    """The root mean square error over ``axis``; NaN without labels."""
+    if not np.shape(labelled)[axis]:
+        return math.nan
+    return _number(np.sqrt(np.square(predicted - labelled).mean(axis)))
+
+
+def pearson(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
+    """Linear correlation over ``axis``; NaN if one side does not vary."""
+    if np.shape(a)[axis] < 2:
+        return math.nan
+    a, b = (x - x.mean(axis, keepdims=True) for x in (np.asarray(a, float), np.asarray(b, float)))
+    scale = np.sqrt((a * a).sum(axis) * (b * b).sum(axis))
+    with np.errstate(invalid="ignore"):
+        found = np.clip((a * b).sum(axis) / scale, -1.0, 1.0)
+    return _number(np.where(scale > 0, found, math.nan))
+
+
+def spearman(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
+    """Rank correlation over ``axis``, ties with their mean rank; NaN if one side does not vary."""
+    return pearson(rankdata(a, axis=axis), rankdata(b, axis=axis), axis)
 
 
 def level_recall(predicted: np.ndarray, labelled: np.ndarray) -> dict[float, tuple[float, int]]:
@@ -68,11 +94,16 @@ def level_recall(predicted: np.ndarray, labelled: np.ndarray) -> dict[float, tup
     }
 
 
+def _number(found: np.ndarray) -> Any:
+    """A figure without axes as ``float``, which JSON can hold."""
+    return float(found) if found.ndim == 0 else found
+
+
 def _figures(predicted: np.ndarray, labelled: np.ndarray) -> dict[str, float | int]:
     predicted, labelled = np.asarray(predicted, np.float64), np.asarray(labelled, np.float64)
     return {
         "n": len(labelled),
-        "mae": float(np.abs(predicted - labelled).mean()) if len(labelled) else math.nan,
+        "mae": mean_absolute_error(predicted, labelled),
         "r2": r_squared(predicted, labelled),
         "spearman": spearman(predicted, labelled),
         "pearson": pearson(predicted, labelled),

@@ -8,7 +8,8 @@ import ctypes
 import functools
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -58,7 +59,7 @@ def compiled(
     if backend == "tensorflow":
         import tensorflow as tf
 
-        traced = tf.function(function, reduce_retracing=True)
+        traced = tf.function(function, reduce_retracing=True, autograph=False)
         return lambda given: keras.tree.map_structure(
             lambda tensor: tensor.numpy(),
             traced(keras.tree.map_structure(tf.convert_to_tensor, _in_single_precision(given))),
@@ -74,10 +75,38 @@ def compile_options() -> dict[str, Any]:
     """Options for ``Model.compile``. XLA is off on TensorFlow's CPU device, where it makes
     convolutions 2 to 20 times slower."""
     if keras.backend.backend() == "tensorflow":
+        return {"jit_compile": "auto" if has_gpu() else False}
+    return {"jit_compile": "auto"}
+
+
+def has_gpu() -> bool:
+    """Whether the backend computes on a GPU."""
+    if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return {"jit_compile": False if not tf.config.list_physical_devices("GPU") else "auto"}
-    return {"jit_compile": "auto"}
+        return bool(tf.config.list_physical_devices("GPU"))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "gpu"
+    return False
+
+
+def precision_of(setting: str) -> str:
+    """``float32`` or ``bfloat16`` for the setting ``precision``: for ``auto``, what this machine
+    computes faster."""
+    return ("bfloat16" if has_gpu() else "float32") if setting == "auto" else setting
+
+
+@contextmanager
+def layers_in(precision: str) -> Iterator[None]:
+    """Layers that are made in the block compute in ``precision``, with weights of float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,7 +122,7 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
             return function
         import tensorflow as tf
 
-        return tf.function(function, jit_compile=True)
+        return tf.function(function, jit_compile=True, autograph=False)
 
     @functools.wraps(function)
     def call(*tensors: Any) -> Any:
@@ -251,7 +280,7 @@ def _tensorflow_gradient(
 ) -> Callable[[Sequence[np.ndarray]], tuple[Value, Gradients]]:
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def compiled(arrays: list[Any]) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(arrays)

@@ -1,8 +1,8 @@
 """The plan of a refresh: the assets that would be materialised, with reasons, changed labels and
-last durations. Writes nothing."""
+last or estimated durations. Writes nothing."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import dagster as dg
 from gaip3_pipeline.assets import labels
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import ASSET_LIST, DataRoot
+from gaip3_pipeline.refresh.estimate import estimates
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.versions import (
     CODE_VERSION_TAG,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     # returned by resolve_asset_graph, but not exported
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+FEW = 3  # assets that were never made and are listed one by one
 NEVER, CODE, ASKED = "never made", "its settings or code changed", "asked for"
 
 
@@ -43,18 +45,28 @@ class Planned:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A plan with the number of changed labels per attribute and the seconds that each asset took
-    the last time."""
+    """A plan with the number of changed labels per attribute, the seconds that each asset took
+    the last time, and estimates for those that were never timed.
+
+    ``begun``: the assets that the last refresh made before it was stopped or failed, and what had
+    changed then."""
 
     plan: list[Planned]
     label_changes: dict[str, int]
     durations: dict[str, float]
+    estimates: dict[str, float] = field(default_factory=dict)
+    begun: tuple[Collection[str], str] = ((), "")
+
+    @property
+    def expected(self) -> dict[str, float]:
+        """The seconds of each asset by its last duration or by an estimate."""
+        return self.estimates | self.durations
 
     @property
     def seconds(self) -> float | None:
-        """The sum of the last durations of the assets of the plan. It is an upper bound, except for
-        assets that were never timed; None if none was."""
-        return sum(self.durations.values()) if self.durations or not self.plan else None
+        """The sum of the last and estimated durations of the assets of the plan: an upper bound by
+        the last ones. None if nothing is known."""
+        return sum(self.expected.values()) if self.expected or not self.plan else None
 
     @property
     def steps(self) -> list[dict[str, Any]]:
@@ -67,8 +79,10 @@ class Forecast:
         stay fresh."""
         if not self.plan:
             return "Nothing is stale: 0 assets to make."
+        if self.is_first:
+            return f"{_counted(len(self.plan), 'asset')} to make for the first time, {self._time()}"
         most = "" if all(p.certain for p in self.plan) else "up to "
-        line = f"{self._causes()} → {most}{_counted(len(self.plan), 'asset')}, {self._time()}"
+        line = f"{self.causes} → {most}{_counted(len(self.plan), 'asset')}, {self._time()}"
         touched = {a for a in ATTRIBUTES if any(p.name.endswith(f"_{a}") for p in self.plan)}
         stays = [a for a in ATTRIBUTES if a not in touched]
         return (
@@ -77,19 +91,33 @@ class Forecast:
             else line
         )
 
-    def _causes(self) -> str:
+    @property
+    def is_first(self) -> bool:
+        """Whether none of the assets was ever made."""
+        return all(p.reasons == [NEVER] for p in self.plan)
+
+    @property
+    def causes(self) -> str:
+        """What changed, in words."""
+        if self.is_first:
+            return "first run"
         causes = [
             f"{_counted(n, 'label')} of {attribute} changed"
             for attribute, n in self.label_changes.items()
         ]
         counted = {f"hand_labels_{attribute} changed" for attribute in self.label_changes}
         certain = [p for p in self.plan if p.certain]
-        causes += dict.fromkeys(
+        changed = dict.fromkeys(
             r
             for p in certain
             for r in p.reasons
             if r not in (NEVER, CODE, ASKED) and r not in counted
         )
+        made, before = self.begun
+        continued = [r for r in changed if r.removesuffix(" changed") in made]
+        if continued and before not in causes:
+            causes.append(before)
+        causes += [r for r in changed if r not in continued]
         for reason, text in (
             (CODE, "settings or code of {} changed"),
             (NEVER, "{} never made"),
@@ -103,18 +131,31 @@ class Forecast:
         return ", ".join(causes)
 
     def _time(self) -> str:
-        unknown = sum(p.name not in self.durations for p in self.plan)
-        if self.seconds is None or unknown == len(self.plan):
+        names = {p.name for p in self.plan}
+        untimed = len(names - self.durations.keys())
+        if self.seconds is None or not names & self.expected.keys():
             return "time not known yet"
-        line = f"about {spoken(self.seconds)} by last time's durations"
-        return f"{line} and {unknown} never timed" if unknown else line
+        about = f"about {spoken(self.seconds)}"
+        if names <= self.estimates.keys():
+            return f"{about} as estimated for two CPU cores"
+        line = f"{about} by last time's durations"
+        if not untimed:
+            return line
+        return f"{line} and {untimed} {'estimated' if self.estimates else 'never timed'}"
 
 
-def forecast(instance: dg.DagsterInstance, root: DataRoot, todo: list[Planned]) -> Forecast:
-    """The plan ``todo`` with its changed labels and last durations."""
-    return Forecast(
-        todo, label_changes(root, todo), last_durations(instance, [p.name for p in todo])
-    )
+def forecast(
+    instance: dg.DagsterInstance,
+    root: DataRoot,
+    todo: list[Planned],
+    begun: tuple[Collection[str], str] = ((), ""),
+) -> Forecast:
+    """The plan ``todo`` with its changed labels and its last or estimated durations; ``begun`` as
+    in :class:`Forecast`."""
+    names = [p.name for p in todo]
+    timed = last_durations(instance, names)
+    estimated = estimates(root, [name for name in names if name not in timed])
+    return Forecast(todo, label_changes(root, todo), timed, estimated, begun)
 
 
 def plan(
@@ -197,11 +238,27 @@ def last_durations(instance: dg.DagsterInstance, names: Iterable[str]) -> dict[s
 
 
 def describe(forecast: Forecast) -> str:
-    """The plan for a terminal: the summary, then a line per asset with its reasons."""
-    width = max((len(p.name) for p in forecast.plan), default=0)
-    return "\n".join(
-        [forecast.summary, *(f"  {p.name:{width}}  {'; '.join(p.reasons)}" for p in forecast.plan)]
-    )
+    """The plan for a terminal: the summary, then a line per asset with its reasons. Assets that
+    were never made share a line if there are many."""
+    new = [p.name for p in forecast.plan if p.reasons == [NEVER]]
+    listed = [p for p in forecast.plan if len(new) <= FEW or p.reasons != [NEVER]]
+    width = max((len(p.name) for p in listed), default=0)
+    lines = [f"  {p.name:{width}}  {'; '.join(p.reasons)}" for p in listed]
+    if listed and len(listed) < len(forecast.plan):
+        lines.append(f"  and {len(new)} assets that were never made")
+    return "\n".join([forecast.summary, *lines])
+
+
+def stages(definitions: dg.Definitions, todo: Iterable[Planned]) -> int:
+    """The number of layers that a refresh of ``todo`` makes one after another: the length of the
+    longest chain of assets that depend on each other."""
+    graph = definitions.resolve_asset_graph()
+    height: dict[dg.AssetKey, int] = {}
+    for asset in todo:
+        key = dg.AssetKey(asset.name)
+        before = [height[k] for k in graph.get_ancestor_asset_keys(key) if k in height]
+        height[key] = 1 + max(before, default=0)
+    return max(height.values(), default=0)
 
 
 def spoken(seconds: float) -> str:

@@ -9,13 +9,12 @@ import contextlib
 import datetime
 import json
 import math
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.evaluation.headlines import main_figures
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.processes import process_lives, this_process
 from gaip3_pipeline.refresh.plan import Forecast
@@ -28,33 +27,6 @@ WAITING, MADE, FRESH = "waiting", "made", "fresh"  # states of an asset, with ru
 DIED = "its process was killed; the same refresh continues from the last checkpoints"
 # the number of labels changed since the previous run: before and after cannot be compared
 OF_THIS_RUN = "labels_changed"
-
-# The main figures of each asset, which the terminal shows; the record has all figures. Keys are
-# names of assets or prefixes of them.
-HEADLINES = {
-    "labels_": ("rows",),
-    "input_model_": ("r2", "mae"),
-    "input_values_": ("mean",),
-    "evaluator_": ("r2",),
-    "gender_model": ("accuracy", "roc_auc"),
-    "final_dataset": ("files",),
-    "curation_report": ("female_recall", "male_accepted", "suspected"),
-    "nvae_weights": ("bits_per_dim",),
-    "detail_weights": ("power_1", "power_2", "power_3", "diversity"),
-    "generator_evaluation": (
-        *(f"r2_{a}" for a in ATTRIBUTES),
-        "leakage",
-        "fd_random_samples",
-        "power_1",
-        "judge_network_half",
-        "judge_regression_half",
-    ),
-    "critic_weights": ("auc",),
-    "judge_weights": ("auc",),
-    "reconstruction_judge_weights": ("auc",),
-    "aggregate_posterior": ("nats",),
-    "retouched_samples": ("judge_logit_after", "reconstruction_judge_auc_after"),
-}
 
 
 class Record:
@@ -73,6 +45,7 @@ class Record:
             "finished": None,
             "message": "",
             "summary": planned.summary,
+            "causes": planned.causes,
             "plan": planned.steps,
             "label_changes": planned.label_changes,
             "assets": {p.name: {"state": WAITING, "seconds": None} for p in planned.plan},
@@ -124,6 +97,10 @@ class Record:
     def failed(self, name: str) -> None:
         """Note that the step of an asset failed."""
         self._asset(name, FAILED)
+
+    def interrupted(self, name: str) -> None:
+        """Note that the step of an asset was interrupted: it waits for the next refresh."""
+        self._asset(name, WAITING)
 
     def check_failed(self, line: str) -> None:
         """Note a failed check."""
@@ -208,16 +185,39 @@ def read_records(root: DataRoot) -> list[dict[str, Any]]:
     return sorted(records, key=lambda r: r["started"], reverse=True)
 
 
+def begun(root: DataRoot) -> tuple[set[str], str]:
+    """The assets that the last refresh made before it was stopped or failed, and what had changed
+    then; nothing after one that was finished."""
+    last = next(iter(read_records(root)), None)
+    if last is None or last["state"] not in (STOPPED, FAILED) or not last.get("causes"):
+        return set(), ""
+    return {name for name, asset in last["assets"].items() if asset["state"] == MADE}, last[
+        "causes"
+    ]
+
+
+def headline_figures(results: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """The main figures of each asset in a record's ``results``, ``asset/figure`` to its value."""
+    return {
+        f"{result['name']}/{name}": found[name]["after"]
+        for result in results
+        for found in [{f["figure"]: f for f in result["figures"]}]
+        for name in main_figures(result["name"])
+        if name in found and found[name]["after"] is not None
+    }
+
+
 def headlines(results: Iterable[dict[str, Any]]) -> list[str]:
     """Lines for a terminal with the main figures of each asset in a record's ``results``, before →
     after."""
     lines = []
     for result in results:
-        wanted = next(
-            (figures for key, figures in HEADLINES.items() if re.match(key, result["name"])), ()
-        )
         found = {f["figure"]: f for f in result["figures"]}
-        changes = [f"{name} {_change(found[name])}" for name in wanted if name in found]
+        changes = [
+            f"{name} {_change(found[name])}"
+            for name in main_figures(result["name"])
+            if name in found
+        ]
         if changes:
             lines.append((result["name"], ", ".join(changes)))
     width = max((len(name) for name, _ in lines), default=0)

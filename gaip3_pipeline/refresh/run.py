@@ -7,6 +7,7 @@ an upper bound: if a rebuilt asset's content hash is unchanged, nothing downstre
 rebuilt."""
 
 import fcntl
+import json
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import dagster as dg
 from gaip3_pipeline.assets import observe_sources
 from gaip3_pipeline.cluster.connection import ClusterError, stop_jobs_of
 from gaip3_pipeline.dagster_home import dagster_store
+from gaip3_pipeline.dagster_storage import PROCESS_TAG
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
 from gaip3_pipeline.processes import beating, process_lives, this_process
@@ -33,23 +36,37 @@ from gaip3_pipeline.refresh.execution import (
     Layer,
     Note,
     OnCluster,
+    end_as_canceled,
     run_here,
+    stoppable,
 )
 from gaip3_pipeline.refresh.plan import (
+    Forecast,
     Planned,
     RefreshError,
     check_selection,
     describe,
     forecast,
     plan,
+    spoken,
+    stages,
 )
-from gaip3_pipeline.refresh.record import Record, recording
-from gaip3_pipeline.stores import Lock, Occupied, in_one_line
+from gaip3_pipeline.refresh.record import (
+    Record,
+    begun,
+    headline_figures,
+    headlines,
+    recording,
+)
+from gaip3_pipeline.stores import Lock, Occupied, StoreError, in_one_line
 from gaip3_pipeline.tables.databases import explain
+from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.versions import RUN_METADATA, latest_materialization, observation_if_changed
 
+LONGEST_NAME = 120  # characters of the name of a run in MLflow, and of a tag in Dagster
 REFRESH_TAG = "gaip3/refresh_id"
-PROCESS_TAG = "gaip3/process"
+# for people: what a run makes, what changed, and which stage of the refresh it is
+ASSETS_TAG, CHANGED_TAG, STAGE_TAG = "assets", "changed", "stage"
 INTERRUPTIONS = {"KeyboardInterrupt", "DagsterExecutionInterruptedError"}
 UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
@@ -61,6 +78,8 @@ UNFINISHED = [
 _ERRNO = re.compile(r"^\[Errno \d+\] (.+?): (?:'.+' -> )?'(.+)'$")  # OSError's text
 # the first event of a step of this process, and of a step of a cluster
 STARTS_STEP = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_WORKER_STARTING}
+
+_OWNER = "gaip3/root"  # in Dagster's table of values: the root whose history the database holds
 
 Say = Callable[[str], None]
 Execute = Callable[[dg.Definitions, dg.DagsterInstance, Layer, Note], Finished]
@@ -107,6 +126,7 @@ def refresh(
         beating(root.heartbeats),
         in_one_line(dagster_store(root)),
     ):
+        claim_history(instance, root)
         moved = tracking.follow_root()
         if moved:
             say(str(moved))
@@ -115,7 +135,7 @@ def refresh(
         observed = observe(instance, root, verify)
         outcome = Outcome(uuid.uuid4().hex[:12])
         todo = plan(definitions, instance, observed, chosen, set(again))
-        planned = forecast(instance, root, todo)
+        planned = forecast(instance, root, todo, begun(root))
         say(describe(planned))
         if not todo:
             return outcome
@@ -124,9 +144,11 @@ def refresh(
             recording(root, outcome.refresh_id, planned) as record,
             watched_by(record.progress),
             in_one_line(dagster_store(root)),
+            _parent_run(definitions, tracking, outcome.refresh_id, planned, record) as parent,
         ):
             execute = OnCluster(root, cluster, _shown_and(record)) if cluster else run_here
             done: set[str] = set()
+            number = stages(definitions, todo)
             while todo:
                 still_alone()
                 layer = _without_stale_ancestor(definitions, todo)
@@ -143,6 +165,14 @@ def refresh(
                 run_id = str(uuid.uuid4())
                 record.run_started(run_id, [p.name for p in todo])
                 given = {name: (config or {}).get(name, {}) for name in layer}
+                now = number - stages(definitions, todo) + 1
+                made = ", ".join(layer)
+                say(f"{_stage(now, number, todo, planned)}: making {made}")
+                tags = {
+                    ASSETS_TAG: made[:LONGEST_NAME],
+                    CHANGED_TAG: planned.causes[:LONGEST_NAME],
+                    STAGE_TAG: f"{now} of {number}",
+                }
                 _materialize(
                     definitions,
                     instance,
@@ -153,6 +183,7 @@ def refresh(
                     say=say,
                     execute=execute,
                     place=root.state,
+                    tags=tags | ({tracking.PARENT_TAG: parent} if parent else {}),
                 )
                 done |= set(layer)
                 todo = plan(
@@ -160,6 +191,39 @@ def refresh(
                 )
             outcome.results = record.results
         return outcome
+
+
+def claim_history(instance: dg.DagsterInstance, root: DataRoot) -> None:
+    """Note in Dagster's database in Postgres that it holds the history of ``root``. Raises
+    :class:`~gaip3_pipeline.stores.StoreError` like :func:`check_owner`."""
+    if dagster_store(root) is None:
+        return
+    check_owner(instance, root)
+    if not root.identity.exists():
+        write_text_atomically(root.identity, uuid.uuid4().hex + "\n")
+    owner = {"root": _identity(root), "path": str(root.path.absolute())}
+    instance.run_storage.set_cursor_values({_OWNER: json.dumps(owner)})
+
+
+def check_owner(instance: dg.DagsterInstance, root: DataRoot) -> None:
+    """Make sure that Dagster's database holds the history of ``root``, or of no root yet. Raises
+    :class:`~gaip3_pipeline.stores.StoreError` if it holds that of another root, as a database does
+    that was left from a root that is gone."""
+    noted = instance.run_storage.get_cursor_values({_OWNER}).get(_OWNER)
+    owner = json.loads(noted) if noted else None
+    # a version of before wrote no owner, and a root that was refreshed has manifests
+    unknown = not owner and not root.manifests.exists() and instance.get_runs_count() > 0
+    if unknown or (owner and owner["root"] != _identity(root)):
+        whose = f" ({owner['path']})" if owner else ""
+        raise StoreError(
+            f"[storage] dagster: the database holds the history of another root{whose}: drop and"
+            " create it and that of MLflow if that root is gone, or name others in"
+            f" {root.settings_file}"
+        )
+
+
+def _identity(root: DataRoot) -> str:
+    return root.identity.read_text(encoding="utf-8").strip() if root.identity.exists() else ""
 
 
 def observe(instance: dg.DagsterInstance, root: DataRoot, verify: bool = False) -> dict[str, str]:
@@ -183,8 +247,8 @@ def observe_only(
 
 
 def end_dead_runs(instance: dg.DagsterInstance, root: DataRoot) -> int:
-    """Mark the runs of killed processes, also of other hosts, as failed in Dagster, and free their
-    slots in the training pool. Returns their number."""
+    """End the runs of killed processes, also of other hosts, in Dagster, and free their slots
+    in the training pool. Returns their number."""
     dead = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         if PROCESS_TAG in run.tags and not process_lives(run.tags[PROCESS_TAG], root.heartbeats):
@@ -192,7 +256,12 @@ def end_dead_runs(instance: dg.DagsterInstance, root: DataRoot) -> int:
                 # a cluster that is gone has no jobs left
                 with suppress(ClusterError):
                     stop_jobs_of(run.tags[CLUSTER_TAG], [run.run_id])
-            instance.report_run_failed(
+            ends = (
+                instance.report_run_canceled
+                if run.status == dg.DagsterRunStatus.CANCELING
+                else instance.report_run_failed
+            )
+            ends(
                 run,
                 "The process of this run was killed; gaip3 refresh continues from its checkpoints.",
             )
@@ -210,6 +279,40 @@ def _shown_and(record: Record) -> Watch:
         shown.setdefault(label, Progress(f"  {label}", total))(done, total)
 
     return watch
+
+
+@contextmanager
+def _parent_run(
+    definitions: dg.Definitions,
+    tracking: MlflowTracking,
+    refresh_id: str,
+    planned: Forecast,
+    record: Record,
+) -> Iterator[str]:
+    """The id of the run in MLflow that holds the trainings of this refresh and its headline
+    figures; "" if nothing is trained."""
+    graph = definitions.resolve_asset_graph()
+    nodes = [graph.get(dg.AssetKey(p.name)) for p in planned.plan]
+    if not any("dagster/kind/mlflow" in node.tags for node in nodes):
+        yield ""
+        return
+    name = f"{datetime.now():%Y-%m-%d %H:%M} · {planned.causes}"
+    parent, complete = tracking.start_refresh(refresh_id, name[:LONGEST_NAME]), False
+    try:
+        yield parent
+        complete = True
+    finally:
+        tracking.end_refresh(
+            parent, headline_figures(record.results), headlines(record.results), complete
+        )
+
+
+def _stage(number: int, of: int, todo: list[Planned], planned: Forecast) -> str:
+    """Where a refresh stands, with the time left if every asset takes its expected time."""
+    line = f"stage {number} of {of}"
+    seconds = [planned.expected.get(p.name) for p in todo]
+    known = [s for s in seconds if s is not None]
+    return f"{line}, about {spoken(sum(known))} left" if len(known) == len(seconds) else line
 
 
 def _without_stale_ancestor(definitions: dg.Definitions, todo: list[Planned]) -> list[str]:
@@ -253,21 +356,23 @@ def _materialize(
     say: Say,
     execute: Execute,
     place: Path,
+    tags: Mapping[str, str],
 ) -> None:
     names = list(config)
-    say(f"making {', '.join(names)}")
     start = time.monotonic()
     outcome.run_ids.append(run_id)
-    tags = {REFRESH_TAG: outcome.refresh_id, PROCESS_TAG: this_process()}
-    result = execute(
-        definitions,
-        instance,
-        Layer(names, run_id, tags, config),
-        lambda entry: _note(entry, instance, names, outcome, record, say),
-    )
+    tags = {**tags, REFRESH_TAG: outcome.refresh_id, PROCESS_TAG: this_process()}
+    with stoppable(instance, run_id) as cancel:
+        result = execute(
+            definitions,
+            instance,
+            Layer(names, run_id, tags, config),
+            lambda entry: _note(entry, instance, names, outcome, record, say=say, cancel=cancel),
+        )
     failed = [e for e in result.events if e.is_step_failure]
     between = [e.job_failure_data.error for e in result.events if e.is_job_failure]
     if {*map(_cause, failed), *(error.cls_name for error in between if error)} & INTERRUPTIONS:
+        end_as_canceled(instance, run_id)
         raise KeyboardInterrupt
     problems = [_failure(e, place) for e in failed if _cause(e) != "DagsterAssetCheckFailedError"]
     stopped = len(problems) < len(failed)
@@ -278,6 +383,9 @@ def _materialize(
                 f"{evaluation.asset_key.to_user_string()}: check {evaluation.check_name}"
                 f" failed{reason}"
             )
+            meaning = _meaning(definitions, evaluation)
+            if meaning:
+                line += f" ({meaning})"
             outcome.failed_checks.append(line)
             record.check_failed(line)
             say(f"  {line}")
@@ -289,15 +397,25 @@ def _materialize(
         raise RefreshError("\n".join(problems) or f"Dagster run {run_id} failed; see the UI")
 
 
+def _meaning(definitions: dg.Definitions, evaluation: dg.AssetCheckEvaluation) -> str:
+    """What a check tests, in the words of its definition."""
+    key = dg.AssetCheckKey(evaluation.asset_key, evaluation.check_name)
+    node = definitions.resolve_asset_graph().get(key)
+    return (node.description or "").strip().rstrip(".")
+
+
 def _note(
     entry: dg.EventLogEntry,
     instance: dg.DagsterInstance,
     names: list[str],
     outcome: Outcome,
     record: Record,
+    *,
     say: Say,
+    cancel: Callable[[], None],
 ) -> None:
-    """Note Dagster's event in ``outcome`` and ``record`` if it is about an asset of ``names``."""
+    """Note Dagster's event in ``outcome`` and ``record`` if it is about an asset of ``names``;
+    ``cancel`` is called if the asset was interrupted."""
     event = entry.dagster_event
     if event is None or event.step_key not in names:
         return
@@ -311,7 +429,11 @@ def _note(
         record.made(name, seconds, _mlflow_run(instance, name))
     elif event.is_step_up_for_retry:
         # on a line of its own below the progress of the step
-        say(f"\n  {name}: its machine was lost, or a disk failed for a moment; it runs again")
+        why = "its machine was lost, or a disk failed for a moment"
+        say(f"\n  {name}: {why}; it waits to run again")
+    elif event.is_step_failure and _cause(event) in INTERRUPTIONS:
+        cancel()
+        record.interrupted(name)
     elif event.is_step_failure:
         record.failed(name)
 

@@ -6,7 +6,6 @@ A face is drawn in three steps: latents from the aggregate posterior
 (models/detail.py). Face ``i`` of a draw with seed ``s`` has the latents and the noise map of seed
 ``s + i``, so every face can be drawn again alone."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -365,23 +364,6 @@ def remove_others(folder: Path, names: Sequence[str]) -> None:
             other.unlink()
 
 
-def generate_grid(
-    root: DataRoot,
-    generator: FaceGenerator,
-    sliders: Mapping[str, float],
-    n: int,
-    settings: Samples,
-) -> bytes:
-    """A PNG grid of ``n`` faces with the values of ``sliders``; values that are not set are those
-    of a random picture of the data for each face."""
-    seeds = settings.seed + np.arange(n)
-    values = values_of_seeds(root, seeds)
-    for i, attribute in enumerate(ATTRIBUTES):
-        if attribute in sliders:
-            values[:, i] = sliders[attribute]
-    return png_grid(np.concatenate(list(generator.draw(seeds, values, settings))))
-
-
 def out_of_range(generator: FaceGenerator, sliders: Mapping[str, float]) -> list[str]:
     """A line for each of ``sliders`` whose value lies outside the supported range."""
     ranges = dict(zip(ATTRIBUTES, generator.supported.T.tolist(), strict=True))
@@ -398,13 +380,6 @@ def values_of_seeds(root: DataRoot, seeds: Seeds) -> np.ndarray:
     selects."""
     known = read_all_input_values(root).dropna().to_numpy(np.float32)
     return known[[np.random.default_rng(s).integers(len(known)) for s in seeds]]
-
-
-def png_grid(faces: np.ndarray) -> bytes:
-    """:func:`grid` as a PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(grid(faces)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def grid(faces: np.ndarray, height: int = 128) -> np.ndarray:

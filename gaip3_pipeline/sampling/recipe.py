@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 
-FACES = 64  # most faces in one picture
+FACES = 64  # most faces that the studio draws into one picture, or opens from one
+LISTED = 1024  # most faces in one recipe
 CHUNK = "gaip3"  # keyword of the PNG's text chunk that contains the recipe
 _LATENTS = 128  # most seeds, mixtures and sets of numbers in the latents of one face
 _NUMBERS = 65_536  # most numbers of latents without a seed; the largest preset has 3,000
@@ -110,7 +111,7 @@ class Face(_Strict):
         if sum(1 for _ in parts(self.latents)) > _LATENTS or (
             self.drawn and sum(1 for _ in parts(self.drawn)) > _LATENTS
         ):
-            raise ValueError(f"the latents are a mixture of more than {_LATENTS} parts")
+            raise ValueError(f"the face is a mixture of more than {_LATENTS} parts")
         return self
 
 
@@ -121,7 +122,7 @@ class Recipe(_Strict):
     format: Literal[1] = 1
     model: Hash
     detail_model: Hash | None = None
-    faces: Annotated[list[Face], Field(min_length=1, max_length=FACES)]
+    faces: Annotated[list[Face], Field(min_length=1, max_length=LISTED)]
 
     @model_validator(mode="after")
     def _named(self) -> "Recipe":
@@ -168,14 +169,14 @@ def unpack_latents(encoded: Encoded, shapes: Iterable[tuple[int, int, int]]) -> 
         unpacking = zlib.decompressobj()
         data = unpacking.decompress(base64.b64decode(encoded.encoded, validate=True), 2 * _NUMBERS)
     except (zlib.error, binascii.Error) as e:
-        raise RecipeError(f"the latents are damaged: {e}") from e
+        raise RecipeError(f"the face is damaged: {e}") from e
     if len(data) != 2 * sum(sizes) or unpacking.unconsumed_tail:
         raise RecipeError(
-            f"these latents are of another generator: this one has {sum(sizes)} numbers"
+            f"this face is of another generator: here a face has {sum(sizes)} numbers"
         )
     flat = np.frombuffer(data, "<f2").astype(np.float32)
     if not np.isfinite(flat).all():
-        raise RecipeError("the latents are damaged: not all are numbers")
+        raise RecipeError("the face is damaged: not all are numbers")
     return [
         part.reshape(shape)
         for part, shape in zip(np.split(flat, np.cumsum(sizes)[:-1]), shapes, strict=True)
@@ -198,15 +199,15 @@ def read_recipe(png: bytes) -> Recipe:
     """The recipe in a PNG, of which the first ``RECIPE_BYTES`` suffice. Raises
     :class:`RecipeError` if there is none or if it is invalid."""
     if not png.startswith(_SIGNATURE):
-        raise RecipeError("not a PNG: give a PNG that was downloaded from the studio")
+        raise RecipeError("not a PNG: give a PNG of the studio or of gaip3 generate")
     try:
         text = _text_of(png)
     except _UNREADABLE as e:
         raise RecipeError("this PNG is incomplete or damaged: download it again") from e
     if text is None:
         raise RecipeError(
-            "there are no settings in this picture: it was not downloaded from the studio, or"
-            " another program saved it anew"
+            "there are no settings in this picture: it is not of the studio or gaip3 generate, has"
+            f" more than {LISTED:,} faces, or another program saved it anew"
         )
     return parse_recipe(text)
 

@@ -14,7 +14,7 @@ from gaip3_pipeline.cluster.job import run_module
 from gaip3_pipeline.cluster.probe import MARK, code_hash
 from gaip3_pipeline.layout import LOCK_FILE, DataRoot
 from gaip3_pipeline.settings import Settings, variables_of
-from gaip3_pipeline.setup.doctor import GIB, Finding
+from gaip3_pipeline.setup.doctor import GIB, Finding, examine_stores
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.hashing import file_version
 
@@ -36,6 +36,7 @@ def check_cluster(root: DataRoot, settings: Settings) -> Iterator[Finding]:
     job_client(address)
     yield Finding("ok", f"the job server at {address} answers")
     yield token_in_force(address)
+    yield from examine_stores(root)
     token = uuid.uuid4().hex
     root.cluster_files.mkdir(parents=True, exist_ok=True)
     try:
@@ -49,12 +50,15 @@ def check_cluster(root: DataRoot, settings: Settings) -> Iterator[Finding]:
     for node in nodes:
         if node["alive"] or node["address"] not in back:
             yield from _node(node, root, {n["id"] for n in alive})
-    total = {k: sum(n["resources"].get(k, 0) for n in alive) for k in ("CPU", "GPU", "memory")}
+    total = {k: sum(n["resources"].get(k, 0) for n in alive) for k in ("CPU", "GPU")}
+    memory: dict[str, float] = {}  # nodes of one machine share its memory, and each counts all
+    for n in alive:
+        memory[n["machine"]] = max(memory.get(n["machine"], 0), n["resources"].get("memory", 0))
     yield Finding(
         "ok" if len(alive) else "missing",
         f"{len(alive)} {'node' if len(alive) == 1 else 'nodes'}: {total['CPU']:g} CPUs,"
         f" {total['GPU']:g} GPUs,"
-        f" {total['memory'] / GIB:.1f} GiB for tasks",
+        f" {sum(memory.values()) / GIB:.1f} GiB for tasks",
         "" if alive else "start nodes with ray start --address=HEAD:6379",
     )
 

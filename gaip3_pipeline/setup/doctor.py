@@ -5,7 +5,6 @@ Nothing is downloaded or repaired, and no slow package is imported."""
 import json
 import locale
 import os
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -24,7 +23,12 @@ from typing import Literal
 from gaip3_pipeline import settings
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.dagster_home import dagster_store, mlflow_store
-from gaip3_pipeline.environment import backend_problem, charts_problem
+from gaip3_pipeline.environment import (
+    PACKAGE_NAME,
+    backend_problem,
+    charts_problem,
+    required_packages,
+)
 from gaip3_pipeline.layout import (
     IMAGE_SETS,
     KERAS_SETTINGS,
@@ -48,7 +52,7 @@ MEMORY_GIB = 6  # a training at the demo preset (4) and both pages (1.2)
 DISK_GIB = 10  # the originals at 256 pixels, all assets, the stores of Dagster and MLflow
 STALE_SECONDS = 3600
 PYTHONS = ((3, 11), (3, 14))
-PACKAGE = "gaip3-pipeline"
+PRESETS = ("small", "seed", "hq")  # those for photographs, the smallest first
 
 
 @dataclass(frozen=True)
@@ -78,16 +82,26 @@ def doctor(
         partial(_ports, dagster=dagster_port, mlflow=mlflow_port, labels=label_port),
         _chromium,
         _git,
+        partial(_there, root),
         partial(_folder, root),
         partial(_settings, root),
         *(partial(_originals, root, s) for s in IMAGE_SETS),
         partial(_dropped, root),
         partial(_labels, root),
-        _kaggle,
+        partial(_kaggle, root),
         partial(_leftovers, root),
         partial(_databases, root),
-        partial(_stores, root),
+        partial(examine_stores, root),
     )
+
+
+def _there(root: DataRoot) -> Iterator[Finding]:
+    if not root.exists:
+        yield Finding(
+            "missing",
+            f"{root.path} {'holds no data root' if root.path.exists() else 'is not there'}",
+            "check --root; gaip3 demo or gaip3 fetch fills a new root",
+        )
 
 
 def _each(*tests: Callable[[], Finding | Iterator[Finding]]) -> Iterator[Finding]:
@@ -126,11 +140,10 @@ def _python() -> Finding:
 def _packages() -> Iterator[Finding]:
     remedy = "make install"
     try:
-        required = metadata.requires(PACKAGE) or []
+        names = required_packages()
     except metadata.PackageNotFoundError:
-        yield Finding("missing", f"{PACKAGE} is not installed in {sys.prefix}", remedy)
+        yield Finding("missing", f"{PACKAGE_NAME} is not installed in {sys.prefix}", remedy)
         return
-    names = [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in required if "extra ==" not in line]
     locked: dict[str, list[str]] = {}  # a package may have a different version for each Python
     for package in (
         tomllib.loads(LOCK_FILE.read_text(encoding="utf-8"))["package"]
@@ -338,7 +351,13 @@ def _settings(root: DataRoot) -> Iterator[Finding]:
     except settings.SettingsError as error:
         yield Finding("missing", str(error), f"correct {root.settings_file}")
         return
-    yield Finding("ok", f"settings: preset {found.preset}")
+    generators = {name: settings.of_preset(name).nvae for name in PRESETS}
+    sizes = [f"{name} {made.height} × {made.width}" for name, made in generators.items()]
+    yield Finding(
+        "ok",
+        f"settings: preset {found.preset} (generators: {', '.join(sizes)}; two cores suit small,"
+        " hq wants a GPU)",
+    )
     theirs = os.environ.get("MLFLOW_TRACKING_URI")
     if theirs and theirs != found.tracking.uri:
         yield Finding(
@@ -417,7 +436,14 @@ def _labels_of(root: DataRoot, known: dict[str, set[str]], attribute: str) -> Fi
     return Finding("ok", f"{here}: {len(labels.table):,} labels")
 
 
-def _kaggle() -> Finding:
+def _kaggle(root: DataRoot) -> Iterator[Finding]:
+    """Whether the data sets can be fetched; nothing where every set has pictures."""
+    if all(list_folder(root.original(s)).pictures for s in IMAGE_SETS):
+        return
+    yield _credentials()
+
+
+def _credentials() -> Finding:
     try:
         found = fetch.credentials()
     except fetch.FetchError as error:
@@ -451,7 +477,7 @@ def _databases(root: DataRoot) -> Iterator[Finding]:
     usable, read_only = 0, []
     for path in sorted(p for p in root.state.rglob("*") if p.suffix in SUFFIXES and p.is_file()):
         name = path.relative_to(root.state.parent)
-        holder = lock_holder(path)
+        holder = _lasting_lock(path)
         try:
             with closing(sqlite3.connect(read_only_uri(path), uri=True, timeout=2)) as store:
                 store.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -487,9 +513,18 @@ def _databases(root: DataRoot) -> Iterator[Finding]:
         )
 
 
-def _stores(root: DataRoot) -> Iterator[Finding]:
-    """Whether the stores that the settings name can be reached and have the schema of the installed
-    packages."""
+def _lasting_lock(path: Path) -> int | None:
+    """The process that holds ``path`` locked for two seconds; a refresh or the UI does so for
+    milliseconds only."""
+    end = time.monotonic() + 2
+    while (holder := lock_holder(path)) is not None and time.monotonic() < end:
+        time.sleep(0.05)
+    return holder
+
+
+def examine_stores(root: DataRoot) -> Iterator[Finding]:
+    """Whether the stores that the settings name can be reached, have the schema of the installed
+    packages, and hold no history of another root."""
     try:
         stores = [s for s in (dagster_store(root), mlflow_store(root)) if s]
     except settings.SettingsError:
@@ -498,9 +533,19 @@ def _stores(root: DataRoot) -> Iterator[Finding]:
         try:
             if store.in_postgres or is_server(store.url):
                 store.check()
+                if store.package == "dagster":
+                    _check_owner(root)
                 yield Finding("ok", f"{store.setting} answers")
         except StoreError as error:
             yield Finding("missing", str(error))  # names the remedy
+
+
+def _check_owner(root: DataRoot) -> None:
+    from gaip3_pipeline.dagster_storage import reading_instance
+    from gaip3_pipeline.refresh.run import check_owner
+
+    with reading_instance(root) as instance:
+        check_owner(instance, root)
 
 
 def _existing(path: Path) -> Path:

@@ -6,8 +6,10 @@ next of 256 levels.)"""
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 import keras
@@ -15,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.features.extractor import Extractor, extract, load_extractor
+from gaip3_pipeline.features.extractor import Extractor, extract, groups, load_extractor
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.decode import Target, decode
-from gaip3_pipeline.imaging.transform import resize
+from gaip3_pipeline.imaging.transform import Box, area_resize, resize
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.models.detail import load_detail
 from gaip3_pipeline.models.nvae.model import load_nvae
@@ -32,6 +34,7 @@ from gaip3_pipeline.sampling.draw import (
     values_of_seeds,
 )
 from gaip3_pipeline.sampling.recipe import (
+    LISTED,
     Drawn,
     Encoded,
     Face,
@@ -47,14 +50,34 @@ from gaip3_pipeline.sampling.recipe import (
     write_png,
 )
 from gaip3_pipeline.settings import ASCENT, Settings
+from gaip3_pipeline.studio.novelty import FAR, Novelty, load_novelty
 from gaip3_pipeline.training.attribute_model import AttributeGP, load_input_model
 
 # Size of every decoded batch, padded by repetition: only one shape is compiled, and a face has
 # equal bytes alone and with others.
 BATCH = 8
+PREVIEW = 720  # pixels
+TURN = 64  # faces of a large picture that are drawn at a time
 RETOUCHERS = 3  # compiled ones kept in memory
 # approximate height in pixels of a single face, and of each face in a picture of several
 LARGE, SMALL = 512, 128
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph as the generator takes it: ``cut (H, W, 3) uint8``, what was cut out of it;
+    its face; and ``farther_than``, the share of the ``held_out`` pictures of the data that are
+    nearer to the training pictures (0 of 0 where the root has no features of them)."""
+
+    cut: np.ndarray
+    face: Face
+    farther_than: float
+    held_out: int
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the photograph is unlike what the generator was trained on."""
+        return self.held_out > 0 and self.farther_than >= FAR
 
 
 class Studio:
@@ -102,6 +125,16 @@ class Studio:
             for i, face in enumerate(faces)
         ]
 
+    def of_seeds(self, first: int, n: int, sliders: Mapping[str, float]) -> list[Face]:
+        """``n`` resolved faces of the seeds from ``first`` on, drawn as the settings say; values
+        that are not in ``sliders`` are those of pictures of the data."""
+        values, samples = [sliders.get(a) for a in ATTRIBUTES], self.settings.samples
+        ways: dict[str, Any] = {"temperature": samples.temperature, "guidance": samples.guidance}
+        if self.generator.detail:
+            ways |= {"prior": AGGREGATE, "detail": samples.detail}
+        seeds = range(first, first + n)
+        return self.resolved([Face(latents=Drawn(seed=s), values=values, **ways) for s in seeds])
+
     def pictures(self, faces: Sequence[Face]) -> np.ndarray:
         """``(N, H, W, 3) uint8`` of resolved ``faces``. Raises :class:`RecipeError` for latents
         of another generator."""
@@ -119,10 +152,14 @@ class Studio:
         )
 
     def png(self, faces: Sequence[Face]) -> bytes:
-        """A PNG of ``faces`` that contains its recipe: one face at a large size, or several as a
-        grid."""
+        """A PNG of ``faces`` that contains its recipe, unless they are more than ``LISTED``: one
+        face at a large size, or several as a grid."""
         faces = self.resolved(faces)
-        sheet = grid(self.pictures(faces), LARGE if len(faces) == 1 else SMALL)
+        # in turns, so that memory is bounded by the pictures
+        turns = [self.pictures(faces[i : i + TURN]) for i in range(0, len(faces), TURN)]
+        sheet = grid(np.concatenate(turns), LARGE if len(faces) == 1 else SMALL)
+        if len(faces) > LISTED:
+            return write_png(sheet)
         used = any(face.detail or face.prior == AGGREGATE for face in faces)
         detail = self.pair.detail_version if used else None
         return write_png(
@@ -167,16 +204,23 @@ class Studio:
                 )
         return out, reasons
 
-    def photograph(self, data: bytes) -> tuple[np.ndarray, Face]:
-        """A photograph, given as the bytes of its file, cut as the pipeline cuts pictures, ``(H, W,
-        3) uint8``, and its face.
+    def photograph(self, data: bytes, box: Box | None = None) -> Photograph:
+        """A photograph, given as the bytes of its file. It is cut as the pipeline cuts pictures, or
+        to ``box``.
 
-        The face has the values that the input models predict, and the posterior's mean as latents.
+        Its face has the values that the input models predict, and the posterior's mean as latents.
         Raises ``UnusableImage`` for a file that the pipeline would refuse, and
         ``FileNotFoundError`` without input models."""
         images, size = self.settings.images, self.nvae.settings
         target = Target(max(images.height, size.height), max(images.width, size.width), images.crop)
-        cut = resize(decode(data, "photograph", target, images.max_pixels), target)
+        if box:
+            # what is decoded may be reduced, as long as the box stays large enough
+            across, down = box.right - box.left, box.bottom - box.top
+            needed = Target(ceil(target.height / down), ceil(target.width / across))
+            picture = decode(data, "photograph", needed, images.max_pixels)
+            cut = area_resize(box.of(picture.pixels), target.height, target.width)
+        else:
+            cut = resize(decode(data, "photograph", target, images.max_pixels), target)
         features = extract(self._extractor, [cut[None]])
         values = [float(process.predict(features)[0][0]) for process in self._input_models]
         encoded = self.nvae.encode(
@@ -188,7 +232,21 @@ class Studio:
             if self.generator.detail
             else {}
         )
-        return cut, Face(latents=latents, values=[round(v, 4) for v in values], **ways)
+        face = Face(latents=latents, values=[round(v, 4) for v in values], **ways)
+        if not self._novelty:
+            return Photograph(cut, face, 0.0, 0)
+        [farther] = self._novelty.farther_than(features[0])
+        return Photograph(cut, face, float(farther), len(self._novelty.held_out))
+
+    def preview(self, data: bytes) -> np.ndarray:
+        """The whole photograph in the bytes of its file, upright, its longer side at most
+        ``PREVIEW`` pixels, ``(h, w, 3) uint8``. Raises ``UnusableImage``."""
+        picture = decode(
+            data, "photograph", Target(PREVIEW, PREVIEW), self.settings.images.max_pixels
+        )
+        ratio = min(1.0, PREVIEW / max(picture.width, picture.height))
+        height, width = (max(1, round(n * ratio)) for n in (picture.height, picture.width))
+        return area_resize(picture.pixels, height, width)
 
     def _placed(
         self, faces: Sequence[Face], latents: Sequence[Latents], temperature: Sequence[float]
@@ -233,8 +291,8 @@ class Studio:
         shares = part.share * len(self.nvae.latent_shapes) if len(part.share) == 1 else part.share
         if len(shares) != len(self.nvae.latent_shapes):
             raise RecipeError(
-                f"this generator has {len(self.nvae.latent_shapes)} latent groups, but the recipe"
-                f" mixes {len(shares)}"
+                f"this face mixes {len(shares)} levels, and this generator has"
+                f" {len(self.nvae.latent_shapes)}: it is of another generator"
             )
         ends = (self._latents(end, temperature, values) for end in (part.first, part.second))
         pairs = zip(*ends, shares, strict=True)
@@ -279,6 +337,10 @@ class Studio:
     @cached_property
     def _extractor(self) -> Extractor:
         return load_extractor(self.root.feature_extractor)
+
+    @cached_property
+    def _novelty(self) -> Novelty | None:
+        return load_novelty(self.root, int(groups()[-1]))
 
     @cached_property
     def _input_models(self) -> list[AttributeGP]:

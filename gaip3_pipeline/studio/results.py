@@ -18,7 +18,7 @@ from gaip3_pipeline.tables.hand_tables import read_table
 from gaip3_pipeline.tables.image_files import LEFT_OUT, Other, is_picture_name, list_folder
 from gaip3_pipeline.tables.names import most_bytes, nfc, printable, too_long
 
-COLUMNS = ["file", "outcome", "picture", "fidelity", *ATTRIBUTES, "folder"]
+COLUMNS = ["file", "outcome", "picture", "fidelity", *ATTRIBUTES, "folder", "farther_than"]
 _HEADER_BYTES = 400
 
 
@@ -71,7 +71,8 @@ def find_photographs(folder: Path, out: Path) -> Photographs:
         set(retouched_photographs(out)) if len(earlier) else set()
     )
     inside = [p for p in pictures if out in p.parents]
-    wanted = [*retouched_photographs(out), *(out / name for name in usable.values()), *inside]
+    results_and_copies = {n for path, r in usable.items() for n in (r, name_of_copy(r, path.name))}
+    wanted = [*retouched_photographs(out), *(out / name for name in results_and_copies), *inside]
     if foreign := [p for p in wanted if os.path.lexists(p) and p not in made]:
         raise OutputError(
             f"{foreign[0]} was not made by gaip3 retouch: move it away, or choose another folder"
@@ -94,6 +95,15 @@ def result_names(names: Sequence[str], out: Path) -> list[str]:
         _with_checksum(result, name) if taken[_alike(result)] > 1 else result
         for name, result in zip(names, plain, strict=True)
     ]
+
+
+def name_of_copy(result: str, photograph: str) -> str:
+    """The name of a photograph that is copied as it is, instead of its ``result``: that of a JPEG
+    is the same, others end as the photograph's name does, which no result does."""
+    suffix, plain = PurePosixPath(photograph).suffix, result.removesuffix(".jpg")
+    if suffix.lower() in JPEG_SUFFIXES:
+        return result
+    return plain if plain.endswith(suffix) else f"{plain}{suffix}"
 
 
 def _earlier(folder: Path, out: Path) -> pd.DataFrame:

@@ -83,8 +83,12 @@ def lock_holder(path: Path) -> int | None:
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             # 1: POSIX  ADVISORY  WRITE 4711 fd:01:1234567 1073741825 1073741825
             words = line.split()  # one more, "->", where a process waits for the lock
-            if len(words) == 8 and (words[1], words[3]) == ("POSIX", "WRITE"):
-                first, last = ranges.get(words[5], (1, 0))
+            if (
+                len(words) == 8
+                and (words[1], words[3]) == ("POSIX", "WRITE")
+                and words[5] in ranges
+            ):
+                first, last = ranges[words[5]]
                 end = float("inf") if words[7] == "EOF" else int(words[7])
                 if int(words[6]) <= last and end >= first:
                     return int(words[4])

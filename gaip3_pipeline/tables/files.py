@@ -5,11 +5,15 @@ import errno
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gaip3_pipeline.tables.names import printable
+
+WRITING, LINKING = ".writing-", ".linking-"
+TEMPORARY = (WRITING, LINKING)  # how the names of unfinished files begin
 
 
 @contextmanager
@@ -23,7 +27,7 @@ def writing(path: Path) -> Iterator[Path]:
     refuse_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=WRITING, suffix=path.suffix)
     except OSError as e:
         raise OSError(e.errno, e.strerror, str(path)) from e
     os.close(handle)
@@ -63,6 +67,25 @@ def foreign_entries(folder: Path, own: Iterable[str]) -> list[str]:
     :func:`~gaip3_pipeline.tables.names.printable` writes them."""
     names = set(os.listdir(folder)) - set(own)
     return sorted(map(printable, names))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make ``target`` a hard link to ``source`` where the file system allows it, else a copy.
+
+    A link is created under another name and renamed, so that ``target`` is never missing or
+    incomplete. The other name is short: a long one may not be lengthened. Raises
+    IsADirectoryError if ``target`` is a folder."""
+    refuse_folder(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{LINKING}{uuid.uuid4().hex}")
+    try:
+        os.link(source, temporary)
+        os.replace(temporary, target)
+    except OSError:
+        with writing(target) as copy:
+            shutil.copyfile(source, copy)
+    finally:
+        temporary.unlink(missing_ok=True)  # it stays if both are links to one file already
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:

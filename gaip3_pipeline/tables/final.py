@@ -1,17 +1,15 @@
 """The final dataset: the images that the rule selects, and hard links to them."""
 
 import os
-import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pandas as pd
 
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS, MALE_FOLDERS, DataRoot
-from gaip3_pipeline.tables.files import refuse_folder, writing
+from gaip3_pipeline.tables.files import TEMPORARY, link_or_copy
 from gaip3_pipeline.tables.hashing import file_sha256
 
 SET_OF_FOLDER = {s.folder: s.id for s in IMAGE_SETS}
-_TEMPORARY = (".linking-", ".writing-")  # files of a run that was killed
 
 
 def select_final(
@@ -50,7 +48,7 @@ def link_final(root: DataRoot, chosen: pd.DataFrame) -> pd.DataFrame:
     for path, source in zip(chosen.path, chosen.source, strict=True):
         target, origin = root.path / path, root.path / source
         if not (target.exists() and os.path.samefile(target, origin)):
-            _link(origin, target)
+            link_or_copy(origin, target)
         rows.append((target.stat().st_size, file_sha256(target)))
     sizes, hashes = zip(*rows, strict=True) if rows else ((), ())
     return chosen.assign(size=list(sizes), sha256=list(hashes), status="ok", reason="")
@@ -58,20 +56,6 @@ def link_final(root: DataRoot, chosen: pd.DataFrame) -> pd.DataFrame:
 
 def _is_made_here(name: str) -> bool:
     beginnings = [f"{kind}_{s.folder}_" for kind in KINDS for s in IMAGE_SETS]
-    return name.startswith(_TEMPORARY) or (
+    return name.startswith(TEMPORARY) or (
         name.endswith(".jpg") and name.startswith(tuple(beginnings))
     )
-
-
-def _link(origin: Path, target: Path) -> None:
-    refuse_folder(target)
-    try:
-        # A link is created under another name and renamed, so that the file in final/ is never
-        # missing or incomplete. The other name is short: a long one may not be lengthened.
-        temporary = target.with_name(".linking-picture")
-        temporary.unlink(missing_ok=True)
-        os.link(origin, temporary)
-        os.replace(temporary, target)
-    except OSError:
-        with writing(target) as copy:
-            shutil.copyfile(origin, copy)

@@ -116,6 +116,34 @@ def folder_version(
     )
 
 
+class Hashes:
+    """sha256 of single files, remembered in the SQLite file ``cache`` like those of
+    :func:`folder_version`. Used in a ``with`` block, at whose end new hashes are written. Safe to
+    use from several threads."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._known = _remembered(cache, b"")
+        self._new: list[tuple[bytes, int, int, int, str]] = []
+
+    def __enter__(self) -> "Hashes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _remember(self._cache, iter(self._new))
+
+    def of(self, path: Path) -> str:
+        """The hash of the file at ``path``. Raises ``OSError`` if it cannot be read."""
+        name = os.fsencode(os.path.relpath(path.absolute(), self._cache.absolute().parent))
+        key = stat_key(path.stat())
+        remembered = self._known.get(name)
+        if remembered and remembered[0] == key:
+            return remembered[1]
+        sha256 = file_sha256(path)
+        self._new.append((name, *key, sha256))
+        return sha256
+
+
 def _readable_sha256(path: str) -> str:
     try:
         return file_sha256(Path(path))
@@ -148,17 +176,17 @@ def _open(cache: Path) -> sqlite3.Connection:
 
 
 def _remembered(cache: Path, below: bytes) -> dict[bytes, tuple[_KEY, str]]:
-    """The hashes of the names that begin with ``below``. Writes nothing; of a cache that cannot be
-    read, nothing is known."""
+    """The hashes of the names that begin with ``below``, or of all if it is empty. Writes nothing;
+    of a cache that cannot be read, nothing is known."""
     if not cache.exists():
         return {}
     try:
         uri = f"{cache.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=60)) as connection:
             rows = connection.execute(
-                "SELECT path, size, mtime_ns, inode, sha256 FROM files WHERE path >= ? AND path"
-                " < ?",
-                (below, below[:-1] + b"0"),
+                "SELECT path, size, mtime_ns, inode, sha256 FROM files"
+                + (" WHERE path >= ? AND path < ?" if below else ""),
+                (below, below[:-1] + b"0") if below else (),
             )
             return {
                 path: ((size, mtime_ns, inode), sha) for path, size, mtime_ns, inode, sha in rows

@@ -13,3 +13,13 @@ def at_most(lines: Sequence[str]) -> list[str]:
     """``lines``, or the first ``MAX_PROBLEMS`` of them and the number of the others."""
     more = [f"… and {len(lines) - MAX_PROBLEMS} more"] if len(lines) > MAX_PROBLEMS else []
     return [*lines[:MAX_PROBLEMS], *more]
+
+
+def complaint(printed: list[str]) -> str:
+    """What a command of ``gaip3`` that failed complains of: of the lines that it ``printed``, those
+    from click's last ``Error:`` on, or the last line."""
+    lines = printed or ["it printed nothing"]
+    at = max(
+        (i for i, line in enumerate(lines) if line.startswith("Error: ")), default=len(lines) - 1
+    )
+    return "\n".join(lines[at:]).removeprefix("Error: ")

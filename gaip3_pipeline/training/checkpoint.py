@@ -9,6 +9,8 @@ under another."""
 import json
 import shutil
 import zipfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,16 @@ from gaip3_pipeline.tables.files import write_text_atomically, writing
 from gaip3_pipeline.training.optimizer import AllAtOnce
 
 INDEX = "last.json"
+# what NumPy and zipfile raise for a damaged part
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 PART_BYTES = 15 << 20  # of arrays; a larger variable has a part of its own
 
 
@@ -30,12 +42,14 @@ class CheckpointError(RuntimeError):
 
 @dataclass(frozen=True)
 class Position:
-    """The state of a training: the number of complete epochs, the metrics of each, and the
-    fingerprint of settings, data and code."""
+    """The state of a training: the number of complete epochs, the metrics of each, the fingerprint
+    of settings, data and code, and whether the log has these epochs: not if another machine trained
+    them."""
 
     epoch: int
     history: list[dict[str, float]]
     fingerprint: str
+    logged: bool = True
 
 
 def save(folder: Path, model: keras.Model, position: Position) -> None:
@@ -67,7 +81,7 @@ def restore(folder: Path, model: keras.Model, fingerprint: str) -> Position:
     architecture, or one that cannot be read is ignored, and the training starts from the
     beginning."""
     try:
-        about = _read_index(folder)
+        about = read_index(folder)
         if about["fingerprint"] == fingerprint:
             return _assign(folder, about, model)
     except CheckpointError:
@@ -78,7 +92,7 @@ def restore(folder: Path, model: keras.Model, fingerprint: str) -> Position:
 def resume(folder: Path, model: keras.Model) -> Position:
     """Set ``model`` to its last checkpoint, whatever its data, settings and code. Raises
     :class:`CheckpointError`."""
-    return _assign(folder, _read_index(folder), model)
+    return _assign(folder, read_index(folder), model)
 
 
 def discard(folder: Path) -> None:
@@ -86,7 +100,8 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: Path) -> dict[str, Any]:
+    """What ``last.json`` of a checkpoint says. Raises :class:`CheckpointError`."""
     try:
         about = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError as e:
@@ -108,27 +123,35 @@ def _read_index(folder: Path) -> dict[str, Any]:
     return about
 
 
+def read_parts(folder: Path, about: Mapping[str, Any]) -> list[np.ndarray]:
+    """The arrays in the parts that ``about``, the index, names, in their order. Raises
+    :class:`CheckpointError`."""
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        for name in about["parts"]:
+            with np.load(folder / name, allow_pickle=False) as data:
+                arrays |= dict(data)
+        return [arrays[f"v{i}"] for i in range(len(about["variables"]))]
+    except _UNREADABLE as e:
+        raise CheckpointError(
+            f"a part of the checkpoint in {folder} cannot be read ({e}): train without --resume"
+        ) from e
+
+
 def _assign(folder: Path, about: dict[str, Any], model: keras.Model) -> Position:
     present = _arrays(model)
     if about["variables"] != _signature(present):
         raise CheckpointError(
             f"the checkpoint in {folder} is of a network of another shape: train without --resume"
         )
-    arrays: dict[str, np.ndarray] = {}
-    try:
-        for name in about["parts"]:
-            with np.load(folder / name, allow_pickle=False) as data:
-                arrays |= dict(data)
-        ordered = [arrays[f"v{i}"] for i in range(len(present))]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        raise CheckpointError(
-            f"a part of the checkpoint in {folder} cannot be read ({e}): train without --resume"
-        ) from e
+    ordered = read_parts(folder, about)
     of_model = len(model.variables)
     for variable, array in zip(model.variables, ordered[:of_model], strict=True):
         variable.assign(array)
     _set_state(model.optimizer, ordered[of_model:])
-    return Position(about["epoch"], about["history"], about["fingerprint"])
+    return Position(
+        about["epoch"], about["history"], about["fingerprint"], about.get("logged", True)
+    )
 
 
 def _arrays(model: keras.Model) -> list[np.ndarray]:

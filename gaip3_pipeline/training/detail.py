@@ -28,13 +28,14 @@ from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import DETAIL_START
 from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance
 from gaip3_pipeline.metrics.sharpness import octaves, power_ratio
-from gaip3_pipeline.models.backend import compile_options, seed_everything
+from gaip3_pipeline.models.backend import compile_options, compiled, seed_everything
 from gaip3_pipeline.models.detail import DetailNetwork, Discriminator, halved
 from gaip3_pipeline.models.regressor import values_error
 from gaip3_pipeline.progress import Progress
-from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator, as_bytes, grid, noise_maps
+from gaip3_pipeline.sampling.draw import SEED_OFFSET, FaceGenerator, as_bytes, noise_maps
 from gaip3_pipeline.settings import Detail, Samples
 from gaip3_pipeline.tables.files import writing
+from gaip3_pipeline.training import checkpoint
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import DivergedError, fit
 from gaip3_pipeline.training.optimizer import Adam
@@ -45,7 +46,7 @@ NETWORKS = ("network", "discriminator")
 # least number of samples and of reconstructions drawn before the training; most draws of each
 # picture
 POOL, MOST_DRAWS = 4096, 4
-WATCHED, SHOWN = 128, 16  # faces for the metrics of each epoch; faces in its grid
+WATCHED, SHOWN = 128, 16  # faces for the metrics of each epoch; those of them that it shows
 # limits of a collapse: diversity relative to the mean pictures, power relative to photographs
 LEAST_DIVERSITY, MOST_POWER = 0.7, 4.0
 # the training ends if the mean of r_t over this many epochs exceeds this limit: the discriminator
@@ -217,7 +218,6 @@ class DetailTraining(keras.Model):
         self.discriminator(np.zeros((1, height, width, 3), np.float32))
         self.ema.set_weights(self.network.get_weights())
         self.ema.trainable = False
-        self.ema.compile(**compile_options())
         self.guides, self.known = list(guides), [float(k) for k in known] or [1.0] * len(ATTRIBUTES)
         for guide in self.guides:
             guide.trainable = False
@@ -353,16 +353,14 @@ def train_detail(
 
     If the networks in ``start`` have these sizes, the training begins with their weights.
     ``guides`` and ``known`` are those of :class:`DetailTraining`. ``show`` is called after each
-    epoch with its number and a grid of the same faces, ``(H, W, 3) uint8``. A killed training
+    epoch with its number and the same faces, ``(N, H, W, 3) uint8``. A killed training
     continues from its last checkpoint with the same fingerprint. The training ends before its last
-    epoch if :func:`knows_by_heart` is true. Raises :class:`DivergedError` if the loss is not
-    finite, or if the network collapses: its pictures become alike, or their power far exceeds that
-    of photographs."""
+    epoch if :func:`knows_by_heart` is true. The processes that train a network together all call
+    this function, with equal pictures. Raises :class:`DivergedError` if the loss is not finite, or
+    if the network collapses: its pictures become alike, or their power far exceeds that of
+    photographs."""
     height, width = pool.samples.shape[1:3]
-    seed_everything(settings.seed)
-    training = DetailTraining(settings, height, width, guides, known)
-    started = start is not None and begin_with(training, start)
-    training.compile(optimizer=optimizer(training), **compile_options())
+    training, started = _prepared(settings, (height, width), guides, known, start)
     history = fit(
         training,
         pool.batches(settings),
@@ -374,6 +372,38 @@ def train_detail(
     return DetailResult(
         training.ema, training.discriminator, history, len(pool.photographs), started
     )
+
+
+def trained_together(
+    settings: Detail,
+    size: tuple[int, int],
+    n_train: int,
+    run: Run,
+    *,
+    guides: Sequence[keras.Model] = (),
+    start: Path | None = DETAIL_START,
+) -> DetailResult:
+    """The result of :func:`train_detail` in other processes, from the last checkpoint in
+    ``run.checkpoints``: for pictures of ``size`` (height, width), from ``n_train`` pictures."""
+    training, started = _prepared(settings, size, guides, (), start)
+    history = checkpoint.restore(run.checkpoints, training, run.fingerprint).history
+    return DetailResult(training.ema, training.discriminator, history, n_train, started)
+
+
+def _prepared(
+    settings: Detail,
+    size: tuple[int, int],
+    guides: Sequence[keras.Model],
+    known: Sequence[bool],
+    start: Path | None,
+) -> tuple[DetailTraining, bool]:
+    """A compiled training, and whether it has the start weights."""
+    seed_everything(settings.seed)
+    height, width = size
+    training = DetailTraining(settings, height, width, guides, known)
+    started = start is not None and begin_with(training, start)
+    training.compile(optimizer=optimizer(training), **compile_options())
+    return training, started
 
 
 def knows_by_heart(history: Sequence[Mapping[str, float]]) -> bool:
@@ -458,8 +488,12 @@ class _Watch(keras.callbacks.Callback):
         maps = noise_maps(range(len(watched.means)), *watched.means.shape[1:3])
         self._input = np.concatenate([watched.means.astype(np.float32) / 255.0, maps], axis=-1)
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        network = self.model.ema
+        self._change = compiled(network, network)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        change = np.asarray(self.model.ema.predict_on_batch(self._input))
+        change = self._change(self._input)
         if not np.isfinite(change).all():
             return  # the loss is not finite either, which ends the training
         pictures = as_bytes(np.clip(self._input[..., :3] + change, 0.0, 1.0))
@@ -473,7 +507,7 @@ class _Watch(keras.callbacks.Callback):
         if logs is not None:
             logs.update(figures)  # so that they are in the checkpoints, the log and the curves
         if self._show:
-            self._show(epoch + 1, grid(pictures[:SHOWN]))
+            self._show(epoch + 1, pictures[:SHOWN])
         if not figures["val_diversity"] >= LEAST_DIVERSITY or max(power.values()) > MOST_POWER:
             measured = (
                 f"diversity {figures['val_diversity']:.2f} of that of the means, power"

@@ -71,13 +71,14 @@ def fit(
     with the same fingerprint, with the same batches as without the interruption. ``run.log`` is
     called for the epochs trained here. The training ends earlier by the patience of ``keep_best``,
     or if ``is_over`` is true for the metrics of all epochs. With ``resume`` the training must
-    continue from the last checkpoint, which may be of other settings, data or code; its epochs are
-    logged again so that the curves are complete. If ``run.world`` processes train together, each
-    calls this function, and number 0 writes the checkpoints, which hold nothing of the number of
-    processes. Raises :class:`DivergedError` if the loss is not finite or more than half of an
-    epoch's updates were skipped as spikes, and :class:`OutOfMemoryError` with the batch size to
-    try; both keep the last checkpoint. Raises :class:`checkpoint.CheckpointError` if ``resume`` is
-    not possible, and ``WorldError`` if the processes are not those of ``run``."""
+    continue from the last checkpoint, which may be of other settings, data or code. Its epochs, and
+    those of another machine's checkpoint, are logged again so that the curves are complete. If
+    ``run.world`` processes train together, each calls this function, and number 0 writes the
+    checkpoints, which hold nothing of the number of processes. Raises :class:`DivergedError` if the
+    loss is not finite or more than half of an epoch's updates were skipped as spikes, and
+    :class:`OutOfMemoryError` with the batch size to try; both keep the last checkpoint. Raises
+    :class:`checkpoint.CheckpointError` if ``resume`` is not possible, and ``WorldError`` if the
+    processes are not those of ``run``."""
     check_world(run.world)
     if run.world > 1 and batches.batch_size % devices():
         raise ValueError(
@@ -100,12 +101,12 @@ def fit(
             f"the checkpoint in {run.checkpoints} is finished, at epoch {position.epoch}: raise"
             f" {limit} to continue"
         )
-    if over:
-        return position.history
-    if position.fingerprint != run.fingerprint:
+    if position.fingerprint != run.fingerprint or not position.logged:
         for i, figures in enumerate(position.history if run.rank == 0 else []):
             run.log(i + 1, figures)
         position = dataclasses.replace(position, fingerprint=run.fingerprint)
+    if over:
+        return position.history
     batches.start_at(position.epoch)
     keeper = _Keeper(batches, epochs, run, position, keep_best, is_over)
     try:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,12 +11,18 @@ import numpy as np
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
 from gaip3_pipeline.imaging.augment import flip_some, shift, shrink
+from gaip3_pipeline.layout import best_epoch_folder
 from gaip3_pipeline.models.backend import compile_options, compiled, seed_everything
 from gaip3_pipeline.models.nvae.bound import Bound, bits_per_dim
-from gaip3_pipeline.models.nvae.model import NVAE, readjust_normalization, save_nvae
+from gaip3_pipeline.models.nvae.model import (
+    NVAE,
+    build_nvae,
+    readjust_normalization,
+    save_nvae,
+)
 from gaip3_pipeline.models.nvae.objective import CONTROL_COMPLETE, NvaeTraining
 from gaip3_pipeline.models.storage import load_weights
-from gaip3_pipeline.sampling.draw import as_bytes, grid, noise_of_seeds
+from gaip3_pipeline.sampling.draw import as_bytes, noise_of_seeds
 from gaip3_pipeline.settings import Nvae, Samples
 from gaip3_pipeline.training.batches import ArrayBatches
 from gaip3_pipeline.training.fit import KeepBest, fit
@@ -32,7 +37,7 @@ ENOUGH, ENOUGH_SHARE = 40, 0.02
 # most
 RARITY_PARTS, RARITY_PICTURES, RAREST = 10, 50, 3.0
 WARM_SHARE = 1 / 3  # of the epochs: a warm start repeats the last third of a training
-GRIDS, GRID_FACES, GRID_SEED = 20, 16, 7  # number, faces and seed of the grids shown in training
+SHOWN, SHOWN_FACES, SHOWN_SEED = 20, 16, 7  # how often, faces and seed of what training shows
 TURNS = np.array([a in MIRRORED for a in ATTRIBUTES])
 
 
@@ -50,6 +55,7 @@ class NvaeResult:
     n_train: int
     epoch: int  # whose weights are the model's
     best_epoch: int  # on the split "validation"; 0 where that is empty
+    precision: str  # of the training's matrix work
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -104,7 +110,7 @@ def train_nvae(
 
     ``guides`` are the regressors of the five values, needed for ``settings.control``, and
     ``known (5,)`` tells which of the values they can predict (see :class:`NvaeTraining`). ``show``
-    is called about 20 times, with an epoch and a grid of samples ``(H, W, 3) uint8`` of the same
+    is called about 20 times, with an epoch and samples ``(N, H, W, 3) uint8`` of the same
     latents. Raises ``ValueError`` if there is nothing to train on, and the errors of ``fit``."""
     fitted = fit_nvae(
         examples,
@@ -117,8 +123,12 @@ def train_nvae(
         known=known,
     )
     model, data = fitted.training.ema, fitted.data
+    if fitted.training.precision != "float32":
+        # what follows is computed as it is everywhere else
+        model = build_nvae(settings)
+        model.set_weights(fitted.training.ema.get_weights())
     if fitted.epoch < len(fitted.history):
-        load_weights(model, best_epoch_folder(run))
+        load_weights(model, best_epoch_folder(run.checkpoints))
     held_out = data["test" if len(data["test"]["image"]) else "validation"]
     bound = None
     if len(held_out["image"]):
@@ -132,7 +142,15 @@ def train_nvae(
     learned = data["train"]["condition"]
     readjust_normalization(model, learned[: settings.batch_size], Samples.temperature)
     save_nvae(model, run.folder)
-    return NvaeResult(model, fitted.history, bound, len(learned), fitted.epoch, fitted.best_epoch)
+    return NvaeResult(
+        model,
+        fitted.history,
+        bound,
+        len(learned),
+        fitted.epoch,
+        fitted.best_epoch,
+        fitted.training.precision,
+    )
 
 
 @dataclass(frozen=True)
@@ -194,7 +212,7 @@ def fit_nvae(
         first = max(1, math.ceil(CONTROL_COMPLETE * settings.epochs) - before)
         keep_best = KeepBest(
             "val_loss",
-            lambda: save_nvae(training.ema, best_epoch_folder(run)),
+            lambda: save_nvae(training.ema, best_epoch_folder(run.checkpoints)),
             settings.patience,
             first,
         )
@@ -211,11 +229,6 @@ def fit_nvae(
     best_epoch = keep_best.best(history) if keep_best else 0
     epoch = best_epoch if settings.patience and best_epoch else len(history)
     return FittedNvae(training, history, epoch, best_epoch, data)
-
-
-def best_epoch_folder(run: Run) -> Path:
-    """The folder of the model of the best epoch."""
-    return run.checkpoints / "best"
 
 
 def supported_range(values: np.ndarray) -> np.ndarray:
@@ -294,17 +307,16 @@ class _Samples(keras.callbacks.Callback):
     def __init__(self, show: Show, conditions: np.ndarray, epochs: int) -> None:
         super().__init__()
         self._show = show
-        self._conditions = np.resize(conditions, (GRID_FACES, conditions.shape[1]))
-        self._every = max(1, epochs // GRIDS)
+        self._conditions = np.resize(conditions, (SHOWN_FACES, conditions.shape[1]))
+        self._every = max(1, epochs // SHOWN)
 
     def on_train_begin(self, logs: Any = None) -> None:
         network = self.model.ema
-        self._noise = noise_of_seeds(network, GRID_SEED + np.arange(GRID_FACES))
+        self._noise = noise_of_seeds(network, SHOWN_SEED + np.arange(SHOWN_FACES))
         self._decode = compiled(
             lambda given: network.decode(*given, Samples.temperature, Samples.guidance), network
         )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self._every == 0:
-            faces = self._decode((self._noise, self._conditions))
-            self._show(epoch + 1, grid(as_bytes(faces)))
+            self._show(epoch + 1, as_bytes(self._decode((self._noise, self._conditions))))

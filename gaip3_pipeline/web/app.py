@@ -9,12 +9,11 @@ import getpass
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
@@ -23,22 +22,28 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
+from gaip3_pipeline.evaluation.check_texts import CHECK_TEXTS
+from gaip3_pipeline.evaluation.review import look_wrong
+from gaip3_pipeline.evaluation.wording import asset_words, figure_words
+from gaip3_pipeline.features.regions import REGIONS
 from gaip3_pipeline.imaging.decode import UnusableImage
 from gaip3_pipeline.layout import INDEX, PAGE, REPOSITORY, DataRoot
-from gaip3_pipeline.processes import of_this_host
+from gaip3_pipeline.processes import gaip3, of_this_host
 from gaip3_pipeline.settings import load
-from gaip3_pipeline.tables.contracts import REVIEW_COLUMNS, read_label_review
 from gaip3_pipeline.tables.label_store import Change, Edit, Key, LabelConflict, LabelStore
 from gaip3_pipeline.tables.names import nfc, stem_of
-from gaip3_pipeline.tables.problems import ContractError
+from gaip3_pipeline.tables.problems import ContractError, complaint
+from gaip3_pipeline.web.examples import LEVELS, Examples
 from gaip3_pipeline.web.guard import Guard
 from gaip3_pipeline.web.pictures import Pictures
+from gaip3_pipeline.web.planning import Planner
+from gaip3_pipeline.web.reviews import Similar, read_review
 from gaip3_pipeline.web.studio import UPLOAD, UPLOADS, StudioRoutes
 
-LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NAME = 60  # characters of a person's name
 # safe to cache, since a picture's address changes with the picture
 FOR_A_YEAR = {"Cache-Control": "private, max-age=31536000, immutable"}
+NO_PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'
 
 
 class NewLabel(BaseModel):
@@ -64,6 +69,15 @@ class NewLabels(BaseModel):
     session: Annotated[str, Field(max_length=NAME)] = ""
 
 
+class NewExample(BaseModel):
+    """A picture that is to be the example of the level that it is labelled with, or no longer."""
+
+    attribute: str
+    gender: str
+    stem: str
+    chosen: bool
+
+
 class Person(BaseModel):
     """The person who undoes a change, and the browser tab."""
 
@@ -71,14 +85,18 @@ class Person(BaseModel):
     session: Annotated[str, Field(max_length=NAME)] = ""
 
 
-def build_app(root: DataRoot, token: str = "", links: dict[str, str] | None = None) -> FastAPI:
+def build_app(
+    root: DataRoot, token: str = "", links: Callable[[], dict[str, str]] = dict
+) -> FastAPI:
     """The web application of ``root``. A ``token`` that is not empty is required of clients;
     ``links``: other pages, such as Dagster's, by name."""
-    studio = StudioRoutes(root)
+    studio, planner = StudioRoutes(root), Planner(root)
 
     @asynccontextmanager
     async def running(_app: FastAPI) -> AsyncIterator[None]:
+        planner.prepare()
         yield
+        planner.close()
         await studio.close()
 
     app = FastAPI(
@@ -88,8 +106,8 @@ def build_app(root: DataRoot, token: str = "", links: dict[str, str] | None = No
     for error, status in ((ContractError, 422), (ValueError, 422), (LabelConflict, 409)):
         app.add_exception_handler(error, _answered_with(status))
     app.include_router(studio.router)
-    app.include_router(LabelRoutes(root, links or {}).router)
-    app.include_router(RefreshRoutes(root).router)
+    app.include_router(LabelRoutes(root, links).router)
+    app.include_router(RefreshRoutes(root, planner).router)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app
 
@@ -101,9 +119,10 @@ def _answered_with(status: int) -> Callable[[Request, Exception], Response]:
 class LabelRoutes:
     """The routes of the label page of one root."""
 
-    def __init__(self, root: DataRoot, links: dict[str, str]) -> None:
+    def __init__(self, root: DataRoot, links: Callable[[], dict[str, str]]) -> None:
         self._root, self._links = root, links
         self._store, self._pictures = LabelStore(root), Pictures(root, load(root).images)
+        self._examples, self._similar = Examples(root, self._store), Similar(root)
         self.router = router = APIRouter()
         router.add_api_route("/", self.start, methods=["GET"])
         router.add_api_route("/label", self.label_tab, methods=["GET"])
@@ -114,9 +133,13 @@ class LabelRoutes:
         router.add_api_route("/api/restore/{change_id}", self.restore, methods=["POST"])
         router.add_api_route("/api/history", self.history, methods=["GET"])
         router.add_api_route("/api/changes", self.changes, methods=["GET"])
+        router.add_api_route("/api/similar/{attribute}/{gender}/{stem}", self.similar)
+        router.add_api_route("/api/examples", self.choose_example, methods=["POST"])
+        router.add_api_route("/picture/region/{attribute}/{gender}/{stem}", self.region)
         router.add_api_route("/picture/thumbnail/{gender}/{stem}", self.thumbnail, methods=["GET"])
         router.add_api_route("/picture/large/{gender}/{stem}", self.large, methods=["GET"])
         router.add_api_route("/picture/example/{attribute}/{level}", self.example, methods=["GET"])
+        router.add_api_route("/picture/asset/{name}", self.asset, methods=["GET"])
 
     def start(self) -> Response:
         """The page."""
@@ -131,16 +154,25 @@ class LabelRoutes:
         return {
             "root": self._root.path.name,
             "who": _user(),
-            "links": self._links,
-            "attributes": [{"name": a, "meaning": MEANINGS[a]} for a in ATTRIBUTES],
+            "links": self._links(),
+            "attributes": [
+                {
+                    "name": a,
+                    "meaning": MEANINGS[a],
+                    # width over height of its region; null: the whole picture shows the value
+                    "aspect": REGIONS[a].aspect if a in REGIONS else None,
+                }
+                for a in ATTRIBUTES
+            ],
             "levels": LEVELS,
         }
 
     def labels(self, attribute: str) -> dict[str, Any]:
         """All that the page shows of an attribute: see :func:`labels_of`."""
-        if attribute not in ATTRIBUTES:
-            raise HTTPException(404, f"there is no attribute {attribute}")
-        return labels_of(self._root, self._store, attribute)
+        _known(attribute)
+        chosen = self._examples.chosen(attribute)
+        examples = {f"{level:g}": "/".join(key) for level, key in chosen.items()}
+        return labels_of(self._root, self._store, attribute) | {"examples": examples}
 
     def label(self, new: NewLabels) -> dict[str, Any]:
         """Write labels; the answer has the changes as they are in the history."""
@@ -171,15 +203,48 @@ class LabelRoutes:
         """A large picture of an original."""
         return _jpeg(lambda: self._pictures.large(self._image(gender, stem)))
 
-    def example(self, attribute: str, level: int) -> Response:
+    def region(self, attribute: str, gender: str, stem: str) -> Response:
+        """The region of an original in which the value shows."""
+        _known(attribute)
+        return _jpeg(lambda: self._pictures.region(attribute, self._image(gender, stem)))
+
+    def similar(self, attribute: str, gender: str, stem: str) -> dict[str, list[str]]:
+        """The images that are most similar in an attribute, as ``gender/stem``, itself first."""
+        _known(attribute)
+        self._image(gender, stem)
+        return {"images": ["/".join(k) for k in self._similar.near(attribute, (gender, nfc(stem)))]}
+
+    def example(
+        self, attribute: str, level: int, view: Literal["large", "region"] = "large"
+    ) -> Response:
         """A picture of a level: a labelled one or, without any, a painted one."""
-        if attribute not in ATTRIBUTES or not 0 <= level < len(LEVELS):
+        _known(attribute)
+        if not 0 <= level < len(LEVELS):
             raise HTTPException(404, "there is no such level")
-        key = example_of(self._root, self._store, attribute, LEVELS[level])
+        key, value = self._examples.of(attribute, LEVELS[level]), LEVELS[level]
         headers = {"Cache-Control": "no-cache"}  # labels change
+        if key and view == "region":
+            return _jpeg(lambda: self._pictures.region(attribute, self._image(*key)), headers)
         if key:
-            return _jpeg(lambda: self._pictures.thumbnail(key[0], self._image(*key)), headers)
-        return _jpeg(lambda: self._pictures.painted(attribute, LEVELS[level]), headers)
+            return _jpeg(lambda: self._pictures.large(self._image(*key)), headers)
+        return _jpeg(lambda: self._pictures.painted(attribute, value, view == "region"), headers)
+
+    def choose_example(self, new: NewExample) -> dict[str, Any]:
+        """Choose the example of a level, or leave it to the pipeline again."""
+        _known(new.attribute)
+        self._image(new.gender, new.stem)
+        self._examples.choose(new.attribute, (new.gender, nfc(new.stem)), new.chosen)
+        return {}
+
+    def asset(self, name: str, width: Annotated[int, Query(ge=1, le=4096)] = 4096) -> Response:
+        """The main picture of an asset, for Dagster's pages on another port of this machine, which
+        are of another origin (the guard refuses other sites), at most ``width`` pixels wide;
+        nothing to see while there is none."""
+        headers = {"Cache-Control": "no-cache", "Cross-Origin-Resource-Policy": "cross-origin"}
+        picture = self._root.picture(name)
+        if picture not in self._root.all_pictures():
+            return Response(NO_PICTURE, media_type="image/svg+xml", headers=headers)
+        return _jpeg(lambda: self._pictures.fitting(picture, width), headers)
 
     def _image(self, gender: str, stem: str) -> Path:
         found = self._store.images.get(gender, {}).get(nfc(stem))
@@ -191,9 +256,10 @@ class LabelRoutes:
 class RefreshRoutes:
     """The routes of refreshes of one root."""
 
-    def __init__(self, root: DataRoot) -> None:
-        self._root, self._refreshing = root, Refreshing(root)
+    def __init__(self, root: DataRoot, planner: Planner) -> None:
+        self._root, self._refreshing, self._planner = root, Refreshing(root, planner), planner
         self.router = router = APIRouter()
+        router.add_api_route("/api/plan/prepare", self.prepare, methods=["POST"], status_code=202)
         router.add_api_route("/api/plan", self.plan, methods=["GET"])
         router.add_api_route("/api/refreshes", self.refreshes, methods=["GET"])
         router.add_api_route("/api/refreshes", self.start, methods=["POST"], status_code=202)
@@ -202,14 +268,30 @@ class RefreshRoutes:
             "/picture/refresh/{refresh_id}/{when}/{name}", self.picture, methods=["GET"]
         )
 
+    def prepare(self) -> dict[str, Any]:
+        """Make ready for a plan, so that it takes a second."""
+        self._planner.prepare()
+        return {}
+
     def plan(self) -> Response:
         """The plan of a refresh, as JSON."""
         return Response(self._refreshing.plan(), media_type="application/json")
 
     def refreshes(self) -> dict[str, Any]:
-        """The records of refreshes, whether one is starting, and the last error."""
+        """The records of refreshes, what people call their assets and figures (English, Korean),
+        whether one is starting, and the last error."""
+        records = self._refreshing.records()
+        results = [result for record in records for result in record["results"]]
+        figures = {f["figure"] for result in results for f in result["figures"]}
+        words = {key: figure_words(key) for key in figures}
+        words |= {name: asset_words(name) for name in {result["name"] for result in results}}
+        lines = {line.partition(" failed: ")[0] for r in records for line in r["failed_checks"]}
+        for (asset, check), text in CHECK_TEXTS.items():
+            name = f"{asset}: check {check}"
+            if name in lines:
+                words |= {asset: asset_words(asset), name: text.title, f"{name}?": text.meaning}
         starting, problem = self._refreshing.is_starting(), self._refreshing.problem()
-        return {"refreshes": self._refreshing.records(), "starting": starting, "problem": problem}
+        return {"refreshes": records, "words": words, "starting": starting, "problem": problem}
 
     def start(self, new: NewRefresh) -> dict[str, Any]:
         """Start a refresh."""
@@ -231,6 +313,11 @@ class RefreshRoutes:
         return FileResponse(self._root.refreshes / path, media_type="image/jpeg")
 
 
+def _known(attribute: str) -> None:
+    if attribute not in ATTRIBUTES:
+        raise HTTPException(404, f"there is no attribute {attribute}")
+
+
 def _jpeg(make: Callable[[], bytes], headers: dict[str, str] = FOR_A_YEAR) -> Response:
     try:
         return Response(make(), media_type="image/jpeg", headers=headers)
@@ -242,7 +329,8 @@ def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, An
     """Everything that the page shows of an attribute: columns of properties, with an entry for each
     image, women first.
 
-    ``version`` changes with the picture. ``predicted``, ``uncertainty``, ``suspicion`` and ``next``
+    ``cut_off`` is the least suspicion of a label that looks wrong; null if none does. ``version``
+    changes with the picture. ``predicted``, ``uncertainty``, ``suspicion`` and ``next``
     are those of the last ``label_review``; ``suspicion`` is empty if the label was changed or
     confirmed since, ``next`` if the image has a label."""
     problem, values = "", dict[Key, float]()
@@ -259,6 +347,7 @@ def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, An
     table["version"] = [_version(root, g, store.images[g][s]) for g, s in keys]
     table["value"] = [values.get(k) for k in keys]
     review = read_review(root, attribute)
+    to_check = review.suspicion[look_wrong(review.suspicion.to_numpy(float))]
     table = table.merge(
         review.rename(columns={"value": "reviewed"}), on=["gender", "stem"], how="left"
     )
@@ -283,46 +372,17 @@ def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, An
         "columns": {c: shown[c].tolist() for c in columns},
         "cursor": cursor,
         "reviewed": len(review) > 0,
+        "cut_off": float(to_check.min()) if len(to_check) else None,
         "problem": problem,
     }
-
-
-def read_review(root: DataRoot, attribute: str) -> pd.DataFrame:
-    """The table that ``label_review`` wrote for an attribute (``REVIEW_COLUMNS``); without rows if
-    there is none yet."""
-    try:
-        return read_label_review(root.label_review(attribute))
-    except FileNotFoundError:
-        return pd.DataFrame(
-            {c: pd.Series(dtype=str if c in ("gender", "stem") else float) for c in REVIEW_COLUMNS}
-        )
-
-
-def example_of(root: DataRoot, store: LabelStore, attribute: str, level: float) -> Key | None:
-    """The labelled image that shows ``level`` best: the one whose out-of-fold prediction is nearest
-    to it; without a review the first one, without labels None."""
-    try:
-        values = store.values(attribute)
-    except ContractError:
-        return None
-    there = [k for k, v in values.items() if v == level and k[1] in store.images.get(k[0], {})]
-    review = read_review(root, attribute)
-    distance = dict(
-        zip(
-            zip(review.gender, review.stem, strict=True),
-            (review.predicted - level).abs(),
-            strict=True,
-        )
-    )
-    return min(there, key=lambda k: distance.get(k, 1.0), default=None)
 
 
 class Refreshing:
     """Starts and stops refreshes of a root, which are separate processes, and reads their
     records."""
 
-    def __init__(self, root: DataRoot) -> None:
-        self._root = root
+    def __init__(self, root: DataRoot, planner: Planner) -> None:
+        self._root, self._planner = root, planner
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -330,18 +390,13 @@ class Refreshing:
         """The plan of a refresh as JSON: the output of ``gaip3 refresh --dry-run --json``. Raises
         ``ValueError`` with its error message."""
         try:
-            done = subprocess.run(
-                [*self._command(), "--dry-run", "--json"],
-                capture_output=True,
-                timeout=120,
-                cwd=REPOSITORY,
-            )
+            done = self._planner.plan()
         except subprocess.TimeoutExpired as e:
             raise ValueError(
                 "the plan is not ready after two minutes; the machine may be busy: try again later"
             ) from e
         if done.returncode:
-            raise ValueError(_complaint(done.stderr.decode(errors="replace")))
+            raise ValueError(complaint(done.stderr.decode(errors="replace").strip().splitlines()))
         return done.stdout.strip().splitlines()[-1]
 
     def start(self, warm_start: bool) -> None:
@@ -351,9 +406,10 @@ class Refreshing:
             if self.is_starting():
                 raise ValueError("a refresh is running")
             self._root.refresh_log.parent.mkdir(parents=True, exist_ok=True)
+            warmly = ["--warm-start"] if warm_start else []
             with self._root.refresh_log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [*self._command(), *(["--warm-start"] if warm_start else [])],
+                    gaip3("refresh", "--root", str(self._root.path), *warmly),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -382,7 +438,8 @@ class Refreshing:
     def problem(self) -> str:
         """The error message of the last refresh that was started here; empty if it did not fail."""
         if self._process and self._process.poll():
-            return _complaint(self._root.refresh_log.read_text(encoding="utf-8", errors="replace"))
+            printed = self._root.refresh_log.read_text(encoding="utf-8", errors="replace")
+            return complaint(printed.strip().splitlines())
         return ""
 
     def records(self) -> list[dict[str, Any]]:
@@ -390,16 +447,6 @@ class Refreshing:
         from gaip3_pipeline.refresh.record import read_records
 
         return read_records(self._root)
-
-    def _command(self) -> list[str]:
-        return [
-            sys.executable,
-            "-m",
-            "gaip3_pipeline.cli",
-            "refresh",
-            "--root",
-            str(self._root.path),
-        ]
 
 
 def _version(root: DataRoot, gender: str, original: Path) -> int:
@@ -409,15 +456,6 @@ def _version(root: DataRoot, gender: str, original: Path) -> int:
         with suppress(OSError):
             times.append(path.stat().st_mtime_ns // 1_000_000)
     return max(times)
-
-
-def _complaint(text: str) -> str:
-    """The lines from click's last ``Error:`` on, or the last line."""
-    lines = text.strip().splitlines() or ["it printed nothing"]
-    at = max(
-        (i for i, line in enumerate(lines) if line.startswith("Error: ")), default=len(lines) - 1
-    )
-    return "\n".join(lines[at:]).removeprefix("Error: ")
 
 
 def _user() -> str:

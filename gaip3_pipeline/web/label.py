@@ -5,10 +5,12 @@ import socket
 
 import uvicorn
 
+from gaip3_pipeline.dagster_home import mlflow_store
 from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.tables.databases import sqlite_file
 from gaip3_pipeline.web.app import build_app
 from gaip3_pipeline.web.guard import is_loopback, new_token
-from gaip3_pipeline.web.servers import choose_ports
+from gaip3_pipeline.web.servers import choose_ports, experiment_in, trainings_page
 
 
 def serve_labels(root: DataRoot, host: str = "127.0.0.1", port: int = 3100) -> None:
@@ -19,11 +21,16 @@ def serve_labels(root: DataRoot, host: str = "127.0.0.1", port: int = 3100) -> N
     :class:`~gaip3_pipeline.web.servers.ServerError` when there is none."""
     port = choose_ports(host, label=port)["label"]
     token = "" if is_loopback(host) else new_token()
-    pages = {
-        "Dagster": os.environ.get("GAIP3_DAGSTER_URL", ""),
-        "MLflow": os.environ.get("GAIP3_MLFLOW_URL", ""),
-    }
-    app = build_app(root, token, {name: link for name, link in pages.items() if link})
+    dagster, mlflow = (os.environ.get(f"GAIP3_{name}_URL", "") for name in ("DAGSTER", "MLFLOW"))
+    database = sqlite_file(mlflow_store(root).value)
+
+    def links() -> dict[str, str]:
+        # the experiment may be created while the page is served
+        trainings = mlflow and trainings_page(mlflow, experiment_in(database))
+        pages = {"Dagster": dagster, "MLflow": trainings}
+        return {name: link for name, link in pages.items() if link}
+
+    app = build_app(root, token, links)
     shown = reachable(host)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5

@@ -115,6 +115,6 @@ def named(model: str, detail: str | None) -> str:
     return f"generator {model[:12]}" + (f" with detail network {detail[:12]}" if detail else "")
 
 
-def command(root: DataRoot) -> str:
-    """The command that makes a generator."""
-    return f"gaip3 refresh --root {shlex.quote(str(root.path))}"
+def command(root: DataRoot, word: str = "refresh") -> str:
+    """A command for ``root``, by default the one that makes a generator."""
+    return f"gaip3 {word} --root {shlex.quote(str(root.path))}"

@@ -15,6 +15,7 @@ import fcntl
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,29 +24,42 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from gaip3_pipeline import mlflow_pages
 from gaip3_pipeline.dagster_home import (
+    LOCATION,
     dagster_store,
     ensure_dagster_home,
     environment,
     mlflow_store,
 )
-from gaip3_pipeline.layout import REPOSITORY, DataRoot, servers_files
-from gaip3_pipeline.mlflow_tracking import for_own_store
+from gaip3_pipeline.layout import (
+    REPOSITORY,
+    TRAININGS_PAGE,
+    TRAININGS_VIEW,
+    DataRoot,
+    servers_files,
+)
+from gaip3_pipeline.mlflow_paths import experiment_id
+from gaip3_pipeline.mlflow_tracking import EXPERIMENT, EXPERIMENT_TAGS, for_own_store
+from gaip3_pipeline.processes import gaip3
 from gaip3_pipeline.stores import is_server
+from gaip3_pipeline.tables.databases import sqlite_file
 
 HOST = "127.0.0.1"
 DEFINITIONS = "gaip3_pipeline.definitions"
-LOCATION = "gaip3_pipeline"
 READY_SECONDS = 240  # MLflow writes its tables on the first start: 37 s on two busy cores
 STOP_SECONDS = 12  # Dagster's processes need 4 s; processes left after this are killed
 PORTS_TRIED = 50
+# a server that ends is started again, but not if it ended so often within so many seconds
+RESTARTS, WITHIN = 5, 300
 
 _WATCHDOG = """
 groups=
@@ -58,6 +72,7 @@ sleep 6
 kill -s KILL -- $groups 2>/dev/null
 rm -rf -- "$0"
 """
+_ERROR = re.compile(r"\b\w*(Error|Exception)\b|\berror:", re.IGNORECASE)
 _LOCATIONS = """{ workspaceOrError { __typename
   ... on PythonError { message }
   ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename
@@ -70,11 +85,14 @@ class ServerError(RuntimeError):
 
 @dataclass
 class Server:
-    """One running server, the leader of its own process group."""
+    """One running server, the leader of its own process group; ``start()`` starts its process
+    anew, and ``ends`` are the times at which it ended."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    start: Callable[[], subprocess.Popen[bytes]]
+    ends: list[float] = field(default_factory=list)
 
 
 class _Stopped(Exception):
@@ -93,8 +111,9 @@ def serve(
 
     A port in use is replaced by the next free one. ``module`` is the module of the definitions. If
     it does not load, the error is printed and the pages are served nevertheless, since Dagster's
-    page can reload it. Raises :class:`ServerError` if a server does not start or ends unexpectedly,
-    or if ``root`` is served already."""
+    page can reload it. A server that ends later is started again, with a line that gives its last
+    error, and the others stay. Raises :class:`ServerError` if a server does not start, or if
+    ``root`` is served already."""
     ensure_dagster_home(root)
     for store in filter(None, (dagster_store(root), mlflow := mlflow_store(root))):
         store.check()
@@ -103,12 +122,16 @@ def serve(
     if is_server(mlflow.url):
         pages["mlflow"] = mlflow.url.rstrip("/")
     links = {"Labels": f"{pages['label']}/", "Studio": f"{pages['label']}/#studio"}
-    links |= {"Dagster": f"{pages['dagster']}/asset-groups", "MLflow": f"{pages['mlflow']}/"}
-    # The URLs are for links: of runs to MLflow's page, and of the label page to both others. The
-    # last variable saves 8 processes.
+    links |= {
+        "Dagster": f"{pages['dagster']}/asset-groups",
+        "MLflow": trainings_page(pages["mlflow"], experiment_in(sqlite_file(mlflow.value))),
+    }
+    # The URLs are for links: of runs to MLflow's page, of the label page to both others, and of
+    # assets to their pictures, which the label page serves. The last variable saves 8 processes.
     own = {
         "GAIP3_MLFLOW_URL": pages["mlflow"],
         "GAIP3_DAGSTER_URL": pages["dagster"],
+        "GAIP3_LABEL_URL": pages["label"],
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     variables = {**os.environ, **environment(root), **own}
@@ -131,13 +154,17 @@ def serve(
                 log = root.server_log(name)
                 kept = for_own_store(variables) if name == "mlflow" else variables
                 given = kept | secret.get(name, {})
-                with log.open("wb") as output:
-                    servers.append(Server(name, spawn(command, given, output), log))
+                log.unlink(missing_ok=True)
+                start = partial(spawn, command, given, log)
+                servers.append(Server(name, start(), log, start))
                 if name == "code":
                     _wait(servers_files(Path(folder))[0].exists, servers, stop)
             _wait(lambda: _dagster_ready(ports["dagster"]), servers, stop)
             if "mlflow" in commands:
                 _wait(lambda: _get(f"{pages['mlflow']}/health") is not None, servers, stop)
+                if mlflow.in_postgres or sqlite_file(mlflow.url) == root.mlflow_db.absolute():
+                    found = _tidy_experiments(f"{pages['mlflow']}/api/2.0/mlflow", root)
+                    links["MLflow"] = trainings_page(pages["mlflow"], found)
             _wait(lambda: _get(f"{pages['label']}/api/about") is not None, servers, stop)
             _say(f"Ready after {time.monotonic() - started:.0f} s.")
             for problem in _load_errors(ports["dagster"]):
@@ -149,13 +176,46 @@ def serve(
                 _say(f"  {name:8} {link}")
             _say(f"  {'Logs':8} {root.server_log('dagster').parent}\nCtrl-C stops them.")
             while not stop.wait(0.5):
-                _check_alive(servers)
+                for server in servers:
+                    _revive(server)
         except _Stopped:
             pass
         finally:
             _say("Stopping …")
             _stop(servers)
     _say("Stopped.")
+
+
+def experiment_in(database: Path | None) -> str:
+    """The id of the pipeline's experiment in MLflow's ``database``; "" if it has none yet, or is no
+    file."""
+    return experiment_id(database, EXPERIMENT) if database else ""
+
+
+def trainings_page(mlflow: str, experiment: str) -> str:
+    """The page of the runs of the ``experiment`` (its id) at the address ``mlflow``; that of all
+    experiments if it is not known."""
+    page = f"#/experiments/{experiment}/runs{TRAININGS_VIEW}" if experiment else TRAININGS_PAGE
+    return f"{mlflow}/{page}"
+
+
+def _tidy_experiments(api: str, root: DataRoot) -> str:
+    """Create the pipeline's experiment, to which links lead, and delete MLflow's "Default" while it
+    is empty. Returns the id of the former; "" if MLflow did not create it."""
+    found = json.loads(_get(f"{api}/experiments/search", {"max_results": 1000}) or b"{}")
+    ids = {e["name"]: e["experiment_id"] for e in found.get("experiments", [])}
+    if EXPERIMENT not in ids:
+        tags = [{"key": k, "value": v} for k, v in EXPERIMENT_TAGS.items()]
+        place = root.mlflow_artifacts.absolute().as_uri()
+        given = {"name": EXPERIMENT, "artifact_location": place, "tags": tags}
+        created = json.loads(_get(f"{api}/experiments/create", given) or b"{}")
+        ids[EXPERIMENT] = created.get("experiment_id", "")
+    if "Default" in ids:
+        asked = {"experiment_ids": [ids["Default"]], "run_view_type": "ALL", "max_results": 1}
+        runs = _get(f"{api}/runs/search", asked)
+        if runs is not None and not json.loads(runs).get("runs"):
+            _get(f"{api}/experiments/delete", {"experiment_id": ids["Default"]})
+    return ids[EXPERIMENT]
 
 
 def choose_ports(host: str = HOST, **wanted: int) -> dict[str, int]:
@@ -214,6 +274,7 @@ def _commands(
         "mlflow": [
             *(python, "-m", "mlflow", "server", "--host", HOST, "--port", str(ports["mlflow"])),
             *("--workers", "1", "--artifacts-destination", str(root.mlflow_artifacts.absolute())),
+            *(("--app-name", mlflow_pages.APP) if mlflow_pages.is_installed() else ()),
         ],
         "code": [
             *(python, "-m", "dagster", "code-server", "start", "-m", module, "-s", str(code)),
@@ -226,8 +287,7 @@ def _commands(
         ],
         "daemon": [python, "-m", "dagster._daemon", "run", "-w", str(workspace)],
         "label": [
-            *(python, "-m", "gaip3_pipeline.cli", "label"),
-            *("--root", str(root.path), "--port", str(ports["label"])),
+            *gaip3("label", "--root", str(root.path), "--port", str(ports["label"])),
         ],
     }
 
@@ -287,18 +347,17 @@ def _watchdog(folder: str) -> Iterator[Any]:
     assert watchdog.stdin is not None
     pipe = watchdog.stdin
 
-    def spawn(
-        command: list[str], variables: dict[str, str], output: Any
-    ) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    def spawn(command: list[str], variables: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         pipe.write(f"{process.pid}\n".encode())
         pipe.flush()
         return process
@@ -327,13 +386,32 @@ def _wait(ready: Any, servers: list[Server], stop: threading.Event) -> None:
 def _check_alive(servers: list[Server]) -> None:
     for server in servers:
         if server.process.poll() is not None:
-            lines = server.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            last = lines[-1] if lines else "it printed nothing"
-            raise ServerError(
-                f"The {server.name} server ended with code {server.process.returncode}: {last}"
-                " (full"
-                f" log: {server.log})"
-            )
+            raise ServerError(_end_of(server))
+
+
+def _revive(server: Server) -> None:
+    """Start ``server`` again if it has ended, unless it ends again and again."""
+    now = time.monotonic()
+    if server.process.poll() is None or len(server.ends) > RESTARTS:
+        return
+    server.ends = [*(end for end in server.ends if now - end < WITHIN), now]
+    if len(server.ends) > RESTARTS:
+        _say(f"{_end_of(server)}. It ended {RESTARTS + 1} times and stays so; the others go on.")
+        return
+    _say(f"{_end_of(server)}. It is started again.")
+    with suppress(ProcessLookupError):  # what is left of its group may hold its port
+        os.killpg(server.process.pid, signal.SIGKILL)
+    server.process = server.start()
+
+
+def _end_of(server: Server) -> str:
+    """How a server ended, with its last error."""
+    lines = server.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    errors = [line.strip() for line in lines[-50:] if _ERROR.search(line)]
+    last = errors[-1] if errors else lines[-1].strip() if lines else "it printed nothing"
+    code = server.process.returncode
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
+    return f"The {server.name} server ended {how}: {last} (full log: {server.log})"
 
 
 def _stop(servers: list[Server]) -> None:
@@ -388,7 +466,7 @@ def _locations(port: int) -> list[dict[str, Any]]:
     return workspace.get("locationEntries", [])
 
 
-def _get(url: str, body: dict[str, str] | None = None) -> bytes | None:
+def _get(url: str, body: dict[str, Any] | None = None) -> bytes | None:
     """The answer to a GET, or to a POST of ``body``; None if there is none yet. Proxies of the
     environment are not used.
 

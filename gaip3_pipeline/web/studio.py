@@ -10,15 +10,17 @@ import json
 import uuid
 import zipfile
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.layout import DataRoot, is_trained
+from gaip3_pipeline.models.storage import load_config
+from gaip3_pipeline.refresh.record import read_records
 from gaip3_pipeline.sampling.recipe import FACES, Drawn, Face
 from gaip3_pipeline.settings import TRANSPORT, load
 from gaip3_pipeline.tables.contracts import samples_csv
@@ -27,12 +29,15 @@ from gaip3_pipeline.web.registered import Generators, command
 from gaip3_pipeline.web.studio_process import Answer, StudioProcess
 from gaip3_pipeline.web.turns import Busy, Replaced, Turns
 
+Filmed = Literal["nvae_weights", "detail_weights"]  # the assets with a filmstrip
 UPLOADS = "/api/studio/photograph"
 UPLOAD = 40_000_000  # bytes of a photograph: those of phones and cameras take up to 30 MB
 TURN = 16  # faces that are drawn in one turn
+LEAST = 0.05  # share of a photograph's width and height that may be cut out
 _UPLOADING = 2  # photographs in memory at a time; others wait unread
 
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,60}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
 Model = Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")]  # a content hash of weights
 
 
@@ -70,6 +75,23 @@ def slider_range(root: DataRoot, attribute: str) -> list[float]:
     return [figures.get(f"from_{attribute}", 0.0), figures.get(f"to_{attribute}", 1.0)]
 
 
+def training_facts(root: DataRoot) -> dict[str, Any]:
+    """What the root knows of its generator's training: the number of training pictures, the
+    folders that they are from, epochs, seconds of the last run (None where no refresh made it) and
+    the size of its faces."""
+    figures, config = read_figures(root, "nvae_weights"), load_config(root.nvae)
+    kept = read_figures(root, "final_dataset").get("kept", {})
+    steps = (record["assets"].get("nvae_weights") for record in read_records(root))
+    return {
+        "pictures": figures.get("n_train"),
+        "folders": sorted({name.rpartition("/")[2] for name, n in kept.items() if n}),
+        "epochs": figures.get("epochs"),
+        "seconds": next((step["seconds"] for step in steps if step and step["seconds"]), None),
+        "height": config["height"],
+        "width": config["width"],
+    }
+
+
 class StudioRoutes:
     """The routes of one root."""
 
@@ -86,6 +108,7 @@ class StudioRoutes:
         router.add_api_route("/photograph", self.photograph, methods=["POST"])
         router.add_api_route("/picture.png", self.picture, methods=["POST"])
         router.add_api_route("/models", self.models, methods=["GET"])
+        router.add_api_route("/progress/{asset}.jpg", self.progress, methods=["GET"])
         router.add_api_route("/faces.zip", self.zip, methods=["GET"])
 
     async def close(self) -> None:
@@ -95,20 +118,26 @@ class StudioRoutes:
     def about(self) -> dict[str, Any]:
         """The settings and abilities that the page needs before the first face; loads no model."""
         settings, root = load(self._root), self._root
+        has_detail = self._generators.has_detail()
         inputs = [root.feature_extractor, *(root.input_model(a) for a in ATTRIBUTES)]
         lies = root.aggregate_posterior.exists() or settings.retouch.method != TRANSPORT
         return {
             "ready": is_trained(root.nvae),
             "running": self._process.is_running,
             "command": command(root),
+            "generate": command(root, "generate"),
+            "training": training_facts(root) if is_trained(root.nvae) else None,
             "attributes": [
                 {"name": a, "meaning": MEANINGS[a], "range": slider_range(root, a)}
                 for a in ATTRIBUTES
             ],
-            "detail": settings.samples.detail if self._generators.has_detail() else None,
+            "detail": settings.samples.detail if has_detail else None,
+            # a refresh has made a generator, and not yet its detail network
+            "detail_waits": is_trained(root.detail) and not has_detail,
             "temperature": settings.samples.temperature,
             "guidance": settings.samples.guidance,
             "seed": settings.samples.seed,
+            "progress": [a for a in get_args(Filmed) if root.picture(a, "progress").exists()],
             "can_retouch": lies
             and all(is_trained(m) for m in (root.critic, root.control_regressor)),
             "can_encode": all(is_trained(m) for m in inputs),
@@ -127,13 +156,22 @@ class StudioRoutes:
         )
 
     async def photograph(
-        self, request: Request, tab: Name, pane: Name, model: Model = None
+        self,
+        request: Request,
+        tab: Name,
+        pane: Name,
+        model: Model = None,
+        box: Annotated[list[Share] | None, Query(min_length=4, max_length=4)] = None,
     ) -> Response:
-        """The face of a photograph, which is the body of the request; for a downloaded picture of
-        the studio, the faces of its recipe."""
+        """The face of a photograph, which is the body of the request, in ``box``: left, top, right,
+        bottom (None: cut as the pipeline cuts). For a downloaded picture of the studio, the faces
+        of its recipe."""
+        if box and min(box[2] - box[0], box[3] - box[1]) < LEAST:
+            return JSONResponse({"detail": f"a part of less than {LEAST:g} of the photograph"}, 422)
         async with self._uploading:
+            head = {"do": "photograph", "box": box}
             return await self._ask(
-                Asked(tab=tab, pane=pane, model=model), {"do": "photograph"}, await request.body()
+                Asked(tab=tab, pane=pane, model=model), head, await request.body()
             )
 
     async def picture(self, asked: Picture) -> Response:
@@ -143,6 +181,13 @@ class StudioRoutes:
     async def models(self, tab: Name) -> Response:
         """The registered generators that have an alias, with their figures."""
         return await self._ask(Asked(tab=tab, pane="models"), {"do": "models"})
+
+    def progress(self, asset: Filmed) -> Response:
+        """The filmstrip of the last training of ``asset``."""
+        path = self._root.picture(asset, "progress")
+        if not path.exists():
+            return JSONResponse({"detail": f"there is no filmstrip of {asset}"}, 404)
+        return FileResponse(path, headers={"Cache-Control": "no-cache"})
 
     async def zip(
         self,

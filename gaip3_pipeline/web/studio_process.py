@@ -27,10 +27,12 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import TypeAdapter
 
 from gaip3_pipeline.environment import EnvironmentVariableError, check
+from gaip3_pipeline.imaging.contact_sheet import data_url
 from gaip3_pipeline.imaging.decode import UnusableImage
+from gaip3_pipeline.imaging.transform import Box, encode_jpeg
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import ModelVersion
-from gaip3_pipeline.sampling.recipe import Face, Pair, RecipeError, recipe_in, write_png
+from gaip3_pipeline.sampling.recipe import FACES, Face, Pair, RecipeError, recipe_in, write_png
 from gaip3_pipeline.stores import StoreError
 from gaip3_pipeline.tables.problems import ContractError
 from gaip3_pipeline.web.registered import Generators, named
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from gaip3_pipeline.studio.faces import Studio
 
 IDLE = 900  # seconds after which an unused process ends
+_PREVIEW_QUALITY = 90  # of the JPEG of the whole photograph
 STUDIOS = 3  # generators in memory: the root's own, champion and candidate
 _LENGTHS = struct.Struct("!II")
 _FACES = TypeAdapter(list[Face])
@@ -154,9 +157,10 @@ class _Work:
         return _faces_answer(studio, faces, reasons=reasons)
 
     def photograph(self, head: dict[str, Any], body: bytes) -> Answer:
-        """As :meth:`faces`, for the face of a photograph, with the cropped photograph; for a
-        picture of the studio, the faces of its recipe. A file of another kind is refused before a
-        model is loaded."""
+        """As :meth:`faces`, for the face of a photograph, with what was cut out of it, the whole
+        photograph (unless ``box`` is in ``head``, so that the page has it), and how far it is from
+        the training pictures; for a picture of the studio, the faces of its recipe. A file of
+        another kind is refused before a model is loaded."""
         if not _is_picture(body):
             return _complaint(
                 415, "not a picture that can be read: choose a JPEG or PNG, or save it as one"
@@ -176,9 +180,18 @@ class _Work:
                     f"{other}: gaip3 generate --from draws it again if MLflow's registry has that"
                     " pair"
                 )
-            return _faces_answer(studio, studio.resolved(recipe.faces))
-        cut, face = studio.photograph(body)
-        return _faces_answer(studio, [face], cut=_data_url(write_png(cut), "png"))
+            return _faces_answer(
+                studio, studio.resolved(recipe.faces[:FACES]), of=len(recipe.faces)
+            )
+        box = Box(*head["box"]) if head.get("box") else None
+        found, share = studio.photograph(body, box), studio.settings.images.crop
+        more: dict[str, Any] = {"cut": data_url(write_png(found.cut), "png")}
+        if not box:
+            whole = encode_jpeg(studio.preview(body), _PREVIEW_QUALITY)
+            more |= {"whole": data_url(whole), "box": [share, 0, 1 - share, 1]}
+        if found.is_far:
+            more["far"] = {"share": found.farther_than, "held_out": found.held_out}
+        return _faces_answer(studio, [found.face], **more)
 
     def png(self, head: dict[str, Any], _body: bytes) -> Answer:
         """One PNG with its recipe."""
@@ -188,7 +201,6 @@ class _Work:
 
     def samples(self, head: dict[str, Any], _body: bytes) -> Answer:
         """Faces with all their values, and JPEGs of the quality of the samples."""
-        from gaip3_pipeline.imaging.transform import encode_jpeg
         from gaip3_pipeline.sampling.draw import JPEG_QUALITY
 
         studio = self._studio(head)
@@ -199,8 +211,14 @@ class _Work:
         return _json({"values": [face.values for face in faces], "jpegs": jpegs})
 
     def models(self, _head: dict[str, Any], _body: bytes) -> Answer:
-        """The registered generators that have an alias, with their figures."""
-        return _json({"models": [_shown(v) for v in self._generators.registered() if v.aliases]})
+        """The registered generators that have an alias, with their figures; if it is a single one,
+        also the version before, as ``earlier``."""
+        versions = self._generators.registered()
+        shown = [_shown(v) for v in versions if v.aliases]
+        before = next((v for v in versions if not v.aliases), None)
+        if len(shown) == 1 and before:
+            shown.append(_shown(before) | {"aliases": ["earlier"]})
+        return _json({"models": shown})
 
     def _studio(self, head: dict[str, Any]) -> "Studio":
         check()
@@ -237,7 +255,7 @@ def _shown(version: ModelVersion) -> dict[str, Any]:
 
 
 def _faces_answer(studio: "Studio", faces: list[Face], **more: Any) -> Answer:
-    pictures = [_data_url(write_png(p), "png") for p in studio.pictures(faces)]
+    pictures = [data_url(write_png(p), "png") for p in studio.pictures(faces)]
     dumped = [face.model_dump(exclude_none=True) for face in faces]
     groups = [f"{h}×{w}" for h, w, _ in studio.nvae.latent_shapes]
     return _json(
@@ -249,10 +267,6 @@ def _faces_answer(studio: "Studio", faces: list[Face], **more: Any) -> Answer:
             **more,
         }
     )
-
-
-def _data_url(data: bytes, form: str) -> str:
-    return f"data:image/{form};base64,{base64.b64encode(data).decode()}"
 
 
 def _json(value: Any, status: int = 200) -> Answer:

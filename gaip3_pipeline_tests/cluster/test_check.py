@@ -16,6 +16,7 @@ from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.setup.cluster_check import token_in_force
 from gaip3_pipeline_tests.cluster.conftest import STORES
 from gaip3_pipeline_tests.cluster.nodes import Nodes, ip
+from gaip3_pipeline_tests.postgres import Postgres
 
 pytestmark = pytest.mark.cluster
 
@@ -32,8 +33,13 @@ def root(tmp_path: Path) -> DataRoot:
 
 
 def test_every_node_is_examined_and_what_it_lacks_has_a_remedy(
-    root: DataRoot, nodes: Nodes, gaip3: Callable[..., Result]
+    root: DataRoot,
+    nodes: Nodes,
+    gaip3: Callable[..., Result],
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv(STORES["dagster"], postgres.create("checked"))
     done = gaip3("cluster", "check", "--root", root.path, "--on", nodes.jobs)
     assert done.exit_code == 1, done.output  # for the missing variable alone
     lines = done.output.splitlines()
@@ -45,7 +51,7 @@ def test_every_node_is_examined_and_what_it_lacks_has_a_remedy(
     assert "the job server asks for a token" in done.output
     assert "2 nodes: 2 CPUs, 0 GPUs" in done.output
     missing = [line for line in lines if line.startswith("missing")]
-    assert len(missing) == 2
+    assert len(missing) == 3  # of the nodes, and here
     assert list(root.cluster_files.iterdir()) == []
 
 

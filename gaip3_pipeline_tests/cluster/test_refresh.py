@@ -129,6 +129,7 @@ def test_a_step_whose_node_is_lost_is_repeated_on_another_node(
     )
     progress = root.step_progress(TRAININGS[1])
     until(progress.exists, "the training reports no progress")
+    assert f"{TRAININGS[1]} on {lost}" in progress.read_text(encoding="utf-8")
     # as after a crash of Ray there: the step itself lives on, in a session of its own
     left = nodes.kill(lost, sparing="execute_step")
     assert left
@@ -137,8 +138,12 @@ def test_a_step_whose_node_is_lost_is_repeated_on_another_node(
     output, _ = refreshing.communicate(timeout=300)
     nodes.kill(other)
     assert refreshing.returncode == 0, output
+    assert "its machine was lost" in output
+    assert f"{TRAININGS[1]} on {other}" in output
     with instance_of(root) as instance:
         [made] = instance.fetch_materializations(dg.AssetKey(TRAININGS[1]), limit=1).records
+        assert made.asset_materialization
+        assert made.asset_materialization.metadata["node"].value == other
         events = {
             kind: instance.get_records_for_run(made.run_id, of_type=kind).records
             for kind in (DagsterEventType.STEP_UP_FOR_RETRY, DagsterEventType.STEP_SUCCESS)

@@ -13,7 +13,7 @@ import pytest
 from gaip3_pipeline.cluster.connection import ClusterError
 from gaip3_pipeline.cluster.job import run_module
 from gaip3_pipeline.layout import sweep_result
-from gaip3_pipeline.settings import Cluster, load
+from gaip3_pipeline.settings import Cluster, Detail, load
 from gaip3_pipeline.sweep import ARGUMENTS, MEASURE, Sweep, grid
 from gaip3_pipeline.training.run import Run
 from gaip3_pipeline_tests.cluster.nodes import Nodes, ip
@@ -21,6 +21,9 @@ from gaip3_pipeline_tests.test_sweep import inputs_of_a_generator
 
 pytestmark = pytest.mark.cluster
 TWO = Cluster(workers=2)
+SMALL_DETAIL = Detail(
+    channels=(4, 6), discriminator=(4, 6, 8), epochs=2, steps=3, batch_size=8, values=1.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +124,50 @@ def test_two_processes_train_as_one_and_a_training_continues_on_another_number_o
     assert [epoch for epoch, _ in logs["two"]] == [1, 2, 3, 4]
     for (_, one), (_, two) in zip(*logs.values(), strict=True):
         assert one == pytest.approx(two, abs=1e-5)
+
+
+def _fit_detail(run: Run, show: Callable[[int, Any], None] | None = None) -> dict[str, Any]:
+    """Train a small detail network with a guide, and return its metrics."""
+    import keras
+
+    from gaip3_pipeline.training.detail import Pool, Watched, train_detail
+
+    random = np.random.default_rng(0)
+    sharp = random.integers(0, 256, (12, 16, 14, 3), np.uint8)
+    soft = (sharp // 2 + 64).astype(np.uint8)
+    values = random.random((12, 5), np.float32)
+    keras.utils.set_random_seed(1)
+    guide = keras.Sequential(
+        [keras.Input((16, 14, 3)), keras.layers.Flatten(), keras.layers.Dense(5)]
+    )
+    result = train_detail(
+        Pool(soft[::-1], values[::-1], soft, np.arange(12), sharp, values),
+        Watched(soft[:5], sharp),  # five pictures, which two processes cannot share
+        SMALL_DETAIL,
+        run,
+        guides=[guide],
+        start=None,
+        show=show,
+    )
+    return result.figures
+
+
+def _fit_detail_alone(number: int, run: Run) -> dict[str, Any]:
+    return _fit_detail(run)
+
+
+def test_two_processes_train_a_detail_network_as_one(driver: Nodes, tmp_path: Path) -> None:
+    from gaip3_pipeline.cluster.training import RayTrainings, Together
+
+    one, two = Run(tmp_path / "one", "a"), Run(tmp_path / "two", "a")
+    [figures] = RayTrainings(Cluster())(_fit_detail_alone, [one])
+    shown: list[np.ndarray] = []
+    Together(TWO)(_fit_detail, two, lambda epoch, faces: shown.append(faces))
+    assert len(shown) == SMALL_DETAIL.epochs
+    for a, b in zip(_variables(tmp_path / "one"), _variables(tmp_path / "two"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+    found = json.loads((two.checkpoints / "last.json").read_text())["history"][-1]
+    assert found["val_power_1"] == pytest.approx(figures["power_1"], rel=1e-4)
 
 
 def test_a_process_alone_is_refused_where_two_were_asked_for(driver: Nodes, tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from gaip3_pipeline.evaluation.attribute_report import (
     inputs_report,
     level_rows,
     levels_of,
-    mean_absolute_error,
     set_rows,
     uncertainty_rows,
     unseen_originals,
 )
 from gaip3_pipeline.imaging.transform import brighten, brightness_ratio
 from gaip3_pipeline.metrics.intervals import bootstrap_interval
+from gaip3_pipeline.metrics.regression import mean_absolute_error
 
 
 def labels(n: int = 400, seed: int = 0) -> pd.DataFrame:

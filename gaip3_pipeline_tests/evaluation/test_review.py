@@ -7,6 +7,7 @@ import pytest
 from gaip3_pipeline.evaluation.review import (
     choose_next,
     half_closed,
+    look_wrong,
     rarity,
     review_labels,
     review_table,
@@ -155,3 +156,10 @@ def test_images_whose_lids_are_least_open_come_first(painted):
     table = review_table(images, features, mirrored=False, first=first)
     assert table.set_index("next").stem[[1, 2, 3]].tolist() == ["m_009", "m_003", "m_015"]
     assert sorted(table.next.dropna()) == list(range(1, int((~labelled).sum()) + 1))
+
+
+def test_as_many_labels_look_wrong_as_are_expected_to_be():
+    suspicion = np.array([0.4, np.nan, 0.01, 0.3, 0.2, 0.9, 0.01])
+    assert list(np.flatnonzero(look_wrong(suspicion))) == [0, 5]  # the sum is 1.82
+    assert not look_wrong(np.array([0.01, np.nan, 0.02])).any()
+    assert not look_wrong(np.array([])).any()

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gaip3_pipeline.metrics.regression import level_recall, regression_figures
+from gaip3_pipeline.metrics.regression import (
+    level_recall,
+    mean_absolute_error,
+    pearson,
+    r_squared,
+    regression_figures,
+    root_mean_square_error,
+    spearman,
+)
 
 
 def test_figures_agree_with_scipy():
@@ -39,3 +47,16 @@ def test_each_of_a_few_levels_has_a_recall_of_its_own():
     assert (figures["recall_at_1"], figures["n_at_1"]) == (1.0, 30)
     exact = np.linspace(0, 1, 50)
     assert not [name for name in regression_figures(exact, exact) if name.startswith("recall_at_")]
+
+
+@pytest.mark.parametrize(
+    "figure", [r_squared, mean_absolute_error, root_mean_square_error, pearson, spearman]
+)
+def test_a_figure_over_an_axis_is_that_of_each_row_and_a_plain_float_for_one(figure):
+    rng = np.random.default_rng(3)
+    labelled = rng.integers(0, 5, (4, 30)).astype(np.float32) / 4
+    labelled[3] = 0.5  # does not vary
+    predicted = labelled + rng.normal(0, 0.2, (4, 30)).astype(np.float32)
+    alone = [figure(p, x) for p, x in zip(predicted, labelled, strict=True)]
+    assert {type(value) for value in alone} == {float}
+    np.testing.assert_allclose(figure(predicted, labelled), alone, rtol=1e-6)

@@ -164,15 +164,17 @@ DECODE_AND_ENCODE = """
 import sys
 from pathlib import Path
 import keras, numpy as np
+from gaip3_pipeline.models.backend import compiled
 from gaip3_pipeline.models.nvae.model import load_nvae
 folder = Path(sys.argv[1])
 given = np.load(folder / "given.npz")
 model = load_nvae(folder)
 noise = [given[f"noise{i}"] for i in range(len(model.latent_shapes))]
-pictures = model.decode(noise, given["conditions"], 0.8, 2.0)
-posterior = model.encode(given["images"], given["conditions"])
-made = {f"posterior{i}": keras.ops.convert_to_numpy(z) for i, z in enumerate(posterior)}
-pictures = keras.ops.convert_to_numpy(pictures)
+draw = compiled(lambda given: model.decode(*given, 0.8, 2.0), model)
+encode = compiled(lambda given: model.encode(*given), model)
+posterior = encode((given["images"], given["conditions"]))
+made = {f"posterior{i}": z for i, z in enumerate(posterior)}
+pictures = draw((noise, given["conditions"]))
 np.savez(folder / f"{keras.backend.backend()}.npz", pictures=pictures, **made)
 """
 

@@ -2,18 +2,27 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
 
+import dagster as dg
 import pandas as pd
 import pytest
 
 from gaip3_pipeline.definitions import tracking_of
-from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.refresh.plan import Forecast, Planned, RefreshError, forecast, spoken
-from gaip3_pipeline.refresh.record import KEPT, Record, headlines, read_records
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
+from gaip3_pipeline.refresh.estimate import estimates
+from gaip3_pipeline.refresh.plan import (
+    NEVER,
+    Forecast,
+    Planned,
+    RefreshError,
+    describe,
+    forecast,
+    spoken,
+)
+from gaip3_pipeline.refresh.record import KEPT, Record, begun, headlines, read_records, recording
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.contracts import read_labels, stem
 from gaip3_pipeline.versions import read_figures
@@ -54,6 +63,69 @@ def test_rows_of_images_that_do_not_exist_are_no_changed_labels(root_copy):
     planned = forecast_of(root_copy)
     assert planned.label_changes == {}
     assert planned.summary.startswith("hand_labels_eyes changed → up to ")
+
+
+def test_a_first_run_is_told_in_one_line_and_many_new_assets_are_not_listed() -> None:
+    new = [Planned(name, [NEVER], True) for name in ("a", "b", "c", "d")]
+    assert describe(Forecast(new, {}, {})) == (
+        "4 assets to make for the first time, time not known yet"
+    )
+    changed = Planned("labels_mouth", ["hand_labels_mouth changed"], True)
+    _, *lines = describe(Forecast([changed, *new], {}, {})).splitlines()
+    assert lines == [
+        "  labels_mouth  hand_labels_mouth changed",
+        "  and 4 assets that were never made",
+    ]
+    _, _, *few = describe(Forecast([changed, *new[:2]], {}, {})).splitlines()
+    assert [line.split(maxsplit=1) for line in few] == [["a", NEVER], ["b", NEVER]]
+
+
+def test_a_refresh_that_continues_says_what_had_changed(tmp_path) -> None:
+    root = DataRoot(tmp_path)
+    values = Planned("input_values_mouth", ["input_model_mouth changed"], True)
+    before = Forecast(
+        [Planned("labels_mouth", ["hand_labels_mouth changed"], True)], {"mouth": 9}, {}
+    )
+
+    def stopped() -> None:
+        with recording(root, "a", before) as record:
+            record.begins("input_model_mouth", "")
+            record.made("input_model_mouth", 1.0, "")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert before.causes == "9 labels of mouth changed"
+    assert Forecast([values], {}, {}, {}, begun(root)).causes == before.causes
+    other = Planned("report", ["labels_head changed"], True)
+    assert Forecast([other], {}, {}, {}, begun(root)).causes == "labels_head changed"
+    with recording(root, "b", before):
+        pass
+    assert begun(root) == (set(), "")
+
+
+def test_what_was_never_timed_is_estimated_from_pictures_and_epochs(tmp_path) -> None:
+    root = DataRoot(tmp_path)
+    names = ["resized_d1", "nvae_weights", "detail_weights", "evaluator_mouth"]
+    assert estimates(root, names) == {}
+    folder = root.original(IMAGE_SETS[0])
+    folder.mkdir(parents=True)
+    for i in range(10):
+        (folder / f"{i}.jpg").touch()
+    set_tiny(root, "[nvae]\nepochs = 100")
+    few = estimates(root, names)
+    set_tiny(root, "[nvae]\nepochs = 200")
+    many = estimates(root, names)
+    assert list(few) == names
+    assert many["nvae_weights"] > few["nvae_weights"] > few["resized_d1"] > 0
+    assert {n for n in names if many[n] != few[n]} == {"nvae_weights"}
+    new = [Planned(name, [NEVER], True) for name in names]
+    assert Forecast(new, {}, {}, dict.fromkeys(names, 60.0)).summary == (
+        "4 assets to make for the first time, about 4 minutes as estimated for two CPU cores"
+    )
+    assert Forecast(new, {}, {names[0]: 60.0}, dict.fromkeys(names[1:], 60.0)).summary.endswith(
+        "about 4 minutes by last time's durations and 3 estimated"
+    )
 
 
 def test_an_asset_that_was_never_made_has_no_duration_and_the_summary_says_so():
@@ -148,7 +220,7 @@ def test_two_trainings_of_a_model_compare_in_mlflow_name_by_name_with_the_labels
         keep_default_na=False,
     )
     assert list(changes.columns) == ["attribute", "gender", "stem", "from", "to"]
-    assert len(changes) == after.data.metrics["final/labels_changed"] == 13
+    assert len(changes) == after.data.metrics["meta/labels_changed"] == 13
     assert len(changes[changes.to == ""]) == 1
     labelled = dict(
         zip(zip(gone.gender, gone.path.map(stem), strict=True), gone.value, strict=True)
@@ -188,29 +260,52 @@ def test_a_failed_refresh_records_the_reason(root_copy):
     assert record["assets"]["report"]["state"] == "waiting"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_refresh_is_stopped_however_it_ended(root_copy, number):
-    shutil.rmtree(root_copy.nvae / "checkpoints")  # of the finished training
-    set_tiny(root_copy, "[nvae]\nepochs = 400")
-    command = refresh_command(root_copy, "--select", "nvae_weights")
+@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, "Dagster"])
+def test_an_interrupted_refresh_is_stopped_however_it_ended(root_copy, way):
+    set_tiny(root_copy, "[evaluator]\nepochs = 4000")  # the training that begins soonest
+    command = refresh_command(root_copy, "--select", "evaluator_mouth")
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
     record = wait_for_progress(root_copy, process)
     assert record["state"] == "running"
-    assert record["assets"] == {"nvae_weights": {"state": "running", "seconds": None}}
-    assert record["progress"]["label"] == "nvae_weights"
+    assert record["assets"] == {"evaluator_mouth": {"state": "running", "seconds": None}}
+    assert record["progress"]["label"] == "evaluator_mouth"
     assert 0 < record["progress"]["done"] < record["progress"]["total"]
     assert record["progress"]["left_s"] > 0
-    os.kill(process.pid, number)
+    with instance_of(root_copy) as instance:
+        run_id = instance.get_runs(limit=1)[0].run_id
+        if way == "Dagster":
+            assert instance.run_launcher.terminate(run_id)  # as the button of its pages does
+        else:
+            os.kill(process.pid, way)
     output = process.communicate(timeout=120)[0].decode()
     record = read_records(root_copy)[0]
     assert record["state"] == "stopped"
     assert "the same refresh continues from the last checkpoints" in record["message"]
     assert record["progress"] is None
-    if number != signal.SIGKILL:
+    if way != signal.SIGKILL:
         assert record["finished"]
+        assert record["assets"]["evaluator_mouth"]["state"] == "waiting"
         assert "interrupted; run the same command again to continue" in output
+        assert ended_in(root_copy, run_id) == (dg.DagsterRunStatus.CANCELED, "KILLED")
+    else:  # "Terminate" on Dagster's page ends the run that nobody works on
+        with instance_of(root_copy) as instance:
+            assert instance.run_launcher.terminate(run_id)
+            assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.CANCELED
+
+
+def ended_in(root: DataRoot, run_id: str) -> tuple[dg.DagsterRunStatus, str]:
+    """How the run, a training, ended in Dagster and in MLflow."""
+    with instance_of(root) as instance:
+        run = instance.get_run_by_id(run_id)
+    tracking = tracking_of(root, load(root))
+    client = tracking.client()
+    found = f"tags.`gaip3.dagster_run_id` = '{run_id}'"
+    [training] = client.search_runs([tracking.experiment(client)], found)
+    parent = client.get_run(training.data.tags["mlflow.parentRunId"])
+    assert parent.info.status == training.info.status
+    return run.status, training.info.status
 
 
 def wait_for_progress(root: DataRoot, process: subprocess.Popen) -> dict:

@@ -7,16 +7,19 @@ import signal
 import subprocess
 import time
 
+import dagster as dg
 import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
+from gaip3_pipeline.dagster_home import LOCATION
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.refresh.plan import RefreshError
 from gaip3_pipeline.refresh.run import end_dead_runs, observe, refresh
 from gaip3_pipeline.settings import load
-from gaip3_pipeline.tables.contracts import read_labels
+from gaip3_pipeline.tables.contracts import LABEL_COLUMNS, read_labels
+from gaip3_pipeline.versions import latest_materialization
 from gaip3_pipeline_tests.refreshing import (
     definitions_of,
     following,
@@ -54,21 +57,11 @@ def test_an_edited_label_file_makes_stale_exactly_its_labels_and_what_is_downstr
     assert [p.name for p in plan if p.certain] == ["labels_mouth"]
     assert plan[0].reasons == ["hand_labels_mouth changed"]
 
-    outcome = refresh_root(root_copy)
+    # all of it is made in web/test_ui_browser.py
+    made = refresh_root(root_copy, select=["input_values_mouth"]).materialized
 
-    made = set(outcome.materialized)
-    assert {
-        "labels_mouth",
-        "input_model_mouth",
-        "input_values_mouth",
-        "nvae_weights",
-        "retouched_samples",
-        "report",
-    } <= made
-    assert made <= following(root_copy, ["labels_mouth"])
-    assert not {n for n in made if n.endswith(("eyes", "hair_color", "background", "head"))}
-    assert len(outcome.materialized) == len(made)
-    assert plan_of(root_copy) == []
+    assert made == ["labels_mouth", "input_model_mouth", "input_values_mouth"]
+    assert names(plan_of(root_copy)) == following(root_copy, ["labels_mouth"]) - set(made)
 
 
 def test_an_edited_learning_rate_makes_stale_exactly_that_model_and_what_is_downstream(root_copy):
@@ -88,8 +81,56 @@ def test_an_unchanged_content_hash_stops_the_refresh(root_copy):
         file.write("female,0,resized/female/of another data set.jpg,1\n")  # the check leaves it out
 
     assert names(plan_of(root_copy)) == following(root_copy, ["labels_eyes"])
-    assert refresh_root(root_copy).materialized == ["labels_eyes"]
+    outcome = refresh_root(root_copy)
+    assert outcome.materialized == ["labels_eyes"]
     assert plan_of(root_copy) == []
+
+    rows = len(pd.read_csv(root_copy.checked_labels("eyes")))
+    with instance_of(root_copy) as instance:
+        run = instance.get_run_by_id(outcome.run_ids[0])
+        made = latest_materialization(instance, dg.AssetKey("labels_eyes")).metadata
+        [check] = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+            [dg.AssetCheckKey(dg.AssetKey("labels_eyes"), "enough_labels")]
+        ).values()
+    # for Dagster's pages: where the run belongs, what it is, its table, and a plot of the check
+    assert (run.job_name, run.remote_job_origin.location_name) == ("refresh_stage", LOCATION)
+    assert {k: run.tags[k] for k in ("assets", "changed", "stage")} == {
+        "assets": "labels_eyes",
+        "changed": "hand_labels_eyes changed",
+        "stage": run.tags["stage"],
+    }
+    assert run.tags["stage"].startswith("1 of ")
+    assert made["dagster/row_count"].value == rows
+    columns = made["dagster/column_schema"].value.columns
+    assert tuple(c.name for c in columns) == LABEL_COLUMNS
+    assert all(c.description for c in columns)
+    assert check.event.asset_check_evaluation.metadata["rows"].value == rows
+
+
+def test_the_job_refresh_fails_with_the_commands_message(root_copy):
+    job = definitions_of(root_copy).resolve_job_def("refresh")
+    with instance_of(root_copy) as instance:
+        done = job.execute_in_process(
+            {"ops": {"gaip3_refresh": {"config": {"select": ["nvae"]}}}},
+            instance,
+            raise_on_error=False,
+        )
+    [failed] = [e for e in done.all_events if e.is_step_failure]
+    message = failed.step_failure_data.user_failure_data.description
+    assert message.startswith("--select nvae: no asset has this name; ")
+
+
+def test_settings_are_shown_in_the_launchpad_and_refused_if_changed_there(root_copy):
+    with instance_of(root_copy) as instance, pytest.raises(RefreshError, match="cannot be set in"):
+        refresh(
+            definitions_of(root_copy),
+            instance,
+            root_copy,
+            tracking_of(root_copy, load(root_copy)),
+            again=["final_dataset"],
+            config={"final_dataset": {"settings": {"final_dataset": {"threshold": 0.1}}}},
+            say=lambda line: None,
+        )
 
 
 def test_the_plan_agrees_with_what_dagster_shows_as_unsynced(root_copy):
@@ -182,7 +223,7 @@ def test_a_training_killed_with_kill_9_continues_from_its_checkpoint(root_copy):
     # the first run of the root, and this one, resumed
     assert [r.info.status for r in runs] == ["FINISHED", "FINISHED"]
     assert runs[0].data.tags["gaip3.resumed"] == "1"
-    steps = [m.step for m in client.get_metric_history(runs[0].info.run_id, "loss")]
+    steps = [m.step for m in client.get_metric_history(runs[0].info.run_id, "epoch/loss")]
     assert max(steps) == 40
     # each epoch once; the epoch during which the process died may come twice
     assert len([s for s in steps if s]) <= 41
@@ -220,7 +261,7 @@ def test_labels_written_while_a_refresh_runs_do_not_stop_it(root_copy):
     mirrored.save(original)
 
     def label_meanwhile(line):
-        if line.startswith("making resized_"):
+        if ": making resized_" in line:
             relabel(root_copy, "mouth")
             observe(instance, root_copy)  # as the UI's sensor does
 

@@ -1,5 +1,6 @@
 """The doctor names what is missing and how to get it."""
 
+import fcntl
 import os
 import socket
 import sqlite3
@@ -31,8 +32,9 @@ def root(tmp_path: Path) -> DataRoot:
 
 
 def about(text: str, root: DataRoot) -> Finding:
-    found = [f for f in doctor(root) if text in f.what]
-    assert len(found) == 1, found
+    said = list(doctor(root))
+    found = [f for f in said if text in f.what]
+    assert len(found) == 1, [f.what for f in said]
     return found[0]
 
 
@@ -43,7 +45,8 @@ def test_nothing_is_missing_from_a_root_that_has_all(root: DataRoot) -> None:
 
 def test_for_an_empty_root_the_doctor_says_how_to_get_images_and_labels(tmp_path: Path) -> None:
     missing = [f for f in doctor(DataRoot(tmp_path / "new")) if f.state == "missing"]
-    assert len(missing) == len(IMAGE_SETS) + len(ATTRIBUTES)
+    assert len(missing) == 1 + len(IMAGE_SETS) + len(ATTRIBUTES)
+    assert missing[0].what == f"{tmp_path / 'new'} is not there"
     assert all(f.remedy for f in missing)
     assert "gaip3 fetch" in missing[0].remedy
     assert not (tmp_path / "new").exists()
@@ -138,13 +141,14 @@ def test_files_of_killed_writes_are_found_and_those_of_running_ones_are_not(root
 def test_a_locked_and_a_damaged_database_are_told_apart(root: DataRoot) -> None:
     root.state.mkdir()
     (root.state / "damaged.db").write_bytes(b"no database at all" * 100)
-    with sqlite3.connect(root.mlflow_db) as writer:
+    with (root.path / "other").open("w") as other, sqlite3.connect(root.mlflow_db) as writer:
+        fcntl.lockf(other, fcntl.LOCK_EX)  # another file, locked as a whole, as browsers do
         writer.execute("CREATE TABLE runs (id)")
         writer.commit()
         writer.execute("BEGIN IMMEDIATE")
         assert about("mlflow.db", root).state == "warning"
         writer.rollback()
-    assert about("1 databases of Dagster, MLflow", root).state == "ok"
+        assert about("1 databases of Dagster, MLflow", root).state == "ok"
     assert about("damaged.db", root).state == "missing"
 
 
@@ -171,6 +175,10 @@ def test_a_kaggle_file_that_cannot_be_read_is_a_warning(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
+    # where every set has pictures, there is nothing to fetch
+    assert not [f for f in doctor(root) if "Kaggle" in f.what]
+    for path in root.original(IMAGE_SETS[0]).iterdir():
+        path.unlink()
     assert about("no Kaggle credentials", root).state == "warning"
     (tmp_path / "kaggle.json").write_text("{")
     found = about("Invalid Kaggle credentials", root)
@@ -207,7 +215,9 @@ def test_what_cannot_be_read_is_a_finding_and_all_others_are_shown(root: DataRoo
         assert finding.state == "missing"
         assert "move it away" in finding.remedy
     gone = [w for w in whole if w not in found and "memory" not in w and "disk" not in w]
-    assert gone == ["settings: preset seed", "labels/train_output_eyes.csv: 2 labels"]
+    settings, labels = gone
+    assert settings.startswith("settings: preset seed (generators: small 64 × 52, ")
+    assert labels == "labels/train_output_eyes.csv: 2 labels"
 
 
 def test_findings_are_printed_as_they_are_made(root: DataRoot) -> None:

@@ -272,7 +272,7 @@ def test_a_detail_network_of_an_older_generator_is_not_used(detailed: Made, tmp_
 def test_latents_of_another_generator_are_refused(made: Made) -> None:
     with pytest.raises(RecipeError, match="another generator"):
         picture(made.studio, pack_latents([np.zeros((1, 1, 3))]))
-    with pytest.raises(RecipeError, match="latent groups"):
+    with pytest.raises(RecipeError, match="levels, and this generator has"):
         picture(made.studio, Mixed(first=Drawn(seed=1), second=Drawn(seed=2), share=[0.1] * 9))
 
 

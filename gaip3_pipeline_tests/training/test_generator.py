@@ -17,6 +17,7 @@ from keras import ops
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.evaluation.generator import generator_sheet, swept
 from gaip3_pipeline.imaging.augment import shrink
+from gaip3_pipeline.imaging.filmstrip import Filmstrip
 from gaip3_pipeline.models.nvae.bound import bits_per_dim
 from gaip3_pipeline.models.nvae.model import load_nvae, warm_start
 from gaip3_pipeline.models.nvae.objective import NvaeTraining
@@ -82,6 +83,29 @@ def test_training_lowers_the_held_out_bound(trained):
     assert result.figures["bits_per_dim"] == pytest.approx(held_out[-1], abs=1.0)  # other pictures
 
 
+def test_bfloat16_reaches_the_same_bound_with_weights_and_losses_of_float32(
+    trained, coloured, tmp_path
+):
+    half = dataclasses.replace(SMALL, precision="bfloat16")
+    training = NvaeTraining(half, 10)
+    assert {w.dtype for w in training.weights if "float" in w.dtype} == {"float32"}
+    assert training.nvae.cells[0][0].first.compute_dtype == "bfloat16"
+    told = training.nvae(
+        {"image": coloured[0][:2, ::2, ::2][:, :7, :6], "condition": coloured[1][:2]}
+    )
+    assert {
+        keras.backend.standardize_dtype(t.dtype) for t in (told["log_likelihood"], *told["kl"])
+    } == {"float32"}
+    assert NvaeTraining(SMALL, 10).precision == "float32"  # "auto" on a CPU
+
+    _, whole = trained
+    result = train_nvae(Examples(*coloured), half, Run(tmp_path, "one", silent))
+    assert result.precision == "bfloat16"
+    assert result.figures["bits_per_dim"] == pytest.approx(whole.figures["bits_per_dim"], abs=0.02)
+    # what is kept computes in float32
+    assert result.model.cells[0][0].first.compute_dtype == "float32"
+
+
 def test_the_saved_model_is_the_average_and_the_best_and_the_last_are_kept(trained, coloured):
     folder, result = trained
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -108,20 +132,32 @@ def test_the_saved_model_is_the_average_and_the_best_and_the_last_are_kept(train
     np.testing.assert_array_equal(*drawn)
 
 
-def test_an_interrupted_training_ends_as_an_unbroken_one(trained, coloured, tmp_path):
+def test_an_interrupted_training_ends_as_an_unbroken_one_and_continues_its_filmstrip(
+    trained, coloured, tmp_path
+):
+    def strip():
+        return Filmstrip(tmp_path / "strip.npz", "one")
+
     def interrupted(epoch, figures):
         if epoch == 2:
             raise Interruption
 
     with pytest.raises(Interruption):
-        train_nvae(Examples(*coloured), SMALL, Run(tmp_path, "one", interrupted))
-    epochs = []
+        train_nvae(Examples(*coloured), SMALL, Run(tmp_path, "one", interrupted), show=strip().add)
+    epochs, before = [], np.load(tmp_path / "strip.npz")["faces"]
     resumed = train_nvae(
         Examples(*coloured),
         SMALL,
         Run(tmp_path, "one", lambda epoch, figures: epochs.append(epoch)),
+        show=strip().add,
     )
     assert epochs == [3, 4, 5]
+    with np.load(tmp_path / "strip.npz") as kept:
+        assert kept["epochs"].tolist() == [1, 2, 3, 4, 5]
+        assert kept["faces"].shape == (5, 4 * 7, 6, 3)
+        np.testing.assert_array_equal(kept["faces"][:2], before)
+        assert (kept["faces"][-1] != kept["faces"][0]).any()
+    # Nothing was shown in the unbroken training: what is shown has no effect on the weights.
     # Sums over threads may differ in the last bit from run to run.
     for ours, theirs in zip(resumed.history, trained[1].history, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
@@ -425,7 +461,12 @@ def test_the_bound_of_more_posterior_samples_is_not_looser(trained, coloured):
     assert many.importance_weighted <= many.bits_per_dim
     assert many.bits_per_dim == pytest.approx(one.bits_per_dim, abs=0.2)
     assert list(one.kl) == ["1x1", "2x2"]
-    assert one == bits_per_dim(trained[1].model, small, conditions[:16], samples=1)
+    again = bits_per_dim(trained[1].model, small, conditions[:16], samples=1)
+    # not to the bit: TensorFlow fuses the operations of a graph that it traces anew in another way
+    # now and then
+    assert again.bits_per_dim == pytest.approx(one.bits_per_dim, abs=1e-6)
+    assert again.importance_weighted == pytest.approx(one.importance_weighted, abs=1e-6)
+    assert again.kl == pytest.approx(one.kl, abs=1e-5)
 
 
 def test_a_sweep_replaces_one_value_and_keeps_the_others():
@@ -484,5 +525,5 @@ def test_a_training_that_gets_worse_on_held_out_pictures_ends_with_its_best_weig
     ).bits_per_dim
     assert abs(again - held_out[result.epoch - 1]) < abs(again - held_out[-1])
     assert [epoch for epoch, _ in shown] == list(range(3, len(held_out) + 1, 3))
-    assert shown[0][1].shape == (4 * 7 * 18, 4 * 6 * 18, 3)
+    assert shown[0][1].shape == (16, 7, 6, 3)
     assert np.abs(shown[0][1].astype(int) - shown[-1][1]).max() > 0

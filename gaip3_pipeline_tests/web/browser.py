@@ -5,6 +5,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 FLAGS = [
@@ -44,6 +45,19 @@ def open_page(
     )
     yield context.new_page()
     context.close()
+
+
+def barriers(page: Page) -> list[str]:
+    """What axe-core calls serious or critical on the page as it stands: one line for each element,
+    with the rule and its selector. Contrast, names of controls, roles and languages are among its
+    rules (https://dequeuniversity.com/rules/axe)."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{rule['id']}: {' '.join(map(str, node['target']))}: {rule['help']} {node['any'][:1]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
 
 
 # urllib keeps the proxies of its first request, also those of another test

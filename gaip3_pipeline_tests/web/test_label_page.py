@@ -24,10 +24,13 @@ import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 
+from gaip3_pipeline.features.part_measures import PARTS
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.label_store import LabelStore
+from gaip3_pipeline.training_data import save_labelled_features
 from gaip3_pipeline.web.app import build_app
+from gaip3_pipeline.web.planning import Planner
 from gaip3_pipeline_tests.web.processes import free_port, start, wait_for
 
 SERVE = "import sys\nfrom gaip3_pipeline.cli import main\nmain(['label', '--root', *sys.argv[1:]])"
@@ -124,6 +127,8 @@ def test_the_review_is_shown_until_a_label_is_changed_or_confirmed(
         return page.get("/api/labels/mouth").json()["columns"][column][:5]
 
     assert shown("suspicion") == [0.9, 0.8, 0.7, None, None]
+    # the suspicions add up to 2.4: two labels look wrong
+    assert page.get("/api/labels/mouth").json()["cut_off"] == 0.8
     assert shown("next") == [None, None, None, 3, 4]
     page.post(
         "/api/labels",
@@ -143,9 +148,63 @@ def test_the_example_of_a_level_is_a_labelled_picture_or_a_painted_one(
     page.post("/api/labels", json={"labels": [label("f_005", 1.0)], "who": "kim"})
     assert (
         page.get("/picture/example/mouth/4").content
-        == page.get("/picture/thumbnail/female/f_005").content
+        == page.get("/picture/large/female/f_005").content
         != painted
     )
+    assert page.get("/picture/example/eyes/4?view=region").status_code == 200
+
+
+def test_users_choose_the_example_of_a_level_until_its_label_changes(
+    root: DataRoot, page: httpx.Client
+) -> None:
+    def example() -> bytes:
+        return page.get("/picture/example/mouth/4").content
+
+    def picture(stem: str) -> bytes:
+        return page.get(f"/picture/large/female/{stem}").content
+
+    labels = [label("f_005", 1.0), label("f_009", 1.0), label("f_011", 0.3)]
+    page.post("/api/labels", json={"labels": labels, "who": "kim"})
+    chosen = {"attribute": "mouth", "gender": "female", "stem": "f_009", "chosen": True}
+    assert page.post("/api/examples", json=chosen).status_code == 200
+    assert example() == picture("f_009") != picture("f_005")
+    assert page.get("/api/labels/mouth").json()["examples"] == {"1": "female/f_009"}
+    assert json.loads(root.label_examples.read_text()) == {"mouth": {"1": ["female", "f_009"]}}
+    page.post("/api/labels", json={"labels": [label("f_009", 0.0)], "who": "kim"})
+    assert example() == picture("f_005")
+    assert page.get("/api/labels/mouth").json()["examples"] == {}
+    page.post("/api/labels", json={"labels": [label("f_009", 1.0)], "who": "kim"})
+    page.post("/api/examples", json=chosen | {"stem": "f_005", "chosen": False})
+    assert example() == picture("f_009")  # another picture's choice is not taken back
+    page.post("/api/examples", json=chosen | {"chosen": False})
+    assert example() == picture("f_005")
+    between = page.post("/api/examples", json=chosen | {"stem": "f_011"})
+    assert between.status_code == 422
+    assert "none of the levels" in between.json()["detail"]
+    root.label_examples.write_text('["by hand"]')
+    damaged = page.post("/api/examples", json=chosen)
+    assert damaged.status_code == 422
+    assert f"{root.label_examples} is not" in damaged.json()["detail"]
+    assert root.label_examples.read_text() == '["by hand"]'
+
+
+def test_similar_pictures_have_near_features_of_the_attributes_part(
+    root: DataRoot, page: httpx.Client
+) -> None:
+    near = "/api/similar/mouth/female/f_001"
+    assert "a refresh measures its features" in page.get(near).json()["detail"]
+    keys = [f"d2_female/f_{i:03d}" for i in range(4)]
+    groups = np.arange(len(PARTS) + 1)  # one feature of each part
+    features = np.zeros((2, 8, len(PARTS)), np.float16)
+    features[:, :, PARTS.index("mouth")] = [5, 0, 2, 1, 0, 0, 0, 0]
+    features[:, :, PARTS.index("hair")] = [0, 0, 9, 1, 0, 0, 0, 0]
+    root.features_labelled.parent.mkdir()
+    save_labelled_features(root, keys, features, groups)
+    stems = ["f_001", "f_003", "f_002", "f_000"]
+    assert page.get(near).json()["images"] == [f"female/{s}" for s in stems]
+    hair = page.get("/api/similar/hair_color/female/f_002").json()["images"]
+    assert hair[:2] == ["female/f_002", "female/f_003"]
+    assert page.get("/api/similar/mouth/female/f_009").status_code == 422  # added since
 
 
 def test_a_malformed_csv_is_shown_and_nothing_is_written(
@@ -176,6 +235,7 @@ def test_only_known_images_and_the_pages_own_files_are_served(page: httpx.Client
         for kind in ("thumbnail", "large"):
             assert page.get(f"/picture/{kind}/female/{stem}").status_code == 404
             assert page.get(f"/picture/{kind}/{stem}/f_000").status_code == 404
+        assert page.get(f"/picture/region/eyes/female/{stem}").status_code == 404
     outside = (
         "/page/../guard.py",
         "/page/%2e%2e/guard.py",
@@ -340,3 +400,35 @@ def test_an_original_in_nfd_is_shown_and_labelled_in_either_spelling(root: DataR
         new = {"labels": [label(stem, 1.0, attribute="eyes")], "who": "kim"}
         assert page.post("/api/labels", json=new).json()["changes"][0]["stem"] == nfc
     assert LabelStore(root).values("eyes") == {("female", nfc): 1.0}
+
+
+def test_the_plan_of_a_process_that_waited_is_that_of_the_present_settings(
+    root: DataRoot,
+) -> None:
+    planner = Planner(root)
+    planner.prepare()
+    root.settings_file.write_text("[nvae]\nepoch = 3\n")
+    try:
+        refused = planner.plan()
+        assert refused.returncode != 0
+        assert b"epoch" in refused.stderr
+        root.settings_file.unlink()
+        planned = json.loads(planner.plan().stdout)
+        assert "to make for the first time" in planned["summary"]
+        assert {p["reasons"][0] for p in planned["plan"]} == {"never made"}
+    finally:
+        planner.close()
+
+
+def test_pictures_of_assets_are_for_dagsters_pages_and_for_no_other_site(root: DataRoot) -> None:
+    page = TestClient(build_app(root), base_url="http://127.0.0.1:3100")
+    url = "/picture/asset/labels_eyes"
+    assert page.get(url).headers["content-type"] == "image/svg+xml"  # nothing to see yet
+    root.picture("labels_eyes").parent.mkdir(parents=True)
+    cv2.imwrite(str(root.picture("labels_eyes")), np.zeros((20, 40, 3), np.uint8))
+    for width, shape in ((None, (20, 40, 3)), (10, (5, 10, 3))):
+        answer = page.get(url, params={"width": width} if width else None)
+        assert cv2.imdecode(np.frombuffer(answer.content, np.uint8), 1).shape == shape
+        assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+    assert page.get(url, headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    assert page.get("/picture/asset/..%2Fpage").status_code == 404

@@ -6,14 +6,28 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gaip3_pipeline.dagster_home import ensure_dagster_home
+from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import REPOSITORY, DataRoot
-from gaip3_pipeline.web.servers import ServerError, _get, choose_ports, port_is_free, serve
+from gaip3_pipeline.settings import load
+from gaip3_pipeline.web.servers import (
+    RESTARTS,
+    Server,
+    ServerError,
+    _get,
+    _revive,
+    choose_ports,
+    port_is_free,
+    serve,
+)
 from gaip3_pipeline_tests.web.browser import WITHOUT_PROXY
 from gaip3_pipeline_tests.web.processes import processes_of, start, wait_for, wait_until_gone
 
@@ -91,17 +105,62 @@ def test_all_pages_are_served_until_sigterm_and_then_no_process_is_left(
         with WITHOUT_PROXY.open(f"{mlflow}/") as answer:
             assert b"<title>MLflow</title>" in answer.read()
         with WITHOUT_PROXY.open(f"{labels}/api/about") as answer:
-            assert json.load(answer)["links"] == {"Dagster": dagster, "MLflow": mlflow}
+            assert json.load(answer)["links"] == {
+                "Dagster": dagster,
+                "MLflow": f"{mlflow}/#/experiments/1/runs?workflowType=machine_learning",
+            }
+        found = tracking_of(root, load(root)).client().search_experiments()
+        assert [e.name for e in found] == ["gaip3"]  # before the first training
+        assert found[0].artifact_location == root.mlflow_artifacts.as_uri()
         assert root.mlflow_db.exists()
         assert len(processes_of(root.path)) >= 6
 
         with pytest.raises(ServerError, match=r"is served already: .*Stop that one first"):
             serve(root)
 
+        # a server that ends is started again; the others stay
+        before = {child.pid for child in psutil.Process(process.pid).children()}
+        [label] = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if "gaip3_pipeline.cli" in child.cmdline()
+        ]
+        os.kill(label.pid, signal.SIGKILL)
+        printed = wait_for("It is started again.", log, process)
+        assert "The label server ended by SIGKILL" in printed
+        assert str(root.server_log("label")) in printed
+        until = time.monotonic() + 60
+        while _get(f"{labels}/api/about") is None:
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        after = {child.pid for child in psutil.Process(process.pid).children()}
+        assert before - after == {label.pid}
+
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
     assert processes_of(root.path) == []
     assert log.read_text(encoding="utf-8").endswith("Stopped.\n")
+
+
+def test_a_server_that_ends_again_and_again_is_left_and_its_last_error_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "mlflow.log"
+
+    def start_it() -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            ends = ["sh", "-c", "echo OSError: no space left; echo bye; exit 3"]
+            return subprocess.Popen(ends, stdout=output, start_new_session=True)
+
+    server = Server("mlflow", start_it(), log, start_it)
+    for _ in range(RESTARTS + 3):
+        server.process.wait()
+        _revive(server)
+    *again, last = capsys.readouterr().out.splitlines()
+    assert len(again) == RESTARTS
+    assert {line.rpartition(". ")[2] for line in again} == {"It is started again."}
+    assert again[0].startswith("The mlflow server ended with code 3: OSError: no space left")
+    assert "the others go on" in last
 
 
 def test_definitions_that_do_not_load_are_reported_and_a_killed_parent_leaves_no_process(

@@ -5,7 +5,7 @@ import base64
 import io
 import json
 import re
-import shutil
+import shlex
 import statistics
 import struct
 import zipfile
@@ -34,7 +34,7 @@ from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.training_data import final_images
 from gaip3_pipeline.web.registered import MODEL
 from gaip3_pipeline_tests.registering import register
-from gaip3_pipeline_tests.web.browser import open_page
+from gaip3_pipeline_tests.web.browser import barriers, open_page
 from gaip3_pipeline_tests.web.processes import free_port, start, wait_for
 from gaip3_pipeline_tests.web.test_label_page import SERVE
 
@@ -75,15 +75,13 @@ DROP = """([name, data]) => {
 
 
 @pytest.fixture(scope="module")
-def root(finished_root: DataRoot, tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
+def root(
+    copy_finished_root: Callable[[Path], DataRoot], tmp_path_factory: pytest.TempPathFactory
+) -> DataRoot:
     """A copy of the finished root with two untrained generators of the demo's size: champion,
     and candidate, which is its own."""
-    copy = shutil.copytree(
-        finished_root.path,
-        tmp_path_factory.mktemp("studio") / "얼굴 data",
-        copy_function=shutil.copy2,
-    )
-    root, generator = DataRoot(Path(copy)), np.random.default_rng(0)
+    root = copy_finished_root(tmp_path_factory.mktemp("studio") / "얼굴 data")
+    generator = np.random.default_rng(0)
     model, tracking = build_nvae(of_preset("demo").nvae), tracking_of(root, load(root))
     for number in range(2):
         # weights initialised to 0 would not respond to the sliders
@@ -168,7 +166,7 @@ def photograph_of(root: DataRoot) -> bytes:
 def test_a_slider_changes_every_face_and_back_again_to_the_same_one(page: Page) -> None:
     before, all_before = face(page), grid(page)
     move(page, "mouth", 1)
-    expect(page.locator("#s-face figcaption")).to_have_text("7")
+    expect(page.locator("#s-face figcaption")).to_have_text("seed 7")
     page.wait_for_function(
         "([before, i]) => document.querySelectorAll('#s-grid img')[i].src !== before",
         arg=[all_before[11], 11],
@@ -177,6 +175,39 @@ def test_a_slider_changes_every_face_and_back_again_to_the_same_one(page: Page) 
     page.get_by_role("button", name="Reset mouth to").click()
     expect(page.locator("#s-face figure img")).to_have_attribute("src", before)
     expect(page.locator("#s-grid img").nth(11)).to_have_attribute("src", all_before[11])
+
+
+def test_a_page_whose_server_stopped_says_so_and_draws_again_on_its_return(
+    browser: Browser, root: DataRoot, tmp_path: Path
+) -> None:
+    port, log = str(free_port()), tmp_path / "label.log"
+    words = (str(root.path), "--port", port)
+    process = start(SERVE, log, *words)
+    try:
+        [link] = re.findall(r"Label page: (\S+)", wait_for("Ctrl-C stops it.", log, process))
+        with open_page(browser, 1280, 800, locale="en-US") as page:
+            page.goto(f"{link}#studio")
+            expect(page.locator("#s-grid img")).to_have_count(12)
+            banner, before, all_before = page.locator("#gone"), face(page), grid(page)
+            expect(banner).to_be_hidden()
+            process.terminate()
+            process.wait(timeout=60)
+            page.locator("[data-what=mouth] input").fill("0.93")
+            expect(banner).to_have_text(re.compile("server of this page does not answer"))
+            expect(page.locator("#toast")).to_be_hidden()
+            assert face(page) == before
+            process = start(SERVE, log, *words)
+            wait_for("Ctrl-C stops it.", log, process)
+            expect(banner).to_be_hidden()
+            # the face and all others are drawn with the value that the slider shows
+            expect(page.locator("#s-face figure img")).not_to_have_attribute("src", before)
+            expect(page.locator("#s-grid img").last).not_to_have_attribute("src", all_before[-1])
+            drawn = download(page, tmp_path)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+    [recipe] = read_recipe(drawn.read_bytes()).faces
+    assert recipe.values[ATTRIBUTES.index("mouth")] == 0.93
 
 
 def test_the_same_seed_gives_the_same_faces(page: Page) -> None:
@@ -195,7 +226,7 @@ def test_a_downloaded_face_is_generated_again_to_equal_bytes(
     gaip3: Gaip3, root: DataRoot, page: Page, tmp_path: Path
 ) -> None:
     page.locator("#s-grid button").nth(3).click()
-    expect(page.locator("#s-face figcaption")).to_have_text("10")
+    expect(page.locator("#s-face figcaption")).to_have_text("seed 10")
     move(page, "hair_color", 0.2)
     move(page, "temperature", 0.6)
     path = download(page, tmp_path)
@@ -211,6 +242,50 @@ def test_a_downloaded_face_is_generated_again_to_equal_bytes(
     assert (tmp_path / "again.png").read_bytes() == path.read_bytes()
 
 
+def test_a_link_opens_the_page_as_it_was_and_the_command_draws_the_downloaded_face(
+    gaip3: Gaip3, browser: Browser, root: DataRoot, page: Page, tmp_path: Path
+) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    copied = "navigator.clipboard.readText()"
+    page.locator("#s-grid button").nth(3).click()
+    move(page, "hair_color", 0.2)
+    move(page, "temperature", 0.6)
+    view(page, "Sweeps")
+    page.keyboard.press("l")
+    expect(page.locator("#toast")).to_have_text(re.compile("^Link copied"))
+    link, shown = page.evaluate(copied), face(page)
+    assert "seed=7&faces=12&view=sweep&face=10&hair_color=0.2&temperature=0.6" in link
+    page.keyboard.press("c")
+    expect(page.locator("#toast")).to_have_text(re.compile("^Command copied"))
+    words = shlex.split(page.evaluate(copied))
+    path = download(page, tmp_path)
+    # without a detail network, which gaip3 generate needs, the command takes the picture
+    assert words[-4:] == ["--from", "face-10.png", "--out", "again.png"]
+    done = gaip3(*words[1:-3], path, "--out", tmp_path / "again.png")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "again.png").read_bytes() == path.read_bytes()
+
+    view(page, "Mix")
+    expect(page.locator("#s-crossover img")).to_have_count(5)
+    page.get_by_role("button", name="Use this face").click()
+    expect(page.locator("#s-face figcaption")).to_have_text("seed 10 mixed with seed 7")
+    mixed = face(page)
+    page.keyboard.press("l")
+    page.wait_for_function(f"async (old) => await {copied} !== old", arg=page.evaluate(copied))
+    with open_page(browser, 1280, 800, locale="en-US") as other:
+        for address, name, picture in (
+            (link, "seed 10", shown),
+            (page.evaluate(copied), "seed 10 mixed with seed 7", mixed),
+        ):
+            other.goto(address)
+            expect(other.locator("#s-face figcaption")).to_have_text(name)
+            expect(other.locator("#s-face figure img")).to_have_attribute("src", picture)
+        expect(other.get_by_role("tab", name="Mix")).to_have_attribute("aria-selected", "true")
+        other.goto(f"{page.url.partition('?')[0]}?recipe=%7B&view=x&model=000000000000")  # damaged
+        expect(other.locator("#toast")).to_contain_text("was made with generator 000000000000")
+        expect(other.locator("#s-grid img")).to_have_count(12)
+
+
 def test_a_dropped_photograph_is_shown_as_the_model_sees_it_edited_and_saved(
     gaip3: Gaip3, root: DataRoot, page: Page, tmp_path: Path
 ) -> None:
@@ -218,7 +293,7 @@ def test_a_dropped_photograph_is_shown_as_the_model_sees_it_edited_and_saved(
     cut, seen, edited = (
         page.get_by_alt_text(name)
         for name in (
-            "cropped by the pipeline",
+            "the part that is used",
             "reconstructed by the model",
             "your photograph, edited with the sliders",
         )
@@ -230,16 +305,41 @@ def test_a_dropped_photograph_is_shown_as_the_model_sees_it_edited_and_saved(
     # nothing was moved: the photograph, not the model's picture of it
     assert np.abs(pixels(as_it_is)[..., :3] - own).max() <= 3
     expect(seen).to_have_attribute("src", face(page))
-    expect(page.locator("#s-face figcaption")).to_have_text("◆")
+    expect(page.locator("#s-face figcaption")).to_have_text("photograph")
+    facts, far = page.locator("#s-facts"), page.locator("#s-far")
+    expect(facts).to_contain_text("It draws faces of 64 × 52 pixels (height × width)")
+    expect(far).to_be_hidden()
+    # the frame is the part that is used; it is moved by keys and made smaller
+    frame, used = page.locator(".s-part"), cut.get_attribute("src") or ""
+    assert frame.evaluate("e => [e.style.left, e.style.width]") == ["9.375%", "81.25%"]
+    for act in (
+        lambda: page.get_by_label("size of the part").fill("0.5"),
+        lambda: frame.press("ArrowRight"),
+    ):
+        act()
+        expect(cut).not_to_have_attribute("src", used)
+        page.wait_for_function(
+            "document.querySelector('#s-face figure img').src"
+            " === document.querySelectorAll('.s-three img')[1].src"
+        )
+        used = cut.get_attribute("src") or ""
+    assert frame.evaluate("e => e.style.height") == "50%"
     move(page, "background", 0.9)
     expect(edited).not_to_have_attribute("src", as_it_is)
     expect(seen).not_to_have_attribute("src", face(page))
+    own = pixels(used)
     assert np.abs(pixels(edited.get_attribute("src") or "")[..., :3] - own).mean() > 0.1
+    page.keyboard.press("l")
+    assert "face=" not in page.url.replace("faces=", "")  # nothing of a photograph in links
+    assert "recipe=" not in page.url
     path = download(page, tmp_path)
     assert isinstance(read_recipe(path.read_bytes()).faces[0].latents, Encoded)
     done = gaip3("generate", "--root", root.path, "--from", path, "--out", tmp_path / "again.png")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "again.png").read_bytes() == path.read_bytes()
+    noise = np.random.default_rng(0).integers(0, 256, (128, 104, 3), np.uint8)
+    drop(page, "noise.png", write_png(noise))
+    expect(far).to_contain_text("This photograph is unlike the training pictures")
 
 
 def test_a_downloaded_picture_that_is_dropped_opens_as_it_was(page: Page, tmp_path: Path) -> None:
@@ -288,6 +388,14 @@ def test_what_is_no_photograph_is_refused_with_its_reason(root: DataRoot, page: 
 
 def test_two_registered_models_draw_the_same_latents_with_their_figures(page: Page) -> None:
     view(page, "Two models")
+    title = page.locator("#s-progress summary")
+    expect(title).to_have_text("How the generator learned")
+    title.click()
+    strips = page.locator("#s-progress img")  # of the generator and of its detail
+    expect(strips).to_have_count(2)
+    for strip in strips.all():
+        shown = "image => image.complete && image.naturalWidth > 60"
+        page.wait_for_function(shown, arg=strip.element_handle())
     columns = page.locator(".s-pairs section")
     expect(columns).to_have_count(2)
     for column, title in zip(
@@ -299,7 +407,9 @@ def test_two_registered_models_draw_the_same_latents_with_their_figures(page: Pa
         [i.get_attribute("src") for i in column.locator("img").all()] for column in columns.all()
     )
     assert not set(champion) & set(candidate)
-    expect(page.locator("#s-view tr", has_text="bits_per_dim").first).to_have_text("bits_per_dim56")
+    likelihood = page.locator("#s-view tr", has_text="bits per number of a picture")
+    expect(likelihood.locator("td").nth(1)).to_have_text("5")
+    expect(likelihood.locator("td").nth(2)).to_have_text("6")
 
 
 def test_before_and_after_of_retouching_stand_beside_each_other(page: Page, tmp_path: Path) -> None:
@@ -318,7 +428,7 @@ def test_before_and_after_of_retouching_stand_beside_each_other(page: Page, tmp_
         page.locator("#s-seed").fill(str(seed + 1))
         page.keyboard.press("Tab")
         expect(page.locator("#s-face figure img")).not_to_have_attribute("src", shown)
-    before, after = page.get_by_alt_text("before"), page.get_by_alt_text("after")
+    before, after = (page.get_by_alt_text(name, exact=True) for name in ("before", "after"))
     assert before.get_attribute("src") != after.get_attribute("src") == face(page)
     [downloaded] = read_recipe(download(page, tmp_path).read_bytes()).faces
     assert (downloaded.fidelity, downloaded.drawn) == (0.8, Drawn(seed=seed))
@@ -360,7 +470,7 @@ def test_the_studio_is_used_by_keyboard_alone(page: Page) -> None:
     page.locator("#s-grid button").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    expect(page.locator("#s-face figcaption")).to_have_text("8")
+    expect(page.locator("#s-face figcaption")).to_have_text("seed 8")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#s-grid button").nth(1)).to_be_focused()
@@ -376,7 +486,7 @@ def test_the_studio_is_used_by_keyboard_alone(page: Page) -> None:
     page.keyboard.press("r")
     expect(page.locator("#s-seed")).not_to_have_value("7")
     page.locator("#s-shelf button").first.click()
-    expect(page.locator("#s-face figcaption")).to_have_text("8")
+    expect(page.locator("#s-face figcaption")).to_have_text("seed 8")
 
 
 @pytest.mark.parametrize(("width", "height", "scheme"), [(375, 812, "light"), (1920, 1080, "dark")])
@@ -389,10 +499,16 @@ def test_it_is_korean_where_the_browser_is_and_fits_the_screen(
         expect(page.get_by_role("tab", name="섞기")).to_be_visible()
         for tab in page.locator("#s-tabs button").all():
             tab.click()
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            for element in ("html", "#studio"):  # the page scrolls inside of #studio
+                assert page.locator(element).evaluate("e => e.scrollWidth") <= width
             page.screenshot(path=tmp_path / f"{tab.get_attribute('id')}.png")
+            assert barriers(page) == []
         drop(page, "letter.jpg", b"%PDF-1.7")
         expect(page.locator("#s-reading")).to_contain_text("읽을 수 있는 사진이 아닙니다")
+        page.keyboard.press("?")
+        expect(page.locator("#s-keys")).to_contain_text("시드")
+        assert barriers(page) == []
+        page.keyboard.press("Escape")
         page.get_by_role("button", name="English").click()
         expect(page.get_by_role("tab", name="Mix")).to_be_visible()
         page.reload()

@@ -103,6 +103,13 @@ def test_a_zip_of_impossible_faces_is_refused(page: TestClient, query: str) -> N
     assert page.get(f"/api/studio/faces.zip?{query}").status_code == 422
 
 
+@pytest.mark.parametrize("box", ["0,0,0.01,1", "0,0,1", "0,0,2,1", "0.9,0,0.1,1"])
+def test_an_impossible_part_of_a_photograph_is_refused(page: TestClient, box: str) -> None:
+    query = "&".join(f"box={share}" for share in box.split(","))
+    answer = page.post(f"/api/studio/photograph?tab=t&pane=p&{query}", content=b"x")
+    assert answer.status_code == 422
+
+
 @pytest.mark.parametrize("data", [b"", b"no picture", b"%PDF-1.7", b"\xef\xbb\xbf<html>"])
 def test_a_file_of_another_kind_is_refused_before_a_model_is_loaded(
     root: DataRoot, data: bytes

@@ -3,11 +3,10 @@ three of them."""
 
 import json
 import re
-import shutil
 import signal
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,11 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from gaip3_pipeline import mlflow_pages
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
+from gaip3_pipeline.refresh.record import read_records
 from gaip3_pipeline.setup.fetch import count_images
+from gaip3_pipeline_tests.refreshing import following
 from gaip3_pipeline_tests.web.browser import fetch_json, open_page
 from gaip3_pipeline_tests.web.processes import start, wait_for, wait_until_gone
 
@@ -52,17 +54,11 @@ class Pages:
 
 
 @pytest.fixture(scope="module")
-def root(finished_root: DataRoot, tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
+def root(
+    copy_finished_root: Callable[[Path], DataRoot], tmp_path_factory: pytest.TempPathFactory
+) -> DataRoot:
     """A copy of the finished root, since its daemon observes while it is served."""
-    return DataRoot(
-        Path(
-            shutil.copytree(
-                finished_root.path,
-                tmp_path_factory.mktemp("ui") / "얼굴 data",
-                copy_function=shutil.copy2,
-            )
-        )
-    )
+    return copy_finished_root(tmp_path_factory.mktemp("ui") / "얼굴 data")
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +100,11 @@ def test_the_graph_shows_every_group(pages: Pages, page: Page) -> None:
 @pytest.mark.parametrize("asset", ["resized_d2_female", "nvae_samples"])
 def test_an_assets_page_shows_its_picture(pages: Pages, page: Page, asset: str) -> None:
     page.goto(f"{pages.dagster}/assets/{asset}")
-    # Dagster shows Markdown of less than 1,000 characters only in its table
+    served = page.get_by_role("img", name=asset)  # by the label page
+    expect(served).to_be_visible()
+    page.wait_for_function("image => image.naturalWidth > 100", arg=served.element_handle())
+    # the one stored with the materialisation; Dagster shows Markdown of less than 1,000 characters
+    # only in its table
     page.get_by_text("[Show Markdown]").first.click()
     picture = page.locator("img[src^='data:image/jpeg;base64']").first
     expect(picture).to_be_visible()
@@ -127,8 +127,27 @@ def test_mlflow_shows_the_figures_of_a_training(pages: Pages, page: Page) -> Non
         f"{pages.mlflow}/#/experiments/{run['info']['experiment_id']}/runs/{run['info']['run_id']}"
     )
     expect(page.get_by_text("nvae_weights").first).to_be_visible()
-    expect(page.get_by_text("bits_per_dim", exact=True).first).to_be_visible()
+    expect(page.get_by_text("epoch/val_bits_per_dim", exact=True).first).to_be_visible()
+    expect(page.get_by_role("link", name="nvae_weights in Dagster")).to_be_visible()
     page.screenshot(path=pages.screenshots / "mlflow.png")
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("progress.jpg").first.click()
+    filmstrip = page.locator("img[src*='progress.jpg'], img[src^='blob:']").first
+    expect(filmstrip).to_be_visible()
+    page.screenshot(path=pages.screenshots / "filmstrip.png")
+
+
+@pytest.mark.skipif(not mlflow_pages.is_installed(), reason="make install registers the page")
+def test_mlflow_shows_the_one_experiment_in_the_view_for_trainings(
+    pages: Pages, page: Page
+) -> None:
+    page.goto(pages.mlflow)
+    page.get_by_role("link", name="Experiments").first.click()
+    page.get_by_role("link", name="gaip3", exact=True).first.click()
+    expect(page.get_by_text("first run").first).to_be_visible()
+    expect(page.get_by_role("link", name="Model registry").first).to_be_visible()
+    expect(page.get_by_text("Evaluation runs")).to_have_count(0)
+    page.screenshot(path=pages.screenshots / "experiment.png")
 
 
 def test_labels_set_by_keyboard_are_refreshed_by_the_button_and_compared(
@@ -153,14 +172,20 @@ def test_labels_set_by_keyboard_are_refreshed_by_the_button_and_compared(
     page.screenshot(path=pages.screenshots / "plan.png")
     page.get_by_role("button", name="Refresh").click()
     expect(page.locator("#assets .running").first).to_be_visible()
+    expect(page).to_have_title(re.compile(r"^(\d+ %|…) · Refresh – "))
     page.screenshot(path=pages.screenshots / "running.png")
     expect(page.locator("#running")).to_be_hidden(timeout=400_000)
     expect(page.locator("#outcome")).to_contain_text("finished")
     expect(page.locator("#summary")).to_contain_text("Nothing is stale")
     assert pages.stale() == set()
+    assets = read_records(pages.root)[0]["assets"]
+    made = {name for name, asset in assets.items() if asset["state"] == "made"}
+    expected = {"labels_mouth", "input_values_mouth", "nvae_weights", "retouched_samples", "report"}
+    assert expected <= made <= following(pages.root, ["labels_mouth"])
+    assert not {n for n in made if n.endswith(("eyes", "hair_color", "background", "head"))}
 
     result = page.locator(".result", has=page.get_by_role("heading", name="input_model_mouth"))
-    expect(result.locator("table")).to_contain_text("r2")
+    expect(result.locator("table").first).to_contain_text("R²")
     for when in ("before", "after"):
         picture = result.get_by_alt_text(f"input_model_mouth {when}").first
         picture.scroll_into_view_if_needed()
@@ -171,8 +196,7 @@ def test_labels_set_by_keyboard_are_refreshed_by_the_button_and_compared(
     after, before = pages.runs_of("input_model_mouth")
     links = [link.get_attribute("href") or "" for link in result.get_by_role("link").all()]
     assert [link.rpartition("/")[2] for link in links] == [
-        before["info"]["run_id"],
-        after["info"]["run_id"],
+        f"{run['info']['run_id']}?workflowType=machine_learning" for run in (before, after)
     ]
     page.screenshot(path=pages.screenshots / "result.png")
     starts = [
@@ -195,8 +219,26 @@ def test_mlflow_compares_the_runs_before_and_after(pages: Pages, page: Page) -> 
     expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible()
     for run in runs:
         expect(page.get_by_text(run["info"]["run_id"]).first).to_be_visible()
+    expect(page.get_by_text("final/r2", exact=True).first).to_be_visible()  # chosen by MLflow
     expect(page.get_by_text("final/mae", exact=True).first).to_be_visible()
     page.screenshot(path=pages.screenshots / "compare.png")
+
+
+def test_the_job_refresh_makes_what_follows_and_the_timeline_shows_it(
+    pages: Pages, page: Page
+) -> None:
+    with pages.root.hand_labels("eyes").open("a", encoding="utf-8") as file:
+        file.write("female,0,resized/female/of another data set.jpg,1\n")  # the check leaves it out
+    page.goto(f"{pages.dagster}/assets/labels_eyes")
+    page.get_by_role("link", name="Refresh", exact=True).click()
+    page.get_by_role("button", name="Launch Run").click()
+    expect(page.get_by_text("1 assets made in", exact=False).first).to_be_visible(timeout=120_000)
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible()
+    page.screenshot(path=pages.screenshots / "job.png")
+    page.goto(f"{pages.dagster}/overview/timeline")
+    for job in ("refresh", "refresh_stage"):
+        expect(page.locator(f"a[href$='/jobs/{job}']")).to_be_visible()
+    page.screenshot(path=pages.screenshots / "timeline.png")
 
 
 def test_an_edit_made_outside_shows_in_dagster_within_a_minute_and_materialize_unsynced_takes_it_up(

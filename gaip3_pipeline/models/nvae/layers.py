@@ -35,7 +35,7 @@ class Conditioning(layers.Layer):
     (closed eyes, in most collections) would not give a face."""
 
     def __init__(self, width: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(dtype="float32", **kwargs)  # bfloat16 would round the five values
         self.width = width
         self.hidden = layers.Dense(width, activation="elu")
         self.out = layers.Dense(width)
@@ -51,7 +51,7 @@ class Conditioning(layers.Layer):
     def call(self, conditions: Tensor, keep: Tensor) -> Tensor:
         conditions = ops.clip(ops.cast(conditions, "float32"), self.range[0], self.range[1])
         # Centred and scaled to about unit variance, since the embedding has no normalisation.
-        embedded = self.out(self.hidden(4.0 * conditions - 2.0))
+        embedded = ops.cast(self.out(self.hidden(4.0 * conditions - 2.0)), "float32")
         return keep * embedded + (1.0 - keep) * self.null
 
 

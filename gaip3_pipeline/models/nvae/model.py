@@ -17,6 +17,7 @@ import numpy as np
 from keras import layers, ops
 
 from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.models.backend import layers_in
 from gaip3_pipeline.models.nvae.distributions import likelihood_of, residual_sample, soft_clamp
 from gaip3_pipeline.models.nvae.layers import (
     CELLS,
@@ -27,7 +28,7 @@ from gaip3_pipeline.models.nvae.layers import (
     convolution,
 )
 from gaip3_pipeline.models.storage import load_config, load_weights, save_config, save_weights
-from gaip3_pipeline.settings import Nvae
+from gaip3_pipeline.settings import Nvae, nvae_of
 
 # The settings that determine the network: weights fit only if all of these are equal.
 ARCHITECTURE = (
@@ -146,7 +147,7 @@ class NVAE(keras.Model):
     ``ATTRIBUTES``, each in 0..1."""
 
     def __init__(self, settings: Nvae, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(dtype="float32", **kwargs)  # its layers may compute in bfloat16
         self.settings = settings
         sizes = scale_sizes(settings.height, settings.width, settings.stem)
         per_scale = {
@@ -366,13 +367,15 @@ class NVAE(keras.Model):
         return self.head(ops.elu(h))
 
 
-def build_nvae(settings: Nvae) -> NVAE:
-    """A built NVAE with initial weights drawn from ``settings.seed``. Raises ``ValueError`` for
-    settings that are inconsistent."""
+def build_nvae(settings: Nvae, precision: str = "float32") -> NVAE:
+    """A built NVAE with initial weights drawn from ``settings.seed``, whose layers compute in
+    ``precision``, ``float32`` or ``bfloat16``. Likelihood, KL and weights are float32 with both.
+    Raises ``ValueError`` for settings that are inconsistent."""
     state = np.random.get_state()
     keras.utils.set_random_seed(settings.seed)
     np.random.set_state(state)
-    model = NVAE(settings)
+    with layers_in(precision):
+        model = NVAE(settings)
     model.build()
     return model
 
@@ -411,10 +414,7 @@ def save_nvae(model: NVAE, folder: Path) -> None:
 
 def load_nvae(folder: Path) -> NVAE:
     """The model of ``folder``. Raises ``FileNotFoundError`` if there is none."""
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in load_config(folder).items()
-    }
-    model = build_nvae(Nvae(**values))
+    model = build_nvae(nvae_of(load_config(folder)))
     load_weights(model, folder)
     return model
 

@@ -10,6 +10,7 @@ import keras
 from keras import layers, ops
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
+from gaip3_pipeline.models.backend import precision_of
 from gaip3_pipeline.models.nvae.model import NVAE, build_nvae
 from gaip3_pipeline.models.regressor import values_error
 from gaip3_pipeline.settings import Nvae
@@ -86,8 +87,9 @@ class NvaeTraining(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         self.settings = settings
-        self.nvae = build_nvae(settings)
-        self.ema = build_nvae(settings)
+        self.precision = precision_of(settings.precision)
+        self.nvae = build_nvae(settings, self.precision)
+        self.ema = build_nvae(settings, self.precision)
         self.ema.trainable = False
         self.spectral = SpectralRegularization(self.nvae)
         self.step = self.add_weight(

@@ -4,20 +4,25 @@ import { get } from "./server.js";
 import { startLabel } from "./label.js";
 import { startRefresh } from "./refresh.js";
 import { startStudio } from "./studio.js";
-import { switchLanguage, translate } from "./i18n.js";
+import { address } from "./address.js";
+import { switchLanguage, t, translate } from "./i18n.js";
+import { title } from "./say.js";
 
 const $ = (id) => document.getElementById(id);
 function tab() {
-  const name = ["#refresh", "#studio"].includes(location.hash) ? location.hash.slice(1) : "label";
+  const name = address().tab;
   for (const main of document.querySelectorAll("main")) main.hidden = main.id !== name;
-  for (const link of document.querySelectorAll("nav a.tab")) link.classList.toggle("on", link.hash === `#${name}`);
-  $("language").hidden = name !== "studio"; // the other tabs are English
+  for (const link of document.querySelectorAll("nav a.tab")) {
+    link.classList.toggle("on", link.hash === `#${name}`);
+    if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
   $("who").parentElement.hidden = $("saved").hidden = name === "studio";
+  title(`${t(name)} – ${about.root}`);
   dispatchEvent(new CustomEvent("tab", { detail: name }));
 }
 
 const about = await get("/api/about");
-document.title = `${about.root} – gaip3 labels`;
 $("root").textContent = about.root;
 for (const [name, link] of Object.entries(about.links)) {
   const a = document.createElement("a");
@@ -29,7 +34,8 @@ $("who").addEventListener("change", () => { localStorage.who = $("who").value ||
 $("language").addEventListener("click", switchLanguage);
 translate();
 startStudio();
-startRefresh();
+startRefresh(about.root);
 await startLabel(about, () => $("who").value);
 addEventListener("hashchange", tab);
+addEventListener("language", () => title(`${t(address().tab)} – ${about.root}`));
 tab();

@@ -1,4 +1,7 @@
-// Communication with the server: JSON calls, and the queue of labels that are not saved yet.
+// Communication with the server: calls, what happens while it does not answer, and the queue of labels that are not saved yet.
+
+import { said } from "./said.js";
+import { gone } from "./say.js";
 
 export class Refused extends Error {
   constructor(detail, status) {
@@ -7,8 +10,36 @@ export class Refused extends Error {
   }
 }
 
+// The server does not answer. The page says so by itself, so the caller need not.
+export class Gone extends Error {}
+
+const AGAIN = 1000; // ms
+let trying = false;
+
+// `fetch`; without an answer it throws Gone, and the event "back" follows as soon as the server answers again.
+export async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (!trying) wait();
+    throw new Gone(error.message);
+  }
+}
+
+async function wait() {
+  trying = true;
+  gone(true);
+  for (let found = false; !found;) {
+    await new Promise((done) => setTimeout(done, AGAIN));
+    found = await fetch("/api/about").then((answer) => answer.ok, () => false);
+  }
+  trying = false;
+  gone(false);
+  dispatchEvent(new Event("back"));
+}
+
 async function call(method, path, body) {
-  const answer = await fetch(path, {
+  const answer = await reach(path, {
     method,
     headers: body ? { "Content-Type": "application/json" } : {},
     body: body ? JSON.stringify(body) : undefined,
@@ -19,10 +50,10 @@ async function call(method, path, body) {
 // `answer` if it is ok; otherwise throws an error with its message.
 export async function answered(answer) {
   if (answer.ok) return answer;
-  const said = await answer.text();
-  let detail = said;
-  try { detail = JSON.parse(said).detail; } catch { /* plain text */ }
-  if (typeof detail !== "string") detail = JSON.stringify(detail);
+  const text = await answer.text();
+  let detail = text.trim();
+  try { detail = JSON.parse(text).detail; } catch { /* plain text */ }
+  detail = typeof detail === "string" ? said(detail) : JSON.stringify(detail);
   if (answer.status >= 500 || answer.status === 403) throw new Error(detail); // 403: a restarted server has a new token
   throw new Refused(detail, answer.status);
 }

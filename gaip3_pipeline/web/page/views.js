@@ -2,9 +2,12 @@
 // studio), which builds it (again for another chosen face, if it is ofChosen), and optionally follow(), called when a slider moves, and
 // after(), called when the chosen face is drawn.
 
-import { Refused, answered, get, session } from "./server.js";
+import { Refused, answered, get, reach, session } from "./server.js";
 import { t } from "./i18n.js";
-import { download, failed, name, settled } from "./faces.js";
+import { said } from "./said.js";
+import { copy, download, failed, name, settled } from "./faces.js";
+import { commandOf } from "./link.js";
+import { toast } from "./say.js";
 
 const STEPS = 7; // pictures of a sweep
 
@@ -25,8 +28,8 @@ function fill(box, shown, press) {
   while (box.children.length > shown.length) box.lastChild.remove();
   shown.forEach((one, i) => {
     const button = box.children[i] ?? box.appendChild(el("button", { className: "s-pick" }, new Image()));
-    Object.assign(button.firstChild, { src: one.src, alt: t("face_of", { name: name(one.face) }) });
-    button.classList.toggle("retouched", Boolean(one.face.fidelity));
+    Object.assign(button.firstChild, { src: one.src, alt: t("face_at", { n: i + 1, name: name(one.face) }) });
+    button.title = name(one.face);
     button.onclick = () => press(one, i);
   });
 }
@@ -49,6 +52,11 @@ const many = {
   shown: [],
   open(panel, studio) {
     const zip = el("input", { type: "number", min: 1, max: 10000, value: 100, ariaLabel: t("zip") });
+    const line = el("button", { textContent: t("command"), id: "s-list-command" });
+    line.addEventListener("click", () => {
+      const file = `faces-${first()}.png`, words = commandOf(studio, studio.applied(studio.faces[0]), file, studio.faces.length);
+      copy(words, t("list_command_copied", { file }));
+    });
     const all = el("button", { textContent: t("sheet") }), ask = el("button", { textContent: `${t("zip")} …`, title: t("zip_title") });
     const first = () => studio.faces[0].latents.seed ?? Number(document.getElementById("s-seed").value);
     all.addEventListener("click", () => download(this.shown.map((s) => s.face), `faces-${first()}.png`));
@@ -58,13 +66,14 @@ const many = {
       const query = new URLSearchParams({ tab: session, n: zip.value, seed: first(), temperature, guidance, detail, prior, values });
       el("a", { href: `/api/studio/faces.zip?${query}`, download: "" }).click();
     });
-    panel.append(help("many_help"), walk(el("div", { className: "s-grid", id: "s-grid" })), el("div", { className: "acts" }, all, ask, zip));
+    panel.append(help("many_help"), walk(el("div", { className: "s-grid", id: "s-grid" })), el("div", { className: "acts" }, all, line, ask, zip));
     this.mark(panel, studio);
   },
   async follow(panel, studio) {
     const faces = studio.faces, shown = await studio.draw("grid", faces.map((f) => studio.applied(f)));
     const box = panel.querySelector("#s-grid");
     if (!shown || !box) return;
+    panel.querySelector("#s-list-command").hidden = !faces.every((f, i) => f.latents.seed === faces[0].latents.seed + i); // of an opened PNG
     const press = (_, i) => studio.choose(faces[i]);
     fill(box, this.shown = shown, press);
     this.mark(panel, studio);
@@ -130,8 +139,9 @@ const mix = {
     const pick = el("div", { className: "s-row", id: "s-others" }), groups = studio.groups ?? [];
     if (this.shares?.length !== groups.length) this.shares = groups.map((_, i) => (2 * i >= groups.length ? 1 : 0));
     const three = el("div", { className: "s-three" }, ...["A", "A + B", "B"].map((text) =>
-      el("figure", {}, new Image(), el("figcaption", { textContent: text }))));
-    const lines = groups.map((group, i) => slider(group, this.shares[i], (v) => { this.shares[i] = v; this.draw(panel, studio).catch(failed); }));
+      el("figure", {}, el("img", { alt: text }), el("figcaption", { textContent: text }))));
+    const level = (i) => (i === 0 ? t("coarsest") : i === groups.length - 1 ? t("finest") : t("level", { i: i + 1, n: groups.length }));
+    const lines = groups.map((_, i) => slider(level(i), this.shares[i], (v) => { this.shares[i] = v; this.draw(panel, studio).catch(failed); }));
     lines.push(slider(t("values"), this.values, (v) => { this.values = v; this.draw(panel, studio).catch(failed); }));
     const take = el("button", { textContent: t("take"), id: "s-take" });
     panel.append(help("mix_help"), el("h3", { textContent: t("with") }), walk(pick), el("div", { className: "s-mixing" }, three,
@@ -160,7 +170,7 @@ const mix = {
     const steps = Array.from({ length: STEPS }, (_, k) => mixed([k / (STEPS - 1)], k / (STEPS - 1)));
     const shown = await studio.draw("mix", [a, now, b, ...cuts, ...steps]);
     if (!shown || !panel.querySelector(".s-three")) return;
-    panel.querySelectorAll(".s-three img").forEach((img, i) => Object.assign(img, { src: shown[i].src, alt: "ABC"[i] }));
+    panel.querySelectorAll(".s-three img").forEach((img, i) => { img.src = shown[i].src; });
     panel.querySelector("#s-take").onclick = () => studio.adopt(now);
     const set = (shares) => { this.shares = shares; panel.querySelectorAll(".s-lines input").forEach((input, i) => { input.value = shares[i] ?? this.values; }); };
     fill(panel.querySelector("#s-crossover"), shown.slice(3, 4 + count), (one) => { set([...one.face.latents.share]); this.draw(panel, studio).catch(failed); });
@@ -183,23 +193,32 @@ const retouch = {
     if (!why) return;
     pictures[0].src = plain.src;
     pictures[1].src = now.src;
-    why.textContent = !fidelity ? t("set_fidelity") : now === plain ? t("retouching") : now.reason ? t("kept_as_is", { why: now.reason }) : "";
+    why.textContent = !fidelity ? t("set_fidelity") : now === plain ? t("retouching") : now.reason ? t("kept_as_is", { why: said(now.reason) }) : "";
   },
 };
 
+// The filmstrips of the trainings that made the root's generator.
+function progress(strips) {
+  return el("details", { id: "s-progress", hidden: !strips.length }, el("summary", { textContent: t("filmstrips") }),
+    ...strips.map((asset) => el("figure", {}, el("figcaption", { textContent: t(`progress_${asset}`) }),
+      el("img", { src: `/api/studio/progress/${asset}.jpg`, alt: "", loading: "lazy" }))));
+}
+
 const models = {
   async open(panel, studio) {
-    panel.append(help("models_help"));
+    panel.append(help("models_help"), progress(studio.about.progress));
     const { models: found } = await get(`/api/studio/models?tab=${session}`).catch((error) => { failed(error); return { models: [] }; });
     if (!panel.isConnected || studio.view !== "models") return;
-    this.pair = ["champion", "candidate"].map((alias) => found.find((m) => m.aliases.includes(alias)));
+    const of = (alias) => found.find((m) => m.aliases.includes(alias)), single = of("champion") && of("champion") === of("candidate");
+    const aliases = ["champion", single ? "earlier" : "candidate"];
+    this.pair = aliases.map(of);
     const there = this.pair.filter(Boolean), say = (text) => panel.append(el("p", { className: "s-say", textContent: text }));
     if (!there.length) { say(t("none_registered")); return; }
-    if (there.length === 1) say(t("only", { alias: t(this.pair[0] ? "champion" : "candidate") }));
-    else if (there[0].model === there[1].model) say(t("same", { number: there[0].number }));
-    panel.append(el("div", { className: "s-pairs" }, ...["champion", "candidate"].map((alias, i) => this.pair[i] && el("section", {},
+    if (single) say(t(there.length > 1 ? "same" : "alone", { number: there[0].number }));
+    else if (there.length === 1) say(t("only", { alias: t(this.pair[0] ? "champion" : "candidate") }));
+    panel.append(el("div", { className: "s-pairs" }, ...aliases.map((alias, i) => this.pair[i] && el("section", {},
       el("h3", { textContent: `${t(alias)} · ${t("version", { number: this.pair[i].number })}` }), walk(el("div", { className: "s-grid" })))).filter(Boolean)),
-      figures(this.pair));
+      figures(this.pair, aliases, studio.about.attributes));
     await this.follow(panel, studio).catch(failed);
   },
   async follow(panel, studio) {
@@ -211,12 +230,15 @@ const models = {
   },
 };
 
-function figures(pair) {
-  const names = [...new Set(pair.flatMap((m) => Object.keys(m?.figures ?? {})))].filter((n) => /bits_per_dim|^r2_|^spearman_|leakage|^epochs$|^n_train$/.test(n));
+// The main figures of the two versions, in words.
+function figures(pair, aliases, attributes) {
+  const plain = ["bits_per_dim", "leakage", "n_train", "epochs"].map((key) => [key, t(`figure_${key}`)]);
+  const each = attributes.flatMap(({ name: a }) => ["r2", "spearman"].map((kind) => [`${kind}_${a}`, t(`figure_${kind}`, { what: t(a) })]));
+  const rows = [...plain, ...each].filter(([key]) => pair.some((m) => m?.figures[key] !== undefined));
   const number = (x) => x === undefined ? "–" : Number(x.toPrecision(4)).toString();
   const row = (kind, cells) => el("tr", {}, ...cells.map((textContent) => el(kind, { textContent })));
-  return el("table", {}, row("th", [t("figure"), t("champion"), t("candidate")]),
-    ...names.sort().map((n) => row("td", [n, ...pair.map((m) => number(m?.figures[n]))])));
+  return el("table", {}, row("th", [t("figure"), ...aliases.map((alias) => t(alias))]),
+    ...rows.map(([key, words]) => row("td", [words, ...pair.map((m) => number(m?.figures[key]))])));
 }
 
 // A data URL of the photograph plus the change by the sliders, cut + (now − seen), so that the photograph stays sharp.
@@ -233,24 +255,66 @@ async function laidOver(cut, seen, now) {
 }
 
 const photograph = {
-  ofChosen: true,
   open(panel, studio) {
     if (!studio.about.can_encode) { studio.command(panel, "no_inputs"); return; }
     const file = el("input", { type: "file", accept: "image/jpeg,image/png,image/webp,image/bmp,image/tiff,image/avif", hidden: true, id: "s-file" });
     const button = el("button", { className: "strong", textContent: t("choose") });
     button.addEventListener("click", () => file.click());
     file.addEventListener("change", () => { if (file.files[0]) this.take(file.files[0]); });
-    const three = el("div", { className: "s-three", hidden: !this.cut }, ...["cut", "seen", "edited"].map((key) =>
+    const part = this.part = el("button", { className: "s-part", ariaLabel: t("part"), title: t("part") });
+    const whole = el("figure", { className: "s-whole" }, el("div", {}, el("img", { alt: t("whole"), draggable: false }), part),
+      el("figcaption", { textContent: t("part_help") }),
+      slider(t("part_size"), 1, (v) => this.move({ size: v }), { min: 0.1 }));
+    this.drag(part);
+    const three = el("div", { className: "s-three" }, ...["cut", "seen", "edited"].map((key) =>
       el("figure", {}, el("img", { alt: t(key) }), el("figcaption", { textContent: t(key) }))));
-    panel.append(el("div", { className: "s-drop" }, help("photograph_help"), button, file), el("p", { id: "s-reading", role: "status" }), three);
+    panel.append(el("div", { className: "s-drop" }, help("photograph_help"), button, file), el("p", { id: "s-reading", role: "status" }),
+      el("p", { id: "s-far", hidden: true }), el("div", { className: "s-cutting", hidden: true }, whole, three));
     this.panel = panel;
     this.studio = studio;
+  },
+  // Show the part that is cut out, the box in shares of the photograph, as a frame over it.
+  frame() {
+    const [left, top, right, bottom] = this.box, share = (x) => `${100 * x}%`, size = this.panel.querySelector(".s-whole input");
+    Object.assign(this.part.style, { left: share(left), top: share(top), width: share(right - left), height: share(bottom - top) });
+    if (document.activeElement !== size) size.value = Math.max(right - left, bottom - top);
+  },
+  // Move the frame by shares of the photograph, or give its longer side a `size`; it gets the proportions of the generator's pictures.
+  move({ x = 0, y = 0, size = null }) {
+    if (!this.box) return;
+    const picture = this.panel.querySelector(".s-whole img"), ratio = picture.naturalHeight / picture.naturalWidth;
+    const { width, height } = this.studio.about.training, [left, top, right, bottom] = this.box, wanted = (width / height) * ratio;
+    // `across` and `down`: the sides of the frame
+    const longer = size ?? Math.max(right - left, bottom - top), across = Math.min(1, longer, longer * wanted), down = Math.min(1, across / wanted);
+    const middle = [(left + right) / 2 + x, (top + bottom) / 2 + y];
+    const at = middle.map((m, i) => Math.min(Math.max(m - [across, down][i] / 2, 0), 1 - [across, down][i]));
+    this.box = [at[0], at[1], at[0] + across, at[1] + down].map((n) => Math.min(n, 1));
+    this.frame();
+    settled("part", () => this.read(this.box));
+  },
+  drag(part) {
+    part.addEventListener("pointerdown", (event) => part.setPointerCapture(event.pointerId));
+    part.addEventListener("pointermove", ({ pointerId, movementX, movementY }) => {
+      const { width, height } = part.parentElement.getBoundingClientRect();
+      if (part.hasPointerCapture(pointerId)) this.move({ x: movementX / width, y: movementY / height });
+    });
+    part.addEventListener("keydown", (event) => {
+      const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+      if (!by) return;
+      event.preventDefault();
+      this.move({ x: 0.02 * by[0], y: 0.02 * by[1] });
+    });
   },
   async follow() { this.fill(); },
   async after() { this.fill(); },
   fill() {
-    const pictures = this.panel?.querySelectorAll(".s-three img") ?? [];
+    const pictures = this.panel?.querySelectorAll(".s-three img") ?? [], far = this.panel?.querySelector("#s-far");
     if (!this.cut || !pictures.length) return;
+    this.panel.querySelector(".s-cutting").hidden = false;
+    this.panel.querySelector(".s-whole img").src = this.whole;
+    this.frame();
+    far.hidden = !this.far;
+    if (this.far) far.textContent = t(this.far.share < 1 ? "far" : "far_all", { share: Math.floor(1000 * this.far.share) / 10, n: this.far.held_out });
     pictures[0].src = this.cut;
     pictures[1].src = this.seen;
     // until the photograph's own face is drawn, the picture at hand is that of the face before
@@ -265,14 +329,27 @@ const photograph = {
     const mb = (bytes) => Math.round(bytes / 1e6);
     if (file.size > studio.about.upload) { say(t("too_large", { name: file.name, mb: mb(file.size), most: mb(studio.about.upload) })); return; }
     if (!file.size) { say(t("empty_file", { name: file.name })); return; }
+    settled("part", () => {}); // a part of the photograph before is no longer wanted
+    await this.read(null, file);
+  },
+  // Ask for the face of `file`, cut as the pipeline cuts or to `box`.
+  async read(box, file = this.file) {
+    const { studio } = this, say = (text) => { const p = this.panel?.querySelector("#s-reading"); if (p) p.textContent = text; };
     say(t("reading"));
     try {
-      const query = new URLSearchParams({ tab: session, pane: "photograph" });
-      const answer = await answered(await fetch(`/api/studio/photograph?${query}`, { method: "POST", body: file }));
-      const { cut, faces, pictures } = await answer.json();
-      if (!cut) { studio.reopen(faces); return; } // a picture of the studio
-      Object.assign(this, { cut, seen: pictures[0], face: faces[0], before: studio.now });
-      studio.adopt(this.face);
+      const query = new URLSearchParams([["tab", session], ["pane", "photograph"], ...(box ?? []).map((share) => ["box", share])]);
+      const reply = await answered(await reach(`/api/studio/photograph?${query}`, { method: "POST", body: file }));
+      if (reply.status === 204) return; // a newer part is on its way
+      const { cut, whole = this.whole, box: part = this.box, faces, pictures, of, far } = await reply.json();
+      if (!cut) { // a picture of the studio or of gaip3 generate
+        studio.reopen(faces);
+        if (of > faces.length) toast(t("first_of", { n: faces.length, of }));
+        return;
+      }
+      Object.assign(this, { file, cut, whole, box: part, far, seen: pictures[0], face: faces[0], before: studio.now });
+      if (box) studio.choose(this.face); // the sliders stay
+      else studio.adopt(this.face);
+      say("");
     } catch (error) {
       if (!(error instanceof Refused)) say(t("failed", { why: error.message }));
       else say(error.status === 415 ? t("no_picture", { name: file.name }) : t("not_usable", { why: error.message }));

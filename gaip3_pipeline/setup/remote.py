@@ -1,0 +1,313 @@
+"""``gaip3 push`` and ``gaip3 pull``: snapshots in an object store, or in a folder that others see.
+
+At a URL lie ``shards/SHA256.tar`` (tar archives of up to :data:`SHARD_FILES` files, each named by
+its hash, as WebDataset has them), ``manifests/SHA256.parquet`` (for each snapshot its files with
+their shard and offset) and ``snapshots/NAME.json``, which is written last and never overwritten:
+until then nothing of a push is visible. Whatever is there already is not sent again."""
+
+import hashlib
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pandas as pd
+
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.setup.snapshots import (
+    MADE,
+    SOURCE,
+    Done,
+    Files,
+    Snapshot,
+    SnapshotError,
+    contents,
+    files_of,
+    find,
+    pointer_of,
+    read_pointer,
+    restore,
+    rows_of,
+    write_pointer,
+)
+from gaip3_pipeline.tables.files import WRITING, write_bytes_atomically
+from gaip3_pipeline.tables.hashing import file_sha256
+
+SHARD_FILES, SHARD_BYTES = 10_000, 256 * 2**20
+# what goes without the pictures: no original, no picture made, no history, which has contact sheets
+_WITHOUT_PICTURES = ("models/", "manifests/", "predictions/", "labels/checked/", "logs/")
+_SCHEMES = ("file", "s3", "s3a", "gs", "az", "abfs", "abfss", "memory")
+
+
+class RemoteError(SnapshotError):
+    """A store cannot be used, or holds something else; the message is one line with the remedy."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The files of a snapshot that were sent or fetched, their bytes, and how many shards; the
+    other ``known`` files were there already."""
+
+    files: int
+    bytes: int
+    shards: int
+    known: int
+
+
+class Remote:
+    """The snapshots at a URL: ``file:///FOLDER``, ``s3://BUCKET/PREFIX``, or what else obstore
+    knows. Keys come from the environment (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``,
+    ``AWS_ENDPOINT_URL``, ``AWS_REGION``).
+
+    Methods raise :class:`RemoteError`."""
+
+    def __init__(self, url: str) -> None:
+        from obstore.store import from_url
+
+        parts = urlsplit(url)
+        if parts.scheme not in _SCHEMES:
+            raise RemoteError(
+                f"{url!r} is not the address of a store: write file:///FOLDER or s3://BUCKET/PREFIX"
+            )
+        if parts.username or parts.password or parts.query:
+            raise RemoteError(
+                "the URL contains a key, which does not belong on a command line: set"
+                " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+        self.url = url
+        options: dict[str, Any] = {}
+        if parts.scheme == "file":
+            options["mkdir"] = True
+        if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+            options["client_options"] = {"allow_http": True}
+        with self._errors():
+            self._store = from_url(url, **options)
+
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots there, the oldest first."""
+        found = [
+            self.snapshot(Path(meta["path"]).stem)
+            for meta in self._listed("snapshots")
+            if meta["path"].endswith(".json")
+        ]
+        return sorted(found, key=lambda s: (s.created, s.name))
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The snapshot ``name``."""
+        try:
+            text = bytes(self._get(f"snapshots/{name}.json"))
+        except FileNotFoundError:
+            raise RemoteError(f"{self.url} has no snapshot {name}") from None
+        return read_pointer(name, text.decode())
+
+    def table(self, snapshot: Snapshot, files: Files) -> pd.DataFrame:
+        """The files of ``snapshot`` with ``shard`` and ``offset``; a copy stays in ``files``."""
+        place = files.path(snapshot.manifest)
+        if not place.exists():
+            data = bytes(self._get(f"manifests/{snapshot.manifest}.parquet"))
+            if hashlib.sha256(data).hexdigest() != snapshot.manifest:
+                raise RemoteError(f"{self.url}: the table of snapshot {snapshot.name} is damaged")
+            write_bytes_atomically(place, data)
+        return pd.read_parquet(place)
+
+    def has(self, name: str) -> bool:
+        """Whether there is an object ``name``."""
+        with self._errors():
+            try:
+                self._store.head(name)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def put(self, name: str, file: Path) -> None:
+        """Write a file that is named by its content, unless it is there."""
+        if not self.has(name):
+            with self._errors():
+                self._store.put(name, file)
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write an object that may not be there yet. Raises ``FileExistsError``."""
+        from obstore.exceptions import AlreadyExistsError
+
+        if self.has(name):  # some stores ignore the condition
+            raise FileExistsError(name)
+        with self._errors():
+            try:
+                self._store.put(name, data, mode="create")
+            except AlreadyExistsError as e:
+                raise FileExistsError(name) from e
+
+    def parts(self, shard: str, places: list[tuple[int, int]]) -> Iterator[bytes]:
+        """The bytes of each ``(offset, size)`` of a shard: the whole shard is fetched if half of it
+        is wanted, else the ranges."""
+        name = f"shards/{shard}.tar"
+        with self._errors():
+            size = self._store.head(name)["size"]
+            if 2 * sum(n for _, n in places) >= size:
+                whole = memoryview(self._store.get(name).bytes())
+                yield from (bytes(whole[at : at + n]) for at, n in places)
+                return
+            starts, lengths = zip(*places, strict=True)
+            found = self._store.get_ranges(name, starts=list(starts), lengths=list(lengths))
+            yield from map(bytes, found)
+
+    def _get(self, name: str) -> Any:
+        with self._errors():
+            return self._store.get(name).bytes()
+
+    def _listed(self, folder: str) -> Iterable[Any]:
+        with self._errors():
+            return [meta for part in self._store.list(folder) for meta in part]
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except (BaseError, OSError, ValueError) as e:
+            reason = next((line.strip() for line in str(e).splitlines() if line.strip()), repr(e))
+            raise RemoteError(
+                f"{self.url}: {reason[:300]}; see that the address, the keys in the environment and"
+                " the network are right"
+            ) from e
+
+
+def push(
+    root: DataRoot, name: str, url: str, with_pictures: bool, done: Done | None = None
+) -> Moved:
+    """Send the snapshot ``name`` of ``root`` to ``url``; ``done(n, of)`` is called with the files
+    sent so far. Interrupted, the same call goes on.
+
+    ``with_pictures`` False leaves out photographs, everything that shows them, and the history;
+    labels, settings, models and tables go. Raises :class:`RemoteError`, also if there is another
+    snapshot of that name."""
+    remote, kept = Remote(url), Files(root)
+    snapshot = find(root, name)
+    table = files_of(root, snapshot)[["path", "size", "sha256", "kind"]]
+    if not with_pictures:
+        made = (table.kind == MADE) & table.path.str.startswith(_WITHOUT_PICTURES)
+        table = table[made | (table.kind == SOURCE)]
+    places: dict[str, tuple[str, int]] = {}
+    for other in remote.snapshots():
+        rows = remote.table(other, kept)
+        places.update(zip(rows.sha256, zip(rows.shard, rows.offset, strict=True), strict=True))
+    new = table[~table.sha256.isin(list(places))].drop_duplicates("sha256").sort_values("path")
+    sent, shards = 0, 0
+    for part in _shards(new):
+        with _shard(root, kept, part) as (file, offsets):
+            shard = file_sha256(file)
+            remote.put(f"shards/{shard}.tar", file)
+        places |= {sha256: (shard, offset) for sha256, offset in offsets.items()}
+        sent, shards = sent + len(part), shards + 1
+        if done:
+            done(sent, len(new))
+    found = [places[sha256] for sha256 in table.sha256]
+    table = table.assign(shard=[s for s, _ in found], offset=[o for _, o in found])
+    manifest = kept.add_table(table.sort_values("path", ignore_index=True))
+    remote.put(f"manifests/{manifest}.parquet", kept.path(manifest))
+    there = replace(
+        snapshot,
+        manifest=manifest,
+        files=len(table),
+        bytes=int(table["size"].sum()),
+        complete=snapshot.complete and with_pictures,
+    )
+    try:
+        remote.create(f"snapshots/{name}.json", pointer_of(there).encode())
+    except FileExistsError:
+        if remote.snapshot(name) != there:
+            raise RemoteError(
+                f"{url} has another snapshot {name}: push yours under another name"
+            ) from None
+    return Moved(len(new), int(new["size"].sum()), shards, len(table) - len(new))
+
+
+def pull(root: DataRoot, url: str, name: str, done: Done | None = None) -> tuple[Moved, bool]:
+    """Fetch the snapshot ``name`` from ``url``; into an empty root it is put in place. Returns what
+    was fetched, and whether it was put in place. Interrupted, the same call goes on.
+
+    A file whose hash is wrong is fetched once more. Raises :class:`RemoteError` if it is wrong
+    again, and :class:`~gaip3_pipeline.setup.snapshots.SnapshotError` if the root has another
+    snapshot of that name."""
+    remote, kept = Remote(url), Files(root)
+    snapshot = remote.snapshot(name)
+    if root.snapshot(name).exists() and find(root, name).content != snapshot.content:
+        raise SnapshotError(f"there is another snapshot {name} here: rename or remove it first")
+    table = remote.table(snapshot, kept)
+    lacking = table.drop_duplicates("sha256")
+    lacking = lacking[[not kept.path(sha256).exists() for sha256 in lacking.sha256]]
+    fetched = 0
+    for shard, part in lacking.groupby("shard", sort=False):
+        wanted = part.sort_values("offset")
+        places = list(zip(wanted.offset, wanted["size"], strict=True))
+        for row, data in zip(rows_of(wanted), remote.parts(str(shard), places), strict=True):
+            _keep(remote, kept, str(shard), row, data)
+            fetched += 1
+            if done:
+                done(fetched, len(lacking))
+    empty = next(contents(root), None) is None
+    write_pointer(root, snapshot)
+    if empty:
+        restore(root, name)
+    moved = Moved(
+        len(lacking), int(lacking["size"].sum()), lacking.shard.nunique(), len(table) - len(lacking)
+    )
+    return moved, empty
+
+
+def _keep(remote: Remote, kept: Files, shard: str, row: Any, data: bytes) -> None:
+    for last in (False, True):
+        if hashlib.sha256(data).hexdigest() == row.sha256:
+            write_bytes_atomically(kept.path(row.sha256), data)
+            return
+        if not last:
+            [data] = remote.parts(shard, [(row.offset, row.size)])
+    raise RemoteError(
+        f"{remote.url}: {row.path} is damaged there: delete shards/{shard}.tar and push again"
+    )
+
+
+def _shards(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Parts of ``table`` of at most ``SHARD_FILES`` rows, and of ``SHARD_BYTES`` unless a single
+    file is larger."""
+    start, total = 0, 0
+    sizes = table["size"].to_numpy()
+    for i, size in enumerate(sizes):
+        if i > start and (i - start == SHARD_FILES or total + size > SHARD_BYTES):
+            yield table.iloc[start:i]
+            start, total = i, 0
+        total += size
+    if start < len(table):
+        yield table.iloc[start:]
+
+
+@contextmanager
+def _shard(
+    root: DataRoot, kept: Files, part: pd.DataFrame
+) -> Iterator[tuple[Path, dict[str, int]]]:
+    """A tar archive of the files of ``part``, the same bytes for the same files, and the offset of
+    each by its hash."""
+    offsets: dict[str, int] = {}
+    with tempfile.TemporaryDirectory(prefix=WRITING, dir=root.snapshots) as folder:
+        place = Path(folder, "shard.tar")
+        with tarfile.open(place, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for row in rows_of(part):
+                kept.check(row.sha256, row.path)
+                about = tarfile.TarInfo(row.sha256 + Path(row.path).suffix.lower())
+                about.size = row.size
+                with kept.path(row.sha256).open("rb") as file:
+                    tar.addfile(about, file)
+                offsets[row.sha256] = tar.offset - _padded(row.size)
+        yield place, offsets
+
+
+def _padded(size: int) -> int:
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

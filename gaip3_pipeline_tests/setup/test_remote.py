@@ -1,0 +1,321 @@
+"""Push and pull of snapshots: to a folder, and to an S3 server (moto)."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import obstore
+import pandas as pd
+import pytest
+from PIL import Image
+
+from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
+from gaip3_pipeline.processes import gaip3 as command
+from gaip3_pipeline.setup import remote
+from gaip3_pipeline.setup.remote import Remote, RemoteError, pull, push
+from gaip3_pipeline.setup.snapshots import find, restore, snapshots, take
+
+FEW = 60
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> DataRoot:
+    """A root of sixty small photographs and some labels."""
+    root, generator = DataRoot(tmp_path / "here"), np.random.default_rng(1)
+    folder = root.original(IMAGE_SETS[1])
+    folder.mkdir(parents=True)
+    root.settings_file.write_text('preset = "tiny"\n', encoding="utf-8")
+    for i in range(FEW):
+        Image.fromarray(generator.integers(0, 255, (40, 32, 3), np.uint8)).save(folder / f"{i}.jpg")
+    root.labels.mkdir()
+    rows = "".join(f"female,{i},ThisPersonDoesNotExist/Female/{i}.jpg,0.5\n" for i in range(FEW))
+    root.hand_labels("mouth").write_text(f"gender,img_id,path,value\n{rows}", encoding="utf-8")
+    take(root, "first")
+    return root
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The address of a bucket on an S3 server of this process."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "somebody",
+            "AWS_SECRET_ACCESS_KEY": "geheim",
+            "AWS_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="faces")
+        yield "s3://faces"
+    server.stop()
+
+
+@pytest.fixture(params=["file", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "file":
+        return f"file://{tmp_path}/there"
+    return f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+
+
+def contents(root: DataRoot) -> dict[str, str]:
+    return {
+        path.relative_to(root.path).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.path.rglob("*")
+        if path.is_file() and root.state not in path.parents
+    }
+
+
+def objects(url: str) -> set[str]:
+    return {str(meta["path"]) for part in obstore.list(Remote(url)._store) for meta in part}
+
+
+def test_a_root_arrives_whole_and_only_what_changed_is_sent_again(root, url, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "SHARD_FILES", 25)
+    sent = push(root, "first", url, with_pictures=True)
+    assert (sent.files, sent.shards, sent.known) == (FEW + 2, 3, 0)
+    there = DataRoot(tmp_path / "elsewhere")
+    got, in_place = pull(there, url, "first")
+    assert (got.files, in_place) == (FEW + 2, True)
+    assert contents(there) == contents(root)
+    assert find(there, "first").content == find(root, "first").content
+
+    (root.original(IMAGE_SETS[1]) / "7.jpg").unlink()
+    root.hand_labels("mouth").write_text(
+        root.hand_labels("mouth").read_text().replace("0.5", "0.75", 3)
+    )
+    take(root, "second")
+    sent = push(root, "second", url, with_pictures=True)
+    assert (sent.files, sent.known) == (1, FEW)  # the labels
+    got, in_place = pull(there, url, "second")
+    assert (got.files, in_place) == (1, False)
+    again = push(root, "second", url, with_pictures=True)
+    assert (again.files, again.shards) == (0, 0)
+    assert [s.name for s in Remote(url).snapshots()] == ["first", "second"]
+
+
+def test_shards_are_archives_that_others_can_read(root, tmp_path):
+    url = f"file://{tmp_path}/there"
+    push(root, "first", url, with_pictures=True)
+    [shard] = (tmp_path / "there" / "shards").iterdir()
+    assert shard.stem == hashlib.sha256(shard.read_bytes()).hexdigest()
+    with tarfile.open(shard) as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            assert file is not None
+            assert hashlib.sha256(file.read()).hexdigest() == member.name.partition(".")[0]
+    table = pd.read_parquet(next((tmp_path / "there" / "manifests").iterdir()))
+    row = table[table.path.str.endswith("/11.jpg")].iloc[0]
+    whole = shard.read_bytes()
+    picture = (root.original(IMAGE_SETS[1]) / "11.jpg").read_bytes()
+    assert whole[row.offset : row.offset + row["size"]] == picture
+
+
+def test_without_pictures_none_leaves_and_none_is_lost_on_the_way_back(root, url, tmp_path):
+    push(root, "first", url, with_pictures=False)
+    there = DataRoot(tmp_path / "elsewhere")
+    pull(there, url, "first")
+    assert set(contents(there)) == {"gaip3.toml", "labels/train_output_mouth.csv"}
+    photographs = [p.read_bytes() for p in root.original(IMAGE_SETS[1]).iterdir()]
+    if url.startswith("file"):
+        sent = b"".join(p.read_bytes() for p in (tmp_path / "there").rglob("*") if p.is_file())
+        assert not any(p in sent for p in photographs)
+    own = there.original(IMAGE_SETS[1]) / "own.jpg"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(photographs[0])
+    take(there, "own")
+    restore(there, "first")
+    assert own.exists()
+
+
+def test_an_interrupted_push_is_not_visible_and_goes_on(root, url, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "SHARD_FILES", 25)
+
+    def stop(done: int, of: int) -> None:
+        if done >= 50:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        push(root, "first", url, True, stop)
+    assert Remote(url).snapshots() == []
+    shards = objects(url)
+    assert len(shards) == 2
+    push(root, "first", url, True)
+    assert shards < objects(url)
+    assert len(objects(url)) == 5  # one more shard, a table, a snapshot
+
+    there = DataRoot(tmp_path / "elsewhere")
+    with pytest.raises(KeyboardInterrupt):
+        pull(there, url, "first", stop)
+    assert snapshots(there) == []
+    got, _ = pull(there, url, "first")
+    assert got.files == FEW + 2 - 50
+    assert contents(there) == contents(root)
+
+
+def test_a_push_killed_by_force_leaves_nothing_visible(root, tmp_path):
+    url = f"file://{tmp_path}/there"
+    words = command("push", url, "first", "--with-pictures", "--root", str(root.path))
+    for wait in (0.5, 1.0, 1.5):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        for snapshot in Remote(url).snapshots():  # it was done before the kill
+            assert snapshot.files == FEW + 2
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    there = DataRoot(tmp_path / "elsewhere")
+    pull(there, url, "first")
+    assert contents(there) == contents(root)
+
+
+def test_of_two_pushers_of_one_name_one_is_told_and_nothing_is_lost(root, url, tmp_path):
+    other = DataRoot(tmp_path / "other")
+    shutil.copytree(root.path, other.path)
+    shutil.rmtree(other.snapshots)
+    other.settings_file.write_text('preset = "demo"\n', encoding="utf-8")
+    take(other, "first")
+    push(root, "first", url, True)
+    with pytest.raises(RemoteError, match="has another snapshot first: push yours under another"):
+        push(other, "first", url, True)
+    there = DataRoot(tmp_path / "elsewhere")
+    pull(there, url, "first")
+    assert contents(there) == contents(root)
+    with pytest.raises(FileExistsError):
+        Remote(url).create("snapshots/first.json", b"{}")
+
+
+def test_a_create_that_lost_the_race_is_refused_by_the_server(s3, monkeypatch):
+    place = f"{s3}/race"
+    Remote(place).create("snapshots/a.json", b"1")
+    monkeypatch.setattr(Remote, "has", lambda self, name: False)  # as if both had looked before
+    with pytest.raises(FileExistsError):
+        Remote(place).create("snapshots/a.json", b"2")
+
+
+def test_a_damaged_shard_is_refused_by_its_hash_and_fetched_again(root, tmp_path, monkeypatch):
+    url = f"file://{tmp_path}/there"
+    push(root, "first", url, True)
+    honest, damaged = Remote.parts, []
+
+    def once(self, shard, places):
+        for data in honest(self, shard, places):
+            if not damaged:
+                damaged.append(data)
+                data = bytes([data[0] ^ 1]) + data[1:]
+            yield data
+
+    monkeypatch.setattr(Remote, "parts", once)
+    there = DataRoot(tmp_path / "elsewhere")
+    pull(there, url, "first")
+    assert damaged
+    assert contents(there) == contents(root)
+
+    monkeypatch.undo()
+    [shard] = (tmp_path / "there" / "shards").iterdir()
+    data = bytearray(shard.read_bytes())
+    data[515] ^= 1  # of the first file
+    shard.write_bytes(data)
+    with pytest.raises(RemoteError, match=f"is damaged there: delete shards/{shard.name}"):
+        pull(DataRoot(tmp_path / "third"), url, "first")
+    assert not (tmp_path / "third" / "original").exists()
+
+
+def test_a_few_files_are_read_by_range(root, tmp_path, monkeypatch):
+    url = f"file://{tmp_path}/there"
+    push(root, "first", url, True)
+    there = DataRoot(tmp_path / "elsewhere")
+    pull(there, url, "first")
+    table = remote.files_of(there, find(there, "first"))
+    row = table[table.path.str.endswith("/11.jpg")].iloc[0]
+    (there.snapshots / "files" / row.sha256[:2] / row.sha256).unlink()
+    asked: list[list[tuple[int, int]]] = []
+    honest = Remote.parts
+
+    def counted(self, shard, places):
+        asked.append(places)
+        return honest(self, shard, places)
+
+    monkeypatch.setattr(Remote, "parts", counted)
+    got, _ = pull(there, url, "first")
+    assert got.files == 1
+    assert asked == [[(row.offset, row["size"])]]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("/somewhere", "is not the address of a store: write file:///FOLDER"),
+        ("ftp://x/y", "is not the address of a store"),
+        ("s3://key:geheim@bucket/x", "the URL contains a key"),
+    ],
+)
+def test_addresses_that_do_not_work_are_one_line(root, gaip3, address, said):
+    done = gaip3("push", address, "first", "--with-pictures", "--root", root.path)
+    assert done.exit_code == 1
+    assert said in done.output
+    assert "geheim" not in done.output
+
+
+def test_a_store_that_does_not_answer_or_lacks_the_snapshot_is_one_line(
+    root, gaip3, s3, tmp_path, monkeypatch
+):
+    done = gaip3("pull", f"{s3}/none", "first", "--root", tmp_path / "new")
+    assert done.output.strip().endswith(f"{s3}/none has no snapshot first")
+    done = gaip3("pull", f"{s3}/none", "--root", tmp_path / "new")
+    assert "has no snapshots: gaip3 push sends one there" in done.output
+    done = gaip3("push", "s3://nowhere", "first", "--with-pictures", "--root", root.path)
+    assert done.exit_code == 1
+    assert "Traceback" not in done.output
+    assert "see that the address, the keys" in done.output
+
+
+def test_what_was_pulled_is_fresh_and_draws_the_same_faces(root_copy, gaip3, tmp_path):
+    take(root_copy, "whole")
+    url = f"file://{tmp_path}/there"
+    push(root_copy, "whole", url, True)
+    there = tmp_path / "elsewhere" / "faces"
+    done = gaip3("pull", url, "--root", there)
+    assert done.exit_code == 0, done.output
+    assert "it is in place" in done.output
+    plan = gaip3("refresh", "--dry-run", "--root", there)
+    assert "Nothing is stale: 0 assets" in plan.output
+    pictures = []
+    for root in (root_copy.path, there):
+        file = tmp_path / f"{len(pictures)}.png"
+        done = gaip3("generate", "--seed", 3, "--out", file, "--root", root)
+        assert done.exit_code == 0, done.output
+        pictures.append(np.asarray(Image.open(file)))
+    assert (pictures[0] == pictures[1]).all()
+    assert (DataRoot(there).report).exists()
+    said = subprocess.run(
+        [sys.executable, "-c", RUNS, str(there)], capture_output=True, text=True, check=True
+    )
+    counts = json.loads(said.stdout.splitlines()[-1])
+    assert counts["nvae_weights"] >= 1
+
+
+RUNS = """
+import json, sys
+from pathlib import Path
+from gaip3_pipeline.definitions import tracking_of
+from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.settings import load
+root = DataRoot(Path(sys.argv[1]))
+client = tracking_of(root, load(root)).client()
+print(json.dumps({m.name: len(client.search_model_versions(f"name='{m.name}'"))
+                  for m in client.search_registered_models()}))
+"""
