@@ -248,6 +248,7 @@ def test_a_link_opens_the_page_as_it_was_and_the_command_draws_the_downloaded_fa
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     copied = "navigator.clipboard.readText()"
     page.locator("#s-grid button").nth(3).click()
+    expect(page.locator("#s-face figcaption")).to_have_text("seed 10")
     move(page, "hair_color", 0.2)
     move(page, "temperature", 0.6)
     view(page, "Sweeps")
