@@ -279,6 +279,15 @@ def test_refresh(bench: Bench, root_copy: DataRoot) -> None:
     assert not not_finite(said)
 
 
+def test_remote(bench: Bench, finished_root: DataRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, "")  # which the bench sets, and the test takes back
+    said = bench("remote", "--pictures", 40, "--root", finished_root.path)
+    assert said["pictures"] == 40
+    assert said["pictures_per_s"]["push"] > said["pictures_per_s"]["single_put"]
+    assert all(rate > 0 for rate in said["pictures_per_s"].values())
+
+
 def test_render(bench: Bench) -> None:
     said = bench("render", "--check")
 

@@ -10,6 +10,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ from gaip3_pipeline.tables.files import WRITING, write_bytes_atomically
 from gaip3_pipeline.tables.hashing import file_sha256
 
 SHARD_FILES, SHARD_BYTES = 10_000, 256 * 2**20
+WRITERS = 16  # each waits for the disk most of the time: every file is synced
 # what goes without the pictures: no original, no picture made, no history, which has contact sheets
 _WITHOUT_PICTURES = ("models/", "manifests/", "predictions/", "labels/checked/", "logs/")
 _SCHEMES = ("file", "s3", "s3a", "gs", "az", "abfs", "abfss", "memory")
@@ -245,14 +247,21 @@ def pull(root: DataRoot, url: str, name: str, done: Done | None = None) -> tuple
     lacking = table.drop_duplicates("sha256")
     lacking = lacking[[not kept.path(sha256).exists() for sha256 in lacking.sha256]]
     fetched = 0
-    for shard, part in lacking.groupby("shard", sort=False):
-        wanted = part.sort_values("offset")
-        places = list(zip(wanted.offset, wanted["size"], strict=True))
-        for row, data in zip(rows_of(wanted), remote.parts(str(shard), places), strict=True):
-            _keep(remote, kept, str(shard), row, data)
-            fetched += 1
-            if done:
-                done(fetched, len(lacking))
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for shard, part in lacking.groupby("shard", sort=False):
+            wanted = part.sort_values("offset")
+            places = list(zip(wanted.offset, wanted["size"], strict=True))
+            parts = zip(rows_of(wanted), remote.parts(str(shard), places), strict=True)
+            keep = [pool.submit(_keep, remote, kept, str(shard), *one) for one in parts]
+            try:
+                for one in keep:
+                    one.result()
+                    fetched += 1
+                    if done:
+                        done(fetched, len(lacking))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
     empty = next(contents(root), None) is None
     write_pointer(root, snapshot)
     if empty:
