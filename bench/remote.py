@@ -23,7 +23,7 @@ from PIL import Image
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.setup.remote import Remote, pull, push
-from gaip3_pipeline.setup.snapshots import Files, find, take
+from gaip3_pipeline.setup.snapshots import Files, find, rows_of, take
 from gaip3_pipeline_tests import swift
 
 RANGES = 30
@@ -77,7 +77,7 @@ def main() -> None:
         rows = remote.table(remote.snapshot("all"), Files(there))
         some = rows[rows.path.str.startswith("original/")].head(RANGES)
         ranges = []
-        for row in some.itertuples():
+        for row in rows_of(some):
             start = time.perf_counter()
             list(remote.parts(row.shard, [(row.offset, row.size)]))
             ranges.append(time.perf_counter() - start)
