@@ -780,6 +780,38 @@ def pull(root: DataRoot, url: str, name: str | None) -> None:
     )
 
 
+@command
+@click.argument("files", metavar="original/FOLDER/FILE…", nargs=-1, required=True)
+@click.option("--at", "url", metavar="URL", default="", help="Also at this store of gaip3 push.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase(root: DataRoot, files: tuple[str, ...], url: str, yes: bool) -> None:
+    """Erase photographs from the root and its snapshots: the files, pictures made from them,
+    their rows in all tables, labels, and the history.
+
+    What shows them and can be made again is deleted; a refresh makes it again. Trained weights
+    stay until then."""
+    from gaip3_pipeline.setup.erase import erase as run
+    from gaip3_pipeline.setup.erase import prepare, retraining, same_photograph
+
+    with _snapshots():
+        erasure = prepare(root, files, url)
+        for path in same_photograph(root, erasure):
+            click.echo(f"{path} shows the same photograph: erase it too, if it is meant")
+        count = "1 photograph" if len(erasure.asked) == 1 else f"{len(erasure.asked)} photographs"
+        where = f"{root.path}, its snapshots{f' and {url}' if url else ''}"
+        if not yes:
+            if not sys.stdin.isatty():
+                raise click.ClickException("nobody can be asked here: give --yes")
+            click.confirm(f"Erase {count} from {where}? This cannot be undone.", abort=True)
+        removed, remains = run(root, erasure, url)
+        for line in removed:
+            click.echo(line)
+        click.echo(f"Erased: {', '.join(erasure.asked)}. What may still hold traces:")
+        for line in remains:
+            click.echo(f"  {line}")
+        click.echo(f"{retraining(root)}\nTo make it again: gaip3 refresh --root {root.path}")
+
+
 @contextmanager
 def _snapshots() -> Iterator[None]:
     """Errors of snapshots as one line."""

@@ -14,10 +14,10 @@ import shutil
 import sqlite3
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -107,17 +107,32 @@ def take(root: DataRoot, name: str, done: Done | None = None) -> Snapshot:
                 raise
         table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("path", ignore_index=True)
         manifest = kept.add_table(table)
-        sources = table[table.kind.isin((PHOTOGRAPH, SOURCE))]
         made = Snapshot(
             name,
             datetime.now(UTC).isoformat(timespec="seconds"),
-            content_version(zip(sources.path, sources["size"], sources.sha256, strict=True)),
+            content_of(table),
             manifest,
             len(table),
             int(table["size"].sum()),
         )
         write_pointer(root, made)
     return made
+
+
+def content_of(files: pd.DataFrame) -> str:
+    """The content hash of a snapshot with these ``files``: that of its photographs, labels,
+    curation and settings."""
+    sources = files[files.kind.isin((PHOTOGRAPH, SOURCE))]
+    return content_version(zip(sources.path, sources["size"], sources.sha256, strict=True))
+
+
+def changed_snapshot(snapshot: Snapshot, files: pd.DataFrame, manifest: str) -> Snapshot:
+    """``snapshot`` with other ``files``, whose table has the hash ``manifest``."""
+    total = int(files["size"].sum())
+    if not files.kind.eq(PHOTOGRAPH).any():  # it was pushed without them, and is still the same
+        return replace(snapshot, manifest=manifest, files=len(files), bytes=total)
+    content = content_of(files)
+    return replace(snapshot, content=content, manifest=manifest, files=len(files), bytes=total)
 
 
 def snapshots(root: DataRoot) -> list[Snapshot]:
@@ -216,7 +231,9 @@ def restore(root: DataRoot, name: str, done: Done | None = None) -> tuple[int, i
     files = Files(root)
     with servers.only_one(root, {"": "gaip3 restore"}), only_one(root):
         with Hashes(root.hash_cache) as hashes:
-            present = {path: (hashes.of(_place(root, path)), kind) for path, kind in contents(root)}
+            present = {
+                path: (hashes.of(place_of(root, path)), kind) for path, kind in contents(root)
+            }
         _check_nothing_is_lost(root, present)
         lacking = [
             row
@@ -227,7 +244,7 @@ def restore(root: DataRoot, name: str, done: Done | None = None) -> tuple[int, i
             files.check(row.sha256, row.path)
         gone = sorted(set(present) - set(wanted.path)) if snapshot.complete else []
         for i, row in enumerate(lacking):
-            target = _place(root, row.path)
+            target = place_of(root, row.path)
             files.put(row.sha256, target, linked=row.kind in (PHOTOGRAPH, MADE))
             if row.kind == STATE and row.path.endswith(SUFFIXES):
                 for log in ("-wal", "-shm"):  # of the database that was replaced
@@ -235,7 +252,7 @@ def restore(root: DataRoot, name: str, done: Done | None = None) -> tuple[int, i
             if done:
                 done(i + 1, len(lacking))
         for path in gone:
-            _place(root, path).unlink(missing_ok=True)
+            place_of(root, path).unlink(missing_ok=True)
     return len(lacking), len(gone)
 
 
@@ -287,12 +304,20 @@ class Files:
         write_bytes_atomically(self.path(sha256), data.getvalue())
         return sha256
 
-    def check(self, sha256: str, path: str) -> None:
-        """Raises :class:`SnapshotError` if the content of ``path`` is gone or has changed, as when
-        a photograph was edited in place."""
+    def check(self, sha256: str, path: str) -> Path:
+        """The file with the content of ``path``. Raises :class:`SnapshotError` if it is gone or has
+        changed, as when a photograph was edited in place."""
         file = self.path(sha256)
         if not file.exists() or file_sha256(file) != sha256:
             raise SnapshotError(f"{path} of the snapshot is gone or changed: {file}")
+        return file
+
+    def keep_only(self, wanted: Collection[str]) -> int:
+        """Delete every content but these; returns how many there were."""
+        gone = [p for p in self._folder.rglob("*") if p.is_file() and p.name not in wanted]
+        for file in gone:
+            file.unlink()
+        return len(gone)
 
     def put(self, sha256: str, target: Path, linked: bool) -> None:
         """Make ``target`` a file of this content, whole or not at all."""
@@ -309,7 +334,7 @@ def _put(source: Path, target: Path, linked: bool) -> None:
 
 def _keep(files: Files, hashes: Hashes, root: DataRoot, path: str, kind: str) -> tuple[Any, ...]:
     """Keep the file at ``path``; returns its row of the table."""
-    file = _place(root, path)
+    file = place_of(root, path)
     if kind in (SOURCE, STATE):
         # others may write to it meanwhile, so the copy is what is hashed
         with _copied(root, file) as copy:
@@ -357,7 +382,15 @@ def contents(root: DataRoot) -> Iterator[tuple[str, str]]:
             yield path, STATE
 
 
-def _place(root: DataRoot, path: str) -> Path:
+def path_in_snapshot(root: DataRoot, place: Path) -> str:
+    """The path that a file or folder of ``root`` has in a snapshot."""
+    if place == root.settings_file:
+        return _SETTINGS
+    top = root.state.parent if place.is_relative_to(root.state) else root.path
+    return place.relative_to(top).as_posix()
+
+
+def place_of(root: DataRoot, path: str) -> Path:
     """Where the file with this path of a snapshot belongs: settings and state of the root ``data/``
     are in the repository."""
     if path == _SETTINGS:

@@ -200,6 +200,18 @@ def _remember(cache: Path, rows: Iterator[tuple[bytes, int, int, int, str]]) -> 
         connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)
 
 
+def forget(cache: Path, files: Iterable[Path]) -> None:
+    """Remove the names and hashes of ``files`` from the SQLite file ``cache``."""
+    if not cache.exists():
+        return
+    folder = cache.absolute().parent
+    names = [(os.fsencode(os.path.relpath(file.absolute(), folder)),) for file in files]
+    with closing(_open(cache)) as connection:
+        with connection:
+            connection.executemany("DELETE FROM files WHERE path = ?", names)
+        connection.execute("VACUUM")  # else the names stay in pages that are free
+
+
 def digest(parts: Iterable[str]) -> str:
     """sha256 over strings, one per line."""
     h = hashlib.sha256()
