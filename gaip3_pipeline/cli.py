@@ -1145,6 +1145,8 @@ def _refresh(
             cluster=cluster,
             say=click.echo,
         )
+        if settings.snapshots.automatic:
+            _snapshot_after_refresh(root)
         if not outcome.materialized:
             return
         whole = time.monotonic() - started
@@ -1159,6 +1161,20 @@ def _refresh(
             click.echo(
                 "\n".join([f"{len(outcome.failed_checks)} checks failed:", *outcome.failed_checks])
             )
+
+
+def _snapshot_after_refresh(root: DataRoot) -> None:
+    """Take a snapshot if the content of the root changed; a refresh does not fail by it."""
+    from gaip3_pipeline.setup.snapshots import take_automatically
+
+    try:
+        with _snapshots():
+            made = take_automatically(root)
+    except (click.ClickException, OSError) as e:
+        click.echo(f"no snapshot was taken: {e}", err=True)
+        return
+    if made:
+        click.echo(f"snapshot {made.name}: {made.files:,} files, {made.content[:12]}")
 
 
 def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: bool) -> None:

@@ -28,10 +28,17 @@ from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.dagster_home import dagster_store, mlflow_store
 from gaip3_pipeline.layout import OWN_FOLDERS, DataRoot
 from gaip3_pipeline.refresh.run import only_one
+from gaip3_pipeline.tables.content import (
+    PHOTOGRAPH,
+    SETTINGS,
+    SOURCE,
+    content_hash,
+    files_below,
+    sources,
+)
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.databases import SUFFIXES
 from gaip3_pipeline.tables.files import (
-    TEMPORARY,
     WRITING,
     link_or_copy,
     write_bytes_atomically,
@@ -43,10 +50,9 @@ from gaip3_pipeline.tables.names import nfc
 from gaip3_pipeline.web import servers
 
 FORMAT = 1
-PHOTOGRAPH, SOURCE, MADE, STATE = "photograph", "source", "made", "state"
+MADE, STATE = "made", "state"  # further kinds of files
 COLUMNS = ("path", "size", "sha256", "kind")
 _NAME = re.compile(r"\w[\w.-]{0,59}")
-_SETTINGS = "gaip3.toml"
 Done = Callable[[int, int], None]
 
 
@@ -117,6 +123,15 @@ def take(root: DataRoot, name: str, done: Done | None = None) -> Snapshot:
         )
         write_pointer(root, made)
     return made
+
+
+def take_automatically(root: DataRoot) -> Snapshot | None:
+    """Make a snapshot named by date and time, unless the content of ``root`` is that of its latest
+    one; raises as :func:`take`."""
+    kept = snapshots(root)
+    if kept and kept[-1].content == content_hash(root):
+        return None
+    return take(root, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
 
 
 def content_of(files: pd.DataFrame) -> str:
@@ -208,7 +223,7 @@ def compare(root: DataRoot, first: str, second: str) -> Difference:
         sorted(before.index.difference(after.index)),
         sorted(both[before[both] != after[both]]),
         pd.DataFrame(labels, columns=["attribute", "gender", "stem", "before", "after"]),
-        _changes(*(_flat(_text(files, s.get(_SETTINGS))) for s in shas)),
+        _changes(*(_flat(_text(files, s.get(SETTINGS))) for s in shas)),
     )
 
 
@@ -364,28 +379,23 @@ def _copied(root: DataRoot, file: Path) -> Iterator[Path]:
 
 def contents(root: DataRoot) -> Iterator[tuple[str, str]]:
     """The path and the kind of every file of ``root`` that a snapshot has."""
-    if root.settings_file.exists():
-        yield _SETTINGS, SOURCE
-    photographs, checked = (f"{root.relative(p)}/" for p in (root.originals, root.labels_checked))
-    written = (f"{root.relative(root.labels)}/", root.relative(root.dropped))
+    own = {path: kind for path, kind, _ in sources(root)}
+    yield from own.items()
     for folder in OWN_FOLDERS:
-        for path in _below(root.path / folder, root.path):
-            if path.startswith(photographs):
-                yield path, PHOTOGRAPH
-            else:
-                by_people = path.startswith(written) and not path.startswith(checked)
-                yield path, SOURCE if by_people else MADE
+        for path, _ in files_below(root.path / folder, root.path):
+            if path not in own:
+                yield path, MADE
     # the rest of the state is locks, caches and logs of processes
     history = (root.dagster_storage, root.mlflow_artifacts, root.refreshes, root.mlflow_db)
     for place in (*history, root.identity):
-        for path in _below(place, root.state.parent):
+        for path, _ in files_below(place, root.state.parent):
             yield path, STATE
 
 
 def path_in_snapshot(root: DataRoot, place: Path) -> str:
     """The path that a file or folder of ``root`` has in a snapshot."""
     if place == root.settings_file:
-        return _SETTINGS
+        return SETTINGS
     top = root.state.parent if place.is_relative_to(root.state) else root.path
     return place.relative_to(top).as_posix()
 
@@ -393,18 +403,9 @@ def path_in_snapshot(root: DataRoot, place: Path) -> str:
 def place_of(root: DataRoot, path: str) -> Path:
     """Where the file with this path of a snapshot belongs: settings and state of the root ``data/``
     are in the repository."""
-    if path == _SETTINGS:
+    if path == SETTINGS:
         return root.settings_file
     return (root.state.parent if path.startswith(".gaip3/") else root.path) / path
-
-
-def _below(place: Path, root: Path) -> Iterator[str]:
-    if place.is_file():
-        yield place.relative_to(root).as_posix()
-    for folder, _, names in os.walk(place):
-        for name in names:
-            if not name.startswith(TEMPORARY) and not name.endswith(("-wal", "-shm", "-journal")):
-                yield (Path(folder) / name).relative_to(root).as_posix()
 
 
 def _check_name(name: str) -> None:

@@ -124,18 +124,24 @@ class Hashes:
     def __init__(self, cache: Path) -> None:
         self._cache = cache
         self._known = _remembered(cache, b"")
+        self._folders: dict[str, bytes] = {}  # as names of the cache begin
         self._new: list[tuple[bytes, int, int, int, str]] = []
 
     def __enter__(self) -> "Hashes":
         return self
 
     def __exit__(self, *_: object) -> None:
-        _remember(self._cache, iter(self._new))
+        if self._new:
+            _remember(self._cache, iter(self._new))
 
     def of(self, path: Path) -> str:
         """The hash of the file at ``path``. Raises ``OSError`` if it cannot be read."""
-        name = os.fsencode(os.path.relpath(path.absolute(), self._cache.absolute().parent))
-        key = stat_key(path.stat())
+        folder, name_there = os.path.split(os.path.abspath(path))
+        if folder not in self._folders:
+            beginning = os.path.relpath(folder, self._cache.absolute().parent)
+            self._folders[folder] = b"" if beginning == "." else os.fsencode(beginning) + b"/"
+        name = self._folders[folder] + os.fsencode(name_there)
+        key = stat_key(os.stat(path))
         remembered = self._known.get(name)
         if remembered and remembered[0] == key:
             return remembered[1]
