@@ -681,13 +681,13 @@ def snapshot(root: DataRoot, name: str) -> None:
 @command
 def snapshots(root: DataRoot) -> None:
     """List the snapshots of the root, the oldest first."""
-    from gaip3_pipeline.setup.snapshots import snapshots as all_of
+    from gaip3_pipeline.tables.snapshots import snapshots as all_of
 
     with _snapshots():
         found = all_of(root)
     for s in found:
         click.echo(
-            f"{s.created}  {s.name:20} {s.files:>8,} files {s.bytes / 1e6:>10,.1f} MB "
+            f"{s.created[:19]}  {s.name:20} {s.files:>8,} files {s.bytes / 1e6:>10,.1f} MB "
             f" {s.content[:12]}"
         )
     if not found:
@@ -699,7 +699,7 @@ def snapshots(root: DataRoot) -> None:
 @click.argument("second")
 def diff(root: DataRoot, first: str, second: str) -> None:
     """Show what changed from snapshot FIRST to SECOND: photographs, labels, settings."""
-    from gaip3_pipeline.setup.snapshots import compare, described
+    from gaip3_pipeline.tables.snapshots import compare, described
 
     with _snapshots():
         click.echo(described(compare(root, first, second)))
@@ -734,8 +734,8 @@ def push(root: DataRoot, url: str, name: str | None, with_pictures: bool | None)
     AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION."""
     from gaip3_pipeline.progress import Progress
     from gaip3_pipeline.setup.remote import push as send
-    from gaip3_pipeline.setup.snapshots import SnapshotError
-    from gaip3_pipeline.setup.snapshots import snapshots as all_of
+    from gaip3_pipeline.tables.snapshots import SnapshotError
+    from gaip3_pipeline.tables.snapshots import snapshots as all_of
 
     with _snapshots():
         if name is None:
@@ -816,7 +816,7 @@ def erase(root: DataRoot, files: tuple[str, ...], url: str, yes: bool) -> None:
 def _snapshots() -> Iterator[None]:
     """Errors of snapshots as one line."""
     from gaip3_pipeline.refresh.plan import RefreshError
-    from gaip3_pipeline.setup.snapshots import SnapshotError
+    from gaip3_pipeline.tables.snapshots import SnapshotError
     from gaip3_pipeline.web.servers import ServerError
 
     try:

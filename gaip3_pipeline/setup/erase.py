@@ -29,20 +29,9 @@ from gaip3_pipeline.refresh.plan import forecast, plan
 from gaip3_pipeline.refresh.run import observe_only, only_one
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.setup.remote import Remote, fetch, rewrite
-from gaip3_pipeline.setup.snapshots import (
-    COLUMNS,
-    PHOTOGRAPH,
-    Files,
-    Snapshot,
-    SnapshotError,
-    changed_snapshot,
-    files_of,
-    path_in_snapshot,
-    place_of,
-    snapshots,
-    write_pointer,
-)
+from gaip3_pipeline.setup.snapshots import path_in_snapshot, place_of
 from gaip3_pipeline.setup.traces import Photograph, Traces, clean_database, renamed_groups
+from gaip3_pipeline.tables.content import PHOTOGRAPH
 from gaip3_pipeline.tables.databases import SUFFIXES
 from gaip3_pipeline.tables.duplicates import read_group_table
 from gaip3_pipeline.tables.files import (
@@ -55,6 +44,16 @@ from gaip3_pipeline.tables.hashing import file_sha256, forget
 from gaip3_pipeline.tables.image_files import list_folder
 from gaip3_pipeline.tables.manifests import read_manifest
 from gaip3_pipeline.tables.names import existing, nfc, printable
+from gaip3_pipeline.tables.snapshots import (
+    COLUMNS,
+    Files,
+    Snapshot,
+    SnapshotError,
+    changed_snapshot,
+    files_of,
+    snapshots,
+    write_pointer,
+)
 from gaip3_pipeline.versions import TRAINING_POOL, latest_events
 from gaip3_pipeline.web import servers
 

@@ -20,25 +20,23 @@ import pandas as pd
 
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.refresh.run import only_one
-from gaip3_pipeline.setup.snapshots import (
+from gaip3_pipeline.setup.snapshots import Done, contents, restore
+from gaip3_pipeline.tables.content import SOURCE
+from gaip3_pipeline.tables.files import WRITING, write_bytes_atomically
+from gaip3_pipeline.tables.hashing import file_sha256
+from gaip3_pipeline.tables.snapshots import (
     MADE,
-    SOURCE,
-    Done,
     Files,
     Snapshot,
     SnapshotError,
     changed_snapshot,
-    contents,
     files_of,
     find,
     pointer_of,
     read_pointer,
-    restore,
     rows_of,
     write_pointer,
 )
-from gaip3_pipeline.tables.files import WRITING, write_bytes_atomically
-from gaip3_pipeline.tables.hashing import file_sha256
 
 SHARD_FILES, SHARD_BYTES = 10_000, 256 * 2**20
 # what goes without the pictures: no original, no picture made, no history, which has contact sheets

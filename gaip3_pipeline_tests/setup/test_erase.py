@@ -25,9 +25,10 @@ from gaip3_pipeline.setup import erase as erasing
 from gaip3_pipeline.setup import remote
 from gaip3_pipeline.setup.erase import EraseError, erase, prepare
 from gaip3_pipeline.setup.remote import Remote, pull, push
-from gaip3_pipeline.setup.snapshots import files_of, find, restore, snapshots, take
+from gaip3_pipeline.setup.snapshots import restore, take
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.label_store import Edit, LabelStore
+from gaip3_pipeline.tables.snapshots import files_of, find, snapshots
 from gaip3_pipeline.web import servers
 from gaip3_pipeline_tests.refreshing import instance_of, plan_of
 

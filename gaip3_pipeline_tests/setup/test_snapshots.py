@@ -10,17 +10,10 @@ import pytest
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.settings import load
-from gaip3_pipeline.setup.snapshots import (
-    SnapshotError,
-    compare,
-    files_of,
-    find,
-    restore,
-    snapshots,
-    take,
-)
+from gaip3_pipeline.setup.snapshots import restore, take
 from gaip3_pipeline.tables.content import content_hash
 from gaip3_pipeline.tables.label_store import Edit, LabelStore
+from gaip3_pipeline.tables.snapshots import SnapshotError, compare, files_of, find, snapshots
 from gaip3_pipeline_tests.refreshing import refresh_root
 
 PASSING = ("dagster.yaml", "hashes.sqlite", "lock", "-wal", "-shm", ".log")
