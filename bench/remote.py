@@ -23,7 +23,8 @@ from PIL import Image
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.setup.remote import Remote, pull, push
-from gaip3_pipeline.setup.snapshots import Files, find, rows_of, take
+from gaip3_pipeline.setup.snapshots import take
+from gaip3_pipeline.tables.snapshots import Files, find, rows_of
 from gaip3_pipeline_tests import swift
 
 RANGES = 30

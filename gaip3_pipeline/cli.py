@@ -681,13 +681,13 @@ def snapshot(root: DataRoot, name: str) -> None:
 @command
 def snapshots(root: DataRoot) -> None:
     """List the snapshots of the root, the oldest first."""
-    from gaip3_pipeline.setup.snapshots import snapshots as all_of
+    from gaip3_pipeline.tables.snapshots import snapshots as all_of
 
     with _snapshots():
         found = all_of(root)
     for s in found:
         click.echo(
-            f"{s.created}  {s.name:20} {s.files:>8,} files {s.bytes / 1e6:>10,.1f} MB "
+            f"{s.created[:19]}  {s.name:20} {s.files:>8,} files {s.bytes / 1e6:>10,.1f} MB "
             f" {s.content[:12]}"
         )
     if not found:
@@ -699,7 +699,7 @@ def snapshots(root: DataRoot) -> None:
 @click.argument("second")
 def diff(root: DataRoot, first: str, second: str) -> None:
     """Show what changed from snapshot FIRST to SECOND: photographs, labels, settings."""
-    from gaip3_pipeline.setup.snapshots import compare, described
+    from gaip3_pipeline.tables.snapshots import compare, described
 
     with _snapshots():
         click.echo(described(compare(root, first, second)))
@@ -734,8 +734,8 @@ def push(root: DataRoot, url: str, name: str | None, with_pictures: bool | None)
     AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION."""
     from gaip3_pipeline.progress import Progress
     from gaip3_pipeline.setup.remote import push as send
-    from gaip3_pipeline.setup.snapshots import SnapshotError
-    from gaip3_pipeline.setup.snapshots import snapshots as all_of
+    from gaip3_pipeline.tables.snapshots import SnapshotError
+    from gaip3_pipeline.tables.snapshots import snapshots as all_of
 
     with _snapshots():
         if name is None:
@@ -780,11 +780,43 @@ def pull(root: DataRoot, url: str, name: str | None) -> None:
     )
 
 
+@command
+@click.argument("files", metavar="original/FOLDER/FILE…", nargs=-1, required=True)
+@click.option("--at", "url", metavar="URL", default="", help="Also at this store of gaip3 push.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase(root: DataRoot, files: tuple[str, ...], url: str, yes: bool) -> None:
+    """Erase photographs from the root and its snapshots: the files, pictures made from them,
+    their rows in all tables, labels, and the history.
+
+    What shows them and can be made again is deleted; a refresh makes it again. Trained weights
+    stay until then."""
+    from gaip3_pipeline.setup.erase import erase as run
+    from gaip3_pipeline.setup.erase import prepare, retraining, same_photograph
+
+    with _snapshots():
+        erasure = prepare(root, files, url)
+        for path in same_photograph(root, erasure):
+            click.echo(f"{path} shows the same photograph: erase it too, if it is meant")
+        count = "1 photograph" if len(erasure.asked) == 1 else f"{len(erasure.asked)} photographs"
+        where = f"{root.path}, its snapshots{f' and {url}' if url else ''}"
+        if not yes:
+            if not sys.stdin.isatty():
+                raise click.ClickException("nobody can be asked here: give --yes")
+            click.confirm(f"Erase {count} from {where}? This cannot be undone.", abort=True)
+        removed, remains = run(root, erasure, url)
+        for line in removed:
+            click.echo(line)
+        click.echo(f"Erased: {', '.join(erasure.asked)}. What may still hold traces:")
+        for line in remains:
+            click.echo(f"  {line}")
+        click.echo(f"{retraining(root)}\nTo make it again: gaip3 refresh --root {root.path}")
+
+
 @contextmanager
 def _snapshots() -> Iterator[None]:
     """Errors of snapshots as one line."""
     from gaip3_pipeline.refresh.plan import RefreshError
-    from gaip3_pipeline.setup.snapshots import SnapshotError
+    from gaip3_pipeline.tables.snapshots import SnapshotError
     from gaip3_pipeline.web.servers import ServerError
 
     try:
@@ -1113,6 +1145,8 @@ def _refresh(
             cluster=cluster,
             say=click.echo,
         )
+        if settings.snapshots.automatic:
+            _snapshot_after_refresh(root)
         if not outcome.materialized:
             return
         whole = time.monotonic() - started
@@ -1127,6 +1161,20 @@ def _refresh(
             click.echo(
                 "\n".join([f"{len(outcome.failed_checks)} checks failed:", *outcome.failed_checks])
             )
+
+
+def _snapshot_after_refresh(root: DataRoot) -> None:
+    """Take a snapshot if the content of the root changed; a refresh does not fail by it."""
+    from gaip3_pipeline.setup.snapshots import take_automatically
+
+    try:
+        with _snapshots():
+            made = take_automatically(root)
+    except (click.ClickException, OSError) as e:
+        click.echo(f"no snapshot was taken: {e}", err=True)
+        return
+    if made:
+        click.echo(f"snapshot {made.name}: {made.files:,} files, {made.content[:12]}")
 
 
 def _show_plan(root: DataRoot, select: list[str] | None, verify: bool, as_json: bool) -> None:

@@ -209,6 +209,11 @@ class DataRoot:
         return self.snapshots / "files"
 
     @property
+    def erasing(self) -> Path:
+        """What ``gaip3 erase`` is erasing, until it is done."""
+        return self.state / "erasing.json"
+
+    @property
     def refreshes(self) -> Path:
         """Records of the latest refreshes (plan, progress, changes): a JSON file and a folder of
         pictures for each."""

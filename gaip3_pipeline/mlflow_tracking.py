@@ -98,6 +98,7 @@ class MlflowTracking(dg.ConfigurableResource):
     :mod:`gaip3_pipeline.processes`."""
 
     PARENT_TAG: ClassVar[str] = "gaip3/mlflow_run_id"
+    CONTENT_TAG: ClassVar[str] = "gaip3/content"  # the root's content hash (tables/content.py)
 
     enabled: bool = True
     uri: str = ""
@@ -333,12 +334,13 @@ class MlflowTracking(dg.ConfigurableResource):
         server = is_server(self._store.url)
         return f"the MLflow server {self.uri}" if server else "MLflow's database in Postgres"
 
-    def start_refresh(self, refresh_id: str, name: str) -> str:
-        """The id of a new parent run for the trainings of a refresh; "" without MLflow."""
+    def start_refresh(self, refresh_id: str, name: str, content: str) -> str:
+        """The id of a new parent run for the trainings of a refresh of a root with the hash
+        ``content``; "" without MLflow."""
         if not self.enabled:
             return ""
         there = f"[Its runs in Dagster]({self.dagster}/runs?q[0]=tag:gaip3/refresh_id={refresh_id})"
-        tags = {_REFRESH: refresh_id, NOTE: there}
+        tags = {_REFRESH: refresh_id, NOTE: there, self.CONTENT_TAG: content}
         return self._start_parent(self.client(), name, tags)
 
     def end_refresh(
@@ -451,7 +453,8 @@ class TrainingRun:
     KILLED after an interruption.
 
     ``name`` is shown in MLflow, by default that of the asset. ``parent_id`` is the id of the parent
-    run; if it is None, a parent run is created and ``on_parent`` is called with its id. If an
+    run; if it is None, a parent run is created and ``on_parent`` is called with its id. ``content``
+    is the content hash of the root, by which a snapshot of the same content is found. If an
     earlier run with the same fingerprint failed or was killed, it is continued, as the training
     itself continues from its checkpoint.
 
@@ -473,8 +476,10 @@ class TrainingRun:
         inputs: Mapping[str, str],
         fingerprint: str,
         parameters: Mapping[str, Any],
+        content: str = "",
     ) -> None:
         self._tracking = tracking
+        self._content = content
         self._asset = asset
         self._name = name or asset
         self._description = description
@@ -546,6 +551,7 @@ class TrainingRun:
             "gaip3.fingerprint": self._fingerprint,
             "gaip3.process": this_process(),
             NOTE: self._note({}),
+            **({self._tracking.CONTENT_TAG: self._content} if self._content else {}),
             **{f"gaip3.input.{k}": v for k, v in self._inputs.items()},
             **_git_state(),
         }

@@ -305,6 +305,14 @@ class Storage:
 
 
 @dataclass(frozen=True)
+class Snapshots:
+    """``automatic``: a refresh that has finished takes a snapshot if photographs, labels, curation
+    or settings changed since the latest one."""
+
+    automatic: bool = added(False)
+
+
+@dataclass(frozen=True)
 class Cluster:
     """A Ray cluster that runs the steps. Empty ``address``: every step runs on this machine."""
 
@@ -336,6 +344,7 @@ class Settings:
     retouch: Retouch = Retouch()
     tracking: Tracking = Tracking()
     storage: Storage = Storage()
+    snapshots: Snapshots = Snapshots()
     cluster: Cluster = Cluster()
 
 

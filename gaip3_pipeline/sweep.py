@@ -25,6 +25,7 @@ from gaip3_pipeline.settings import (
     section_hash,
     with_values,
 )
+from gaip3_pipeline.tables.content import content_hash
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.tables.hashing import digest
 from gaip3_pipeline.training.run import Run, one_after_another
@@ -239,6 +240,7 @@ class TrainPoint:
             inputs=self.sweep.inputs,
             fingerprint=run.fingerprint,
             parameters=flatten(section),
+            content=content_hash(self.root),
         ) as logged:
             result = train_nvae(
                 data.examples,

@@ -38,6 +38,7 @@ from gaip3_pipeline.processes import BEAT_SECONDS, process_lives
 from gaip3_pipeline.progress import Progress, watched_by
 from gaip3_pipeline.settings import SECTIONS, Settings, load, section_hash
 from gaip3_pipeline.tables.columns import OF_COLUMNS
+from gaip3_pipeline.tables.content import content_hash
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.hashing import digest, file_version
 from gaip3_pipeline.tables.problems import ContractError
@@ -252,8 +253,14 @@ class AssetContext:
         # Read again: an earlier step may have tagged the Dagster run with the parent MLflow run
         # after this step's copy of the Dagster run was taken.
         run = self.context.instance.get_run_by_id(self.context.run.run_id) or self.context.run
+        content = run.tags.get(self.tracking.CONTENT_TAG, "")
+        if not content and self.tracking.enabled:  # a run that no refresh started
+            content = content_hash(self.root)
+            tags = {self.tracking.CONTENT_TAG: content}
+            self.context.instance.add_run_tags(run.run_id, tags)
         return TrainingRun(
             self.tracking,
+            content=content,
             asset=self.name,
             description=self.description,
             dagster_run_id=run.run_id,

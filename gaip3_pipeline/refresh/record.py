@@ -34,7 +34,7 @@ class Record:
 
     def __init__(self, root: DataRoot, refresh_id: str, planned: Forecast) -> None:
         self._root = root
-        self._name = refresh_id
+        self.refresh_id = refresh_id
         self._figures: dict[str, dict[str, float]] = {}  # before
         self._runs: dict[str, str] = {}  # before
         self._content: dict[str, Any] = {
@@ -138,18 +138,18 @@ class Record:
     def _copy_pictures(self, name: str, when: str) -> list[str]:
         pictures = self._root.pictures(name)
         for picture in pictures:
-            target = self._root.refreshes / self._name / when / picture.name
+            target = self._root.refreshes / self.refresh_id / when / picture.name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(picture, target)
         return [p.name for p in pictures]
 
     def _picture(self, when: str, name: str) -> str | None:
-        path = self._root.refreshes / self._name / when / name
+        path = self._root.refreshes / self.refresh_id / when / name
         return path.relative_to(self._root.refreshes).as_posix() if path.exists() else None
 
     def _write(self) -> None:
         write_text_atomically(
-            _file(self._root, self._name),
+            _file(self._root, self.refresh_id),
             json.dumps(self._content, indent=1, ensure_ascii=False) + "\n",
         )
 

@@ -59,6 +59,7 @@ from gaip3_pipeline.refresh.record import (
     recording,
 )
 from gaip3_pipeline.stores import Lock, Occupied, StoreError, in_one_line
+from gaip3_pipeline.tables.content import content_hash
 from gaip3_pipeline.tables.databases import explain
 from gaip3_pipeline.tables.files import write_text_atomically
 from gaip3_pipeline.versions import RUN_METADATA, latest_materialization, observation_if_changed
@@ -144,7 +145,7 @@ def refresh(
             recording(root, outcome.refresh_id, planned) as record,
             watched_by(record.progress),
             in_one_line(dagster_store(root)),
-            _parent_run(definitions, tracking, outcome.refresh_id, planned, record) as parent,
+            _parent_run(definitions, tracking, root, planned, record) as of_trainings,
         ):
             execute = OnCluster(root, cluster, _shown_and(record)) if cluster else run_here
             done: set[str] = set()
@@ -183,7 +184,7 @@ def refresh(
                     say=say,
                     execute=execute,
                     place=root.state,
-                    tags=tags | ({tracking.PARENT_TAG: parent} if parent else {}),
+                    tags=tags | of_trainings,
                 )
                 done |= set(layer)
                 todo = plan(
@@ -285,21 +286,23 @@ def _shown_and(record: Record) -> Watch:
 def _parent_run(
     definitions: dg.Definitions,
     tracking: MlflowTracking,
-    refresh_id: str,
+    root: DataRoot,
     planned: Forecast,
     record: Record,
-) -> Iterator[str]:
-    """The id of the run in MLflow that holds the trainings of this refresh and its headline
-    figures; "" if nothing is trained."""
+) -> Iterator[dict[str, str]]:
+    """Tags for Dagster's runs: the id of the run in MLflow that holds the trainings of this refresh
+    and its headline figures, and the content hash of the root; none if nothing is trained."""
     graph = definitions.resolve_asset_graph()
     nodes = [graph.get(dg.AssetKey(p.name)) for p in planned.plan]
     if not any("dagster/kind/mlflow" in node.tags for node in nodes):
-        yield ""
+        yield {}
         return
     name = f"{datetime.now():%Y-%m-%d %H:%M} · {planned.causes}"
-    parent, complete = tracking.start_refresh(refresh_id, name[:LONGEST_NAME]), False
+    content = content_hash(root) if tracking.enabled else ""
+    parent = tracking.start_refresh(record.refresh_id, name[:LONGEST_NAME], content)
+    complete = False
     try:
-        yield parent
+        yield {tracking.PARENT_TAG: parent, tracking.CONTENT_TAG: content} if parent else {}
         complete = True
     finally:
         tracking.end_refresh(

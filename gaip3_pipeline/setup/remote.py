@@ -9,7 +9,7 @@ import hashlib
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,24 +20,24 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from gaip3_pipeline.layout import DataRoot
-from gaip3_pipeline.setup.snapshots import (
+from gaip3_pipeline.refresh.run import only_one
+from gaip3_pipeline.setup.snapshots import Done, contents, restore
+from gaip3_pipeline.tables.content import SOURCE
+from gaip3_pipeline.tables.files import WRITING, write_bytes_atomically
+from gaip3_pipeline.tables.hashing import file_sha256
+from gaip3_pipeline.tables.snapshots import (
     MADE,
-    SOURCE,
-    Done,
     Files,
     Snapshot,
     SnapshotError,
-    contents,
+    changed_snapshot,
     files_of,
     find,
     pointer_of,
     read_pointer,
-    restore,
     rows_of,
     write_pointer,
 )
-from gaip3_pipeline.tables.files import WRITING, write_bytes_atomically
-from gaip3_pipeline.tables.hashing import file_sha256
 
 SHARD_FILES, SHARD_BYTES = 10_000, 256 * 2**20
 WRITERS = 16  # each waits for the disk most of the time: every file is synced
@@ -144,6 +144,22 @@ class Remote:
             except AlreadyExistsError as e:
                 raise FileExistsError(name) from e
 
+    def replace(self, name: str, data: bytes) -> None:
+        """Write an object in the place of the one of that name."""
+        with self._errors():
+            self._store.put(name, data)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects; one that is not there is passed over."""
+        with self._errors():
+            for name in names:
+                if self.has(name):
+                    self._store.delete(name)
+
+    def shards(self) -> set[str]:
+        """The names of all shards, also of those that no snapshot has."""
+        return {Path(meta["path"]).stem for meta in self._listed("shards")}
+
     def parts(self, shard: str, places: list[tuple[int, int]]) -> Iterator[bytes]:
         """The bytes of each ``(offset, size)`` of a shard: the whole shard is fetched if half of it
         is wanted, else the ranges."""
@@ -202,12 +218,10 @@ def push(
         rows = remote.table(other, kept)
         places.update(zip(rows.sha256, zip(rows.shard, rows.offset, strict=True), strict=True))
     new = table[~table.sha256.isin(list(places))].drop_duplicates("sha256").sort_values("path")
+    paths = dict(zip(new.sha256, new.path, strict=True))
     sent, shards = 0, 0
     for part in _shards(new):
-        with _shard(root, kept, part) as (file, offsets):
-            shard = file_sha256(file)
-            remote.put(f"shards/{shard}.tar", file)
-        places |= {sha256: (shard, offset) for sha256, offset in offsets.items()}
+        places |= _send(root, remote, part, lambda sha256: kept.check(sha256, paths[sha256]))
         sent, shards = sent + len(part), shards + 1
         if done:
             done(sent, len(new))
@@ -243,27 +257,13 @@ def pull(root: DataRoot, url: str, name: str, done: Done | None = None) -> tuple
     snapshot = remote.snapshot(name)
     if root.snapshot(name).exists() and find(root, name).content != snapshot.content:
         raise SnapshotError(f"there is another snapshot {name} here: rename or remove it first")
-    table = remote.table(snapshot, kept)
-    lacking = table.drop_duplicates("sha256")
-    lacking = lacking[[not kept.path(sha256).exists() for sha256 in lacking.sha256]]
-    fetched = 0
-    with ThreadPoolExecutor(WRITERS) as pool:
-        for shard, part in lacking.groupby("shard", sort=False):
-            wanted = part.sort_values("offset")
-            places = list(zip(wanted.offset, wanted["size"], strict=True))
-            parts = zip(rows_of(wanted), remote.parts(str(shard), places), strict=True)
-            keep = [pool.submit(_keep, remote, kept, str(shard), *one) for one in parts]
-            try:
-                for one in keep:
-                    one.result()
-                    fetched += 1
-                    if done:
-                        done(fetched, len(lacking))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    empty = next(contents(root), None) is None
-    write_pointer(root, snapshot)
+    with only_one(root):  # gaip3 erase deletes contents that no snapshot has
+        table = remote.table(snapshot, kept)
+        lacking = table.drop_duplicates("sha256")
+        lacking = lacking[[not kept.path(sha256).exists() for sha256 in lacking.sha256]]
+        _fetch(remote, lacking, kept.path, done)
+        empty = next(contents(root), None) is None
+        write_pointer(root, snapshot)
     if empty:
         restore(root, name)
     moved = Moved(
@@ -272,11 +272,95 @@ def pull(root: DataRoot, url: str, name: str, done: Done | None = None) -> tuple
     return moved, empty
 
 
-def _keep(remote: Remote, kept: Files, shard: str, row: Any, data: bytes) -> None:
+def fetch(remote: Remote, kept: Files, files: pd.DataFrame, folder: Path) -> dict[str, Path]:
+    """The contents of ``files`` at a store by their hashes: those that are ``kept`` here, and the
+    others, fetched into ``folder``. Raises :class:`RemoteError` for a damaged one."""
+    found = {}
+    lacking = files.drop_duplicates("sha256")
+    for row in rows_of(lacking):
+        for place in (kept.path(row.sha256), folder / row.sha256):
+            if place.exists() and file_sha256(place) == row.sha256:
+                found[row.sha256] = place
+    lacking = lacking[~lacking.sha256.isin(list(found))]
+    _fetch(remote, lacking, folder.joinpath)
+    return found | {sha256: folder / sha256 for sha256 in lacking.sha256}
+
+
+def _fetch(
+    remote: Remote, files: pd.DataFrame, place: Callable[[str], Path], done: Done | None = None
+) -> None:
+    """Write the contents of ``files``, each once, to ``place`` of their hashes."""
+
+    def keep(shard: str, row: Any, data: bytes) -> None:
+        write_bytes_atomically(place(row.sha256), _whole(remote, shard, row, data))
+
+    fetched = 0
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for shard, part in files.groupby("shard", sort=False):
+            wanted = part.sort_values("offset")
+            places = list(zip(wanted.offset, wanted["size"], strict=True))
+            parts = zip(rows_of(wanted), remote.parts(str(shard), places), strict=True)
+            written = [pool.submit(keep, str(shard), *one) for one in parts]
+            try:
+                for one in written:
+                    one.result()
+                    fetched += 1
+                    if done:
+                        done(fetched, len(files))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def rewrite(
+    root: DataRoot,
+    remote: Remote,
+    change: Callable[[Snapshot, pd.DataFrame], tuple[pd.DataFrame, Mapping[str, Path]]],
+    superseded: Callable[[list[str]], None],
+) -> None:
+    """Change snapshots at a store. ``change`` gives the files that each is to have, those of new
+    contents without a ``shard``, and the new contents by their hashes.
+
+    Contents that no snapshot has any more go with their shards, which are written again without
+    them. At any moment a snapshot is the old or the new one. What is not needed afterwards is
+    passed to ``superseded`` before the first snapshot changes; the caller deletes it at the end."""
+    kept = Files(root)
+    while True:  # until no snapshot changes, also none that was pushed meanwhile
+        there = [(s, remote.table(s, kept)) for s in remote.snapshots()]
+        changed = [change(s, table) for s, table in there]
+        if all(new is table for (new, _), (_, table) in zip(changed, there, strict=True)):
+            return
+        before = pd.concat([table for _, table in there])
+        after = pd.concat([new for new, _ in changed])
+        old = set(before.shard[~before.sha256.isin(after.sha256)])
+        send = after[after.shard.isna() | after.shard.isin(old)].drop_duplicates("sha256")
+        places: dict[str, tuple[str, int]] = {}
+        with tempfile.TemporaryDirectory(prefix=WRITING, dir=root.snapshots) as folder:
+            contents = {sha: file for _, new in changed for sha, file in new.items()}
+            contents |= fetch(remote, kept, send[~send.sha256.isin(list(contents))], Path(folder))
+            for part in _shards(send.sort_values("path")):
+                places |= _send(root, remote, part, contents.__getitem__)
+        pointers, manifests = [], []
+        for (snapshot, table), (new, _) in zip(there, changed, strict=True):
+            moved = new.sha256.isin(list(places))
+            if new is table and not moved.any():
+                continue
+            found = [places.get(r.sha256, (r.shard, r.offset)) for r in rows_of(new)]
+            new = new.assign(shard=[s for s, _ in found], offset=[int(o) for _, o in found])
+            manifest = kept.add_table(new)
+            remote.put(f"manifests/{manifest}.parquet", kept.path(manifest))
+            pointers.append(changed_snapshot(snapshot, new, manifest))
+            manifests.append(snapshot.manifest)
+        superseded([f"shards/{s}.tar" for s in old] + [f"manifests/{m}.parquet" for m in manifests])
+        for pointer in pointers:
+            remote.replace(f"snapshots/{pointer.name}.json", pointer_of(pointer).encode())
+
+
+def _whole(remote: Remote, shard: str, row: Any, data: bytes) -> bytes:
+    """``data``, or what a second attempt fetches, if it has the hash of ``row``."""
     for last in (False, True):
         if hashlib.sha256(data).hexdigest() == row.sha256:
-            write_bytes_atomically(kept.path(row.sha256), data)
-            return
+            return data
         if not last:
             [data] = remote.parts(shard, [(row.offset, row.size)])
     raise RemoteError(
@@ -298,24 +382,24 @@ def _shards(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield table.iloc[start:]
 
 
-@contextmanager
-def _shard(
-    root: DataRoot, kept: Files, part: pd.DataFrame
-) -> Iterator[tuple[Path, dict[str, int]]]:
-    """A tar archive of the files of ``part``, the same bytes for the same files, and the offset of
-    each by its hash."""
+def _send(
+    root: DataRoot, remote: Remote, part: pd.DataFrame, source: Callable[[str], Path]
+) -> dict[str, tuple[str, int]]:
+    """Send a shard of the files of ``part``, which ``source`` gives by their hashes; returns the
+    shard and the offset of each by its hash. The same files make the same shard."""
     offsets: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix=WRITING, dir=root.snapshots) as folder:
         place = Path(folder, "shard.tar")
         with tarfile.open(place, "w", format=tarfile.USTAR_FORMAT) as tar:
             for row in rows_of(part):
-                kept.check(row.sha256, row.path)
                 about = tarfile.TarInfo(row.sha256 + Path(row.path).suffix.lower())
                 about.size = row.size
-                with kept.path(row.sha256).open("rb") as file:
+                with source(row.sha256).open("rb") as file:
                     tar.addfile(about, file)
                 offsets[row.sha256] = tar.offset - _padded(row.size)
-        yield place, offsets
+        shard = file_sha256(place)
+        remote.put(f"shards/{shard}.tar", place)
+    return {sha256: (shard, offset) for sha256, offset in offsets.items()}
 
 
 def _padded(size: int) -> int:

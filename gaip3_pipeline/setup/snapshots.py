@@ -1,84 +1,54 @@
-"""``gaip3 snapshot``: the whole state of a root under a name, to compare with and to go back to.
+"""``gaip3 snapshot`` and ``gaip3 restore``: the whole state of a root under a name, and back to it.
 
-A snapshot is a table of files with their hashes. Their contents lie in ``.gaip3/snapshots/files/``,
-each once, however many snapshots have it: hard links where the file system allows them, copies of
-what people and databases write in place. The snapshot's own file, ``NAME.json``, is written last,
-so a snapshot is there whole or not at all."""
+Contents are kept as hard links where the file system allows them, as copies of what people and
+databases write in place. What a snapshot is, and how two are compared, is in
+:mod:`gaip3_pipeline.tables.snapshots`."""
 
-import hashlib
-import io
-import json
 import os
-import re
 import shutil
 import sqlite3
 import tempfile
-import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.dagster_home import dagster_store, mlflow_store
 from gaip3_pipeline.layout import OWN_FOLDERS, DataRoot
 from gaip3_pipeline.refresh.run import only_one
-from gaip3_pipeline.tables.contracts import read_labels
-from gaip3_pipeline.tables.databases import SUFFIXES
-from gaip3_pipeline.tables.files import (
-    TEMPORARY,
-    WRITING,
-    link_or_copy,
-    write_bytes_atomically,
-    write_text_atomically,
-    writing,
+from gaip3_pipeline.tables.content import (
+    PHOTOGRAPH,
+    SETTINGS,
+    SOURCE,
+    content_hash,
+    files_below,
+    sources,
 )
-from gaip3_pipeline.tables.hashing import Hashes, content_version, file_sha256
-from gaip3_pipeline.tables.names import nfc
+from gaip3_pipeline.tables.databases import SUFFIXES
+from gaip3_pipeline.tables.files import WRITING
+from gaip3_pipeline.tables.hashing import Hashes, file_sha256
+from gaip3_pipeline.tables.snapshots import (
+    COLUMNS,
+    MADE,
+    STATE,
+    Files,
+    Snapshot,
+    SnapshotError,
+    check_name,
+    content_of,
+    files_of,
+    find,
+    rows_of,
+    snapshots,
+    write_pointer,
+)
 from gaip3_pipeline.web import servers
 
-FORMAT = 1
-PHOTOGRAPH, SOURCE, MADE, STATE = "photograph", "source", "made", "state"
-COLUMNS = ("path", "size", "sha256", "kind")
-_NAME = re.compile(r"\w[\w.-]{0,59}")
-_SETTINGS = "gaip3.toml"
 Done = Callable[[int, int], None]
-
-
-class SnapshotError(ValueError):
-    """A snapshot cannot be made, read or restored; the message is one line with the remedy."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """``created``: ISO 8601, UTC. ``content``: the hash of photographs, labels, curation and
-    settings, of which everything else is made. ``manifest``: the hash of its table of files.
-    ``complete``: whether it has the pictures."""
-
-    name: str
-    created: str
-    content: str
-    manifest: str
-    files: int
-    bytes: int
-    complete: bool = True
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What the second of two snapshots has that the first has not: photographs by path, labels as
-    ``attribute, gender, stem, before, after``, settings as ``setting: (before, after)``."""
-
-    added: list[str]
-    dropped: list[str]
-    replaced: list[str]
-    labels: pd.DataFrame
-    settings: dict[str, tuple[Any, Any]]
 
 
 def take(root: DataRoot, name: str, done: Done | None = None) -> Snapshot:
@@ -86,7 +56,7 @@ def take(root: DataRoot, name: str, done: Done | None = None) -> Snapshot:
 
     Raises :class:`SnapshotError` if there is one of that name, or the history of the root is in
     Postgres, and ``RefreshError`` while a refresh runs."""
-    _check_name(name)
+    check_name(name)
     if root.snapshot(name).exists():
         raise SnapshotError(f"there is a snapshot {name} already: choose another name")
     _check_stores(root)
@@ -107,11 +77,10 @@ def take(root: DataRoot, name: str, done: Done | None = None) -> Snapshot:
                 raise
         table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("path", ignore_index=True)
         manifest = kept.add_table(table)
-        sources = table[table.kind.isin((PHOTOGRAPH, SOURCE))]
         made = Snapshot(
             name,
-            datetime.now(UTC).isoformat(timespec="seconds"),
-            content_version(zip(sources.path, sources["size"], sources.sha256, strict=True)),
+            datetime.now(UTC).isoformat(timespec="milliseconds"),
+            content_of(table),
             manifest,
             len(table),
             int(table["size"].sum()),
@@ -120,87 +89,13 @@ def take(root: DataRoot, name: str, done: Done | None = None) -> Snapshot:
     return made
 
 
-def snapshots(root: DataRoot) -> list[Snapshot]:
-    """The snapshots of ``root``, the oldest first."""
-    names = [f.stem for f in root.snapshots.glob("*.json")]
-    return sorted((find(root, name) for name in names), key=lambda s: (s.created, s.name))
-
-
-def find(root: DataRoot, name: str) -> Snapshot:
-    """The snapshot ``name``. Raises :class:`SnapshotError` if there is none."""
-    _check_name(name)
-    try:
-        text = root.snapshot(name).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        known = ", ".join(sorted(f.stem for f in root.snapshots.glob("*.json")))
-        raise SnapshotError(
-            f"{root.path} has no snapshot {name}: "
-            + (f"it has {known}" if known else "gaip3 snapshot NAME makes one")
-        ) from None
-    return read_pointer(name, text)
-
-
-def read_pointer(name: str, text: str) -> Snapshot:
-    """The snapshot ``name`` from the text of its file. Raises :class:`SnapshotError`."""
-    try:
-        about = json.loads(text)
-        known = about.pop("format") == FORMAT
-        snapshot = Snapshot(**about) if known else None
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise SnapshotError(f"the snapshot {name} is damaged: {e}") from e
-    if snapshot is None:
-        raise SnapshotError(f"the snapshot {name} is of a newer version of gaip3: update it")
-    return snapshot
-
-
-def pointer_of(snapshot: Snapshot) -> str:
-    """The text of the file of a snapshot."""
-    return json.dumps({"format": FORMAT, **vars(snapshot)}, indent=1) + "\n"
-
-
-def write_pointer(root: DataRoot, snapshot: Snapshot) -> None:
-    """Write the file of a snapshot, by which it is there."""
-    write_text_atomically(root.snapshot(snapshot.name), pointer_of(snapshot))
-
-
-def files_of(root: DataRoot, snapshot: Snapshot) -> pd.DataFrame:
-    """The files of ``snapshot``: ``path``, ``size``, ``sha256`` and ``kind`` (photograph, source,
-    made, state). Raises :class:`SnapshotError` if its table is damaged."""
-    file = Files(root).path(snapshot.manifest)
-    if not file.exists() or file_sha256(file) != snapshot.manifest:
-        raise SnapshotError(f"the snapshot {snapshot.name} is damaged: {file} is gone or changed")
-    return pd.read_parquet(file)
-
-
-def rows_of(table: pd.DataFrame) -> Iterator[Any]:
-    """The rows of ``table``, with its columns as attributes."""
-    yield from table.itertuples()
-
-
-def compare(root: DataRoot, first: str, second: str) -> Difference:
-    """What changed between two snapshots of ``root``."""
-    tables = [files_of(root, find(root, name)) for name in (first, second)]
-    before, after = (t[t.kind == PHOTOGRAPH].set_index("path").sha256 for t in tables)
-    both = before.index.intersection(after.index)
-    shas, files = [t.set_index("path").sha256 for t in tables], Files(root)
-    labels = [
-        (attribute, *key, *values)
-        for attribute in ATTRIBUTES
-        for key, values in _changes(*(_labels(root, files, s, attribute) for s in shas)).items()
-    ]
-    return Difference(
-        sorted(after.index.difference(before.index)),
-        sorted(before.index.difference(after.index)),
-        sorted(both[before[both] != after[both]]),
-        pd.DataFrame(labels, columns=["attribute", "gender", "stem", "before", "after"]),
-        _changes(*(_flat(_text(files, s.get(_SETTINGS))) for s in shas)),
-    )
-
-
-def _changes(before: dict[Any, Any], after: dict[Any, Any]) -> dict[Any, tuple[Any, Any]]:
-    """What differs, ``key: (before, after)``, None where there is none."""
-    values = {key: (before.get(key), after.get(key)) for key in sorted(before | after)}
-    return {key: of for key, of in values.items() if of[0] != of[1]}
+def take_automatically(root: DataRoot) -> Snapshot | None:
+    """Make a snapshot named by date and time, unless the content of ``root`` is that of its latest
+    one; raises as :func:`take`."""
+    kept = snapshots(root)
+    if kept and kept[-1].content == content_hash(root):
+        return None
+    return take(root, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
 
 
 def restore(root: DataRoot, name: str, done: Done | None = None) -> tuple[int, int]:
@@ -216,7 +111,9 @@ def restore(root: DataRoot, name: str, done: Done | None = None) -> tuple[int, i
     files = Files(root)
     with servers.only_one(root, {"": "gaip3 restore"}), only_one(root):
         with Hashes(root.hash_cache) as hashes:
-            present = {path: (hashes.of(_place(root, path)), kind) for path, kind in contents(root)}
+            present = {
+                path: (hashes.of(place_of(root, path)), kind) for path, kind in contents(root)
+            }
         _check_nothing_is_lost(root, present)
         lacking = [
             row
@@ -227,7 +124,7 @@ def restore(root: DataRoot, name: str, done: Done | None = None) -> tuple[int, i
             files.check(row.sha256, row.path)
         gone = sorted(set(present) - set(wanted.path)) if snapshot.complete else []
         for i, row in enumerate(lacking):
-            target = _place(root, row.path)
+            target = place_of(root, row.path)
             files.put(row.sha256, target, linked=row.kind in (PHOTOGRAPH, MADE))
             if row.kind == STATE and row.path.endswith(SUFFIXES):
                 for log in ("-wal", "-shm"):  # of the database that was replaced
@@ -235,81 +132,13 @@ def restore(root: DataRoot, name: str, done: Done | None = None) -> tuple[int, i
             if done:
                 done(i + 1, len(lacking))
         for path in gone:
-            _place(root, path).unlink(missing_ok=True)
+            place_of(root, path).unlink(missing_ok=True)
     return len(lacking), len(gone)
-
-
-def described(difference: Difference) -> str:
-    """The difference as lines for a terminal."""
-    lines = [
-        f"{kind} {path}"
-        for kind, paths in (
-            ("added   ", difference.added),
-            ("dropped ", difference.dropped),
-            ("replaced", difference.replaced),
-        )
-        for path in paths
-    ]
-    for attribute, part in difference.labels.groupby("attribute", sort=False):
-        lines.append(f"{attribute}: {len(part):,} labels")
-        lines += [
-            f"  {row.gender}/{row.stem}  {_value(row.before)} → {_value(row.after)}"
-            for row in rows_of(part)
-        ]
-    lines += [f"{k}: {a} → {b}" for k, (a, b) in difference.settings.items()]
-    return "\n".join(lines) or "no difference in photographs, labels and settings"
-
-
-def _value(label: float | None) -> str:
-    return "none" if label is None or pd.isna(label) else f"{label:g}"
-
-
-class Files:
-    """The contents of all snapshots of a root, each once, by its hash."""
-
-    def __init__(self, root: DataRoot) -> None:
-        self._folder = root.snapshot_files
-
-    def path(self, sha256: str) -> Path:
-        return self._folder / sha256[:2] / sha256
-
-    def add(self, file: Path, sha256: str, copy: bool) -> str:
-        """Keep the content of ``file``, as a hard link unless ``copy``; returns its hash."""
-        if not self.path(sha256).exists():
-            _put(file, self.path(sha256), linked=not copy)
-        return sha256
-
-    def add_table(self, table: pd.DataFrame) -> str:
-        """Keep ``table`` as Parquet; returns its hash."""
-        data = io.BytesIO()
-        table.to_parquet(data, index=False)
-        sha256 = hashlib.sha256(data.getvalue()).hexdigest()
-        write_bytes_atomically(self.path(sha256), data.getvalue())
-        return sha256
-
-    def check(self, sha256: str, path: str) -> None:
-        """Raises :class:`SnapshotError` if the content of ``path`` is gone or has changed, as when
-        a photograph was edited in place."""
-        file = self.path(sha256)
-        if not file.exists() or file_sha256(file) != sha256:
-            raise SnapshotError(f"{path} of the snapshot is gone or changed: {file}")
-
-    def put(self, sha256: str, target: Path, linked: bool) -> None:
-        """Make ``target`` a file of this content, whole or not at all."""
-        _put(self.path(sha256), target, linked)
-
-
-def _put(source: Path, target: Path, linked: bool) -> None:
-    if linked:
-        link_or_copy(source, target)
-        return
-    with writing(target) as temporary:
-        shutil.copy2(source, temporary)
 
 
 def _keep(files: Files, hashes: Hashes, root: DataRoot, path: str, kind: str) -> tuple[Any, ...]:
     """Keep the file at ``path``; returns its row of the table."""
-    file = _place(root, path)
+    file = place_of(root, path)
     if kind in (SOURCE, STATE):
         # others may write to it meanwhile, so the copy is what is hashed
         with _copied(root, file) as copy:
@@ -339,46 +168,33 @@ def _copied(root: DataRoot, file: Path) -> Iterator[Path]:
 
 def contents(root: DataRoot) -> Iterator[tuple[str, str]]:
     """The path and the kind of every file of ``root`` that a snapshot has."""
-    if root.settings_file.exists():
-        yield _SETTINGS, SOURCE
-    photographs, checked = (f"{root.relative(p)}/" for p in (root.originals, root.labels_checked))
-    written = (f"{root.relative(root.labels)}/", root.relative(root.dropped))
+    own = {path: kind for path, kind, _ in sources(root)}
+    yield from own.items()
     for folder in OWN_FOLDERS:
-        for path in _below(root.path / folder, root.path):
-            if path.startswith(photographs):
-                yield path, PHOTOGRAPH
-            else:
-                by_people = path.startswith(written) and not path.startswith(checked)
-                yield path, SOURCE if by_people else MADE
+        for path, _ in files_below(root.path / folder, root.path):
+            if path not in own:
+                yield path, MADE
     # the rest of the state is locks, caches and logs of processes
     history = (root.dagster_storage, root.mlflow_artifacts, root.refreshes, root.mlflow_db)
     for place in (*history, root.identity):
-        for path in _below(place, root.state.parent):
+        for path, _ in files_below(place, root.state.parent):
             yield path, STATE
 
 
-def _place(root: DataRoot, path: str) -> Path:
+def path_in_snapshot(root: DataRoot, place: Path) -> str:
+    """The path that a file or folder of ``root`` has in a snapshot."""
+    if place == root.settings_file:
+        return SETTINGS
+    top = root.state.parent if place.is_relative_to(root.state) else root.path
+    return place.relative_to(top).as_posix()
+
+
+def place_of(root: DataRoot, path: str) -> Path:
     """Where the file with this path of a snapshot belongs: settings and state of the root ``data/``
     are in the repository."""
-    if path == _SETTINGS:
+    if path == SETTINGS:
         return root.settings_file
     return (root.state.parent if path.startswith(".gaip3/") else root.path) / path
-
-
-def _below(place: Path, root: Path) -> Iterator[str]:
-    if place.is_file():
-        yield place.relative_to(root).as_posix()
-    for folder, _, names in os.walk(place):
-        for name in names:
-            if not name.startswith(TEMPORARY) and not name.endswith(("-wal", "-shm", "-journal")):
-                yield (Path(folder) / name).relative_to(root).as_posix()
-
-
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise SnapshotError(
-            f"{name!r} is no name of a snapshot: use letters, digits, - and _, at most 60"
-        )
 
 
 def _check_stores(root: DataRoot) -> None:
@@ -400,28 +216,3 @@ def _check_nothing_is_lost(root: DataRoot, present: dict[str, tuple[str, str]]) 
         raise SnapshotError(
             f"{lost[0]}{others}: in no snapshot, and would be lost; run gaip3 snapshot NAME first"
         )
-
-
-def _text(files: Files, sha256: str | None) -> str:
-    return files.path(sha256).read_text(encoding="utf-8") if sha256 else ""
-
-
-def _labels(
-    root: DataRoot, files: Files, shas: pd.Series, attribute: str
-) -> dict[tuple[str, str], float]:
-    sha256 = shas.get(root.relative(root.hand_labels(attribute)))
-    if sha256 is None:
-        return {}
-    table = read_labels(files.path(sha256)).table
-    return {(r.gender, nfc(r.stem)): r.value for r in rows_of(table)}
-
-
-def _flat(text: str, prefix: str = "") -> dict[str, Any]:
-    def pairs(table: dict[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-        for key, value in table.items():
-            if isinstance(value, dict):
-                yield from pairs(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
-
-    return dict(pairs(tomllib.loads(text), prefix))

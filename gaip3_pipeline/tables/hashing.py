@@ -124,18 +124,24 @@ class Hashes:
     def __init__(self, cache: Path) -> None:
         self._cache = cache
         self._known = _remembered(cache, b"")
+        self._folders: dict[str, bytes] = {}  # as names of the cache begin
         self._new: list[tuple[bytes, int, int, int, str]] = []
 
     def __enter__(self) -> "Hashes":
         return self
 
     def __exit__(self, *_: object) -> None:
-        _remember(self._cache, iter(self._new))
+        if self._new:
+            _remember(self._cache, iter(self._new))
 
     def of(self, path: Path) -> str:
         """The hash of the file at ``path``. Raises ``OSError`` if it cannot be read."""
-        name = os.fsencode(os.path.relpath(path.absolute(), self._cache.absolute().parent))
-        key = stat_key(path.stat())
+        folder, name_there = os.path.split(os.path.abspath(path))
+        if folder not in self._folders:
+            beginning = os.path.relpath(folder, self._cache.absolute().parent)
+            self._folders[folder] = b"" if beginning == "." else os.fsencode(beginning) + b"/"
+        name = self._folders[folder] + os.fsencode(name_there)
+        key = stat_key(os.stat(path))
         remembered = self._known.get(name)
         if remembered and remembered[0] == key:
             return remembered[1]
@@ -198,6 +204,18 @@ def _remembered(cache: Path, below: bytes) -> dict[bytes, tuple[_KEY, str]]:
 def _remember(cache: Path, rows: Iterator[tuple[bytes, int, int, int, str]]) -> None:
     with closing(_open(cache)) as connection, connection:
         connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def forget(cache: Path, files: Iterable[Path]) -> None:
+    """Remove the names and hashes of ``files`` from the SQLite file ``cache``."""
+    if not cache.exists():
+        return
+    folder = cache.absolute().parent
+    names = [(os.fsencode(os.path.relpath(file.absolute(), folder)),) for file in files]
+    with closing(_open(cache)) as connection:
+        with connection:
+            connection.executemany("DELETE FROM files WHERE path = ?", names)
+        connection.execute("VACUUM")  # else the names stay in pages that are free
 
 
 def digest(parts: Iterable[str]) -> str:

@@ -38,6 +38,7 @@ from gaip3_pipeline.web.guard import Guard
 from gaip3_pipeline.web.pictures import Pictures
 from gaip3_pipeline.web.planning import Planner
 from gaip3_pipeline.web.reviews import Similar, read_review
+from gaip3_pipeline.web.snapshots import SnapshotRoutes
 from gaip3_pipeline.web.studio import UPLOAD, UPLOADS, StudioRoutes
 
 NAME = 60  # characters of a person's name
@@ -108,6 +109,7 @@ def build_app(
     app.include_router(studio.router)
     app.include_router(LabelRoutes(root, links).router)
     app.include_router(RefreshRoutes(root, planner).router)
+    app.include_router(SnapshotRoutes(root).router)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app
 

@@ -46,10 +46,15 @@ class Pictures:
         try:
             return self._root.resized_picture(gender, stem_of(original)).read_bytes()
         except FileNotFoundError:
-            return self._keep(
-                ("thumbnail", original, original.stat().st_mtime_ns),
-                lambda: self._from_original(original, self._settings.height),
-            )
+            return self.small(original)
+
+    def small(self, original: Path) -> bytes:
+        """The original cut as the pipeline cuts it, at the height of a resized image. Raises
+        :class:`~gaip3_pipeline.imaging.decode.UnusableImage`."""
+        return self._keep(
+            ("thumbnail", original, original.stat().st_mtime_ns),
+            lambda: self._from_original(original, self._settings.height),
+        )
 
     def large(self, original: Path) -> bytes:
         """The original cut as the pipeline cuts it, at most :data:`LARGE_HEIGHT` pixels high.

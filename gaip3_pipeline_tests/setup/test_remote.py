@@ -21,7 +21,8 @@ from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.processes import gaip3 as command
 from gaip3_pipeline.setup import remote
 from gaip3_pipeline.setup.remote import Remote, RemoteError, pull, push
-from gaip3_pipeline.setup.snapshots import find, restore, snapshots, take
+from gaip3_pipeline.setup.snapshots import restore, take
+from gaip3_pipeline.tables.snapshots import find, snapshots
 from gaip3_pipeline_tests import swift
 
 FEW = 60

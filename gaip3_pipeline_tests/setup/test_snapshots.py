@@ -7,17 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
-from gaip3_pipeline.setup.snapshots import (
-    SnapshotError,
-    compare,
-    files_of,
-    find,
-    restore,
-    snapshots,
-    take,
-)
+from gaip3_pipeline.settings import load
+from gaip3_pipeline.setup.snapshots import restore, take
+from gaip3_pipeline.tables.content import content_hash
 from gaip3_pipeline.tables.label_store import Edit, LabelStore
+from gaip3_pipeline.tables.snapshots import SnapshotError, compare, files_of, find, snapshots
 from gaip3_pipeline_tests.refreshing import refresh_root
 
 PASSING = ("dagster.yaml", "hashes.sqlite", "lock", "-wal", "-shm", ".log")
@@ -109,6 +105,31 @@ def test_labels_of_now_are_not_lost(kept, gaip3):
     assert done.exit_code == 1
     assert "would be lost; run gaip3 snapshot NAME first" in done.output
     assert contents(kept) == before
+
+
+def test_a_refresh_takes_a_snapshot_of_changed_content_whose_hash_its_trainings_carry(
+    root_copy, gaip3
+):
+    def refreshed(asset: str) -> str:
+        done = gaip3("refresh", "--select", asset, "--root", root_copy.path)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    refreshed("labels_mouth")
+    assert snapshots(root_copy) == []
+    with root_copy.settings_file.open("a") as file:
+        file.write("[snapshots]\nautomatic = true\n")
+    assert "snapshot 20" in refreshed("labels_mouth")
+    assert "snapshot 20" not in refreshed("labels_mouth")
+    assert len(snapshots(root_copy)) == 1
+    relabel(root_copy)
+    assert "snapshot 20" in refreshed("input_model_mouth")
+    content = snapshots(root_copy)[1].content
+    assert content == content_hash(root_copy) != snapshots(root_copy)[0].content
+    client = tracking_of(root_copy, load(root_copy)).client()
+    runs = client.search_runs(["1"], order_by=["attributes.start_time DESC"], max_results=2)
+    assert {run.data.tags.get("gaip3.asset") for run in runs} == {"input_model_mouth", None}
+    assert [run.data.tags["gaip3/content"] for run in runs] == [content, content]
 
 
 def test_a_snapshot_that_was_interrupted_is_not_there_and_can_be_made_again(root_copy):

@@ -3,6 +3,7 @@
 import { get } from "./server.js";
 import { startLabel } from "./label.js";
 import { startRefresh } from "./refresh.js";
+import { startSnapshots } from "./snapshots.js";
 import { startStudio } from "./studio.js";
 import { address } from "./address.js";
 import { switchLanguage, t, translate } from "./i18n.js";
@@ -35,6 +36,7 @@ $("language").addEventListener("click", switchLanguage);
 translate();
 startStudio();
 startRefresh(about.root);
+startSnapshots();
 await startLabel(about, () => $("who").value);
 addEventListener("hashchange", tab);
 addEventListener("language", () => title(`${t(address().tab)} – ${about.root}`));
