@@ -30,6 +30,7 @@ from gaip3_pipeline.setup.snapshots import (
     files_of,
     find,
     pointer_of,
+    read_files,
     read_pointer,
     restore,
     rows_of,
@@ -103,17 +104,17 @@ class Remote:
             text = bytes(self._get(f"snapshots/{name}.json"))
         except FileNotFoundError:
             raise RemoteError(f"{self.url} has no snapshot {name}") from None
-        return read_pointer(name, text.decode())
+        return read_pointer(name, text)
 
-    def table(self, snapshot: Snapshot, files: Files) -> pd.DataFrame:
-        """The files of ``snapshot`` with ``shard`` and ``offset``; a copy stays in ``files``."""
-        place = files.path(snapshot.manifest)
+    def table(self, snapshot: Snapshot, root: DataRoot) -> pd.DataFrame:
+        """The files of ``snapshot`` with ``shard`` and ``offset``; a copy stays in ``root``."""
+        place = Files(root).path(snapshot.manifest)
         if not place.exists():
             data = bytes(self._get(f"manifests/{snapshot.manifest}.parquet"))
             if hashlib.sha256(data).hexdigest() != snapshot.manifest:
                 raise RemoteError(f"{self.url}: the table of snapshot {snapshot.name} is damaged")
             write_bytes_atomically(place, data)
-        return pd.read_parquet(place)
+        return read_files(root, place, ("shard", "offset"))
 
     def has(self, name: str) -> bool:
         """Whether there is an object ``name``."""
@@ -197,7 +198,7 @@ def push(
         table = table[made | (table.kind == SOURCE)]
     places: dict[str, tuple[str, int]] = {}
     for other in remote.snapshots():
-        rows = remote.table(other, kept)
+        rows = remote.table(other, root)
         places.update(zip(rows.sha256, zip(rows.shard, rows.offset, strict=True), strict=True))
     new = table[~table.sha256.isin(list(places))].drop_duplicates("sha256").sort_values("path")
     sent, shards = 0, 0
@@ -241,9 +242,9 @@ def pull(root: DataRoot, url: str, name: str, done: Done | None = None) -> tuple
     snapshot = remote.snapshot(name)
     if root.snapshot(name).exists() and find(root, name).content != snapshot.content:
         raise SnapshotError(f"there is another snapshot {name} here: rename or remove it first")
-    table = remote.table(snapshot, kept)
+    table = remote.table(snapshot, root)
     lacking = table.drop_duplicates("sha256")
-    lacking = lacking[[not kept.path(sha256).exists() for sha256 in lacking.sha256]]
+    lacking = lacking.loc[[not kept.path(sha256).exists() for sha256 in lacking.sha256]]
     fetched = 0
     for shard, part in lacking.groupby("shard", sort=False):
         wanted = part.sort_values("offset")

@@ -5,6 +5,7 @@ each once, however many snapshots have it: hard links where the file system allo
 what people and databases write in place. The snapshot's own file, ``NAME.json``, is written last,
 so a snapshot is there whole or not at all."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow import ArrowException
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.dagster_home import dagster_store, mlflow_store
@@ -45,7 +47,7 @@ from gaip3_pipeline.web import servers
 FORMAT = 1
 PHOTOGRAPH, SOURCE, MADE, STATE = "photograph", "source", "made", "state"
 COLUMNS = ("path", "size", "sha256", "kind")
-_NAME = re.compile(r"\w[\w.-]{0,59}")
+_NAME, _HASH = re.compile(r"\w[\w.-]{0,59}"), re.compile("[0-9a-f]{64}")
 _SETTINGS = "gaip3.toml"
 Done = Callable[[int, int], None]
 
@@ -130,7 +132,7 @@ def find(root: DataRoot, name: str) -> Snapshot:
     """The snapshot ``name``. Raises :class:`SnapshotError` if there is none."""
     _check_name(name)
     try:
-        text = root.snapshot(name).read_text(encoding="utf-8")
+        text = root.snapshot(name).read_bytes()
     except FileNotFoundError:
         known = ", ".join(sorted(f.stem for f in root.snapshots.glob("*.json")))
         raise SnapshotError(
@@ -140,16 +142,25 @@ def find(root: DataRoot, name: str) -> Snapshot:
     return read_pointer(name, text)
 
 
-def read_pointer(name: str, text: str) -> Snapshot:
-    """The snapshot ``name`` from the text of its file. Raises :class:`SnapshotError`."""
+def read_pointer(name: str, text: bytes) -> Snapshot:
+    """The snapshot ``name`` from the text of its file, which may come from elsewhere. Raises
+    :class:`SnapshotError`."""
+    _check_name(name)
     try:
         about = json.loads(text)
         known = about.pop("format") == FORMAT
         snapshot = Snapshot(**about) if known else None
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise SnapshotError(f"the snapshot {name} is damaged: {e}") from e
     if snapshot is None:
         raise SnapshotError(f"the snapshot {name} is of a newer version of gaip3: update it")
+    for field in dataclasses.fields(Snapshot):
+        value = getattr(snapshot, field.name)
+        sound = type(value) is field.type and (field.type is not int or value >= 0)
+        if field.name in ("content", "manifest"):
+            sound = sound and _HASH.fullmatch(value) is not None
+        if not sound or snapshot.name != name:
+            raise SnapshotError(f"the snapshot {name} is damaged: its {field.name} is {value!r}")
     return snapshot
 
 
@@ -169,7 +180,31 @@ def files_of(root: DataRoot, snapshot: Snapshot) -> pd.DataFrame:
     file = Files(root).path(snapshot.manifest)
     if not file.exists() or file_sha256(file) != snapshot.manifest:
         raise SnapshotError(f"the snapshot {snapshot.name} is damaged: {file} is gone or changed")
-    return pd.read_parquet(file)
+    return read_files(root, file)
+
+
+def read_files(root: DataRoot, file: Path, more: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The table of a snapshot's files, with the columns :data:`COLUMNS` and ``more``. It may come
+    from elsewhere: every path is checked to lie where ``root`` has files of a snapshot. Raises
+    :class:`SnapshotError`."""
+    try:
+        table = pd.read_parquet(file, columns=[*COLUMNS, *more])
+    except (ArrowException, OSError, ValueError) as e:
+        raise SnapshotError(f"{file}: not a table of a snapshot's files: {e}") from e
+    inside = _inside(root)
+    checks = {
+        "path": lambda v: isinstance(v, str) and inside.fullmatch(v),
+        "kind": lambda v: v in (PHOTOGRAPH, SOURCE, MADE, STATE),
+        **dict.fromkeys(("sha256", "shard"), lambda v: isinstance(v, str) and _HASH.fullmatch(v)),
+        **dict.fromkeys(("size", "offset"), lambda v: isinstance(v, int) and v >= 0),
+    }
+    for column in map(str, table):
+        wrong = next((v for v in table[column].tolist() if not checks[column](v)), None)
+        if wrong is not None or table[column].hasnans:
+            raise SnapshotError(f"{file}: a snapshot cannot have the {column} {wrong!r}")
+    if not table.path.is_unique:
+        raise SnapshotError(f"{file}: the table of a snapshot has a path twice")
+    return table
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:
@@ -350,11 +385,23 @@ def contents(root: DataRoot) -> Iterator[tuple[str, str]]:
             else:
                 by_people = path.startswith(written) and not path.startswith(checked)
                 yield path, SOURCE if by_people else MADE
-    # the rest of the state is locks, caches and logs of processes
-    history = (root.dagster_storage, root.mlflow_artifacts, root.refreshes, root.mlflow_db)
-    for place in (*history, root.identity):
+    for place in _history(root):
         for path in _below(place, root.state.parent):
             yield path, STATE
+
+
+def _history(root: DataRoot) -> tuple[Path, ...]:
+    """The files and folders of the state that a snapshot has; the rest of it is locks, caches and
+    logs of processes."""
+    history = (root.dagster_storage, root.mlflow_artifacts, root.refreshes, root.mlflow_db)
+    return (*history, root.identity)
+
+
+def _inside(root: DataRoot) -> re.Pattern[str]:
+    """The paths that the files of a snapshot of ``root`` may have."""
+    history = [place.relative_to(root.state.parent).as_posix() for place in _history(root)]
+    first = "|".join(map(re.escape, (*OWN_FOLDERS, *history)))
+    return re.compile(rf"{re.escape(_SETTINGS)}|(?:{first})(?:/(?!\.\.?(?:/|$))[^/\0]+)*")
 
 
 def _place(root: DataRoot, path: str) -> Path:

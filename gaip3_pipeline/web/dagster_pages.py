@@ -5,6 +5,7 @@ for any page. A web site that the user visits could start and delete runs and re
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from dagster import DagsterInstance
@@ -18,6 +19,7 @@ from dagster_webserver.cli import (
 from dagster_webserver.version import __version__
 from dagster_webserver.webserver import DagsterWebserver
 
+from gaip3_pipeline.web.connections import server_options
 from gaip3_pipeline.web.guard import Guard
 from gaip3_pipeline.web.servers import FIRST_PAGE
 
@@ -36,10 +38,12 @@ def serve(workspace: Path, host: str, port: int) -> None:
         instance.optimize_for_webserver(
             DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_RECYCLE, DEFAULT_POOL_MAX_OVERFLOW
         )
-        pages = DagsterWebserver(context, live_data_poll_rate=1000 * POLL_SECONDS)
+        pages: DagsterWebserver[Any, Any] = DagsterWebserver(
+            context, live_data_poll_rate=1000 * POLL_SECONDS
+        )
         # the pages have a content policy of their own
         guarded = Guard(pages.create_asgi_app(), headers={}, entrances=("/", FIRST_PAGE))
-        uvicorn.run(guarded, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+        uvicorn.run(guarded, host=host, port=port, **server_options())
 
 
 if __name__ == "__main__":
