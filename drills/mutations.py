@@ -310,7 +310,7 @@ SETTINGS = [
 def _sound(kind: str, root: DataRoot) -> dict[str, list[bytes]]:
     """The inputs of a kind that are changed. They are made once: Hypothesis draws from them."""
     if kind == "pictures":
-        return {kind: _sound_pictures(), "bombs": _bombs()}
+        return {kind: _sound_pictures(), "bombs": bombs()}
     made = {"labels": _sound_labels, "label studio": _sound_tasks}
     return {kind: made[kind](root)} if kind in made else {}
 
@@ -382,7 +382,7 @@ def _sound_pictures() -> list[bytes]:
     return made
 
 
-def _bombs() -> list[bytes]:
+def bombs() -> list[bytes]:
     """Small files that claim, or unpack to, much; and those of the largest size that is decoded."""
     side = 7071  # its square is just less than [images] max_pixels
     rows = {bits: zlib.compress(bytes(side * (1 + side * 3 * bits // 8)), 1) for bits in (8, 16)}

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
 from drills.odd import Draw, mutated, odd_json
-from drills.outcomes import Outcome, small_root, start
+from drills.outcomes import Outcome, free_port, small_root, start
 from gaip3_pipeline.web.guard import PATIENCE
 
 SECONDS, BYTES = 10.0, 2**30
@@ -133,10 +133,7 @@ def serving(folder: Path) -> Iterator[tuple[int, Path, int]]:
     Its settings are damaged after the start, so that no request can start a refresh."""
     root = small_root(folder / "root")
     (folder / "outside").write_text(CANARY, encoding="utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    log = folder / "label.log"
+    port, log = free_port(), folder / "label.log"
     process = start(["label", "--root", str(root.path), "--port", str(port)], log)
     try:
         until = time.monotonic() + STARTING
@@ -184,14 +181,14 @@ def slow(port: int) -> list[str]:
     went wrong."""
     wrong: list[str] = []
     photograph = "POST /api/studio/photograph?tab=t&pane=p HTTP/1.1"
-    labels = "POST /api/labels HTTP/1.1"
+    labels, large = "POST /api/labels HTTP/1.1", "Content-Length: 30000000"
     host = f"\r\nHost: 127.0.0.1:{port}\r\n"
+    picture = ("a photograph that stops", f"{photograph}{host}{large}\r\n\r\nx", 408)
     stopping = [
         ("nothing at all", "", 0),
         ("a head that stops", f"{labels}{host}X", 0),
         ("labels that stop", f'{labels}{host}Content-Length: 500\r\n\r\n{{"lab', 408),
-        *[("a photograph that stops", f"{photograph}{host}Content-Length: 30000000\r\n\r\nx", 408)]
-        * 2,
+        *[picture] * 2,
     ]
 
     def stop(name: str, beginning: str, status: int) -> None:

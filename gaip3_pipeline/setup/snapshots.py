@@ -184,11 +184,11 @@ def files_of(root: DataRoot, snapshot: Snapshot) -> pd.DataFrame:
 
 
 def read_files(root: DataRoot, file: Path, more: tuple[str, ...] = ()) -> pd.DataFrame:
-    """The table of a snapshot's files, with the columns :data:`COLUMNS` and ``more``. It may come
+    """The table of a snapshot's files, with at least :data:`COLUMNS` and ``more``. It may come
     from elsewhere: every path is checked to lie where ``root`` has files of a snapshot. Raises
     :class:`SnapshotError`."""
     try:
-        table = pd.read_parquet(file, columns=[*COLUMNS, *more])
+        table = pd.read_parquet(file)
     except (ArrowException, OSError, ValueError) as e:
         raise SnapshotError(f"{file}: not a table of a snapshot's files: {e}") from e
     inside = _inside(root)
@@ -198,7 +198,9 @@ def read_files(root: DataRoot, file: Path, more: tuple[str, ...] = ()) -> pd.Dat
         **dict.fromkeys(("sha256", "shard"), lambda v: isinstance(v, str) and _HASH.fullmatch(v)),
         **dict.fromkeys(("size", "offset"), lambda v: isinstance(v, int) and v >= 0),
     }
-    for column in map(str, table):
+    for column in (*COLUMNS, *more):
+        if column not in table:
+            raise SnapshotError(f"{file}: the table of a snapshot has no column {column}")
         wrong = next((v for v in table[column].tolist() if not checks[column](v)), None)
         if wrong is not None or table[column].hasnans:
             raise SnapshotError(f"{file}: a snapshot cannot have the {column} {wrong!r}")
