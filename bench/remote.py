@@ -24,7 +24,7 @@ from PIL import Image
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot
 from gaip3_pipeline.setup.remote import Remote, pull, push
 from gaip3_pipeline.setup.snapshots import take
-from gaip3_pipeline.tables.snapshots import Files, find, rows_of
+from gaip3_pipeline.tables.snapshots import find, rows_of
 from gaip3_pipeline_tests import swift
 
 RANGES = 30
@@ -75,7 +75,7 @@ def main() -> None:
         again = seconds(lambda: push(here, "all", "s3://faces/shards", True))
         pulling = seconds(lambda: pull(there, "s3://faces/shards", "all"))
         remote, single = Remote("s3://faces/shards"), Remote("s3://faces/single")
-        rows = remote.table(remote.snapshot("all"), Files(there))
+        rows = remote.table(remote.snapshot("all"), there)
         some = rows[rows.path.str.startswith("original/")].head(RANGES)
         ranges = []
         for row in rows_of(some):

@@ -36,7 +36,7 @@ from gaip3_pipeline.stores import Store, StoreError, in_one_line
 from gaip3_pipeline.tables.databases import DatabaseError, check_history, check_writable, explain
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.image_files import DuplicateStems
-from gaip3_pipeline.tables.problems import ContractError, at_most
+from gaip3_pipeline.tables.problems import ContractError, at_most, clear
 
 COMMAND_LINE = Path("/proc/self/cmdline")
 DEMO_SETTINGS = """\
@@ -130,7 +130,11 @@ def command(
             EnvironmentVariableError,
             ClusterError,
         ) as e:
-            raise click.ClickException(str(e)) from e
+            raise click.ClickException(clear(str(e))) from e
+        except click.UsageError:
+            raise
+        except click.ClickException as e:
+            raise click.ClickException(clear(e.message)) from e
         except KeyboardInterrupt as e:
             raise click.ClickException("interrupted; run the same command again to continue") from e
         except OSError as e:

@@ -93,7 +93,7 @@ def prepare(root: DataRoot, files: Sequence[str], url: str = "") -> Erasure:
     tables = [files_of(root, s) for s in snapshots(root)]
     if url:
         remote = Remote(url)
-        tables += [remote.table(s, Files(root)) for s in remote.snapshots()]
+        tables += [remote.table(s, root) for s in remote.snapshots()]
     known = [t[t.kind == PHOTOGRAPH] for t in tables]
     paths_known = {nfc(p): p for t in known for p in t.path}
     for image_set in IMAGE_SETS:
@@ -340,7 +340,7 @@ class _Work:
         with self._folder() as folder:
             rewrite(self._root, remote, change, superseded)
         remote.delete(noted)
-        tables = [remote.table(s, self._files) for s in remote.snapshots()]
+        tables = [remote.table(s, self._root) for s in remote.snapshots()]
         orphans = remote.shards() - {shard for t in tables for shard in t.shard}
         self._forget_contents()
         return len(orphans)

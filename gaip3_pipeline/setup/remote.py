@@ -34,6 +34,7 @@ from gaip3_pipeline.tables.snapshots import (
     files_of,
     find,
     pointer_of,
+    read_files,
     read_pointer,
     rows_of,
     write_pointer,
@@ -105,17 +106,17 @@ class Remote:
             text = bytes(self._get(f"snapshots/{name}.json"))
         except FileNotFoundError:
             raise RemoteError(f"{self.url} has no snapshot {name}") from None
-        return read_pointer(name, text.decode())
+        return read_pointer(name, text)
 
-    def table(self, snapshot: Snapshot, files: Files) -> pd.DataFrame:
-        """The files of ``snapshot`` with ``shard`` and ``offset``; a copy stays in ``files``."""
-        place = files.path(snapshot.manifest)
+    def table(self, snapshot: Snapshot, root: DataRoot) -> pd.DataFrame:
+        """The files of ``snapshot`` with ``shard`` and ``offset``; a copy stays in ``root``."""
+        place = Files(root).path(snapshot.manifest)
         if not place.exists():
             data = bytes(self._get(f"manifests/{snapshot.manifest}.parquet"))
             if hashlib.sha256(data).hexdigest() != snapshot.manifest:
                 raise RemoteError(f"{self.url}: the table of snapshot {snapshot.name} is damaged")
             write_bytes_atomically(place, data)
-        return pd.read_parquet(place)
+        return read_files(root, place, ("shard", "offset"))
 
     def has(self, name: str) -> bool:
         """Whether there is an object ``name``."""
@@ -215,7 +216,7 @@ def push(
         table = table[made | (table.kind == SOURCE)]
     places: dict[str, tuple[str, int]] = {}
     for other in remote.snapshots():
-        rows = remote.table(other, kept)
+        rows = remote.table(other, root)
         places.update(zip(rows.sha256, zip(rows.shard, rows.offset, strict=True), strict=True))
     new = table[~table.sha256.isin(list(places))].drop_duplicates("sha256").sort_values("path")
     paths = dict(zip(new.sha256, new.path, strict=True))
@@ -258,9 +259,9 @@ def pull(root: DataRoot, url: str, name: str, done: Done | None = None) -> tuple
     if root.snapshot(name).exists() and find(root, name).content != snapshot.content:
         raise SnapshotError(f"there is another snapshot {name} here: rename or remove it first")
     with only_one(root):  # gaip3 erase deletes contents that no snapshot has
-        table = remote.table(snapshot, kept)
+        table = remote.table(snapshot, root)
         lacking = table.drop_duplicates("sha256")
-        lacking = lacking[[not kept.path(sha256).exists() for sha256 in lacking.sha256]]
+        lacking = lacking.loc[[not kept.path(sha256).exists() for sha256 in lacking.sha256]]
         _fetch(remote, lacking, kept.path, done)
         empty = next(contents(root), None) is None
         write_pointer(root, snapshot)
@@ -326,7 +327,7 @@ def rewrite(
     passed to ``superseded`` before the first snapshot changes; the caller deletes it at the end."""
     kept = Files(root)
     while True:  # until no snapshot changes, also none that was pushed meanwhile
-        there = [(s, remote.table(s, kept)) for s in remote.snapshots()]
+        there = [(s, remote.table(s, root)) for s in remote.snapshots()]
         changed = [change(s, table) for s, table in there]
         if all(new is table for (new, _), (_, table) in zip(changed, there, strict=True)):
             return

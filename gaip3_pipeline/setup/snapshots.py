@@ -42,6 +42,7 @@ from gaip3_pipeline.tables.snapshots import (
     content_of,
     files_of,
     find,
+    history,
     rows_of,
     snapshots,
     write_pointer,
@@ -174,9 +175,7 @@ def contents(root: DataRoot) -> Iterator[tuple[str, str]]:
         for path, _ in files_below(root.path / folder, root.path):
             if path not in own:
                 yield path, MADE
-    # the rest of the state is locks, caches and logs of processes
-    history = (root.dagster_storage, root.mlflow_artifacts, root.refreshes, root.mlflow_db)
-    for place in (*history, root.identity):
+    for place in history(root):
         for path, _ in files_below(place, root.state.parent):
             yield path, STATE
 

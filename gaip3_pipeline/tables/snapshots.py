@@ -4,6 +4,7 @@ A snapshot is a table of files with their hashes. Their contents lie in ``.gaip3
 each once, however many snapshots have it. The snapshot's own file, ``NAME.json``, is written last,
 so a snapshot is there whole or not at all."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow import ArrowException
 
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.layout import OWN_FOLDERS, DataRoot
 from gaip3_pipeline.tables.content import PHOTOGRAPH, SETTINGS, SOURCE
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.files import (
@@ -33,7 +35,7 @@ from gaip3_pipeline.tables.names import nfc
 FORMAT = 1
 MADE, STATE = "made", "state"  # further kinds of files
 COLUMNS = ("path", "size", "sha256", "kind")
-_NAME = re.compile(r"\w[\w.-]{0,59}")
+_NAME, _HASH = re.compile(r"\w[\w.-]{0,59}"), re.compile("[0-9a-f]{64}")
 
 
 class SnapshotError(ValueError):
@@ -101,7 +103,7 @@ def find(root: DataRoot, name: str) -> Snapshot:
     """The snapshot ``name``. Raises :class:`SnapshotError` if there is none."""
     check_name(name)
     try:
-        text = root.snapshot(name).read_text(encoding="utf-8")
+        text = root.snapshot(name).read_bytes()
     except FileNotFoundError:
         known = ", ".join(sorted(f.stem for f in root.snapshots.glob("*.json")))
         raise SnapshotError(
@@ -111,16 +113,25 @@ def find(root: DataRoot, name: str) -> Snapshot:
     return read_pointer(name, text)
 
 
-def read_pointer(name: str, text: str) -> Snapshot:
-    """The snapshot ``name`` from the text of its file. Raises :class:`SnapshotError`."""
+def read_pointer(name: str, text: bytes) -> Snapshot:
+    """The snapshot ``name`` from the text of its file, which may come from elsewhere. Raises
+    :class:`SnapshotError`."""
+    check_name(name)
     try:
         about = json.loads(text)
         known = about.pop("format") == FORMAT
         snapshot = Snapshot(**about) if known else None
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise SnapshotError(f"the snapshot {name} is damaged: {e}") from e
     if snapshot is None:
         raise SnapshotError(f"the snapshot {name} is of a newer version of gaip3: update it")
+    for field in dataclasses.fields(Snapshot):
+        value = getattr(snapshot, field.name)
+        sound = type(value) is field.type and (field.type is not int or value >= 0)
+        if field.name in ("content", "manifest"):
+            sound = sound and _HASH.fullmatch(value) is not None
+        if not sound or snapshot.name != name:
+            raise SnapshotError(f"the snapshot {name} is damaged: its {field.name} is {value!r}")
     return snapshot
 
 
@@ -140,7 +151,47 @@ def files_of(root: DataRoot, snapshot: Snapshot) -> pd.DataFrame:
     file = Files(root).path(snapshot.manifest)
     if not file.exists() or file_sha256(file) != snapshot.manifest:
         raise SnapshotError(f"the snapshot {snapshot.name} is damaged: {file} is gone or changed")
-    return pd.read_parquet(file)
+    return read_files(root, file)
+
+
+def read_files(root: DataRoot, file: Path, more: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The table of a snapshot's files, with at least :data:`COLUMNS` and ``more``. It may come
+    from elsewhere: every path is checked to lie where ``root`` has files of a snapshot. Raises
+    :class:`SnapshotError`."""
+    try:
+        table = pd.read_parquet(file)
+    except (ArrowException, OSError, ValueError) as e:
+        raise SnapshotError(f"{file}: not a table of a snapshot's files: {e}") from e
+    inside = _inside(root)
+    checks = {
+        "path": lambda v: isinstance(v, str) and inside.fullmatch(v),
+        "kind": lambda v: v in (PHOTOGRAPH, SOURCE, MADE, STATE),
+        **dict.fromkeys(("sha256", "shard"), lambda v: isinstance(v, str) and _HASH.fullmatch(v)),
+        **dict.fromkeys(("size", "offset"), lambda v: isinstance(v, int) and v >= 0),
+    }
+    for column in (*COLUMNS, *more):
+        if column not in table:
+            raise SnapshotError(f"{file}: the table of a snapshot has no column {column}")
+        wrong = next((v for v in table[column].tolist() if not checks[column](v)), None)
+        if wrong is not None or table[column].hasnans:
+            raise SnapshotError(f"{file}: a snapshot cannot have the {column} {wrong!r}")
+    if not table.path.is_unique:
+        raise SnapshotError(f"{file}: the table of a snapshot has a path twice")
+    return table
+
+
+def history(root: DataRoot) -> tuple[Path, ...]:
+    """The files and folders of the state that a snapshot has; the rest of it is locks, caches and
+    logs of processes."""
+    stores = (root.dagster_storage, root.mlflow_artifacts, root.refreshes, root.mlflow_db)
+    return (*stores, root.identity)
+
+
+def _inside(root: DataRoot) -> re.Pattern[str]:
+    """The paths that the files of a snapshot of ``root`` may have."""
+    state = [place.relative_to(root.state.parent).as_posix() for place in history(root)]
+    first = "|".join(map(re.escape, (*OWN_FOLDERS, *state)))
+    return re.compile(rf"{re.escape(SETTINGS)}|(?:{first})(?:/(?!\.\.?(?:/|$))[^/\0]+)*")
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:

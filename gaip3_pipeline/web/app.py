@@ -17,9 +17,10 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MEANINGS
 from gaip3_pipeline.evaluation.check_texts import CHECK_TEXTS
@@ -31,8 +32,8 @@ from gaip3_pipeline.layout import INDEX, PAGE, REPOSITORY, DataRoot
 from gaip3_pipeline.processes import gaip3, of_this_host
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.label_store import Change, Edit, Key, LabelConflict, LabelStore
-from gaip3_pipeline.tables.names import nfc, stem_of
-from gaip3_pipeline.tables.problems import ContractError, complaint
+from gaip3_pipeline.tables.names import nfc, printable, stem_of
+from gaip3_pipeline.tables.problems import ContractError, clear, complaint
 from gaip3_pipeline.web.examples import LEVELS, Examples
 from gaip3_pipeline.web.guard import Guard
 from gaip3_pipeline.web.pictures import Pictures
@@ -106,6 +107,8 @@ def build_app(
     app.add_middleware(Guard, token=token, larger={UPLOADS: UPLOAD})
     for error, status in ((ContractError, 422), (ValueError, 422), (LabelConflict, 409)):
         app.add_exception_handler(error, _answered_with(status))
+    for malformed in (RequestValidationError, ValidationError):
+        app.add_exception_handler(malformed, _malformed)
     app.include_router(studio.router)
     app.include_router(LabelRoutes(root, links).router)
     app.include_router(RefreshRoutes(root, planner).router)
@@ -115,7 +118,15 @@ def build_app(
 
 
 def _answered_with(status: int) -> Callable[[Request, Exception], Response]:
-    return lambda _request, error: JSONResponse({"detail": str(error)}, status)
+    return lambda _request, error: JSONResponse({"detail": clear(str(error))}, status)
+
+
+def _malformed(_request: Request, error: Any) -> Response:
+    """The first thing that is wrong with a request, in a line. FastAPI's own answer quotes the
+    request, of which not every part can be sent back as JSON."""
+    first = error.errors()[0]
+    said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return JSONResponse({"detail": clear(printable(said))}, 422)
 
 
 class LabelRoutes:
@@ -251,7 +262,8 @@ class LabelRoutes:
     def _image(self, gender: str, stem: str) -> Path:
         found = self._store.images.get(gender, {}).get(nfc(stem))
         if found is None:
-            raise HTTPException(404, f"there is no image {stem} in the {gender} originals")
+            name, sex = printable(stem), printable(gender)
+            raise HTTPException(404, f"there is no image {name} in the {sex} originals")
         return found
 
 
@@ -317,7 +329,7 @@ class RefreshRoutes:
 
 def _known(attribute: str) -> None:
     if attribute not in ATTRIBUTES:
-        raise HTTPException(404, f"there is no attribute {attribute}")
+        raise HTTPException(404, f"there is no attribute {printable(attribute)}")
 
 
 def _jpeg(make: Callable[[], bytes], headers: dict[str, str] = FOR_A_YEAR) -> Response:

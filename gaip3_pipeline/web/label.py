@@ -9,6 +9,7 @@ from gaip3_pipeline.dagster_home import mlflow_store
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.tables.databases import sqlite_file
 from gaip3_pipeline.web.app import build_app
+from gaip3_pipeline.web.connections import server_options
 from gaip3_pipeline.web.guard import is_loopback, new_token
 from gaip3_pipeline.web.servers import choose_ports, experiment_in, trainings_page
 
@@ -32,9 +33,7 @@ def serve_labels(root: DataRoot, host: str = "127.0.0.1", port: int = 3100) -> N
 
     app = build_app(root, token, links)
     shown = reachable(host)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
-    )
+    config = uvicorn.Config(app, **server_options())
     with socket.create_server(
         (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
     ) as listening:

@@ -54,6 +54,9 @@ from gaip3_pipeline.stores import is_server
 from gaip3_pipeline.tables.databases import sqlite_file
 
 HOST = "127.0.0.1"
+# what browsers may call it: MLflow's own list has patterns such as 10.*, which anyone's domain fits
+NAMES = (HOST, "localhost")
+FIRST_PAGE = "/asset-groups"  # of Dagster
 DEFINITIONS = "gaip3_pipeline.definitions"
 READY_SECONDS = 240  # MLflow writes its tables on the first start: 37 s on two busy cores
 STOP_SECONDS = 12  # Dagster's processes need 4 s; processes left after this are killed
@@ -123,7 +126,7 @@ def serve(
         pages["mlflow"] = mlflow.url.rstrip("/")
     links = {"Labels": f"{pages['label']}/", "Studio": f"{pages['label']}/#studio"}
     links |= {
-        "Dagster": f"{pages['dagster']}/asset-groups",
+        "Dagster": f"{pages['dagster']}{FIRST_PAGE}",
         "MLflow": trainings_page(pages["mlflow"], experiment_in(sqlite_file(mlflow.value))),
     }
     # The URLs are for links: of runs to MLflow's page, of the label page to both others, and of
@@ -274,6 +277,7 @@ def _commands(
         "mlflow": [
             *(python, "-m", "mlflow", "server", "--host", HOST, "--port", str(ports["mlflow"])),
             *("--workers", "1", "--artifacts-destination", str(root.mlflow_artifacts.absolute())),
+            *("--allowed-hosts", ",".join(f"{name}:{ports['mlflow']}" for name in NAMES)),
             *(("--app-name", mlflow_pages.APP) if mlflow_pages.is_installed() else ()),
         ],
         "code": [
@@ -282,8 +286,8 @@ def _commands(
             "--use-python-environment-entry-point",
         ],
         "dagster": [
-            *(python, "-m", "dagster_webserver", "-w", str(workspace)),
-            *("-h", HOST, "-p", str(ports["dagster"])),
+            *(python, "-m", "gaip3_pipeline.web.dagster_pages"),
+            *(str(workspace), HOST, str(ports["dagster"])),
         ],
         "daemon": [python, "-m", "dagster._daemon", "run", "-w", str(workspace)],
         "label": [

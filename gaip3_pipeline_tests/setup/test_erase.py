@@ -333,7 +333,7 @@ def test_an_erase_that_is_interrupted_anywhere_goes_on(small, store, monkeypatch
         with pytest.raises(EraseError, match="an erase was interrupted: run gaip3 erase"):
             prepare(small, [SEVENTH.replace("7", "8")])
         for snapshot in Remote(f"file://{store}").snapshots():  # it is there at any moment
-            table = Remote(f"file://{store}").table(snapshot, erasing.Files(small))
+            table = Remote(f"file://{store}").table(snapshot, small)
             assert all((store / "shards" / f"{shard}.tar").exists() for shard in table.shard)
         number += 1
     assert number > 8

@@ -1,0 +1,1 @@
+"""Drills: what the project survives, in figures."""

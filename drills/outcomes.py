@@ -1,0 +1,115 @@
+"""What mutations, doors and load share: a line of ``results.jsonl`` for each thing that was done,
+and small roots."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from gaip3_pipeline.attributes import ATTRIBUTES
+from gaip3_pipeline.layout import REPOSITORY, SET_OF_SEX, DataRoot
+from gaip3_pipeline.processes import gaip3
+from gaip3_pipeline.tables.label_store import Edit, LabelStore
+
+RESULTS = Path(__file__).with_name("results.jsonl")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``n`` times ``what`` was done; ``found`` of them went wrong. ``figures`` are further
+    numbers."""
+
+    drill: str
+    what: str
+    n: int
+    found: int
+    seconds: float
+    figures: dict[str, Any]
+
+
+def report(outcomes: Iterable[Outcome], words: Sequence[str]) -> int:
+    """Print ``outcomes``, append them to ``results.jsonl``, and return how much went wrong;
+    ``words`` are the command that made them."""
+    with RESULTS.open("a", encoding="utf-8") as file:
+        wrong = 0
+        for outcome in outcomes:
+            wrong += outcome.found
+            more = "".join(f"  {k} {v}" for k, v in outcome.figures.items())
+            print(
+                f"{outcome.what:44} {outcome.n:6,} done {outcome.found:4} wrong"
+                f" {outcome.seconds:8.1f} s{more}",
+                flush=True,
+            )
+            made = {"command": " ".join(words), "commit": _commit(), "date": _today()}
+            file.write(json.dumps(asdict(outcome) | made, ensure_ascii=False) + "\n")
+    return wrong
+
+
+def this_command(module: str) -> list[str]:
+    """The command line of this process, for ``report``."""
+    return ["python", "-m", module, *sys.argv[1:]]
+
+
+def _commit() -> str:
+    """The commit, with ``+`` if files of the project differ from it."""
+
+    def git(*words: str) -> str:
+        words = ("git", "-C", str(REPOSITORY), *words)
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", f":!{RESULTS.relative_to(REPOSITORY)}")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def small_root(path: Path, pictures: int = 6, height: int = 64, labels: int = 3) -> DataRoot:
+    """A root with ``pictures`` originals of each sex, ``labels`` of each sex labelled in all
+    attributes, and tiny settings."""
+    root, generator = DataRoot(path), np.random.default_rng(0)
+    for sex, image_set in SET_OF_SEX.items():
+        folder = root.original(image_set)
+        folder.mkdir(parents=True)
+        for i in range(pictures):
+            pixels = generator.integers(0, 255, (height, height, 3), np.uint8)
+            cv2.imwrite(str(folder / f"{sex[0]}_{i:04d}.jpg"), pixels)
+    root.settings_file.write_text('preset = "tiny"\n', encoding="utf-8")
+    edits = [
+        Edit(attribute, sex, f"{sex[0]}_{i:04d}", i / max(1, labels - 1))
+        for attribute in ATTRIBUTES
+        for sex in SET_OF_SEX
+        for i in range(labels)
+    ]
+    LabelStore(root).apply(edits, "the drill")
+    return root
+
+
+def free_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(words: Sequence[str], log: Path, **variables: str) -> subprocess.Popen[bytes]:
+    """Start ``gaip3`` with ``words`` in a group of its own; its output goes to ``log``."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            gaip3(*words),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **variables},
+            start_new_session=True,
+        )
