@@ -240,7 +240,7 @@ def refresh(
     help="Continue from the last checkpoint, even if settings or data have changed since.",
 )
 def train(root: DataRoot, model: str, resume: bool) -> None:
-    """Bring the generator's inputs up to date, then train the generator.
+    """Train the generator, after its inputs are up to date.
 
     An interrupted training with the same settings and data continues by itself, and a finished
     one is not repeated. With --resume, training also continues after a change of settings or
@@ -285,7 +285,7 @@ def sweep(
     epochs: int | None,
     address: str | None,
 ) -> None:
-    """Train the generator with several settings and seeds, and compare them.
+    """Train the generator with several settings and seeds.
 
     No asset changes and no model is registered. MLflow gets a run for the sweep with a child for
     each training. Interrupted, the same command continues the sweep."""
@@ -338,7 +338,7 @@ def sweep(
 @click.argument("action", type=click.Choice(["pack", "take"]))
 @click.argument("place", type=click.Path(path_type=Path, resolve_path=True))
 def gpu(root: DataRoot, action: str, place: Path) -> None:
-    """Train the generator on a rented machine with a GPU: docs/gpu.md.
+    """Train the generator on a rented GPU. See docs/gpu.md.
 
     pack FILE brings the generator's inputs up to date and writes what the training needs, with the
     code, into a tar archive. take FOLDER takes over the checkpoints that the training there wrote;
@@ -383,7 +383,7 @@ def gpu(root: DataRoot, action: str, place: Path) -> None:
     "--label-port", type=PORT, default=3100, show_default=True, help="The label page's port."
 )
 def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
-    """Serve the label page, the studio, Dagster and MLflow on this machine."""
+    """Serve the label page, the studio, Dagster and MLflow."""
     from gaip3_pipeline.definitions import tracking_of
     from gaip3_pipeline.web.servers import ServerError, serve
 
@@ -408,8 +408,9 @@ def ui(root: DataRoot, port: int, mlflow_port: int, label_port: int) -> None:
 )
 @click.option("--port", type=PORT, default=3100, show_default=True, help="The page's port.")
 def label(root: DataRoot, host: str, port: int) -> None:
-    """Serve the label page and the studio: label by keyboard, review labels that are probably
-    wrong, refresh, generate faces."""
+    """Serve the label page and the studio.
+
+    Label by keyboard, review labels that are probably wrong, refresh, generate faces."""
     from gaip3_pipeline.web.label import serve_labels
     from gaip3_pipeline.web.servers import ServerError
 
@@ -484,7 +485,7 @@ def generate(
     source: Path | None,
     **sliders: float | None,
 ) -> None:
-    """Generate faces with the given slider values, or again those of a PNG.
+    """Generate faces with given values, or again from a PNG.
 
     The PNG contains its settings: --from draws it again, and the studio opens it."""
     if out.suffix.lower() not in (".png", ""):
@@ -668,10 +669,10 @@ def _generate_again(root: DataRoot, source: Path, out: Path) -> None:
 @command
 @click.argument("name")
 def snapshot(root: DataRoot, name: str) -> None:
-    """Keep the whole state of the root under NAME: photographs, labels, settings, everything made
-    from them, and the history.
+    """Keep the whole state of the root under NAME.
 
-    Files are linked, not copied, so it takes seconds and little space."""
+    That is photographs, labels, settings, everything made from them, and the history. Files are
+    linked, not copied, so it takes seconds and little space."""
     from gaip3_pipeline.progress import Progress
     from gaip3_pipeline.setup.snapshots import take
 
@@ -702,7 +703,9 @@ def snapshots(root: DataRoot) -> None:
 @click.argument("first")
 @click.argument("second")
 def diff(root: DataRoot, first: str, second: str) -> None:
-    """Show what changed from snapshot FIRST to SECOND: photographs, labels, settings."""
+    """Show what changed from snapshot FIRST to SECOND.
+
+    Compared are photographs, labels and settings."""
     from gaip3_pipeline.tables.snapshots import compare, described
 
     with _snapshots():
@@ -712,7 +715,7 @@ def diff(root: DataRoot, first: str, second: str) -> None:
 @command
 @click.argument("name")
 def restore(root: DataRoot, name: str) -> None:
-    """Make the root what it was when the snapshot NAME was taken.
+    """Make the root what it was at the snapshot NAME.
 
     Refused while labels, settings or photographs of now are in no snapshot."""
     from gaip3_pipeline.progress import Progress
@@ -732,10 +735,10 @@ def restore(root: DataRoot, name: str) -> None:
     help="Whether photographs and what shows them leave this machine; asked if not given.",
 )
 def push(root: DataRoot, url: str, name: str | None, with_pictures: bool | None) -> None:
-    """Send the snapshot NAME, or the latest one, to URL (file:///FOLDER or s3://BUCKET/PREFIX).
+    """Send the snapshot NAME, or the latest one, to URL.
 
-    What is there already is not sent again. Keys come from the environment: AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION."""
+    URL is file:///FOLDER or s3://BUCKET/PREFIX. What is there already is not sent again. Keys come
+    from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION."""
     from gaip3_pipeline.progress import Progress
     from gaip3_pipeline.setup.remote import push as send
     from gaip3_pipeline.tables.snapshots import SnapshotError
@@ -789,11 +792,11 @@ def pull(root: DataRoot, url: str, name: str | None) -> None:
 @click.option("--at", "url", metavar="URL", default="", help="Also at this store of gaip3 push.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def erase(root: DataRoot, files: tuple[str, ...], url: str, yes: bool) -> None:
-    """Erase photographs from the root and its snapshots: the files, pictures made from them,
-    their rows in all tables, labels, and the history.
+    """Erase photographs from the root and its snapshots.
 
-    What shows them and can be made again is deleted; a refresh makes it again. Trained weights
-    stay until then."""
+    That is the files, pictures made from them, their rows in all tables, labels, and the history.
+    What shows them and can be made again is deleted; a refresh makes it again. Trained weights stay
+    until then."""
     from gaip3_pipeline.setup.erase import erase as run
     from gaip3_pipeline.setup.erase import prepare, retraining, same_photograph
 
@@ -838,10 +841,11 @@ def _snapshots() -> Iterator[None]:
     help="The licence of the pictures, by its name on data-set hubs: cc0-1.0, cc-by-4.0, other …",
 )
 def export_dataset(root: DataRoot, folder: Path, license_id: str) -> None:
-    """Write the final images with their values into the new FOLDER, as data-set hubs read them.
+    """Write the final images and values as a data set.
 
-    images/ holds them with a metadata.csv for each split, data/ the same as Parquet files, and
-    README.md is the data card, which lists the sources."""
+    The new FOLDER has the form that data-set hubs read: images/ holds them with a metadata.csv for
+    each split, data/ the same as Parquet files, and README.md is the data card, which lists the
+    sources."""
     from gaip3_pipeline.progress import Progress
     from gaip3_pipeline.setup.export import ExportError, export
 
@@ -863,7 +867,7 @@ def export_dataset(root: DataRoot, folder: Path, license_id: str) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="List what would be moved; change nothing.")
 def import_first_run(root: DataRoot, folder: Path, dry_run: bool) -> None:
-    """Move the files of the project's first version (FOLDER) into the data root."""
+    """Move the first version's FOLDER into the root."""
     from gaip3_pipeline.tables.first_run import import_first_run as move
 
     report = move(folder, root, dry_run=dry_run)
@@ -884,11 +888,12 @@ def import_first_run(root: DataRoot, folder: Path, dry_run: bool) -> None:
 def import_labels(
     root: DataRoot, files: tuple[Path, ...], attribute: str | None, dry_run: bool
 ) -> None:
-    """Import hand labels from FILES: CSVs as in labels/, exports of Label Studio (JSON, JSON_MIN,
-    CSV, TSV), or CSVs with the columns file,value.
+    """Import hand labels from FILES.
 
-    The format is recognised by the content. An imported value replaces an existing one; the
-    history keeps the old value. If one of the files cannot be used, nothing is written."""
+    They are CSVs as in labels/, exports of Label Studio (JSON, JSON_MIN, CSV, TSV), or CSVs with
+    the columns file,value. The format is recognised by the content. An imported value replaces an
+    existing one; the history keeps the old value. If one of the files cannot be used, nothing is
+    written."""
     from gaip3_pipeline.tables.label_formats import read_label_file
     from gaip3_pipeline.tables.label_store import LabelStore
     from gaip3_pipeline.tables.names import printable
@@ -994,10 +999,11 @@ def _copy_label_files(root: DataRoot, attributes: list[str], out: Path) -> None:
 def drop(
     root: DataRoot, paths: tuple[str, ...], reason: str | None, duplicates: bool, undo: bool
 ) -> None:
-    """Exclude photographs from the data set (curation/dropped.csv); then run gaip3 refresh.
+    """Exclude photographs from the data set.
 
-    PATHS are original or resized pictures, relative to the data root or to the current folder.
-    Nothing is deleted; --undo restores them."""
+    They are listed in curation/dropped.csv; run gaip3 refresh afterwards. PATHS are original or
+    resized pictures, relative to the data root or to the current folder. Nothing is deleted; --undo
+    restores them."""
     from gaip3_pipeline.tables.dropping import DropError, change_dropped, worse_duplicates
 
     try:
@@ -1024,7 +1030,7 @@ def drop(
 
 @begins
 def fetch(root: DataRoot) -> None:
-    """Download the two public Kaggle data sets into the data root."""
+    """Download the two public Kaggle data sets."""
     from gaip3_pipeline.setup.fetch import FetchError
     from gaip3_pipeline.setup.fetch import fetch as download
 
@@ -1036,7 +1042,7 @@ def fetch(root: DataRoot) -> None:
 
 @begins
 def doctor(root: DataRoot) -> None:
-    """List what this machine and the data root lack, and how to get it."""
+    """List what this machine and the root lack."""
     from gaip3_pipeline.setup.doctor import doctor as examine
 
     _print_findings(examine(root))
@@ -1051,7 +1057,9 @@ def doctor(root: DataRoot) -> None:
     help="The cluster's job server, http://HEAD:8265 [default: settings].",
 )
 def cluster(root: DataRoot, action: str, address: str | None) -> None:
-    """Check whether every machine of the Ray cluster can run the steps of this root."""
+    """Check every machine of the Ray cluster.
+
+    One line for each thing that its steps need, with the remedy."""
     from gaip3_pipeline.setup.cluster_check import check_cluster
 
     if address:
@@ -1079,7 +1087,9 @@ def _print_findings(findings: Iterator[Any]) -> None:
 @click.option("--mlflow", default="", help="The same for MLflow's runs and registered models.")
 @click.option("--dry-run", is_flag=True, help="Count what would be copied; write nothing.")
 def storage(root: DataRoot, action: str, dagster: str, mlflow: str, dry_run: bool) -> None:
-    """Copy the root's history from its sqlite files into Postgres, where it continues."""
+    """Move the root's history into Postgres.
+
+    It is copied from the root's sqlite files, which stay, and continues there."""
     from gaip3_pipeline.refresh.plan import RefreshError
     from gaip3_pipeline.setup.storage import kept, move
     from gaip3_pipeline.web.servers import ServerError

@@ -26,6 +26,14 @@ from gaip3_pipeline.web.registered import Generators
 from gaip3_pipeline_tests.imaging.profiles import P3, rgb_profile
 
 
+def test_the_list_of_commands_is_readable_at_80_columns(gaip3: Gaip3, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = gaip3("--help").output
+    assert "  refresh  " in said
+    assert "..." not in said.partition("Commands:")[2]
+    assert max(map(len, said.splitlines())) <= 80
+
+
 def test_generate_is_reproducible_and_follows_its_options(gaip3, finished_root, tmp_path):
     def grid(name, *options):
         out = tmp_path / name
