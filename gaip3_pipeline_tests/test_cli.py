@@ -26,7 +26,7 @@ from gaip3_pipeline.web.registered import Generators
 from gaip3_pipeline_tests.imaging.profiles import P3, rgb_profile
 
 
-def test_the_list_of_commands_is_readable_at_80_columns(gaip3: Gaip3, monkeypatch) -> None:
+def test_the_list_of_commands_is_readable_at_80_columns(gaip3, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     said = gaip3("--help").output
     assert "  refresh  " in said
