@@ -1,15 +1,17 @@
-"""Seconds and peak memory of every step that handles tables of all pictures, by their number.
+"""Time and peak memory of every step that handles tables of all pictures, by their number.
 
     python bench/million.py [--n 10000 100000 1000000] [--folder FOLDER] [--steps NAME …]
 
 Makes a root of N originals: files with a few bytes, their manifests, and hashes, coarse pictures
 and values as N pictures would have them. A hundredth of the pictures are moved copies of others.
-Each step is a function of the project on files of the root, in a process of its own; the first two
-and some others need the files of those before. The peak is the largest resident memory of the
-process, imports included. FOLDER needs 6 GB for a million. The last line is one JSON object.
+Each step is a function of the project on files of the root, in a process of its own; most need the
+files of steps before. Without the step ``files``, the steps that read only tables can be measured.
+The peak is the largest resident memory of the process, imports included. FOLDER needs 8 GB for a
+million. The last line is one JSON object.
 """
 
-import multiprocessing
+import argparse
+import json
 import os
 import resource
 import shutil
@@ -26,7 +28,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from common import command_line, print_result
+from common import command_line, data_root, print_result
 from PIL import Image
 from scipy.fft import dctn
 
@@ -36,10 +38,10 @@ from gaip3_pipeline.evaluation import gender_report, leakage
 from gaip3_pipeline.evaluation.selection import selection_figures
 from gaip3_pipeline.faces.painter import paint, random_face
 from gaip3_pipeline.imaging import duplicates, processing
-from gaip3_pipeline.layout import IMAGE_SETS, KINDS, DataRoot
+from gaip3_pipeline.layout import IMAGE_SETS, KINDS, DataRoot, ImageSet
 from gaip3_pipeline.processes import gaip3
 from gaip3_pipeline.settings import Images, load
-from gaip3_pipeline.setup import export, snapshots
+from gaip3_pipeline.setup import export, remote, snapshots
 from gaip3_pipeline.tables import contracts, final, hashing, label_changes, manifests
 from gaip3_pipeline.tables.duplicates import group_table, twins, write_group_table
 from gaip3_pipeline.tables.splits import moved
@@ -54,7 +56,7 @@ from gaip3_pipeline.training_data import (
 
 SIZE = (64, 52)  # of the packed pictures
 BATCH, BATCHES = 64, 200  # of the training
-FACES, DIRECTIONS = 300, 60  # painted faces, and the directions of their mixtures
+FACES, DIRECTIONS = 120, 60  # painted faces, and the directions of their mixtures
 CROP = 24  # of 256 pixels, at each side
 TWINS = 0.01
 THRESHOLD = 0.5
@@ -101,25 +103,35 @@ def counts(n: int) -> tuple[int, int, int]:
 
 
 def files(root: DataRoot, n: int) -> None:
-    """Originals of a few bytes each, their resized pictures and brightness copies as further names
-    of the same files, and their manifests."""
-    prints = fingerprints(root.path.parent)
+    """Originals of a few bytes each, and their resized pictures and brightness copies, which are
+    further names of the same files."""
     for image_set, count in zip(IMAGE_SETS, counts(n), strict=True):
         folders = [root.original(image_set), *(root.processed(k, image_set) for k in KINDS)]
         for folder in folders:
             folder.mkdir(parents=True)
-        names = [f"{image_set.id}_{i:07}.jpg" for i in range(count)]
-        shas, stats = [], []
-        for name in names:
+        for name in names_of(image_set, count):
             path = folders[0] / name
             path.write_text(name)
             for folder in folders[1:]:
                 os.link(path, folder / name)
-            shas.append(sha256(name.encode()).hexdigest())
-            stats.append(path.stat())
-        size, mtime, inode = zip(*map(hashing.stat_key, stats), strict=True)
-        before = folders[0]
-        for kind, folder in zip(KINDS, folders[1:], strict=True):
+
+
+def names_of(image_set: ImageSet, count: int) -> list[str]:
+    """The names of the originals of a set."""
+    return [f"{image_set.id}_{i:07}.jpg" for i in range(count)]
+
+
+def tables(root: DataRoot, n: int) -> None:
+    """The manifests of resized pictures and brightness copies; with times and inodes, if the files
+    were made."""
+    prints = fingerprints(root.path.parent)
+    for image_set, count in zip(IMAGE_SETS, counts(n), strict=True):
+        names, before = names_of(image_set, count), root.original(image_set)
+        shas = [sha256(name.encode()).hexdigest() for name in names]
+        stats = [hashing.stat_key((before / name).stat()) for name in names if before.exists()]
+        size, mtime, inode = zip(*stats, strict=True) if stats else (len(names[0]), 0, 0)
+        for kind in KINDS:
+            folder = root.processed(kind, image_set)
             columns = {
                 "path": [root.relative(folder / name) for name in names],
                 "size": size,
@@ -169,14 +181,16 @@ def pictures(root: DataRoot, n: int) -> None:
     mixtures = {"mean": flat.mean(axis=0), "directions": directions, "shares": shares}
     np.savez(scratch(root, "mixtures.npz"), **mixtures, twin_of=twin_of, by=by)
     greys = Mixtures.read(root)
+    size = duplicates.COARSE
+    coarse = [
+        flat.reshape(-1, size[0], 4, size[1], 4).sum(axis=(2, 4)).reshape(-1, size[0] * size[1])
+        for flat in (greys.mean[None], directions)
+    ]
     for start in range(0, n, 4096):
-        numbers = range(start, min(start + 4096, n))
-        plain = np.clip(greys.mean + shares[numbers.start : numbers.stop] @ directions, 0, 255)
-        block = plain.round().astype(np.uint8).reshape(-1, *duplicates.GREY_SIZE)
-        for number in numbers:
-            if twin_of[number] >= 0:
-                block[number - start] = greys[number]
-        sums = duplicates.coarse_sums(block)
+        block = coarse[0] + shares[start : start + 4096] @ coarse[1]
+        sums = np.clip(block.round(), 0, 16 * 255).astype(np.uint16).reshape(-1, *size)
+        for at in np.flatnonzero(twin_of[start : start + 4096] >= 0).tolist():
+            sums[at] = duplicates.coarse_sums(greys[start + at][None])[0]
         for name, part in (("sums", sums), ("hashes", hashes_of(sums))):
             with scratch(root, name).open("ab") as file:
                 part.tofile(file)
@@ -270,14 +284,22 @@ def probabilities(root: DataRoot, n: int) -> None:
     contracts.write_gender_probabilities(root.gender_probabilities, paths, scores)
 
 
-def final_dataset(root: DataRoot, n: int) -> None:
-    """The final dataset: selection, hard links, hashes, manifest, figures."""
+def selection(root: DataRoot, n: int) -> None:
+    """The final dataset without its files: the rule, its figures, the manifest."""
     scores = contracts.read_gender_probabilities(root.gender_probabilities)
     chosen = final.select_final(scores, originals_table(root), THRESHOLD)
-    manifest = final.link_final(root, chosen)
+    manifest = chosen.assign(size=1, sha256=chosen.path, status=manifests.OK, reason="")
     manifest.to_parquet(root.manifest("final_dataset"), index=False)
     assert manifests.manifest_version(manifest)
     assert selection_figures(scores, manifest, THRESHOLD)
+
+
+def final_links(root: DataRoot, n: int) -> None:
+    """The files of the final dataset: hard links, and their hashes."""
+    chosen = pd.read_parquet(root.manifest("final_dataset"))
+    columns = ["size", "sha256", "status", "reason"]
+    manifest = final.link_final(root, chosen.drop(columns=columns))
+    manifest.to_parquet(root.manifest("final_dataset"), index=False)
 
 
 def input_values(root: DataRoot, n: int) -> None:
@@ -343,60 +365,70 @@ def snapshot(root: DataRoot, n: int) -> None:
     snapshots.take(root, f"s{len(snapshots.snapshots(root))}")
 
 
+def pushed(root: DataRoot, n: int) -> None:
+    """``gaip3 push`` of the first snapshot into a folder."""
+    remote.push(root, "s0", scratch(root, "there").as_uri(), with_pictures=True)
+
+
 def compared(root: DataRoot, n: int) -> None:
     """``gaip3 diff`` of two snapshots, and all files of the second."""
     snapshots.compare(root, "s0", "s1")
 
 
+# the first three are no functions of the project
 STEPS: dict[str, Step] = {
-    "files of the root (not the project's)": files,
-    "pictures (not the project's)": pictures,
-    "observing the originals, never seen": observe,
-    "observing the originals": observe,
-    "plan of a refresh": plan,
-    "resized sets without changes": resized_again,
-    "resized set with one change": one_changed,
-    "brightness copies without changes": augmented_again,
+    "files": files,
+    "tables": tables,
+    "pictures": pictures,
+    "observing, files never seen": observe,
+    "observing": observe,
+    "plan": plan,
+    "resized sets, nothing changed": resized_again,
+    "resized set, one original changed": one_changed,
+    "brightness copies, nothing changed": augmented_again,
     "near-duplicates": near_duplicates,
     "check against leakage": no_leakage,
-    "splits and folds": splits,
-    "gender probabilities, written": probabilities,
-    "final dataset": final_dataset,
-    "input values, written": input_values,
+    "splits": splits,
+    "gender probabilities": probabilities,
+    "final selection": selection,
+    "final links": final_links,
+    "input values": input_values,
     "hand labels": hand_labels,
     "export table": exported,
     "curation report": curation,
-    "200 batches of a training": training,
+    "batches": training,
     "snapshot": snapshot,
     "second snapshot": snapshot,
-    "difference of the snapshots": compared,
+    "difference": compared,
+    "push": pushed,
 }
 
 
-def measured(step: Step, root: DataRoot, n: int) -> tuple[float, float]:
-    """Seconds and peak MiB of a step in a process of its own. Exits if it fails."""
-    context = multiprocessing.get_context("fork")
-    reader, writer = context.Pipe(duplex=False)
+def measured(name: str, root: DataRoot, n: int) -> dict[str, float]:
+    """Seconds, CPU seconds and peak MiB of a step in a process of its own. Exits if it fails."""
+    command = [sys.executable, __file__, "--n", str(n), "--steps", name, "--root", str(root.path)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed with {n:,} originals")
+    *said, last = done.stdout.splitlines()
+    print(*said, sep="\n", end="\n" if said else "")
+    figures: dict[str, float] = json.loads(last)
+    return figures
 
-    def work() -> None:
-        start = time.monotonic()
-        step(root, n)
-        seconds = time.monotonic() - start
-        peaks = [
-            resource.getrusage(of).ru_maxrss
-            for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        ]
-        writer.send((seconds, max(peaks) / 1024))
 
-    process = context.Process(target=work)
-    process.start()
-    writer.close()
-    try:
-        return reader.recv()
-    except EOFError:
-        sys.exit(f"{step.__doc__} of {n:,} failed")
-    finally:
-        process.join()
+def measure(step: Step, root: DataRoot, n: int) -> dict[str, float]:
+    """:func:`measured` in this process."""
+    start, before = time.monotonic(), used()[0]
+    step(root, n)
+    (cpu, peak), seconds = used(), time.monotonic() - start
+    figures = {"seconds": seconds, "cpu_seconds": cpu - before, "peak_mib": peak / 1024}
+    return {name: round(value, 2) for name, value in figures.items()}
+
+
+def used() -> tuple[float, int]:
+    """CPU seconds and peak memory in KiB of this process and its children."""
+    both = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(of.ru_utime + of.ru_stime for of in both), max(of.ru_maxrss for of in both)
 
 
 def main() -> None:
@@ -405,7 +437,11 @@ def main() -> None:
     parser.add_argument("--n", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--folder", type=Path, help="[default: a temporary one]")
     parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument("--root", type=data_root, help=argparse.SUPPRESS)  # of one step, here
     a = parser.parse_args()
+    if a.root:
+        print_result(measure(STEPS[a.steps[0]], a.root, a.n[0]))
+        return
     said: dict[str, dict[str, dict[str, float]]] = {}
     for n in a.n:
         with tempfile.TemporaryDirectory(dir=a.folder) as folder:
@@ -415,10 +451,11 @@ def main() -> None:
             for name in STEPS:
                 if name not in a.steps:
                     continue
-                seconds, peak = measured(STEPS[name], root, n)
-                figures = {"seconds": round(seconds, 2), "peak_mib": round(peak)}
+                figures = measured(name, root, n)
                 said.setdefault(name, {})[str(n)] = figures
-                print(f"{n:>9,} {name:40}{seconds:10.2f} s{peak:8.0f} MiB", flush=True)
+                print(
+                    f"{n:>9,} {name:36}", *(f"{k} {v:,.1f}" for k, v in figures.items()), flush=True
+                )
     print_result({"steps": said})
 
 

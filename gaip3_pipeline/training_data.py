@@ -96,7 +96,7 @@ class _Places(Sequence[Path]):
         return len(self._stems)
 
     def __getitem__(self, row: Any) -> Any:
-        return self._folder / self._folders.iat[row] / f"{self._stems.iat[row]}.jpg"
+        return self._folder / str(self._folders.iat[row]) / f"{self._stems.iat[row]}.jpg"
 
 
 def resized_images(

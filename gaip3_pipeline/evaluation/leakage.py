@@ -53,13 +53,11 @@ def leaks(
             found[part] = np.einsum("nhw,nhw->n", one, other)
         return found
 
-    def alike(first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        good = of[first] != of[second]
-        good[good] = likeness(first[good], second[good], mirrored[good]) >= _LEAST_BLURRED
-        return good
+    def apart(first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        return of[first] != of[second]
 
-    pairs = Bands(sums, greys, _SEED).pairs(alike)
-    near = nearest(pairs[0], pairs[1], likeness(*pairs), _MOST_MATCHED)
+    *pairs, alike = Bands(sums, greys, _SEED).pairs(apart, likeness, _LEAST_BLURRED)
+    near = nearest(pairs[0], pairs[1], alike, _MOST_MATCHED)
     columns = [column[near].tolist() for column in pairs]
     for first, second, _, match in compared(greys, zip(*columns, strict=True), _match):
         if match >= LEAST_MATCH:

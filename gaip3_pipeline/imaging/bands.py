@@ -26,8 +26,11 @@ _MOVE, _STRETCH = 2.5, 0.05  # most pixels and share of the size by which their 
 _RIDGE = 0.3  # of the mean variance between copies, since they differ in more ways than these
 _BATCH = 4096  # pictures or pairs handled at once
 _MOST_BITS = 40
+_ROUND = 8  # hashes whose pairs are in memory at once
 
+# of first, second (numbers of pictures) and mirrored: bool, and float32
 Keep = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Likeness = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Greys(Protocol):
@@ -72,18 +75,30 @@ class Bands:
                 self._places[at : at + len(small)] = flat @ directions
         self._sample = np.concatenate([chosen, self.n + chosen])
 
-    def pairs(self, keep: Keep) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Numbers ``first < second`` of the pictures of each candidate pair, and whether one is
-        mirrored, sorted.
+    def pairs(
+        self, keep: Keep, likeness: Likeness, least: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers ``first < second`` of the pictures of each candidate pair, whether one is
+        mirrored, and their likeness; sorted.
 
-        ``keep`` takes such arrays and says which pairs to keep. It is called from several threads,
-        and may see a pair more than once."""
+        Kept are the pairs that ``keep`` keeps, which is called from several threads, and whose
+        ``likeness`` is at least ``least``. It gets pairs in the order of ``first``. Both may get a
+        pair more than once: to remember all pairs would take more memory than it saves time."""
         rotations = [self._rotation() for _ in range(TABLES)]
         bits = self._bits(rotations[0])
-        found = np.zeros(0, np.int64)
-        for codes in in_order(lambda r: self._kept(self._keys(r, bits), keep), rotations):
-            found = _unique(np.concatenate([found, codes]))
-        both, mirrored = np.divmod(found, 2)
+        codes, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        for start in range(0, TABLES, _ROUND):
+            some = rotations[start : start + _ROUND]
+            kept = list(in_order(lambda r: self._kept(self._keys(r, bits), keep), some))
+            seen = _unique(np.concatenate(kept))
+            alike = likeness(*self._pairs_of(seen))
+            codes.append(seen[alike >= least])
+            values.append(alike[alike >= least])
+        found, at = np.unique(np.concatenate(codes), return_index=True)
+        return *self._pairs_of(found), np.concatenate(values)[at]
+
+    def _pairs_of(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        both, mirrored = np.divmod(codes, 2)
         first, second = np.divmod(both, self.n)
         return first, second, mirrored.astype(bool)
 

@@ -103,17 +103,15 @@ def near_duplicates(hashes: np.ndarray, sums: np.ndarray, greys: Greys) -> list[
     asked for. Time and memory grow with N, not with N²."""
     if len(sums) < 2:
         return []
-    words = hashes.view(np.uint64)
+    words, coarse = hashes.view(np.uint64), _Coarse(sums)
 
     def few_bits(first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         return _different_bits(words, first, second, mirrored) <= MOST_BITS
 
+    *pairs, alike = Bands(sums, greys).pairs(few_bits, coarse.likeness, _LEAST_MOVED)
+    near = nearest(pairs[0], pairs[1], alike, _MOST_ALIGNED)
+    columns = [column[near].tolist() for column in pairs]
     best: dict[tuple[int, int], Pair] = {}
-    pairs = Bands(sums, greys).pairs(few_bits)
-    alike = _likenesses(sums, *pairs)
-    good = alike >= _LEAST_MOVED
-    good[good] = nearest(pairs[0][good], pairs[1][good], alike[good], _MOST_ALIGNED)
-    columns = [column[good].tolist() for column in pairs]
     for first, second, mirrored, likeness in compared(greys, zip(*columns, strict=True)):
         known = best.get((first, second))
         if likeness >= LEAST_CORRELATION and (known is None or likeness > known.correlation):
@@ -130,23 +128,40 @@ def _different_bits(
     return np.bitwise_count(different).sum(axis=1, dtype=np.int32)
 
 
-def _likenesses(
-    sums: np.ndarray, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray
-) -> np.ndarray:
-    """``(pairs,) float32``: the correlation of the second coarse picture with the best small move
-    of the first one. ``first`` is sorted."""
+class _Coarse:
+    """Likeness of coarse pictures ``sums (N, 32, 26) uint16``."""
 
-    def of(start: int) -> np.ndarray:
-        part = slice(start, start + _BATCH)
-        numbers, place = np.unique(first[part], return_inverse=True)
-        axes = _moves(standardised(sums[numbers], PIXELS))[:, place]
-        other, turned = standardised(sums[second[part]], PIXELS), mirrored[part]
-        other[turned] = other[turned][:, :, ::-1]
-        along = np.einsum("knd,nd->kn", axes, other.reshape(len(other), -1))
-        return np.sqrt((along**2).sum(axis=0))
+    def __init__(self, sums: np.ndarray) -> None:
+        self._sums = sums
+        self._norms = np.empty(len(sums), np.float32)
+        for start in range(0, len(sums), _BATCH):
+            part = sums[start : start + _BATCH].astype(np.float32)
+            part -= part.mean(axis=(1, 2), keepdims=True)
+            self._norms[start : start + _BATCH] = np.linalg.norm(part, axis=(1, 2))
 
-    parts = in_order(of, range(0, len(first), _BATCH))
-    return np.concatenate([np.zeros(0, np.float32), *parts])
+    def likeness(self, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        """``(pairs,) float32``: the correlation of the second picture with the best small move of
+        the first one, 0 for a flat picture. ``first`` is sorted."""
+        starts = range(0, len(first), _BATCH)
+
+        def of(start: int) -> np.ndarray:
+            part = slice(start, start + _BATCH)
+            return self._of(first[part], second[part], mirrored[part])
+
+        return np.concatenate([np.zeros(0, np.float32), *in_order(of, starts)])
+
+    def _of(self, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        numbers, begins = np.unique(first, return_index=True)
+        axes = _moves(standardised(self._sums[numbers], PIXELS))
+        turned = axes.reshape(4, -1, *COARSE)[..., ::-1].reshape(axes.shape)
+        both = np.concatenate([axes, turned])  # (8, pictures, 832)
+        along = np.empty((len(first), 2, 4), np.float32)
+        # the axes have no mean, so that of the second picture need not be subtracted
+        for i, part in enumerate(map(slice, begins, [*begins[1:], len(first)])):
+            other = self._sums[second[part]].reshape(-1, both.shape[2]).astype(np.float32)
+            along[part] = (other @ both[:, i].T).reshape(-1, 2, 4)
+        chosen = along[np.arange(len(first)), mirrored.astype(np.intp)]
+        return np.linalg.norm(chosen, axis=1) / np.maximum(self._norms[second], 1e-3)
 
 
 def nearest(first: np.ndarray, second: np.ndarray, likeness: np.ndarray, most: int) -> np.ndarray:
