@@ -75,12 +75,17 @@ def resized_batches(
 
 
 def resized_picture(
-    root: DataRoot, table: pd.DataFrame, height: int = 128, width: int = 104
+    root: DataRoot,
+    table: pd.DataFrame,
+    height: int = 128,
+    width: int = 104,
+    kind: str = "resized",
 ) -> Callable[[int], np.ndarray]:
-    """A function that reads the resized picture of a row of ``table``, by its number."""
+    """A function that reads the image of :func:`resized_batches` of a row of ``table``, by its
+    number."""
     from gaip3_pipeline.imaging.packing import load_image
 
-    places = _Places(root.path / "resized", table)
+    places = _Places(root.path / kind, table)
     return lambda row: load_image(places[row], height, width)
 
 
