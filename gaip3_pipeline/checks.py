@@ -136,10 +136,13 @@ def _usable(most: float) -> Rule:
 
 
 def _no_leakage(root: DataRoot, f: dict[str, Any]) -> Verdict:
-    from gaip3_pipeline.training_data import originals_table, resized_batches
+    from gaip3_pipeline.training_data import originals_table, resized_batches, resized_picture
 
     table = originals_table(root)
-    return _leaks(resized_batches(root, table), table.key, [f"bucket {b}" for b in table.bucket])
+    sides = "bucket " + table.bucket.astype(str)
+    return _leaks(
+        resized_batches(root, table), resized_picture(root, table), table.key, list(sides)
+    )
 
 
 def _no_final_leakage(root: DataRoot, f: dict[str, Any]) -> Verdict:
@@ -150,20 +153,25 @@ def _no_final_leakage(root: DataRoot, f: dict[str, Any]) -> Verdict:
         pd.read_parquet(root.manifest("final_dataset")),
         np.load(root.packed_final, mmap_mode="r"),
     )
-    return _leaks(
-        (packed[i : i + 256] for i in range(0, len(packed), 256)), table.path, table.split
-    )
+    batches = (packed[i : i + 256] for i in range(0, len(packed), 256))
+    return _leaks(batches, packed.__getitem__, table.path, list(table.split))
 
 
-def _leaks(batches: Iterable[Any], names: Any, sides: Any) -> Verdict:
+def _leaks(
+    batches: Iterable[Any], load: Callable[[int], Any], names: Any, sides: list[str]
+) -> Verdict:
+    """No leakage between ``sides (N,)`` of the pictures that ``batches`` and ``load`` give."""
     import numpy as np
 
-    from gaip3_pipeline.evaluation.leakage import leaks
-    from gaip3_pipeline.imaging.duplicates import GREY_SIZE, to_grey
+    from gaip3_pipeline.evaluation.leakage import BLURRED, blurred_sums, leaks
+    from gaip3_pipeline.imaging.duplicates import ReadGreys, to_grey
 
-    greys = [to_grey(image) for batch in batches for image in batch]
-    names, sides = list(names), list(sides)
-    found = leaks(np.array(greys).reshape(-1, *GREY_SIZE), sides)
+    names, done = names.to_numpy(), 0
+    sums = np.empty((len(names), *BLURRED), np.uint16)
+    for batch in batches:
+        rows = slice(done, done := done + len(batch))
+        sums[rows] = blurred_sums(np.stack([to_grey(image) for image in batch]))
+    found = leaks(sums, ReadGreys(len(names), load), sides)
     summary = "; ".join(
         f"{names[i]} in {sides[i]}, {names[j]} in {sides[j]} (correlation {match:.3f})"
         for i, j, match in found

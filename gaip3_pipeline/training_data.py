@@ -5,7 +5,7 @@ This module defines no asset; the assets of all models call its functions."""
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -71,11 +71,37 @@ def resized_batches(
     (columns ``set``, ``stem``) names."""
     from gaip3_pipeline.imaging.packing import load_images
 
-    paths = [
-        root.path / kind / FOLDER_OF_SET[s] / f"{stem}.jpg"
-        for s, stem in zip(table["set"], table.stem, strict=True)
-    ]
-    return load_images(paths, height, width)
+    return load_images(_Places(root.path / kind, table), height, width)
+
+
+def resized_picture(
+    root: DataRoot,
+    table: pd.DataFrame,
+    height: int = 128,
+    width: int = 104,
+    kind: str = "resized",
+) -> Callable[[int], np.ndarray]:
+    """A function that reads the image of :func:`resized_batches` of a row of ``table``, by its
+    number."""
+    from gaip3_pipeline.imaging.packing import load_image
+
+    places = _Places(root.path / kind, table)
+    return lambda row: load_image(places[row], height, width)
+
+
+class _Places(Sequence[Path]):
+    """The files of the images below ``folder`` that ``table`` names; a million paths at once would
+    take a gigabyte."""
+
+    def __init__(self, folder: Path, table: pd.DataFrame) -> None:
+        self._folder, self._stems = folder, table.stem
+        self._folders = table["set"].map(FOLDER_OF_SET)
+
+    def __len__(self) -> int:
+        return len(self._stems)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._folder / str(self._folders.iat[row]) / f"{self._stems.iat[row]}.jpg"
 
 
 def resized_images(

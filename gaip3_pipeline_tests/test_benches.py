@@ -378,3 +378,14 @@ def test_train_step(bench: Bench) -> None:
     costs = {"over_convolutions", "peak_mb", "gflop_per_image", "share_of_matmul"}
     assert set(row) == of_what | rates | costs
     assert not not_finite(said)
+
+
+def test_million(bench: Bench, tmp_path: Path) -> None:
+    steps = ("tables", "pictures", "near-duplicates", "gender probabilities", "final selection")
+    said = bench("million", "--n", 40, "--folder", tmp_path, "--steps", *steps)
+
+    assert said["steps"].keys() == set(steps)
+    for figures in said["steps"].values():
+        assert figures["40"].keys() == {"seconds", "cpu_seconds", "peak_mib"}
+        assert figures["40"]["peak_mib"] > 50
+    assert list(tmp_path.iterdir()) == []

@@ -62,7 +62,9 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         import numpy as np
 
         from gaip3_pipeline.imaging.duplicates import (
-            GREY_SIZE,
+            COARSE,
+            ReadGreys,
+            coarse_sums,
             near_duplicates,
             perceptual_hash,
             to_grey,
@@ -70,19 +72,20 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.imaging.mapping import in_order
         from gaip3_pipeline.tables import duplicates
         from gaip3_pipeline.tables.splits import moved
-        from gaip3_pipeline.training_data import originals_with, resized_batches
+        from gaip3_pipeline.training_data import originals_with, resized_batches, resized_picture
 
         before = duplicates.read_group_table(step.root.near_duplicates)
         originals = originals_with(step.root, [])
         progress = step.progress(total=len(originals))
-        hashes, greys = [], []
+        hashes = np.empty((len(originals), 2, 32), np.uint8)
+        sums, done = np.empty((len(originals), *COARSE), np.uint16), 0
         for batch in resized_batches(step.root, originals):
-            hashes += list(in_order(perceptual_hash, batch))
-            greys += [to_grey(image) for image in batch]
-            progress.update(len(greys))
-        pairs = near_duplicates(
-            np.array(hashes).reshape(-1, 2, 32), np.array(greys).reshape(-1, *GREY_SIZE)
-        )
+            rows = slice(done, done := done + len(batch))
+            hashes[rows] = list(in_order(perceptual_hash, batch))
+            sums[rows] = coarse_sums(np.stack([to_grey(image) for image in batch]))
+            progress.update(done)
+        greys = ReadGreys(len(originals), resized_picture(step.root, originals))
+        pairs = near_duplicates(hashes, sums, greys)
         table = duplicates.group_table(
             originals, [(p.first, p.second, p.correlation, p.bits, p.mirrored) for p in pairs]
         )

@@ -1,12 +1,12 @@
-"""Detection of one photograph on both sides of a split, by comparing all pictures; the table of
-near-duplicates is not used."""
+"""Detection of one photograph on both sides of a split, without the table of near-duplicates."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from gaip3_pipeline.imaging.duplicates import coarse, compared
+from gaip3_pipeline.imaging.bands import Bands, Greys, block_sums, standardised
+from gaip3_pipeline.imaging.duplicates import compared, nearest
 
 # Of the 1,500 most alike pairs of different photographs (of 3.9 million, 2,781 photographs) the
 # nearest has .981, of painted ones .962; twins re-encoded at quality 30, brightened, moved by 1 or
@@ -16,28 +16,50 @@ LEAST_MATCH = 0.987
 _LEAST_WHOLE = 0.97  # least match at whole pixels: most pairs fail it and skip the finer match
 # size of pictures of means of 8 × 8 pixels, and least correlation of two of them: a twin moved by
 # two pixels in both directions has .918
-_BLURRED, _LEAST_BLURRED = (16, 13), 0.91
+BLURRED, _LEAST_BLURRED = (16, 13), 0.91
+_PIXELS = 64  # of a block of these
+_SEED = 1  # of the buckets, so that they are not those of the near-duplicates
+_BATCH = 4096  # pairs handled at once
+_MOST_MATCHED = 8  # pictures with which one is matched: those most alike
 _SIDE, _REACH, _SIGMA = 24, 4, 1.0  # pixels: side of a block, range of its search, blur
 
 
+def blurred_sums(greys: np.ndarray) -> np.ndarray:
+    """``(N, 128, 104) uint8`` to ``(N, 16, 13) uint16``, which :func:`leaks` takes."""
+    return block_sums(greys, BLURRED)
+
+
 def leaks(
-    greys: np.ndarray, sides: Sequence[str] | np.ndarray, most: int = 20
+    sums: np.ndarray, greys: Greys, sides: Sequence[str] | np.ndarray, most: int = 20
 ) -> list[tuple[int, int, float]]:
     """Pairs ``(i, j, match)`` of pictures of one photograph, mirrored or not, that lie on different
     ``sides (N,)``; at most ``most`` pairs.
 
-    ``greys (N, 128, 104) uint8`` are grey pictures
-    (:func:`gaip3_pipeline.imaging.duplicates.to_grey`). Each picture of one side is compared
-    with each of another. The hashes and the alignment that find near-duplicates are not used, so
-    this test can find what they miss."""
-    sides, blurred, found = np.asarray(sides), coarse(greys, _BLURRED), []
+    ``greys (128, 104) uint8`` are grey pictures (:func:`gaip3_pipeline.imaging.duplicates.to_grey`)
+    and ``sums`` their :func:`blurred_sums`. Pictures of one side are compared with those of
+    another that look alike (:class:`gaip3_pipeline.imaging.bands.Bands`). The hashes and the
+    alignment that find near-duplicates are not used, so this test can find what they miss."""
+    if len(sums) < 2:
+        return []
+    of, found = np.unique(np.asarray(sides), return_inverse=True)[1], []
+    blurred = standardised(sums, _PIXELS)
 
-    def candidates(rows: slice, columns: slice, mirrored: bool) -> np.ndarray:
-        other = blurred[columns, :, ::-1] if mirrored else blurred[columns]
-        likeness = np.tensordot(blurred[rows], other, ((1, 2), (1, 2)))
-        return (likeness >= _LEAST_BLURRED) & (sides[rows, None] != sides[None, columns])
+    def likeness(first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        found = np.empty(len(first), np.float32)
+        for start in range(0, len(first), _BATCH):
+            part = slice(start, start + _BATCH)
+            one, other, turned = blurred[first[part]], blurred[second[part]], mirrored[part]
+            other[turned] = other[turned][:, :, ::-1]
+            found[part] = np.einsum("nhw,nhw->n", one, other)
+        return found
 
-    for first, second, _, match in compared(greys, candidates, _match):
+    def apart(first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        return of[first] != of[second]
+
+    *pairs, alike = Bands(sums, greys, _SEED).pairs(apart, likeness, _LEAST_BLURRED)
+    near = nearest(pairs[0], pairs[1], alike, _MOST_MATCHED)
+    columns = [column[near].tolist() for column in pairs]
+    for first, second, _, match in compared(greys, zip(*columns, strict=True), _match):
         if match >= LEAST_MATCH:
             found.append((first, second, match))
             if len(found) >= most:

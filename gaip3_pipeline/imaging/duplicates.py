@@ -5,15 +5,15 @@ A perceptual hash (ImageHash's pHash) of each picture and of its mirror image se
 Pixels decide: the correlation of two grey pictures after aligning one with the other, which does
 not depend on brightness and contrast."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import imagehash
 import numpy as np
 from PIL import Image
 
+from gaip3_pipeline.imaging.bands import Bands, Greys, block_sums, standardised
 from gaip3_pipeline.imaging.mapping import in_order
 from gaip3_pipeline.threads import one_blas_thread
 
@@ -29,12 +29,15 @@ MOST_BITS = 96
 # size of the grey pictures, that of resized pictures: smaller ones would lose accuracy when shifted
 # by a fraction of a pixel
 GREY_SIZE = (128, 104)
-_COARSE = (32, 26)
+COARSE = (32, 26)
+PIXELS = 16  # of a block of a coarse picture
 # least correlation of coarse pictures, small shifts allowed for; most candidates do not reach it
 # and are not aligned
 _LEAST_MOVED = 0.935
+# Alignment takes milliseconds, and a picture has the more look-alikes the more pictures there are.
+_MOST_ALIGNED = 32
 _STEPS = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 5, 1e-3)
-_BLOCK = 2048  # pictures on each side of a block of pairs compared at once
+_BATCH = 4096  # pairs handled at once
 
 
 @dataclass(frozen=True)
@@ -73,27 +76,43 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     )
 
 
+@dataclass(frozen=True)
+class ReadGreys:
+    """``n`` grey pictures that are read when asked for; ``load`` takes a number and gives
+    ``(H, W, 3) uint8``."""
+
+    n: int
+    load: Callable[[int], np.ndarray]
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, number: int, /) -> np.ndarray:
+        return to_grey(self.load(number))
+
+
+def coarse_sums(greys: np.ndarray) -> np.ndarray:
+    """``(N, 128, 104) uint8`` to ``(N, 32, 26) uint16``, which :func:`near_duplicates` takes."""
+    return block_sums(greys, COARSE)
+
+
 @one_blas_thread
-def near_duplicates(hashes: np.ndarray, greys: np.ndarray) -> list[Pair]:
-    """Every pair that shows one photograph, for ``hashes (N, 2, 32) uint8`` and
-    ``greys (N, 128, 104) uint8``; memory does not grow with N²."""
-    small = coarse(greys, _COARSE)
-    bits = [
-        np.where(np.unpackbits(hashes[:, turned], axis=1), 1.0, -1.0).astype(np.float32)
-        for turned in (0, 1)
-    ]
-    # cached, since one block is compared with many others
-    moves = lru_cache(1)(lambda start: _moves(small[start : start + _BLOCK]))
+def near_duplicates(hashes: np.ndarray, sums: np.ndarray, greys: Greys) -> list[Pair]:
+    """Every pair that shows one photograph, for ``hashes (N, 2, 32) uint8``, the
+    :func:`coarse_sums` of the pictures, and their ``greys (128, 104) uint8``, of which few are
+    asked for. Time and memory grow with N, not with N²."""
+    if len(sums) < 2:
+        return []
+    words, coarse = hashes.view(np.uint64), _Coarse(sums)
 
-    def candidates(rows: slice, columns: slice, mirrored: bool) -> np.ndarray:
-        same = bits[0][rows] @ bits[int(mirrored)][columns].T
-        other = small[columns, :, ::-1] if mirrored else small[columns]
-        return (_likeness(moves(rows.start), other) >= _LEAST_MOVED) & (
-            same >= bits[0].shape[1] - 2 * MOST_BITS
-        )
+    def few_bits(first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        return _different_bits(words, first, second, mirrored) <= MOST_BITS
 
+    *pairs, alike = Bands(sums, greys).pairs(few_bits, coarse.likeness, _LEAST_MOVED)
+    near = nearest(pairs[0], pairs[1], alike, _MOST_ALIGNED)
+    columns = [column[near].tolist() for column in pairs]
     best: dict[tuple[int, int], Pair] = {}
-    for first, second, mirrored, likeness in compared(greys, candidates, correlation):
+    for first, second, mirrored, likeness in compared(greys, zip(*columns, strict=True)):
         known = best.get((first, second))
         if likeness >= LEAST_CORRELATION and (known is None or likeness > known.correlation):
             different = int(np.unpackbits(hashes[first, 0] ^ hashes[second, int(mirrored)]).sum())
@@ -101,29 +120,77 @@ def near_duplicates(hashes: np.ndarray, greys: np.ndarray) -> list[Pair]:
     return [best[key] for key in sorted(best)]
 
 
-def compared(
-    greys: np.ndarray,
-    candidates: Callable[[slice, slice, bool], np.ndarray],
-    compare: Callable[[np.ndarray, np.ndarray], float],
-) -> Iterator[tuple[int, int, bool, float]]:
-    """Yield ``(first, second, mirrored, result of compare)`` for each candidate pair of
-    ``greys (N, h, w)``, with ``first < second``.
+def _different_bits(
+    words: np.ndarray, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray
+) -> np.ndarray:
+    """In how many bits the hashes ``words (N, 2, 4) uint64`` of pairs differ."""
+    different = words[first, 0] ^ words[second, mirrored.astype(np.intp)]
+    return np.bitwise_count(different).sum(axis=1, dtype=np.int32)
 
-    ``candidates(rows, columns, mirrored)`` gives ``(rows, columns) bool`` for a block of pairs,
-    with the second picture of each mirrored or not. Pairs are compared on all cores."""
-    for top in range(0, len(greys), _BLOCK):
-        for left in range(top, len(greys), _BLOCK):
-            for mirrored in (False, True):
-                alike = np.argwhere(
-                    candidates(slice(top, top + _BLOCK), slice(left, left + _BLOCK), mirrored)
-                )
-                pairs = [(top + i, left + j) for i, j in alike.tolist() if top + i < left + j]
-                others = greys[:, :, ::-1] if mirrored else greys
-                results = in_order(
-                    lambda pictures: compare(*pictures), ((greys[i], others[j]) for i, j in pairs)
-                )
-                for (first, second), result in zip(pairs, results, strict=True):
-                    yield first, second, mirrored, result
+
+class _Coarse:
+    """Likeness of coarse pictures ``sums (N, 32, 26) uint16``."""
+
+    def __init__(self, sums: np.ndarray) -> None:
+        self._sums = sums
+        self._norms = np.empty(len(sums), np.float32)
+        for start in range(0, len(sums), _BATCH):
+            part = sums[start : start + _BATCH].astype(np.float32)
+            part -= part.mean(axis=(1, 2), keepdims=True)
+            self._norms[start : start + _BATCH] = np.linalg.norm(part, axis=(1, 2))
+
+    def likeness(self, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        """``(pairs,) float32``: the correlation of the second picture with the best small move of
+        the first one, 0 for a flat picture. ``first`` is sorted."""
+        starts = range(0, len(first), _BATCH)
+
+        def of(start: int) -> np.ndarray:
+            part = slice(start, start + _BATCH)
+            return self._of(first[part], second[part], mirrored[part])
+
+        return np.concatenate([np.zeros(0, np.float32), *in_order(of, starts)])
+
+    def _of(self, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        numbers, begins = np.unique(first, return_index=True)
+        axes = _moves(standardised(self._sums[numbers], PIXELS))
+        turned = axes.reshape(4, -1, *COARSE)[..., ::-1].reshape(axes.shape)
+        both = np.concatenate([axes, turned])  # (8, pictures, 832)
+        along = np.empty((len(first), 2, 4), np.float32)
+        # the axes have no mean, so that of the second picture need not be subtracted
+        for i, part in enumerate(map(slice, begins, [*begins[1:], len(first)])):
+            other = self._sums[second[part]].reshape(-1, both.shape[2]).astype(np.float32)
+            along[part] = (other @ both[:, i].T).reshape(-1, 2, 4)
+        chosen = along[np.arange(len(first)), mirrored.astype(np.intp)]
+        return np.linalg.norm(chosen, axis=1) / np.maximum(self._norms[second], 1e-3)
+
+
+def nearest(first: np.ndarray, second: np.ndarray, likeness: np.ndarray, most: int) -> np.ndarray:
+    """``(pairs,) bool``: whether a pair is among the ``most`` most alike ones of one of its two
+    pictures."""
+    of = np.concatenate([first, second])
+    order = np.lexsort((-np.tile(likeness, 2), of))
+    rank = np.empty(len(of), np.int64)
+    rank[order] = np.arange(len(of)) - np.searchsorted(of[order], of[order])
+    near = rank < most
+    return near[: len(first)] | near[len(first) :]
+
+
+def compared(
+    greys: Greys,
+    pairs: Iterable[tuple[int, int, bool]],
+    compare: Callable[[np.ndarray, np.ndarray], float] | None = None,
+) -> Iterator[tuple[int, int, bool, float]]:
+    """Yield ``(first, second, mirrored, result of compare)`` for each of ``pairs``, with the second
+    picture mirrored or not; by default their :func:`correlation`. Pairs are compared on all
+    cores."""
+
+    def result(pair: tuple[int, int, bool]) -> tuple[int, int, bool, float]:
+        first, second, mirrored = pair
+        other = greys[second]
+        other = other[:, ::-1] if mirrored else other
+        return first, second, mirrored, (compare or correlation)(greys[first], other)
+
+    return in_order(result, pairs)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -146,33 +213,15 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
         return 0.0
 
 
-def coarse(greys: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``(N, h, w) uint8`` to ``(N, *size) float32`` with zero mean and unit norm; ``size`` must
-    divide that of ``greys``."""
-    n, (height, width), (rows, columns) = len(greys), greys.shape[1:], size
-    small = greys.reshape(n, rows, height // rows, columns, width // columns).mean(
-        axis=(2, 4), dtype=np.float32
-    )
-    small -= small.mean(axis=(1, 2), keepdims=True)
-    return small / (np.linalg.norm(small, axis=(1, 2), keepdims=True) + 1e-6)
-
-
 def _moves(small: np.ndarray) -> np.ndarray:
-    """For ``small (N, 32, 26)`` of :func:`coarse` an orthonormal basis of its small shifts and
-    stretches, ``(4, N, 832) float32``.
+    """For ``small (N, 32, 26)`` of :func:`standardised` an orthonormal basis of its small shifts
+    and stretches, ``(4, N, 832) float32``.
 
     A small shift adds a multiple of the picture's derivatives (tangent distance, Simard et al.
     1993)."""
-    y, x = np.mgrid[: _COARSE[0], : _COARSE[1]].astype(np.float32)
+    y, x = np.mgrid[: COARSE[0], : COARSE[1]].astype(np.float32)
     down, across = np.gradient(small, axis=(1, 2))
     stretched = (y - y.mean()) * down + (x - x.mean()) * across
     span = np.stack([small, down, across, stretched], axis=-1).reshape(len(small), -1, 4)
     axes: np.ndarray = np.linalg.qr(span - span.mean(axis=1, keepdims=True))[0]
     return np.ascontiguousarray(axes.transpose(2, 0, 1))
-
-
-def _likeness(axes: np.ndarray, small: np.ndarray) -> np.ndarray:
-    """``(N, M)``: the correlation of each of ``small (M, 32, 26)`` with the best small shift of
-    each picture of ``axes (4, N, 832)``."""
-    flat = small.reshape(len(small), -1).T
-    return np.sqrt(sum((axis @ flat) ** 2 for axis in axes))

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
 
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import DataRoot
@@ -218,6 +220,9 @@ def _read_predictions(
     """``image_path`` (relative to the root), then ``numbers`` within ``bounds``, then the other
     columns that have a name: numbers if all their fields are, else text."""
     needed = ("image_path", *numbers)
+    plain = _read_plainly(path, numbers, bounds)
+    if plain is not None:
+        return plain
     try:
         table = read_table(path, needed)
     except FileNotFoundError as e:
@@ -248,6 +253,32 @@ def _read_predictions(
     paths = [relative_path(record["image_path"]) for _, record in records]
     kinds = {c: np.int64 if c == "seed" else np.float64 for c in numbers}
     return pd.DataFrame({"image_path": pd.Series(paths, dtype=str), **columns}).astype(kinds)
+
+
+def _read_plainly(
+    path: Path, numbers: tuple[str, ...], bounds: tuple[float, float]
+) -> pd.DataFrame | None:
+    """The table in ``path`` if it is as this module writes it, without further columns; None if it
+    must be read row by row, to be understood or to name what is wrong.
+
+    Row by row, two million rows would take gigabytes."""
+    kinds = {"image_path": pa.string(), **dict.fromkeys(numbers, pa.float64())}
+    options = pa.csv.ConvertOptions(column_types=kinds, null_values=[""])
+    try:
+        table = pa.csv.read_csv(path, convert_options=options)
+        names = table.column_names
+    except (OSError, pa.ArrowInvalid, UnicodeDecodeError):
+        return None
+    if names not in ([*kinds], ["", *kinds]):
+        return None
+    values = {c: table[c].to_numpy() for c in numbers}
+    inside = all(
+        ((v >= bounds[0]) & (v <= bounds[1]) & np.isfinite(v)).all() for v in values.values()
+    )
+    paths = pd.Series(map(relative_path, table["image_path"].to_pylist()), dtype=str)
+    if not inside or (paths == "").any() or paths.str.contains("\0", regex=False).any():
+        return None
+    return pd.DataFrame({"image_path": paths, **values})
 
 
 def _typed(texts: list[str]) -> list[Any]:

@@ -144,6 +144,24 @@ def test_input_values_are_rounded_and_checked(tmp_path):
         )
 
 
+@pytest.mark.parametrize("end", ["", "\n,,\n", "\n,\n"])
+def test_a_table_as_it_is_written_is_read_like_one_that_a_spreadsheet_saved(tmp_path, end):
+    random = np.random.default_rng(0)
+    names = ["./dataset/a.jpg", 'quote".jpg', "a,b.jpg", "e\u0301.jpg", *map(str, range(50))]
+    values = random.random((len(names), 2)).astype(np.float32)
+    write_gender_probabilities(tmp_path / "plain.csv", names, values)
+    text = (tmp_path / "plain.csv").read_text(encoding="utf-8")
+    # blank rows and UTF-16 are read row by row
+    for name, data in (("a.csv", (text + end).encode()), ("b.csv", text.encode("utf-16"))):
+        (tmp_path / name).write_bytes(data)
+        read = read_gender_probabilities(tmp_path / name)
+        pd.testing.assert_frame_equal(
+            read, read_gender_probabilities(tmp_path / "plain.csv"), check_exact=True
+        )
+    assert read.prob_male.tolist() == [float(str(v)) for v in values[:, 0]]
+    assert read.image_path.tolist()[:4] == ["a.jpg", 'quote".jpg', "a,b.jpg", "\xe9.jpg"]
+
+
 def test_samples_survive_a_round_trip(tmp_path):
     row = {
         "image_path": "samples/000000.jpg",
