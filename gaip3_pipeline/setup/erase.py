@@ -377,12 +377,14 @@ class _Work:
             return table, {}
         counts.update((_top(path), DELETED) for path in gone)
         kept = table[~table.path.isin(gone)].reset_index(drop=True)
-        now = kept.path.map(changed)
-        is_new = now.notna()
-        kept.loc[is_new, "size"] = [size for size, _ in now[is_new]]
-        kept.loc[is_new, "sha256"] = [sha256 for _, sha256 in now[is_new]]
-        if "shard" in kept:
-            kept.loc[is_new, "shard"] = None
+        is_new = kept.path.isin(changed.keys())
+        now = [
+            changed.get(path, of)
+            for path, *of in zip(kept.path, kept["size"], kept.sha256, strict=True)
+        ]
+        kept = kept.assign(size=[size for size, _ in now], sha256=[sha256 for _, sha256 in now])
+        if "shard" in kept:  # of a store, where new contents are not yet
+            kept["shard"] = kept.shard.where(~is_new, None)
         return kept, contents
 
     def forget(self) -> None:
