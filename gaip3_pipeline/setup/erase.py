@@ -203,13 +203,12 @@ class _Work:
             for image_set in {p.image_set for p in self._photographs}
             for name in self._children(f"original_{image_set.id}", True)
         }
-        own = {nfc(p.path) for p in self._photographs}
-        self._others = {
-            nfc(Path(path).name)
+        found = [
+            nfc(os.path.relpath(path, root.path))
             for image_set in IMAGE_SETS
             for path in list_folder(root.original(image_set)).pictures
-            if nfc(os.path.relpath(path, root.path)) not in own
-        }
+        ]
+        self._originals = self._but_erased(found)
         self.removed: list[str] = []
 
     @cached_property
@@ -227,10 +226,19 @@ class _Work:
                 break
         return {key.to_user_string() for key in found}
 
-    def _traces(self, file: Callable[[str], Path | None]) -> Traces:
+    def _but_erased(self, paths: Iterable[str]) -> list[Photograph]:
+        own = {nfc(p.path) for p in self._photographs}
+        return [p for path in paths if nfc(path) not in own and (p := Photograph.of(path))]
+
+    def _traces(
+        self, file: Callable[[str], Path | None] = lambda path: None, paths: Iterable[str] = ()
+    ) -> Traces:
+        """The traces in a root or a snapshot whose files ``file`` gives; ``paths``: of its
+        photographs."""
         near = file(self._root.relative(self._root.near_duplicates))
         groups = renamed_groups(self._photographs, near)
-        return Traces(self._root, self._photographs, self._followers, self._others, groups)
+        others = [*self._originals, *self._but_erased(paths)]
+        return Traces(self._root, self._photographs, self._followers, others, groups)
 
     def _note(self, remains: Iterable[str] = ()) -> None:
         """Write what is being erased, with further lines about what remains."""
@@ -326,7 +334,7 @@ class _Work:
             snapshot: Snapshot, table: pd.DataFrame
         ) -> tuple[pd.DataFrame, Mapping[str, Path]]:
             counts: Counter[tuple[str, str]] = Counter()
-            traces = self._traces(lambda path: None)
+            traces = self._traces()
             needed = table[[traces.may_be_in(path) for path in table.path]]
             found = fetch(remote, self._files, needed, folder)
             new, contents = self._without(table, found.__getitem__, folder, counts)
@@ -360,7 +368,7 @@ class _Work:
             place = content(hashes[path]) if path in hashes else None
             return place if place and place.exists() else None
 
-        traces = self._traces(file)
+        traces = self._traces(file, table.path[table.kind == PHOTOGRAPH])
         shown = traces.shown_by(self._children, file)
         contents: dict[str, Path] = {}
         changed: dict[str, tuple[int, str]] = {}

@@ -378,6 +378,22 @@ def test_a_photograph_of_which_no_table_knows_is_erased(small, store):
     assert find(small, "first").content == Remote(url).snapshot("first").content
 
 
+def test_photographs_whose_names_contain_its_name_stay(small):
+    names = ["face 7 b", "my face 7", "face 7.1", "face 71"]
+    for name in names:
+        (small.path / SEVENTH.replace("face 7", name)).write_bytes(name.encode())
+    with small.hand_labels("mouth").open("a", encoding="utf-8") as file:
+        file.writelines(f"female,0,resized/female/{name}.jpg,1\n" for name in names)
+    text = "".join(f"resized/female/{n}.jpg: odd\n{n}.jpg\nd2_female/{n} x\n" for n in names)
+    text += "".join(f"final/resized_female_{name}.jpg, {SEVENTH[:-10]}{name}\n" for name in names)
+    write_text_atomically(small.refresh_log, text + f"{SEVENTH} is face 7.jpg, female/face 7.\n")
+    erase(small, prepare(small, [SEVENTH]))
+    assert small.refresh_log.read_text() == f"{text}(erased) is (erased), (erased).\n"
+    labels = LabelStore(small).values("mouth")
+    assert {("female", name) for name in names} <= labels.keys()
+    assert ("female", "face 7") not in labels
+
+
 def test_a_photograph_that_only_a_snapshot_has_can_be_erased(small):
     (small.path / SEVENTH).unlink()
     erase(small, prepare(small, [SEVENTH]))
