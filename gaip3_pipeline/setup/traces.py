@@ -157,7 +157,7 @@ class Traces:
         for attribute in ATTRIBUTES:
             for labels in (root.hand_labels(attribute), root.checked_labels(attribute)):
                 table_file = file(root.relative(labels))
-                if table_file and self._hold(table_file):
+                if table_file and self._hold(labels, table_file):
                     found.add(f"labels_{attribute}")
         shown = found.union(*(children(asset, False) for asset in found))
         final = file(root.relative(root.manifest("final_dataset")))
@@ -249,9 +249,10 @@ class Traces:
     def _hinted(self, text: str) -> bool:
         return any(hint in text for hint in self._hints)
 
-    def _hold(self, file: Path) -> bool:
+    def _hold(self, labels: Path, file: Path) -> bool:
         data = file.read_bytes()
-        return any(hint in data for hint in self._raw) and self._table(file) != data
+        is_hinted = any(hint in data for hint in self._raw)
+        return is_hinted and self._text(self._root.relative(labels), file, data) != data
 
     def _names(self, text: str) -> bool:
         """Whether ``text`` is the path or the key of one of the photographs."""
