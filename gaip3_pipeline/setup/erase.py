@@ -212,8 +212,18 @@ class _Work:
         self.removed: list[str] = []
 
     @cached_property
+    def _definitions(self) -> dg.Definitions:
+        return build_defs(self._root, load(self._root))
+
+    @cached_property
     def _graph(self) -> "AssetGraph":
-        return build_defs(self._root, load(self._root)).resolve_asset_graph()
+        return self._definitions.resolve_asset_graph()
+
+    def _stale(self) -> set[str]:
+        """The assets that the next refresh makes in any case."""
+        with reading_instance(self._root) as instance:
+            now = observe_only(instance, self._root)
+            return {p.name for p in plan(self._definitions, instance, now) if p.certain}
 
     def _children(self, asset: str, every: bool) -> set[str]:
         """The assets that depend on ``asset``, directly or in any way."""
@@ -257,7 +267,8 @@ class _Work:
             return place if place.exists() else None
 
         traces = self._traces(file)
-        shown = traces.shown_by(self._children, file)
+        # what is stale may be of a time when it had the photographs
+        shown = traces.shown_by(self._children, file) | (self._stale() & self._followers)
         self._note([*self._links(), *self._trained(shown)])
         counts: Counter[tuple[str, str]] = Counter()
         # the photographs first: whatever is made meanwhile is made without them
