@@ -203,18 +203,27 @@ class _Work:
             for image_set in {p.image_set for p in self._photographs}
             for name in self._children(f"original_{image_set.id}", True)
         }
-        own = {nfc(p.path) for p in self._photographs}
-        self._others = {
-            nfc(Path(path).name)
+        found = [
+            nfc(os.path.relpath(path, root.path))
             for image_set in IMAGE_SETS
             for path in list_folder(root.original(image_set)).pictures
-            if nfc(os.path.relpath(path, root.path)) not in own
-        }
+        ]
+        self._originals = self._but_erased(found)
         self.removed: list[str] = []
 
     @cached_property
+    def _definitions(self) -> dg.Definitions:
+        return build_defs(self._root, load(self._root))
+
+    @cached_property
     def _graph(self) -> "AssetGraph":
-        return build_defs(self._root, load(self._root)).resolve_asset_graph()
+        return self._definitions.resolve_asset_graph()
+
+    def _stale(self) -> set[str]:
+        """The assets that the next refresh makes in any case."""
+        with reading_instance(self._root) as instance:
+            now = observe_only(instance, self._root)
+            return {p.name for p in plan(self._definitions, instance, now) if p.certain}
 
     def _children(self, asset: str, every: bool) -> set[str]:
         """The assets that depend on ``asset``, directly or in any way."""
@@ -227,10 +236,19 @@ class _Work:
                 break
         return {key.to_user_string() for key in found}
 
-    def _traces(self, file: Callable[[str], Path | None]) -> Traces:
+    def _but_erased(self, paths: Iterable[str]) -> list[Photograph]:
+        own = {nfc(p.path) for p in self._photographs}
+        return [p for path in paths if nfc(path) not in own and (p := Photograph.of(path))]
+
+    def _traces(
+        self, file: Callable[[str], Path | None] = lambda path: None, paths: Iterable[str] = ()
+    ) -> Traces:
+        """The traces in a root or a snapshot whose files ``file`` gives; ``paths``: of its
+        photographs."""
         near = file(self._root.relative(self._root.near_duplicates))
         groups = renamed_groups(self._photographs, near)
-        return Traces(self._root, self._photographs, self._followers, self._others, groups)
+        others = [*self._originals, *self._but_erased(paths)]
+        return Traces(self._root, self._photographs, self._followers, others, groups)
 
     def _note(self, remains: Iterable[str] = ()) -> None:
         """Write what is being erased, with further lines about what remains."""
@@ -249,7 +267,8 @@ class _Work:
             return place if place.exists() else None
 
         traces = self._traces(file)
-        shown = traces.shown_by(self._children, file)
+        # what is stale may be of a time when it had the photographs
+        shown = traces.shown_by(self._children, file) | (self._stale() & self._followers)
         self._note([*self._links(), *self._trained(shown)])
         counts: Counter[tuple[str, str]] = Counter()
         # the photographs first: whatever is made meanwhile is made without them
@@ -326,7 +345,7 @@ class _Work:
             snapshot: Snapshot, table: pd.DataFrame
         ) -> tuple[pd.DataFrame, Mapping[str, Path]]:
             counts: Counter[tuple[str, str]] = Counter()
-            traces = self._traces(lambda path: None)
+            traces = self._traces()
             needed = table[[traces.may_be_in(path) for path in table.path]]
             found = fetch(remote, self._files, needed, folder)
             new, contents = self._without(table, found.__getitem__, folder, counts)
@@ -360,7 +379,7 @@ class _Work:
             place = content(hashes[path]) if path in hashes else None
             return place if place and place.exists() else None
 
-        traces = self._traces(file)
+        traces = self._traces(file, table.path[table.kind == PHOTOGRAPH])
         shown = traces.shown_by(self._children, file)
         contents: dict[str, Path] = {}
         changed: dict[str, tuple[int, str]] = {}
@@ -377,12 +396,14 @@ class _Work:
             return table, {}
         counts.update((_top(path), DELETED) for path in gone)
         kept = table[~table.path.isin(gone)].reset_index(drop=True)
-        now = kept.path.map(changed)
-        is_new = now.notna()
-        kept.loc[is_new, "size"] = [size for size, _ in now[is_new]]
-        kept.loc[is_new, "sha256"] = [sha256 for _, sha256 in now[is_new]]
-        if "shard" in kept:
-            kept.loc[is_new, "shard"] = None
+        is_new = kept.path.isin(changed.keys())
+        now = [
+            changed.get(path, of)
+            for path, *of in zip(kept.path, kept["size"], kept.sha256, strict=True)
+        ]
+        kept = kept.assign(size=[size for size, _ in now], sha256=[sha256 for _, sha256 in now])
+        if "shard" in kept:  # of a store, where new contents are not yet
+            kept["shard"] = kept.shard.where(~is_new, None)
         return kept, contents
 
     def forget(self) -> None:

@@ -34,6 +34,8 @@ ERASED = "(erased)"  # in the place of a name in a text
 # columns and keys that say which picture a row is about
 _OWN = ("path", "image_path", "key", "original", "source", "file", "file_name", "img")
 _WHOSE = ("set", "gender", "sex")
+_NAMES = {*_OWN, *_WHOSE, "stem", "group", "twin"}  # columns without plain text
+_LONGEST = 255  # characters of a name
 _TABLES, _LINES, _PAGES = (".csv", ".parquet", ".json"), (".jsonl", ".journal"), (".html",)
 _TEXTS = (*_PAGES, ".md", ".txt", ".log", ".err", ".out")
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
@@ -81,8 +83,8 @@ class Photograph:
 class Traces:
     """The traces of ``photographs`` in the files of ``root`` and its snapshots.
 
-    ``followers``: the assets that may ever have shown them. ``others``: the names of all other
-    originals; a name that is among them is not taken for one of the photographs in plain text.
+    ``followers``: the assets that may ever have shown them. ``others``: all other originals, whose
+    names may contain those of the photographs.
     ``groups``: new names of the groups of near-duplicates that are named by a photograph."""
 
     def __init__(
@@ -90,7 +92,7 @@ class Traces:
         root: DataRoot,
         photographs: Collection[Photograph],
         followers: Collection[str],
-        others: Collection[str],
+        others: Iterable[Photograph],
         groups: Mapping[str, str] | None = None,
     ) -> None:
         self.photographs = photographs
@@ -113,7 +115,15 @@ class Traces:
             for code in ("utf-8", "utf-16-le", "utf-16-be")
             if code == "utf-8" or hint.isprintable()
         )
-        self._pattern = _pattern(photographs, others)
+        alike = [o for o in others if any(p.stem in o.stem for p in photographs)]
+        files = {nfc(PurePosixPath(o.path).name) for o in alike}
+        self._pattern = _pattern(photographs, files)
+        self._longer = {
+            spelled
+            for o in alike
+            for name in (o.stem, *(f"{kind}_{o.image_set.folder}_{o.stem}" for kind in KINDS))
+            for spelled in _spellings(name)
+        }
         self._asset_of = {
             root.relative(file): asset
             for file, asset in (
@@ -147,7 +157,7 @@ class Traces:
         for attribute in ATTRIBUTES:
             for labels in (root.hand_labels(attribute), root.checked_labels(attribute)):
                 table_file = file(root.relative(labels))
-                if table_file and self._hold(table_file):
+                if table_file and self._hold(labels, table_file):
                     found.add(f"labels_{attribute}")
         shown = found.union(*(children(asset, False) for asset in found))
         final = file(root.relative(root.manifest("final_dataset")))
@@ -211,7 +221,20 @@ class Traces:
         """``text`` without names of the photographs and without contact sheets."""
         if _EMBEDDED_BEGINS in text:
             text = _EMBEDDED.sub("", text)
-        return self._pattern.sub(ERASED, text) if self._hinted(text) else text
+        return self._pattern.sub(self._replaced, text) if self._hinted(text) else text
+
+    def _replaced(self, found: re.Match[str]) -> str:
+        """``ERASED``, or what was found if it is a part of the longer name of another original."""
+        text, start, end = found.string, found.start(), found.end()
+        slash = found[0].rfind("/")
+        firsts = [start + slash + 1] if slash >= 0 else range(max(0, start - _LONGEST), start + 1)
+        for first in firsts:
+            # the suffix of the photograph may be a part of the other name
+            for last in range(start + slash + 2, min(len(text), end + _LONGEST) + 1):
+                name = text[first:last]
+                if name in self._longer and (first < start or last > end - len(found["suffix"])):
+                    return found[0]
+        return ERASED
 
     def in_database(self, file: Path) -> bool:
         """Whether the bytes of a database hold a name or a contact sheet, also in pages that are
@@ -226,9 +249,10 @@ class Traces:
     def _hinted(self, text: str) -> bool:
         return any(hint in text for hint in self._hints)
 
-    def _hold(self, file: Path) -> bool:
+    def _hold(self, labels: Path, file: Path) -> bool:
         data = file.read_bytes()
-        return any(hint in data for hint in self._raw) and self._table(file) != data
+        is_hinted = any(hint in data for hint in self._raw)
+        return is_hinted and self._text(self._root.relative(labels), file, data) != data
 
     def _names(self, text: str) -> bool:
         """Whether ``text`` is the path or the key of one of the photographs."""
@@ -248,11 +272,11 @@ class Traces:
         own = (row.get(column) for column in _OWN)
         return any(isinstance(v, str) and self._hinted(nfc(v)) and self._names(v) for v in own)
 
-    def _field(self, text: str) -> str:
-        """A field of a row about another picture."""
+    def _field(self, text: str, column: str = "") -> str:
+        """A field of a row about another picture, or a text of JSON."""
         if text in self._keys:
             return self._groups.get(text, ERASED)
-        return self.scrubbed(text)
+        return text if column in _NAMES else self.scrubbed(text)
 
     def _text(self, path: str, file: Path, data: bytes) -> bytes:
         suffix = PurePosixPath(path).suffix
@@ -282,7 +306,7 @@ class Traces:
         for place, row in enumerate(kept):
             if self._hinted(nfc(row.text)):
                 for column, field in zip(table.columns, row.fields, strict=False):
-                    new = self._field(field)
+                    new = self._field(field, column)
                     if new != field:
                         changed = True
                         table.set(place, column, new)
@@ -308,7 +332,7 @@ class Traces:
             values = texts.get(name)
             if values is None:
                 continue
-            now = {i: self._field(values[i]) for i in hinted if i not in gone and values[i]}
+            now = {i: self._field(values[i], name) for i in hinted if i not in gone and values[i]}
             if any(values[i] != text for i, text in now.items()):
                 changed = True
                 column = [now.get(i, v) for i, v in enumerate(values)]
@@ -425,9 +449,9 @@ def _spellings(text: str) -> set[str]:
     return plain | escaped | doubled | {p.replace('"', '""') for p in plain}
 
 
-def _pattern(photographs: Iterable[Photograph], others: Collection[str]) -> re.Pattern[str]:
-    """Finds names of the photographs in plain text: paths and keys, and the bare name of a file if
-    no other original has it."""
+def _pattern(photographs: Iterable[Photograph], files: Collection[str]) -> re.Pattern[str]:
+    """Finds names of the photographs in plain text: paths and keys, and the bare name of a file
+    unless it is among the ``files`` of other originals."""
     found: set[str] = set()
     for p in photographs:
         s, place = p.image_set, PurePosixPath(nfc(p.path)).with_suffix("")
@@ -440,11 +464,9 @@ def _pattern(photographs: Iterable[Photograph], others: Collection[str]) -> re.P
             *(f"{kind}_{s.folder}_{p.stem}" for kind in KINDS),
         }  # fmt: skip
         forms |= {
-            name
-            for name in (nfc(PurePosixPath(p.path).name), f"{p.stem}.jpg")
-            if name not in others
+            name for name in (nfc(PurePosixPath(p.path).name), f"{p.stem}.jpg") if name not in files
         }
         found |= {spelled for form in forms for spelled in _spellings(form)}
     longest_first = sorted(found, key=len, reverse=True)
     forms_of_all = "|".join(map(re.escape, longest_first))
-    return re.compile(rf"(?<![\w-])(?:{forms_of_all})(?:\.\w{{1,5}})?(?![\w-]|\.\w)")
+    return re.compile(rf"(?<![\w-])(?:{forms_of_all})(?P<suffix>(?:\.\w{{1,5}})?)(?![\w-]|\.\w)")

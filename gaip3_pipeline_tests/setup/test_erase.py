@@ -271,7 +271,7 @@ def small(tmp_path: Path) -> DataRoot:
     folder = root.original(FEMALE)
     folder.mkdir(parents=True)
     root.settings_file.write_text('preset = "tiny"\n', encoding="utf-8")
-    for name in [f"face {i}" for i in range(20)]:
+    for name in ["unlabelled", *(f"face {i}" for i in range(20))]:
         picture = Image.fromarray(generator.integers(0, 255, (40, 32, 3), np.uint8))
         picture.save(folder / f"{name}.jpg")
     root.labels.mkdir()
@@ -345,7 +345,7 @@ def test_an_erase_that_is_interrupted_anywhere_goes_on(small, store, monkeypatch
         assert not any("face 7" in text for text in texts_of(path)), path
     there = DataRoot(small.path.with_name("third"))
     pull(there, f"file://{store}", "first")
-    assert len(list(there.original(FEMALE).iterdir())) == 19
+    assert len(list(there.original(FEMALE).iterdir())) == 20
     assert len(LabelStore(there).values("mouth")) == 19
 
 
@@ -365,6 +365,33 @@ def test_nothing_is_erased_while_others_work_or_without_a_yes(small, gaip3):
     assert "no original of that name" in unknown
     assert len(unknown.splitlines()) == 1
     assert "no original of that name" in said("labels/train_output_mouth.csv", "--yes")
+
+
+def test_a_photograph_of_which_no_table_knows_is_erased(small, store):
+    url, path = f"file://{store}", SEVENTH.replace("face 7", "unlabelled")
+    labels = small.hand_labels("mouth").read_bytes()
+    secret = (small.path / path).read_bytes()
+    erase(small, prepare(small, [path], url), url)
+    assert small.hand_labels("mouth").read_bytes() == labels
+    for place in (*small.path.rglob("*"), *store.rglob("*")):
+        assert not place.is_file() or secret not in place.read_bytes()
+    assert find(small, "first").content == Remote(url).snapshot("first").content
+
+
+def test_photographs_whose_names_contain_its_name_stay(small):
+    names = ["face 7 b", "my face 7", "face 7.1", "face 71"]
+    for name in names:
+        (small.path / SEVENTH.replace("face 7", name)).write_bytes(name.encode())
+    with small.hand_labels("mouth").open("a", encoding="utf-8") as file:
+        file.writelines(f"female,0,resized/female/{name}.jpg,1\n" for name in names)
+    text = "".join(f"resized/female/{n}.jpg: odd\n{n}.jpg\nd2_female/{n} x\n" for n in names)
+    text += "".join(f"final/resized_female_{name}.jpg, {SEVENTH[:-10]}{name}\n" for name in names)
+    write_text_atomically(small.refresh_log, text + f"{SEVENTH} is face 7.jpg, female/face 7.\n")
+    erase(small, prepare(small, [SEVENTH]))
+    assert small.refresh_log.read_text() == f"{text}(erased) is (erased), (erased).\n"
+    labels = LabelStore(small).values("mouth")
+    assert {("female", name) for name in names} <= labels.keys()
+    assert ("female", "face 7") not in labels
 
 
 def test_a_photograph_that_only_a_snapshot_has_can_be_erased(small):

@@ -291,6 +291,33 @@ def test_a_few_files_are_read_by_range(root, tmp_path, monkeypatch):
     assert asked == [[(row.offset, row["size"])]]
 
 
+def test_a_file_is_taken_out_of_all_snapshots_and_their_shards(root, url, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "SHARD_FILES", 25)
+    gone = root.original(IMAGE_SETS[1]) / "7.jpg"
+    secret, path = gone.read_bytes(), root.relative(gone)
+    (root.original(IMAGE_SETS[1]) / "8.jpg").unlink()
+    take(root, "second")
+    for name in ("first", "second"):
+        push(root, name, url, with_pictures=True)
+    old, before = list[str](), objects(url)
+
+    def without(snapshot, table):
+        return (table[table.path != path] if path in set(table.path) else table), {}
+
+    remote.rewrite(root, Remote(url), without, old.extend)
+    assert set(old) < before  # nothing was deleted yet
+    Remote(url).delete(old)
+    assert len([name for name in old if name.startswith("shards")]) == 1
+    left = [bytes(obstore.get(Remote(url)._store, name).bytes()) for name in objects(url)]
+    assert not any(secret in data for data in left)
+    there = DataRoot(tmp_path / "elsewhere")
+    for name, files in (("first", FEW - 1), ("second", FEW - 2)):
+        pull(there, url, name)
+        restore(there, name)
+        assert len(list(there.original(IMAGE_SETS[1]).iterdir())) == files
+        assert find(there, name).content == Remote(url).snapshot(name).content
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [
