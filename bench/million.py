@@ -44,6 +44,7 @@ from gaip3_pipeline.settings import Images, load
 from gaip3_pipeline.setup import export, remote, snapshots
 from gaip3_pipeline.tables import contracts, final, hashing, label_changes, manifests
 from gaip3_pipeline.tables.duplicates import group_table, twins, write_group_table
+from gaip3_pipeline.tables.snapshots import compare
 from gaip3_pipeline.tables.splits import moved
 from gaip3_pipeline.training_data import (
     final_images,
@@ -372,7 +373,7 @@ def pushed(root: DataRoot, n: int) -> None:
 
 def compared(root: DataRoot, n: int) -> None:
     """``gaip3 diff`` of two snapshots, and all files of the second."""
-    snapshots.compare(root, "s0", "s1")
+    compare(root, "s0", "s1")
 
 
 # the first three are no functions of the project
