@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +383,7 @@ def _sound_pictures() -> list[bytes]:
     return made
 
 
+@cache
 def bombs() -> list[bytes]:
     """Small files that claim, or unpack to, much; and those of the largest size that is decoded."""
     side = 7071  # its square is just less than [images] max_pixels

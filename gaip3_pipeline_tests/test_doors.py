@@ -1,12 +1,14 @@
 """A sample of the drills: odd input by Hypothesis with a fixed seed, and the doors of the label
 page. The drills themselves, ``drills/``, do more of the same."""
 
+from pathlib import Path
+
 import pytest
 
-from drills import doors, mutations
+from drills import doors, mutations, requests
 
 INPUTS = {
-    "pictures": 12,
+    "pictures": 10,
     "labels": 40,
     "label studio": 40,
     "settings": 12,
@@ -23,8 +25,8 @@ def test_odd_input_is_used_or_refused_in_a_line(kind: str) -> None:
     assert outcome.n == INPUTS[kind]
 
 
-def test_odd_requests_get_an_answer() -> None:
-    outcome, wrong = mutations.drill("requests", 60, seed=1)
+def test_odd_requests_get_an_answer(tmp_path: Path) -> None:
+    outcome, wrong = requests.drill(60, seed=1, folder=tmp_path, with_slow=False)
     assert wrong == []
     assert outcome.n == 60
 
