@@ -515,7 +515,7 @@ def drill(
             try_one()
     figures = {"slowest": round(box.slowest, 2), "peak_mib": box.peak >> 20}
     seconds = round(time.monotonic() - began, 1)
-    return Outcome("mutations", kind, done, len(box.wrong), seconds, figures), box.wrong
+    return Outcome("mutations", kind, done, len(box.wrong), seconds, figures, seed), box.wrong
 
 
 def main() -> None:

@@ -269,4 +269,4 @@ def drill(
             wrong.append(f"files outside the root: {made}")
     figures = {"slowest": round(slowest, 2), "peak_mib": peak >> 20}
     seconds = round(time.monotonic() - began, 1)
-    return Outcome("mutations", "requests", done, len(wrong), seconds, figures), wrong
+    return Outcome("mutations", "requests", done, len(wrong), seconds, figures, seed), wrong

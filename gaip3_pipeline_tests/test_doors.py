@@ -22,16 +22,16 @@ INPUTS = {
 def test_odd_input_is_used_or_refused_in_a_line(kind: str) -> None:
     outcome, wrong = mutations.drill(kind, INPUTS[kind], seed=1)
     assert wrong == []
-    assert outcome.n == INPUTS[kind]
+    assert outcome.times == INPUTS[kind]
 
 
 def test_odd_requests_get_an_answer(tmp_path: Path) -> None:
     outcome, wrong = requests.drill(60, seed=1, folder=tmp_path, with_slow=False)
     assert wrong == []
-    assert outcome.n == 60
+    assert outcome.times == 60
 
 
 def test_the_doors_of_the_label_page_are_closed() -> None:
     tried = doors.run(quick=True)
     assert tried.wrong == []
-    assert sum(outcome.n for outcome in tried.outcomes) > 300
+    assert sum(outcome.times for outcome in tried.outcomes) > 300
