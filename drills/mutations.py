@@ -46,6 +46,7 @@ from gaip3_pipeline.sampling.recipe import CHUNK, Drawn, Face, Recipe, write_png
 from gaip3_pipeline.settings import Images
 from gaip3_pipeline.setup.remote import push
 from gaip3_pipeline.setup.snapshots import Files, find, take
+from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.tables.label_formats import WRITERS
 from gaip3_pipeline.tables.label_store import LabelStore
 from gaip3_pipeline.tables.names import printable
