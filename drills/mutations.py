@@ -4,9 +4,9 @@
 
 Each input is a sound one with a few changes by Hypothesis: cut, flipped bits, parts removed,
 repeated or replaced by what breaks readers. It must succeed or be refused in clear lines: no
-traceback, at most 10 s, at most 1 GiB of memory more than before, and no file written outside the root. ``--root``
-is a root with a generator, of which a copy is used; without one, recipes meet a root without
-models. What goes wrong is printed, with the input in ``--keep``."""
+traceback, at most 10 s, at most 1 GiB of memory more than before, and no file written outside the
+root. ``--root`` is a root with a generator, of which a copy is used; without one, recipes meet a
+root without models. What goes wrong is printed, with the input in ``--keep``."""
 
 import argparse
 import hashlib
