@@ -81,12 +81,8 @@ def syncing(folder: Path, pause: float) -> Iterator[list[float]]:
 
 def percentiles(times: list[float]) -> dict[str, float]:
     """The median, the 95th percentile and the maximum, in milliseconds."""
-    p50, p95 = np.percentile(times, [50, 95])
-    return {
-        "p50": round(1e3 * p50, 1),
-        "p95": round(1e3 * p95, 1),
-        "max": round(1e3 * max(times), 1),
-    }
+    found = (*np.percentile(times, [50, 95]).tolist(), max(times))
+    return {k: round(1e3 * v, 1) for k, v in zip(("p50", "p95", "max"), found, strict=True)}
 
 
 def labels(labellers: int, writes: int) -> tuple[list[Outcome], list[str]]:

@@ -3,6 +3,7 @@ and small roots."""
 
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -25,31 +26,37 @@ RESULTS = Path(__file__).with_name("results.jsonl")
 
 @dataclass(frozen=True)
 class Outcome:
-    """``n`` times ``what`` was done; ``found`` of them went wrong. ``figures`` are further
+    """``times`` that ``what`` was done; ``lost`` of them went wrong. ``figures`` are further
     numbers."""
 
     drill: str
     what: str
-    n: int
-    found: int
+    times: int
+    lost: int
     seconds: float
     figures: dict[str, Any]
+    seed: int = 0
 
 
 def report(outcomes: Iterable[Outcome], words: Sequence[str]) -> int:
     """Print ``outcomes``, append them to ``results.jsonl``, and return how much went wrong;
     ``words`` are the command that made them."""
+    wrong = 0
     with RESULTS.open("a", encoding="utf-8") as file:
-        wrong = 0
         for outcome in outcomes:
-            wrong += outcome.found
+            wrong += outcome.lost
             more = "".join(f"  {k} {v}" for k, v in outcome.figures.items())
             print(
-                f"{outcome.what:44} {outcome.n:6,} done {outcome.found:4} wrong"
+                f"{outcome.what:60} {outcome.times:6,} times {outcome.lost:4} wrong"
                 f" {outcome.seconds:8.1f} s{more}",
                 flush=True,
             )
-            made = {"command": " ".join(words), "commit": _commit(), "date": _today()}
+            made = {
+                "command": " ".join(words),
+                "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+                "commit": _commit(),
+                "hardware": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+            }
             file.write(json.dumps(asdict(outcome) | made, ensure_ascii=False) + "\n")
     return wrong
 
@@ -66,12 +73,9 @@ def _commit() -> str:
         words = ("git", "-C", str(REPOSITORY), *words)
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--", ".", f":!{RESULTS.relative_to(REPOSITORY)}")
-    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-
-
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
+    own = f":!{RESULTS.relative_to(REPOSITORY)}"
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", own)
+    return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
 
 
 def small_root(path: Path, pictures: int = 6, height: int = 64, labels: int = 3) -> DataRoot:

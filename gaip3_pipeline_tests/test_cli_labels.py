@@ -195,3 +195,15 @@ def test_no_result_is_written_over_a_file_of_the_root_or_among_its_photographs(
     assert done.exit_code == 1
     assert f"is a place of the data root {root.path} itself" in done.output
     assert {p: p.read_bytes() for p in root.path.rglob("*") if p.is_file()} == before
+
+
+def test_a_refusal_quotes_little_of_a_file_and_no_control_character(gaip3, root, tmp_path):
+    odd = tmp_path / "odd.csv"
+    for header in (f"file,{'x' * 50_000}", "file,\x1b[2J\x07"):
+        odd.write_text(f"{header}\na.jpg,1\n")
+        done = gaip3("import-labels", odd, "--root", root.path)
+        assert done.exit_code == 1
+        assert len(done.output) < 1100
+        assert "\x1b" not in done.output
+        assert f"{odd}, line 1: the columns are file, " in done.output
+        assert "there must be" in done.output

@@ -318,6 +318,62 @@ def test_a_file_is_taken_out_of_all_snapshots_and_their_shards(root, url, tmp_pa
         assert find(there, name).content == Remote(url).snapshot(name).content
 
 
+ODD_ROWS = [
+    *(
+        ("path", path)
+        for path in ("/{}", "../{}", "original/../../{}", "{}", ".gaip3/dagster.yaml")
+    ),
+    *(("path", path) for path in ("", "labels\0", "original/a/../../../../{}")),
+    *(("sha256", "../{}"), ("shard", "../{}"), ("size", -1), ("offset", -1), ("kind", "odd")),
+]
+
+
+@pytest.mark.parametrize(("column", "value"), ODD_ROWS)
+def test_a_table_from_elsewhere_leads_to_no_file_outside_the_root(
+    root, tmp_path, gaip3, column, value
+):
+    url, there = f"file://{tmp_path}/there", tmp_path / "there"
+    push(root, "first", url, with_pictures=True)
+    [old] = (there / "manifests").iterdir()
+    table = pd.read_parquet(old)
+    value = value.replace("{}", f"{tmp_path}/outside"[1:]) if isinstance(value, str) else value
+    table.loc[3, column] = value
+    table.to_parquet(old, index=False)
+    pointer = there / "snapshots" / "first.json"
+    about = json.loads(pointer.read_text())
+    about["manifest"] = hashlib.sha256(old.read_bytes()).hexdigest()
+    old.rename(old.with_name(f"{about['manifest']}.parquet"))
+    pointer.write_text(json.dumps(about))
+    before = set(tmp_path.iterdir())
+    done = gaip3("pull", url, "first", "--root", tmp_path / "elsewhere")
+    assert done.exit_code == 1
+    assert f"a snapshot cannot have the {column}" in done.output
+    assert set(tmp_path.iterdir()) == before | {tmp_path / "elsewhere"}
+    assert not (tmp_path / "elsewhere" / "original").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../other"},
+        {"name": 5},
+        {"manifest": "../../x"},
+        {"files": "many"},
+        {"created": None},
+    ],
+)
+def test_a_pointer_from_elsewhere_is_checked(root, tmp_path, gaip3, change):
+    url, pointer = f"file://{tmp_path}/there", tmp_path / "there" / "snapshots" / "first.json"
+    push(root, "first", url, with_pictures=True)
+    pointer.write_text(json.dumps(json.loads(pointer.read_text()) | change))
+    for text in (pointer.read_bytes(), b"[" * 100_000, b"\xff"):
+        pointer.write_bytes(text)
+        done = gaip3("pull", url, "--root", tmp_path / "elsewhere")
+        assert done.exit_code == 1
+        assert "Error: the snapshot first is damaged: " in done.output
+        assert not list((tmp_path / "elsewhere").rglob("*.json"))
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [

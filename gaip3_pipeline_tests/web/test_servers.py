@@ -11,6 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -75,6 +76,22 @@ def listening() -> socket.socket:
     return taken
 
 
+def status_of(url: str, headers: dict[str, str] | None = None) -> int:
+    return httpx.get(url, headers=headers, trust_env=False).status_code
+
+
+def opens_websocket(port: int, origin: str) -> bool:
+    """Whether Dagster opens a websocket for a page of ``origin``."""
+    lines = [
+        *("GET /graphql HTTP/1.1", f"Host: 127.0.0.1:{port}", f"Origin: {origin}"),
+        *("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
+        *("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: graphql-ws"),
+    ]
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        return connection.recv(100).startswith(b"HTTP/1.1 101 ")
+
+
 def test_all_pages_are_served_until_sigterm_and_then_no_process_is_left(
     root: DataRoot, modules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +126,17 @@ def test_all_pages_are_served_until_sigterm_and_then_no_process_is_left(
                 "Dagster": dagster,
                 "MLflow": f"{mlflow}/#/experiments/1/runs?workflowType=machine_learning",
             }
+        mutation = f"{dagster}/graphql?query=mutation%7B__typename%7D"
+        other_site = {"Sec-Fetch-Site": "cross-site"}
+        assert status_of(mutation) == 200  # Dagster runs what comes by GET
+        assert status_of(mutation, other_site) == 403
+        for page, hosts in ((dagster, ("evil.example", "[")), (mlflow, ("10.evil.example",))):
+            for host in hosts:
+                assert status_of(f"{page}/", {"Host": host}) == 403
+        port = int(dagster.rpartition(":")[2])
+        for origin, opened in ((dagster, True), ("http://evil.example", False)):
+            assert opens_websocket(port, origin) == opened
+
         found = tracking_of(root, load(root)).client().search_experiments()
         assert [e.name for e in found] == ["gaip3"]  # before the first training
         assert found[0].artifact_location == root.mlflow_artifacts.as_uri()
