@@ -60,7 +60,7 @@ from gaip3_pipeline.refresh.record import (
 )
 from gaip3_pipeline.stores import Lock, Occupied, StoreError, in_one_line
 from gaip3_pipeline.tables.databases import explain
-from gaip3_pipeline.tables.files import write_text_atomically
+from gaip3_pipeline.tables.files import remove_abandoned, write_text_atomically
 from gaip3_pipeline.versions import RUN_METADATA, latest_materialization, observation_if_changed
 
 LONGEST_NAME = 120  # characters of the name of a run in MLflow, and of a tag in Dagster
@@ -484,7 +484,8 @@ def _failure(event: dg.DagsterEvent, place: Path) -> str:
 @contextmanager
 def only_one(root: DataRoot) -> Iterator[Callable[[], None]]:
     """The lock of ``root``: a file, and a session in Postgres if the history of the root is there.
-    The block gets a function that makes sure that the lock is still held.
+    The block gets a function that makes sure that the lock is still held. Temporary files of
+    killed processes are removed first.
 
     Raises :class:`RefreshError` if another process holds the lock; the message says which one."""
     root.state.mkdir(parents=True, exist_ok=True)
@@ -505,10 +506,12 @@ def only_one(root: DataRoot) -> Iterator[Callable[[], None]]:
         f.write(f"process {os.getpid()} on {socket.gethostname()}")
         f.flush()
         if store is None:
+            remove_abandoned(root.places)
             yield lambda: None
             return
         try:
             with Lock(store) as lock:
+                remove_abandoned(root.places)
                 yield lock.check
         except Occupied as e:
             raise occupied(str(e)) from e

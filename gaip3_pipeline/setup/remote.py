@@ -7,14 +7,15 @@ until then nothing of a push is visible. Whatever is there already is not sent a
 
 import hashlib
 import os
+import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pandas as pd
 
@@ -35,7 +36,16 @@ from gaip3_pipeline.setup.snapshots import (
     rows_of,
     write_pointer,
 )
-from gaip3_pipeline.tables.files import WRITING, write_bytes_atomically
+from gaip3_pipeline.tables.files import (
+    TEMPORARY,
+    create_atomically,
+    remove_abandoned,
+    temporary_folder,
+    write_bytes_atomically,
+    write_one_of_many,
+    write_text_atomically,
+    writing,
+)
 from gaip3_pipeline.tables.hashing import file_sha256
 
 SHARD_FILES, SHARD_BYTES = 10_000, 256 * 2**20
@@ -83,6 +93,7 @@ class Remote:
         options: dict[str, Any] = {}
         if parts.scheme == "file":
             options["mkdir"] = True
+        self._folder = Path(url2pathname(parts.path)) if parts.scheme == "file" else None
         if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
             options["client_options"] = {"allow_http": True}
         with self._errors():
@@ -93,7 +104,7 @@ class Remote:
         found = [
             self.snapshot(Path(meta["path"]).stem)
             for meta in self._listed("snapshots")
-            if meta["path"].endswith(".json")
+            if meta["path"].endswith(".json") and not Path(meta["path"]).name.startswith(TEMPORARY)
         ]
         return sorted(found, key=lambda s: (s.created, s.name))
 
@@ -128,7 +139,11 @@ class Remote:
         """Write a file that is named by its content, unless it is there."""
         if not self.has(name):
             with self._errors():
-                self._store.put(name, file)
+                if self._folder:  # obstore would not flush it to disk
+                    with writing(self._folder / name) as temporary:
+                        shutil.copyfile(file, temporary)
+                else:
+                    self._store.put(name, file)
 
     def create(self, name: str, data: bytes) -> None:
         """Write an object that may not be there yet. Raises ``FileExistsError``."""
@@ -138,9 +153,18 @@ class Remote:
             raise FileExistsError(name)
         with self._errors():
             try:
-                self._store.put(name, data, mode="create")
+                if self._folder:
+                    create_atomically(self._folder / name, data)
+                else:
+                    self._store.put(name, data, mode="create")
             except AlreadyExistsError as e:
                 raise FileExistsError(name) from e
+
+    def tidy(self) -> None:
+        """Remove what killed pushes have left in a folder; other stores show no part of a file."""
+        if self._folder:
+            with self._errors():
+                remove_abandoned([self._folder])
 
     def parts(self, shard: str, places: list[tuple[int, int]]) -> Iterator[bytes]:
         """The bytes of each ``(offset, size)`` of a shard: the whole shard is fetched if half of it
@@ -173,6 +197,8 @@ class Remote:
         except (FileNotFoundError, FileExistsError):
             raise
         except (BaseError, OSError, ValueError) as e:
+            if self._folder and isinstance(e, OSError):
+                raise  # it names the file
             reason = next((line.strip() for line in str(e).splitlines() if line.strip()), repr(e))
             raise RemoteError(
                 f"{self.url}: {reason[:300]}; see that the address, the keys in the environment and"
@@ -190,6 +216,7 @@ def push(
     labels, settings, models and tables go. Raises :class:`RemoteError`, also if there is another
     snapshot of that name."""
     remote, kept = Remote(url), Files(root)
+    remote.tidy()
     snapshot = find(root, name)
     table = files_of(root, snapshot)[["path", "size", "sha256", "kind"]]
     if not with_pictures:
@@ -253,20 +280,25 @@ def pull(root: DataRoot, url: str, name: str, done: Done | None = None) -> tuple
             fetched += 1
             if done:
                 done(fetched, len(lacking))
-    empty = next(contents(root), None) is None
+    kept.sync()
+    begun = root.unfinished_pull(name)
+    if next(contents(root), None) is None:
+        write_text_atomically(begun, "")
     write_pointer(root, snapshot)
-    if empty:
+    put_in_place = begun.exists()
+    if put_in_place:
         restore(root, name)
+        begun.unlink()
     moved = Moved(
         len(lacking), int(lacking["size"].sum()), lacking.shard.nunique(), len(table) - len(lacking)
     )
-    return moved, empty
+    return moved, put_in_place
 
 
 def _keep(remote: Remote, kept: Files, shard: str, row: Any, data: bytes) -> None:
     for last in (False, True):
         if hashlib.sha256(data).hexdigest() == row.sha256:
-            write_bytes_atomically(kept.path(row.sha256), data)
+            write_one_of_many(kept.path(row.sha256), data)
             return
         if not last:
             [data] = remote.parts(shard, [(row.offset, row.size)])
@@ -296,8 +328,8 @@ def _shard(
     """A tar archive of the files of ``part``, the same bytes for the same files, and the offset of
     each by its hash."""
     offsets: dict[str, int] = {}
-    with tempfile.TemporaryDirectory(prefix=WRITING, dir=root.snapshots) as folder:
-        place = Path(folder, "shard.tar")
+    with temporary_folder(root.snapshots) as folder:
+        place = folder / "shard.tar"
         with tarfile.open(place, "w", format=tarfile.USTAR_FORMAT) as tar:
             for row in rows_of(part):
                 kept.check(row.sha256, row.path)

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import sqlite3
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +31,10 @@ from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.databases import SUFFIXES
 from gaip3_pipeline.tables.files import (
     TEMPORARY,
-    WRITING,
     link_or_copy,
+    sync_file,
+    sync_folder,
+    temporary_folder,
     write_bytes_atomically,
     write_text_atomically,
     writing,
@@ -107,6 +108,7 @@ def take(root: DataRoot, name: str, done: Done | None = None) -> Snapshot:
                 raise
         table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("path", ignore_index=True)
         manifest = kept.add_table(table)
+        kept.sync()
         sources = table[table.kind.isin((PHOTOGRAPH, SOURCE))]
         made = Snapshot(
             name,
@@ -236,6 +238,8 @@ def restore(root: DataRoot, name: str, done: Done | None = None) -> tuple[int, i
                 done(i + 1, len(lacking))
         for path in gone:
             _place(root, path).unlink(missing_ok=True)
+        for folder in {_place(root, path).parent for path in [*(r.path for r in lacking), *gone]}:
+            sync_folder(folder)
     return len(lacking), len(gone)
 
 
@@ -276,8 +280,15 @@ class Files:
     def add(self, file: Path, sha256: str, copy: bool) -> str:
         """Keep the content of ``file``, as a hard link unless ``copy``; returns its hash."""
         if not self.path(sha256).exists():
+            if not copy:
+                sync_file(file)  # a photograph that was put there a moment ago
             _put(file, self.path(sha256), linked=not copy)
         return sha256
+
+    def sync(self) -> None:
+        """Flush the names of all contents to disk."""
+        for folder in self._folder.iterdir():
+            sync_folder(folder)
 
     def add_table(self, table: pd.DataFrame) -> str:
         """Keep ``table`` as Parquet; returns its hash."""
@@ -324,8 +335,8 @@ def _keep(files: Files, hashes: Hashes, root: DataRoot, path: str, kind: str) ->
 @contextmanager
 def _copied(root: DataRoot, file: Path) -> Iterator[Path]:
     """A copy of ``file``; of a SQLite database a consistent one."""
-    with tempfile.TemporaryDirectory(prefix=WRITING, dir=root.snapshots) as folder:
-        copy = Path(folder, file.name)
+    with temporary_folder(root.snapshots) as folder:
+        copy = folder / file.name
         if file.suffix in SUFFIXES:
             with (
                 closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source,

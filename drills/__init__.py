@@ -1,0 +1,1 @@
+"""Drills: what the pipeline survives, done for real and counted (docs/reliability.md)."""
