@@ -21,6 +21,11 @@ def command(root: DataRoot, *words: str) -> list[str]:
     return [*gaip3(*words), "--root", str(root.path)]
 
 
+def selecting(*assets: str) -> list[str]:
+    """The options of ``gaip3 refresh`` for these assets."""
+    return [word for asset in assets for word in ("--select", asset)]
+
+
 @contextmanager
 def running(
     words: Sequence[str], env: Mapping[str, str] | None = None

@@ -9,7 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from drills.commands import command, last_line, printed, refused, running, succeed
+from drills.commands import (
+    command,
+    last_line,
+    printed,
+    refused,
+    running,
+    selecting,
+    succeed,
+)
 from drills.drill import Exercise, Lost, Skipped, drill
 from drills.roots import check_equal, check_settled, contents, painted
 from gaip3_pipeline.layout import DataRoot
@@ -18,7 +26,7 @@ from gaip3_pipeline.tables.label_store import LabelStore
 from gaip3_pipeline_tests.web.processes import free_port
 
 SMALL = "[faces]\nd1 = 60\nfemale = 60\nmale = 30"
-STEPS = ("--select", "resized_d1,resized_d2_female,augmented_d2_female")
+STEPS = selecting("resized_d1", "resized_d2_female", "augmented_d2_female")
 
 
 class Disk:
@@ -159,7 +167,7 @@ def full_labels(exercise: Exercise) -> None:
                         told["female", stem] = value
                     clear = "\n" not in answer.text and str(here.folder) in answer.text
                     exercise.check(clear, f"{answer.status_code}: {answer.text[:300]}")
-                    exercise.count(f"full after {len(told)} labels: {answer.text[:120]}")
+                    exercise.count(f"full after {written:,} labels: {answer.text[:120]}")
                     _check_told(exercise, root, told)
                     here.resize(100_000)
                     page.post("/api/labels", json=body).raise_for_status()

@@ -15,6 +15,7 @@ from drills.commands import (
     printed,
     refused,
     running,
+    selecting,
     succeed,
 )
 from drills.drill import Exercise, Lost, Skipped, drill
@@ -69,7 +70,7 @@ def kill_refresh(exercise: Exercise) -> None:
     sample=1,
 )
 def kill_images(exercise: Exercise) -> None:
-    steps = ["--select", "resized_d1,resized_d2_female,augmented_d2_female"]
+    steps = selecting("resized_d1", "resized_d2_female", "augmented_d2_female")
     untouched = painted(exercise.folder / "painted", "[faces]\nd1 = 400\nfemale = 400\nmale = 10")
     whole = _copy(untouched, exercise.folder / "whole")
     start = time.monotonic()
@@ -102,7 +103,7 @@ def kill_images(exercise: Exercise) -> None:
 def kill_samples(exercise: Exercise) -> None:
     root = exercise.finished(exercise.folder / "root")
     settings = root.settings_file.read_text(encoding="utf-8")
-    steps = ["--select", "nvae_samples"]
+    steps = selecting("nvae_samples")
 
     def drawn(seed: int) -> dict[str, str]:
         root.settings_file.write_text(f"{settings}[samples]\nn = 600\nseed = {seed}\n")
@@ -331,8 +332,6 @@ def kill_pull(exercise: Exercise) -> None:
                 break
             exercise.count(f"killed after {after:.2f} s")
         succeed(command(there, "pull", url))
-        if contents(there) != wanted:  # it was killed between the pointer and its last file
-            succeed(command(there, "restore", "s"))
         check_equal(exercise, there, wanted)
 
 
@@ -381,7 +380,7 @@ def kill_postgres(exercise: Exercise) -> None:
         to = ["--dagster", "env:DRILL_DAGSTER", "--mlflow", "env:DRILL_MLFLOW"]
         succeed(command(root, "storage", "move", *to))
         settings = root.settings_file.read_text(encoding="utf-8")
-        words = command(root, "refresh", "--select", "evaluator_mouth,evaluator_eyes")
+        words = command(root, "refresh", *selecting("evaluator_mouth", "evaluator_eyes"))
         while exercise.done < exercise.times:
             epochs = f"\n[evaluator]\nepochs = {20 + exercise.done}\n"
             root.settings_file.write_text(settings + epochs, encoding="utf-8")

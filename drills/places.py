@@ -14,6 +14,7 @@ from drills.commands import (
     printed,
     refused,
     running,
+    selecting,
     succeed,
 )
 from drills.drill import Exercise, Lost, Skipped, drill
@@ -22,9 +23,9 @@ from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.tables.label_store import Edit, LabelStore
 from gaip3_pipeline_tests.web.processes import free_port
 
-STEPS = ("refresh", "--select", "resized_d1,resized_d2_female,augmented_d2_female")
+STEPS = ["refresh", *selecting("resized_d1", "resized_d2_female", "augmented_d2_female")]
 SMALL = "[faces]\nd1 = 300\nfemale = 300\nmale = 10"
-SELECT = ("refresh", "--select", "labels_mouth,evaluator_mouth")
+SELECT = ["refresh", *selecting("labels_mouth", "evaluator_mouth")]
 
 
 @drill(
@@ -67,7 +68,7 @@ def moved_root(exercise: Exercise) -> None:
     settings = "\n[evaluator]\nepochs = 12\n"
     text = untouched.settings_file.read_text(encoding="utf-8")
     untouched.settings_file.write_text(text + settings, encoding="utf-8")
-    words = ("refresh", "--select", "evaluator_mouth,evaluator_eyes")
+    words = ["refresh", *selecting("evaluator_mouth", "evaluator_eyes")]
     whole = DataRoot(Path(shutil.copytree(untouched.path, exercise.folder / "whole")))
     start = time.monotonic()
     succeed(command(whole, *words))

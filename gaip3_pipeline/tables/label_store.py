@@ -304,10 +304,13 @@ class LabelStore:
             path = self._root.label_history
             path.parent.mkdir(parents=True, exist_ok=True)
             new = not path.exists()
-            with path.open("ab") as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
+            try:
+                with path.open("ab") as f:
+                    f.write(data)
+                    f.flush()
+                    os.fsync(f.fileno())
+            except OSError as e:
+                raise OSError(e.errno, e.strerror, str(path)) from e
             if new:
                 sync_folder(path.parent)
             self._read += len(data)

@@ -105,6 +105,7 @@ def build_app(
     app.add_middleware(Guard, token=token, larger={UPLOADS: UPLOAD})
     for error, status in ((ContractError, 422), (ValueError, 422), (LabelConflict, 409)):
         app.add_exception_handler(error, _answered_with(status))
+    app.add_exception_handler(OSError, _unwritten)
     app.include_router(studio.router)
     app.include_router(LabelRoutes(root, links).router)
     app.include_router(RefreshRoutes(root, planner).router)
@@ -114,6 +115,13 @@ def build_app(
 
 def _answered_with(status: int) -> Callable[[Request, Exception], Response]:
     return lambda _request, error: JSONResponse({"detail": str(error)}, status)
+
+
+def _unwritten(_request: Request, error: Exception) -> Response:
+    """A disk that is full or takes no writes, in one line with the path."""
+    assert isinstance(error, OSError)
+    line = f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
+    return JSONResponse({"detail": line}, 507)
 
 
 class LabelRoutes:
