@@ -5,7 +5,8 @@
 Without names, all are run, which takes an hour or more. ``--times`` and ``--seed`` say how often
 and at which random moments. ``--root`` is a root of tiny models on which everything has run, to be
 copied; without it one is made when a drill needs it. ``--record`` adds a line for each drill to
-drills/results.jsonl. Ends with status 1 if anything was lost."""
+drills/results.jsonl and shows it in docs/reliability.md. Ends with status 1 if anything was
+lost."""
 
 import argparse
 import random
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from drills import disks, kills, places, power  # noqa: F401  each enters its drills
 from drills.drill import DRILLS, Exercise, Skipped
-from drills.record import record
+from drills.record import record, write_page
 from drills.roots import finished
 from gaip3_pipeline.layout import DataRoot
 
@@ -69,6 +70,7 @@ def run(name: str, a: argparse.Namespace, work: Path) -> int:
     print(f"  {exercise.done} times in {seconds:.0f} s, lost: {len(exercise.lost)}", flush=True)
     if a.record:
         record(chosen, exercise, a.seed, seconds)
+        write_page()
     return len(exercise.lost)
 
 

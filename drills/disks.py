@@ -100,7 +100,6 @@ def full_refresh(exercise: Exercise) -> None:
     "full-images",
     "`gaip3 refresh` of the image steps on a disk that fills at twenty sizes",
     times=20,
-    sample=1,
 )
 def full_images(exercise: Exercise) -> None:
     whole = painted(exercise.folder / "whole", SMALL)
@@ -206,7 +205,6 @@ def full_snapshot(exercise: Exercise) -> None:
     "`gaip3 push` into a folder on a disk that fills at twenty sizes: nothing of it is visible, and"
     " the same push goes on with room",
     times=20,
-    sample=1,
 )
 def full_push(exercise: Exercise) -> None:
     root = painted(exercise.folder / "root", SMALL)
@@ -253,7 +251,7 @@ def read_only(exercise: Exercise) -> None:
         ]
         for words in [*every, *every][: exercise.times]:
             stem = next(iter(LabelStore(root).images["female"]))
-            labels = f"file,value\n{stem}.jpg,{exercise.moments.random():.3f}\n"
+            labels = f"file,value\nfemale/{stem}.jpg,{exercise.moments.random():.3f}\n"
             (exercise.folder / "labels.csv").write_text(labels, encoding="utf-8")
             here.read_only(True)
             if not refused(exercise, command(root, *words), str(here.folder)):
@@ -298,7 +296,6 @@ def no_links(exercise: Exercise) -> None:
     "a disk that takes 0.2 s for each fsync, under five clients of the label server and a refresh:"
     " slower, and nothing else",
     times=2,
-    sample=0,
 )
 def slow_disk(exercise: Exercise) -> None:
     from drills.kills import CLIENTS, _check_labels, _write_labels

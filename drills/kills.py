@@ -22,33 +22,34 @@ from drills.drill import Exercise, Lost, Skipped, drill
 from drills.roots import check_equal, check_settled, contents, painted, repeated_epochs
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import DataRoot
+from gaip3_pipeline.refresh.record import read_records
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.label_store import LabelStore
 from gaip3_pipeline_tests.web.processes import free_port, wait_until_gone
 
-CHAIN = 10  # kills before an unbroken run must give the same files
+CHAIN = 20  # kills before an unbroken run must give the same files
 CLIENTS = 5
 
 
 @drill(
     "kill-refresh",
-    "kill -9 of `gaip3 refresh` and its processes, in chains of ten; at each end weights, tables"
+    "kill -9 of `gaip3 refresh` and its processes, in chains of twenty; at each end weights, tables"
     " and manifests are those of an unbroken run",
     times=40,
 )
 def kill_refresh(exercise: Exercise) -> None:
     untouched = painted(exercise.folder / "painted")
-    whole = _copy(untouched, exercise.folder / "whole")
-    start = time.monotonic()
-    succeed(command(whole, "refresh"))
-    seconds = time.monotonic() - start
+    whole = exercise.finished(exercise.folder / "whole")
     wanted = contents(whole)
+    made = read_records(whole)[-1]["assets"].values()
+    seconds = sum(asset["seconds"] or 0 for asset in made)
+    print(f"  unbroken: {seconds:.0f} s of steps", flush=True)
     while exercise.done < exercise.times:
         root = _copy(untouched, exercise.folder / f"chain{exercise.done}")
         kills = 0
         while kills < CHAIN and exercise.done < exercise.times:
-            # a chain gets through about one and a half refreshes before its end
-            after = exercise.moments.uniform(0, seconds / CHAIN * 2.5)
+            # a chain works for one and a half times as long as a refresh before its end
+            after = exercise.moments.uniform(0, seconds / CHAIN * 3)
             if not killed_after(command(root, "refresh"), after, begins="stage"):
                 break
             kills += 1
@@ -83,8 +84,8 @@ def kill_images(exercise: Exercise) -> None:
     wanted = contents(whole)
     while exercise.done < exercise.times:
         root = _copy(untouched, exercise.folder / "broken")
-        for _ in range(3):
-            after = exercise.moments.uniform(0, seconds)
+        for _ in range(5):
+            after = exercise.moments.uniform(0, seconds / 2)
             if exercise.done == exercise.times or not killed_after(
                 command(root, "refresh", *steps), after, begins="stage"
             ):
@@ -254,7 +255,6 @@ def _check_labels(
     "kill-snapshot",
     "kill -9 of `gaip3 snapshot`; a snapshot is whole or not there, and the next one is whole",
     times=20,
-    sample=1,
 )
 def kill_snapshot(exercise: Exercise) -> None:
     root = _with_files(exercise)

@@ -61,7 +61,6 @@ def clock(exercise: Exercise) -> None:
     "a root moved to another path after a refresh was killed, then the same command there; the"
     " files are those of an unbroken run",
     times=4,
-    sample=0,
 )
 def moved_root(exercise: Exercise) -> None:
     untouched = exercise.finished(exercise.folder / "untouched")
@@ -91,7 +90,6 @@ def moved_root(exercise: Exercise) -> None:
     "two refreshes of one root at once: one works, the other is told in one line; the files are"
     " those of one refresh",
     times=6,
-    sample=1,
 )
 def two_refreshes(exercise: Exercise) -> None:
     _two(exercise, [])
@@ -167,7 +165,6 @@ def two_uis(exercise: Exercise) -> None:
     "originals that vanish, change or arrive while a refresh makes pictures: it ends well or with"
     " one line, and the next refresh gives the files of what is there",
     times=8,
-    sample=1,
 )
 def vanishing_files(exercise: Exercise) -> None:
     untouched = painted(exercise.folder / "painted", SMALL)

@@ -10,7 +10,10 @@ from typing import Any
 
 from drills.drill import DRILLS, Drill, Exercise
 from gaip3_pipeline.layout import REPOSITORY
+from gaip3_pipeline.tables.files import write_text_atomically
 
+PAGE = REPOSITORY / "docs" / "reliability.md"
+BEGIN, END = "<!-- the table: python -m drills --record -->\n", "<!-- end of the table -->\n"
 RESULTS = Path(__file__).with_name("results.jsonl")
 KEYS = {"drill", "times", "lost", "seed", "seconds", "command", "date", "commit", "hardware"}
 
@@ -52,6 +55,17 @@ def table() -> str:
             commits = ", ".join(dict.fromkeys(f"`{line['commit']}`" for line in own))
             rows.append(f"| `{name}` | {drill.what} | {times:,} | {lost:,} | {commits} |")
     return "\n".join(rows) + "\n"
+
+
+def page() -> str:
+    """docs/reliability.md with its table as the lines say."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    return before + BEGIN + "\n" + table() + "\n" + END + rest.partition(END)[2]
+
+
+def write_page() -> None:
+    """Bring the table of docs/reliability.md up to date."""
+    write_text_atomically(PAGE, page())
 
 
 def _commit() -> str:

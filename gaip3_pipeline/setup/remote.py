@@ -197,8 +197,8 @@ class Remote:
         except (FileNotFoundError, FileExistsError):
             raise
         except (BaseError, OSError, ValueError) as e:
-            if self._folder and isinstance(e, OSError):
-                raise  # it names the file
+            if isinstance(e, OSError) and e.filename:
+                raise
             reason = next((line.strip() for line in str(e).splitlines() if line.strip()), repr(e))
             raise RemoteError(
                 f"{self.url}: {reason[:300]}; see that the address, the keys in the environment and"
@@ -329,7 +329,7 @@ def _shard(
     each by its hash."""
     offsets: dict[str, int] = {}
     with temporary_folder(root.snapshots) as folder:
-        place = folder / "shard.tar"
+        place = Path(folder, "shard.tar")
         with tarfile.open(place, "w", format=tarfile.USTAR_FORMAT) as tar:
             for row in rows_of(part):
                 kept.check(row.sha256, row.path)
