@@ -12,6 +12,7 @@ from drills.drill import DRILLS, Drill, Exercise
 from gaip3_pipeline.layout import REPOSITORY
 from gaip3_pipeline.tables.files import write_text_atomically
 
+_RECORDS = (":!drills/results.jsonl", ":!docs/reliability.md")  # what recording itself changes
 PAGE = REPOSITORY / "docs" / "reliability.md"
 BEGIN, END = "<!-- the table: python -m drills --record -->\n", "<!-- end of the table -->\n"
 RESULTS = Path(__file__).with_name("results.jsonl")
@@ -76,5 +77,5 @@ def _commit() -> str:
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!drills/*.jsonl")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *_RECORDS)
     return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
