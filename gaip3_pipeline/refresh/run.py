@@ -56,6 +56,8 @@ from gaip3_pipeline.refresh.record import (
     begun,
     headline_figures,
     headlines,
+    killed,
+    note_deaths,
     recording,
 )
 from gaip3_pipeline.stores import Lock, Occupied, StoreError, in_one_line
@@ -130,8 +132,10 @@ def refresh(
         moved = tracking.follow_root()
         if moved:
             say(str(moved))
-        if end_dead_runs(instance, root):
+        dead = killed(root)
+        if end_dead_runs(instance, root) or dead:  # it may have been killed between two runs
             tracking.end_dead_runs()
+            note_deaths(root, dead)
         observed = observe(instance, root, verify)
         outcome = Outcome(uuid.uuid4().hex[:12])
         todo = plan(definitions, instance, observed, chosen, set(again))
@@ -265,9 +269,19 @@ def end_dead_runs(instance: dg.DagsterInstance, root: DataRoot) -> int:
                 run,
                 "The process of this run was killed; gaip3 refresh continues from its checkpoints.",
             )
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             dead += 1
+    _free_slots(instance)
     return dead
+
+
+def _free_slots(instance: dg.DagsterInstance) -> None:
+    """Free the places in the training pool of runs that have ended. A killed run that was
+    terminated on Dagster's pages keeps its own until Dagster's daemon runs, and every training
+    would wait for it."""
+    for run_id in instance.event_log_storage.get_concurrency_run_ids():
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
 
 
 def _shown_and(record: Record) -> Watch:
