@@ -129,3 +129,12 @@ def test_a_refresh_that_was_killed_between_two_runs_ends_in_mlflow(root):
     assert client.get_run(parent).info.status == "KILLED"
     assert killed(root) == []
     assert read_records(root)[0]["state"] == "stopped"
+
+
+def test_who_holds_the_lock_ends_runs_of_a_refresh_of_this_host_that_has_not_quite_ended(root):
+    job = definitions_of(root).resolve_implicit_global_asset_job_def()
+    tags = {PROCESS_TAG: this_process()}
+    with instance_of(root) as instance:
+        run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        assert end_dead_runs(instance, root) == 1
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE

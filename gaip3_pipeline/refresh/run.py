@@ -28,7 +28,7 @@ from gaip3_pipeline.dagster_home import dagster_store
 from gaip3_pipeline.dagster_storage import PROCESS_TAG
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
-from gaip3_pipeline.processes import beating, process_lives, this_process
+from gaip3_pipeline.processes import beating, of_this_host, process_lives, this_process
 from gaip3_pipeline.progress import Progress, Watch, watched_by
 from gaip3_pipeline.refresh.execution import (
     CLUSTER_TAG,
@@ -252,10 +252,12 @@ def observe_only(
 
 def end_dead_runs(instance: dg.DagsterInstance, root: DataRoot) -> int:
     """End the runs of killed processes, also of other hosts, in Dagster, and free their slots
-    in the training pool. Returns their number."""
+    in the training pool. Returns their number. The caller holds the lock of the root."""
     dead = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
-        if PROCESS_TAG in run.tags and not process_lives(run.tags[PROCESS_TAG], root.heartbeats):
+        process = run.tags.get(PROCESS_TAG)
+        # a refresh of this host has given back the lock, though its process may still be ending
+        if process and (of_this_host(process) or not process_lives(process, root.heartbeats)):
             if CLUSTER_TAG in run.tags:
                 # a cluster that is gone has no jobs left
                 with suppress(ClusterError):
