@@ -199,12 +199,12 @@ def _disturb(exercise: Exercise, pictures: list[Path], ended: threading.Event) -
     left = list(pictures)
     while len(left) > len(pictures) // 2 and not ended.wait(exercise.moments.uniform(0, 0.1)):
         path = left.pop(exercise.moments.randrange(len(left)))
-        what = exercise.moments.randrange(4)
-        if what == 0:
+        what = exercise.moments.randrange(60)
+        if what < 20:
             path.unlink()
-        elif what == 1:
+        elif what < 40:
             path.write_bytes(left[0].read_bytes())
-        elif what == 2:
+        elif what == 40:  # few: a check stops a refresh if many are damaged
             path.write_bytes(path.read_bytes()[:300])
         else:
             shutil.copy(path, path.with_name(f"new_{path.name}"))

@@ -10,7 +10,7 @@ from gaip3_pipeline.faces.dataset import write_dataset
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.files import TEMPORARY, write_text_atomically
-from gaip3_pipeline.tables.hashing import file_sha256
+from gaip3_pipeline.tables.hashing import file_sha256, weights_version
 from gaip3_pipeline.tables.manifests import read_manifest
 
 # what holds times, or figures of times, and so differs between two runs that nothing disturbed
@@ -22,7 +22,7 @@ def painted(folder: Path, settings: str = "") -> DataRoot:
     """A root of painted faces with the preset ``tiny`` on which nothing has run."""
     root = DataRoot(folder)
     folder.mkdir(parents=True)
-    write_text_atomically(root.settings_file, f'preset = "tiny"\n{settings}\n')
+    write_text_atomically(root.settings_file, f'preset = "tiny"\n{settings}'.strip() + "\n")
     write_dataset(root, load(root).faces)
     return root
 
@@ -36,7 +36,7 @@ def finished(folder: Path) -> DataRoot:
 
 def contents(root: DataRoot) -> dict[str, str]:
     """The hash of every file of ``root`` but those of :data:`TIMES` and its state; of a manifest
-    that of the contract's columns."""
+    that of the contract's columns, of weights that of their arrays."""
     found = {}
     for path in sorted(root.path.rglob("*")):
         name = path.relative_to(root.path).as_posix()
@@ -46,6 +46,8 @@ def contents(root: DataRoot) -> dict[str, str]:
             table = read_manifest(path)
             table = table[[c for c in table.columns if c in CONTRACT]]
             found[name] = hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
+        elif name.endswith(".weights.h5"):
+            found[name] = weights_version(path.parent)  # HDF5 notes when an array was written
         else:
             found[name] = file_sha256(path)
     return found
