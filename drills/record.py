@@ -51,10 +51,10 @@ def table() -> str:
     rows = ["| drill | what is done | times | lost | commit |", "|---|---|---|---|---|"]
     for name, drill in DRILLS.items():
         own = [line for line in lines() if line["drill"] == name]
-        if own:
-            times, lost = (sum(line[key] for line in own) for key in ("times", "lost"))
-            commits = ", ".join(dict.fromkeys(f"`{line['commit']}`" for line in own))
-            rows.append(f"| `{name}` | {drill.what} | {times:,} | {lost:,} | {commits} |")
+        times, lost = (sum(line[key] for line in own) for key in ("times", "lost"))
+        commits = ", ".join(dict.fromkeys(f"`{line['commit']}`" for line in own))
+        counted = f"{times:,} | {lost:,} | {commits}" if own else "not recorded yet | | "
+        rows.append(f"| `{name}` | {drill.what} | {counted} |")
     return "\n".join(rows) + "\n"
 
 
