@@ -348,7 +348,8 @@ def write_jpegs(folder: Path, names: Sequence[str], images: np.ndarray) -> None:
     all."""
     for name, image in zip(names, images, strict=True):
         write_one_of_many(folder / name, encode_jpeg(image, JPEG_QUALITY))
-    sync_folder(folder)
+    if names:
+        sync_folder(folder)
 
 
 def read_jpegs(folder: Path, names: Sequence[str]) -> np.ndarray:

@@ -101,10 +101,12 @@ class Remote:
 
     def snapshots(self) -> list[Snapshot]:
         """The snapshots there, the oldest first."""
+        places = [Path(meta["path"]) for meta in self._listed("snapshots")]
         found = [
-            self.snapshot(Path(meta["path"]).stem)
-            for meta in self._listed("snapshots")
-            if meta["path"].endswith(".json") and not Path(meta["path"]).name.startswith(TEMPORARY)
+            self.snapshot(place.stem)
+            for place in places
+            # a push may be writing beside them
+            if place.suffix == ".json" and not any(p.startswith(TEMPORARY) for p in place.parts)
         ]
         return sorted(found, key=lambda s: (s.created, s.name))
 

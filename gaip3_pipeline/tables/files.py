@@ -140,8 +140,11 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in ``folder`` to disk, where its file system can."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Flush the names in ``folder`` to disk, where its file system can and it may be read."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(handle)
     except OSError as e:

@@ -208,6 +208,8 @@ def test_what_a_killed_push_left_in_a_folder_is_not_seen_and_removed_by_the_next
     gone = f".writing-{socket.gethostname()}~1~0~x"  # no process has this number and this start
     for name in ("shards", "snapshots"):
         (there / name / f"{gone}.json").write_bytes(b"half")
+        (there / name / f"{gone}y").mkdir()
+        (there / name / f"{gone}y" / "second.json").write_bytes(b"half")
     assert [s.name for s in Remote(url).snapshots()] == ["first"]
     push(root, "first", url, with_pictures=True)
     assert not list(there.rglob(".writing*"))
