@@ -72,7 +72,7 @@ def kill_refresh(exercise: Exercise) -> None:
 )
 def kill_images(exercise: Exercise) -> None:
     steps = selecting("resized_d1", "resized_d2_female", "augmented_d2_female")
-    untouched = painted(exercise.folder / "painted", "[faces]\nd1 = 400\nfemale = 400\nmale = 10")
+    untouched = painted(exercise.folder / "painted", "[faces]\nd1 = 200\nfemale = 200\nmale = 10")
     whole = _copy(untouched, exercise.folder / "whole")
     start = time.monotonic()
     with running(command(whole, "refresh", *steps)) as (process, log):
@@ -467,7 +467,7 @@ def _copy(root: DataRoot, folder: Path) -> DataRoot:
 
 def _with_files(exercise: Exercise) -> DataRoot:
     """A root with pictures and labels on which nothing has run, so that commands start at once."""
-    return painted(exercise.folder / "root", "[faces]\nd1 = 300\nfemale = 200\nmale = 100")
+    return painted(exercise.folder / "root", "[faces]\nd1 = 150\nfemale = 100\nmale = 50")
 
 
 def _check_snapshot(exercise: Exercise, root: DataRoot, name: str) -> None:
