@@ -13,7 +13,7 @@ from drills.drill import Exercise, Lost
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.processes import gaip3
 
-PATIENCE = 900.0  # seconds that any command may take
+PATIENCE = 1800.0  # seconds that any command may take
 
 
 def command(root: DataRoot, *words: str) -> list[str]:
