@@ -6,6 +6,8 @@
 #   make test             run make lint and all tests
 #   make lint             run the linters, the type checker and the import rules
 #   make test-jax         run the tests of models and trainings on JAX
+#   make drills           kill, fill disks, jump clocks … and record what was lost (an hour or more);
+#                         one drill: make drills DRILL="kill-labels --times 5"
 #   make results          render docs/results.md and docs/performance.md from bench/results/
 #   make install          only install the packages
 #
@@ -25,7 +27,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-jax ui lint install results
+.PHONY: help demo test test-jax ui lint install results drills
 
 help:
 	@sed -n '1,/^$$/s/^# //p' Makefile
@@ -45,6 +47,10 @@ test: lint
 test-jax: $(READY)
 	@$(UV) sync --quiet --frozen --all-groups $(EXTRA:%=--extra %) --extra jax
 	@KERAS_BACKEND=jax $(BIN)/pytest gaip3_pipeline_tests/models gaip3_pipeline_tests/training
+
+# Most need root, strace and faketime; without them a drill says what it lacks and is skipped.
+drills: $(READY)
+	@$(BIN)/python -m drills --record $(DRILL)
 
 # docs/results.md and docs/performance.md from bench/results/
 results: $(READY)

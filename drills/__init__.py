@@ -1,1 +1,1 @@
-"""Drills: what the project survives, in figures."""
+"""Drills: what the pipeline survives, done for real and counted (docs/reliability.md)."""

@@ -96,6 +96,11 @@ class DataRoot:
         own = [self.settings_file, self.state, *(self.path / name for name in OWN_FOLDERS)]
         return any(place.is_relative_to(p.resolve()) for p in own)
 
+    @property
+    def places(self) -> list[Path]:
+        """The folders below which all files of this root lie."""
+        return [self.path, *([self.state] if self.is_repository_data else [])]
+
     # state
     @property
     def state(self) -> Path:
@@ -202,6 +207,10 @@ class DataRoot:
     def snapshot(self, name: str) -> Path:
         """The file of a snapshot."""
         return self.snapshots / f"{name}.json"
+
+    def unfinished_pull(self, name: str) -> Path:
+        """There while a pulled snapshot is put in place."""
+        return self.snapshots / f"{name}.pulling"
 
     @property
     def snapshot_files(self) -> Path:

@@ -7,13 +7,13 @@ only reads resolves them (:func:`place_of`)."""
 import os
 import shutil
 import sqlite3
-import tempfile
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from gaip3_pipeline.tables.databases import read_only_uri
+from gaip3_pipeline.tables.files import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ def _copy_runs(store: sqlite3.Connection, before: Path, artifacts: Path) -> int:
         if not there.is_dir():
             continue
         here.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=here.parent, prefix=".writing-") as folder:
-            shutil.copytree(there, Path(folder) / here.name)
-            (Path(folder) / here.name).rename(here)
+        with temporary_folder(here.parent) as folder:
+            shutil.copytree(there, folder / here.name)
+            (folder / here.name).rename(here)
         copied += 1
     return copied

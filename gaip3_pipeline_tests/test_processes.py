@@ -1,5 +1,6 @@
 """Processes are told alive from dead, also those of other hosts."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from gaip3_pipeline.dagster_storage import PROCESS_TAG
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.processes import beating, process_lives, this_process
+from gaip3_pipeline.refresh.plan import Forecast
+from gaip3_pipeline.refresh.record import Record, killed, read_records
 from gaip3_pipeline.refresh.run import end_dead_runs
 from gaip3_pipeline.settings import load
-from gaip3_pipeline_tests.refreshing import definitions_of, instance_of
+from gaip3_pipeline_tests.refreshing import definitions_of, instance_of, refresh_root
 
 ELSEWHERE = "elsewhere:17:4711"
 
@@ -96,3 +99,42 @@ def test_a_training_of_a_dead_process_of_another_host_ends_in_mlflow(root):
     touch(root, ELSEWHERE, 70)
     assert tracking.end_dead_runs() == 1
     assert client.get_run(run.info.run_id).info.status == "KILLED"
+
+
+def test_a_place_in_the_training_pool_of_a_run_that_ended_is_free_again(root):
+    job = definitions_of(root).resolve_implicit_global_asset_job_def()
+    with instance_of(root) as instance:
+        store = instance.event_log_storage
+        store.initialize_concurrency_limit_to_default("training")
+        # killed, then terminated on Dagster's pages
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+        store.claim_concurrency_slot("training", run.run_id, "nvae_weights")
+        end_dead_runs(instance, root)
+        assert store.get_concurrency_info("training").active_slot_count == 1
+        instance.report_run_canceled(run)
+        end_dead_runs(instance, root)
+        assert store.get_concurrency_info("training").active_slot_count == 0
+
+
+def test_a_refresh_that_was_killed_between_two_runs_ends_in_mlflow(root):
+    tracking = tracking_of(root, load(root))
+    Record(root, "abc", Forecast([], {}, {}))
+    parent = tracking.start_refresh("abc", "a refresh")
+    file = root.refreshes / "abc.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"process": ELSEWHERE}))
+    client = tracking.client()
+    client.set_tag(parent, "gaip3.process", ELSEWHERE)
+    assert [r["refresh_id"] for r in killed(root)] == ["abc"]
+    refresh_root(root, select=[])
+    assert client.get_run(parent).info.status == "KILLED"
+    assert killed(root) == []
+    assert read_records(root)[0]["state"] == "stopped"
+
+
+def test_who_holds_the_lock_ends_runs_of_a_refresh_of_this_host_that_has_not_quite_ended(root):
+    job = definitions_of(root).resolve_implicit_global_asset_job_def()
+    tags = {PROCESS_TAG: this_process()}
+    with instance_of(root) as instance:
+        run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        assert end_dead_runs(instance, root) == 1
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE

@@ -27,7 +27,7 @@ from gaip3_pipeline.layout import DataRoot, ImageSet
 from gaip3_pipeline.settings import Images
 from gaip3_pipeline.tables import manifests
 from gaip3_pipeline.tables.duplicates import DROPPED, read_dropped
-from gaip3_pipeline.tables.files import foreign_entries, write_bytes_atomically
+from gaip3_pipeline.tables.files import foreign_entries, sync_folder, write_one_of_many
 from gaip3_pipeline.tables.hashing import file_sha256, stat_key
 from gaip3_pipeline.tables.image_files import LEFT_OUT, Listing, by_stem, list_folder, name_problem
 from gaip3_pipeline.tables.manifests import Journal, Row, manifest_version
@@ -273,6 +273,7 @@ def _process(
     )
     own = {row.path for row in after if row.usable}
     removed = _remove_others(root, output, own)
+    sync_folder(output)
     if after != before:
         table = manifests.write_manifest(
             root.manifest(asset), manifests.table_of(after), fingerprint
@@ -365,7 +366,7 @@ def _one(root: DataRoot, task: _Task, settings: Images, make: _Make) -> tuple[Ro
         row, size=len(made), sha256=hashlib.sha256(made).hexdigest(), reason="; ".join(notes)
     )
     if not _holds(target, row):  # a file with equal bytes stays, with its hard links
-        write_bytes_atomically(target, made)
+        write_one_of_many(target, made)
     return replace(
         row, status=manifests.NOTED if notes else manifests.OK, mtime_ns=target.stat().st_mtime_ns
     ), True

@@ -25,6 +25,7 @@ KEPT = 20
 RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
 WAITING, MADE, FRESH = "waiting", "made", "fresh"  # states of an asset, with running and failed
 DIED = "its process was killed; the same refresh continues from the last checkpoints"
+_DEAD = {"state": STOPPED, "message": DIED, "progress": None}
 # the number of labels changed since the previous run: before and after cannot be compared
 OF_THIS_RUN = "labels_changed"
 
@@ -175,14 +176,34 @@ def read_records(root: DataRoot) -> list[dict[str, Any]]:
     unreadable records are left out."""
     records = []
     for path in root.refreshes.glob("[!.]*.json"):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if record["state"] == RUNNING and not process_lives(record["process"], root.heartbeats):
-            record |= {"state": STOPPED, "message": DIED, "progress": None}
-        records.append(record)
+        record = _read(path)
+        if record:
+            records.append(record | (_DEAD if _died(record, root) else {}))
     return sorted(records, key=lambda r: r["started"], reverse=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _died(record: dict[str, Any], root: DataRoot) -> bool:
+    return record["state"] == RUNNING and not process_lives(record["process"], root.heartbeats)
+
+
+def killed(root: DataRoot) -> list[dict[str, Any]]:
+    """The records of refreshes that were killed, until :func:`note_deaths`."""
+    found = map(_read, sorted(root.refreshes.glob("[!.]*.json")))
+    return [record for record in found if record and _died(record, root)]
+
+
+def note_deaths(root: DataRoot, records: Iterable[dict[str, Any]]) -> None:
+    """Note in the records of killed refreshes that they are stopped."""
+    for record in records:
+        text = json.dumps(record | _DEAD, indent=1, ensure_ascii=False) + "\n"
+        write_text_atomically(_file(root, record["refresh_id"]), text)
 
 
 def begun(root: DataRoot) -> tuple[set[str], str]:

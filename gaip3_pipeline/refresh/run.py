@@ -28,7 +28,7 @@ from gaip3_pipeline.dagster_home import dagster_store
 from gaip3_pipeline.dagster_storage import PROCESS_TAG
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import MlflowTracking
-from gaip3_pipeline.processes import beating, process_lives, this_process
+from gaip3_pipeline.processes import beating, of_this_host, process_lives, this_process
 from gaip3_pipeline.progress import Progress, Watch, watched_by
 from gaip3_pipeline.refresh.execution import (
     CLUSTER_TAG,
@@ -56,12 +56,14 @@ from gaip3_pipeline.refresh.record import (
     begun,
     headline_figures,
     headlines,
+    killed,
+    note_deaths,
     recording,
 )
 from gaip3_pipeline.stores import Lock, Occupied, StoreError, in_one_line
 from gaip3_pipeline.tables.content import content_hash
 from gaip3_pipeline.tables.databases import explain
-from gaip3_pipeline.tables.files import write_text_atomically
+from gaip3_pipeline.tables.files import remove_abandoned, write_text_atomically
 from gaip3_pipeline.versions import RUN_METADATA, latest_materialization, observation_if_changed
 
 LONGEST_NAME = 120  # characters of the name of a run in MLflow, and of a tag in Dagster
@@ -131,8 +133,10 @@ def refresh(
         moved = tracking.follow_root()
         if moved:
             say(str(moved))
-        if end_dead_runs(instance, root):
+        dead = killed(root)
+        if end_dead_runs(instance, root) or dead:  # it may have been killed between two runs
             tracking.end_dead_runs()
+            note_deaths(root, dead)
         observed = observe(instance, root, verify)
         outcome = Outcome(uuid.uuid4().hex[:12])
         todo = plan(definitions, instance, observed, chosen, set(again))
@@ -249,10 +253,12 @@ def observe_only(
 
 def end_dead_runs(instance: dg.DagsterInstance, root: DataRoot) -> int:
     """End the runs of killed processes, also of other hosts, in Dagster, and free their slots
-    in the training pool. Returns their number."""
+    in the training pool. Returns their number. The caller holds the lock of the root."""
     dead = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
-        if PROCESS_TAG in run.tags and not process_lives(run.tags[PROCESS_TAG], root.heartbeats):
+        process = run.tags.get(PROCESS_TAG)
+        # a refresh of this host has given back the lock, though its process may still be ending
+        if process and (of_this_host(process) or not process_lives(process, root.heartbeats)):
             if CLUSTER_TAG in run.tags:
                 # a cluster that is gone has no jobs left
                 with suppress(ClusterError):
@@ -266,9 +272,19 @@ def end_dead_runs(instance: dg.DagsterInstance, root: DataRoot) -> int:
                 run,
                 "The process of this run was killed; gaip3 refresh continues from its checkpoints.",
             )
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             dead += 1
+    _free_slots(instance)
     return dead
+
+
+def _free_slots(instance: dg.DagsterInstance) -> None:
+    """Free the places in the training pool of runs that have ended. A killed run that was
+    terminated on Dagster's pages keeps its own until Dagster's daemon runs, and every training
+    would wait for it."""
+    for run_id in instance.event_log_storage.get_concurrency_run_ids():
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
 
 
 def _shown_and(record: Record) -> Watch:
@@ -487,7 +503,8 @@ def _failure(event: dg.DagsterEvent, place: Path) -> str:
 @contextmanager
 def only_one(root: DataRoot) -> Iterator[Callable[[], None]]:
     """The lock of ``root``: a file, and a session in Postgres if the history of the root is there.
-    The block gets a function that makes sure that the lock is still held.
+    The block gets a function that makes sure that the lock is still held. Temporary files of
+    killed processes are removed first.
 
     Raises :class:`RefreshError` if another process holds the lock; the message says which one."""
     root.state.mkdir(parents=True, exist_ok=True)
@@ -508,10 +525,12 @@ def only_one(root: DataRoot) -> Iterator[Callable[[], None]]:
         f.write(f"process {os.getpid()} on {socket.gethostname()}")
         f.flush()
         if store is None:
+            remove_abandoned(root.places)
             yield lambda: None
             return
         try:
             with Lock(store) as lock:
+                remove_abandoned(root.places)
                 yield lock.check
         except Occupied as e:
             raise occupied(str(e)) from e

@@ -29,7 +29,7 @@ from gaip3_pipeline.models.storage import detail_version
 from gaip3_pipeline.progress import Progress
 from gaip3_pipeline.settings import Samples
 from gaip3_pipeline.tables.contracts import read_all_input_values
-from gaip3_pipeline.tables.files import write_bytes_atomically
+from gaip3_pipeline.tables.files import sync_folder, write_one_of_many
 from gaip3_pipeline.tables.hashing import weights_version
 
 BATCH = 64
@@ -347,7 +347,9 @@ def write_jpegs(folder: Path, names: Sequence[str], images: np.ndarray) -> None:
     """Write pictures ``(N, H, W, 3) uint8`` as JPEGs of quality 95, each completely or not at
     all."""
     for name, image in zip(names, images, strict=True):
-        write_bytes_atomically(folder / name, encode_jpeg(image, JPEG_QUALITY))
+        write_one_of_many(folder / name, encode_jpeg(image, JPEG_QUALITY))
+    if names:
+        sync_folder(folder)
 
 
 def read_jpegs(folder: Path, names: Sequence[str]) -> np.ndarray:

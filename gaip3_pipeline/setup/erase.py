@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from gaip3_pipeline.tables.databases import SUFFIXES
 from gaip3_pipeline.tables.duplicates import read_group_table
 from gaip3_pipeline.tables.files import (
     TEMPORARY,
-    WRITING,
+    temporary_folder,
     write_bytes_atomically,
     write_text_atomically,
 )
@@ -453,8 +452,8 @@ class _Work:
     @contextmanager
     def _folder(self) -> Iterator[Path]:
         self._root.snapshots.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=WRITING, dir=self._root.snapshots) as folder:
-            yield Path(folder)
+        with temporary_folder(self._root.snapshots) as folder:
+            yield folder
 
 
 def _top(path: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gaip3_pipeline.layout import IMAGE_SETS, DataRoot, ImageSet, downloads
-from gaip3_pipeline.tables.files import writing
+from gaip3_pipeline.tables.files import sync_folder, writing
 from gaip3_pipeline.tables.image_files import list_images
 from gaip3_pipeline.tables.names import existing
 
@@ -249,6 +249,7 @@ def _place(unpacked: Path, root: DataRoot, image_set: ImageSet, expected: int) -
             kept += 1
         else:
             different.append(source.name)
+    sync_folder(target)
     return Placed(image_set, new, kept, tuple(different), count_images(target), expected)
 
 

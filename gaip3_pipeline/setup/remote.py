@@ -7,8 +7,8 @@ until then nothing of a push is visible. Whatever is there already is not sent a
 
 import hashlib
 import os
+import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pandas as pd
 
@@ -23,7 +24,16 @@ from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.refresh.run import only_one
 from gaip3_pipeline.setup.snapshots import Done, contents, restore
 from gaip3_pipeline.tables.content import SOURCE
-from gaip3_pipeline.tables.files import WRITING, write_bytes_atomically
+from gaip3_pipeline.tables.files import (
+    TEMPORARY,
+    create_atomically,
+    remove_abandoned,
+    temporary_folder,
+    write_bytes_atomically,
+    write_one_of_many,
+    write_text_atomically,
+    writing,
+)
 from gaip3_pipeline.tables.hashing import file_sha256
 from gaip3_pipeline.tables.snapshots import (
     MADE,
@@ -86,6 +96,7 @@ class Remote:
         options: dict[str, Any] = {}
         if parts.scheme == "file":
             options["mkdir"] = True
+        self._folder = Path(url2pathname(parts.path)) if parts.scheme == "file" else None
         if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
             options["client_options"] = {"allow_http": True}
         with self._errors():
@@ -93,10 +104,12 @@ class Remote:
 
     def snapshots(self) -> list[Snapshot]:
         """The snapshots there, the oldest first."""
+        places = [Path(meta["path"]) for meta in self._listed("snapshots")]
         found = [
-            self.snapshot(Path(meta["path"]).stem)
-            for meta in self._listed("snapshots")
-            if meta["path"].endswith(".json")
+            self.snapshot(place.stem)
+            for place in places
+            # a push may be writing beside them
+            if place.suffix == ".json" and not any(p.startswith(TEMPORARY) for p in place.parts)
         ]
         return sorted(found, key=lambda s: (s.created, s.name))
 
@@ -131,7 +144,11 @@ class Remote:
         """Write a file that is named by its content, unless it is there."""
         if not self.has(name):
             with self._errors():
-                self._store.put(name, file)
+                if self._folder:  # obstore would not flush it to disk
+                    with writing(self._folder / name) as temporary:
+                        shutil.copyfile(file, temporary)
+                else:
+                    self._store.put(name, file)
 
     def create(self, name: str, data: bytes) -> None:
         """Write an object that may not be there yet. Raises ``FileExistsError``."""
@@ -141,14 +158,20 @@ class Remote:
             raise FileExistsError(name)
         with self._errors():
             try:
-                self._store.put(name, data, mode="create")
+                if self._folder:
+                    create_atomically(self._folder / name, data)
+                else:
+                    self._store.put(name, data, mode="create")
             except AlreadyExistsError as e:
                 raise FileExistsError(name) from e
 
     def replace(self, name: str, data: bytes) -> None:
         """Write an object in the place of the one of that name."""
         with self._errors():
-            self._store.put(name, data)
+            if self._folder:
+                write_bytes_atomically(self._folder / name, data)
+            else:
+                self._store.put(name, data)
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; one that is not there is passed over."""
@@ -160,6 +183,12 @@ class Remote:
     def shards(self) -> set[str]:
         """The names of all shards, also of those that no snapshot has."""
         return {Path(meta["path"]).stem for meta in self._listed("shards")}
+
+    def tidy(self) -> None:
+        """Remove what killed pushes have left in a folder; other stores show no part of a file."""
+        if self._folder:
+            with self._errors():
+                remove_abandoned([self._folder])
 
     def parts(self, shard: str, places: list[tuple[int, int]]) -> Iterator[bytes]:
         """The bytes of each ``(offset, size)`` of a shard: the whole shard is fetched if half of it
@@ -192,6 +221,8 @@ class Remote:
         except (FileNotFoundError, FileExistsError):
             raise
         except (BaseError, OSError, ValueError) as e:
+            if isinstance(e, OSError) and e.filename:
+                raise
             reason = next((line.strip() for line in str(e).splitlines() if line.strip()), repr(e))
             raise RemoteError(
                 f"{self.url}: {reason[:300]}; see that the address, the keys in the environment and"
@@ -209,6 +240,7 @@ def push(
     labels, settings, models and tables go. Raises :class:`RemoteError`, also if there is another
     snapshot of that name."""
     remote, kept = Remote(url), Files(root)
+    remote.tidy()
     snapshot = find(root, name)
     table = files_of(root, snapshot)[["path", "size", "sha256", "kind"]]
     if not with_pictures:
@@ -263,14 +295,19 @@ def pull(root: DataRoot, url: str, name: str, done: Done | None = None) -> tuple
         lacking = table.drop_duplicates("sha256")
         lacking = lacking.loc[[not kept.path(sha256).exists() for sha256 in lacking.sha256]]
         _fetch(remote, lacking, kept.path, done)
-        empty = next(contents(root), None) is None
+        kept.sync()
+        begun = root.unfinished_pull(name)
+        if next(contents(root), None) is None:
+            write_text_atomically(begun, "")
         write_pointer(root, snapshot)
-    if empty:
+    put_in_place = begun.exists()
+    if put_in_place:
         restore(root, name)
+        begun.unlink()
     moved = Moved(
         len(lacking), int(lacking["size"].sum()), lacking.shard.nunique(), len(table) - len(lacking)
     )
-    return moved, empty
+    return moved, put_in_place
 
 
 def fetch(remote: Remote, kept: Files, files: pd.DataFrame, folder: Path) -> dict[str, Path]:
@@ -293,7 +330,7 @@ def _fetch(
     """Write the contents of ``files``, each once, to ``place`` of their hashes."""
 
     def keep(shard: str, row: Any, data: bytes) -> None:
-        write_bytes_atomically(place(row.sha256), _whole(remote, shard, row, data))
+        write_one_of_many(place(row.sha256), _whole(remote, shard, row, data))
 
     fetched = 0
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -336,7 +373,7 @@ def rewrite(
         old = set(before.shard[~before.sha256.isin(after.sha256)])
         send = after[after.shard.isna() | after.shard.isin(old)].drop_duplicates("sha256")
         places: dict[str, tuple[str, int]] = {}
-        with tempfile.TemporaryDirectory(prefix=WRITING, dir=root.snapshots) as folder:
+        with temporary_folder(root.snapshots) as folder:
             contents = {sha: file for _, new in changed for sha, file in new.items()}
             contents |= fetch(remote, kept, send[~send.sha256.isin(list(contents))], Path(folder))
             for part in _shards(send.sort_values("path")):
@@ -389,7 +426,7 @@ def _send(
     """Send a shard of the files of ``part``, which ``source`` gives by their hashes; returns the
     shard and the offset of each by its hash. The same files make the same shard."""
     offsets: dict[str, int] = {}
-    with tempfile.TemporaryDirectory(prefix=WRITING, dir=root.snapshots) as folder:
+    with temporary_folder(root.snapshots) as folder:
         place = Path(folder, "shard.tar")
         with tarfile.open(place, "w", format=tarfile.USTAR_FORMAT) as tar:
             for row in rows_of(part):

@@ -7,7 +7,6 @@ databases write in place. What a snapshot is, and how two are compared, is in
 import os
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -29,7 +28,7 @@ from gaip3_pipeline.tables.content import (
     sources,
 )
 from gaip3_pipeline.tables.databases import SUFFIXES
-from gaip3_pipeline.tables.files import WRITING
+from gaip3_pipeline.tables.files import sync_folder, temporary_folder
 from gaip3_pipeline.tables.hashing import Hashes, file_sha256
 from gaip3_pipeline.tables.snapshots import (
     COLUMNS,
@@ -78,6 +77,7 @@ def take(root: DataRoot, name: str, done: Done | None = None) -> Snapshot:
                 raise
         table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("path", ignore_index=True)
         manifest = kept.add_table(table)
+        kept.sync()
         made = Snapshot(
             name,
             datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -134,6 +134,8 @@ def restore(root: DataRoot, name: str, done: Done | None = None) -> tuple[int, i
                 done(i + 1, len(lacking))
         for path in gone:
             place_of(root, path).unlink(missing_ok=True)
+        for folder in {place_of(root, p).parent for p in [*(r.path for r in lacking), *gone]}:
+            sync_folder(folder)
     return len(lacking), len(gone)
 
 
@@ -154,8 +156,8 @@ def _keep(files: Files, hashes: Hashes, root: DataRoot, path: str, kind: str) ->
 @contextmanager
 def _copied(root: DataRoot, file: Path) -> Iterator[Path]:
     """A copy of ``file``; of a SQLite database a consistent one."""
-    with tempfile.TemporaryDirectory(prefix=WRITING, dir=root.snapshots) as folder:
-        copy = Path(folder, file.name)
+    with temporary_folder(root.snapshots) as folder:
+        copy = folder / file.name
         if file.suffix in SUFFIXES:
             with (
                 closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source,

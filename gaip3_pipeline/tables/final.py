@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS, MALE_FOLDERS, DataRoot
-from gaip3_pipeline.tables.files import TEMPORARY, link_or_copy
+from gaip3_pipeline.tables.files import TEMPORARY, link_or_copy, sync_folder
 from gaip3_pipeline.tables.hashing import file_sha256
 
 SET_OF_FOLDER = {s.folder: s.id for s in IMAGE_SETS}
@@ -50,6 +50,7 @@ def link_final(root: DataRoot, chosen: pd.DataFrame) -> pd.DataFrame:
         if not (target.exists() and os.path.samefile(target, origin)):
             link_or_copy(origin, target)
         rows.append((target.stat().st_size, file_sha256(target)))
+    sync_folder(root.final)
     sizes, hashes = zip(*rows, strict=True) if rows else ((), ())
     return chosen.assign(size=list(sizes), sha256=list(hashes), status="ok", reason="")
 

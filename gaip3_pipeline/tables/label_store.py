@@ -20,7 +20,7 @@ from pathlib import Path
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import SET_OF_SEX, DataRoot
 from gaip3_pipeline.tables.contracts import LABEL_COLUMNS, check_labels, stem
-from gaip3_pipeline.tables.files import write_text_atomically
+from gaip3_pipeline.tables.files import sync_folder, write_text_atomically
 from gaip3_pipeline.tables.hand_tables import HandRow, HandTable, read_table, to_number
 from gaip3_pipeline.tables.image_files import by_stem, usable_images
 from gaip3_pipeline.tables.names import nfc, printable
@@ -303,10 +303,16 @@ class LabelStore:
             data = "".join(lines).encode()
             path = self._root.label_history
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab") as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
+            new = not path.exists()
+            try:
+                with path.open("ab") as f:
+                    f.write(data)
+                    f.flush()
+                    os.fsync(f.fileno())
+            except OSError as e:
+                raise OSError(e.errno, e.strerror, str(path)) from e
+            if new:
+                sync_folder(path.parent)
             self._read += len(data)
             self._history += kept
         return out
@@ -407,12 +413,6 @@ class _LabelFile:
 
     def write(self) -> None:
         write_text_atomically(self.table.path, self.table.text())
-        folder = os.open(self.table.path.parent, os.O_RDONLY)
-        try:
-            # the rename must survive a power loss before the label is acknowledged
-            os.fsync(folder)
-        finally:
-            os.close(folder)
         self.stat = _stat(self.table.path)
 
     def _insert(self, at: int, row: Mapping[str, str]) -> None:

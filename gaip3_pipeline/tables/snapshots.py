@@ -25,6 +25,8 @@ from gaip3_pipeline.tables.content import PHOTOGRAPH, SETTINGS, SOURCE
 from gaip3_pipeline.tables.contracts import read_labels
 from gaip3_pipeline.tables.files import (
     link_or_copy,
+    sync_file,
+    sync_folder,
     write_bytes_atomically,
     write_text_atomically,
     writing,
@@ -262,8 +264,15 @@ class Files:
     def add(self, file: Path, sha256: str, copy: bool) -> str:
         """Keep the content of ``file``, as a hard link unless ``copy``; returns its hash."""
         if not self.path(sha256).exists():
+            if not copy:
+                sync_file(file)  # a photograph that was put there a moment ago
             _put(file, self.path(sha256), linked=not copy)
         return sha256
+
+    def sync(self) -> None:
+        """Flush the names of all contents to disk."""
+        for folder in self._folder.glob("*"):
+            sync_folder(folder)
 
     def add_table(self, table: pd.DataFrame) -> str:
         """Keep ``table`` as Parquet; returns its hash."""

@@ -109,6 +109,7 @@ def build_app(
         app.add_exception_handler(error, _answered_with(status))
     for malformed in (RequestValidationError, ValidationError):
         app.add_exception_handler(malformed, _malformed)
+    app.add_exception_handler(OSError, _unwritten)
     app.include_router(studio.router)
     app.include_router(LabelRoutes(root, links).router)
     app.include_router(RefreshRoutes(root, planner).router)
@@ -127,6 +128,13 @@ def _malformed(_request: Request, error: Any) -> Response:
     first = error.errors()[0]
     said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return JSONResponse({"detail": clear(printable(said))}, 422)
+
+
+def _unwritten(_request: Request, error: Exception) -> Response:
+    """A disk that is full or takes no writes, in one line with the path."""
+    assert isinstance(error, OSError)
+    line = f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
+    return JSONResponse({"detail": line}, 507)
 
 
 class LabelRoutes:

@@ -4,6 +4,7 @@ for a key."""
 import hashlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -22,6 +23,7 @@ from gaip3_pipeline.processes import gaip3 as command
 from gaip3_pipeline.setup import remote
 from gaip3_pipeline.setup.remote import Remote, RemoteError, pull, push
 from gaip3_pipeline.setup.snapshots import restore, take
+from gaip3_pipeline.tables.files import write_bytes_atomically
 from gaip3_pipeline.tables.snapshots import find, snapshots
 from gaip3_pipeline_tests import swift
 
@@ -216,6 +218,37 @@ def test_a_push_killed_by_force_leaves_nothing_visible(root, tmp_path):
     there = DataRoot(tmp_path / "elsewhere")
     pull(there, url, "first")
     assert contents(there) == contents(root)
+
+
+def test_a_pull_that_was_killed_while_it_put_files_in_place_goes_on(root, tmp_path, monkeypatch):
+    url = f"file://{tmp_path}/there"
+    push(root, "first", url, with_pictures=True)
+    there = DataRoot(tmp_path / "elsewhere")
+
+    def killed(here: DataRoot, name: str) -> None:
+        write_bytes_atomically(here.settings_file, root.settings_file.read_bytes())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "restore", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pull(there, url, "first")
+    assert pull(there, url, "first")[1]
+    assert contents(there) == contents(root)
+    assert not pull(there, url, "first")[1]
+
+
+def test_what_a_killed_push_left_in_a_folder_is_not_seen_and_removed_by_the_next(root, tmp_path):
+    url, there = f"file://{tmp_path}/there", tmp_path / "there"
+    push(root, "first", url, with_pictures=True)
+    gone = f".writing-{socket.gethostname()}~1~0~x"  # no process has this number and this start
+    for name in ("shards", "snapshots"):
+        (there / name / f"{gone}.json").write_bytes(b"half")
+        (there / name / f"{gone}y").mkdir()
+        (there / name / f"{gone}y" / "second.json").write_bytes(b"half")
+    assert [s.name for s in Remote(url).snapshots()] == ["first"]
+    push(root, "first", url, with_pictures=True)
+    assert not list(there.rglob(".writing*"))
 
 
 def test_of_two_pushers_of_one_name_one_is_told_and_nothing_is_lost(root, url, tmp_path):

@@ -432,3 +432,20 @@ def test_pictures_of_assets_are_for_dagsters_pages_and_for_no_other_site(root: D
         assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
     assert page.get(url, headers={"sec-fetch-site": "cross-site"}).status_code == 403
     assert page.get("/picture/asset/..%2Fpage").status_code == 404
+
+
+def test_a_full_disk_is_one_line_with_the_path_and_writing_goes_on_with_room(
+    root: DataRoot,
+) -> None:
+    page = TestClient(build_app(root), base_url="http://127.0.0.1:3100")
+    root.label_history.parent.mkdir(parents=True, exist_ok=True)
+    root.label_history.symlink_to("/dev/full")  # every write fails as on a full disk
+    new = {"labels": [label("f_000", 0.25)], "who": "kim"}
+    answer = page.post("/api/labels", json=new)
+    assert answer.status_code == 507
+    assert answer.json() == {"detail": f"No space left on device: {root.label_history}"}
+    assert not root.hand_labels("mouth").exists()
+    root.label_history.unlink()
+    assert page.post("/api/labels", json=new).status_code == 200
+    assert LabelStore(root).values("mouth") == {("female", "f_000"): 0.25}
+    assert [c.after for c in LabelStore(root).history()] == [0.25]

@@ -47,6 +47,11 @@ const SENTENCES = [
   ["{word}: check {names} failed", "{word}: 검사 {names} 실패"],
   ["{names}: stale again immediately after materialisation, since the inputs changed meanwhile; run gaip3 refresh again", "{names}: 만드는 동안 입력이 바뀌어 곧바로 다시 오래된 상태가 되었습니다. gaip3 refresh를 다시 실행하세요"],
   ["The assets downstream were not materialised.", "이어지는 에셋은 만들지 않았습니다."],
+  // a disk
+  ["No space left on device: {path}", "디스크에 남은 공간이 없습니다: {path}"],
+  ["Disk quota exceeded: {path}", "디스크 할당량을 넘었습니다: {path}"],
+  ["Read-only file system: {path}", "읽기 전용 파일 시스템입니다: {path}"],
+  ["Permission denied: {path}", "쓸 권한이 없습니다: {path}"],
   // labels
   ["there is no attribute {names}", "{names} 속성은 없습니다"],
   ["there is no image {names} in the {sex} originals", "{sex} 원본에 {names} 사진이 없습니다"],
