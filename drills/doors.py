@@ -28,7 +28,7 @@ from urllib.parse import quote
 import psutil
 
 from drills.mutations import bombs
-from drills.outcomes import Outcome, free_port, report, small_root, start, this_command
+from drills.outcomes import Outcome, begun, free_port, report, small_root, start
 from drills.requests import CANARY, STARTING, Answer, ask, plain
 from gaip3_pipeline.layout import REPOSITORY, DataRoot
 from gaip3_pipeline.web.guard import MAX_BODY, Guard, new_token
@@ -376,14 +376,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true")
-    a = parser.parse_args()
+    a, this_run = parser.parse_args(), begun("drills.doors")
     os.environ.pop("GAIP3_ROOT", None)
     doors = run(a.quick)
     if not a.quick:
         audit(doors)
     for line in doors.wrong:
         print(f"  {line}", flush=True)
-    sys.exit(1 if report(doors.outcomes, this_command("drills.doors")) else 0)
+    sys.exit(1 if report(doors.outcomes, this_run) else 0)
 
 
 if __name__ == "__main__":

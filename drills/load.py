@@ -29,7 +29,7 @@ import numpy as np
 import psutil
 
 from drills.doors import started
-from drills.outcomes import Outcome, free_port, report, small_root, this_command
+from drills.outcomes import Outcome, begun, free_port, report, small_root
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.processes import gaip3
@@ -362,7 +362,7 @@ def main() -> None:
     of_soak.add_argument("root", type=Path)
     of_soak.add_argument("--minutes", type=float, default=120)
     of_soak.add_argument("--select", nargs="+", default=[])
-    a = parser.parse_args()
+    a, this_run = parser.parse_args(), begun("drills.load")
     os.environ.pop("GAIP3_ROOT", None)
     if a.kind == "labels":
         outcomes, wrong = labels(a.labellers, a.writes)
@@ -372,7 +372,7 @@ def main() -> None:
         outcomes, wrong = soak(a.root, a.minutes, a.select)
     for line in wrong[:50]:
         print(f"  {line}", flush=True)
-    sys.exit(1 if report(outcomes, this_command("drills.load")) else 0)
+    sys.exit(1 if report(outcomes, this_run) else 0)
 
 
 if __name__ == "__main__":

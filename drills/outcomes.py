@@ -7,7 +7,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,9 +38,9 @@ class Outcome:
     seed: int = 0
 
 
-def report(outcomes: Iterable[Outcome], words: Sequence[str]) -> int:
-    """Print ``outcomes``, append them to ``results.jsonl``, and return how much went wrong;
-    ``words`` are the command that made them."""
+def report(outcomes: Iterable[Outcome], run: Mapping[str, str]) -> int:
+    """Print ``outcomes``, append them to ``results.jsonl``, and return how much went wrong; ``run``
+    is that of :func:`begun`."""
     wrong = 0
     with RESULTS.open("a", encoding="utf-8") as file:
         for outcome in outcomes:
@@ -51,19 +51,19 @@ def report(outcomes: Iterable[Outcome], words: Sequence[str]) -> int:
                 f" {outcome.seconds:8.1f} s{more}",
                 flush=True,
             )
-            made = {
-                "command": " ".join(words),
-                "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-                "commit": _commit(),
-                "hardware": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
-            }
-            file.write(json.dumps(asdict(outcome) | made, ensure_ascii=False) + "\n")
+            file.write(json.dumps({**asdict(outcome), **run}, ensure_ascii=False) + "\n")
     return wrong
 
 
-def this_command(module: str) -> list[str]:
-    """The command line of this process, for ``report``."""
-    return ["python", "-m", module, *sys.argv[1:]]
+def begun(module: str) -> dict[str, str]:
+    """The command of this process, the commit that it runs, date and hardware. Ask at the
+    beginning: the commit may be another one at the end."""
+    return {
+        "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": _commit(),
+        "hardware": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+    }
 
 
 def _commit() -> str:
