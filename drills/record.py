@@ -49,7 +49,7 @@ def lines() -> list[dict[str, Any]]:
 def table() -> str:
     """What was done, how often, what was lost and on which commits, a row for each drill."""
     rows = ["| drill | what is done | times | lost | commit |", "|---|---|---|---|---|"]
-    for name, drill in DRILLS.items():
+    for name, drill in sorted(DRILLS.items()):
         own = [line for line in lines() if line["drill"] == name]
         times, lost = (sum(line[key] for line in own) for key in ("times", "lost"))
         commits = ", ".join(dict.fromkeys(f"`{line['commit']}`" for line in own))
