@@ -16,7 +16,6 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from drills import disks, kills, places, power  # noqa: F401  each enters its drills
 from drills.drill import DRILLS, Exercise, Skipped
 from drills.record import record, write_page
 from drills.roots import finished

@@ -16,12 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from drills.record import RESULTS, commit, write_page
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.layout import REPOSITORY, SET_OF_SEX, DataRoot
+from gaip3_pipeline.layout import SET_OF_SEX, DataRoot
 from gaip3_pipeline.processes import gaip3
 from gaip3_pipeline.tables.label_store import Edit, LabelStore
-
-RESULTS = Path(__file__).with_name("results.jsonl")
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ def report(outcomes: Iterable[Outcome], run: Mapping[str, str]) -> int:
                 flush=True,
             )
             file.write(json.dumps({**asdict(outcome), **run}, ensure_ascii=False) + "\n")
+    write_page()
     return wrong
 
 
@@ -61,21 +61,9 @@ def begun(module: str) -> dict[str, str]:
     return {
         "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": _commit(),
+        "commit": commit(),
         "hardware": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
     }
-
-
-def _commit() -> str:
-    """The commit, with ``+`` if files of the project differ from it."""
-
-    def git(*words: str) -> str:
-        words = ("git", "-C", str(REPOSITORY), *words)
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-
-    own = f":!{RESULTS.relative_to(REPOSITORY)}"
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", own)
-    return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
 
 
 def small_root(path: Path, pictures: int = 6, height: int = 64, labels: int = 3) -> DataRoot:

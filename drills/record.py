@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from drills import disks, kills, places, power  # noqa: F401  each enters its drills
 from drills.drill import DRILLS, Drill, Exercise
 from gaip3_pipeline.layout import REPOSITORY
 from gaip3_pipeline.tables.files import write_text_atomically
@@ -16,6 +17,7 @@ _RECORDS = (":!drills/results.jsonl", ":!docs/reliability.md")  # what recording
 PAGE = REPOSITORY / "docs" / "reliability.md"
 BEGIN, END = "<!-- the table: python -m drills --record -->\n", "<!-- end of the table -->\n"
 RESULTS = Path(__file__).with_name("results.jsonl")
+FURTHER = ("mutations", "doors", "load")  # modules that record several lines each
 KEYS = {"drill", "times", "lost", "seed", "seconds", "command", "date", "commit", "hardware"}
 
 
@@ -29,7 +31,7 @@ def record(drill: Drill, exercise: Exercise, seed: int, seconds: float) -> None:
         "seconds": round(seconds),
         "command": f"python -m drills {drill.name} --times {exercise.times} --seed {seed}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": _commit(),
+        "commit": commit(),
         "hardware": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         **exercise.details,
     }
@@ -47,14 +49,18 @@ def lines() -> list[dict[str, Any]]:
 
 
 def table() -> str:
-    """What was done, how often, what was lost and on which commits, a row for each drill."""
+    """What was done, how often, what was lost and on which commits: a row for each drill, and for
+    each thing that the modules of ``FURTHER`` do."""
+    done = {(name, drill.what): list[dict[str, Any]]() for name, drill in sorted(DRILLS.items())}
+    for line in lines():
+        what = line["what"] if line["drill"] in FURTHER else DRILLS[line["drill"]].what
+        done.setdefault((line["drill"], what), []).append(line)
     rows = ["| drill | what is done | times | lost | commit |", "|---|---|---|---|---|"]
-    for name, drill in sorted(DRILLS.items()):
-        own = [line for line in lines() if line["drill"] == name]
+    for (name, what), own in done.items():
         times, lost = (sum(line[key] for line in own) for key in ("times", "lost"))
         commits = ", ".join(dict.fromkeys(f"`{line['commit']}`" for line in own))
-        counted = f"{times:,} | {lost:,} | {commits}" if own else "not recorded yet | | "
-        rows.append(f"| `{name}` | {drill.what} | {counted} |")
+        counted = f"{times:,} | {lost:,} | {commits}" if times else "not done yet | |"
+        rows.append(f"| `{name}` | {what} | {counted} |")
     return "\n".join(rows) + "\n"
 
 
@@ -69,7 +75,7 @@ def write_page() -> None:
     write_text_atomically(PAGE, page())
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the code, followed by "+" if there are uncommitted changes."""
 
     def git(*words: str) -> str:
