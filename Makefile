@@ -51,6 +51,8 @@ test-jax: $(READY)
 # Most need root, strace and faketime; without them a drill says what it lacks and is skipped.
 drills: $(READY)
 	@$(BIN)/python -m drills --record $(DRILL)
+	@[ -n "$(DRILL)" ] || { $(BIN)/python -m drills.mutations && $(BIN)/python -m drills.doors \
+	  && $(BIN)/python -m drills.load labels; }
 
 # docs/results.md and docs/performance.md from bench/results/
 results: $(READY)
