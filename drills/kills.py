@@ -397,7 +397,7 @@ def kill_postgres(exercise: Exercise) -> None:
                 exercise.count(f"the refresh ended with {process.returncode}")
             server.control("restart")
             succeed(words)
-        check_settled(exercise, root)
+        check_settled(exercise, root, fresh=False)
 
 
 @drill(
