@@ -61,6 +61,7 @@ def test_two_snapshots_are_compared_as_pictures(browser: Browser, link: str) -> 
         with open_page(browser, width, height) as page:
             page.on("pageerror", lambda error: errors.append(str(error)))
             page.goto(link + "#refresh")
+            page.locator("#compared summary").click()
             expect(page.locator("#differences h3").first).to_be_visible()
             assert shown(page) == [
                 "Labels changed: 2",

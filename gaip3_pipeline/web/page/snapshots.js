@@ -13,6 +13,7 @@ export function startSnapshots() {
   addEventListener("refreshed", list);
   addEventListener("language", () => { list(); if (found) draw(); });
   for (const select of [$("snapshot-first"), $("snapshot-second")]) select.onchange = compare;
+  $("compared").ontoggle = () => { if (!found) compare(); };
 }
 
 async function list() {
@@ -25,7 +26,7 @@ async function list() {
     select.replaceChildren(...snapshots.map((s) => new Option(`${s.name} (${new Date(s.created).toLocaleString(language)})`, s.name)));
     select.value = snapshots.some((s) => s.name === before) ? before : snapshots.at(i - 2).name;
   });
-  if (!found) await compare();
+  if ($("compared").open && !found) await compare();
 }
 
 async function compare() {

@@ -53,7 +53,7 @@ export const PAGES = {
     metric: "metric", was: "before", is: "after", change: "change", value: "value", picture_none: "none", progress: "progress of the refresh",
     under_1_s: "under 1 s", seconds: "{n} s", minutes: "{n} min", hours: "{n} h",
     ended: "The refresh of {root} has ended: {state}",
-    snapshots: "Snapshots compared", snapshot_first: "from this snapshot", snapshot_second: "to this snapshot", no_difference: "No difference in photographs, labels and settings.",
+    snapshots: "Compare snapshots", snapshot_first: "from this snapshot", snapshot_second: "to this snapshot", no_difference: "No difference in photographs, labels and settings.",
     labels_differ: "Labels changed: {n}", pictures_added: "Photographs added: {n}", pictures_dropped: "Photographs gone: {n}", pictures_replaced: "Photographs replaced: {n}", settings_differ: "Settings changed: {n}",
     all_differences: "{n} more; this command lists them all: gaip3 diff {first} {second}", setting: "setting",
   },
