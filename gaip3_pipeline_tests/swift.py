@@ -120,9 +120,9 @@ def serving() -> Iterator[Swift]:
             yield Swift(f"http://127.0.0.1:{ports['proxy']}", "faces:owner", secret)
         finally:
             for process in processes:
-                process.terminate()
+                process.kill()  # to a SIGTERM it answers when its connections have ended
             for process in processes:
-                process.wait(timeout=30)
+                process.wait()
 
 
 def _wait(port: int, processes: list[subprocess.Popen[bytes]], log: Path) -> None:

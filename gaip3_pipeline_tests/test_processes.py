@@ -119,7 +119,7 @@ def test_a_place_in_the_training_pool_of_a_run_that_ended_is_free_again(root):
 def test_a_refresh_that_was_killed_between_two_runs_ends_in_mlflow(root):
     tracking = tracking_of(root, load(root))
     Record(root, "abc", Forecast([], {}, {}))
-    parent = tracking.start_refresh("abc", "a refresh")
+    parent = tracking.start_refresh("abc", "a refresh", "content")
     file = root.refreshes / "abc.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"process": ELSEWHERE}))
     client = tracking.client()
