@@ -110,7 +110,8 @@ def full_images(exercise: Exercise) -> None:
         root = painted(here.folder / "root", SMALL)
         step = (need - here.used()) / (exercise.times + 1)
         for number in range(exercise.times):
-            here.leave(int(step * (number + 1) * exercise.moments.uniform(0.5, 1.0)))
+            # what was made before stays, so the room of all rounds together is not enough
+            here.leave(int(step * exercise.moments.uniform(0.2, 1.0)))
             if refused(exercise, command(root, *words), str(here.folder)):
                 exercise.count(f"full at {here.used():,} KB")
             else:
