@@ -5,6 +5,7 @@ MLflow is imported when the first run starts, never with the definitions. Runs a
 through the client, so this module keeps no state in the process."""
 
 import base64
+import contextlib
 import json
 import logging
 import math
@@ -29,7 +30,8 @@ from gaip3_pipeline.mlflow_paths import Followed, follow_root, place_of
 from gaip3_pipeline.processes import beating, process_lives, this_process
 from gaip3_pipeline.served import Kind, kind_of
 from gaip3_pipeline.stores import Store, StoreError, is_server
-from gaip3_pipeline.tables.databases import DatabaseError, explain, sqlite_file
+from gaip3_pipeline.tables.databases import DatabaseError, explain, sqlite_file, sqlite_url
+from gaip3_pipeline.tables.files import create_atomically, temporary_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -124,7 +126,7 @@ class MlflowTracking(dg.ConfigurableResource):
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         file = sqlite_file(self.uri)
         if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            create_database(file)
         return MlflowClient(tracking_uri=self._store.url, registry_uri=self._store.url)
 
     @property
@@ -423,6 +425,19 @@ def close_parent(client: "MlflowClient", run_id: str, otherwise: str = "FINISHED
     ended = {child.info.status for child in children}
     status = next((s for s in ("FAILED", "KILLED") if s in ended), otherwise)
     client.set_terminated(run_id, status)
+
+
+def create_database(file: Path) -> None:
+    """Create MLflow's SQLite database with its tables, whole or not at all, unless it is there.
+    MLflow cannot continue a database whose tables it was still creating."""
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(file.parent) as folder:
+        made = folder / file.name
+        create_tables(sqlite_url(made))
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            create_atomically(file, made.read_bytes())
 
 
 def create_tables(url: str) -> None:

@@ -9,12 +9,14 @@ from contextlib import suppress
 import dagster as dg
 import pytest
 
+from gaip3_pipeline import mlflow_tracking
 from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.mlflow_tracking import NOTE, MlflowTracking, TrainingRun
 from gaip3_pipeline.models.storage import save_config
 from gaip3_pipeline.refresh.record import read_records
 from gaip3_pipeline.settings import flatten, load
+from gaip3_pipeline.tables.databases import sqlite_url
 from gaip3_pipeline.versions import DATA_VERSION_TAG, AssetResult, keep, read_figures
 from gaip3_pipeline_tests.refreshing import TRAINED, definitions_of, instance_of
 
@@ -290,3 +292,23 @@ def test_without_mlflow_the_same_code_runs():
         run.log(1, {"loss": 1.0})
         run.picture("a.jpg", b"")
     assert run.url == ""
+
+
+def test_a_database_whose_creation_was_interrupted_is_made_by_the_next_call(tmp_path, monkeypatch):
+    import sqlalchemy
+    from mlflow import MlflowClient
+    from mlflow.store.db.base_sql_model import Base
+
+    file = tmp_path / "state" / "mlflow.db"
+
+    def interrupted(url):
+        Base.metadata.create_all(sqlalchemy.create_engine(url))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_tracking, "create_tables", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            mlflow_tracking.create_database(file)
+    assert list(file.parent.iterdir()) == []
+    mlflow_tracking.create_database(file)
+    assert MlflowClient(sqlite_url(file)).create_experiment("gaip3")

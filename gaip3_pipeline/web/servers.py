@@ -48,7 +48,12 @@ from gaip3_pipeline.layout import (
     servers_files,
 )
 from gaip3_pipeline.mlflow_paths import experiment_id
-from gaip3_pipeline.mlflow_tracking import EXPERIMENT, EXPERIMENT_TAGS, for_own_store
+from gaip3_pipeline.mlflow_tracking import (
+    EXPERIMENT,
+    EXPERIMENT_TAGS,
+    create_database,
+    for_own_store,
+)
 from gaip3_pipeline.processes import gaip3
 from gaip3_pipeline.stores import is_server
 from gaip3_pipeline.tables.databases import sqlite_file
@@ -148,6 +153,8 @@ def serve(
     ):
         started = time.monotonic()
         _say(f"Starting Dagster, MLflow and the label page for {root.path} …")
+        if database := sqlite_file(mlflow.url):
+            create_database(database)
         servers: list[Server] = []
         try:
             commands = _commands(root, Path(folder), ports, module)
