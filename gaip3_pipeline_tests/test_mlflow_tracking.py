@@ -2,6 +2,7 @@
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from contextlib import suppress
@@ -16,7 +17,7 @@ from gaip3_pipeline.mlflow_tracking import NOTE, MlflowTracking, TrainingRun
 from gaip3_pipeline.models.storage import save_config
 from gaip3_pipeline.refresh.record import read_records
 from gaip3_pipeline.settings import flatten, load
-from gaip3_pipeline.tables.databases import sqlite_url
+from gaip3_pipeline.tables.databases import sqlite_file, sqlite_url
 from gaip3_pipeline.versions import DATA_VERSION_TAG, AssetResult, keep, read_figures
 from gaip3_pipeline_tests.refreshing import TRAINED, definitions_of, instance_of
 
@@ -295,14 +296,13 @@ def test_without_mlflow_the_same_code_runs():
 
 
 def test_a_database_whose_creation_was_interrupted_is_made_by_the_next_call(tmp_path, monkeypatch):
-    import sqlalchemy
     from mlflow import MlflowClient
-    from mlflow.store.db.base_sql_model import Base
 
     file = tmp_path / "state" / "mlflow.db"
 
     def interrupted(url):
-        Base.metadata.create_all(sqlalchemy.create_engine(url))
+        with sqlite3.connect(sqlite_file(url)) as connection:
+            connection.execute("CREATE TABLE evaluation_datasets (dataset_id VARCHAR)")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
