@@ -28,11 +28,12 @@ from urllib.parse import quote
 import psutil
 
 from drills.mutations import bombs
-from drills.outcomes import Outcome, begun, free_port, report, small_root, start
+from drills.outcomes import Outcome, begun, report, small_root, start
 from drills.requests import CANARY, STARTING, Answer, ask, plain
 from gaip3_pipeline.layout import REPOSITORY, DataRoot
 from gaip3_pipeline.web.guard import MAX_BODY, Guard, new_token
 from gaip3_pipeline.web.studio import UPLOAD, UPLOADS
+from gaip3_pipeline_tests.web.processes import free_port
 
 BYTES = 2**30
 TIMED = 4000  # refusals of each of two wrong tokens

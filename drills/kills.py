@@ -5,6 +5,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,7 @@ def kill_images(exercise: Exercise) -> None:
     wanted = contents(whole)
     while exercise.done < exercise.times:
         root = _copy(untouched, exercise.folder / "broken")
-        for _ in range(5):
-            after = exercise.moments.uniform(0, seconds / 2)
-            if exercise.done == exercise.times or not killed_after(
-                command(root, "refresh", *steps), after, begins="stage"
-            ):
-                break
-            exercise.count(f"killed {after:.2f} s after its plan")
-        succeed(command(root, "refresh", *steps))
+        _kill_and_finish(exercise, command(root, "refresh", *steps), seconds)
         check_equal(exercise, root, wanted)
         shutil.rmtree(root.path)
 
@@ -117,14 +111,7 @@ def kill_samples(exercise: Exercise) -> None:
     while exercise.done < exercise.times:
         drawn(2)
         root.settings_file.write_text(f"{settings}[samples]\nn = 600\nseed = 1\n")
-        for _ in range(5):
-            after = exercise.moments.uniform(0, seconds / 2)
-            if exercise.done == exercise.times or not killed_after(
-                command(root, "refresh", *steps), after, begins="stage"
-            ):
-                break
-            exercise.count(f"killed {after:.1f} s after its plan")
-        succeed(command(root, "refresh", *steps))
+        _kill_and_finish(exercise, command(root, "refresh", *steps), seconds)
         check_equal(exercise, root, wanted)
 
 
@@ -459,6 +446,16 @@ def _wait(ready: Any, what: str, seconds: float = 240) -> None:
         if time.monotonic() > until:
             raise Lost(f"{what}: not there after {seconds:.0f} s")
         time.sleep(0.1)
+
+
+def _kill_and_finish(exercise: Exercise, words: Sequence[str], seconds: float) -> None:
+    """Kill a refresh that takes ``seconds`` up to five times, then let it end."""
+    for _ in range(5):
+        after = exercise.moments.uniform(0, seconds / 2)
+        if exercise.done == exercise.times or not killed_after(words, after, begins="stage"):
+            break
+        exercise.count(f"killed {after:.2f} s after its plan")
+    succeed(words)
 
 
 def _copy(root: DataRoot, folder: Path) -> DataRoot:

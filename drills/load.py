@@ -29,11 +29,12 @@ import numpy as np
 import psutil
 
 from drills.doors import started
-from drills.outcomes import Outcome, begun, free_port, report, small_root
+from drills.outcomes import Outcome, begun, report, small_root
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.processes import gaip3
 from gaip3_pipeline.tables.label_store import LabelStore
+from gaip3_pipeline_tests.web.processes import free_port
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SETTLED = 0.25  # share of the samples of a run, at its beginning, that are left out

@@ -27,17 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import hypothesis
 import numpy as np
 import pandas as pd
 import psutil
 from click.testing import CliRunner
-from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 from PIL import Image
 
 from drills import requests
-from drills.odd import Draw, mutated, odd_json
+from drills.odd import Draw, mutated, odd_json, try_all
 from drills.outcomes import Outcome, begun, report, small_root
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.cli import main as cli
@@ -513,21 +511,12 @@ def drill(
             return requests.drill(inputs, seed, place)
         with boxed(kind, place, finished, keep) as box:
 
-            @hypothesis.seed(seed)
-            @hypothesis.settings(
-                max_examples=inputs,
-                database=None,
-                deadline=None,
-                phases=[Phase.generate],
-                suppress_health_check=list(HealthCheck),
-            )
-            @hypothesis.given(st.data())
-            def try_one(data: st.DataObject) -> None:
+            def attempt(draw: Draw) -> None:
                 nonlocal done
-                KINDS[kind](box, data.draw)
+                KINDS[kind](box, draw)
                 done += 1
 
-            try_one()
+            try_all(attempt, inputs, seed)
     figures = {"slowest": round(box.slowest, 2), "added_mib": box.most >> 20}
     figures["peak_mib"] = box.peak >> 20
     seconds = round(time.monotonic() - began, 1)

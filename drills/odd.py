@@ -1,8 +1,11 @@
 """Sound input with a few changes that break readers."""
 
 import json
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import hypothesis
+from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
 SPECIAL = [
@@ -22,6 +25,24 @@ class Draw(Protocol):
     """How a value of a strategy is drawn: ``data.draw`` of Hypothesis."""
 
     def __call__(self, strategy: st.SearchStrategy[Drawn], /) -> Drawn: ...
+
+
+def try_all(attempt: Callable[[Draw], None], inputs: int, seed: int) -> None:
+    """Call ``attempt`` with ``inputs`` ways to draw values, the same ones for the same ``seed``."""
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=inputs,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @hypothesis.given(st.data())
+    def try_one(data: st.DataObject) -> None:
+        attempt(data.draw)
+
+    try_one()
 
 
 def mutated(draw: Draw, sound: list[bytes], most: int = 4) -> bytes:

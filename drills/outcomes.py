@@ -4,7 +4,6 @@ and small roots."""
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -85,13 +84,6 @@ def small_root(path: Path, pictures: int = 6, height: int = 64, labels: int = 3)
     ]
     LabelStore(root).apply(edits, "the drill")
     return root
-
-
-def free_port() -> int:
-    """A port of this machine on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(words: Sequence[str], log: Path, **variables: str) -> subprocess.Popen[bytes]:

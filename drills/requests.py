@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-import hypothesis
-from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
-from drills.odd import Draw, mutated, odd_json
-from drills.outcomes import Outcome, free_port, small_root, start
+from drills.odd import Draw, mutated, odd_json, try_all
+from drills.outcomes import Outcome, small_root, start
 from gaip3_pipeline.web.guard import PATIENCE
+from gaip3_pipeline_tests.web.processes import free_port
 
 SECONDS, BYTES = 10.0, 2**30
 CANARY = "nobody may read this 4711"
@@ -235,24 +234,15 @@ def drill(
     began, wrong, done, slowest = time.monotonic(), list[str](), 0, 0.0
     with serving(folder) as (port, log, pid):
 
-        @hypothesis.seed(seed)
-        @hypothesis.settings(
-            max_examples=inputs,
-            database=None,
-            deadline=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @hypothesis.given(st.data())
-        def try_one(data: st.DataObject) -> None:
+        def attempt(draw: Draw) -> None:
             nonlocal done, slowest
-            sent = request(data.draw, port)
-            answer = ask(port, sent, pauses=0.05 if not data.draw(st.integers(0, 9)) else 0.0)
+            sent = request(draw, port)
+            answer = ask(port, sent, pauses=0.05 if not draw(st.integers(0, 9)) else 0.0)
             slowest = max(slowest, answer.seconds)
             wrong.extend(filter(None, [complaint_of(answer, sent)]))
             done += 1
 
-        try_one()
+        try_all(attempt, inputs, seed)
         wrong += slow(port) if with_slow else []
         if ask(port, plain(port, "GET", "/api/about")).status != 200:
             wrong.append("the page does not answer any more")

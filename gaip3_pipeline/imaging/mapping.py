@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -44,9 +44,10 @@ class LocalMapper:
 
 def in_order(
     work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None
-) -> Iterator[_Result]:
+) -> Generator[_Result, None, None]:
     """``map`` on all cores in the order of ``items`` with a bounded number of results in memory;
-    the first error is raised and ends it."""
+    the first error is raised and ends it. To close it drops what has not begun, and waits for the
+    rest."""
     # one more than cores, so that no core is idle while a thread waits for the disk
     workers = workers or cores() + 1
     waiting: deque[Future[_Result]] = deque()

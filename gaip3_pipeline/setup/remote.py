@@ -10,8 +10,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from urllib.request import url2pathname
 
 import pandas as pd
 
+from gaip3_pipeline.imaging.mapping import in_order
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.refresh.run import only_one
 from gaip3_pipeline.setup.snapshots import Done, contents, restore
@@ -329,25 +329,20 @@ def _fetch(
 ) -> None:
     """Write the contents of ``files``, each once, to ``place`` of their hashes."""
 
-    def keep(shard: str, row: Any, data: bytes) -> None:
-        write_one_of_many(place(row.sha256), _whole(remote, shard, row, data))
-
-    fetched = 0
-    with ThreadPoolExecutor(WRITERS) as pool:
+    def parts() -> Iterator[tuple[Any, bytes]]:
         for shard, part in files.groupby("shard", sort=False):
             wanted = part.sort_values("offset")
             places = list(zip(wanted.offset, wanted["size"], strict=True))
-            parts = zip(rows_of(wanted), remote.parts(str(shard), places), strict=True)
-            written = [pool.submit(keep, str(shard), *one) for one in parts]
-            try:
-                for one in written:
-                    one.result()
-                    fetched += 1
-                    if done:
-                        done(fetched, len(files))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            yield from zip(rows_of(wanted), remote.parts(str(shard), places), strict=True)
+
+    def keep(one: tuple[Any, bytes]) -> None:
+        row, data = one
+        write_one_of_many(place(row.sha256), _whole(remote, row, data))
+
+    with closing(in_order(keep, parts(), WRITERS)) as written:
+        for fetched, _ in enumerate(written, 1):
+            if done:
+                done(fetched, len(files))
 
 
 def rewrite(
@@ -394,15 +389,15 @@ def rewrite(
             remote.replace(f"snapshots/{pointer.name}.json", pointer_of(pointer).encode())
 
 
-def _whole(remote: Remote, shard: str, row: Any, data: bytes) -> bytes:
+def _whole(remote: Remote, row: Any, data: bytes) -> bytes:
     """``data``, or what a second attempt fetches, if it has the hash of ``row``."""
     for last in (False, True):
         if hashlib.sha256(data).hexdigest() == row.sha256:
             return data
         if not last:
-            [data] = remote.parts(shard, [(row.offset, row.size)])
+            [data] = remote.parts(row.shard, [(row.offset, row.size)])
     raise RemoteError(
-        f"{remote.url}: {row.path} is damaged there: delete shards/{shard}.tar and push again"
+        f"{remote.url}: {row.path} is damaged there: delete shards/{row.shard}.tar and push again"
     )
 
 

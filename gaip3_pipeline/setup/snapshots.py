@@ -4,11 +4,9 @@ Contents are kept as hard links where the file system allows them, as copies of 
 databases write in place. What a snapshot is, and how two are compared, is in
 :mod:`gaip3_pipeline.tables.snapshots`."""
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from gaip3_pipeline.dagster_home import dagster_store, mlflow_store
+from gaip3_pipeline.imaging.mapping import in_order
 from gaip3_pipeline.layout import OWN_FOLDERS, DataRoot
 from gaip3_pipeline.refresh.run import only_one
 from gaip3_pipeline.tables.content import (
@@ -64,17 +63,15 @@ def take(root: DataRoot, name: str, done: Done | None = None) -> Snapshot:
         root.snapshots.mkdir(parents=True, exist_ok=True)
         kept = Files(root)
         found = list(contents(root))
-        with Hashes(root.hash_cache) as hashes, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            keep = [pool.submit(_keep, kept, hashes, root, path, kind) for path, kind in found]
-            rows = []
-            try:
-                for one in keep:
-                    rows.append(one.result())
-                    if done:
-                        done(len(rows), len(found))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        rows = []
+        with (
+            Hashes(root.hash_cache) as hashes,
+            closing(in_order(lambda one: _keep(kept, hashes, root, *one), found)) as keep,
+        ):
+            for row in keep:
+                rows.append(row)
+                if done:
+                    done(len(rows), len(found))
         table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("path", ignore_index=True)
         manifest = kept.add_table(table)
         kept.sync()
