@@ -13,7 +13,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from gaip3_pipeline.imaging.bands import Bands, Greys, block_sums, standardised
+from gaip3_pipeline.imaging.bands import Bands, Greys, block_sums
 from gaip3_pipeline.imaging.mapping import in_order
 from gaip3_pipeline.threads import one_blas_thread
 
@@ -21,19 +21,20 @@ HASH_SIZE = 16  # bits per side; a hash has 256 bits
 # After alignment, the highest correlation of different pictures is .975 among 3.9 million pairs of
 # photographs (2,781 photographs, each also mirrored) and .989 among 142 million pairs of painted
 # faces. Twins have at least .992: 398 each that are re-encoded at quality 30, darkened, mirrored,
-# shifted by 1 or 2 pixels, or cut by 1 to 3 pixels and enlarged. Before alignment, a twin shifted
-# by 2 pixels along both axes has .937 with the picture and its derivatives (_moves), and 82 other
-# bits.
+# shifted by 1 or 2 pixels, or cut by 1 to 3 pixels and enlarged. A twin shifted by 2 pixels along
+# both axes has 82 other bits.
 LEAST_CORRELATION = 0.99
 MOST_BITS = 96
 # size of the grey pictures, that of resized pictures: smaller ones would lose accuracy when shifted
 # by a fraction of a pixel
 GREY_SIZE = (128, 104)
 COARSE = (32, 26)
-PIXELS = 16  # of a block of a coarse picture
-# least correlation of coarse pictures, small shifts allowed for; most candidates do not reach it
-# and are not aligned
-_LEAST_MOVED = 0.935
+# Coarse pictures are compared after a Gaussian blur, at 14 × 11 points. Of 13,946 pairs of one
+# photograph the least alike has .836 as they are and .992 with small moves of one picture; most
+# candidates have less and are not aligned (docs/experiments/0052).
+_BLUR = 1.4  # blocks
+_MARGIN, _STRIDE = 2.5, 2  # blocks from the border to the first point, and between points
+_LEAST_BLURRED, _LEAST_MOVED = 0.8, 0.989
 # Alignment takes milliseconds, and a picture has the more look-alikes the more pictures there are.
 _MOST_ALIGNED = 32
 _STEPS = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 5, 1e-3)
@@ -105,10 +106,13 @@ def near_duplicates(hashes: np.ndarray, sums: np.ndarray, greys: Greys) -> list[
         return []
     words, coarse = hashes.view(np.uint64), _Coarse(sums)
 
-    def few_bits(first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        return _different_bits(words, first, second, mirrored) <= MOST_BITS
+    def alike_enough(first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        good = _different_bits(words, first, second, mirrored) <= MOST_BITS
+        blurred = coarse.plain(first[good], second[good], mirrored[good])
+        good[good] = blurred >= _LEAST_BLURRED
+        return good
 
-    *pairs, alike = Bands(sums, greys).pairs(few_bits, coarse.likeness, _LEAST_MOVED)
+    *pairs, alike = Bands(sums, greys).pairs(alike_enough, coarse.moved, _LEAST_MOVED)
     near = nearest(pairs[0], pairs[1], alike, _MOST_ALIGNED)
     columns = [column[near].tolist() for column in pairs]
     best: dict[tuple[int, int], Pair] = {}
@@ -133,35 +137,41 @@ class _Coarse:
 
     def __init__(self, sums: np.ndarray) -> None:
         self._sums = sums
-        self._norms = np.empty(len(sums), np.float32)
+        self._blurred = np.empty((len(sums), len(_DOWN[0]) * len(_ACROSS[0])), np.float32)
         for start in range(0, len(sums), _BATCH):
-            part = sums[start : start + _BATCH].astype(np.float32)
-            part -= part.mean(axis=(1, 2), keepdims=True)
-            self._norms[start : start + _BATCH] = np.linalg.norm(part, axis=(1, 2))
+            part = slice(start, start + _BATCH)
+            self._blurred[part] = _standardised(_filtered(sums[part], _DOWN[0], _ACROSS[0]))
 
-    def likeness(self, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        """``(pairs,) float32``: the correlation of the second picture with the best small move of
-        the first one, 0 for a flat picture. ``first`` is sorted."""
+    def plain(self, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        """``(pairs,) float32``: the correlation of blurred pictures; 0 for a flat picture."""
+        found = np.empty(len(first), np.float32)
+        for start in range(0, len(first), _BATCH):
+            part = slice(start, start + _BATCH)
+            other = self._turned(second[part], mirrored[part])
+            found[part] = np.einsum("np,np->n", self._blurred[first[part]], other)
+        return found
+
+    def moved(self, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        """``(pairs,) float32``: the correlation of the second blurred picture with the best small
+        move of the first one; 0 for a flat picture. ``first`` is sorted."""
         starts = range(0, len(first), _BATCH)
 
-        def of(start: int) -> np.ndarray:
+        def some(start: int) -> np.ndarray:
             part = slice(start, start + _BATCH)
-            return self._of(first[part], second[part], mirrored[part])
+            numbers, begins = np.unique(first[part], return_index=True)
+            axes, other = _moves(self._sums[numbers]), self._turned(second[part], mirrored[part])
+            along = np.empty((len(other), axes.shape[2]), np.float32)
+            for i, of in enumerate(map(slice, begins, [*begins[1:], len(other)])):
+                along[of] = other[of] @ axes[i]
+            return np.linalg.norm(along, axis=1)
 
-        return np.concatenate([np.zeros(0, np.float32), *in_order(of, starts)])
+        return np.concatenate([np.zeros(0, np.float32), *in_order(some, starts)])
 
-    def _of(self, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        numbers, begins = np.unique(first, return_index=True)
-        axes = _moves(standardised(self._sums[numbers], PIXELS))
-        turned = axes.reshape(4, -1, *COARSE)[..., ::-1].reshape(axes.shape)
-        both = np.concatenate([axes, turned])  # (8, pictures, 832)
-        along = np.empty((len(first), 2, 4), np.float32)
-        # the axes have no mean, so that of the second picture need not be subtracted
-        for i, part in enumerate(map(slice, begins, [*begins[1:], len(first)])):
-            other = self._sums[second[part]].reshape(-1, both.shape[2]).astype(np.float32)
-            along[part] = (other @ both[:, i].T).reshape(-1, 2, 4)
-        chosen = along[np.arange(len(first)), mirrored.astype(np.intp)]
-        return np.linalg.norm(chosen, axis=1) / np.maximum(self._norms[second], 1e-3)
+    def _turned(self, numbers: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        found = self._blurred[numbers]
+        turned = found[mirrored].reshape(-1, len(_DOWN[0]), len(_ACROSS[0]))[:, :, ::-1]
+        found[mirrored] = turned.reshape(len(turned), found.shape[1])
+        return found
 
 
 def nearest(first: np.ndarray, second: np.ndarray, likeness: np.ndarray, most: int) -> np.ndarray:
@@ -213,15 +223,61 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
         return 0.0
 
 
-def _moves(small: np.ndarray) -> np.ndarray:
-    """For ``small (N, 32, 26)`` of :func:`standardised` an orthonormal basis of its small shifts
-    and stretches, ``(4, N, 832) float32``.
+def _gaussian(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(points, length) float32`` each: a Gaussian filter along an axis, its first and its second
+    derivative, at points that are symmetric about the middle."""
+    points = np.arange(_MARGIN, length - 1 - _MARGIN + 1e-6, _STRIDE)
+    away = (np.arange(length) - points[:, None]) / _BLUR
+    blur = np.exp(-(away**2) / 2)
+    blur /= blur.sum(axis=1, keepdims=True)
+    filters = [blur]
+    for factor in (away / _BLUR, (away**2 - 1) / _BLUR**2):
+        derivative = factor * blur
+        # the border cuts filters off; a flat picture must have no derivative all the same
+        filters.append(derivative - derivative.sum(axis=1, keepdims=True) * blur)
+    first, *others = (f.astype(np.float32) for f in filters)
+    return first, others[0], others[1]
 
-    A small shift adds a multiple of the picture's derivatives (tangent distance, Simard et al.
-    1993)."""
-    y, x = np.mgrid[: COARSE[0], : COARSE[1]].astype(np.float32)
-    down, across = np.gradient(small, axis=(1, 2))
-    stretched = (y - y.mean()) * down + (x - x.mean()) * across
-    span = np.stack([small, down, across, stretched], axis=-1).reshape(len(small), -1, 4)
-    axes: np.ndarray = np.linalg.qr(span - span.mean(axis=1, keepdims=True))[0]
-    return np.ascontiguousarray(axes.transpose(2, 0, 1))
+
+_DOWN, _ACROSS = map(_gaussian, COARSE)
+
+
+def _filtered(sums: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """``(N, 32, 26) uint16`` to ``(N, points down * points across) float32``."""
+    return (down @ (sums.astype(np.float32) @ across.T)).reshape(len(sums), -1)
+
+
+def _standardised(flat: np.ndarray) -> np.ndarray:
+    """Zero mean and unit norm of each row; a row without contrast becomes 0."""
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-3)
+
+
+def _moves(sums: np.ndarray) -> np.ndarray:
+    """For ``sums (N, 32, 26) uint16`` an orthonormal basis of the small shifts and stretches of
+    each blurred picture, ``(N, points, 7) float32``.
+
+    A small shift adds multiples of the picture's first and second derivatives, and a blurred
+    picture has derivatives that hold for larger shifts (tangent distance, Simard et al. 1993)."""
+    whole = sums.astype(np.float32)
+    plain, first, second = (whole @ across.T for across in _ACROSS)
+    down, across = _DOWN[1] @ plain, _DOWN[0] @ first
+    y, x = map(_from_the_middle, (_DOWN, _ACROSS))
+    span = [
+        _DOWN[0] @ plain,
+        down,
+        across,
+        y[:, None] * down + x * across,
+        _DOWN[2] @ plain,
+        _DOWN[1] @ first,
+        _DOWN[0] @ second,
+    ]
+    flat = np.stack([part.reshape(len(sums), -1) for part in span], axis=-1)
+    axes: np.ndarray = np.linalg.qr(flat - flat.mean(axis=1, keepdims=True))[0]
+    return axes
+
+
+def _from_the_middle(filters: tuple[np.ndarray, ...]) -> np.ndarray:
+    """The points of ``filters`` in blocks from the middle of the picture."""
+    n = len(filters[0])
+    return np.linspace(-1, 1, n, dtype=np.float32) * (_STRIDE * (n - 1) / 2)

@@ -39,6 +39,7 @@ WAYS = (
     lambda p: (p * 0.6).astype(np.uint8),
     lambda p: p[:, ::-1],
     lambda p: moved(p[:, ::-1], 0, 2),
+    lambda p: moved(p, 2, -2),
 )
 
 
