@@ -3,7 +3,8 @@
 #
 #   make demo             draw synthetic portraits and run the whole pipeline on them
 #   make ui [ROOT=demo]   serve the label page, the studio, Dagster and MLflow [default root: data]
-#   make test             run make lint and all tests
+#   make test             run make lint and the tests of everyday work (ten minutes)
+#   make test-all         the same with the tests of clusters, stores elsewhere and drills
 #   make lint             run the linters, the type checker and the import rules
 #   make test-jax         run the tests of models and trainings on JAX
 #   make drills           kill, fill disks, jump clocks … and record what was lost (an hour or more);
@@ -27,7 +28,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-jax ui lint install results drills
+.PHONY: help demo test test-all test-jax ui lint install results drills
 
 help:
 	@sed -n '1,/^$$/s/^# //p' Makefile
@@ -40,8 +41,13 @@ ui: $(READY)
 
 # Three workers for two cores, since tests wait for servers and disks. One BLAS thread each: with
 # more, they wait for each other and take up to 30 times as long.
+PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
 test: lint
-	@OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) -m "not cluster and not remote and not drills"
+
+test-all: lint
+	@$(PYTEST)
 
 # The extra stays in .venv afterwards.
 test-jax: $(READY)

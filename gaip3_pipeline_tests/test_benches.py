@@ -279,6 +279,7 @@ def test_refresh(bench: Bench, root_copy: DataRoot) -> None:
     assert not not_finite(said)
 
 
+@pytest.mark.remote
 def test_remote(bench: Bench, finished_root: DataRoot, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
         monkeypatch.setenv(name, "")  # which the bench sets, and the test takes back
@@ -378,6 +379,14 @@ def test_train_step(bench: Bench) -> None:
     costs = {"over_convolutions", "peak_mb", "gflop_per_image", "share_of_matmul"}
     assert set(row) == of_what | rates | costs
     assert not not_finite(said)
+
+
+def test_detail_step(bench: Bench) -> None:
+    [row] = bench("detail_step", "--presets", "tiny", "--steps", 1)["rows"]
+
+    figures = {"step_s", "pictures_per_s", "over_convolutions", "peak_mb"}
+    assert set(row) == {"preset", "backend", "size"} | figures
+    assert all(row[name] > 0 for name in figures)
 
 
 def test_million(bench: Bench, tmp_path: Path) -> None:

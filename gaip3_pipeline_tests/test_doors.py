@@ -7,6 +7,8 @@ import pytest
 
 from drills import doors, mutations, requests
 
+pytestmark = pytest.mark.drills
+
 INPUTS = {
     "pictures": 10,
     "labels": 40,

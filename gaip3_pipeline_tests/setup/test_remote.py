@@ -27,6 +27,8 @@ from gaip3_pipeline.tables.files import write_bytes_atomically
 from gaip3_pipeline.tables.snapshots import find, snapshots
 from gaip3_pipeline_tests import swift
 
+pytestmark = pytest.mark.remote
+
 FEW = 60
 
 
