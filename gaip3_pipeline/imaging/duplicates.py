@@ -31,7 +31,7 @@ GREY_SIZE = (128, 104)
 COARSE = (32, 26)
 # Coarse pictures are compared after a Gaussian blur, at 14 × 11 points. Of 13,946 pairs of one
 # photograph the least alike has .836 as they are and .992 with small moves of one picture; most
-# candidates have less and are not aligned (docs/experiments/0052).
+# candidates have less and are not aligned (docs/experiments/0053).
 _BLUR = 1.4  # blocks
 _MARGIN, _STRIDE = 2.5, 2  # blocks from the border to the first point, and between points
 _LEAST_BLURRED, _LEAST_MOVED = 0.8, 0.989
