@@ -9,6 +9,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +388,24 @@ def test_detail_step(bench: Bench) -> None:
     figures = {"step_s", "pictures_per_s", "over_convolutions", "peak_mb"}
     assert set(row) == {"preset", "backend", "size"} | figures
     assert all(row[name] > 0 for name in figures)
+
+
+@pytest.mark.skipif(not find_spec("jax"), reason="needs the extra jax")
+def test_step_operations(bench: Bench, tmp_path: Path) -> None:
+    root = DataRoot(tmp_path)
+    few = "\n".join(f"{k} = {v}" for k, v in FEW_CELLS.items())
+    root.settings_file.write_text(f'preset = "tiny"\n[nvae]\n{few}\n')
+    said = bench("step_operations", "--root", tmp_path, "--batch", 2)
+
+    assert said.keys() == {"preset", "weights", "rows"}
+    rows = said["rows"]
+    assert set(rows) == {"step", "update", "average", "power"}
+    for row in rows.values():
+        assert 0 < row["fusions"] <= row["instructions"]
+        assert 0 < row["started"] <= row["instructions"]
+        assert 0 < row["stablehlo"] <= rows["step"]["stablehlo"]
+    # an operation per weight at least: the average is a network
+    assert rows["average"]["started"] >= said["weights"]
 
 
 def test_million(bench: Bench, tmp_path: Path) -> None:

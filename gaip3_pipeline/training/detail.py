@@ -324,8 +324,9 @@ class DetailTraining(keras.Model):
         """Update the average with the weights before this update; over the first steps it is a
         plain mean."""
         keep = ops.minimum(self.settings.ema, self.step / (self.step + 10.0))
+        add = 1.0 - keep
         for average, weight in zip(self.ema.weights, self.network.weights, strict=True):
-            average.assign(average * keep + ops.stop_gradient(weight) * (1.0 - keep))
+            average.assign(average * keep + ops.stop_gradient(weight) * add)
         self.step.assign(self.step + 1.0)
 
 

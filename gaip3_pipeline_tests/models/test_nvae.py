@@ -273,6 +273,25 @@ def test_power_iteration_finds_the_largest_singular_values(model):
     )
 
 
+def test_the_spectral_penalty_moves_each_kernel_along_its_singular_vectors_alone(model):
+    spectral = SpectralRegularization(model)
+    kernels = [w for w in model.trainable_variables if len(w.shape) == 4 and w.name == "kernel"]
+
+    def penalty(arrays):
+        with keras.StatelessScope(list(zip(kernels, arrays, strict=True))):
+            return spectral.penalty()
+
+    arrays = [ops.convert_to_numpy(k) for k in kernels]
+    total, gradients = gradient(penalty)(arrays)
+    # uᵀMv with fixed unit vectors u and v: the gradient is their product, of norm and rank 1
+    for found in gradients:
+        first, *others = np.linalg.svd(found.reshape(-1, found.shape[-1]), compute_uv=False)
+        assert first == pytest.approx(1.0, abs=1e-4)
+        assert np.abs(others).max(initial=0.0) < 1e-4
+    along = sum((k * g).sum() for k, g in zip(arrays, gradients, strict=True))
+    assert total == pytest.approx(along, rel=1e-4)
+
+
 def test_a_few_pictures_are_memorised_and_reconstructed():
     y, x = np.mgrid[0:19, 0:15]
     images = np.stack(

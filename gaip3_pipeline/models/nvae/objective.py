@@ -50,11 +50,13 @@ class SpectralRegularization(layers.Layer):
         total: Tensor = 0.0
         for kernels, right in zip(self._kernels, self._right, strict=True):
             matrix = ops.stack([ops.reshape(k, (-1, k.shape[-1])) for k in kernels])
-            fixed = ops.stop_gradient(matrix)
-            u = _unit(ops.matmul(fixed, right))
-            v = _unit(ops.matmul(ops.transpose(fixed, (0, 2, 1)), u))
+            u = _unit(ops.matmul(ops.stop_gradient(matrix), right))
+            # vᵀ(Mᵀu) instead of uᵀ(Mv): two products, and none with a transposed matrix
+            row = ops.matmul(ops.reshape(u, (len(kernels), 1, -1)), matrix)
+            column = ops.reshape(row, right.shape)
+            v = _unit(ops.stop_gradient(column))
             right.assign(v)
-            total = total + ops.sum(u * ops.matmul(matrix, v))
+            total = total + ops.sum(v * column)
         return total
 
 
@@ -223,8 +225,9 @@ class NvaeTraining(keras.Model):
         """Update the average with the weights before this update; over the first steps it is a
         plain mean."""
         keep = ops.minimum(self.settings.ema, self.step / (self.step + 10.0))
+        add = 1.0 - keep
         for average, weight in zip(self.ema.weights, self.nvae.weights, strict=True):
-            average.assign(average * keep + ops.stop_gradient(weight) * (1.0 - keep))
+            average.assign(average * keep + ops.stop_gradient(weight) * add)
         self.step.assign(self.step + 1.0)
 
 
