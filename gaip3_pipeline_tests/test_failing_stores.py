@@ -13,6 +13,7 @@ import pytest
 
 from gaip3_pipeline.assets.trained import Trained, trained_asset
 from gaip3_pipeline.dagster_home import ensure_dagster_home
+from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import DataRoot, weights_file
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrackingError
 from gaip3_pipeline.settings import load
@@ -261,6 +262,22 @@ except OSError as e:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["text", "weights", "arrays", "picture", "packed.npy"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_mlflows_database_lacks_of_a_refresh_is_said_in_one_line(tmp_path, capsys):
+    root = DataRoot(tmp_path)
+    tracking = tracking_of(root, load(root))
+    parent = tracking.start_refresh("abc", "a refresh", "content")
+    with closing(sqlite3.connect(root.mlflow_db)) as store:
+        store.executescript(
+            "CREATE TRIGGER full BEFORE INSERT ON latest_metrics BEGIN"
+            " SELECT RAISE(ABORT, 'database or disk is full'); END;"
+        )
+    capsys.readouterr()
+    tracking.end_refresh(parent, {"figure": 1.0}, [], True)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"MLflow's database {root.mlflow_db} lacks the figures of the refresh: ")
+    assert "disk is full: free space on it" in line
 
 
 def run_that_logs(root, disturb):
