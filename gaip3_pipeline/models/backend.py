@@ -50,7 +50,7 @@ def compiled(
     function: Callable[[Any], Any], network: keras.Model | None = None
 ) -> Callable[[Any], Any]:
     """``function``, which maps a structure of tensors to another one, compiled: it maps arrays to
-    arrays, floats as float32.
+    arrays, floats as float32. The first axis of each array is that of the batch.
 
     Each call uses the weights that ``network`` has then, and updates its variables as ``function``
     does, such as the seeds of its noise. Without ``network`` the weights that ``function`` uses
