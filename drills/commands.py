@@ -98,11 +98,16 @@ def refused(exercise: Exercise, words: Sequence[str], *named: str) -> bool:
     code, output = outcome(words)
     if code:
         line = last_line(output)
-        clear = line.startswith("Error: ") and "Traceback" not in output
-        exercise.check(clear, f"{shown(words)} is not one clear line: {output[-1500:]}")
+        exercise.check(clear(output), f"{shown(words)} is not one clear line: {output[-1500:]}")
         for name in named:
             exercise.check(name in line, f"{shown(words)}: {name!r} is not in {line!r}")
     return code != 0
+
+
+def clear(output: str) -> bool:
+    """Whether an output ends with one clear line, and has no lines of libraries before it."""
+    said = any(word in output for word in ("Traceback", "Exception", "WARNING", "(Background on"))
+    return last_line(output).startswith("Error: ") and not said
 
 
 def printed(log: Path) -> str:

@@ -78,10 +78,8 @@ def disk(exercise: Exercise, megabytes: int = 2000) -> Iterator[Disk]:
     times=20,
 )
 def full_refresh(exercise: Exercise) -> None:
-    whole = painted(exercise.folder / "whole")
-    succeed(command(whole, "refresh"))
-    wanted = contents(whole)
-    need = _kilobytes(whole.path)
+    whole = exercise.finished(exercise.folder / "whole")
+    wanted, need = contents(whole), _kilobytes(whole.path)
     with disk(exercise) as here:
         root = painted(here.folder / "root")
         step = (need - here.used()) // (exercise.times + 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drills.commands import (
+    clear,
     command,
     kill,
     killed_after,
@@ -379,8 +380,7 @@ def kill_postgres(exercise: Exercise) -> None:
                 process.wait()
                 output = printed(log)
                 if process.returncode:
-                    clear = "Traceback" not in output and "\nError: " in output
-                    exercise.check(clear, f"not one clear line: {output[-1500:]}")
+                    exercise.check(clear(output), f"not one clear line: {output[-1500:]}")
                 exercise.count(f"the refresh ended with {process.returncode}")
             server.control("restart")
             succeed(words)

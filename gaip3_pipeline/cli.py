@@ -32,7 +32,7 @@ from gaip3_pipeline.layout import (
     retouched_photographs,
 )
 from gaip3_pipeline.settings import SettingsError, load
-from gaip3_pipeline.stores import Store, StoreError, in_one_line
+from gaip3_pipeline.stores import Store, StoreError, errors_told_once, in_one_line
 from gaip3_pipeline.tables.databases import DatabaseError, check_history, check_writable, explain
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically
 from gaip3_pipeline.tables.image_files import DuplicateStems
@@ -120,7 +120,8 @@ def command(
             )
         os.environ.update(environment(root))
         try:
-            function(root=root, **options)
+            with errors_told_once():
+                function(root=root, **options)
         except (
             SettingsError,
             StoreError,

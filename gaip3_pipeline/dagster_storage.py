@@ -5,14 +5,17 @@ Dagster pastes the path of a database into a URL without escaping it, so that ``
 in the name of a folder change their meaning."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 from dagster._core.instance import DagsterInstance, InstanceType
+from dagster._core.instance import types as instance_types
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.launcher.sync_in_memory_run_launcher import SyncInMemoryRunLauncher
 from dagster._core.run_coordinator import DefaultRunCoordinator
@@ -28,6 +31,7 @@ from sqlalchemy import Engine
 from gaip3_pipeline.dagster_home import dagster_yaml, is_local, root_of_environment
 from gaip3_pipeline.layout import DAGSTER_TEMPLATE, DataRoot
 from gaip3_pipeline.processes import process_lives
+from gaip3_pipeline.stores import database_error
 from gaip3_pipeline.tables.databases import check_history, sqlite_url
 
 PROCESS_TAG = "gaip3/process"  # of the runs of a refresh: the process that executes them
@@ -44,6 +48,18 @@ def _url(base_dir: str, db_name: str) -> str:
 # Each of these modules has imported Dagster's function by name.
 for _module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
     vars(_module)["create_db_conn_string"] = _url
+
+
+class _StandardError:
+    """Where Dagster writes an error of its event log before it raises it or notes it in the log. An
+    error of the database is raised in any case, and then told in one line."""
+
+    def write(self, text: str) -> None:
+        if not database_error(sys.exc_info()[1]):
+            sys.stderr.write(text)
+
+
+vars(instance_types)["sys"] = SimpleNamespace(stderr=_StandardError(), exc_info=sys.exc_info)
 
 
 class RootStorage(sqlite_storage.DagsterSqliteStorage):

@@ -48,11 +48,13 @@ def prepare() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors arrive as exceptions
     # JAX keeps short compilations too: initial weights are one for each shape, 27 s for a model
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    sys.meta_path.insert(0, _QuietTensorFlow())
+    sys.meta_path.insert(0, _TensorFlow())
     for name in _OF_KERAS:
         os.environ.pop(name, None)
     if "keras" in sys.modules:  # a notebook imported it first, with the user's keras.json
         _set_keras()
+    if "tensorflow" in sys.modules:
+        _fix_order_of_sums(sys.modules["tensorflow"])
     if "IPython" not in sys.modules:
         # the backend that a notebook leaves to `!gaip3` need not be installed here
         os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": str(MATPLOTLIB_SETTINGS)}
@@ -103,8 +105,18 @@ def without_remarks() -> Iterator[None]:
                 os.write(2, rest)
 
 
-class _QuietTensorFlow(MetaPathFinder):
-    """Imports TensorFlow without its remarks, whoever asks for it."""
+def _fix_order_of_sums(tensorflow: ModuleType) -> None:
+    """Make TensorFlow add the terms of a sum in the order in which they were written.
+
+    One of the optimisations of its graphs orders them by the names of the operations, which Keras
+    numbers through all models of the process. A gradient then has other last digits in a process
+    that continues after a kill. Without this optimisation a training step takes the same time."""
+    tensorflow.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+
+
+class _TensorFlow(MetaPathFinder):
+    """Imports TensorFlow without its remarks, whoever asks for it, and with sums in a fixed
+    order."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -118,6 +130,7 @@ class _QuietTensorFlow(MetaPathFinder):
             def quietly(module: ModuleType) -> None:
                 with without_remarks():
                     load(module)
+                _fix_order_of_sums(module)
 
             spec.loader.exec_module = quietly  # type: ignore[method-assign]
         return spec

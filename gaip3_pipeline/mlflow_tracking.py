@@ -29,9 +29,10 @@ from gaip3_pipeline.layout import REPOSITORY, TRAININGS_VIEW
 from gaip3_pipeline.mlflow_paths import Followed, follow_root, place_of
 from gaip3_pipeline.processes import beating, process_lives, this_process
 from gaip3_pipeline.served import Kind, kind_of
-from gaip3_pipeline.stores import Store, StoreError, is_server
+from gaip3_pipeline.stores import Store, StoreError, database_error, is_server
 from gaip3_pipeline.tables.databases import DatabaseError, explain, sqlite_file, sqlite_url
 from gaip3_pipeline.tables.files import create_atomically, temporary_folder
+from gaip3_pipeline.tables.problems import clear
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -366,7 +367,14 @@ class MlflowTracking(dg.ConfigurableResource):
                 client.set_tag(run_id, NOTE, "\n".join([there, "```", *lines, "```"]))
             close_parent(client, run_id, "FINISHED" if complete else "KILLED")
         except (MlflowException, StoreError) as e:
-            print(f"{self.store} lacks the figures of the refresh: {e}", file=sys.stderr)
+            why = self._reason(e)
+            print(f"{self.store} lacks the figures of the refresh: {why}", file=sys.stderr)
+
+    def _reason(self, error: Exception) -> str:
+        """``error`` of the store in one line."""
+        file, failed = sqlite_file(self.uri), database_error(error)
+        known = explain(error, file) if file else failed and self._store.complaint(failed)
+        return known or clear(" ".join(str(error).split()))
 
     def start_sweep(self, sweep: str, name: str) -> str:
         """The id of the parent run of a sweep, which is created on first use; "" without MLflow."""

@@ -6,6 +6,7 @@ It imports neither Dagster nor MLflow, whose migrations it only reads. SQLAlchem
 both depend on, are imported on first use."""
 
 import getpass
+import logging
 import os
 import re
 import socket
@@ -37,6 +38,9 @@ SERVER_OPTIONS = (
     " -c idle_session_timeout=0"
 )
 NAME_LENGTH = 63  # of a session in Postgres
+# loggers of libraries that log an error of a database before they raise it: Dagster's, MLflow's
+_TALKERS = ("", "mlflow.store.db.utils")
+_RETRIES = "Retrying failed database"  # of Dagster's message before each further attempt
 
 
 class StoreError(ValueError):
@@ -307,6 +311,28 @@ def is_server(url: str) -> bool:
 
 
 @contextmanager
+def errors_told_once() -> Iterator[None]:
+    """A block in which libraries do not log the error of a database that they raise afterwards, or
+    after which they try again."""
+    pool = logging.getLogger("sqlalchemy.pool")  # its errors are those of giving back what is lost
+    level, talkers = pool.level, [logging.getLogger(name) for name in _TALKERS]
+    for talker in talkers:
+        talker.addFilter(_is_news)
+    pool.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        pool.setLevel(level)
+        for talker in talkers:
+            talker.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not (str(record.msg).startswith(_RETRIES) or database_error(error))
+
+
+@contextmanager
 def in_one_line(store: Store | None) -> Iterator[None]:
     """Raises :class:`StoreError` for an error of the database of ``store`` inside the block, also
     one that another error hides. None: the store is no database in Postgres."""
@@ -315,7 +341,7 @@ def in_one_line(store: Store | None) -> Iterator[None]:
     except StoreError:
         raise
     except Exception as e:
-        found = _of_database(e) if store else None
+        found = database_error(e) if store else None
         if store is None or found is None:
             raise
         raise StoreError(
@@ -323,7 +349,8 @@ def in_one_line(store: Store | None) -> Iterator[None]:
         ) from e
 
 
-def _of_database(error: BaseException | None) -> BaseException | None:
+def database_error(error: BaseException | None) -> BaseException | None:
+    """The error of a database that ``error`` is, or that caused it; None if there is none."""
     from sqlalchemy.exc import DBAPIError
 
     seen: set[int] = set()

@@ -1,5 +1,6 @@
 """MLflow's and Dagster's stores fail: a server that is down, a locked database, a full disk."""
 
+import logging
 import socket
 import sqlite3
 import subprocess
@@ -11,9 +12,12 @@ import dagster as dg
 import pytest
 
 from gaip3_pipeline.assets.trained import Trained, trained_asset
+from gaip3_pipeline.dagster_home import ensure_dagster_home
+from gaip3_pipeline.definitions import tracking_of
 from gaip3_pipeline.layout import DataRoot, weights_file
 from gaip3_pipeline.mlflow_tracking import MlflowTracking, TrackingError
 from gaip3_pipeline.settings import load
+from gaip3_pipeline.stores import errors_told_once
 from gaip3_pipeline.tables.databases import DatabaseError, check_writable, sqlite_url
 from gaip3_pipeline.tables.image_files import list_images
 from gaip3_pipeline.versions import RootResource
@@ -258,3 +262,91 @@ except OSError as e:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["text", "weights", "arrays", "picture", "packed.npy"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_mlflows_database_lacks_of_a_refresh_is_said_in_one_line(tmp_path, capsys):
+    root = DataRoot(tmp_path)
+    tracking = tracking_of(root, load(root))
+    parent = tracking.start_refresh("abc", "a refresh", "content")
+    with closing(sqlite3.connect(root.mlflow_db)) as store:
+        store.executescript(
+            "CREATE TRIGGER full BEFORE INSERT ON latest_metrics BEGIN"
+            " SELECT RAISE(ABORT, 'database or disk is full'); END;"
+        )
+    capsys.readouterr()
+    tracking.end_refresh(parent, {"figure": 1.0}, [], True)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"MLflow's database {root.mlflow_db} lacks the figures of the refresh: ")
+    assert "disk is full: free space on it" in line
+
+
+def run_that_logs(root, disturb):
+    """Run a job of Dagster that calls ``disturb`` and then writes to its log."""
+    with dg.DagsterInstance.from_config(str(ensure_dagster_home(root))) as instance:
+
+        @dg.op
+        def step(context):
+            disturb(instance, context.run_id)
+            context.log.warning("a line")
+
+        @dg.job
+        def job():
+            step()
+
+        job.execute_in_process(
+            instance=instance,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+
+
+def test_an_error_of_dagsters_database_is_raised_and_not_printed_before(tmp_path, capsys):
+    root = DataRoot(tmp_path)
+
+    def damage(instance, run_id):
+        [events] = root.dagster_events.parent.glob(f"{run_id}.db")
+        events.write_bytes(b"no database" * 1000)
+
+    with pytest.raises(Exception, match="not a database"):
+        run_that_logs(root, damage)
+    assert capsys.readouterr().err == ""
+
+
+def test_another_error_in_dagsters_log_is_printed(tmp_path, capsys):
+    def fail(event):
+        raise ValueError("of a listener")
+
+    with pytest.raises(ValueError, match="of a listener"):
+        run_that_logs(
+            DataRoot(tmp_path), lambda instance, id_: instance.add_event_listener(id_, fail)
+        )
+    assert "of a listener" in capsys.readouterr().err
+
+
+def test_the_attempts_of_dagster_and_mlflow_to_reach_a_database_are_not_logged(
+    tmp_path, caplog, capsys
+):
+    from dagster_postgres.utils import DagsterPostgresException, retry_pg_connection_fn
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.db.utils import _get_managed_session_maker
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.orm import sessionmaker
+
+    missing = create_engine(sqlite_url(tmp_path / "no folder" / "a.db"))
+
+    def attempt():
+        with pytest.raises(DagsterPostgresException):
+            retry_pg_connection_fn(missing.connect, retry_limit=1, retry_wait=0.01)
+        session = _get_managed_session_maker(sessionmaker(missing), "sqlite")
+        with pytest.raises(MlflowException), session() as opened:
+            opened.execute(text("SELECT 1"))
+
+    with errors_told_once():
+        attempt()
+        logging.warning("something else")
+        logging.getLogger("mlflow.store.db.utils").error("something of MLflow")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
+    [line] = capsys.readouterr().err.splitlines()  # MLflow has its own way to it
+    assert line.endswith("something of MLflow")
+    attempt()
+    assert "Retrying failed database connection" in caplog.text
+    assert "SQLAlchemy database error" in capsys.readouterr().err

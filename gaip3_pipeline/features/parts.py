@@ -13,7 +13,7 @@ from scipy.special import softmax
 from gaip3_pipeline.features.landmarks import FaceParts, find_parts
 from gaip3_pipeline.features.part_measures import PART_AXES, in_own_frame, measures, of_unit_size
 from gaip3_pipeline.layout import weights_file
-from gaip3_pipeline.tables.files import writing
+from gaip3_pipeline.tables.files import hdf5_size, writing
 
 NAME = "parts"  # name of the weights in a feature extractor's folder
 _ROUNDS = 5  # iterations of _mean_shape
@@ -68,9 +68,11 @@ def learn_part_axes(pictures: np.ndarray, colours: np.ndarray, width: float) -> 
 
 def save_part_axes(axes: PartAxes, folder: Path) -> None:
     """Write ``parts.weights.h5``, completely or not at all."""
-    with writing(weights_file(folder, NAME)) as temporary, h5py.File(temporary, "w") as file:
-        for field in dataclasses.fields(axes):
-            file[field.name] = getattr(axes, field.name)
+    arrays = {f.name: np.asarray(getattr(axes, f.name)) for f in dataclasses.fields(axes)}
+    size = hdf5_size(arrays.values())
+    with writing(weights_file(folder, NAME), size) as temporary, h5py.File(temporary, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
 
 
 def load_part_axes(folder: Path) -> PartAxes:

@@ -50,19 +50,16 @@ def compiled(
     function: Callable[[Any], Any], network: keras.Model | None = None
 ) -> Callable[[Any], Any]:
     """``function``, which maps a structure of tensors to another one, compiled: it maps arrays to
-    arrays, floats as float32.
+    arrays, floats as float32. The first axis of each array is that of the batch.
 
     Each call uses the weights that ``network`` has then, and updates its variables as ``function``
     does, such as the seeds of its noise. Without ``network`` the weights that ``function`` uses
     must not change. Raises ``NotImplementedError`` on backends other than TensorFlow and JAX."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        import tensorflow as tf
-
-        traced = tf.function(function, reduce_retracing=True, autograph=False)
+        traced = _traced(function)
         return lambda given: keras.tree.map_structure(
-            lambda tensor: tensor.numpy(),
-            traced(keras.tree.map_structure(tf.convert_to_tensor, _in_single_precision(given))),
+            lambda tensor: tensor.numpy(), traced(_in_single_precision(given))
         )
     if backend == "jax":
         return _compiled_by_jax(function, network)
@@ -280,8 +277,7 @@ def _tensorflow_gradient(
 ) -> Callable[[Sequence[np.ndarray]], tuple[Value, Gradients]]:
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True, autograph=False)
-    def compiled(arrays: list[Any]) -> Any:
+    def with_gradients(arrays: list[Any]) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(arrays)
             values = function(arrays)
@@ -289,9 +285,31 @@ def _tensorflow_gradient(
             values, arrays, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
 
+    traced = _traced(with_gradients)
+
     def call(arrays: Sequence[np.ndarray]) -> tuple[Value, Gradients]:
-        values, gradients = compiled([tf.convert_to_tensor(a, tf.float32) for a in arrays])
+        values, gradients = traced([np.asarray(a, np.float32) for a in arrays])
         return values.numpy(), [g.numpy() for g in gradients]
+
+    return call
+
+
+def _traced(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``function`` of a structure of tensors as a graph for batches of any size; it maps arrays to
+    tensors.
+
+    A graph for one size adds in another order than one for all sizes, so results would depend on
+    the sizes of the batches before."""
+    import tensorflow as tf
+
+    def of_any_size(array: np.ndarray) -> Any:
+        return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
+
+    traced = tf.function(function, autograph=False)
+
+    def call(given: Any) -> Any:
+        graph = traced.get_concrete_function(keras.tree.map_structure(of_any_size, given))
+        return graph(keras.tree.map_structure(tf.convert_to_tensor, given))
 
     return call
 

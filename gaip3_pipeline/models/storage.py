@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gaip3_pipeline.layout import config_file, posterior_file, weights_file
-from gaip3_pipeline.tables.files import write_text_atomically, writing
+from gaip3_pipeline.tables.files import hdf5_size, write_text_atomically, writing
 from gaip3_pipeline.tables.hashing import arrays_version, digest, weights_version
 
 if TYPE_CHECKING:  # the label page reads configurations without Keras
@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # the label page reads configurations without Keras
 
 def save_weights(model: "keras.Model", folder: Path, name: str = "model") -> None:
     """Write ``NAME.weights.h5``, completely or not at all."""
-    with writing(weights_file(folder, name)) as temporary:
+    size = hdf5_size(model.get_weights())
+    with writing(weights_file(folder, name), size) as temporary:
         target = temporary.with_name(f"{temporary.stem}.weights.h5")  # Keras requires this suffix
         try:
             model.save_weights(target)

@@ -97,8 +97,14 @@ def _done(part: Path, fingerprint: str) -> pd.DataFrame:
     if part.exists():
         with part.open(encoding="utf-8") as f:
             if f.readline().strip() == fingerprint:
+                guide = ("guide_before", "guide_after")
+                # the numbers that were written, to the last digit, and as short when written again
                 return pd.read_csv(
-                    f, keep_default_na=False, na_values={"guide_before": "", "guide_after": ""}
+                    f,
+                    dtype=dict.fromkeys(guide, np.float32),
+                    keep_default_na=False,
+                    na_values=dict.fromkeys(guide, ""),
+                    float_precision="round_trip",
                 )
     return pd.DataFrame()
 

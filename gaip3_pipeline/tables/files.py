@@ -13,9 +13,13 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gaip3_pipeline.processes import of_this_host, process_lives, this_process
 from gaip3_pipeline.tables.names import printable
+
+if TYPE_CHECKING:  # commands that only write text start without it
+    import numpy as np
 
 WRITING, LINKING = ".writing-", ".linking-"
 TEMPORARY = (WRITING, LINKING)  # how the names of unfinished files begin
@@ -24,14 +28,18 @@ _FOREIGN_SECONDS = 86_400.0  # an unfinished file of another host is left so lon
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, size: int = 0) -> Iterator[Path]:
     """A temporary path in the folder of ``path`` that replaces ``path`` when the block ends without
     an error; then it is on disk under its name.
 
     The temporary file has the suffix of ``path``, since some writers choose the format by it. An
-    ``OSError`` names ``path``, also that of a library that reports a full disk in its own words.
-    Raises IsADirectoryError, before the block, if ``path`` is a folder."""
+    ``OSError`` names ``path``, also that of a library that reports a full disk in its own words. It
+    is raised before the block if the disk has no room for ``size`` bytes: HDF5 cannot close a file
+    that it could not complete, and prints so when the process ends. Raises IsADirectoryError,
+    before the block, if ``path`` is a folder."""
     with _replacing(path) as temporary:
+        if shutil.disk_usage(temporary.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield temporary
     sync_folder(path.parent)
 
@@ -58,6 +66,11 @@ def _replacing(path: Path) -> Iterator[Path]:
         if full:
             raise OSError(full, os.strerror(full), str(path)) from e
         raise
+
+
+def hdf5_size(arrays: "Iterable[np.ndarray]") -> int:
+    """At least the bytes of a file of HDF5 that holds ``arrays``, each in a group of its own."""
+    return sum(array.nbytes + 4096 for array in arrays) + 65_536
 
 
 def _is_full(error: Exception, folder: Path) -> int:

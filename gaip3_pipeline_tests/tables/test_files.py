@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from gaip3_pipeline.tables.files import (
     create_atomically,
+    hdf5_size,
     remove_abandoned,
     write_bytes_atomically,
     writing,
@@ -23,6 +25,24 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
         temporary.write_bytes(b"half") and 1 / 0
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_a_file_that_has_no_room_on_its_disk_is_not_begun(tmp_path):
+    path = tmp_path / "a.h5"
+    with pytest.raises(OSError, match="No space left") as caught, writing(path, 2**60):
+        pytest.fail("it was begun")
+    assert caught.value.filename == str(path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_of_hdf5_takes_no_more_room_than_it_is_given(tmp_path):
+    import h5py
+
+    arrays = [np.random.default_rng(0).random(n) for n in (1, 3, 100, 10**5)] * 20
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for i, array in enumerate(arrays):
+            file[f"layers/layer_{i}/vars/0"] = array
+    assert sum(a.nbytes for a in arrays) < (tmp_path / "a.h5").stat().st_size <= hdf5_size(arrays)
 
 
 def test_a_write_makes_a_new_inode_so_that_hard_links_keep_their_content(tmp_path):
