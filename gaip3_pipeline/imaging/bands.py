@@ -89,8 +89,8 @@ class Bands:
         codes, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
         for start in range(0, TABLES, _ROUND):
             some = rotations[start : start + _ROUND]
-            kept = list(in_order(lambda r: self._kept(self._keys(r, bits), keep), some))
-            seen = _unique(np.concatenate(kept))
+            kept = in_order(lambda r: self._kept(self._keys(r, bits), keep), some)
+            seen = _unique(np.concatenate(list(kept)))
             alike = likeness(*self._pairs_of(seen))
             codes.append(seen[alike >= least])
             values.append(alike[alike >= least])
@@ -98,9 +98,9 @@ class Bands:
         return *self._pairs_of(found), np.concatenate(values)[at]
 
     def _pairs_of(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        both, mirrored = np.divmod(codes, 2)
-        first, second = np.divmod(both, self.n)
-        return first, second, mirrored.astype(bool)
+        first = (codes // (2 * self.n)).astype(np.int32)
+        rest = codes - first * np.int64(2 * self.n)
+        return first, (rest // 2).astype(np.int32), (rest % 2).astype(bool)
 
     def _directions(self, sums: np.ndarray, greys: list[np.ndarray], pixels: int) -> np.ndarray:
         """``(h * w, D) float32``: the directions that the hashes see."""
