@@ -1,6 +1,7 @@
 """``gaip3`` as a process that is killed, or must end well or with one clear line."""
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from drills.drill import Exercise, Lost
 from gaip3_pipeline.layout import DataRoot
 from gaip3_pipeline.processes import gaip3
+from gaip3_pipeline.tables.problems import complaint
 
 PATIENCE = 1800.0  # seconds that any command may take
 
@@ -93,8 +95,8 @@ def outcome(words: Sequence[str], env: Mapping[str, str] | None = None) -> tuple
 
 
 def refused(exercise: Exercise, words: Sequence[str], *named: str) -> bool:
-    """Run a command that may fail: then its last line must be one clear line that has all of
-    ``named``. Returns whether it failed."""
+    """Run a command that may fail: then it must end with a clear line that has all of ``named``.
+    Returns whether it failed."""
     code, output = outcome(words)
     if code:
         line = last_line(output)
@@ -105,9 +107,12 @@ def refused(exercise: Exercise, words: Sequence[str], *named: str) -> bool:
 
 
 def clear(output: str) -> bool:
-    """Whether an output ends with one clear line, and has no lines of libraries before it."""
+    """Whether an output ends with one clear line, or with one for each step that failed, and has no
+    lines of libraries."""
     said = any(word in output for word in ("Traceback", "Exception", "WARNING", "(Background on"))
-    return last_line(output).startswith("Error: ") and not said
+    first, *others = complaint(output.splitlines()).splitlines()
+    each = not others or all(re.match(r"\w+: ", line) for line in [first, *others])
+    return "Error: " in output and each and not said
 
 
 def printed(log: Path) -> str:

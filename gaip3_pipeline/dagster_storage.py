@@ -51,11 +51,12 @@ for _module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
 
 
 class _StandardError:
-    """Where Dagster writes an error of its event log before it raises it or notes it in the log. An
-    error of the database is raised in any case, and then told in one line."""
+    """Where Dagster writes an error of its event log before it raises it or notes it in the log.
+    That of a database or a disk is told in one line once it is raised."""
 
     def write(self, text: str) -> None:
-        if not database_error(sys.exc_info()[1]):
+        error = sys.exc_info()[1]
+        if not (isinstance(error, OSError) or database_error(error)):
             sys.stderr.write(text)
 
 

@@ -27,11 +27,16 @@ def save_weights(model: "keras.Model", folder: Path, name: str = "model") -> Non
 
 
 def load_weights(model: "keras.Model", folder: Path, name: str = "model") -> "keras.Model":
-    """``model`` with the weights of ``folder``. Raises ``FileNotFoundError`` if there are none."""
+    """``model`` with the weights of ``folder``, and with the same random state in every process,
+    since checkpoints of trainings that it guides hold it. Raises ``FileNotFoundError`` if there are
+    no weights."""
     path = weights_file(folder, name)
     if not path.exists():
         raise FileNotFoundError(f"no trained model at {path}")
     model.load_weights(path)
+    for variable in model.non_trainable_variables:
+        if variable.name == "seed_generator_state":  # of dropout; weights do not hold it
+            variable.assign([0, 0])
     return model
 
 
