@@ -322,7 +322,9 @@ def test_another_error_in_dagsters_log_is_printed(tmp_path, capsys):
     assert "of a listener" in capsys.readouterr().err
 
 
+@pytest.mark.cluster
 def test_the_attempts_of_dagster_and_mlflow_to_reach_a_database_are_not_logged(tmp_path):
+    pytest.importorskip("dagster_postgres", reason="needs the extra cluster")
     from dagster_postgres.utils import DagsterPostgresException, retry_pg_connection_fn
     from mlflow.exceptions import MlflowException
     from mlflow.store.db.utils import _get_managed_session_maker

@@ -278,10 +278,10 @@ def test_the_spectral_penalty_moves_each_kernel_along_its_singular_vectors_alone
     kernels = [w for w in model.trainable_variables if len(w.shape) == 4 and w.name == "kernel"]
 
     def penalty(arrays):
-        with keras.StatelessScope(list(zip(kernels, arrays, strict=True))):
+        with keras.StatelessScope([(k, a[0]) for k, a in zip(kernels, arrays, strict=True)]):
             return spectral.penalty()
 
-    arrays = [ops.convert_to_numpy(k) for k in kernels]
+    arrays = [ops.convert_to_numpy(k)[None] for k in kernels]
     total, gradients = gradient(penalty)(arrays)
     # uᵀMv with fixed unit vectors u and v: the gradient is their product, of norm and rank 1
     for found in gradients:
