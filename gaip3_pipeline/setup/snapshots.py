@@ -62,17 +62,7 @@ def take(root: DataRoot, name: str, done: Done | None = None) -> Snapshot:
     with only_one(root):
         root.snapshots.mkdir(parents=True, exist_ok=True)
         kept = Files(root)
-        found = list(contents(root))
-        rows = []
-        with (
-            Hashes(root.hash_cache) as hashes,
-            closing(in_order(lambda one: _keep(kept, hashes, root, *one), found)) as keep,
-        ):
-            for row in keep:
-                rows.append(row)
-                if done:
-                    done(len(rows), len(found))
-        table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("path", ignore_index=True)
+        table = _kept(kept, root, done).sort_values("path", ignore_index=True)
         manifest = kept.add_table(table)
         kept.sync()
         made = Snapshot(
@@ -134,6 +124,20 @@ def restore(root: DataRoot, name: str, done: Done | None = None) -> tuple[int, i
         for folder in {place_of(root, p).parent for p in [*(r.path for r in lacking), *gone]}:
             sync_folder(folder)
     return len(lacking), len(gone)
+
+
+def _kept(files: Files, root: DataRoot, done: Done | None) -> pd.DataFrame:
+    """The table of the root's files, which are kept; its rows, as much again, end with the call."""
+    found, rows = list(contents(root)), []
+    with (
+        Hashes(root.hash_cache) as hashes,
+        closing(in_order(lambda one: _keep(files, hashes, root, *one), found)) as keep,
+    ):
+        for row in keep:
+            rows.append(row)
+            if done:
+                done(len(rows), len(found))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _keep(files: Files, hashes: Hashes, root: DataRoot, path: str, kind: str) -> tuple[Any, ...]:
