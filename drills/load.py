@@ -36,8 +36,6 @@ from gaip3_pipeline.processes import gaip3
 from gaip3_pipeline.tables.label_store import LabelStore
 from gaip3_pipeline_tests.web.processes import free_port
 
-# share of its turns that a tab may miss, because its own next request comes late
-LATE = 0.02
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SETTLED = 0.25  # share of the samples of a run, at its beginning, that are left out
 # a process that grows by less is flat: allocators and caches move by so much
@@ -200,7 +198,7 @@ def studio(finished: Path, tabs: int, minutes: float) -> tuple[list[Outcome], li
                 time.sleep(2)
             for thread in threads:
                 thread.join()
-    if min(drawn) < max(drawn) - max(2, LATE * max(drawn)):
+    if min(drawn) < max(drawn) - 2:
         wrong.append(f"turns are not fair: a tab got {min(drawn)} faces and another {max(drawn)}")
     grown, of_processes = growth(samples, minutes / 60)
     wrong += grown
