@@ -141,10 +141,12 @@ class _Coarse:
         self._blurred = np.empty((len(sums), len(_DOWN[0]) * len(_ACROSS[0])), np.float16)
         for start in range(0, len(sums), _BATCH):
             part = slice(start, start + _BATCH)
-            self._blurred[part] = _standardised(_filtered(sums[part], _DOWN[0], _ACROSS[0]))
+            blurred = _DOWN[0] @ (sums[part].astype(np.float32) @ _ACROSS[0].T)
+            self._blurred[part] = _standardised(blurred.reshape(len(blurred), -1))
 
     def plain(self, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        """``(pairs,) float32``: the correlation of blurred pictures; 0 for a flat picture."""
+        """``(pairs,) float32``: the correlation of blurred pictures; nearly 0 for a flat
+        one."""
         found = np.empty(len(first), np.float32)
         for start in range(0, len(first), _BATCH):
             part = slice(start, start + _BATCH)
@@ -155,7 +157,7 @@ class _Coarse:
 
     def moved(self, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         """``(pairs,) float32``: the correlation of the second blurred picture with the best small
-        move of the first one; 0 for a flat picture. ``first`` is sorted."""
+        move of the first one; nearly 0 for a flat one. ``first`` is sorted."""
         starts = range(0, len(first), _BATCH)
 
         def some(start: int) -> np.ndarray:
@@ -244,15 +246,10 @@ def _gaussian(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 _DOWN, _ACROSS = map(_gaussian, COARSE)
 
 
-def _filtered(sums: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """``(N, 32, 26) uint16`` to ``(N, points down * points across) float32``."""
-    return (down @ (sums.astype(np.float32) @ across.T)).reshape(len(sums), -1)
-
-
 def _standardised(flat: np.ndarray) -> np.ndarray:
-    """Zero mean and unit norm of each row; a row without contrast becomes 0."""
+    """Zero mean and unit norm of each row; nearly 0 for a row that differs by rounding only."""
     flat = flat - flat.mean(axis=1, keepdims=True)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-3)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1.0)
 
 
 def _moves(sums: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gaip3_pipeline.evaluation.leakage import blurred_sums, leaks
-from gaip3_pipeline.imaging import bands
+from gaip3_pipeline.imaging import bands, duplicates
 from gaip3_pipeline.imaging.bands import Bands, block_sums, standardised
 from gaip3_pipeline.imaging.duplicates import (
     COARSE,
@@ -86,6 +86,16 @@ def test_near_duplicates_are_those_of_all_pairs(measured, small_buckets):
     assert found == pairs_by_comparing_all(hashes, greys)
     assert {(i, N + i) for i in range(PLANTED)} <= found.keys()
     assert [(p.first, p.second) for p in pairs] == sorted(found)
+
+
+def test_flat_pictures_are_not_aligned(monkeypatch):
+    greys = np.repeat(np.arange(5, 255, 10, dtype=np.uint8), 2)[:, None, None]
+    greys = np.broadcast_to(greys, (len(greys), *GREY_SIZE)).copy()
+    hashes = np.zeros((len(greys), 2, 32), np.uint8)
+    asked = []
+    monkeypatch.setattr(duplicates, "correlation", lambda *both: asked.append(both) or 0.0)
+    assert near_duplicates(hashes, coarse_sums(greys), greys) == []
+    assert asked == []
 
 
 def test_leaks_are_the_copies_on_another_side(measured, small_buckets):
