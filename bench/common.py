@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,18 @@ def folder(text: str) -> Path:
 def print_result(figures: dict[str, Any]) -> None:
     """Print the last line of a bench: one JSON object."""
     print(json.dumps(figures), flush=True)
+
+
+def of_own_process(script: str, *words: object, **variables: str) -> dict[str, Any]:
+    """The result of a bench with ``words`` in a process of its own, with ``variables`` in its
+    environment; its figures are printed in a line. Raises CalledProcessError if it fails."""
+    command = [sys.executable, script, *map(str, words)]
+    done = subprocess.run(
+        command, env=os.environ | variables, stdout=subprocess.PIPE, text=True, check=True
+    )
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print("  ".join(f"{k} {v}" for k, v in figures.items()), flush=True)
+    return figures
 
 
 def network_values(

@@ -11,17 +11,14 @@ resident memory. Prints a table; the last line is one JSON object.
 """
 
 import argparse
-import json
 import resource
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
-from common import command_line, print_result
+from common import command_line, of_own_process, print_result
 from keras import layers
 from train_step import REPEATS, forward_and_backward, median_seconds
 
@@ -117,12 +114,7 @@ def main() -> None:
     if a.one:
         print_result(row(a.one, a.steps))
         return
-    rows = []
-    for preset in a.presets:
-        command = [sys.executable, __file__, "--one", preset, "--steps", str(a.steps)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print("  ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
+    rows = [of_own_process(__file__, "--one", p, "--steps", a.steps) for p in a.presets]
     print_result({"rows": rows})
 
 

@@ -3,10 +3,10 @@
     python bench/step_operations.py [--preset seed | --root ROOT] [--batch 32]
 
 The network is that of a preset or of a root's settings. A proxy for what a GPU starts one by one;
-needs none. The parts are those whose number
-of operations grows with the number of weights: ``update`` (the optimiser with the gradient's norm),
-``average`` (the moving average) and ``power`` (the spectral penalty with its gradient). The rest of
-the step is forward and backward pass, without control. Of each: ``stablehlo``, the operations
+needs none. The parts are those whose number of operations grows with the number of weights:
+``update`` (the optimiser with the gradient's norm), ``average`` (the moving average) and ``power``
+(the spectral penalty with its gradient). The rest of the step is forward and backward pass, without
+control. Of each: ``stablehlo``, the operations
 before compilation; ``instructions`` of the compiled program, those inside fusions included;
 ``fusions``; ``started``, the instructions of its main computation that compute or copy, each of
 which is started on its own; ``compile_cpu_s``, the processor time of the compilation. Prints a

@@ -16,18 +16,15 @@ mirroring. Prints a table; the last line is one JSON object.
 import argparse
 import dataclasses
 import json
-import os
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from common import command_line, print_result
+from common import command_line, of_own_process, print_result
 
 TOTAL = 1000  # nominal steps of the training, of which only a few are run
 REPEATS = 10  # of each convolution and of the matrix product
@@ -197,18 +194,13 @@ def main() -> None:
         preset, cell = a.one
         print_result(row(preset, cell, a.batch, a.steps))
         return
-    same = ["--batch", str(a.batch), "--steps", str(a.steps)]
-    rows = []
-    for preset in a.presets:
-        for backend in a.backends:
-            for cell in a.cells:
-                command = [sys.executable, __file__, "--one", preset, cell, *same]
-                env = os.environ | {"KERAS_BACKEND": backend}
-                done = subprocess.run(
-                    command, env=env, stdout=subprocess.PIPE, text=True, check=True
-                )
-                rows.append(json.loads(done.stdout.splitlines()[-1]))
-                print("  ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
+    same = ("--batch", a.batch, "--steps", a.steps)
+    rows = [
+        of_own_process(__file__, "--one", preset, cell, *same, KERAS_BACKEND=backend)
+        for preset in a.presets
+        for backend in a.backends
+        for cell in a.cells
+    ]
     print_result({"rows": rows})
 
 

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from gaip3_pipeline.features.landmarks import FaceParts, find_parts
 from gaip3_pipeline.features.part_measures import PART_AXES, in_own_frame, measures, of_unit_size
 from gaip3_pipeline.layout import weights_file
-from gaip3_pipeline.tables.files import hdf5_size, writing
+from gaip3_pipeline.tables.files import write_hdf5
 
 NAME = "parts"  # name of the weights in a feature extractor's folder
 _ROUNDS = 5  # iterations of _mean_shape
@@ -69,10 +69,7 @@ def learn_part_axes(pictures: np.ndarray, colours: np.ndarray, width: float) -> 
 def save_part_axes(axes: PartAxes, folder: Path) -> None:
     """Write ``parts.weights.h5``, completely or not at all."""
     arrays = {f.name: np.asarray(getattr(axes, f.name)) for f in dataclasses.fields(axes)}
-    size = hdf5_size(arrays.values())
-    with writing(weights_file(folder, NAME), size) as temporary, h5py.File(temporary, "w") as file:
-        for name, array in arrays.items():
-            file[name] = array
+    write_hdf5(weights_file(folder, NAME), arrays)
 
 
 def load_part_axes(folder: Path) -> PartAxes:

@@ -46,6 +46,16 @@ def gradient(
     )
 
 
+def follow(average: keras.Model, network: keras.Model, most: float, step: Any) -> None:
+    """Update the moving ``average`` of a network's weights and count ``step``, a variable. The
+    average keeps the share ``most`` of itself; over the first steps it is a plain mean."""
+    keep = keras.ops.minimum(most, step / (step + 10.0))
+    add = 1.0 - keep
+    for mean, weight in zip(average.weights, network.weights, strict=True):
+        mean.assign(mean * keep + keras.ops.stop_gradient(weight) * add)
+    step.assign(step + 1.0)
+
+
 def compiled(
     function: Callable[[Any], Any], network: keras.Model | None = None
 ) -> Callable[[Any], Any]:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +68,16 @@ def _replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def hdf5_size(arrays: "Iterable[np.ndarray]") -> int:
+def write_hdf5(path: Path, arrays: Mapping[str, "np.ndarray"]) -> None:
+    """Write ``arrays``, those of no dimensions as plain values, completely or not at all."""
+    import h5py  # a command that only writes text starts without it
+
+    with writing(path, hdf5_size(arrays.values())) as temporary, h5py.File(temporary, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array.item() if array.ndim == 0 else array
+
+
+def hdf5_size(arrays: Iterable["np.ndarray"]) -> int:
     """At least the bytes of a file of HDF5 that holds ``arrays``, each in a group of its own."""
     return sum(array.nbytes + 4096 for array in arrays) + 65_536
 

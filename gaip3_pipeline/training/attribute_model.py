@@ -26,7 +26,7 @@ from gaip3_pipeline.imaging.mapping import cores, in_order
 from gaip3_pipeline.imaging.transform import brightened_value, brightness_ratio
 from gaip3_pipeline.layout import weights_file
 from gaip3_pipeline.settings import InputModel
-from gaip3_pipeline.tables.files import hdf5_size, writing
+from gaip3_pipeline.tables.files import write_hdf5
 from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.tables.values import DECIMALS, as_values
 from gaip3_pipeline.threads import one_blas_thread
@@ -226,13 +226,8 @@ def fit_process(
 
 def save_input_model(process: AttributeGP, folder: Path, name: str = "model") -> None:
     """Write ``NAME.weights.h5``, completely or not at all."""
-    arrays: dict[str, Any] = {
-        f.name: np.asarray(getattr(process, f.name)) for f in dataclasses.fields(process)
-    }
-    size = hdf5_size(arrays.values())
-    with writing(weights_file(folder, name), size) as temporary, h5py.File(temporary, "w") as file:
-        for key, array in arrays.items():
-            file[key] = array.item() if array.ndim == 0 else array
+    arrays = {f.name: np.asarray(getattr(process, f.name)) for f in dataclasses.fields(process)}
+    write_hdf5(weights_file(folder, name), arrays)
 
 
 def load_input_model(folder: Path, name: str = "model") -> AttributeGP:

@@ -28,7 +28,7 @@ from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.layout import DETAIL_START
 from gaip3_pipeline.metrics.neighbours import mean_pairwise_distance
 from gaip3_pipeline.metrics.sharpness import octaves, power_ratio
-from gaip3_pipeline.models.backend import compile_options, compiled, seed_everything
+from gaip3_pipeline.models.backend import compile_options, compiled, follow, seed_everything
 from gaip3_pipeline.models.detail import DetailNetwork, Discriminator, halved
 from gaip3_pipeline.models.regressor import values_error
 from gaip3_pipeline.progress import Progress
@@ -321,13 +321,8 @@ class DetailTraining(keras.Model):
         return ops.cast(ops.equal(place[None, :, None] + by, place[None, None, :]), "float32")
 
     def _follow(self) -> None:
-        """Update the average with the weights before this update; over the first steps it is a
-        plain mean."""
-        keep = ops.minimum(self.settings.ema, self.step / (self.step + 10.0))
-        add = 1.0 - keep
-        for average, weight in zip(self.ema.weights, self.network.weights, strict=True):
-            average.assign(average * keep + ops.stop_gradient(weight) * add)
-        self.step.assign(self.step + 1.0)
+        """Update the average with the weights before this update."""
+        follow(self.ema, self.network, self.settings.ema, self.step)
 
 
 def optimizer(training: DetailTraining) -> Adam:

@@ -10,7 +10,7 @@ import keras
 from keras import layers, ops
 
 from gaip3_pipeline.attributes import ATTRIBUTES, MIRRORED
-from gaip3_pipeline.models.backend import precision_of
+from gaip3_pipeline.models.backend import follow, precision_of
 from gaip3_pipeline.models.nvae.model import NVAE, build_nvae
 from gaip3_pipeline.models.regressor import values_error
 from gaip3_pipeline.settings import Nvae
@@ -222,13 +222,8 @@ class NvaeTraining(keras.Model):
         )
 
     def _follow(self) -> None:
-        """Update the average with the weights before this update; over the first steps it is a
-        plain mean."""
-        keep = ops.minimum(self.settings.ema, self.step / (self.step + 10.0))
-        add = 1.0 - keep
-        for average, weight in zip(self.ema.weights, self.nvae.weights, strict=True):
-            average.assign(average * keep + ops.stop_gradient(weight) * add)
-        self.step.assign(self.step + 1.0)
+        """Update the average with the weights before this update."""
+        follow(self.ema, self.nvae, self.settings.ema, self.step)
 
 
 class _Measured(keras.metrics.Mean):
