@@ -39,9 +39,10 @@ demo: $(READY)
 ui: $(READY)
 	@$(BIN)/gaip3 ui --root $(ROOT)
 
-# Three workers for two cores, since tests wait for servers and disks. One BLAS thread each: with
-# more, they wait for each other and take up to 30 times as long.
-PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Three workers for two cores, since tests wait for servers and disks. One thread each for BLAS, which
+# takes up to 30 times as long with more beside other work, and for TensorFlow, which takes a tenth
+# more of the processors' time.
+PYTEST := OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: lint
 	@$(PYTEST) -m "not cluster and not remote and not drills"

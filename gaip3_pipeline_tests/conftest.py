@@ -24,12 +24,20 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
 # Dagster closes all log handlers when it sets up its own. This handler then closes its stream
-# unless
-# it is sys.stderr, which during a test is pytest's.
+# unless it is sys.stderr, which during a test is pytest's.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
-# files that take minutes, the longest first
-LONGEST = ["web/test_ui_browser.py", "refresh/test_run.py", "test_benches.py", "setup/test_gpu.py"]
+# files that need the finished root and take a minute or more, the longest first
+LONGEST = [
+    "web/test_ui_browser.py",
+    "refresh/test_run.py",
+    "test_cli.py",
+    "refresh/test_record.py",
+    "web/test_studio_browser.py",
+    "test_curation.py",
+    "setup/test_snapshots.py",
+    "test_served.py",
+]
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from drills.drill import DRILLS, Exercise, Skipped
+from drills.load import most_turns_of_another
 from drills.power import follow
 from drills.record import FURTHER, PAGE, lines, page
 from gaip3_pipeline.layout import DataRoot
@@ -45,6 +46,14 @@ def test_an_order_of_calls_that_a_power_loss_breaks_is_found() -> None:
         [f'7 write(3<{root}a.csv>, "a", 1) = 1', said],
     ):
         assert len(follow(calls, "/r/").faults) == 1, calls
+
+
+def test_a_tab_that_waits_while_another_is_answered_three_times_is_found() -> None:
+    in_turn = [[(0.0, 1.0), (1.0, 3.0), (3.0, 5.0)], [(0.0, 2.0), (2.0, 4.0)]]
+    asks_late = [[(0.0, 1.0), (1.0, 3.0), (3.0, 4.0)], [(0.0, 2.0), (3.5, 5.0)]]
+    starved = [[(0.0, 1.0), (1.0, 2.0), (2.0, 3.0)], [(0.0, 4.0)]]
+    waits = [in_turn, asks_late, starved, [[(0.0, 1.0)], []]]
+    assert [most_turns_of_another(w) for w in waits] == [1, 1, 3, 0]
 
 
 def test_the_page_shows_what_was_recorded() -> None:
