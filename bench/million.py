@@ -261,7 +261,7 @@ def near_duplicates(root: DataRoot, n: int) -> None:
 def no_leakage(root: DataRoot, n: int) -> None:
     """The check that no photograph is on two sides."""
     greys, parts = Mixtures.read(root), []
-    sums = np.fromfile(scratch(root, "sums"), np.uint16).reshape(-1, *duplicates.COARSE)
+    sums = np.memmap(scratch(root, "sums"), np.uint16, "r").reshape(-1, *duplicates.COARSE)
     for start in range(0, n, 4096):
         part = sums[start : start + 4096].reshape(-1, 16, 2, 13, 2)
         parts.append(part.sum(axis=(2, 4), dtype=np.uint16))

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from gaip3_pipeline.imaging.bands import Bands, Greys, block_sums, standardised
-from gaip3_pipeline.imaging.duplicates import compared, nearest
+from gaip3_pipeline.imaging.duplicates import compared
 
 # Of the 1,500 most alike pairs of different photographs (of 3.9 million, 2,781 photographs) the
 # nearest has .981, of painted ones .962; twins re-encoded at quality 30, brightened, moved by 1 or
@@ -42,13 +42,16 @@ def leaks(
     if len(sums) < 2:
         return []
     of, found = np.unique(np.asarray(sides), return_inverse=True)[1], []
-    blurred = standardised(sums, _PIXELS)
+    blurred = np.empty(sums.shape, np.float16)  # of a million pictures all of them are in memory
+    for start in range(0, len(sums), _BATCH):
+        blurred[start : start + _BATCH] = standardised(sums[start : start + _BATCH], _PIXELS)
 
     def likeness(first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         found = np.empty(len(first), np.float32)
         for start in range(0, len(first), _BATCH):
             part = slice(start, start + _BATCH)
-            one, other, turned = blurred[first[part]], blurred[second[part]], mirrored[part]
+            turned = mirrored[part]
+            one, other = (blurred[n[part]].astype(np.float32) for n in (first, second))
             other[turned] = other[turned][:, :, ::-1]
             found[part] = np.einsum("nhw,nhw->n", one, other)
         return found
@@ -56,10 +59,9 @@ def leaks(
     def apart(first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         return of[first] != of[second]
 
-    *pairs, alike = Bands(sums, greys, _SEED).pairs(apart, likeness, _LEAST_BLURRED)
-    near = nearest(pairs[0], pairs[1], alike, _MOST_MATCHED)
-    columns = [column[near].tolist() for column in pairs]
-    for first, second, _, match in compared(greys, zip(*columns, strict=True), _match):
+    bands = Bands(sums, greys, _SEED)
+    pairs = bands.pairs(apart, likeness, _LEAST_BLURRED, _MOST_MATCHED)
+    for first, second, _, match in compared(greys, *pairs, _match):
         if match >= LEAST_MATCH:
             found.append((first, second, match))
             if len(found) >= most:

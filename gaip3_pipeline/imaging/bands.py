@@ -76,26 +76,32 @@ class Bands:
         self._sample = np.concatenate([chosen, self.n + chosen])
 
     def pairs(
-        self, keep: Keep, likeness: Likeness, least: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Numbers ``first < second`` of the pictures of each candidate pair, whether one is
-        mirrored, and their likeness; sorted.
+        self, keep: Keep, likeness: Likeness, least: float, most: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers ``first < second`` of the pictures of each candidate pair and whether one is
+        mirrored; sorted.
 
-        Kept are the pairs that ``keep`` keeps, which is called from several threads, and whose
-        ``likeness`` is at least ``least``. It gets pairs in the order of ``first``. Both may get a
-        pair more than once: to remember all pairs would take more memory than it saves time."""
+        Kept are the pairs that ``keep`` keeps, which is called from several threads, whose
+        ``likeness`` is at least ``least``, and which are among the ``most`` most alike ones of one
+        of their two pictures. ``keep`` gets pairs in the order of ``first``. Both may get a pair
+        more than once: to remember all pairs would take more memory than it saves time."""
         rotations = [self._rotation() for _ in range(TABLES)]
         bits = self._bits(rotations[0])
-        codes, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        codes, values = np.zeros(0, np.int64), np.zeros(0, np.float32)
         for start in range(0, TABLES, _ROUND):
             some = rotations[start : start + _ROUND]
             kept = in_order(lambda r: self._kept(self._keys(r, bits), keep), some)
             seen = _unique(np.concatenate(list(kept)))
             alike = likeness(*self._pairs_of(seen))
-            codes.append(seen[alike >= least])
-            values.append(alike[alike >= least])
-        found, at = np.unique(np.concatenate(codes), return_index=True)
-        return *self._pairs_of(found), np.concatenate(values)[at]
+            enough = alike >= least
+            codes, at = np.unique(np.concatenate([codes, seen[enough]]), return_index=True)
+            values = np.concatenate([values, alike[enough]])[at]
+            del seen, alike, enough, at  # of a million pictures they take a gigabyte
+            # what is not among the nearest of some pairs is not among those of more pairs
+            first, second, _ = self._pairs_of(codes)
+            near = nearest(first, second, values, most)
+            codes, values = codes[near], values[near]
+        return self._pairs_of(codes)
 
     def _pairs_of(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         first = (codes // (2 * self.n)).astype(np.int32)
@@ -177,6 +183,18 @@ class Bands:
             good = (one < self.n) & (one != other)
             one, other = one[good], other[good]
             yield np.minimum(one, other), np.maximum(one, other), mirrored[good]
+
+
+def nearest(first: np.ndarray, second: np.ndarray, likeness: np.ndarray, most: int) -> np.ndarray:
+    """``(pairs,) bool``: whether a pair is among the ``most`` most alike ones of one of its two
+    pictures."""
+    of = np.concatenate([first, second])
+    order = np.lexsort((-np.tile(likeness, 2), of))
+    of, index = of[order], np.arange(len(of), dtype=np.int32)
+    begins = np.maximum.accumulate(np.where(np.append(True, of[1:] != of[:-1]), index, 0))
+    near = np.zeros(len(first), bool)
+    near[order[index - begins < most] % max(1, len(first))] = True
+    return near
 
 
 def _unique(numbers: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ A perceptual hash (ImageHash's pHash) of each picture and of its mirror image se
 Pixels decide: the correlation of two grey pictures after aligning one with the other, which does
 not depend on brightness and contrast."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -112,11 +112,9 @@ def near_duplicates(hashes: np.ndarray, sums: np.ndarray, greys: Greys) -> list[
         good[good] = blurred >= _LEAST_BLURRED
         return good
 
-    *pairs, alike = Bands(sums, greys).pairs(alike_enough, coarse.moved, _LEAST_MOVED)
-    near = nearest(pairs[0], pairs[1], alike, _MOST_ALIGNED)
-    columns = [column[near].tolist() for column in pairs]
+    pairs = Bands(sums, greys).pairs(alike_enough, coarse.moved, _LEAST_MOVED, _MOST_ALIGNED)
     best: dict[tuple[int, int], Pair] = {}
-    for first, second, mirrored, likeness in compared(greys, zip(*columns, strict=True)):
+    for first, second, mirrored, likeness in compared(greys, *pairs):
         known = best.get((first, second))
         if likeness >= LEAST_CORRELATION and (known is None or likeness > known.correlation):
             different = int(np.unpackbits(hashes[first, 0] ^ hashes[second, int(mirrored)]).sum())
@@ -178,24 +176,15 @@ class _Coarse:
         return found
 
 
-def nearest(first: np.ndarray, second: np.ndarray, likeness: np.ndarray, most: int) -> np.ndarray:
-    """``(pairs,) bool``: whether a pair is among the ``most`` most alike ones of one of its two
-    pictures."""
-    of = np.concatenate([first, second])
-    order = np.lexsort((-np.tile(likeness, 2), of))
-    rank = np.empty(len(of), np.int64)
-    rank[order] = np.arange(len(of)) - np.searchsorted(of[order], of[order])
-    near = rank < most
-    return near[: len(first)] | near[len(first) :]
-
-
 def compared(
     greys: Greys,
-    pairs: Iterable[tuple[int, int, bool]],
+    first: np.ndarray,
+    second: np.ndarray,
+    mirrored: np.ndarray,
     compare: Callable[[np.ndarray, np.ndarray], float] | None = None,
 ) -> Iterator[tuple[int, int, bool, float]]:
-    """Yield ``(first, second, mirrored, result of compare)`` for each of ``pairs``, with the second
-    picture mirrored or not; by default their :func:`correlation`. Pairs are compared on all
+    """Yield ``(first, second, mirrored, result of compare)`` for each pair of pictures, with the
+    second one mirrored or not; by default their :func:`correlation`. Pairs are compared on all
     cores."""
 
     def result(pair: tuple[int, int, bool]) -> tuple[int, int, bool, float]:
@@ -204,6 +193,7 @@ def compared(
         other = other[:, ::-1] if mirrored else other
         return first, second, mirrored, (compare or correlation)(greys[first], other)
 
+    pairs = zip(map(int, first), map(int, second), map(bool, mirrored), strict=True)
     return in_order(result, pairs)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gaip3_pipeline.evaluation.leakage import blurred_sums, leaks
 from gaip3_pipeline.imaging import bands, duplicates
-from gaip3_pipeline.imaging.bands import Bands, block_sums, standardised
+from gaip3_pipeline.imaging.bands import Bands, block_sums, nearest, standardised
 from gaip3_pipeline.imaging.duplicates import (
     COARSE,
     GREY_SIZE,
@@ -17,7 +17,6 @@ from gaip3_pipeline.imaging.duplicates import (
     coarse_sums,
     correlation,
     near_duplicates,
-    nearest,
     perceptual_hash,
     to_grey,
 )
@@ -130,7 +129,7 @@ def test_the_pairs_that_are_looked_at_grow_with_the_pictures_and_not_with_their_
             seen.append(len(first))
             return np.zeros(len(first), bool)
 
-        Bands(coarse_sums(greys[:n]), greys[:n]).pairs(none, lambda *_: np.zeros(0), 1.0)
+        Bands(coarse_sums(greys[:n]), greys[:n]).pairs(none, lambda *_: np.zeros(0), 1.0, 1)
         return sum(seen)
 
     assert looked_at(3000) < 6 * looked_at(1000)  # the bits of a hash are whole numbers
@@ -157,3 +156,22 @@ def test_nearest_are_the_most_alike_of_either_picture():
         ]
     }
     assert set(np.flatnonzero(near)) == best
+    assert not len(nearest(*np.zeros((2, 0), np.int32), np.zeros(0, np.float32), 2))
+
+
+def test_pairs_are_the_nearest_of_all_pairs_of_all_hashes(measured):
+    sums, greys = coarse_sums(measured[1]), measured[1]
+    small = standardised(sums, 16)
+
+    def likeness(first, second, mirrored):
+        turned = np.where(mirrored[:, None, None], small[second][:, :, ::-1], small[second])
+        return np.einsum("nhw,nhw->n", small[first], turned).round(1)  # many are equal
+
+    def every(first, second, mirrored):
+        return np.ones(len(first), bool)
+
+    first, second, mirrored = Bands(sums, greys).pairs(every, likeness, 0.2, len(sums) ** 2)
+    near = nearest(first, second, likeness(first, second, mirrored), 3)
+    assert 0 < near.sum() < len(near) / 2
+    found = np.array(Bands(sums, greys).pairs(every, likeness, 0.2, 3))
+    np.testing.assert_array_equal(found, np.array([first, second, mirrored])[:, near])
