@@ -260,14 +260,14 @@ def near_duplicates(root: DataRoot, n: int) -> None:
 
 def no_leakage(root: DataRoot, n: int) -> None:
     """The check that no photograph is on two sides."""
-    greys, parts = Mixtures.read(root), []
-    sums = np.memmap(scratch(root, "sums"), np.uint16, "r").reshape(-1, *duplicates.COARSE)
-    for start in range(0, n, 4096):
-        part = sums[start : start + 4096].reshape(-1, 16, 2, 13, 2)
-        parts.append(part.sum(axis=(2, 4), dtype=np.uint16))
-    del sums
+    greys, sums = Mixtures.read(root), np.empty((n, *leakage.BLURRED), np.uint16)
+    with scratch(root, "sums").open("rb") as file:
+        for start in range(0, n, 4096):
+            some = sums[start : start + 4096]
+            fine = np.fromfile(file, np.uint16, len(some) * 32 * 26).reshape(-1, 16, 2, 13, 2)
+            fine.sum(axis=(2, 4), dtype=np.uint16, out=some)
     sides = originals_table(root).bucket.to_numpy()
-    print(len(leakage.leaks(np.concatenate(parts), greys, sides)), "leaks")
+    print(len(leakage.leaks(sums, greys, sides)), "leaks")
 
 
 def splits(root: DataRoot, n: int) -> None:

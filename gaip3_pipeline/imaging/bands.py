@@ -91,17 +91,25 @@ class Bands:
         for start in range(0, TABLES, _ROUND):
             some = rotations[start : start + _ROUND]
             kept = in_order(lambda r: self._kept(self._keys(r, bits), keep), some)
-            seen = _unique(np.concatenate(list(kept)))
-            alike = likeness(*self._pairs_of(seen))
-            enough = alike >= least
-            codes, at = np.unique(np.concatenate([codes, seen[enough]]), return_index=True)
-            values = np.concatenate([values, alike[enough]])[at]
-            del seen, alike, enough, at  # of a million pictures they take a gigabyte
+            more, alike = self._alike(_unique(np.concatenate(list(kept))), likeness, least)
+            codes, at = np.unique(np.concatenate([codes, more]), return_index=True)
+            values = np.concatenate([values, alike])[at]
             # what is not among the nearest of some pairs is not among those of more pairs
-            first, second, _ = self._pairs_of(codes)
-            near = nearest(first, second, values, most)
+            near = nearest(*self._pairs_of(codes)[:2], values, most)
             codes, values = codes[near], values[near]
         return self._pairs_of(codes)
+
+    def _alike(
+        self, codes: np.ndarray, likeness: Likeness, least: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The codes of pairs with a likeness of at least ``least``, and their likeness."""
+        found, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        for start in range(0, len(codes), 64 * _BATCH):
+            part = codes[start : start + 64 * _BATCH]
+            alike = likeness(*self._pairs_of(part))
+            found.append(part[alike >= least])
+            values.append(alike[alike >= least])
+        return np.concatenate(found), np.concatenate(values)
 
     def _pairs_of(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         first = (codes // (2 * self.n)).astype(np.int32)
