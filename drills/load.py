@@ -10,9 +10,11 @@ the same run. ``studio`` moves a slider in each of the tabs. ``soak`` relabels t
 which a copy is used."""
 
 import argparse
+import asyncio
 import http.client
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -21,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,21 @@ class Client:
         self._connection.request(method, path, data, {"Content-Type": "application/json"})
         answer = self._connection.getresponse()
         return answer.status, answer.read()
+
+
+async def post(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: dict[str, Any]
+) -> tuple[int, bytes]:
+    """The status and the body of the answer to a POST over a connection that stays open."""
+    data, (host, port) = json.dumps(body).encode(), writer.get_extra_info("peername")
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(data)}\r\n\r\n"
+    )
+    writer.write(head.encode() + data)
+    said = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"(?i)\ncontent-length: *(\d+)", said)
+    return int(said.split()[1]), await reader.readexactly(int(length[1]) if length else 0)
 
 
 @contextmanager
@@ -149,8 +167,8 @@ def most_turns_of_another(asked_and_answered: list[list[tuple[float, float]]]) -
     """The most answers that one tab got while another waited for its next one.
 
     ``asked_and_answered[k]`` are the times of tab ``k``'s requests. A fair queue gives one, and one
-    more if a request reaches it late. The numbers of faces say less: a tab that asks later than the
-    others loses that time.
+    more if two requests reach it in another order than they were sent. The numbers of faces say
+    less: a tab that asks later than the others loses that time.
     """
     answers = [np.array([end for _, end in of]) for of in asked_and_answered]
     return max(
@@ -176,26 +194,34 @@ def studio(finished: Path, tabs: int, minutes: float) -> tuple[list[Outcome], li
         asked_and_answered: list[list[tuple[float, float]]] = [[] for _ in range(tabs)]
         busy = [0]
 
-        def move(k: int) -> None:
-            client, step = Client(port), 0
+        async def move(k: int) -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            step = 0
             while time.monotonic() < until:
                 step += 1
                 values = [(step % 11) / 10, None, None, None, None]
                 face = {"latents": {"seed": k}, "values": values}
                 asked = {"tab": f"tab{k}", "pane": "face", "faces": [face]}
-                began = time.perf_counter()
-                status, body = client.send("/api/studio/faces", asked)
+                began = time.monotonic()
+                status, body = await post(reader, writer, "/api/studio/faces", asked)
                 if status == 200:
-                    asked_and_answered[k].append((began, time.perf_counter()))
+                    asked_and_answered[k].append((began, time.monotonic()))
                 elif status == 503:
                     busy[0] += 1
-                    time.sleep(1)
+                    await asyncio.sleep(1)
                 else:
                     wrong.append(f"{status}: {body[:200]!r}")
-                    time.sleep(1)
+                    await asyncio.sleep(1)
+            writer.close()
+
+        async def move_all() -> None:
+            await asyncio.gather(*map(move, range(tabs)))
 
         words = ["label", "--root", str(root.path), "--port", str(port)]
-        with started(words, folder / "printed", "Ctrl-C stops") as (_, pid):
+        with (
+            started(words, folder / "printed", "Ctrl-C stops") as (_, pid),
+            ThreadPoolExecutor(1) as pool,
+        ):
             warm = {
                 "tab": "t",
                 "pane": "p",
@@ -205,9 +231,8 @@ def studio(finished: Path, tabs: int, minutes: float) -> tuple[list[Outcome], li
             if status != 200:
                 raise RuntimeError(f"the studio does not draw: {body!r}")
             until = time.monotonic() + 60 * minutes
-            threads = [threading.Thread(target=move, args=(k,)) for k in range(tabs)]
-            for thread in threads:
-                thread.start()
+            # in one thread: many would wait for each other, and their times say when they ran
+            moving = pool.submit(asyncio.run, move_all())
             samples = list[dict[str, dict[str, float]]]()
             labelling = Client(port)
             answered = list[float]()
@@ -217,8 +242,7 @@ def studio(finished: Path, tabs: int, minutes: float) -> tuple[list[Outcome], li
                 labelling.send("/api/labels/mouth")
                 answered.append(time.perf_counter() - began)
                 time.sleep(2)
-            for thread in threads:
-                thread.join()
+            moving.result()
     drawn = [len(of) for of in asked_and_answered]
     others = most_turns_of_another(asked_and_answered)
     if others > 2:
