@@ -26,7 +26,7 @@ _MOVE, _STRETCH = 2.5, 0.05  # most pixels and share of the size by which their 
 _RIDGE = 0.3  # of the mean variance between copies, since they differ in more ways than these
 _BATCH = 4096  # pictures or pairs handled at once
 _MOST_BITS = 40
-_ROUND = 8  # hashes whose pairs are in memory at once
+_ROUND = 4  # hashes whose pairs are in memory at once
 
 # of first, second (numbers of pictures) and mirrored: bool, and float32
 Keep = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
