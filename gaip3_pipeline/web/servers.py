@@ -25,7 +25,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -122,10 +122,17 @@ def serve(
     page can reload it. A server that ends later is started again, with a line that gives its last
     error, and the others stay. Raises :class:`ServerError` if a server does not start, or if
     ``root`` is served already."""
+    with _reservations() as reserve:
+        ports = choose_ports(
+            reserve=reserve, dagster=dagster_port, mlflow=mlflow_port, label=label_port
+        )
+        _serve(root, ports, module)
+
+
+def _serve(root: DataRoot, ports: dict[str, int], module: str) -> None:
     ensure_dagster_home(root)
     for store in filter(None, (dagster_store(root), mlflow := mlflow_store(root))):
         store.check()
-    ports = choose_ports(dagster=dagster_port, mlflow=mlflow_port, label=label_port)
     pages = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
     if is_server(mlflow.url):
         pages["mlflow"] = mlflow.url.rstrip("/")
@@ -228,14 +235,42 @@ def _tidy_experiments(api: str, root: DataRoot) -> str:
     return ids[EXPERIMENT]
 
 
-def choose_ports(host: str = HOST, **wanted: int) -> dict[str, int]:
-    """For each server the wanted port of ``host``, or the next free one, which is printed. Raises
-    :class:`ServerError` if none of the next 50 is free."""
+@contextmanager
+def _reservations() -> Iterator[Callable[[int], bool]]:
+    """A function that reserves a port until the block ends, and says whether no other process has.
+
+    The servers listen seconds after their ports were chosen. Two commands that start at the same
+    time would else choose the same ones."""
+    with ExitStack() as held:
+
+        def reserve(port: int) -> bool:
+            # a name of Linux that goes when its process ends, however it ends (man 7 unix)
+            name = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            try:
+                name.bind(f"\0gaip3-port-{port}")
+            except OSError:
+                return False
+            return True
+
+        yield reserve
+
+
+def choose_ports(
+    host: str = HOST, reserve: Callable[[int], bool] = lambda port: True, **wanted: int
+) -> dict[str, int]:
+    """For each server the wanted port of ``host``, or the next one that is free and that
+    ``reserve`` gets, which is printed. Raises :class:`ServerError` if none of the next 50 is
+    free."""
     chosen: dict[str, int] = {}
     for name, port in wanted.items():
         candidates = range(port, min(port + PORTS_TRIED, 65536))
         free = next(
-            (p for p in candidates if p not in chosen.values() and port_is_free(p, host)), None
+            (
+                p
+                for p in candidates
+                if p not in chosen.values() and port_is_free(p, host) and reserve(p)
+            ),
+            None,
         )
         if free is None:
             raise ServerError(

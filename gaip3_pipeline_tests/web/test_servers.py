@@ -24,6 +24,7 @@ from gaip3_pipeline.web.servers import (
     Server,
     ServerError,
     _get,
+    _reservations,
     _revive,
     choose_ports,
     port_is_free,
@@ -214,6 +215,16 @@ def test_a_port_in_use_is_replaced_by_the_next_free_one_that_no_other_server_get
         ports = choose_ports(dagster=busy, mlflow=busy)
     assert busy < ports["dagster"] < ports["mlflow"]
     assert f"Port {busy} is in use; dagster gets {ports['dagster']}." in capsys.readouterr().out
+
+
+def test_two_commands_that_start_together_choose_different_ports() -> None:
+    with listening() as soon_free:
+        wanted = soon_free.getsockname()[1]
+    with _reservations() as first, _reservations() as second:
+        chosen = [choose_ports(reserve=r, dagster=wanted, mlflow=wanted) for r in (first, second)]
+    assert len({port for ports in chosen for port in ports.values()}) == 4
+    with _reservations() as later:
+        assert choose_ports(reserve=later, dagster=wanted) == {"dagster": chosen[0]["dagster"]}
 
 
 def test_a_connection_of_a_socket_to_itself_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
