@@ -7,6 +7,7 @@ import numpy as np
 
 from gaip3_pipeline.imaging.bands import Bands, Greys, block_sums, standardised
 from gaip3_pipeline.imaging.duplicates import compared
+from gaip3_pipeline.threads import one_blas_thread
 
 # Of the 1,500 most alike pairs of different photographs (of 3.9 million, 2,781 photographs) the
 # nearest has .981, of painted ones .962; twins re-encoded at quality 30, brightened, moved by 1 or
@@ -29,6 +30,7 @@ def blurred_sums(greys: np.ndarray) -> np.ndarray:
     return block_sums(greys, BLURRED)
 
 
+@one_blas_thread
 def leaks(
     sums: np.ndarray, greys: Greys, sides: Sequence[str] | np.ndarray, most: int = 20
 ) -> list[tuple[int, int, float]]:
