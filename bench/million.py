@@ -12,6 +12,7 @@ million. The last line is one JSON object.
 
 import argparse
 import json
+import math
 import os
 import resource
 import shutil
@@ -38,6 +39,7 @@ from gaip3_pipeline.evaluation import gender_report, leakage
 from gaip3_pipeline.evaluation.selection import selection_figures
 from gaip3_pipeline.faces.painter import paint, random_face
 from gaip3_pipeline.imaging import duplicates, processing
+from gaip3_pipeline.imaging.bands import block_sums
 from gaip3_pipeline.layout import IMAGE_SETS, KINDS, DataRoot, ImageSet
 from gaip3_pipeline.processes import gaip3
 from gaip3_pipeline.settings import Images, load
@@ -264,8 +266,8 @@ def no_leakage(root: DataRoot, n: int) -> None:
     with scratch(root, "sums").open("rb") as file:
         for start in range(0, n, 4096):
             some = sums[start : start + 4096]
-            fine = np.fromfile(file, np.uint16, len(some) * 32 * 26).reshape(-1, 16, 2, 13, 2)
-            fine.sum(axis=(2, 4), dtype=np.uint16, out=some)
+            fine = np.fromfile(file, np.uint16, len(some) * math.prod(duplicates.COARSE))
+            some[:] = block_sums(fine.reshape(-1, *duplicates.COARSE), leakage.BLURRED)
     sides = originals_table(root).bucket.to_numpy()
     print(len(leakage.leaks(sums, greys, sides)), "leaks")
 

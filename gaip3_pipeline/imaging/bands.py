@@ -42,8 +42,8 @@ class Greys(Protocol):
 
 
 def block_sums(greys: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """``(N, h, w) uint8`` to ``(N, *size) uint16``: sums of blocks; ``size`` must divide that of
-    ``greys``, and a block may have 257 pixels."""
+    """``(N, h, w) uint8``, or such sums, to ``(N, *size) uint16``: sums of blocks; ``size`` must
+    divide that of ``greys``, and a block may have 257 pixels."""
     n, (height, width), (rows, columns) = len(greys), greys.shape[1:], size
     blocks = greys.reshape(n, rows, height // rows, columns, width // columns)
     return blocks.sum(axis=(2, 4), dtype=np.uint16)

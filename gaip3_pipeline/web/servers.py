@@ -122,6 +122,9 @@ def serve(
     page can reload it. A server that ends later is started again, with a line that gives its last
     error, and the others stay. Raises :class:`ServerError` if a server does not start, or if
     ``root`` is served already."""
+    ensure_dagster_home(root)
+    for store in filter(None, (dagster_store(root), mlflow_store(root))):
+        store.check()
     with _reservations() as reserve:
         ports = choose_ports(
             reserve=reserve, dagster=dagster_port, mlflow=mlflow_port, label=label_port
@@ -130,9 +133,7 @@ def serve(
 
 
 def _serve(root: DataRoot, ports: dict[str, int], module: str) -> None:
-    ensure_dagster_home(root)
-    for store in filter(None, (dagster_store(root), mlflow := mlflow_store(root))):
-        store.check()
+    mlflow = mlflow_store(root)
     pages = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
     if is_server(mlflow.url):
         pages["mlflow"] = mlflow.url.rstrip("/")
