@@ -194,3 +194,15 @@ def test_trainings_share_one_pool(tmp_path):
         for k in graph.materializable_asset_keys
     }
     assert {n for n, pool in pools.items() if pool} == TRAINED
+
+
+def test_models_of_values_are_fitted_and_applied_without_networks():
+    # Keras takes four seconds to import, a fifth of a refresh after changed labels.
+    code = (
+        "import sys, gaip3_pipeline.evaluation.relevance, gaip3_pipeline.evaluation.charts,"
+        " gaip3_pipeline.tables.contracts, gaip3_pipeline.training.attribute_model,"
+        " gaip3_pipeline.training_data;"
+        "print(*(m for m in ('tensorflow', 'keras', 'jax') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

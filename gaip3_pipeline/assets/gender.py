@@ -36,7 +36,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
     )
     def gender_model(step: AssetContext, run: TrainingRun) -> Trained:
         from gaip3_pipeline.evaluation.charts import training_curves
-        from gaip3_pipeline.features.trunk import trunk_groups
+        from gaip3_pipeline.features.groups import trunk_groups
         from gaip3_pipeline.metrics.classification import gender_figures
         from gaip3_pipeline.tables.files import write_text_atomically
         from gaip3_pipeline.training.gender import FEMALE, LabelledFaces, train_gender

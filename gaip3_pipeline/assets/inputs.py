@@ -54,10 +54,10 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.evaluation.relevance import parts_sheet, patch_sheet
         from gaip3_pipeline.features.extractor import (
             extract,
-            groups,
             learn_extractor,
             save_extractor,
         )
+        from gaip3_pipeline.features.groups import groups
         from gaip3_pipeline.imaging.sheets import evenly
         from gaip3_pipeline.training_data import (
             originals_table,

@@ -6,10 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gaip3_pipeline.evaluation.charts import default_style, jpeg
-from gaip3_pipeline.features.extractor import GROUPS
+from gaip3_pipeline.features.groups import GROUPS, REGIONS
 from gaip3_pipeline.features.landmarks import find_parts
 from gaip3_pipeline.features.part_measures import regions
-from gaip3_pipeline.features.trunk import REGIONS
 from gaip3_pipeline.imaging.contact_sheet import contact_sheet
 from gaip3_pipeline.metrics.intervals import bootstrap_interval
 from gaip3_pipeline.metrics.regression import (
@@ -69,7 +68,7 @@ def parts_sheet(pictures: np.ndarray) -> bytes:
 @default_style
 def relevance_map(relevance: np.ndarray, attribute: str) -> bytes:
     """A JPEG of each feature group's share of the ``relevance (G,)`` of the process of
-    ``attribute`` (groups: features/extractor.groups)."""
+    ``attribute`` (features/groups.py)."""
     share = np.asarray(relevance) / max(float(np.sum(relevance)), 1e-12)
     # patches and colours; rows; sides and middle
     of_words, others = share[: len(REGIONS) - 1].reshape(2, -1, 2), share[len(REGIONS) - 1 :]

@@ -10,23 +10,21 @@ import keras
 import numpy as np
 from scipy.sparse.linalg import eigsh
 
-from gaip3_pipeline.features.part_measures import PARTS
+from gaip3_pipeline.features.groups import REGIONS, groups, trunk_groups
 from gaip3_pipeline.features.parts import (
     PartAxes,
     learn_part_axes,
     load_part_axes,
-    part_groups,
     save_part_axes,
 )
 from gaip3_pipeline.features.patches import HEIGHT, PATCH, PATCHES, SAMPLED, WIDTH, patch_dictionary
-from gaip3_pipeline.features.trunk import COLOURS, REGIONS, build_trunk, trunk_groups
+from gaip3_pipeline.features.trunk import COLOURS, build_trunk
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.transform import opponent
 from gaip3_pipeline.models.backend import compile_options
 from gaip3_pipeline.models.storage import load_weights, save_config, save_weights
 from gaip3_pipeline.threads import one_blas_thread
 
-GROUPS = [*REGIONS, *PARTS]
 ROUNDS = 10  # iterations of k-means
 _BATCH = 64
 
@@ -38,11 +36,6 @@ class Extractor:
 
     trunk: keras.Model
     parts: PartAxes
-
-
-def groups() -> np.ndarray:
-    """``(G + 1,) int``: the limits of the features of each of ``GROUPS``."""
-    return np.append(trunk_groups(), trunk_groups()[-1] + part_groups()[1:])
 
 
 @one_blas_thread

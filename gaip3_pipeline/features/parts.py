@@ -41,11 +41,6 @@ class PartAxes:
         return ((measured - self.mean) @ self.axes).astype(np.float32)
 
 
-def part_groups() -> np.ndarray:
-    """``(P + 1,) int``: the limits of the features of each of ``PARTS``."""
-    return np.cumsum([0, *PART_AXES])
-
-
 def learn_part_axes(pictures: np.ndarray, colours: np.ndarray, width: float) -> PartAxes:
     """The axes of ``pictures (N, H, W, 3) uint8``, which include their mirror images, with a given
     colour dictionary."""

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from gaip3_pipeline.features.groups import COLOUR_AXES, PATCH_AXES, ROWS, THUMBNAIL_AXES
 from gaip3_pipeline.features.patches import (
     FLAT,
     GRID,
@@ -29,17 +30,8 @@ from gaip3_pipeline.imaging.transform import opponent_channels
 
 Tensor = Any
 COLOURS = 48
-# regions: number of rows; columns of the grid where left side, middle and right side begin
-ROWS, SIDES = 4, (0, 3, 7)
-# axes of a region; 80 and 60 raised R² on photographs by .003 only
-PATCH_AXES, COLOUR_AXES, THUMBNAIL_AXES = 40, 30, 50
+SIDES = (0, 3, 7)  # columns of the grid where left side, middle and right side of a row begin
 THUMBNAIL = (16, 13)
-REGIONS = [
-    f"{words}_{row}_{where}"
-    for words in ("patches", "colours")
-    for row in range(ROWS)
-    for where in ("side", "middle")
-] + ["copy"]
 
 
 class Pooled(layers.Layer):
@@ -149,10 +141,3 @@ def build_trunk() -> tuple[keras.Model, keras.Model]:
     before.append(thumbnail)
     after.append(OnAxes(THUMBNAIL_AXES, name="copy")(thumbnail))
     return keras.Model(pictures, layers.Concatenate()(after)), keras.Model(pictures, before)
-
-
-def trunk_groups() -> np.ndarray:
-    """``(G + 1,) int``: the limits of the features of each region: (side, middle) of four rows, for
-    patches, then for colours; the thumbnail."""
-    sizes = [n for axes in (PATCH_AXES, COLOUR_AXES) for _ in range(ROWS) for n in (2 * axes, axes)]
-    return np.cumsum([0, *sizes, THUMBNAIL_AXES])

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from gaip3_pipeline.attributes import ATTRIBUTES
-from gaip3_pipeline.features.extractor import Extractor, extract, groups, load_extractor
+from gaip3_pipeline.features.extractor import Extractor, extract, load_extractor
+from gaip3_pipeline.features.groups import groups
 from gaip3_pipeline.imaging.augment import shrink
 from gaip3_pipeline.imaging.decode import Target, decode
 from gaip3_pipeline.imaging.transform import Box, area_resize, resize

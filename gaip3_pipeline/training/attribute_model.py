@@ -18,7 +18,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from gaip3_pipeline.attributes import BRIGHTENED, MIRRORED
@@ -31,6 +30,7 @@ from gaip3_pipeline.tables.splits import folds_of
 from gaip3_pipeline.tables.values import DECIMALS, as_values
 from gaip3_pipeline.threads import one_blas_thread
 from gaip3_pipeline.training.label_regression import mirror_kernel, squared_distances
+from gaip3_pipeline.training.linear_algebra import cholesky, inverse
 
 FOLDS = 4
 ITERATIONS = 25  # of the search; further ones change the likelihood little
@@ -73,27 +73,31 @@ class AttributeGP:
     ) -> tuple[np.ndarray, np.ndarray]:
         """:meth:`predict`, neither clipped nor rounded, ``(N,) float64`` each."""
         values, deviations = np.empty(features.shape[1]), np.empty(features.shape[1])
-        known, inverse, weights = self._conditioned
+        known, inverted, weights = self._conditioned
         mean, deviation = _moments(self.attribute, self.values)
         sign = _sign(self.attribute)
-        for start in range(0, len(values), _BLOCK):
+
+        def predict(start: int) -> int:
             some = slice(start, start + _BLOCK)
             x = features[:, some] * _spread(np.sqrt(self.relevance), self.groups)
             between = self.scale * mirror_kernel(x, known, exponential, sign)
             own = self.scale * 0.5 * (1.0 + sign * exponential(np.square(x[0] - x[1]).sum(axis=1)))
-            variance = own - np.einsum("ij,ij->i", between @ inverse, between)
+            variance = own - np.einsum("ij,ij->i", between @ inverted, between)
             values[some] = mean + deviation * (between @ weights)
             deviations[some] = deviation * np.sqrt(np.maximum(variance, 0.0) + self.noise)
+            return min(start + _BLOCK, len(values))
+
+        for done in in_order(predict, range(0, len(values), _BLOCK), cores()):
             if progress:
-                progress(min(start + _BLOCK, len(values)), len(values))
+                progress(done, len(values))
         return values, deviations
 
     @one_blas_thread
     def left_out(self) -> np.ndarray:
         """Leave-one-out predictions: the value of each labelled picture, ``(n,)``, predicted
         without its label (Rasmussen and Williams 2006, equation 5.12)."""
-        _, inverse, weights = self._conditioned
-        return self.values - _moments(self.attribute, self.values)[1] * weights / np.diag(inverse)
+        _, inverted, weights = self._conditioned
+        return self.values - _moments(self.attribute, self.values)[1] * weights / np.diag(inverted)
 
     @cached_property
     def _conditioned(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -104,12 +108,12 @@ class AttributeGP:
             self.scale * mirror_kernel(known, known, exponential, _sign(self.attribute))
         ).astype(np.float64)
         covariance[np.diag_indices(len(covariance))] += self.noise * self.repeats
-        inverse = cho_solve(cho_factor(covariance, lower=True), np.eye(len(covariance)))
+        inverted = inverse(cholesky(covariance))
         mean, deviation = _moments(self.attribute, self.values)
         return (
             known,
-            inverse.astype(np.float32),
-            (inverse @ ((self.values - mean) / deviation)).astype(np.float32),
+            inverted.astype(np.float32),
+            (inverted @ ((self.values - mean) / deviation)).astype(np.float32),
         )
 
 
@@ -138,12 +142,13 @@ def train_input_model(
     """Fit the process of ``attribute`` to all labels, and for each of four folds to the labels of
     the others, for out-of-fold predictions.
 
-    ``features (2, N, D)`` of labelled pictures and their mirror images (features/trunk.py) with the
-    regions' limits ``groups``; ``values (N,)`` in 0..1; ``bucket (N,)`` of the split, equal for
-    twins. The out-of-fold prediction of a picture does not depend on its own label or on those of
-    its twins, not even through the relevances. With ``repeats`` above 1 the pictures come in that
-    many blocks, in the same order and with the same labels or labels derived from them: originals,
-    then their brightness copies. Raises ``ValueError`` if a fold leaves fewer than two labels."""
+    ``features (2, N, D)`` of labelled pictures and their mirror images with the regions' limits
+    ``groups`` (features/groups.py); ``values (N,)`` in 0..1; ``bucket (N,)`` of the split, equal
+    for twins. The out-of-fold prediction of a picture does not depend on its own label or on those
+    of its twins, not even through the relevances. With ``repeats`` above 1 the pictures come in
+    that many blocks, in the same order and with the same labels or labels derived from them:
+    originals, then their brightness copies. Raises ``ValueError`` if a fold leaves fewer than two
+    labels."""
     fold = folds_of(bucket, FOLDS)
     predicted, deviation = np.zeros(len(values), np.float32), np.zeros(len(values), np.float32)
     seen = [fold != k for k in range(FOLDS)]
@@ -289,15 +294,15 @@ def negative_log_marginal_likelihood(
     kernel = 0.25 * (terms[0] + terms[1] + sign * (terms[2] + terms[2].T))
     covariance = (scale * kernel).astype(np.float64)
     covariance[np.diag_indices(n)] += noise
-    factor = cho_factor(covariance, lower=True)
-    inverse = cho_solve(factor, np.eye(n))
-    weights = inverse @ y
+    factor = cholesky(covariance)
+    inverted = inverse(factor)
+    weights = inverted @ y
     value = (
         0.5 * y @ weights
-        + np.log(np.diag(factor[0])).sum()
+        + np.log(np.diag(factor)).sum()
         + _PULL * np.square(logs[:n_groups] - equal).sum()
     )
-    slope = (0.5 * (inverse - np.outer(weights, weights))).astype(np.float32)
+    slope = (0.5 * (inverted - np.outer(weights, weights))).astype(np.float32)
     pull = (
         terms
         / (2 * apart)

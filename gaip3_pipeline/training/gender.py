@@ -85,7 +85,7 @@ class ScaledProcess:
 @dataclass(frozen=True)
 class LabelledFaces:
     """``images (N, H, W, 3) uint8``, ``is_female (N,) bool``, ``bucket (N,) int`` in 0..99, equal
-    for twins, ``features (2, N, D)`` with the regions' limits ``groups`` (features/trunk.py)."""
+    for twins, ``features (2, N, D)`` with the regions' limits ``groups`` (features/groups.py)."""
 
     images: np.ndarray
     is_female: np.ndarray

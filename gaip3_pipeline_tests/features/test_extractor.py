@@ -9,14 +9,12 @@ import pytest
 from gaip3_pipeline.faces.dataset import portraits
 from gaip3_pipeline.faces.painter import paint
 from gaip3_pipeline.features.extractor import (
-    GROUPS,
     extract,
-    groups,
     learn_extractor,
     load_extractor,
     save_extractor,
 )
-from gaip3_pipeline.features.trunk import PATCH_AXES, trunk_groups
+from gaip3_pipeline.features.groups import GROUPS, PATCH_AXES, groups, trunk_groups
 from gaip3_pipeline.settings import Faces
 
 

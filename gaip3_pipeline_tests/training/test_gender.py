@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gaip3_pipeline.features.extractor import extract, learn_extractor
-from gaip3_pipeline.features.trunk import trunk_groups
+from gaip3_pipeline.features.groups import trunk_groups
 from gaip3_pipeline.settings import GenderModel
 from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.training import gender
