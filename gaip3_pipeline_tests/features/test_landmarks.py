@@ -9,12 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from gaip3_pipeline.faces.dataset import portraits
 from gaip3_pipeline.faces.painter import paint
 from gaip3_pipeline.features import landmarks
 from gaip3_pipeline.features.landmarks import POINTS, find_parts
+from gaip3_pipeline.features.outline_network import with_faster_end
 from gaip3_pipeline.features.part_measures import CHIN, EYES, FEW, FOREHEAD, OUTER_LIPS, regions
+from gaip3_pipeline.layout import LANDMARK_NETWORKS
 from gaip3_pipeline.settings import Faces
 
 
@@ -95,3 +98,33 @@ def test_the_networks_are_those_that_their_readme_names():
     assert named == {
         p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.tflite")
     }
+
+
+def test_the_faster_end_of_the_outline_has_the_same_bits(pictures):
+    plain, faster = (
+        _outlines(content, pictures)
+        for content in (
+            (LANDMARK_NETWORKS / "selfie_segmentation.tflite").read_bytes(),
+            landmarks._content("selfie_segmentation"),
+        )
+    )
+    assert 0.2 < plain.mean() < 0.8  # both a person and a background
+    np.testing.assert_array_equal(faster, plain)
+
+
+def test_only_a_network_with_one_such_end_gets_another():
+    content = (LANDMARK_NETWORKS / "face_landmark.tflite").read_bytes()
+    with pytest.raises(ValueError, match="0 layers Convolution2DTransposeBias instead of one"):
+        with_faster_end(content)
+
+
+def _outlines(content, pictures):
+    network = Interpreter(model_content=content, num_threads=1)
+    network.allocate_tensors()
+    found = []
+    for picture in pictures:
+        seen = cv2.resize(picture, (256, 256))[None].astype(np.float32) / 255
+        network.set_tensor(network.get_input_details()[0]["index"], seen)
+        network.invoke()
+        found.append(network.get_tensor(network.get_output_details()[0]["index"]))
+    return np.stack(found)
