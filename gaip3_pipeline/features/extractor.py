@@ -1,7 +1,7 @@
 """Features of faces, learned without labels: those of a trunk (trunk.py) and those of the parts of
 the face (parts.py)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from gaip3_pipeline.features.parts import (
 from gaip3_pipeline.features.patches import HEIGHT, PATCH, PATCHES, SAMPLED, WIDTH, patch_dictionary
 from gaip3_pipeline.features.trunk import COLOURS, build_trunk
 from gaip3_pipeline.imaging.augment import shrink
+from gaip3_pipeline.imaging.mapping import cores, in_order
 from gaip3_pipeline.imaging.transform import opponent
 from gaip3_pipeline.models.backend import compile_options
 from gaip3_pipeline.models.storage import load_weights, save_config, save_weights
@@ -88,18 +89,28 @@ def extract(
 
     ``done(n)`` is called with the number of pictures done so far. With ``with_parts`` False the
     features are those of the trunk only and take a third of the time."""
+
+    def with_trunk() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch in batches:
+            for start in range(0, len(batch), _BATCH):
+                some = shrink(batch[start : start + _BATCH], HEIGHT, WIDTH)
+                both = np.concatenate([some, some[:, :, ::-1]])
+                yield both, extractor.trunk.predict_on_batch(both.astype(np.float32))
+
+    def complete(found: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        both, of_trunk = found
+        features = np.asarray(of_trunk)
+        if with_parts:
+            features = np.concatenate([features, extractor.parts.features(both)], axis=1)
+        return features.astype(np.float16).reshape(2, len(both) // 2, -1)
+
     out, n = [], 0
-    for batch in batches:
-        for start in range(0, len(batch), _BATCH):
-            some = shrink(batch[start : start + _BATCH], HEIGHT, WIDTH)
-            both = np.concatenate([some, some[:, :, ::-1]])
-            features = np.asarray(extractor.trunk.predict_on_batch(both.astype(np.float32)))
-            if with_parts:
-                features = np.concatenate([features, extractor.parts.features(both)], axis=1)
-            out.append(features.astype(np.float16).reshape(2, len(some), -1))
-            n += len(some)
-            if done:
-                done(n)
+    # the trunk's thread goes on while others find and measure the parts of batches before
+    for features in in_order(complete, with_trunk(), cores()):
+        out.append(features)
+        n += features.shape[1]
+        if done:
+            done(n)
     return (
         np.concatenate(out, axis=1)
         if out
