@@ -272,7 +272,14 @@ def test_record(bench: Bench, finished_root: DataRoot) -> None:
 def test_refresh(bench: Bench, root_copy: DataRoot) -> None:
     said = bench("refresh", "--root", root_copy.path, "--repeats", 1)
 
-    assert said.keys() == {"unchanged_s", "relabel_one_s", "images", "relabel_parts_s"}
+    assert said.keys() == {
+        "unchanged_s",
+        "relabel_one_s",
+        "images",
+        "relabel_parts_s",
+        "predictions_over_products",
+    }
+    assert said["predictions_over_products"] > 1
     faces = load(root_copy).faces
     assert said["images"] == 2 * (faces.d1 + faces.female + faces.male)
     made = {"labels_mouth", "input_model_mouth", "input_values_mouth"}
