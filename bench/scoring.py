@@ -3,9 +3,10 @@
     python bench/scoring.py ROOT [--images 2000] [--one-by-one 40]
 
 ROOT must have a gender model and input models. ``ours`` is the pipeline's way: each JPEG is decoded
-once on all cores, and batches are scored by the gender models and by the five processes, which
-share their features. One by one means: for each picture and each model the JPEG is read again and
-the model is called through ``predict``. Pictures are repeated if ROOT has fewer than ``--images``.
+once on all cores, the gender models compute the features of the regions, and the five processes use
+these and the features of the parts of the face. One by one means: for each picture and each model
+the JPEG is read again and the model is called through ``predict``. Pictures are repeated if ROOT
+has fewer than ``--images``.
 Prints the time of each part, its CPU time, and the share of the cores that it keeps busy: what is
 computed limits the rate where the share is 1. The last line is one JSON object.
 """
@@ -67,13 +68,17 @@ def main() -> None:
     for model in input_models:
         model.predict(extract(extractor, [warm[:64]]))
 
-    def genders() -> None:
+    def genders() -> np.ndarray:
         batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
-        score_gender(gender, extractor, batches)
+        return score_gender(gender, extractor, batches)[1]
+
+    def features_of_all() -> np.ndarray:
+        found = [regions, extract(extractor, [images], with_trunk=False)]
+        return np.concatenate(found, axis=2)
 
     images, decoding = timed(lambda: np.concatenate(list(load_images(paths, HEIGHT, WIDTH))))
-    _, by_gender = timed(genders)
-    features, extracting = timed(lambda: extract(extractor, [images]))
+    regions, by_gender = timed(genders)
+    features, extracting = timed(features_of_all)
     _, by_values = timed(lambda: [model.predict(features) for model in input_models])
     parts = {
         "decoding": decoding,

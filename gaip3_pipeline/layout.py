@@ -312,6 +312,12 @@ class DataRoot:
         return self.path / "packed" / "features_labelled.npz"
 
     @property
+    def features_regions(self) -> Path:
+        """``(2, N, D) float16``: the features of the regions of all processed images, which the
+        gender model uses, kept for the features of the final ones."""
+        return self.path / "packed" / "features_regions.npy"
+
+    @property
     def features_final(self) -> Path:
         """``(2, N, D) float16`` of the final images and their mirror images, in the order of the
         final dataset's manifest."""

@@ -121,7 +121,7 @@ def _gender(path: Path, config: Mapping[str, Any]) -> Predict:
     models, extractor = load_gender_models(path), load_extractor(path / EXTRACTOR)
 
     def score(table: "pd.DataFrame") -> Mapping[str, Any]:
-        logits = score_gender(models, extractor, [_pictures(table, config)])
+        logits, _ = score_gender(models, extractor, [_pictures(table, config)])
         return {"female": probabilities_of(logits.mean(axis=1))[:, 1].astype(float)}
 
     return score

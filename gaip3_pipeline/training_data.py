@@ -3,6 +3,7 @@
 This module defines no asset; the assets of all models call its functions."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from gaip3_pipeline.tables.contracts import (
 )
 from gaip3_pipeline.tables.duplicates import read_group_table, twins
 from gaip3_pipeline.tables.files import write_bytes_atomically, write_text_atomically, writing
+from gaip3_pipeline.tables.hashing import digest
 from gaip3_pipeline.tables.label_changes import changes_since
 from gaip3_pipeline.tables.manifests import UNUSABLE, manifest_version, read_manifest
 from gaip3_pipeline.tables.names import stem_of
@@ -130,6 +132,48 @@ def processed_table(root: DataRoot) -> pd.DataFrame:
                 )
             )
     return pd.concat(parts, ignore_index=True)
+
+
+@contextmanager
+def keeping_regions(root: DataRoot, extractor: str) -> Iterator[np.ndarray]:
+    """An array ``(2, N, D) float16`` for the block to fill with the features of the regions of each
+    row of :func:`processed_table`, by the extractor of this version. They are kept for
+    :func:`regions_of_final`."""
+    from gaip3_pipeline.features.groups import trunk_groups
+    from gaip3_pipeline.imaging.packing import mapped
+
+    made_of(root.features_regions).unlink(missing_ok=True)
+    shape = (2, len(processed_table(root)), int(trunk_groups()[-1]))
+    with mapped(root.features_regions, np.float16, shape) as regions:
+        yield regions
+    write_text_atomically(made_of(root.features_regions), _regions_version(root, extractor))
+
+
+def regions_of_final(
+    root: DataRoot, extractor: str, sources: Iterable[str]
+) -> Callable[[slice], np.ndarray] | None:
+    """A function that reads the features of the regions, ``(2, n, D) float16``, of some of the
+    processed images ``sources``, by the extractor of this version.
+
+    None if they are not kept of these images, or if the images have another size than the features
+    need: they are reduced once more after they were packed, so the features differ in bits."""
+    from gaip3_pipeline.features.patches import HEIGHT, WIDTH
+
+    kept = made_of(root.features_regions)
+    if not kept.exists() or kept.read_text() != _regions_version(root, extractor):
+        return None
+    if np.load(root.packed_final, mmap_mode="r").shape[1:3] != (HEIGHT, WIDTH):
+        return None
+    rows = pd.Index(processed_table(root).path).get_indexer(list(sources))
+    regions = np.load(root.features_regions, mmap_mode="r")
+    return lambda some: regions[:, rows[some]]
+
+
+def _regions_version(root: DataRoot, extractor: str) -> str:
+    processed = (f"{kind}_{image_set.id}" for kind in KINDS for image_set in IMAGE_SETS)
+    return digest(
+        [extractor, *(manifest_version(read_manifest(root.manifest(p))) for p in processed)]
+    )
 
 
 def folds_of_keys(originals: pd.DataFrame, folds: int) -> dict[str, int]:

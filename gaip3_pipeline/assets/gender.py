@@ -91,7 +91,12 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             combine,
             probabilities_of,
         )
-        from gaip3_pipeline.training_data import folds_of_keys, originals_table, processed_table
+        from gaip3_pipeline.training_data import (
+            folds_of_keys,
+            keeping_regions,
+            originals_table,
+            processed_table,
+        )
 
         table = processed_table(step.root)
         scoring = GenderScoring(
@@ -100,7 +105,14 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
             digest([step.inputs["gender_model"], step.inputs["feature_extractor"]]),
         )
         files = [step.root.path / p for p in table.path]
-        logits = np.concatenate(list(step.spread(scoring, files, SCORING_BATCH)))
+        parts: list[np.ndarray] = []
+        with keeping_regions(step.root, step.inputs["feature_extractor"]) as regions:
+            at = 0
+            for some, features in step.spread(scoring, files, SCORING_BATCH):
+                parts.append(some)
+                regions[:, at : at + len(some)] = features
+                at += len(some)
+        logits = np.concatenate(parts)
         fold = folds_of_keys(originals_table(step.root), logits.shape[1])
         probabilities = probabilities_of(combine(logits, table.key.map(fold).to_numpy()))
         path = step.root.gender_probabilities

@@ -103,27 +103,33 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
     )
     def final_features(step: AssetContext) -> AssetResult:
         import numpy as np
+        import pandas as pd
 
         from gaip3_pipeline.features.extractor import PackedFeatures
+        from gaip3_pipeline.features.groups import groups
+        from gaip3_pipeline.imaging.packing import mapped
         from gaip3_pipeline.models.scoring import SCORING_BATCH
-        from gaip3_pipeline.tables.files import writing
+        from gaip3_pipeline.training_data import regions_of_final
 
+        extractor, path = step.inputs["feature_extractor"], step.root.features_final
+        sources = pd.read_parquet(step.root.manifest("final_dataset")).source
+        # the gender model's features of the same pictures, if they are still there
+        regions = regions_of_final(step.root, extractor, sources)
         extraction = PackedFeatures(
-            step.root.feature_extractor, step.inputs["feature_extractor"], step.root.packed_final
+            step.root.feature_extractor,
+            extractor,
+            step.root.packed_final,
+            with_trunk=regions is None,
         )
-        rows = range(len(np.load(step.root.packed_final, mmap_mode="r")))
-        features = np.concatenate(list(step.spread(extraction, rows, SCORING_BATCH)), axis=1)
-        path = step.root.features_final
-        with writing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, features)
-        return AssetResult(
-            file_version(path),
-            {
-                "images": features.shape[1],
-                "features": features.shape[2],
-                "bytes": path.stat().st_size,
-            },
-        )
+        rows = range(len(sources))
+        with mapped(path, np.float16, (2, len(rows), int(groups()[-1]))) as features:
+            figures = {"images": len(rows), "features": features.shape[2]}
+            at = 0
+            for found in step.spread(extraction, rows, SCORING_BATCH):
+                some = slice(at, at + found.shape[1])
+                features[:, some] = np.concatenate([regions(some), found], 2) if regions else found
+                at = some.stop
+        return AssetResult(file_version(path), figures | {"bytes": path.stat().st_size})
 
     return [feature_extractor, final_features]
 

@@ -82,40 +82,40 @@ def extract(
     extractor: Extractor,
     batches: Iterable[np.ndarray],
     done: Callable[[int], None] | None = None,
+    with_trunk: bool = True,
     with_parts: bool = True,
 ) -> np.ndarray:
     """Features of pictures and of their mirror images, ``(2, N, D) float16``, for batches of
     ``(B, H, W, 3) uint8``.
 
-    ``done(n)`` is called with the number of pictures done so far. With ``with_parts`` False the
-    features are those of the trunk only and take a third of the time."""
+    ``done(n)`` is called with the number of pictures done so far. Without one of trunk and parts
+    the features are those of the other; the trunk alone takes a third of the time."""
 
-    def with_trunk() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def after_trunk() -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
         for batch in batches:
             for start in range(0, len(batch), _BATCH):
                 some = shrink(batch[start : start + _BATCH], HEIGHT, WIDTH)
                 both = np.concatenate([some, some[:, :, ::-1]])
-                yield both, extractor.trunk.predict_on_batch(both.astype(np.float32))
+                pictures = both.astype(np.float32)
+                yield both, [extractor.trunk.predict_on_batch(pictures)] if with_trunk else []
 
-    def complete(found: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        both, of_trunk = found
-        features = np.asarray(of_trunk)
+    def complete(seen: tuple[np.ndarray, list[np.ndarray]]) -> np.ndarray:
+        both, found = seen
         if with_parts:
-            features = np.concatenate([features, extractor.parts.features(both)], axis=1)
+            found = [*found, extractor.parts.features(both)]
+        features = np.concatenate([np.asarray(x) for x in found], axis=1)
         return features.astype(np.float16).reshape(2, len(both) // 2, -1)
 
     out, n = [], 0
     # the trunk's thread goes on while others find and measure the parts of batches before
-    for features in in_order(complete, with_trunk(), cores()):
+    for features in in_order(complete, after_trunk(), cores()):
         out.append(features)
         n += features.shape[1]
         if done:
             done(n)
-    return (
-        np.concatenate(out, axis=1)
-        if out
-        else np.zeros((2, 0, int((groups() if with_parts else trunk_groups())[-1])), np.float16)
-    )
+    trunk, everything = int(trunk_groups()[-1]), int(groups()[-1])
+    none = (everything if with_parts else trunk) - (0 if with_trunk else trunk)
+    return np.concatenate(out, axis=1) if out else np.zeros((2, 0, none), np.float16)
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,16 @@ class PackedFeatures:
     folder: Path
     version: str
     packed: Path
+    with_trunk: bool = True
 
     def __call__(self, rows: Sequence[int]) -> np.ndarray:
         """``(2, N, D) float16`` of N consecutive rows."""
         pictures = np.load(self.packed, mmap_mode="r")
-        return extract(_loaded(self.folder, self.version), [pictures[rows[0] : rows[-1] + 1]])
+        return extract(
+            _loaded(self.folder, self.version),
+            [pictures[rows[0] : rows[-1] + 1]],
+            with_trunk=self.with_trunk,
+        )
 
 
 @lru_cache(maxsize=1)

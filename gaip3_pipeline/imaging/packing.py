@@ -3,6 +3,7 @@ in batches for scoring."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +66,22 @@ def pack(
     ``out_path``, completely or not at all.
 
     Raises :class:`UnusableImage` with the name of the file."""
-    with writing(out_path) as temporary:
-        packed = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.uint8, shape=(len(paths), height, width, 3)
-        )
-        # a write into a mapped file that does not fit on the disk would kill the process
-        with temporary.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+    with mapped(out_path, np.uint8, (len(paths), height, width, 3)) as packed:
         at = 0
         for batch in load_images(paths, height, width, progress=progress, load=load):
             packed[at : at + len(batch)] = batch
             at += len(batch)
-        packed.flush()
-        del packed
+
+
+@contextmanager
+def mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """A new array in the ``.npy`` file ``path``, for the block to fill; the file appears when the
+    block has ended without an error. Memory does not grow with the array."""
+    with writing(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        # a write into a mapped file that does not fit on the disk would kill the process
+        with temporary.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        yield array
+        array.flush()
+        del array

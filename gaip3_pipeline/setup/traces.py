@@ -129,6 +129,7 @@ class Traces:
             for file, asset in (
                 (root.features_final, "final_features"),
                 (root.features_labelled, "feature_extractor"),
+                (root.features_regions, "gender_probabilities"),
                 (root.report, "report"),
                 (root.curation_page, "curation_report"),
                 (root.inputs_page, "inputs_report"),

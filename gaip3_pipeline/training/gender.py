@@ -180,10 +180,11 @@ def score_gender(
     extractor: Extractor,
     batches: Iterable[np.ndarray],
     done: Callable[[int], None] | None = None,
-) -> np.ndarray:
-    """``(N, folds, 2) float32`` logits of every fold for batches of ``(B, H, W, 3) uint8``;
-    ``done(n)`` is called with the number of pictures scored so far."""
-    parts, n = [], 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """``(N, folds, 2) float32`` logits of every fold for batches of ``(B, H, W, 3) uint8``, and the
+    features of the trunk that they were computed from, ``(2, N, D) float16``; ``done(n)`` is called
+    with the number of pictures scored so far."""
+    scored, seen, n = [], [], 0
     for batch in batches:
         features = extract(extractor, [batch], with_parts=False)
         networks = score_all(models.models, [batch], models.height, models.width)
@@ -191,11 +192,15 @@ def score_gender(
             add_logits(logits, process.logits(features))
             for logits, process in zip(networks, models.processes, strict=True)
         ]
-        parts.append(np.stack(folds, axis=1))
+        scored.append(np.stack(folds, axis=1))
+        seen.append(features)
         n += len(batch)
         if done:
             done(n)
-    return np.concatenate(parts) if parts else np.zeros((0, len(models.models), 2), np.float32)
+    if not scored:
+        none = np.zeros((0, len(models.models), 2), np.float32)
+        return none, extract(extractor, [], with_parts=False)
+    return np.concatenate(scored), np.concatenate(seen, axis=1)
 
 
 @dataclass(frozen=True)
@@ -209,8 +214,8 @@ class GenderScoring:
     extractor: Path
     version: str
 
-    def __call__(self, paths: Sequence[Path]) -> np.ndarray:
-        """``(N, folds, 2) float32`` logits of the N pictures at ``paths``."""
+    def __call__(self, paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+        """The logits and features of the N pictures at ``paths``."""
         models, extractor = _loaded(self.models, self.extractor, self.version)
         return score_gender(models, extractor, load_images(paths, HEIGHT, WIDTH))
 

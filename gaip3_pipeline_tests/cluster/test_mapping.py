@@ -115,7 +115,8 @@ def test_scores_and_features_of_two_nodes_equal_those_made_here(
         there = list(RayMapper(32).batches(work, batches))
         assert len(here) == len(there) == len(batches)
         for ours, theirs in zip(here, there, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+            for one, other in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_an_error_of_the_work_is_raised_as_it_is_here(driver: Nodes) -> None:

@@ -69,12 +69,15 @@ def group(features, name):
     return features[..., groups()[at] : groups()[at + 1]].astype(float)
 
 
-def test_the_features_of_the_trunk_alone_are_the_first_of_all(faces, learned):
+def test_the_features_of_trunk_and_parts_alone_are_together_all(faces, learned):
     trunk = extract(learned[0], [faces[0][:5]], with_parts=False)
+    parts = extract(learned[0], [faces[0][:5]], with_trunk=False)
     assert trunk.shape == (2, 5, trunk_groups()[-1])
     np.testing.assert_array_equal(
-        trunk, extract(learned[0], [faces[0][:5]])[..., : trunk_groups()[-1]]
+        np.concatenate([trunk, parts], axis=2), extract(learned[0], [faces[0][:5]])
     )
+    for alone, found in (("with_parts", trunk), ("with_trunk", parts)):
+        assert extract(learned[0], [], **{alone: False}).shape == (2, 0, found.shape[2])
 
 
 def test_the_head_and_the_background_each_change_the_features_of_their_own_part(learned):

@@ -84,8 +84,13 @@ def test_an_easy_difference_is_recognised_on_pictures_not_used_in_training(train
 
 def test_each_out_of_fold_score_is_that_of_the_models_of_its_own_fold(trained, extractor):
     images, _, bucket, folder, result = trained
-    logits = score_gender(load_gender_models(folder), extractor, [images[:20], images[20:]])
+    logits, features = score_gender(
+        load_gender_models(folder), extractor, [images[:20], images[20:]]
+    )
     assert logits.shape == (len(images), 2, 2)
+    np.testing.assert_array_equal(
+        features, extract(extractor, [images[:20], images[20:]], with_parts=False)
+    )
     np.testing.assert_allclose(
         combine(logits, folds_of(bucket, 2)), result.logits, atol=0.02
     )  # features of other batches differ in the last bit of float16
