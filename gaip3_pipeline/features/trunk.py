@@ -34,25 +34,22 @@ SIDES = (0, 3, 7)  # columns of the grid where left side, middle and right side 
 THUMBNAIL = (16, 13)
 
 
-class Pooled(layers.Layer):
+def pooled(x: Tensor) -> Tensor:
     """Means of ``(B, h, w, C)`` over each cell of the grid: ``(B, *GRID, C)``."""
-
-    def build(self, shape: Sequence[int]) -> None:
-        self._rows, self._columns = (
-            cell_means(n, k).astype(np.float32) for n, k in zip(shape[1:3], GRID, strict=True)
-        )
-
-    def call(self, x: Tensor) -> Tensor:
-        # products without a transposition, 5 times as fast as einsum and equal to it
-        height, width, channels = x.shape[1:]
-        rows = ops.matmul(self._rows, ops.reshape(x, (-1, height, width * channels)))
-        return ops.matmul(self._columns, ops.reshape(rows, (-1, GRID[0], width, channels)))
+    height, width, channels = x.shape[1:]
+    rows, columns = (
+        cell_means(n, k).astype(np.float32) for n, k in zip((height, width), GRID, strict=True)
+    )
+    # products without a transposition, 5 times as fast as einsum and equal to it
+    x = ops.matmul(rows, ops.reshape(x, (-1, height, width * channels)))
+    return ops.matmul(columns, ops.reshape(x, (-1, GRID[0], width, channels)))
 
 
 class PatchWords(layers.Layer):
-    """The activation of each patch of the dictionary, and of its opposite, at each position.
+    """The activation of each patch of the dictionary, and of its opposite, in each cell of the
+    grid.
 
-    ``(B, 128, 104, 3)`` in 0..255 to ``(B, 31, 25, 2 · PATCHES)``; a patch's own mean and contrast
+    ``(B, 128, 104, 3)`` in 0..255 to ``(B, *GRID, 2 · PATCHES)``; a patch's own mean and contrast
     are normalised."""
 
     def build(self, shape: Sequence[int]) -> None:
@@ -73,14 +70,16 @@ class PatchWords(layers.Layer):
             self.directions, axis=(0, 1, 2)
         )
         active = found / deviation - self.offset
+        # pooled before they are joined, since each pass over all positions counts
         return ops.concatenate(
-            [ops.relu(active - THRESHOLD), ops.relu(-active - THRESHOLD)], axis=-1
+            [pooled(ops.relu(active - THRESHOLD)), -pooled(ops.minimum(active + THRESHOLD, 0.0))],
+            axis=-1,
         )
 
 
 class ColourWords(layers.Layer):
-    """The similarity (softmax) of each pixel of the half-size picture to each colour of the
-    dictionary: ``(B, 128, 104, 3)`` to ``(B, 64, 52, COLOURS)``."""
+    """The similarity (softmax) of the pixels of the half-size picture to each colour of the
+    dictionary, in each cell of the grid: ``(B, 128, 104, 3)`` to ``(B, *GRID, COLOURS)``."""
 
     def build(self, shape: Sequence[int]) -> None:
         self.centres = self.add_weight(shape=(COLOURS, 3), trainable=False, name="centres")
@@ -91,7 +90,7 @@ class ColourWords(layers.Layer):
         near = 2.0 * ops.matmul(x, ops.transpose(self.centres)) - ops.sum(
             ops.square(self.centres), axis=1
         )
-        return ops.softmax(near / self.width, axis=-1)
+        return pooled(ops.softmax(near / self.width, axis=-1))
 
 
 class OnAxes(layers.Layer):
@@ -120,7 +119,7 @@ def build_trunk() -> tuple[keras.Model, keras.Model]:
     before, after = [], []
     for name, axes in (("patches", PATCH_AXES), ("colours", COLOUR_AXES)):
         # the square root reduces the weight of the few words that fill a cell
-        cells = ops.sqrt(Pooled()(words[name](pictures)) + 1e-12)
+        cells = ops.sqrt(words[name](pictures) + 1e-12)
         for row in range(ROWS):
             top, bottom = row * GRID[0] // ROWS, (row + 1) * GRID[0] // ROWS
             left = layers.Flatten()(cells[:, top:bottom, SIDES[0] : SIDES[1]])
