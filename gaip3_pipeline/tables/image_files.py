@@ -155,21 +155,22 @@ def list_images(folder: Path) -> list[Path]:
     return [Path(path) for path in list_folder(folder).pictures]
 
 
-def name_problem(root: DataRoot, image_set: ImageSet, path: Path) -> str:
-    """Why the original at ``path`` cannot be used under its name; empty if it can."""
+def name_problem(root: DataRoot, image_set: ImageSet, path: Path, most: int | None = None) -> str:
+    """Why the original at ``path`` cannot be used under its name; empty if it can. ``most`` is
+    :func:`most_bytes` of the root, which is asked for without it."""
     return spelling_problem(root.relative(path)) or too_long(
-        path.name, longest_final_name(image_set, stem_of(path)), most_bytes(root.path)
+        path.name,
+        longest_final_name(image_set, stem_of(path)),
+        most_bytes(root.path) if most is None else most,
     )
 
 
 def usable_images(root: DataRoot, image_set: ImageSet) -> list[Path]:
     """The originals of a set, in plain string order of their names, without those that
     :func:`name_problem` refuses."""
-    return [
-        path
-        for path in list_images(root.original(image_set))
-        if not name_problem(root, image_set, path)
-    ]
+    images = list_images(root.original(image_set))
+    most = most_bytes(root.path) if images else None  # one question to the file system for all
+    return [path for path in images if not name_problem(root, image_set, path, most)]
 
 
 def by_stem(paths: Iterable[Path]) -> dict[str, Path]:

@@ -32,7 +32,7 @@ from gaip3_pipeline.layout import INDEX, PAGE, REPOSITORY, DataRoot
 from gaip3_pipeline.processes import gaip3, of_this_host
 from gaip3_pipeline.settings import load
 from gaip3_pipeline.tables.label_store import Change, Edit, Key, LabelConflict, LabelStore
-from gaip3_pipeline.tables.names import nfc, printable, stem_of
+from gaip3_pipeline.tables.names import nfc, printable
 from gaip3_pipeline.tables.problems import ContractError, clear, complaint
 from gaip3_pipeline.web.examples import LEVELS, Examples
 from gaip3_pipeline.web.guard import Guard
@@ -364,9 +364,10 @@ def labels_of(root: DataRoot, store: LabelStore, attribute: str) -> dict[str, An
         problem = str(e)
     changes = store.history(attribute)
     confirmed = {(c.gender, c.stem): c.before == c.after and not c.undoes for c in changes}
-    keys = [(gender, stem) for gender, files in store.find_images().items() for stem in files]
+    images = store.find_images()
+    keys = [(gender, stem) for gender, files in images.items() for stem in files]
     table = pd.DataFrame(keys, columns=["gender", "stem"])
-    table["version"] = [_version(root, g, store.images[g][s]) for g, s in keys]
+    table["version"] = _versions(root, images)
     table["value"] = [values.get(k) for k in keys]
     review = read_review(root, attribute)
     to_check = review.suspicion[look_wrong(review.suspicion.to_numpy(float))]
@@ -471,13 +472,20 @@ class Refreshing:
         return read_records(self._root)
 
 
-def _version(root: DataRoot, gender: str, original: Path) -> int:
-    """A number that changes with the original and with the resized image, which a refresh makes."""
-    times = [0]
-    for path in (original, root.resized_picture(gender, stem_of(original))):
-        with suppress(OSError):
-            times.append(path.stat().st_mtime_ns // 1_000_000)
-    return max(times)
+def _versions(root: DataRoot, images: dict[str, dict[str, Path]]) -> list[int]:
+    """For each original a number that changes with it and with the resized image, which a refresh
+    makes."""
+    found = []
+    for sex, files in images.items():
+        # strings, since a path object takes longer than the question to the file system
+        folder, suffix = os.path.split(root.resized_picture(sex, ""))
+        for stem, original in files.items():
+            times = [0]
+            for path in (str(original), f"{folder}/{stem}{suffix}"):
+                with suppress(OSError):
+                    times.append(os.stat(path).st_mtime_ns // 1_000_000)
+            found.append(max(times))
+    return found
 
 
 def _user() -> str:
