@@ -248,14 +248,14 @@ TRAIN_ALONE = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
+import gaip3_pipeline
 import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 from gaip3_pipeline.training.detail import Pool, Watched, train_detail
 from gaip3_pipeline.training.run import Run
 from gaip3_pipeline_tests.training.test_detail import SMALL
-folder, killed_in = Path(sys.argv[1]), int(sys.argv[2])
-given = np.load(folder / "given.npz")
+given = np.load(Path(sys.argv[1]) / "given.npz")
 pool = Pool(*(given[name] for name in ("samples", "asked", "rebuilt", "of", "photographs", "read")))
 
 def log(epoch, figures):
@@ -263,8 +263,9 @@ def log(epoch, figures):
         os.kill(os.getpid(), signal.SIGKILL)
 
 watched = Watched(given["means"], given["photographs"])
-result = train_detail(pool, watched, SMALL, Run(folder, "one", log), start=None)
-np.savez(folder / "weights.npz", *result.network.get_weights())
+for folder, killed_in in zip(map(Path, sys.argv[2::2]), map(int, sys.argv[3::2])):
+    result = train_detail(pool, watched, SMALL, Run(folder, "one", log), start=None)
+    np.savez(folder / "weights.npz", *result.network.get_weights())
 """
 
 
@@ -272,19 +273,20 @@ np.savez(folder / "weights.npz", *result.network.get_weights())
 def test_a_training_killed_by_force_ends_with_the_bits_of_an_unbroken_one(
     pool: Pool, watched: Watched, tmp_path: Path
 ) -> None:
-    found = []
-    for name, kills in (("unbroken", []), ("killed", [2])):
-        folder = tmp_path / name
-        folder.mkdir()
-        np.savez(folder / "given.npz", means=watched.means, **vars(pool))
-        for kill in kills:
-            done = subprocess.run([sys.executable, "-c", TRAIN_ALONE, str(folder), str(kill)])
-            assert done.returncode == -signal.SIGKILL
-        subprocess.run([sys.executable, "-c", TRAIN_ALONE, str(folder), "0"], check=True)
-        with np.load(folder / "weights.npz") as arrays:
-            found.append([arrays[n] for n in arrays.files])
-    for unbroken, killed in zip(*found, strict=True):
-        np.testing.assert_array_equal(unbroken, killed)
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    np.savez(tmp_path / "given.npz", means=watched.means, **vars(pool))
+
+    def train(*words: object) -> int:
+        command = [sys.executable, "-c", TRAIN_ALONE, str(tmp_path), *map(str, words)]
+        return subprocess.run(command).returncode
+
+    # The one that is killed is the second training of its process, and the first of the next one.
+    assert train(unbroken, 0, killed, 2) == -signal.SIGKILL
+    assert train(killed, 0) == 0
+    with np.load(unbroken / "weights.npz") as ours, np.load(killed / "weights.npz") as theirs:
+        assert ours.files == theirs.files
+        for name in ours.files:
+            np.testing.assert_array_equal(ours[name], theirs[name])
 
 
 def test_it_begins_with_start_weights_only_if_the_networks_have_their_sizes(
