@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 
@@ -31,6 +32,12 @@ TRAINED = {
     "judge_weights",
     "reconstruction_judge_weights",
 } | REGRESSORS
+# A generator that compiles in half of the time of the tiny preset's.
+FEW_CELLS: dict[str, Any] = {
+    "channels": [8, 8, 8, 8, 8],
+    "latents": [4, 0, 0, 0, 0],
+    "cells": [1, 0, 0, 0, 0],
+}
 
 
 @contextmanager
@@ -38,6 +45,12 @@ def instance_of(root: DataRoot) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of a root."""
     with dg.DagsterInstance.from_config(str(ensure_dagster_home(root))) as instance:
         yield instance
+
+
+def with_few_cells(**settings: object) -> str:
+    """Settings of a root whose generator has :data:`FEW_CELLS`, and other ``settings`` of it."""
+    lines = [f"{k} = {v}" for k, v in (FEW_CELLS | settings).items()]
+    return "\n".join(['preset = "tiny"', "[nvae]", *lines, ""])
 
 
 def definitions_of(root: DataRoot) -> dg.Definitions:

@@ -22,15 +22,10 @@ from gaip3_pipeline import settings
 from gaip3_pipeline.attributes import ATTRIBUTES
 from gaip3_pipeline.layout import IMAGE_SETS, REPOSITORY, DataRoot
 from gaip3_pipeline.settings import Nvae, load
+from gaip3_pipeline_tests.refreshing import FEW_CELLS, with_few_cells
 
 BENCH = REPOSITORY / "bench"
-# A generator that compiles in half of the time of the tiny preset's.
-FEW_CELLS: dict[str, Any] = {
-    "channels": [8, 8, 8, 8, 8],
-    "latents": [4, 0, 0, 0, 0],
-    "cells": [1, 0, 0, 0, 0],
-    "batch_size": 64,
-}
+FEW = FEW_CELLS | {"batch_size": 64}
 Bench = Callable[..., dict[str, Any]]
 
 
@@ -84,7 +79,7 @@ def test_cluster(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cells(bench: Bench, root_copy: DataRoot, tmp_path: Path) -> None:
     with root_copy.settings_file.open("a") as file:
-        print("[nvae]", *(f"{k} = {v}" for k, v in FEW_CELLS.items()), sep="\n", file=file)
+        print("[nvae]", *(f"{k} = {v}" for k, v in FEW.items()), sep="\n", file=file)
     out = tmp_path / "out"
     one_epoch = ("--kinds", "dense", "--minutes", 1e-9)  # the paper's cells compile for a minute
     said = bench("cells", root_copy.path, *one_epoch, "--out", out)
@@ -368,7 +363,7 @@ def test_scoring(bench: Bench, finished_root: DataRoot) -> None:
 
 def test_stability(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = settings.of_preset("tiny")
-    smaller = replace(tiny, nvae=replace(tiny.nvae, **FEW_CELLS))
+    smaller = replace(tiny, nvae=replace(tiny.nvae, **FEW))
     monkeypatch.setattr(settings, "of_preset", {"tiny": smaller}.get)
     said = bench("stability", "--seeds", 1, "--rates", 1e-3, "--batches", 8, "--steps", 2)
 
@@ -400,8 +395,7 @@ def test_detail_step(bench: Bench) -> None:
 @pytest.mark.skipif(not find_spec("jax"), reason="needs the extra jax")
 def test_step_operations(bench: Bench, tmp_path: Path) -> None:
     root = DataRoot(tmp_path)
-    few = "\n".join(f"{k} = {v}" for k, v in FEW_CELLS.items())
-    root.settings_file.write_text(f'preset = "tiny"\n[nvae]\n{few}\n')
+    root.settings_file.write_text(with_few_cells(**FEW), encoding="utf-8")
     said = bench("step_operations", "--root", tmp_path, "--batch", 2)
 
     assert said.keys() == {"preset", "weights", "rows"}

@@ -24,6 +24,7 @@ from gaip3_pipeline.tables.hashing import weights_version
 from gaip3_pipeline.versions import read_figures
 from gaip3_pipeline.web.registered import Generators
 from gaip3_pipeline_tests.imaging.profiles import P3, rgb_profile
+from gaip3_pipeline_tests.refreshing import with_few_cells
 
 
 def test_the_list_of_commands_is_readable_at_80_columns(gaip3, monkeypatch):
@@ -266,8 +267,8 @@ def test_the_training_of_the_generator_continues_with_more_epochs(gaip3, root_co
 
 
 def test_a_warm_start_trains_the_generator_from_its_last_weights_where_they_fit(gaip3, root_copy):
-    def start_under(nvae):
-        root_copy.settings_file.write_text(f'preset = "tiny"\n[nvae]\n{nvae}\n', encoding="utf-8")
+    def start_under(settings):
+        root_copy.settings_file.write_text(settings, encoding="utf-8")
         done = gaip3(
             "refresh", "--root", root_copy.path, "--select", "nvae_weights", "--warm-start"
         )
@@ -285,8 +286,9 @@ def test_a_warm_start_trains_the_generator_from_its_last_weights_where_they_fit(
     experiment = client.get_experiment_by_name("gaip3").experiment_id
     before = read_figures(root_copy, "nvae_weights")
     assert before["start"] == "afresh"
-    assert start_under("learning_rate = 0.004") == ("warm_start", math.ceil(before["epochs"] / 3))
-    assert start_under("condition_width = 24\nepochs = 2") == ("afresh", 2)
+    same_cells = 'preset = "tiny"\n[nvae]\nlearning_rate = 0.004\n'
+    assert start_under(same_cells) == ("warm_start", math.ceil(before["epochs"] / 3))
+    assert start_under(with_few_cells(epochs=2, learning_rate=0.01)) == ("afresh", 2)
 
 
 def test_a_dry_run_names_each_asset_with_its_reason_and_writes_nothing(gaip3, root_copy):

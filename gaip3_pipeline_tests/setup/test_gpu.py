@@ -19,6 +19,7 @@ from gaip3_pipeline.settings import load
 from gaip3_pipeline.training.rented import FOLDER, Package
 from gaip3_pipeline.training_data import final_images
 from gaip3_pipeline.versions import read_figures
+from gaip3_pipeline_tests.refreshing import with_few_cells
 
 BACKEND = "jax" if find_spec("jax") else "tensorflow"
 # dependencies of the pipeline that the package does not ask for
@@ -58,9 +59,7 @@ def train_there(folder: Path) -> str:
 def test_a_generator_trained_elsewhere_is_taken_over_with_its_curves(
     gaip3, root_copy: DataRoot, tmp_path: Path
 ) -> None:
-    root_copy.settings_file.write_text(
-        'preset = "tiny"\n[nvae]\nlearning_rate = 0.004\n', encoding="utf-8"
-    )
+    root_copy.settings_file.write_text(with_few_cells(), encoding="utf-8")
     file = tmp_path / "faces.tar"
     packed = gaip3("gpu", "pack", file, "--root", root_copy.path)
     assert packed.exit_code == 0, packed.output
