@@ -49,7 +49,8 @@ def prepare() -> None:
     ``matplotlibrc`` and needs no display; a notebook keeps its own, in which it shows its charts. A
     user without a home directory gets the one that containers give: with none, ``Path.home()``
     raises when libraries are imported. The garbage collector runs less often."""
-    if gc.get_threshold() < COLLECTED_AFTER:  # a user may have set a larger one
+    # zero is never, and a user may have set a larger one
+    if 0 < gc.get_threshold()[0] < COLLECTED_AFTER[0]:
         gc.set_threshold(*COLLECTED_AFTER)
     os.environ["KERAS_HOME"] = str(KERAS_SETTINGS.parent)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors arrive as exceptions
