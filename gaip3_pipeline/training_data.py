@@ -150,30 +150,36 @@ def keeping_regions(root: DataRoot, extractor: str) -> Iterator[np.ndarray]:
 
 
 def regions_of_final(
-    root: DataRoot, extractor: str, sources: Iterable[str]
+    root: DataRoot, extractor: str, final: pd.DataFrame
 ) -> Callable[[slice], np.ndarray] | None:
-    """A function that reads the features of the regions, ``(2, n, D) float16``, of some of the
-    processed images ``sources``, by the extractor of this version.
+    """A function that reads the features of the regions, ``(2, n, D) float16``, of some rows of the
+    manifest ``final``, by the extractor of this version.
 
     None if they are not kept of these images, or if the images have another size than the features
     need: they are reduced once more after they were packed, so the features differ in bits."""
     from gaip3_pipeline.features.patches import HEIGHT, WIDTH
 
-    kept = made_of(root.features_regions)
-    if not kept.exists() or kept.read_text() != _regions_version(root, extractor):
+    path, kept = root.features_regions, made_of(root.features_regions)
+    if not (path.exists() and kept.exists()) or kept.read_text() != _regions_version(
+        root, extractor
+    ):
         return None
     if np.load(root.packed_final, mmap_mode="r").shape[1:3] != (HEIGHT, WIDTH):
         return None
-    rows = pd.Index(processed_table(root).path).get_indexer(list(sources))
-    regions = np.load(root.features_regions, mmap_mode="r")
+    hashes = pd.concat([m.set_index("path").sha256 for m in _processed_manifests(root)])
+    rows = pd.Index(processed_table(root).path).get_indexer(final.source)
+    if (hashes.reindex(final.source).to_numpy() != final.sha256.to_numpy()).any():
+        return None  # the final images are of before a change
+    regions = np.load(path, mmap_mode="r")
     return lambda some: regions[:, rows[some]]
 
 
 def _regions_version(root: DataRoot, extractor: str) -> str:
-    processed = (f"{kind}_{image_set.id}" for kind in KINDS for image_set in IMAGE_SETS)
-    return digest(
-        [extractor, *(manifest_version(read_manifest(root.manifest(p))) for p in processed)]
-    )
+    return digest([extractor, *map(manifest_version, _processed_manifests(root))])
+
+
+def _processed_manifests(root: DataRoot) -> list[pd.DataFrame]:
+    return [read_manifest(root.manifest(f"{k}_{s.id}")) for k in KINDS for s in IMAGE_SETS]
 
 
 def folds_of_keys(originals: pd.DataFrame, folds: int) -> dict[str, int]:

@@ -43,8 +43,8 @@ def regions(root_copy):
     """``regions(version)``: what is kept for the final images, by the extractor of this version."""
     folder, labelled = root_copy.feature_extractor, root_copy.features_labelled
     made = digest([weights_version(folder), arrays_version(labelled)])
-    sources = pd.read_parquet(root_copy.manifest("final_dataset")).source
-    return lambda version=made: regions_of_final(root_copy, version, sources)
+    final = pd.read_parquet(root_copy.manifest("final_dataset"))
+    return lambda version=made, final=final: regions_of_final(root_copy, version, final)
 
 
 def test_regions_that_the_gender_model_used_are_those_of_the_final_images(root_copy, regions):
@@ -62,6 +62,10 @@ def test_regions_of_another_extractor_other_pictures_or_another_size_are_not_use
     root_copy, regions
 ):
     assert regions("of another extractor") is None
+    final = pd.read_parquet(root_copy.manifest("final_dataset"))
+    assert regions(final=final) is not None
+    assert regions(final=final.assign(sha256=final.sha256.iloc[::-1].to_numpy())) is None
+    assert regions(final=final.assign(source="augmented/of-before.jpg")) is None
     path = root_copy.manifest("augmented_d1")
     manifest = read_manifest(path)
     whole = path.read_bytes()
@@ -71,5 +75,8 @@ def test_regions_of_another_extractor_other_pictures_or_another_size_are_not_use
     assert regions() is not None
     np.save(root_copy.packed_final, np.load(root_copy.packed_final)[:, ::2, ::2])
     assert regions() is None
-    root_copy.features_regions.with_suffix(".json").unlink()
+
+
+def test_regions_are_missed_if_one_of_their_files_is(root_copy, regions):
+    root_copy.features_regions.unlink()
     assert regions() is None

@@ -112,16 +112,16 @@ def _features(settings: Settings) -> list[dg.AssetsDefinition]:
         from gaip3_pipeline.training_data import regions_of_final
 
         extractor, path = step.inputs["feature_extractor"], step.root.features_final
-        sources = pd.read_parquet(step.root.manifest("final_dataset")).source
+        final = pd.read_parquet(step.root.manifest("final_dataset"))
         # the gender model's features of the same pictures, if they are still there
-        regions = regions_of_final(step.root, extractor, sources)
+        regions = regions_of_final(step.root, extractor, final)
         extraction = PackedFeatures(
             step.root.feature_extractor,
             extractor,
             step.root.packed_final,
             with_trunk=regions is None,
         )
-        rows = range(len(sources))
+        rows = range(len(final))
         with mapped(path, np.float16, (2, len(rows), int(groups()[-1]))) as features:
             figures = {"images": len(rows), "features": features.shape[2]}
             at = 0

@@ -123,7 +123,8 @@ class PackedFeatures:
     """:func:`extract` of rows of a packed ``.npy`` file, by the extractor in ``folder``, as work
     for a :class:`gaip3_pipeline.imaging.mapping.Mapper`.
 
-    ``version`` is the extractor's content hash; a process loads it once for each version."""
+    ``version`` is the extractor's content hash; a process loads it once for each version. Without
+    the trunk the features are those of the parts."""
 
     folder: Path
     version: str
