@@ -3,7 +3,7 @@
 #
 #   make demo             draw synthetic portraits and run the whole pipeline on them
 #   make ui [ROOT=demo]   serve the label page, the studio, Dagster and MLflow [default root: data]
-#   make test             run make lint and the tests of everyday work (16 minutes)
+#   make test             run make lint and the tests of everyday work (15 minutes)
 #   make test-all         the same with the tests of clusters, stores elsewhere and drills
 #   make lint             run the linters, the type checker and the import rules
 #   make test-jax         run the tests of models and trainings on JAX
