@@ -18,14 +18,14 @@ _OF_A_PICTURE = {
     "augmented": 0.001,
     "near_duplicates": 0.002,
     "image_quality": 0.001,
-    "feature_extractor": 0.03,
-    "gender_probabilities": 0.009,
-    "final_features": 0.016,
-    "input_model": 0.006,
+    "feature_extractor": 0.02,
+    "gender_probabilities": 0.007,
+    "final_features": 0.007,
+    "input_model": 0.003,
     "label_review": 0.006,
-    "aggregate_posterior": 0.007,
-    "generator_evaluation": 0.1,
-    "retouched_samples": 0.01,
+    "aggregate_posterior": 0.004,
+    "generator_evaluation": 0.06,
+    "retouched_samples": 0.007,
 }
 _OTHERWISE = 0.001
 # Seconds of each original and epoch of a training at 64 × 52, and the section of its settings.
