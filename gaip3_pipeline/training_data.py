@@ -116,37 +116,34 @@ def resized_images(
 
 
 def processed_table(root: DataRoot) -> pd.DataFrame:
-    """Every processed image: ``path`` relative to the root and the ``key`` of its original,
-    resized sets first."""
+    """Every processed image: ``path`` relative to the root, ``sha256``, and the ``key`` of its
+    original, resized sets first."""
     parts = []
     for kind in KINDS:
         for image_set in IMAGE_SETS:
             manifest = read_manifest(root.manifest(f"{kind}_{image_set.id}"))
-            paths = manifest.path[manifest.status != UNUSABLE]
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "path": paths,
-                        "key": [f"{image_set.id}/{PurePosixPath(p).stem}" for p in paths],
-                    }
-                )
-            )
+            usable = manifest.loc[manifest.status != UNUSABLE, ["path", "sha256"]]
+            keys = [f"{image_set.id}/{PurePosixPath(p).stem}" for p in usable.path]
+            parts.append(usable.assign(key=keys))
     return pd.concat(parts, ignore_index=True)
 
 
 @contextmanager
-def keeping_regions(root: DataRoot, extractor: str) -> Iterator[np.ndarray]:
+def keeping_regions(
+    root: DataRoot, extractor: str, processed: pd.DataFrame
+) -> Iterator[np.ndarray]:
     """An array ``(2, N, D) float16`` for the block to fill with the features of the regions of each
-    row of :func:`processed_table`, by the extractor of this version. They are kept for
-    :func:`regions_of_final`."""
+    row of ``processed`` (:func:`processed_table`), by the extractor of this version. They are kept
+    for :func:`regions_of_final`."""
     from gaip3_pipeline.features.groups import trunk_groups
     from gaip3_pipeline.imaging.packing import mapped
 
-    made_of(root.features_regions).unlink(missing_ok=True)
-    shape = (2, len(processed_table(root)), int(trunk_groups()[-1]))
+    source = made_of(root.features_regions)
+    source.unlink(missing_ok=True)
+    shape = (2, len(processed), int(trunk_groups()[-1]))
     with mapped(root.features_regions, np.float16, shape) as regions:
         yield regions
-    write_text_atomically(made_of(root.features_regions), _regions_version(root, extractor))
+    write_text_atomically(source, _regions_version(extractor, processed))
 
 
 def regions_of_final(
@@ -159,27 +156,22 @@ def regions_of_final(
     need: they are reduced once more after they were packed, so the features differ in bits."""
     from gaip3_pipeline.features.patches import HEIGHT, WIDTH
 
-    path, kept = root.features_regions, made_of(root.features_regions)
-    if not (path.exists() and kept.exists()) or kept.read_text() != _regions_version(
-        root, extractor
-    ):
+    kept, source = root.features_regions, made_of(root.features_regions)
+    if not (kept.exists() and source.exists()):
         return None
     if np.load(root.packed_final, mmap_mode="r").shape[1:3] != (HEIGHT, WIDTH):
         return None
-    hashes = pd.concat([m.set_index("path").sha256 for m in _processed_manifests(root)])
-    rows = pd.Index(processed_table(root).path).get_indexer(final.source)
-    if (hashes.reindex(final.source).to_numpy() != final.sha256.to_numpy()).any():
-        return None  # the final images are of before a change
-    regions = np.load(path, mmap_mode="r")
+    processed = processed_table(root)
+    rows = pd.Index(processed.path).get_indexer(final.source)
+    of_before = (processed.sha256.to_numpy()[rows] != final.sha256.to_numpy()).any()
+    if of_before or source.read_text() != _regions_version(extractor, processed):
+        return None
+    regions = np.load(kept, mmap_mode="r")
     return lambda some: regions[:, rows[some]]
 
 
-def _regions_version(root: DataRoot, extractor: str) -> str:
-    return digest([extractor, *map(manifest_version, _processed_manifests(root))])
-
-
-def _processed_manifests(root: DataRoot) -> list[pd.DataFrame]:
-    return [read_manifest(root.manifest(f"{k}_{s.id}")) for k in KINDS for s in IMAGE_SETS]
+def _regions_version(extractor: str, processed: pd.DataFrame) -> str:
+    return digest([extractor, *processed.path, *processed.sha256])
 
 
 def folds_of_keys(originals: pd.DataFrame, folds: int) -> dict[str, int]:

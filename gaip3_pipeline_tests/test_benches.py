@@ -395,7 +395,7 @@ def test_detail_step(bench: Bench) -> None:
 @pytest.mark.skipif(not find_spec("jax"), reason="needs the extra jax")
 def test_step_operations(bench: Bench, tmp_path: Path) -> None:
     root = DataRoot(tmp_path)
-    root.settings_file.write_text(with_few_cells(**FEW), encoding="utf-8")
+    root.settings_file.write_text(with_few_cells(batch_size=64), encoding="utf-8")
     said = bench("step_operations", "--root", tmp_path, "--batch", 2)
 
     assert said.keys() == {"preset", "weights", "rows"}

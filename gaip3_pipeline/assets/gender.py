@@ -106,7 +106,7 @@ def build(settings: Settings) -> list[dg.AssetsDefinition]:
         )
         files = [step.root.path / p for p in table.path]
         parts: list[np.ndarray] = []
-        with keeping_regions(step.root, step.inputs["feature_extractor"]) as regions:
+        with keeping_regions(step.root, step.inputs["feature_extractor"], table) as regions:
             at = 0
             for some, features in step.spread(scoring, files, SCORING_BATCH):
                 parts.append(some)

@@ -36,14 +36,14 @@ def inverse(factor: np.ndarray) -> np.ndarray:
     n = len(factor)
     columns = np.eye(n, order="F")
 
-    def solve(start: int) -> None:
-        some = columns[:, start : start + _COLUMNS]  # a view: its memory is one piece
+    def solve(some: np.ndarray) -> None:
         _call("dpotrs", _LOWER, n, some.shape[1], factor, n, some, n)
 
     if n <= 2 * _COLUMNS:  # too small to gain from threads
-        _call("dpotrs", _LOWER, n, n, factor, n, columns, n)
-    else:
-        for _ in in_order(solve, range(0, n, _COLUMNS), cores()):
+        solve(columns)
+    else:  # views, each one piece of memory
+        parts = (columns[:, start : start + _COLUMNS] for start in range(0, n, _COLUMNS))
+        for _ in in_order(solve, parts, cores()):
             pass
     return columns
 
